@@ -1,0 +1,120 @@
+//! What can be agreed: the commands of the replicated log.
+//! Each service command names the revision it was planned on, so that a plan made on an older
+//! state, or sent twice, changes nothing (INV-6).
+//! Not here: what a command does (`state.rs`).
+
+use crate::cluster::state::{Appointment, Cause};
+use crate::ids::{ClusterId, ConfigVersion, NodeId, Revision, ServiceId, SystemId, Term};
+use crate::replication::primary_replica::sync_quorum::CommitRule;
+use crate::spec::ClusterSpec;
+use alloc::boxed::Box;
+use alloc::string::String;
+use serde::{Deserialize, Serialize};
+
+/// One entry of the replicated log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Command {
+    /// Changes nothing; proves that a majority can write.
+    Noop,
+    /// The first command of a cluster.
+    Found {
+        /// Its identity.
+        cluster: ClusterId,
+        /// Its first configuration.
+        config: Box<Config>,
+    },
+    /// A new configuration.
+    Configure {
+        /// The version it replaces.
+        expected: ConfigVersion,
+        /// The new one.
+        config: Box<Config>,
+    },
+    /// Empties a node, or ends that.
+    Drain {
+        /// Which.
+        node: NodeId,
+        /// On or off.
+        draining: bool,
+    },
+    /// Something about one service.
+    Service {
+        /// Which.
+        service: ServiceId,
+        /// The revision it was planned on.
+        expected: Revision,
+        /// What.
+        command: ServiceCommand,
+    },
+}
+
+/// A configuration file and what it says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Config {
+    /// As its owner wrote it.
+    pub text: String,
+    /// What decisions need of it.
+    pub spec: ClusterSpec,
+}
+
+/// Something about one service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ServiceCommand {
+    /// Who makes the first copy of the data.
+    ChooseFounder {
+        /// The node.
+        node: NodeId,
+    },
+    /// A primary for a new term; ends a switchover.
+    Appoint {
+        /// Who, and under which rules.
+        appointment: Appointment,
+        /// Why.
+        cause: Cause,
+        /// Why, in words with numbers.
+        reason: String,
+        /// Identity of the data, where it was not known before.
+        system: Option<SystemId>,
+        /// Milliseconds since 1970 on the controller's clock.
+        at_unix_ms: u64,
+    },
+    /// The primary's barrier of the term was acknowledged under `rule`.
+    Activate {
+        /// Its term.
+        term: Term,
+        /// The rule that is in effect.
+        rule: CommitRule,
+        /// Identity of the data.
+        system: SystemId,
+        /// Milliseconds since 1970 on the controller's clock.
+        at_unix_ms: u64,
+    },
+    /// The primary shall apply another rule; until it is settled, both count (H8).
+    ChangeRule {
+        /// The term it belongs to.
+        term: Term,
+        /// The new rule.
+        rule: CommitRule,
+    },
+    /// The primary proved that only `rule` is in effect: the older ones no longer count (H9).
+    SettleRule {
+        /// The term it belongs to.
+        term: Term,
+        /// The rule in effect.
+        rule: CommitRule,
+    },
+    /// Change the primary, planned.
+    RequestSwitchover {
+        /// The next primary.
+        to: NodeId,
+        /// Given up after this, milliseconds since 1970.
+        deadline_unix_ms: u64,
+    },
+    /// Give a switchover up.
+    CancelSwitchover,
+    /// Automatic failover off or on.
+    Pause {
+        /// Off if true.
+        paused: bool,
+    },
+}

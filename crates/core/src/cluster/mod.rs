@@ -1,0 +1,5 @@
+//! What all nodes agree on.
+
+pub mod command;
+pub mod lease;
+pub mod state;

@@ -1,0 +1,302 @@
+//! Folds agreed commands into the cluster's state: deterministic, the same on every node.
+//! In: `Command`. Out: `ClusterState`, `Applied`.
+//! Keeps: INV-5 terms never go back; INV-6 a command planned on an older revision changes nothing.
+//! Not here: high-rate facts (`facts.rs`), which are not agreed.
+//! Tested by: below, and every run of the simulator.
+
+use crate::cluster::command::{Command, ServiceCommand};
+use crate::ids::{ClusterId, ConfigVersion, NodeId, Revision, ServiceId, SystemId, Term};
+use crate::replication::primary_replica::sync_quorum::CommitRule;
+use crate::spec::ClusterSpec;
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::string::String;
+use alloc::vec::Vec;
+use serde::{Deserialize, Serialize};
+
+/// How many past appointments are kept.
+pub const HISTORY_MAX: usize = 64;
+
+/// Everything agreed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, Default)]
+pub struct ClusterState {
+    /// Identity of the cluster, none before its first command.
+    pub cluster: Option<ClusterId>,
+    /// Version of the configuration.
+    pub config_version: ConfigVersion,
+    /// The configuration file's text, as its owner wrote it.
+    pub config_text: String,
+    /// What the text says.
+    pub spec: ClusterSpec,
+    /// Every service's state.
+    pub services: BTreeMap<ServiceId, ServiceState>,
+    /// Nodes that an operator is emptying: no primary is placed there.
+    pub draining: BTreeSet<NodeId>,
+}
+
+/// One service, as agreed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, Default)]
+pub struct ServiceState {
+    /// Grows with every command that changed this service.
+    pub revision: Revision,
+    /// Who makes the first copy of the data, until somebody is appointed.
+    pub founder: Option<NodeId>,
+    /// Identity of the data, once it exists (H35).
+    pub system: Option<SystemId>,
+    /// Who is primary, under which rules.
+    pub appointment: Option<Appointment>,
+    /// A planned switchover that is under way.
+    pub switchover: Option<Switchover>,
+    /// Automatic failover is off.
+    pub paused: bool,
+    /// Past and present appointments, oldest first, at most `HISTORY_MAX`.
+    pub history: Vec<Appointed>,
+}
+
+impl ServiceState {
+    /// The present term; 0 before the first appointment.
+    pub fn term(&self) -> Term {
+        self.appointment.as_ref().map_or(Term(0), |appointment| appointment.term)
+    }
+}
+
+/// Who is primary in a term.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Appointment {
+    /// The epoch; each has one primary.
+    pub term: Term,
+    /// Who may take writes.
+    pub primary: NodeId,
+    /// The rules that may be in force, each of which an election must satisfy; the last one is
+    /// what the primary shall apply. More than one while a change is under way.
+    pub rules: Vec<CommitRule>,
+    /// How far it has come.
+    pub phase: Phase,
+}
+
+/// How far an appointment has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Phase {
+    /// Decided; the primary has not proven its barrier yet.
+    Appointed,
+    /// The barrier was acknowledged under the new rule: clients are let in.
+    Active,
+}
+
+/// A planned change of primary.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Switchover {
+    /// The node that shall be primary.
+    pub to: NodeId,
+    /// Given up after this moment, milliseconds since 1970 on the controller's clock.
+    pub deadline_unix_ms: u64,
+}
+
+/// One line of the history.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Appointed {
+    /// The epoch.
+    pub term: Term,
+    /// Its primary.
+    pub primary: NodeId,
+    /// Why.
+    pub cause: Cause,
+    /// The controller's words, with numbers.
+    pub reason: String,
+    /// When decided, milliseconds since 1970 on the controller's clock.
+    pub at_unix_ms: u64,
+    /// When the barrier was acknowledged.
+    pub active_unix_ms: Option<u64>,
+}
+
+/// Why a primary was appointed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Cause {
+    /// The first one.
+    Founded,
+    /// An operator asked for it, both were alive.
+    Switchover,
+    /// The keeper saw the postmaster end.
+    PostmasterDied,
+    /// Connections to the node were reset and refused, and its streams ended.
+    NodeDied,
+    /// The node was silent, and its streams were too.
+    NodeSilent,
+    /// The instance is there but does not serve.
+    InstanceHung,
+    /// All nodes had stopped, or the same primary went on after an interrupted election.
+    Resumed,
+    /// An operator forced it.
+    Forced,
+}
+
+/// What came of a command.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Applied {
+    /// The state changed.
+    Changed,
+    /// Nothing changed: planned on an older state, already done, or no such service.
+    Ignored {
+        /// Why.
+        because: String,
+    },
+}
+
+impl ClusterState {
+    /// Applies one agreed command. Cannot fail: what does not fit is ignored, on every node alike.
+    pub fn apply(&mut self, command: &Command) -> Applied {
+        match command {
+            Command::Noop => Applied::Changed,
+            Command::Found { cluster, config } => {
+                if self.cluster.is_some() {
+                    return ignored("the cluster is founded already");
+                }
+                self.cluster = Some(cluster.clone());
+                self.configure(ConfigVersion(1), &config.text, &config.spec)
+            }
+            Command::Configure { expected, config } => {
+                if *expected != self.config_version {
+                    return ignored("the configuration changed in the meantime");
+                }
+                self.configure(expected.next(), &config.text, &config.spec)
+            }
+            Command::Drain { node, draining } => {
+                let changed = if *draining {
+                    self.draining.insert(node.clone())
+                } else {
+                    self.draining.remove(node)
+                };
+                if changed { Applied::Changed } else { ignored("already so") }
+            }
+            Command::Service { service, expected, command } => {
+                let Some(state) = self.services.get_mut(service) else {
+                    return ignored("no such service");
+                };
+                if state.revision != *expected {
+                    return ignored("the service changed in the meantime");
+                }
+                let applied = state.apply(command);
+                if applied == Applied::Changed {
+                    state.revision = state.revision.next();
+                }
+                applied
+            }
+        }
+    }
+
+    fn configure(&mut self, version: ConfigVersion, text: &str, spec: &ClusterSpec) -> Applied {
+        self.config_version = version;
+        self.config_text = text.into();
+        self.spec = spec.clone();
+        for service in spec.services.keys() {
+            self.services.entry(service.clone()).or_default();
+        }
+        self.services.retain(|service, _| spec.services.contains_key(service));
+        self.draining.retain(|node| spec.nodes.contains_key(node));
+        Applied::Changed
+    }
+}
+
+impl ServiceState {
+    fn apply(&mut self, command: &ServiceCommand) -> Applied {
+        match command {
+            ServiceCommand::ChooseFounder { node } => {
+                if self.appointment.is_some() {
+                    return ignored("the service has a primary already");
+                }
+                self.founder = Some(node.clone());
+                Applied::Changed
+            }
+            ServiceCommand::Appoint { appointment, cause, reason, system, at_unix_ms } => {
+                if appointment.term <= self.term() {
+                    return ignored("terms never go back");
+                }
+                self.system = self.system.or(*system);
+                self.founder = None;
+                self.switchover = None;
+                self.history.push(Appointed {
+                    term: appointment.term,
+                    primary: appointment.primary.clone(),
+                    cause: *cause,
+                    reason: reason.clone(),
+                    at_unix_ms: *at_unix_ms,
+                    active_unix_ms: None,
+                });
+                let excess = self.history.len().saturating_sub(HISTORY_MAX);
+                self.history.drain(..excess);
+                self.appointment = Some(appointment.clone());
+                Applied::Changed
+            }
+            ServiceCommand::Activate { term, rule, system, at_unix_ms } => {
+                let Some(appointment) = self.appointment.as_mut().filter(|a| a.term == *term)
+                else {
+                    return ignored("another term");
+                };
+                appointment.phase = Phase::Active;
+                settle(&mut appointment.rules, rule);
+                self.system = self.system.or(Some(*system));
+                if let Some(line) = self.history.last_mut().filter(|line| line.term == *term) {
+                    line.active_unix_ms.get_or_insert(*at_unix_ms);
+                }
+                Applied::Changed
+            }
+            ServiceCommand::ChangeRule { term, rule } => {
+                let Some(appointment) = self.appointment.as_mut().filter(|a| a.term == *term)
+                else {
+                    return ignored("another term");
+                };
+                if rule.primary != appointment.primary || rule.standbys.contains(&rule.primary) {
+                    return ignored("the rule is not for this primary");
+                }
+                if appointment.rules.last() == Some(rule) {
+                    return ignored("already so");
+                }
+                appointment.rules.push(rule.clone());
+                Applied::Changed
+            }
+            ServiceCommand::SettleRule { term, rule } => {
+                let Some(appointment) = self.appointment.as_mut().filter(|a| a.term == *term)
+                else {
+                    return ignored("another term");
+                };
+                if appointment.rules.len() > 1 && settle(&mut appointment.rules, rule) {
+                    Applied::Changed
+                } else {
+                    ignored("nothing to settle")
+                }
+            }
+            ServiceCommand::RequestSwitchover { to, deadline_unix_ms } => {
+                if self.appointment.as_ref().is_none_or(|a| a.primary == *to) {
+                    return ignored("it is the primary already, or there is none");
+                }
+                self.switchover =
+                    Some(Switchover { to: to.clone(), deadline_unix_ms: *deadline_unix_ms });
+                Applied::Changed
+            }
+            ServiceCommand::CancelSwitchover => match self.switchover.take() {
+                Some(_) => Applied::Changed,
+                None => ignored("no switchover is under way"),
+            },
+            ServiceCommand::Pause { paused } => {
+                if self.paused == *paused {
+                    return ignored("already so");
+                }
+                self.paused = *paused;
+                Applied::Changed
+            }
+        }
+    }
+}
+
+/// Drops every rule but `rule`, if it is the one that the primary was last told to apply.
+fn settle(rules: &mut Vec<CommitRule>, rule: &CommitRule) -> bool {
+    let is_last = rules.last() == Some(rule);
+    if is_last {
+        rules.drain(..rules.len() - 1);
+    }
+    is_last
+}
+
+fn ignored(because: &str) -> Applied {
+    Applied::Ignored { because: because.into() }
+}

@@ -1,0 +1,1 @@
+//! One instance serves, another takes over.

@@ -1,0 +1,3 @@
+//! Axis 1: who serves.
+
+pub mod active_passive;

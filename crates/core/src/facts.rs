@@ -1,0 +1,226 @@
+//! What a node knows of itself and tells the others, many times a second.
+//! In: observations of the shell. Out: `NodeFacts`, carried by heartbeats to every voter.
+//! Facts are not agreed: each receiver stamps them with its own clock (`Observed`).
+//! Keeps: INV-8, ages travel as durations, never as moments of another clock.
+
+use crate::ids::{ConfigVersion, NodeId, ServiceId, SystemId, Term, TimelineId};
+use crate::lsn::Lsn;
+use crate::replication::primary_replica::sync_quorum::CommitRule;
+use alloc::collections::BTreeMap;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::time::Duration;
+use serde::{Deserialize, Serialize};
+
+/// One node, as it describes itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeFacts {
+    /// Who says so.
+    pub node: NodeId,
+    /// The agreed configuration it has applied.
+    pub config_version: ConfigVersion,
+    /// How it sees each peer: the visibility matrix, one row (H33).
+    pub links: BTreeMap<NodeId, Link>,
+    /// Its instances.
+    pub instances: BTreeMap<ServiceId, InstanceFacts>,
+    /// Whether it takes no new work, by an operator's wish.
+    pub draining: bool,
+}
+
+/// How a node sees a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Link {
+    /// Heard from it this long ago.
+    Up(Duration),
+    /// The connection was reset or closed and a new one was refused at once: its daemon is gone.
+    Refused(Duration),
+    /// Nothing heard for this long, and no answer either way.
+    Silent(Duration),
+    /// Never heard from since this node started.
+    Never,
+}
+
+/// One instance of PostgreSQL, as its node sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InstanceFacts {
+    /// What is in the data directory.
+    pub data: Data,
+    /// What the server process does.
+    pub process: Process,
+    /// Identity of the database cluster; none while there is no data.
+    pub system: Option<SystemId>,
+    /// The timeline of the data.
+    pub timeline: TimelineId,
+    /// Where each ancestor of that timeline ended, oldest first.
+    pub forks: Vec<Fork>,
+    /// End of what is flushed here: of the own log for a primary, of the received for a standby,
+    /// of the shutdown checkpoint for an instance that was stopped cleanly.
+    pub flushed: Lsn,
+    /// End of what was replayed; equals `flushed` on a primary.
+    pub replayed: Lsn,
+    /// Greatest term recorded in the data itself (H6, H30).
+    pub data_term: Term,
+    /// Durable: follows no primary of a smaller term (INV-2).
+    pub promised: Term,
+    /// Durable: the last term for which a promotion was begun; never begun twice for one term.
+    pub promoted: Term,
+    /// Set once the WAL receiver stopped for `promised`, until it follows again.
+    pub ballot: Option<Ballot>,
+    /// Whom it is set up to follow, as appointed in which term.
+    pub upstream: Option<(NodeId, Term)>,
+    /// The WAL receiver's state.
+    pub stream: Stream,
+    /// A primary: the term whose barrier was acknowledged; clients are let in for it.
+    pub serving: Option<Term>,
+    /// A primary: the rule that every WAL sender obeys, proven by a barrier (H9).
+    pub rule: Option<CommitRule>,
+    /// A primary: its standbys as `pg_stat_replication` shows them, by node.
+    pub replicas: BTreeMap<NodeId, Replica>,
+    /// A primary: a checkpoint ended since its promotion, so pg_rewind sees its timeline (H18).
+    pub checkpointed: bool,
+    /// The data was last written by a primary: following anyone may need a rewind.
+    pub was_primary: bool,
+    /// Stopped by a shutdown that wrote its checkpoint.
+    pub stopped_cleanly: bool,
+    /// How long it has followed without streaming; zero while it streams.
+    pub stalled: Duration,
+    /// Rungs of the rejoin ladder that failed since it last streamed.
+    pub rejoin_failures: u32,
+    /// What is wrong with it, if anything.
+    pub health: Health,
+    /// The user's settings need a restart to take effect.
+    pub pending_restart: bool,
+}
+
+impl Default for InstanceFacts {
+    fn default() -> Self {
+        Self {
+            data: Data::Empty,
+            process: Process::Stopped,
+            system: None,
+            timeline: TimelineId(0),
+            forks: Vec::new(),
+            flushed: Lsn::ZERO,
+            replayed: Lsn::ZERO,
+            data_term: Term(0),
+            promised: Term(0),
+            promoted: Term(0),
+            ballot: None,
+            upstream: None,
+            stream: Stream::None,
+            serving: None,
+            rule: None,
+            replicas: BTreeMap::new(),
+            checkpointed: false,
+            was_primary: false,
+            stopped_cleanly: false,
+            stalled: Duration::ZERO,
+            rejoin_failures: 0,
+            health: Health::Good,
+            pending_restart: false,
+        }
+    }
+}
+
+/// What is in the data directory.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Data {
+    /// Nothing: can be cloned into.
+    Empty,
+    /// A usable database cluster.
+    Present,
+    /// A clone or rewind is running; percent where known.
+    Copying {
+        /// 0 to 100.
+        percent: Option<u8>,
+    },
+    /// A clone or rewind was interrupted (H19): must be cloned again.
+    Mixed,
+    /// Not to be touched without a human.
+    Quarantined {
+        /// Why.
+        reason: String,
+    },
+    /// This node holds no data for the service.
+    Witness,
+}
+
+/// What the server process does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Process {
+    /// None runs: its keeper saw it end, or none was started.
+    Stopped,
+    /// Runs, does not answer yet.
+    Starting,
+    /// In recovery.
+    Standby,
+    /// Asked to promote, still in recovery.
+    Promoting,
+    /// Accepts writes.
+    Primary,
+    /// Asked to stop, still there.
+    Stopping,
+}
+
+/// The WAL receiver's state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Stream {
+    /// There is no WAL receiver, or it is not connected.
+    None,
+    /// Connected; the last message arrived this long ago.
+    Connected(Duration),
+}
+
+/// A standby as its primary sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Replica {
+    /// What it confirmed as flushed.
+    pub flushed: Lsn,
+    /// What it confirmed as replayed.
+    pub replayed: Lsn,
+    /// In state `streaming`, not catching up.
+    pub streaming: bool,
+}
+
+/// Where a timeline ended and its successor began.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fork {
+    /// The ancestor.
+    pub timeline: TimelineId,
+    /// Its end.
+    pub end: Lsn,
+}
+
+/// What a node votes with: it promised a term, stopped receiving, and holds this much.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ballot {
+    /// The promised term.
+    pub term: Term,
+    /// What it holds; none for a witness.
+    pub position: Option<Position>,
+}
+
+/// How far a copy has come: first by the term recorded in the data, then by position. A timeline's
+/// number is no identity (H6), so it does not take part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Position {
+    /// Greatest term recorded in the data.
+    pub data_term: Term,
+    /// Flushed up to here.
+    pub flushed: Lsn,
+}
+
+/// What is wrong with an instance, each told apart from the others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Health {
+    /// Answers, and its disk does.
+    Good,
+    /// A new connection got no answer for this long, though the process is there (H29).
+    Hung(Duration),
+    /// All connections are in use: alive (H29).
+    ConnectionsUsedUp,
+    /// The disk did not answer a probe for this long (H28).
+    DiskStuck(Duration),
+    /// No space left where the data is (H27).
+    DiskFull,
+}

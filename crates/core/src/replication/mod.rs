@@ -1,0 +1,3 @@
+//! Axis 2: who holds the data.
+
+pub mod primary_replica;

@@ -1,0 +1,3 @@
+//! One instance takes writes, the others are fed by it.
+
+pub mod sync_quorum;

@@ -1,0 +1,108 @@
+//! What the owner asked for, validated: the part of the configuration that decisions need.
+//! In: the shell's validated configuration. Out: `ClusterSpec`, agreed by all nodes.
+//! Not here: ports, paths, passwords (the shell's configuration).
+
+use crate::ids::{NodeId, ServiceId};
+use crate::pairing::Pairing;
+use alloc::collections::BTreeMap;
+use alloc::string::String;
+use core::time::Duration;
+use serde::{Deserialize, Serialize};
+
+/// The cluster as its owner wants it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClusterSpec {
+    /// Every machine, by name.
+    pub nodes: BTreeMap<NodeId, NodeSpec>,
+    /// Every service, by name.
+    pub services: BTreeMap<ServiceId, ServiceSpec>,
+}
+
+impl ClusterSpec {
+    /// The nodes that hold data, in the order of their names.
+    pub fn data_nodes(&self) -> impl Iterator<Item = &NodeId> {
+        self.nodes.iter().filter(|(_, spec)| spec.role == NodeRole::Data).map(|(node, _)| node)
+    }
+}
+
+/// One machine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeSpec {
+    /// Whether it holds data.
+    pub role: NodeRole,
+    /// Where it stands; ties between candidates prefer another zone's survivor only by name.
+    pub zone: Option<String>,
+    /// Preferred as primary among equals; greater wins, default 100, 0 is never.
+    pub priority: u32,
+}
+
+/// What a machine is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum NodeRole {
+    /// Votes and runs instances.
+    Data,
+    /// Votes, holds no data.
+    Witness,
+}
+
+/// One service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceSpec {
+    /// The two words.
+    pub pairing: Pairing,
+    /// What an acknowledged commit is worth.
+    pub durability: Durability,
+    /// How long things may take.
+    pub timing: Timing,
+}
+
+/// What an acknowledged commit is worth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Durability {
+    /// `acks` standbys confirm each commit; with too few of them, writes wait.
+    Quorum {
+        /// Standbys per commit, at least 1.
+        acks: usize,
+    },
+    /// As `Quorum`, but shrinks to what is left, down to the primary alone.
+    Preferred {
+        /// Standbys per commit while there are that many, at least 1.
+        acks: usize,
+    },
+    /// Nobody confirms; a failover may lose up to the bound.
+    Async {
+        /// No failover to a standby further behind than this, in bytes.
+        lag_bytes_max: u64,
+    },
+}
+
+/// How long things may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Timing {
+    /// Between two heartbeats when nothing changes.
+    pub heartbeat: Duration,
+    /// Silence of a node after which it is suspected.
+    pub suspicion: Duration,
+    /// How long a primary may serve on one proof.
+    pub lease: Duration,
+    /// What two clocks may drift apart during one lease, and then some.
+    pub drift_margin: Duration,
+    /// A primary that lasted less counts as flapping (H37).
+    pub stable_after: Duration,
+    /// How long a replica may not stream from a healthy primary before the next rung of the ladder.
+    pub rejoin_patience: Duration,
+}
+
+impl Default for Timing {
+    /// Lease plus detection stay under the 2 s budget of a silent failure (DESIGN: classes).
+    fn default() -> Self {
+        Self {
+            heartbeat: Duration::from_millis(100),
+            suspicion: Duration::from_millis(1000),
+            lease: Duration::from_millis(1500),
+            drift_margin: Duration::from_millis(100),
+            stable_after: Duration::from_secs(10),
+            rejoin_patience: Duration::from_secs(6),
+        }
+    }
+}

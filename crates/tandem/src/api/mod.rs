@@ -1,0 +1,1 @@
+//! Talks to operators and programs over HTTP.

@@ -1,0 +1,1 @@
+//! Talks to the person at the terminal.

@@ -1,0 +1,1 @@
+//! Reads the configuration file: what was written becomes what may be run.

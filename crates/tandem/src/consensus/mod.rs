@@ -1,0 +1,1 @@
+//! Talks Raft: keeps the agreed state on every voter.

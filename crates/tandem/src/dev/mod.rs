@@ -1,0 +1,1 @@
+//! Runs a whole cluster on one machine, with relays between its nodes.

@@ -1,0 +1,1 @@
+//! Breaks a cluster on purpose and says what it cost.

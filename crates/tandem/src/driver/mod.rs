@@ -1,0 +1,1 @@
+//! Carries decisions out: gathers a view, asks the core, executes its effects.

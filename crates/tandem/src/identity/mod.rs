@@ -1,0 +1,1 @@
+//! Keeps certificates and secrets: who may speak for a node.

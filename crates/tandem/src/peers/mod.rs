@@ -1,0 +1,1 @@
+//! Talks to the other nodes: one mutually authenticated connection to each.

@@ -1,0 +1,1 @@
+//! Talks to clients: one listener per service, routed by the agreed state.

@@ -1,0 +1,18 @@
+//! Reads CLOCK_BOOTTIME, which counts through a suspend and is never set back (H4).
+
+use rustix::time::{ClockId, clock_gettime};
+use std::time::{SystemTime, UNIX_EPOCH};
+use tandem_core::time::Timestamp;
+
+/// Now, on this machine's own clock.
+pub fn now() -> Timestamp {
+    let time = clock_gettime(ClockId::Boottime);
+    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+    Timestamp(seconds * 1_000_000 + u64::try_from(time.tv_nsec).unwrap_or(0) / 1000)
+}
+
+/// Milliseconds since 1970, for people and records only: never for a decision about safety.
+pub fn unix_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,4 @@
+//! Spawns tasks, reads the clock, starts processes: the only place that may.
+
+pub mod clock;
+pub mod supervisor;

@@ -1,0 +1,80 @@
+//! Spawns every task of the process: each has a name, a kind and an end.
+//! In: a future. Out: its outcome, logged where it is handled; a stop that waits and names what
+//! is still running.
+//! States: Running → (stop) Stopping → Ended.
+
+use std::future::Future;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// What the end of a task means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TaskKind {
+    /// Must run as long as the node: its end or panic stops the process, and leases plus keepers
+    /// cover what it did.
+    Essential,
+    /// One client, peer or request: its panic or error ends only itself.
+    Session,
+}
+
+/// Owns the tasks of a part of the process. Clones share them.
+#[derive(Clone, Debug)]
+pub struct Supervisor {
+    tasks: TaskTracker,
+    stop: CancellationToken,
+    broken: CancellationToken,
+}
+
+impl Default for Supervisor {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Supervisor {
+    /// A supervisor without tasks.
+    pub fn new() -> Self {
+        Self {
+            tasks: TaskTracker::new(),
+            stop: CancellationToken::new(),
+            broken: CancellationToken::new(),
+        }
+    }
+
+    /// Starts a task. It should end soon after `stopping()` is cancelled.
+    #[allow(clippy::disallowed_methods, reason = "the one place that may spawn")]
+    pub fn spawn<F>(&self, name: &'static str, kind: TaskKind, task: F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let (stop, broken) = (self.stop.clone(), self.broken.clone());
+        self.tasks.spawn(async move {
+            let panicked = tokio::spawn(task).await.is_err_and(|error| error.is_panic());
+            if panicked {
+                tracing::error!(task = name, "task panicked");
+            }
+            if kind == TaskKind::Essential && !stop.is_cancelled() {
+                tracing::error!(task = name, "an essential task ended; the node stops");
+                broken.cancel();
+            }
+        });
+    }
+
+    /// Cancelled when the tasks shall end.
+    pub fn stopping(&self) -> CancellationToken {
+        self.stop.clone()
+    }
+
+    /// Cancelled when an essential task ended before it should.
+    pub fn broken(&self) -> CancellationToken {
+        self.broken.clone()
+    }
+
+    /// Asks every task to end and waits at most `grace`; false if some were still running.
+    pub async fn stop(&self, grace: Duration) -> bool {
+        self.stop.cancel();
+        self.tasks.close();
+        tokio::time::timeout(grace, self.tasks.wait()).await.is_ok()
+    }
+}

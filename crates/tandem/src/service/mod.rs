@@ -1,0 +1,3 @@
+//! Talks to the things that are protected, one adapter per kind.
+
+pub mod postgres;

@@ -1,0 +1,1 @@
+//! Talks to PostgreSQL: its processes, its files and its SQL.
