@@ -8,13 +8,15 @@
 use crate::fence::{self, Keeper, KeeperEvent, Signal};
 use crate::runtime::clock;
 use crate::runtime::supervisor::Supervisor;
-use crate::service::postgres::{self, Postgres, Rewind, RuleState, StateFile};
+use crate::service::postgres::{self, Postgres, RuleState, StateFile};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tandem_core::clustering::active_passive::Action;
 use tandem_core::facts::{Ballot, Data, Fork, InstanceFacts, Position, Process, Stream};
 use tandem_core::ids::{NodeId, ServiceId, Term, TimelineId};
+use tandem_core::lsn::Lsn;
 use tandem_core::replication::primary_replica::sync_quorum::CommitRule;
 use tandem_core::time::Timestamp;
 use tokio::sync::{mpsc, watch};
@@ -25,6 +27,9 @@ const RECEIVER_STOP: Duration = Duration::from_secs(2);
 const PROMOTION: Duration = Duration::from_secs(10);
 /// The barrier may wait for a standby that is only being copied.
 const BARRIER: Duration = Duration::from_secs(3600);
+const FOLLOW: Duration = Duration::from_secs(3);
+const ROLES: Duration = Duration::from_secs(10);
+const SLOTS: Duration = Duration::from_secs(5);
 const RULE: Duration = Duration::from_secs(2);
 const CHECKPOINT: Duration = Duration::from_secs(300);
 /// Stages of a stop: fast, then immediate, then killed (H38).
@@ -72,8 +77,6 @@ enum Error {
     RuleUnproven(String),
     #[error("it does not stop, though killed")]
     DoesNotStop,
-    #[error("cannot be rewound, needs a copy: {0}")]
-    NeedsCopy(String),
 }
 
 /// The facts that are kept in the durable state.
@@ -99,45 +102,48 @@ impl Context {
 
     /// Fills in what a stopped instance's files say.
     pub async fn inspect(&self, own: &mut InstanceFacts) {
-        match self.postgres.load_state().await {
-            Ok(state) => {
-                adopt_state(own, &state);
-                own.data = match (&state.quarantined, state.sentinel) {
-                    (Some(reason), _) => Data::Quarantined { reason: reason.clone() },
-                    (None, Some(_)) => Data::Mixed,
-                    (None, None) => Data::Present,
-                };
-            }
+        let state = match self.postgres.load_state().await {
+            Ok(state) => state,
             Err(error) => {
                 own.data = Data::Quarantined { reason: error.to_string() };
                 return;
             }
-        }
+        };
+        adopt_state(own, &state);
+        own.data = match self.postgres.data().await {
+            Ok(data) => data,
+            Err(error) => Data::Quarantined { reason: error.to_string() },
+        };
         if own.data != Data::Present {
             return;
         }
         match self.postgres.inspect_stopped().await {
-            Ok(Some(stopped)) => {
-                let end = stopped.end();
+            Ok(stopped) => {
                 own.system = Some(stopped.system);
                 own.timeline = own.timeline.max(stopped.timeline);
-                own.stopped_cleanly = stopped.is_clean();
+                own.stopped_cleanly = stopped.state.is_clean();
                 // A standby's control file may lag behind what it had flushed.
+                let end = stopped.end;
                 own.flushed = if own.was_primary { end } else { own.flushed.max(end) };
-                self.history(own);
+                self.history(own).await;
             }
-            Ok(None) => own.data = Data::Empty,
             Err(error) => tracing::warn!(service = %self.service, %error, "cannot inspect the data"),
         }
     }
 
     /// Fills in where the ancestors of the own timeline ended.
-    pub fn history(&self, own: &mut InstanceFacts) {
-        let mut cached = self.history.lock().unwrap_or_else(PoisonError::into_inner);
-        if cached.0 != own.timeline || cached.1.is_empty() {
-            *cached = (own.timeline, self.postgres.forks(own.timeline).unwrap_or_default());
+    pub async fn history(&self, own: &mut InstanceFacts) {
+        let cached = self.history.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if cached.0 == own.timeline {
+            own.forks = cached.1;
+            return;
         }
-        own.forks.clone_from(&cached.1);
+        // A standby may know a timeline before it has fetched its history.
+        if let Ok(forks) = self.postgres.forks(own.timeline).await {
+            own.forks.clone_from(&forks);
+            let mut cached = self.history.lock().unwrap_or_else(PoisonError::into_inner);
+            *cached = (own.timeline, forks);
+        }
     }
 
     /// Does it. `lease` is what is proven now, `fence_wait` when a ballot may count.
@@ -156,12 +162,12 @@ impl Context {
             Action::Follow { primary, term } => self.follow(primary, term).await,
             Action::Promote { term, rule } => self.promote(term, rule, lease).await,
             Action::Reaffirm { term } => self.reaffirm(term).await,
-            Action::RecordTerm { term } => self.record_term(term, own.data_term).await,
+            Action::RecordTerm { term, rule } => self.record_term(term, rule, &own).await,
             Action::ApplyRule { rule } => self.apply_rule(rule).await,
-            Action::Checkpoint => self.checkpoint().await,
+            Action::Checkpoint => self.checkpoint(&own).await,
             Action::HandOver { .. } => self.hand_over().await,
             Action::StopToRejoin => self.stop_to_rejoin().await,
-            Action::Rewind { from } => self.rewind(&from).await,
+            Action::Rewind { from } => self.rewind(&from, cancel).await,
             Action::Clone { from } => self.clone_from(&from, cancel).await,
             Action::Fence => self.kill().await,
         };
@@ -241,7 +247,7 @@ impl Context {
                 }
             })
             .await?;
-        let command = self.postgres.prepare_start(upstream.as_ref().map(|(node, _)| node)).await?;
+        let command = self.postgres.prepare_start(upstream.as_ref().map(|(node, _)| node), None).await?;
         self.stopped.send_replace(false);
         self.keeper.start(command.into()).await?;
         Ok(Box::new(move |own| {
@@ -261,7 +267,7 @@ impl Context {
                 state.was_primary = false;
             })
             .await?;
-        self.postgres.follow(&primary).await?;
+        self.postgres.follow(&primary, FOLLOW).await?;
         Ok(Box::new(move |own| {
             adopt_state(own, &state);
             own.upstream = Some((primary, term));
@@ -285,7 +291,9 @@ impl Context {
             })
             .await?;
         self.keeper.limit(until).await?;
-        self.postgres.write_rule(&rule, RULE).await?;
+        if let RuleState::Pending { why } = self.postgres.write_rule(&rule, RULE).await? {
+            return Err(Error::RuleUnproven(why.to_string()));
+        }
         self.postgres.promote(PROMOTION).await?;
         *self.promoted_under.lock().unwrap_or_else(PoisonError::into_inner) = Some(rule);
         Ok(Box::new(move |own| {
@@ -313,31 +321,46 @@ impl Context {
         }))
     }
 
-    async fn record_term(&self, term: Term, data_term: Term) -> Result<Change, Error> {
-        if data_term == Term(0) {
-            self.postgres.ensure_roles().await?;
+    async fn record_term(
+        &self,
+        term: Term,
+        wanted: CommitRule,
+        own: &InstanceFacts,
+    ) -> Result<Change, Error> {
+        if own.data_term == Term(0) {
+            self.postgres.ensure_roles(ROLES).await?;
         }
-        self.postgres.ensure_slots().await?;
-        self.postgres.record_term(term, &self.me, BARRIER).await?;
-        // Before the promotion nothing was listed as synchronous, so what confirmed the barrier
-        // obeyed the rule that the promotion brought (H8, H9).
+        // Before the promotion nothing was listed as synchronous, so what confirms the barrier
+        // obeys the rule that the promotion brought (H8, H9).
         let under = self.promoted_under.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let rule = match under.or_else(|| own.rule.clone()) {
+            Some(rule) => rule,
+            None => self.prove(wanted).await?,
+        };
+        self.postgres.record_term(term, &rule, BARRIER).await?;
         Ok(Box::new(move |own| {
             own.serving = Some(term);
             own.data_term = own.data_term.max(term);
-            own.rule = own.rule.take().or(under);
+            own.rule = own.rule.take().or(Some(rule));
         }))
     }
 
     async fn apply_rule(&self, rule: CommitRule) -> Result<Change, Error> {
         *self.promoted_under.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        let rule = self.prove(rule).await?;
+        Ok(Box::new(move |own| own.rule = Some(rule)))
+    }
+
+    async fn prove(&self, rule: CommitRule) -> Result<CommitRule, Error> {
         match self.postgres.apply_rule(&rule, RULE).await? {
-            RuleState::Proven => Ok(Box::new(move |own| own.rule = Some(rule))),
-            RuleState::Pending(why) => Err(Error::RuleUnproven(why.to_string())),
+            RuleState::Proven => Ok(rule),
+            RuleState::Pending { why } => Err(Error::RuleUnproven(why.to_string())),
         }
     }
 
-    async fn checkpoint(&self) -> Result<Change, Error> {
+    async fn checkpoint(&self, own: &InstanceFacts) -> Result<Change, Error> {
+        // Slots first: whoever rewinds or is copied needs one to come back to (H24).
+        self.postgres.ensure_slots(&replayed(own), SLOTS).await?;
         self.postgres.checkpoint(CHECKPOINT).await?;
         Ok(Box::new(|own| own.checkpointed = true))
     }
@@ -370,11 +393,9 @@ impl Context {
         gone.map(|_| ()).map_err(|_elapsed| Error::DoesNotStop)
     }
 
-    async fn rewind(&self, from: &NodeId) -> Result<Change, Error> {
-        match self.postgres.rewind_from(from).await? {
-            Rewind::Done => {}
-            Rewind::NeedsClone { why } => return Err(Error::NeedsCopy(why)),
-        }
+    async fn rewind(&self, from: &NodeId, cancel: CancellationToken) -> Result<Change, Error> {
+        let rewind = self.postgres.rewind_from(from, cancel).await?;
+        tracing::info!(service = %self.service, %from, ?rewind, "pg_rewind ended");
         self.copied().await
     }
 
@@ -396,7 +417,7 @@ impl Context {
             own.forks = fresh.forks;
             own.data_term = Term(0);
             // Where it starts from is not known before it starts; nothing of its own is left.
-            own.flushed = tandem_core::lsn::Lsn::ZERO;
+            own.flushed = Lsn::ZERO;
         }))
     }
 
@@ -404,4 +425,9 @@ impl Context {
         self.keeper.kill().await?;
         Ok(Box::new(|_| {}))
     }
+}
+
+/// How far each member has come, for the slots that wait for it.
+fn replayed(own: &InstanceFacts) -> BTreeMap<NodeId, Option<Lsn>> {
+    own.replicas.iter().map(|(node, replica)| (node.clone(), Some(replica.flushed))).collect()
 }

@@ -145,7 +145,7 @@ impl InstanceDriver {
                 Some(term) = self.asks.recv() => self.asked = self.asked.max(Some(term)),
                 Ok(()) = observations.changed() => {
                     let observed = observations.borrow_and_update().clone();
-                    self.on_observed(observed);
+                    self.on_observed(observed).await;
                 }
                 result = self.agreed.changed() => if result.is_err() { return },
                 result = changed.changed() => {
@@ -287,7 +287,7 @@ impl InstanceDriver {
         }
     }
 
-    fn on_observed(&mut self, observed: Observed) {
+    async fn on_observed(&mut self, observed: Observed) {
         let settled = !matches!(self.own.process, Process::Stopped | Process::Stopping);
         if observed.began < self.changed_at || !settled {
             return;
@@ -296,7 +296,8 @@ impl InstanceDriver {
             self.running,
             Some(Running { action: Action::Promote { .. }, .. })
         );
-        observed.apply(&mut self.own, &self.context, promoting);
+        observed.apply(&mut self.own, promoting);
+        self.context.history(&mut self.own).await;
         self.observed_at = observed.began;
         if self.adopting && matches!(self.own.process, Process::Primary | Process::Standby) {
             // Found running after the daemon's restart: a barrier that is in the data was

@@ -3,13 +3,12 @@
 //! Keeps: H28, H29 a server that does not answer, one whose connections are used up and a stuck
 //! disk are told apart, and none of them blocks a plan.
 
-use super::actions::Context;
 use crate::runtime::clock;
 use crate::runtime::supervisor::{Supervisor, TaskKind};
 use crate::service::postgres::{self, Observation, Postgres};
 use std::sync::Arc;
 use std::time::Duration;
-use tandem_core::facts::{Health, InstanceFacts, Process, Replica, Stream};
+use tandem_core::facts::{Health, InstanceFacts, Process, Stream};
 use tandem_core::time::Timestamp;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
@@ -201,7 +200,7 @@ fn note(since: &mut Option<Timestamp>, is_bad: bool, began: Timestamp) {
 
 impl Observed {
     /// Takes what was seen into the facts.
-    pub fn apply(&self, own: &mut InstanceFacts, context: &Context, promoting: bool) {
+    pub fn apply(&self, own: &mut InstanceFacts, promoting: bool) {
         own.health = self.health;
         let observation = match &self.seen {
             Some(Ok(observation)) => observation,
@@ -218,24 +217,12 @@ impl Observed {
         own.flushed = observation.flushed;
         own.replayed = observation.replayed;
         own.data_term = observation.data_term;
-        own.pending_restart = !observation.pending_restart.is_empty();
+        own.pending_restart = observation.pending_restart;
         own.stream = match &observation.receiver {
-            Some(receiver) if receiver.streaming => Stream::Connected(receiver.silence),
+            Some(receiver) if receiver.streaming => Stream::Connected(receiver.last_message),
             Some(_) | None => Stream::None,
         };
-        own.replicas = observation
-            .replication
-            .iter()
-            .filter_map(|sender| {
-                let node = sender.node.clone()?;
-                let replica = Replica {
-                    flushed: sender.flushed,
-                    replayed: sender.replayed,
-                    streaming: sender.streaming,
-                };
-                Some((node, replica))
-            })
-            .collect();
-        context.history(own);
+        own.replicas.clone_from(&observation.replicas);
+        
     }
 }

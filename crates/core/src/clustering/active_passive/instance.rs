@@ -74,6 +74,8 @@ pub enum Action {
     RecordTerm {
         /// The term.
         term: Term,
+        /// The rule to prove first, unless the promotion brought one.
+        rule: CommitRule,
     },
     /// Apply a commit rule and prove that every WAL sender obeys it (H9).
     ApplyRule {
@@ -209,7 +211,8 @@ fn lead(view: &InstanceView<'_>, appointment: &Appointment) -> Next {
 fn serve(view: &InstanceView<'_>, term: Term, rule: CommitRule) -> Next {
     let own = view.own;
     if own.serving != Some(term) {
-        return act(Action::RecordTerm { term }, format!("term {term} needs its barrier"));
+        let reason = format!("term {term} needs its barrier under {rule}");
+        return act(Action::RecordTerm { term, rule }, reason);
     }
     if let Some(switchover) = &view.state.switchover {
         let to = switchover.to.clone();
