@@ -1,1 +1,12 @@
 //! Talks to the keeper, the process that ends an instance whose lease has passed.
+//! One keeper per instance: the parent of the postmaster (or of any command), apart from the
+//! daemon, so that a hung, crashed or upgraded daemon neither leaves a zombie primary nor restarts
+//! the instance.
+//! Keeps: INV-3 no provable lease, no writes.
+//! Not here: until when an instance may serve (`tandem_core::cluster::lease`), and what is left
+//! of an instance whose keeper was killed: see `runtime::process::in_directory`.
+
+pub mod client;
+pub mod keeper;
+pub mod protocol;
+pub mod stub;
