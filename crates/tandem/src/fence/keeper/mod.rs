@@ -80,9 +80,11 @@ pub enum Error {
     },
 }
 
-/// Runs a keeper in `dir` until it is released. Must be entered by a process with one thread:
-/// the instance's tie to its keeper is a tie to the thread that starts it.
+/// Runs a keeper in `dir` until it is released. Must be entered first thing by a process of its
+/// own with one thread: the instance's tie to its keeper is a tie to the thread that starts it,
+/// and descriptors that were inherited are closed.
 pub fn run(dir: &Path) -> Result<(), Error> {
+    shield::close_inherited();
     let mut clients = Clients::listen(dir)?;
     let shield = shield::raise()?;
     let timer =

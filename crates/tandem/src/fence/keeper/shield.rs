@@ -10,6 +10,7 @@ use nix::sys::signal::{SigSet, SigmaskHow, Signal as NixSignal, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::process::{Signal, getpid};
 use std::io;
+use std::os::fd::RawFd;
 
 /// What the loop needs of it.
 pub(super) struct Shield {
@@ -17,6 +18,18 @@ pub(super) struct Shield {
     pub child_ended: SignalFd,
     /// The priority before ours was raised: the instance's.
     pub nice: i32,
+}
+
+/// Closes what the daemon's own starter left open: nobody shall wait for the end of a pipe because
+/// a keeper or its instance, which outlive the daemon, hold it.
+pub(super) fn close_inherited() {
+    let Ok(entries) = std::fs::read_dir("/proc/self/fd") else { return };
+    let open: Vec<RawFd> =
+        entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+    // One of them was the listing's own and is closed already.
+    for fd in open.into_iter().filter(|fd| *fd > 2) {
+        let _ = nix::unistd::close(fd);
+    }
 }
 
 /// Sets this process up as a keeper.
