@@ -108,8 +108,10 @@ pub enum KeeperEvent {
         /// Their ids.
         pids: Vec<i32>,
     },
-    /// The last one: the connection ended. If the keeper died, its instance is dying too; what a
-    /// killed keeper may leave behind, `runtime::process::in_directory` finds. Attach again.
+    /// The last one: the connection ended. If the keeper died, its instance is dying too, and the
+    /// next keeper, so attach again, ends what is left of it. PostgreSQL's backends it cannot
+    /// recognise, and they stay if the postmaster was stopped when the keeper was killed:
+    /// `runtime::process::kill_in_directory` ends whatever works in the data directory.
     KeeperGone,
 }
 

@@ -3,8 +3,7 @@
 //! daemon, so that a hung, crashed or upgraded daemon neither leaves a zombie primary nor restarts
 //! the instance.
 //! Keeps: INV-3 no provable lease, no writes.
-//! Not here: until when an instance may serve (`tandem_core::cluster::lease`), and what is left
-//! of an instance whose keeper was killed: see `runtime::process::in_directory`.
+//! Not here: until when an instance may serve (`tandem_core::cluster::lease`).
 
 pub mod client;
 pub mod keeper;

@@ -57,6 +57,16 @@ pub struct User {
     pub groups: Vec<u32>,
 }
 
+/// What the kernel sends an instance's first process if its keeper is killed (H3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WhenOrphaned {
+    /// SIGQUIT: PostgreSQL then ends its working backends too, which SIGKILL would leave alone.
+    Quit,
+    /// SIGKILL: for programs that might not obey anything else.
+    Kill,
+}
+
 /// What to run, and until when.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StartSpec {
@@ -70,6 +80,8 @@ pub struct StartSpec {
     pub user: Option<User>,
     /// Standard output and error are appended to this file.
     pub log_file: PathBuf,
+    /// What ends it if the keeper is killed.
+    pub when_orphaned: WhenOrphaned,
     /// The kernel's inclination to kill it when memory runs out, -1000 to 1000; best effort.
     pub oom_score_adj: i16,
     /// Until when it may run at first.
@@ -85,6 +97,7 @@ impl fmt::Debug for StartSpec {
             .field("cwd", &self.cwd)
             .field("user", &self.user)
             .field("log_file", &self.log_file)
+            .field("when_orphaned", &self.when_orphaned)
             .field("oom_score_adj", &self.oom_score_adj)
             .field("lease", &self.lease)
             .finish()
@@ -374,6 +387,7 @@ mod tests {
             cwd: "/".into(),
             user: None,
             log_file: "/dev/null".into(),
+            when_orphaned: WhenOrphaned::Quit,
             oom_score_adj: 0,
             lease: Lease::Unlimited,
         };

@@ -2,13 +2,13 @@
 //! life to the keeper's, then becomes its program (`tandem keeper-exec ORDER`).
 //! In: an `Order` as JSON, and a pipe as standard input. Out: on success nothing, the pipe closes
 //! with the exec; on failure the error's text on the pipe.
-//! Keeps: H3, the kernel sends the instance SIGQUIT (PostgreSQL: immediate shutdown) when the
-//! keeper is killed. Tied after the change of user, which would undo it, and by a keeper with a
+//! Keeps: H3, the kernel ends the instance (PostgreSQL: immediate shutdown) when the keeper is
+//! killed. Tied after the change of user, which would undo it, and by a keeper with a
 //! single thread, because the tie is to the thread that forked.
 //! Not here: what the keeper itself ends (`keeper`).
 //! Tested by: `tests/keeper`.
 
-use crate::fence::protocol::{StartSpec, User};
+use crate::fence::protocol::{StartSpec, User, WhenOrphaned};
 use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
 use nix::unistd::{Gid, Uid};
 use rustix::fs::{Mode, OFlags};
@@ -30,6 +30,7 @@ pub struct Order {
     keeper: i32,
     nice: i32,
     oom_score_adj: i16,
+    when_orphaned: WhenOrphaned,
     user: Option<User>,
     cwd: PathBuf,
     log_file: PathBuf,
@@ -43,6 +44,7 @@ impl Order {
             keeper: getpid().as_raw_nonzero().get(),
             nice,
             oom_score_adj: spec.oom_score_adj,
+            when_orphaned: spec.when_orphaned,
             user: spec.user.clone(),
             cwd: spec.cwd.clone(),
             log_file: spec.log_file.clone(),
@@ -133,7 +135,11 @@ fn prepare(order: &Order) -> Result<Command, Error> {
     if let Some(user) = &order.user {
         become_user(user).map_err(|source| Error::User { uid: user.uid, source })?;
     }
-    rustix::process::set_parent_process_death_signal(Some(Signal::QUIT))
+    let last_word = match order.when_orphaned {
+        WhenOrphaned::Quit => Signal::QUIT,
+        WhenOrphaned::Kill => Signal::KILL,
+    };
+    rustix::process::set_parent_process_death_signal(Some(last_word))
         .map_err(|errno| Error::Tie(errno.into()))?;
     // Died before the tie was made: nobody will ever send that signal.
     if getppid().map(|pid| pid.as_raw_nonzero().get()) != Some(order.keeper) {

@@ -1,7 +1,7 @@
 //! Talks to the kernel about processes: who descends from whom, who is alive, and ends them.
 //! In: process ids. Out: `Process`, lists of ids.
 //! Keeps: H28, only `/proc` files that never wait for a disk or for another process's memory are
-//! read (`stat`, `children`, the link `cwd`; never `cmdline` or `environ`).
+//! read (`stat`, `children`, the link `cwd`), but for `with_environment`, which says so.
 //! Not here: when an instance must end (`fence`).
 //! Tested by: below, and `tests/keeper`.
 
@@ -90,6 +90,25 @@ pub fn family(pid: i32) -> Vec<Process> {
 /// stay in the data directory, even those whose postmaster is gone and who descend from nobody.
 pub fn in_directory(dir: &Path) -> Vec<i32> {
     pids().filter(|pid| fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|d| d == dir)).collect()
+}
+
+/// Kills every process whose current directory is `dir`; returns their ids. Only for a directory
+/// that belongs to one instance, such as a data directory.
+pub fn kill_in_directory(dir: &Path) -> Vec<i32> {
+    let pids = in_directory(dir);
+    pids.iter().filter_map(|pid| read(*pid)).for_each(|process| process.signal(Signal::KILL));
+    pids
+}
+
+/// Every process that was started with this `NAME=value` in its environment. May wait for
+/// processes that hang, and does not see those that reuse that memory for their title, as
+/// PostgreSQL's backends do.
+pub fn with_environment(entry: &str) -> Vec<Process> {
+    let has = |pid: &i32| {
+        fs::read(format!("/proc/{pid}/environ"))
+            .is_ok_and(|all| all.split(|byte| *byte == 0).any(|one| one == entry.as_bytes()))
+    };
+    pids().filter(has).filter_map(read).collect()
 }
 
 /// Kills a process and everything below it; returns their ids. For faults made on purpose:

@@ -4,7 +4,7 @@ use crate::world::*;
 use rustix::process::Signal as Posix;
 use std::time::Duration;
 use tandem::fence::client::{Error, KeeperEvent};
-use tandem::fence::protocol::{Cause, How, Lease, Refusal, State};
+use tandem::fence::protocol::{Cause, How, Lease, Refusal, State, WhenOrphaned};
 use tandem::runtime::{clock, process};
 use tandem_core::time::Timestamp;
 
@@ -112,6 +112,24 @@ async fn an_instance_does_not_outlive_its_keeper() {
     let next = it.start(world.spec(&["sleep", "600"], Lease::Unlimited)).await;
     it.keeper.kill().await.unwrap();
     assert_eq!(it.exited().await.pid, next);
+}
+
+/// H3: the kernel ends the first process only; the next keeper ends the rest.
+#[tokio::test]
+async fn what_a_killed_keeper_leaves_behind_its_successor_ends() {
+    let mut world = World::new();
+    let mut it = world.attach().await;
+    let mut spec = world.shell(FAMILY, Lease::Unlimited);
+    spec.when_orphaned = WhenOrphaned::Kill;
+    let pid = it.start(spec).await;
+    let pids = family(it.status.keeper, 6).await;
+    signal(it.status.keeper, Posix::KILL);
+    assert_eq!(it.event().await, KeeperEvent::KeeperGone);
+    until_dead(vec![pid]).await;
+    assert_eq!(alive(&pids).len(), 5);
+    let it = world.attach().await;
+    assert_eq!(it.status.state, State::Idle);
+    until_dead(pids).await;
 }
 
 #[tokio::test]

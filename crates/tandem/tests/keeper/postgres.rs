@@ -68,7 +68,10 @@ impl Postgres {
     /// Starts it, and a session in the middle of a statement; returns every process of it.
     async fn start(&self, it: &mut Attached) -> (i32, Vec<i32>, Session) {
         let pid = it.start(self.spec(lease(600_000))).await;
-        until(|| self.psql("select 1").status().unwrap().success(), |up| *up).await;
+        let log = || std::fs::read_to_string(self.world.log()).unwrap_or_default();
+        let up = || (self.psql("select 1").status().unwrap().success(), process::is_alive(pid));
+        let (up, _) = until(up, |(up, alive)| *up || !alive).await;
+        assert!(up, "{}", log());
         let busy = "do $$ begin loop perform sqrt(2); end loop; end $$";
         let session = Session(self.psql(busy).spawn().unwrap());
         let running = "do $$ begin if not exists (select from pg_stat_activity where \
@@ -141,6 +144,21 @@ async fn postgresql_is_gone_whole_and_in_time() {
     pg.nothing_left();
     drop(session);
     println!("keeper killed: PostgreSQL gone after {:?}", clock::now().since(killed));
+
+    // The same with a stopped postmaster, which cannot obey its last signal: two faults at once.
+    let mut it = pg.world.attach().await;
+    let (pid, pids, session) = pg.start(&mut it).await;
+    signal(pid, Posix::STOP);
+    until_stopped(pid).await;
+    signal(it.status.keeper, Posix::KILL);
+    assert_eq!(it.event().await, KeeperEvent::KeeperGone);
+    let killed = process::kill_in_directory(&pg.data);
+    println!("keeper killed, postmaster stopped: {} processes swept", killed.len());
+    until_dead(pids).await;
+    // As long as init has not reaped it, its postmaster.pid keeps PostgreSQL from starting.
+    until(|| process::read(pid), Option::is_none).await;
+    pg.nothing_left();
+    drop(session);
 
     // A new keeper; an orderly stop.
     let mut it = pg.world.attach().await;

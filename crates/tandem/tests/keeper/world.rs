@@ -6,7 +6,7 @@ use std::fmt::Debug;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use tandem::fence::client::{Keeper, KeeperEvent};
-use tandem::fence::protocol::{End, Lease, StartSpec, Status, User};
+use tandem::fence::protocol::{End, Lease, StartSpec, Status, User, WhenOrphaned};
 use tandem::runtime::{clock, process, supervisor::Supervisor};
 use tandem_core::time::Timestamp;
 use tokio::sync::mpsc;
@@ -60,6 +60,7 @@ impl World {
             cwd: self.dir.path().to_owned(),
             user: postgres_user(),
             log_file: self.log(),
+            when_orphaned: WhenOrphaned::Quit,
             oom_score_adj: 0,
             lease,
         }
@@ -76,8 +77,7 @@ impl Drop for World {
             process::kill_tree(*keeper);
         }
         for dir in [self.dir.path().to_owned(), self.dir.path().join("data")] {
-            let dir = dir.canonicalize().unwrap_or(dir);
-            process::in_directory(&dir).into_iter().for_each(|pid| signal(pid, Signal::KILL));
+            process::kill_in_directory(&dir.canonicalize().unwrap_or(dir));
         }
     }
 }

@@ -63,6 +63,11 @@ impl Clients {
         Ok(Self { listener, path, clients: Vec::new(), last_id: 0, _lock: lock })
     }
 
+    /// The directory, whatever way led there.
+    pub fn run_dir(&self) -> &Path {
+        self.path.parent().unwrap_or(&self.path)
+    }
+
     /// Takes in who knocked, and greets each.
     pub fn accept(&mut self, greeting: &Message) {
         while let Ok((stream, _)) = self.listener.accept() {

@@ -14,6 +14,7 @@ use rustix::event::PollFd;
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal as Posix, WaitOptions, WaitStatus, getpid, kill_process, wait};
 use std::io::{self, PipeReader, Read};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 use tandem_core::time::Timestamp;
@@ -24,8 +25,12 @@ const SWEEP_AGAIN_MAX: Duration = Duration::from_millis(500);
 /// Killed and still there after this is stuck in the kernel (H28).
 const STUCK_AFTER: Duration = Duration::from_secs(1);
 
+/// In the environment of every process of the instance, with the run directory as its value.
+const MARK: &str = "TANDEM_KEEPER";
+
 pub(super) struct Instance {
     nice: i32,
+    run_dir: String,
     running: Option<Running>,
     last_end: Option<End>,
 }
@@ -51,8 +56,14 @@ struct Ending {
 }
 
 impl Instance {
-    pub const fn new(nice: i32) -> Self {
-        Self { nice, running: None, last_end: None }
+    /// Ends first what an earlier keeper of this directory, killed, has left behind (H3): all but
+    /// its first process, and that too if it does not obey its last signal.
+    pub fn new(nice: i32, run_dir: &Path) -> Self {
+        let run_dir = run_dir.display().to_string();
+        for stray in process::with_environment(&format!("{MARK}={run_dir}")) {
+            stray.signal(Posix::KILL);
+        }
+        Self { nice, run_dir, running: None, last_end: None }
     }
 
     pub fn is_idle(&self) -> bool {
@@ -132,8 +143,8 @@ impl Instance {
         if !spec.lease.holds(now) {
             return Err(Refusal::LeasePassed);
         }
-        let (pid, report) = launch(spec, self.nice)
-            .map_err(|error| Refusal::CannotStart { why: error.to_string() })?;
+        let (pid, report) =
+            self.launch(spec).map_err(|error| Refusal::CannotStart { why: error.to_string() })?;
         self.running = Some(Running {
             pid,
             lease: spec.lease,
@@ -194,6 +205,26 @@ impl Instance {
             Some(ending) if ending.cause == Cause::LeaseExpired => Err(Refusal::LeasePassed),
             Some(_) => Err(Refusal::InBetween { pid: running.pid.as_raw_nonzero().get() }),
         }
+    }
+
+    /// Starts the stub, which becomes the program. `/proc/self/exe` is this very binary even when an
+    /// upgrade has put another in its place.
+    fn launch(&self, spec: &StartSpec) -> io::Result<(Pid, PipeReader)> {
+        let order = serde_json::to_string(&Order::new(spec, self.nice))?;
+        let (report, stubs_end) = io::pipe()?;
+        rustix::io::ioctl_fionbio(&report, true)?;
+        let child = Command::new("/proc/self/exe")
+            .args([stub::SUBCOMMAND, &order])
+            .env_clear()
+            .envs(&spec.env)
+            .env(MARK, &self.run_dir)
+            .stdin(Stdio::from(stubs_end))
+            .spawn()?;
+        let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+        // Reaped by `wait` with everybody else: dropping the handle does nothing to the process.
+        drop(child);
+        let pid = pid.ok_or(io::ErrorKind::InvalidData)?;
+        Ok((pid, report))
     }
 }
 
@@ -270,23 +301,4 @@ fn how(status: WaitStatus, complaint: &[u8]) -> How {
         Some(code) => How::Code(code),
         None => How::Signal(status.terminating_signal().unwrap_or_default()),
     }
-}
-
-/// Starts the stub, which becomes the program. `/proc/self/exe` is this very binary even when an
-/// upgrade has put another in its place.
-fn launch(spec: &StartSpec, nice: i32) -> io::Result<(Pid, PipeReader)> {
-    let order = serde_json::to_string(&Order::new(spec, nice))?;
-    let (report, stubs_end) = io::pipe()?;
-    rustix::io::ioctl_fionbio(&report, true)?;
-    let child = Command::new("/proc/self/exe")
-        .args([stub::SUBCOMMAND, &order])
-        .env_clear()
-        .envs(&spec.env)
-        .stdin(Stdio::from(stubs_end))
-        .spawn()?;
-    let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
-    // Reaped by `wait` with everybody else: dropping the handle does nothing to the process.
-    drop(child);
-    let pid = pid.ok_or(io::ErrorKind::InvalidData)?;
-    Ok((pid, report))
 }
