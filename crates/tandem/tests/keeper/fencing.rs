@@ -5,7 +5,7 @@ use rustix::process::Signal as Posix;
 use std::time::Duration;
 use tandem::fence::client::{Error, KeeperEvent};
 use tandem::fence::protocol::{Cause, How, Lease, Refusal, State, WhenOrphaned};
-use tandem::runtime::{clock, process};
+use tandem::runtime::{clock, process, supervisor::Supervisor};
 use tandem_core::time::Timestamp;
 
 /// Processes in the background, in a session of their own, adopted, and deaf to polite signals.
@@ -49,7 +49,8 @@ async fn a_renewed_lease_keeps_it_and_only_moves_forward() {
     // Past the first lease by renewals; each is far ahead of the next.
     while clock::now().since(started) < Duration::from_millis(5_000) {
         it.keeper.renew(after(Duration::from_millis(4_000))).await.unwrap();
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        let next = after(Duration::from_millis(100));
+        until(clock::now, |now| *now > next).await;
     }
     let long = after(Duration::from_secs(100));
     it.keeper.renew(long).await.unwrap();
@@ -65,6 +66,20 @@ async fn a_renewed_lease_keeps_it_and_only_moves_forward() {
     it.keeper.revoke().await.unwrap();
     let end = it.exited().await;
     assert_eq!((end.pid, end.cause), (pid, Cause::LeaseExpired));
+}
+
+/// H3: the daemon is not needed for it.
+#[tokio::test]
+async fn a_lease_passes_without_any_daemon() {
+    let mut world = World::new();
+    let mut it = world.attach().await;
+    let pid = it.start(world.spec(&["sleep", "600"], lease(60_000))).await;
+    it.keeper.limit(after(Duration::from_millis(300))).await.unwrap();
+    assert!(world.supervisor.stop(LIMIT).await);
+    until_dead(vec![pid]).await;
+    world.supervisor = Supervisor::new();
+    let it = world.attach().await;
+    assert_eq!(it.status.last_end.unwrap().cause, Cause::LeaseExpired);
 }
 
 /// H4: what a frozen keeper finds at its thaw, a renewal too, comes after the look at the lease.

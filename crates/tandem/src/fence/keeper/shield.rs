@@ -58,6 +58,22 @@ pub(super) fn raise() -> Result<Shield, Error> {
     let nice = rustix::process::getpriority_process(None).unwrap_or(0);
     let _ = rustix::process::setpriority_process(None, -10);
     let _ = std::fs::write("/proc/self/oom_score_adj", "-1000");
-    let _ = mlockall(MlockAllFlags::MCL_CURRENT | MlockAllFlags::MCL_FUTURE);
+    if may_lock_all_memory() {
+        let _ = mlockall(MlockAllFlags::MCL_CURRENT | MlockAllFlags::MCL_FUTURE);
+    }
     Ok(Shield { child_ended, nice })
+}
+
+/// Under a limit, locked memory that cannot grow would end the keeper at its next allocation.
+fn may_lock_all_memory() -> bool {
+    const CAP_IPC_LOCK: u64 = 1 << 14;
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let capabilities = status
+        .lines()
+        .find_map(|line| line.strip_prefix("CapEff:"))
+        .and_then(|set| u64::from_str_radix(set.trim(), 16).ok())
+        .unwrap_or(0);
+    let unlimited =
+        rustix::process::getrlimit(rustix::process::Resource::Memlock).current.is_none();
+    unlimited || capabilities & CAP_IPC_LOCK != 0
 }
