@@ -10,7 +10,8 @@ use super::wire::{Greeting, codec, widen};
 use super::{Peer, Shared, locked};
 use crate::identity::{ALPN_JOIN, ALPN_MESH, JoinDesk};
 use crate::runtime::supervisor::TaskKind;
-use futures::{SinkExt as _, StreamExt as _};
+use bytes::Bytes;
+use futures::{SinkExt, StreamExt as _};
 use rustls::server::Acceptor;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
@@ -122,6 +123,7 @@ async fn introduce(shared: &Shared, stream: TcpStream) -> io::Result<Guest> {
         }
         Err(why) => {
             framed.send(Greeting::Refused(why.clone()).encode()).await?;
+            SinkExt::<Bytes>::close(&mut framed).await?;
             Err(io::Error::other(why))
         }
     }
