@@ -77,9 +77,7 @@ pub(super) async fn dial(address: SocketAddr, limit: Duration) -> Result<TcpStre
 /// the next read says so.
 pub(super) fn tune(stream: &TcpStream, idle: Duration) {
     let _ = stream.set_nodelay(true);
-    let keepalive = TcpKeepalive::new()
-        .with_time(idle)
-        .with_interval(Duration::from_secs(5))
-        .with_retries(3);
+    let keepalive =
+        TcpKeepalive::new().with_time(idle).with_interval(Duration::from_secs(5)).with_retries(3);
     let _ = SockRef::from(stream).set_tcp_keepalive(&keepalive);
 }

@@ -92,6 +92,11 @@ impl Door {
         Ok(Self { shared, addresses, _stop: stop.drop_guard() })
     }
 
+    #[cfg(test)]
+    pub(super) fn shared_for_tests(&self) -> Arc<Shared> {
+        Arc::clone(&self.shared)
+    }
+
     /// Where it listens, ports filled in.
     pub fn local_addresses(&self) -> &[SocketAddr] {
         &self.addresses

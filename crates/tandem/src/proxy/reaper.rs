@@ -14,14 +14,14 @@ use crate::runtime::clock;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use tandem_core::ids::NodeId;
+use tandem_core::ids::{NodeId, Term};
 use tandem_core::time::Timestamp;
 use tokio::time::{sleep, timeout};
 
 /// Runs until the door stops.
 pub(super) async fn run(shared: Arc<Shared>) {
     let _door_ends_with_this = shared.stop.clone().drop_guard();
-    let mut reaper = Reaper { shared: &shared, missing: BTreeMap::new() };
+    let mut reaper = Reaper { shared: &shared, missing: BTreeMap::new(), judged: None };
     let mut routes = shared.routes.clone();
     loop {
         routes.mark_unchanged();
@@ -43,6 +43,18 @@ struct Reaper<'a> {
     shared: &'a Shared,
     /// Nodes with sessions that are not listed, and since when.
     missing: BTreeMap<NodeId, Timestamp>,
+    /// What the last verdicts rested on.
+    judged: Option<Grounds>,
+}
+
+/// All that a verdict depends on besides the session: while it stays the same, so do the verdicts,
+/// and thousands of sessions need no look at every heartbeat. New ones look for themselves.
+#[derive(PartialEq)]
+struct Grounds {
+    term: Term,
+    primary: Option<NodeId>,
+    replicas: Vec<NodeId>,
+    not_heard: bool,
 }
 
 impl Reaper<'_> {
@@ -51,6 +63,16 @@ impl Reaper<'_> {
         let routes = Arc::clone(&shared.routes.borrow());
         let view = shared.view(&routes);
         let not_heard = routes.valid_until.is_some_and(|until| view.now >= until);
+        let grounds = Grounds {
+            term: view.term_seen,
+            primary: routes.primary.as_ref().map(|target| target.node.clone()),
+            replicas: routes.replicas.iter().map(|r| r.target.node.clone()).collect(),
+            not_heard,
+        };
+        if self.missing.is_empty() && self.judged.as_ref() == Some(&grounds) {
+            return;
+        }
+        self.judged = Some(grounds);
         let mut missing = BTreeMap::new();
         let mut cut = 0;
         shared.registry.for_each(|entry| {

@@ -22,6 +22,9 @@ use tokio::time::{Sleep, sleep};
 
 /// PostgreSQL sends up to 8 KiB at once, a client's COPY more; larger ones measured no better.
 const BUFFER: usize = 16 * 1024;
+/// A client's farewell. The only thing on its way up that is looked at, and only to know whether
+/// the server's closing needs words.
+const TERMINATE: &[u8] = b"X\0\0\0\x04";
 
 /// How a session ended.
 #[derive(Debug)]
@@ -72,14 +75,15 @@ impl Flow {
         source: &mut TcpStream,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<usize>> {
+        let Poll::Ready(ready) = source.poll_read_ready(cx) else {
+            self.buffer = Vec::new();
+            return Poll::Pending;
+        };
+        ready?;
         if self.buffer.capacity() < BUFFER {
             self.buffer = Vec::with_capacity(BUFFER);
         }
-        let filled = pin!(source.read_buf(&mut self.buffer)).poll(cx);
-        if filled.is_pending() {
-            self.buffer = Vec::new();
-        }
-        filled
+        pin!(source.read_buf(&mut self.buffer)).poll(cx)
     }
 }
 
@@ -95,6 +99,7 @@ pub(super) struct Relay {
     /// Server to client.
     down: Flow,
     client_left: bool,
+    said_goodbye: bool,
     server_left: bool,
     local_commit: bool,
     linger: Duration,
@@ -117,6 +122,7 @@ impl Relay {
             up: Some(Flow::holding(early)),
             down: Flow::holding(first),
             client_left: false,
+            said_goodbye: false,
             server_left: false,
             local_commit: false,
             linger,
@@ -133,7 +139,7 @@ impl Relay {
 
     /// What the client got so far is whole messages, and it still listens.
     pub(super) fn may_speak(&self) -> bool {
-        self.down.is_empty() && self.walker.at_boundary() && !self.client_left
+        self.down.is_empty() && self.walker.at_boundary() && !self.client_left && !self.said_goodbye
     }
 
     /// How far the server's side of the conversation has come.
@@ -167,6 +173,7 @@ impl Relay {
         loop {
             if !up.is_empty() {
                 self.walker.client_spoke();
+                self.said_goodbye = up.buffer.ends_with(TERMINATE);
                 if ready!(up.poll_drain(&mut self.server, cx)).is_err() {
                     return Poll::Ready(Ok(()));
                 }
@@ -182,8 +189,7 @@ impl Relay {
 
     fn poll_down(&mut self, cx: &mut Context<'_>) -> Poll<End> {
         loop {
-            if !self.down.is_empty()
-                && ready!(self.down.poll_drain(&mut self.client, cx)).is_err()
+            if !self.down.is_empty() && ready!(self.down.poll_drain(&mut self.client, cx)).is_err()
             {
                 return Poll::Ready(End::ClientLeft);
             }

@@ -94,7 +94,9 @@ mod tests {
         for value in ["on", "ON", "remote_apply", "1", "true", "yes"] {
             assert_eq!(one("synchronous_commit", value), None, "{value}");
         }
-        for options in ["", "-c geqo=off", "-c synchronous_commit=on", "\\", "--synchronous-commit=on"] {
+        for options in
+            ["", "-c geqo=off", "-c synchronous_commit=on", "\\", "--synchronous-commit=on"]
+        {
             assert_eq!(one("options", options), None, "{options}");
         }
         assert_eq!(one("application_name", "synchronous_commit=off"), None);

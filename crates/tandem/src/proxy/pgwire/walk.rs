@@ -262,7 +262,10 @@ mod tests {
     #[test]
     fn a_huge_message_costs_no_memory_and_impossible_lengths_are_violations() {
         let mut walker = Walker::new();
-        assert_eq!(walker.feed(&[b"N".as_slice(), &i32::MAX.to_be_bytes()].concat()), Ok(Seen::All));
+        assert_eq!(
+            walker.feed(&[b"N".as_slice(), &i32::MAX.to_be_bytes()].concat()),
+            Ok(Seen::All)
+        );
         for _ in 0..1000 {
             assert_eq!(walker.feed(&[b'x'; 16384]), Ok(Seen::All));
         }
