@@ -1,0 +1,207 @@
+//! Talks to everything of a dev cluster at once: lays it out, starts it, stops it.
+//! In: `DevConfig`, `Wiring`. Out: `DevCluster`.
+//! Not here: how it is broken (`faults.rs`).
+//! Tested by: below, with a stand-in for the program; the drill.
+
+use super::client::{self, SwitchoverRequest};
+use super::daemon::{Daemon, Launch, Wanted};
+use super::disk::Disk;
+use super::layout::{self, Claim, Layout, NodePlace, SERVICE};
+use super::mesh::Mesh;
+use super::remains::Remains;
+use super::status::Status;
+use super::{DevConfig, Error, Wiring, folders};
+use crate::runtime::supervisor::Supervisor;
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::time::Duration;
+use tandem_core::ids::NodeId;
+
+/// Daemons get SIGKILL when the tasks end, so this is only for their tasks to notice.
+const STOP_MAX: Duration = Duration::from_secs(5);
+
+/// A whole cluster on this machine. Dropped, it leaves nothing behind.
+#[derive(Debug)]
+pub struct DevCluster {
+    // Fields are dropped in this order: first nobody restarts daemons, then everything goes.
+    pub(super) daemons: BTreeMap<NodeId, Daemon>,
+    tasks: Supervisor,
+    remains: Remains,
+    pub(super) mesh: Mesh,
+    layout: Layout,
+    wiring: Wiring,
+    _claim: Claim,
+}
+
+impl DevCluster {
+    /// Makes the folders, files and relays of a new cluster and starts its daemons.
+    ///
+    /// # Errors
+    /// When something of it is not possible here; what was begun is removed again.
+    pub async fn start(config: &DevConfig, wiring: &Wiring) -> Result<Self, Error> {
+        let root = folders::root(config.root.as_deref())?;
+        let path = root.path.clone();
+        let mut remains = Remains::of(root);
+        let (layout, claim) = Layout::find(config, &path)?;
+        for place in &layout.nodes {
+            remains.add_node(place.dir.clone());
+        }
+        folders::nodes(&layout)?;
+        if let Some(bytes) = config.disk_bytes {
+            for place in layout.nodes.iter().filter(|place| !place.witness) {
+                remains.add_disk(Disk::mount(&place.dir.join("services"), bytes)?);
+            }
+        }
+        let config_path = path.join("tandem.toml");
+        remains.add_file(config_path.clone());
+        folders::write(&config_path, &layout.config_text(config))?;
+        let names: Vec<NodeId> = layout.nodes.iter().map(|place| place.node.clone()).collect();
+        (wiring.identities)(&path, &names).map_err(|source| Error::Identities { source })?;
+        let tasks = Supervisor::new();
+        let mesh = Mesh::start(&tasks, &layout).await?;
+        let mut daemons = BTreeMap::new();
+        for place in &layout.nodes {
+            let routes = layout::routes_text(&mesh.detours(&place.node));
+            folders::write(&place.dir.join("routes.toml"), &routes)?;
+            let launch = launch(&layout, place, wiring);
+            daemons.insert(place.node.clone(), Daemon::start(&tasks, launch));
+        }
+        let wiring = wiring.clone();
+        Ok(Self { daemons, tasks, remains, mesh, layout, wiring, _claim: claim })
+    }
+
+    /// Where everything is.
+    pub const fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// The name of its service.
+    pub const fn service(&self) -> &'static str {
+        SERVICE
+    }
+
+    /// The password of one of the service's roles.
+    ///
+    /// # Errors
+    /// When the node's secret cannot be read.
+    pub fn password(&self, role: &str) -> Result<String, Error> {
+        let Some(place) = self.layout.nodes.first() else { return Err(Error::Nodes { nodes: 0 }) };
+        (self.wiring.password)(&place.dir, SERVICE, role)
+            .map_err(|source| Error::Password { role: role.into(), source })
+    }
+
+    /// Asks one node how the cluster is.
+    ///
+    /// # Errors
+    /// When it does not answer, or not with a status.
+    pub async fn status(&self, node: &NodeId) -> Result<Status, Error> {
+        client::status(self.api(node)?).await
+    }
+
+    /// Asks a node for a switchover.
+    ///
+    /// # Errors
+    /// When it does not answer, or refuses.
+    pub async fn switchover(&self, via: &NodeId, to: Option<&NodeId>) -> Result<(), Error> {
+        client::switchover(self.api(via)?, SERVICE, SwitchoverRequest { to: to.cloned() }).await
+    }
+
+    /// Where a node answers operators.
+    ///
+    /// # Errors
+    /// When there is no such node.
+    pub fn api(&self, node: &NodeId) -> Result<SocketAddr, Error> {
+        self.layout.place(node).map(|place| self.layout.api(place))
+    }
+
+    /// Ends everything and removes the folder.
+    pub async fn stop(mut self) {
+        for daemon in self.daemons.values() {
+            daemon.want(Wanted::Down);
+        }
+        self.tasks.stop(STOP_MAX).await;
+        let mut remains = std::mem::replace(&mut self.remains, Remains::nothing());
+        // Blocks for up to some seconds while PostgreSQL stops.
+        let _ = tokio::task::spawn_blocking(move || remains.clear()).await;
+    }
+}
+
+impl Drop for DevCluster {
+    fn drop(&mut self) {
+        for daemon in self.daemons.values() {
+            daemon.want(Wanted::Down);
+        }
+        self.tasks.stopping().cancel();
+    }
+}
+
+fn launch(layout: &Layout, place: &NodePlace, wiring: &Wiring) -> Launch {
+    let args: [OsString; 9] = [
+        "node".into(),
+        "--config".into(),
+        layout.root.join("tandem.toml").into(),
+        "--node".into(),
+        place.node.as_str().into(),
+        "--dir".into(),
+        place.dir.clone().into(),
+        "--routes".into(),
+        place.dir.join("routes.toml").into(),
+    ];
+    Launch { exe: wiring.exe.clone(), args: args.into(), log: place.dir.join("node.log") }
+}
+
+#[cfg(test)]
+pub mod tests {
+    use super::*;
+    use std::path::Path;
+    use std::sync::Arc;
+
+    /// A cluster of stand-ins: each node is a shell with a child, as deep as the real thing.
+    pub async fn stand_in(nodes: usize, script: &Path) -> DevCluster {
+        std::fs::write(script, "#!/bin/sh\necho \"$@\"\nsleep 1000\n").unwrap();
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(script, mode).unwrap();
+        let wiring = Wiring {
+            exe: script.into(),
+            identities: Arc::new(|root, nodes| {
+                for node in nodes {
+                    std::fs::create_dir_all(root.join(node.as_str()).join("identity"))?;
+                }
+                Ok(())
+            }),
+            password: Arc::new(|_, _, role| Ok(format!("secret of {role}"))),
+        };
+        let config = DevConfig { nodes, ..DevConfig::default() };
+        let cluster = DevCluster::start(&config, &wiring).await.unwrap();
+        for daemon in cluster.daemons.values() {
+            daemon.restarted(None).await;
+        }
+        cluster
+    }
+
+    #[tokio::test]
+    async fn starts_and_leaves_nothing_behind() {
+        let folder = tempfile::tempdir().unwrap();
+        let cluster = stand_in(3, &folder.path().join("node")).await;
+        let layout = cluster.layout().clone();
+        assert!(layout.root.join("tandem.toml").exists());
+        assert!(layout.root.join("b/routes.toml").exists() && layout.root.join("c/identity").exists());
+        assert_eq!(cluster.password("app").unwrap(), "secret of app");
+        cluster.stop().await;
+        assert!(!layout.root.exists());
+        for place in &layout.nodes {
+            assert!(super::super::processes::of_node(&place.dir).is_empty());
+        }
+    }
+
+    #[tokio::test]
+    async fn dropped_it_leaves_nothing_behind_either() {
+        let folder = tempfile::tempdir().unwrap();
+        let cluster = stand_in(2, &folder.path().join("node")).await;
+        let layout = cluster.layout().clone();
+        drop(cluster);
+        assert!(!layout.root.exists());
+        assert!(super::super::processes::of_node(&layout.nodes[0].dir).is_empty());
+    }
+}

@@ -1,0 +1,149 @@
+//! Talks to one `tandem node` process: starts it, and starts it again as systemd would.
+//! States: Up → (it ends) waiting 100 ms → Up; Down until told otherwise.
+//! Not here: PostgreSQL and its keeper, which outlive the daemon.
+//! Tested by: below, with a stand-in for the program.
+
+use crate::runtime::supervisor::{Supervisor, TaskKind};
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::time::Duration;
+use tokio::process::{Child, Command};
+use tokio::sync::watch;
+
+/// As systemd's `RestartSec` default.
+const RESTART: Duration = Duration::from_millis(100);
+/// A program that cannot even be started is tried less often.
+const RESTART_UNSTARTABLE: Duration = Duration::from_secs(1);
+
+/// How to start a daemon.
+#[derive(Clone, Debug)]
+pub struct Launch {
+    /// The program.
+    pub exe: PathBuf,
+    /// Its arguments.
+    pub args: Vec<std::ffi::OsString>,
+    /// Where its output goes.
+    pub log: PathBuf,
+}
+
+/// Whether a daemon shall run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// Started, and started again when it ends.
+    Up,
+    /// Not started.
+    Down,
+}
+
+/// One supervised daemon.
+#[derive(Debug)]
+pub struct Daemon {
+    wanted: watch::Sender<Wanted>,
+    pid: watch::Receiver<Option<i32>>,
+}
+
+impl Daemon {
+    /// Starts supervising; the daemon is killed when `tasks` stops.
+    pub fn start(tasks: &Supervisor, launch: Launch) -> Self {
+        let (wanted, watched) = watch::channel(Wanted::Up);
+        let (pid_out, pid) = watch::channel(None);
+        let stop = tasks.stopping();
+        tasks.spawn("daemon of a node", TaskKind::Session, async move {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = supervise(&launch, watched, &pid_out) => {}
+            }
+        });
+        Self { wanted, pid }
+    }
+
+    /// Says whether it shall run; does not end one that does.
+    pub fn want(&self, wanted: Wanted) {
+        self.wanted.send_replace(wanted);
+    }
+
+    /// The number of its process, while there is one.
+    pub fn pid(&self) -> Option<i32> {
+        *self.pid.borrow()
+    }
+
+    /// Waits until another process than `old` runs.
+    pub async fn restarted(&self, old: Option<i32>) {
+        let mut pid = self.pid.clone();
+        let _ = pid.wait_for(|now| now.is_some() && *now != old).await;
+    }
+}
+
+async fn supervise(
+    launch: &Launch,
+    mut wanted: watch::Receiver<Wanted>,
+    pid: &watch::Sender<Option<i32>>,
+) {
+    while wanted.wait_for(|now| *now == Wanted::Up).await.is_ok() {
+        let mut child = match spawn(launch) {
+            Ok(child) => child,
+            Err(error) => {
+                tracing::warn!(exe = %launch.exe.display(), %error, "cannot start a node");
+                tokio::time::sleep(RESTART_UNSTARTABLE).await;
+                continue;
+            }
+        };
+        pid.send_replace(child.id().map(u32::cast_signed));
+        let _ = child.wait().await;
+        pid.send_replace(None);
+        tokio::time::sleep(RESTART).await;
+    }
+}
+
+fn spawn(launch: &Launch) -> io::Result<Child> {
+    let log: File = OpenOptions::new().create(true).append(true).open(&launch.log)?;
+    Command::new(&launch.exe)
+        .args(&launch.args)
+        .stdin(Stdio::null())
+        .stdout(log.try_clone()?)
+        .stderr(log)
+        // Its own group, so that Ctrl-C at our terminal does not reach it.
+        .process_group(0)
+        .kill_on_drop(true)
+        .spawn()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::processes;
+    use super::*;
+    use nix::sys::signal::Signal;
+    use tokio::time::timeout;
+
+    const LIMIT: Duration = Duration::from_secs(10);
+
+    #[tokio::test]
+    async fn it_is_started_again_unless_it_shall_be_down() {
+        let folder = tempfile::tempdir().unwrap();
+        let tasks = Supervisor::new();
+        let launch = Launch {
+            exe: "/bin/sh".into(),
+            args: ["-c", "echo started; exec sleep 1000"].map(Into::into).into(),
+            log: folder.path().join("node.log"),
+        };
+        let daemon = Daemon::start(&tasks, launch);
+        timeout(LIMIT, daemon.restarted(None)).await.unwrap();
+        let first = daemon.pid();
+        processes::signal(first.unwrap(), Signal::SIGKILL).unwrap();
+        timeout(LIMIT, daemon.restarted(first)).await.unwrap();
+        let second = daemon.pid();
+        assert_ne!(first, second);
+        daemon.want(Wanted::Down);
+        processes::signal(second.unwrap(), Signal::SIGKILL).unwrap();
+        let mut pid = daemon.pid.clone();
+        timeout(LIMIT, pid.wait_for(Option::is_none)).await.unwrap().unwrap();
+        assert!(timeout(RESTART * 3, daemon.restarted(second)).await.is_err(), "stays down");
+        daemon.want(Wanted::Up);
+        timeout(LIMIT, daemon.restarted(second)).await.unwrap();
+        assert!(tasks.stop(LIMIT).await);
+        let log = std::fs::read_to_string(folder.path().join("node.log")).unwrap();
+        assert!(log.contains("started\n"));
+    }
+}

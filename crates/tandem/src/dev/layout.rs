@@ -1,0 +1,264 @@
+//! Talks to the loopback network to find free addresses, and lays a cluster out on them.
+//! In: number of nodes, folder. Out: `Layout`, the configuration file's text, the routes' text.
+//! Linux answers on all of 127.0.0.0/8, so each node has an address of its own and the usual ports.
+//! Not here: the folders themselves (`folders.rs`).
+//! Tested by: below.
+
+use super::{DevConfig, Error};
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use tandem_core::ids::NodeId;
+
+/// The service of a dev cluster.
+pub const SERVICE: &str = "orders";
+const NAMES: [&str; 9] = ["a", "b", "c", "d", "e", "f", "g", "h", "i"];
+/// The last byte of the first node's address.
+const FIRST_HOST: u8 = 11;
+/// The last byte of an address that only marks the network as taken.
+const CLAIM_HOST: u8 = 10;
+
+/// Where everything of a dev cluster is.
+#[derive(Clone, Debug)]
+pub struct Layout {
+    /// The folder with everything.
+    pub root: PathBuf,
+    /// The nodes, in the order of their names.
+    pub nodes: Vec<NodePlace>,
+    ports: Ports,
+}
+
+/// Where one node is.
+#[derive(Clone, Debug)]
+pub struct NodePlace {
+    /// Its name.
+    pub node: NodeId,
+    /// Its own loopback address.
+    pub ip: Ipv4Addr,
+    /// Votes, holds no data.
+    pub witness: bool,
+    /// Its folder.
+    pub dir: PathBuf,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Ports {
+    peer: u16,
+    api: u16,
+    door: u16,
+    read_door: u16,
+    instance: u16,
+}
+
+impl Ports {
+    /// The usual ports, or ones above them where something listens on every address of the machine.
+    const fn shifted(by: u16) -> Self {
+        Self {
+            peer: 7400 + by,
+            api: 7401 + by,
+            door: 5432 + by,
+            read_door: 5433 + by,
+            instance: 6432 + by,
+        }
+    }
+
+    const fn all(self) -> [u16; 5] {
+        [self.peer, self.api, self.door, self.read_door, self.instance]
+    }
+}
+
+/// Keeps a network of addresses from being chosen by another dev cluster.
+#[derive(Debug)]
+pub struct Claim {
+    _listener: TcpListener,
+}
+
+impl Layout {
+    /// Finds addresses on which every port is free, and claims them.
+    ///
+    /// # Errors
+    /// When the number of nodes makes no sense, or everything is taken.
+    pub fn find(config: &DevConfig, root: &Path) -> Result<(Self, Claim), Error> {
+        if !(1..=NAMES.len()).contains(&config.nodes) {
+            return Err(Error::Nodes { nodes: config.nodes });
+        }
+        let networks = || std::iter::once([127, 0, 0]).chain((1..=254).map(|n| [127, 77, n]));
+        let mut tried = 0;
+        for ports in [0, 10_000, 20_000].map(Ports::shifted) {
+            for network in networks() {
+                tried += 1;
+                let layout = Self::on(config, root, network, ports);
+                if let Some(claim) = layout.claim(network) {
+                    return Ok((layout, claim));
+                }
+            }
+        }
+        Err(Error::NoFreeAddresses { tried })
+    }
+
+    fn on(config: &DevConfig, root: &Path, network: [u8; 3], ports: Ports) -> Self {
+        let last = config.nodes - 1;
+        let nodes = NAMES
+            .iter()
+            .take(config.nodes)
+            .zip(FIRST_HOST..)
+            .enumerate()
+            .map(|(index, (name, host))| NodePlace {
+                node: NodeId::new(*name),
+                ip: Ipv4Addr::new(network[0], network[1], network[2], host),
+                witness: config.witness && index == last && index > 0,
+                dir: root.join(name),
+            })
+            .collect();
+        Self { root: root.into(), nodes, ports }
+    }
+
+    fn claim(&self, [first, second, third]: [u8; 3]) -> Option<Claim> {
+        let claim = Ipv4Addr::new(first, second, third, CLAIM_HOST);
+        let listener = TcpListener::bind((claim, self.ports.peer)).ok()?;
+        let free = |ip: Ipv4Addr| {
+            self.ports.all().into_iter().all(|port| TcpListener::bind((ip, port)).is_ok())
+        };
+        self.nodes.iter().all(|place| free(place.ip)).then_some(Claim { _listener: listener })
+    }
+
+    /// A node's place.
+    ///
+    /// # Errors
+    /// When there is no such node.
+    pub fn place(&self, node: &NodeId) -> Result<&NodePlace, Error> {
+        self.nodes
+            .iter()
+            .find(|place| place.node == *node)
+            .ok_or_else(|| Error::UnknownNode { node: node.clone() })
+    }
+
+    /// Where the nodes talk to a node.
+    pub const fn peer(&self, place: &NodePlace) -> SocketAddr {
+        SocketAddr::new(IpAddr::V4(place.ip), self.ports.peer)
+    }
+
+    /// Where a node answers operators.
+    pub const fn api(&self, place: &NodePlace) -> SocketAddr {
+        SocketAddr::new(IpAddr::V4(place.ip), self.ports.api)
+    }
+
+    /// A node's front door.
+    pub const fn door(&self, place: &NodePlace) -> SocketAddr {
+        SocketAddr::new(IpAddr::V4(place.ip), self.ports.door)
+    }
+
+    /// A node's front door for reads.
+    pub const fn read_door(&self, place: &NodePlace) -> SocketAddr {
+        SocketAddr::new(IpAddr::V4(place.ip), self.ports.read_door)
+    }
+
+    /// A node's instance, past all doors.
+    pub const fn instance(&self, place: &NodePlace) -> SocketAddr {
+        SocketAddr::new(IpAddr::V4(place.ip), self.ports.instance)
+    }
+
+    /// The configuration file, the same on every node.
+    pub fn config_text(&self, config: &DevConfig) -> String {
+        let mut text = String::from("cluster = \"dev\"\n");
+        for place in &self.nodes {
+            let _ = write!(
+                text,
+                "\n[nodes.{}]\naddress = \"{}\"\napi = \"{}\"\n",
+                place.node,
+                self.peer(place),
+                self.api(place)
+            );
+            if place.witness {
+                text.push_str("role = \"witness\"\n");
+            }
+        }
+        let _ = write!(
+            text,
+            "\n[services.{SERVICE}]\nkind = \"postgres\"\nclustering = \"active-passive\"\n\
+             replication = \"primary-replica\"\nlisten = {}\nread_listen = {}\nport = {}\n",
+            self.ports.door, self.ports.read_door, self.ports.instance
+        );
+        if let Some(durability) = &config.durability {
+            let _ = writeln!(text, "durability = {durability:?}");
+        }
+        if let Some(bin_dir) = &config.bin_dir {
+            let _ = writeln!(text, "bin_dir = {:?}", bin_dir.display().to_string());
+        }
+        text
+    }
+}
+
+/// Through which addresses one node reaches another: (peer, service).
+pub type Detours = BTreeMap<NodeId, (SocketAddr, Option<SocketAddr>)>;
+
+/// One node's routes file.
+pub fn routes_text(detours: &Detours) -> String {
+    let mut text = String::new();
+    for (node, (peer, service)) in detours {
+        let _ = writeln!(text, "[{node}]\npeer = \"{peer}\"");
+        if let Some(service) = service {
+            let _ = writeln!(text, "[{node}.services]\n{SERVICE} = \"{service}\"");
+        }
+        text.push('\n');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_clusters_get_different_addresses() {
+        let config = DevConfig { witness: true, ..DevConfig::default() };
+        let (one, _claim) = Layout::find(&config, Path::new("/x")).unwrap();
+        let (two, _other) = Layout::find(&config, Path::new("/y")).unwrap();
+        assert_ne!(one.door(&one.nodes[0]), two.door(&two.nodes[0]));
+        assert!(one.nodes[2].witness && !one.nodes[1].witness);
+        assert_eq!(one.place(&NodeId::new("c")).unwrap().dir, Path::new("/x/c"));
+    }
+
+    #[test]
+    fn a_taken_port_moves_the_cluster_elsewhere() {
+        let config = DevConfig { nodes: 2, ..DevConfig::default() };
+        let (one, claim) = Layout::find(&config, Path::new("/x")).unwrap();
+        let _busy = TcpListener::bind(one.api(&one.nodes[1])).unwrap();
+        drop(claim);
+        let (two, _claim) = Layout::find(&config, Path::new("/x")).unwrap();
+        assert_ne!(one.api(&one.nodes[0]), two.api(&two.nodes[0]));
+    }
+
+    #[test]
+    fn odd_numbers_of_nodes_are_refused() {
+        for nodes in [0, 10] {
+            let config = DevConfig { nodes, ..DevConfig::default() };
+            assert!(matches!(Layout::find(&config, Path::new("/x")), Err(Error::Nodes { .. })));
+        }
+    }
+
+    #[test]
+    fn files_are_toml() {
+        let config = DevConfig {
+            witness: true,
+            durability: Some("quorum".into()),
+            bin_dir: Some("/usr/lib/postgresql/15/bin".into()),
+            ..DevConfig::default()
+        };
+        let layout = Layout::on(&config, Path::new("/x"), [127, 77, 3], Ports::shifted(0));
+        let table: toml::Table = layout.config_text(&config).parse().unwrap();
+        assert_eq!(table["nodes"]["c"]["role"].as_str(), Some("witness"));
+        assert_eq!(table["nodes"]["a"]["address"].as_str(), Some("127.77.3.11:7400"));
+        assert_eq!(table["services"]["orders"]["listen"].as_integer(), Some(5432));
+        let peer: SocketAddr = "127.0.0.1:1234".parse().unwrap();
+        let service: SocketAddr = "127.0.0.1:1235".parse().unwrap();
+        let detours = Detours::from([
+            (NodeId::new("b"), (peer, Some(service))),
+            (NodeId::new("c"), (peer, None)),
+        ]);
+        let table: toml::Table = routes_text(&detours).parse().unwrap();
+        assert_eq!(table["b"]["services"]["orders"].as_str(), Some("127.0.0.1:1235"));
+        assert_eq!(table["c"]["peer"].as_str(), Some("127.0.0.1:1234"));
+    }
+}

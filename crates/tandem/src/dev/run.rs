@@ -1,0 +1,119 @@
+//! Talks to the person who wants a cluster to play with: starts one, says how to use it, waits.
+//! In: `DevArgs`. Out: text.
+//! Tested by: below, and by hand with `make dev`.
+
+use super::layout::SERVICE;
+use super::{DevCluster, DevConfig, Error, Wiring, folders};
+use std::io::Write;
+use std::path::PathBuf;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// What `tandem dev` was asked for.
+#[derive(Clone, Debug)]
+pub struct DevArgs {
+    /// What kind of cluster.
+    pub config: DevConfig,
+    /// Its parts.
+    pub wiring: Wiring,
+}
+
+/// Runs a cluster until Ctrl-C.
+///
+/// # Errors
+/// When it cannot be started.
+pub async fn run(args: &DevArgs, out: &mut dyn Write) -> Result<(), Error> {
+    let cluster = DevCluster::start(&args.config, &args.wiring).await?;
+    let printed = write_how_to_connect(&cluster, out).and_then(|()| {
+        writeln!(out, "\nCtrl-C ends it and leaves nothing behind.")
+            .and_then(|()| out.flush())
+            .map_err(|source| Error::Print { source })
+    });
+    if printed.is_ok() {
+        interrupted().await;
+    }
+    cluster.stop().await;
+    printed
+}
+
+/// Waits for Ctrl-C or a polite request to end.
+pub async fn interrupted() {
+    let mut terminated = match signal(SignalKind::terminate()) {
+        Ok(signals) => signals,
+        Err(error) => {
+            tracing::warn!(%error, "cannot wait for SIGTERM");
+            let _ = tokio::signal::ctrl_c().await;
+            return;
+        }
+    };
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        _ = terminated.recv() => {}
+    }
+}
+
+/// Says how to reach the cluster; the password goes to a file, not to the screen.
+///
+/// # Errors
+/// When the file cannot be written, or `out` fails.
+pub fn write_how_to_connect(cluster: &DevCluster, out: &mut dyn Write) -> Result<(), Error> {
+    let layout = cluster.layout();
+    let passfile = write_passfile(cluster)?;
+    let Some(first) = layout.nodes.first() else { return Ok(()) };
+    let (door, read_door) = (layout.door(first), layout.read_door(first));
+    let mut lines = vec![
+        format!("cluster    {} nodes in {}", layout.nodes.len(), layout.root.display()),
+        format!(
+            "connect    PGPASSFILE={} psql -h {} -p {} -U app app    (any node's address will do)",
+            passfile.display(),
+            door.ip(),
+            door.port()
+        ),
+        format!("read only  the same with -p {}", read_door.port()),
+        format!("status     tandem status --api http://{}", layout.api(first)),
+        "API".to_string(),
+    ];
+    for place in &layout.nodes {
+        lines.push(format!("  {}        http://{}/v1/status", place.node, layout.api(place)));
+    }
+    lines
+        .iter()
+        .try_for_each(|line| writeln!(out, "{line}"))
+        .map_err(|source| Error::Print { source })
+}
+
+/// One line for every door of every node.
+fn write_passfile(cluster: &DevCluster) -> Result<PathBuf, Error> {
+    let layout = cluster.layout();
+    let Some(first) = layout.nodes.first() else { return Err(Error::Nodes { nodes: 0 }) };
+    let path = first.dir.join(format!("{SERVICE}.pgpass"));
+    let password = cluster.password("app")?;
+    let mut text = String::new();
+    for place in &layout.nodes {
+        text.push_str(&format!("{}:*:app:app:{password}\n", place.ip));
+    }
+    folders::write_private(&path, &text)?;
+    Ok(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::cluster::tests::stand_in;
+    use super::*;
+
+    #[tokio::test]
+    async fn says_how_to_connect_and_keeps_the_password_off_the_screen() {
+        let folder = tempfile::tempdir().unwrap();
+        let cluster = stand_in(2, &folder.path().join("node")).await;
+        let mut out = Vec::new();
+        write_how_to_connect(&cluster, &mut out).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        assert!(text.contains("psql -h 127.") && text.contains("/v1/status"), "{text}");
+        assert!(!text.contains("secret of app"));
+        let passfile = cluster.layout().root.join("a/orders.pgpass");
+        let mode = std::os::unix::fs::PermissionsExt::mode(
+            &std::fs::metadata(&passfile).unwrap().permissions(),
+        );
+        assert_eq!(mode & 0o777, 0o600, "psql refuses anything else");
+        cluster.stop().await;
+    }
+}
