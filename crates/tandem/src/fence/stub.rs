@@ -9,25 +9,30 @@
 //! Tested by: `tests/keeper`.
 
 use crate::fence::protocol::{StartSpec, User, WhenOrphaned};
+use crate::runtime::process::{self, Process};
 use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
 use nix::unistd::{Gid, Uid};
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{Signal, getpid, getppid};
 use serde::{Deserialize, Serialize};
-use std::fs::File;
-use std::io::{self, Write};
+use std::fs::{File, OpenOptions};
+use std::io::{self, ErrorKind, Write};
 use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// The hidden subcommand.
 pub const SUBCOMMAND: &str = "keeper-exec";
+/// In the run directory: which session the last instance has.
+const NOTE: &str = "instance.session";
 
 /// What the keeper tells the stub. The environment is not in it: it is the stub's own.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Order {
     keeper: i32,
+    run_dir: PathBuf,
     nice: i32,
     oom_score_adj: i16,
     when_orphaned: WhenOrphaned,
@@ -38,10 +43,12 @@ pub struct Order {
 }
 
 impl Order {
-    /// The order for `spec`, given by this process; `nice` is the priority to go back to.
-    pub fn new(spec: &StartSpec, nice: i32) -> Self {
+    /// The order for `spec`, given by this process, the keeper of `run_dir`; `nice` is the priority
+    /// to go back to.
+    pub fn new(spec: &StartSpec, run_dir: &Path, nice: i32) -> Self {
         Self {
             keeper: getpid().as_raw_nonzero().get(),
+            run_dir: run_dir.to_owned(),
             nice,
             oom_score_adj: spec.oom_score_adj,
             when_orphaned: spec.when_orphaned,
@@ -65,6 +72,14 @@ pub enum Error {
     /// Standard input is not usable.
     #[error("cannot keep the pipe to the keeper: {0}")]
     Pipe(#[source] io::Error),
+    /// Without the note a later keeper could not end what is left of this instance.
+    #[error("cannot note the session in {path}: {source}")]
+    Note {
+        /// The note.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
     /// The log cannot be written.
     #[error("cannot append to {path}: {source}")]
     Log {
@@ -127,6 +142,7 @@ fn become_program(order: &Order) -> Error {
 
 fn prepare(order: &Order) -> Result<Command, Error> {
     let (program, arguments) = order.argv.split_first().ok_or(Error::NoProgram)?;
+    record_session(&order.run_dir)?;
     // The keeper's own privileges are not the instance's. Before the change of user, after which
     // both may be forbidden.
     let _ = std::fs::write("/proc/self/oom_score_adj", order.oom_score_adj.to_string());
@@ -152,6 +168,51 @@ fn prepare(order: &Order) -> Result<Command, Error> {
     command.args(arguments).current_dir(&order.cwd);
     command.stdin(Stdio::null()).stdout(out).stderr(err);
     Ok(command)
+}
+
+/// Makes a session of the instance's own and notes which: an orphan keeps its session, while its
+/// parent says nothing any more. Written here, because the keeper touches no disk (H28).
+fn record_session(run_dir: &Path) -> Result<(), Error> {
+    let path = run_dir.join(NOTE);
+    let failed = |source| Error::Note { path: path.clone(), source };
+    rustix::process::setsid().map_err(|errno| failed(errno.into()))?;
+    let me = process::read(getpid().as_raw_nonzero().get()).ok_or(ErrorKind::NotFound);
+    let me = me.map_err(|kind| failed(kind.into()))?;
+    let note = format!("{} {} {}\n", boot_id().map_err(failed)?, me.session, me.started);
+    // A new file, so that what stands in its place already is not written through.
+    let _ = std::fs::remove_file(&path);
+    let mut file = OpenOptions::new().write(true).create_new(true).open(&path).map_err(failed)?;
+    file.write_all(note.as_bytes()).map_err(failed)
+}
+
+/// What is left of the instance that was started last in `run_dir`: the processes of its session.
+/// Not found are those that made a session of their own, as PostgreSQL's backends do.
+pub fn strays(run_dir: &Path) -> Vec<Process> {
+    let path = run_dir.join(NOTE);
+    // The directory may belong to the instance's user, who shall not make root kill others.
+    let is_mine = std::fs::symlink_metadata(&path)
+        .is_ok_and(|note| note.is_file() && note.uid() == rustix::process::geteuid().as_raw());
+    if !is_mine {
+        return Vec::new();
+    }
+    let note = std::fs::read_to_string(&path).unwrap_or_default();
+    let fields: Vec<&str> = note.split_whitespace().collect();
+    let (Ok(boot), [noted_boot, session, started]) = (boot_id(), fields.as_slice()) else {
+        return Vec::new();
+    };
+    let (Ok(session), Ok(started)) = (session.parse::<i32>(), started.parse::<u64>()) else {
+        return Vec::new();
+    };
+    // The number means another session after a reboot, or if its leader is a younger process.
+    let is_ours = |leader: Option<Process>| leader.is_none_or(|l| l.started == started);
+    if boot != *noted_boot || session <= 1 || !is_ours(process::read(session)) {
+        return Vec::new();
+    }
+    process::in_session(session).into_iter().filter(|p| p.started >= started).collect()
+}
+
+fn boot_id() -> io::Result<String> {
+    Ok(std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
 }
 
 /// Opened as the keeper's user, so never through a link that the instance's user could have put

@@ -1,7 +1,7 @@
 //! Talks to the kernel about processes: who descends from whom, who is alive, and ends them.
 //! In: process ids. Out: `Process`, lists of ids.
 //! Keeps: H28, only `/proc` files that never wait for a disk or for another process's memory are
-//! read (`stat`, `children`, the link `cwd`), but for `with_environment`, which says so.
+//! read (`stat`, `children`, the link `cwd`; never `cmdline` or `environ`).
 //! Not here: when an instance must end (`fence`).
 //! Tested by: below, and `tests/keeper`.
 
@@ -18,6 +18,8 @@ pub struct Process {
     pub pid: i32,
     /// The id of its parent.
     pub parent: i32,
+    /// The id of the leader of its session.
+    pub session: i32,
     /// The kernel's letter: R, S, D, T, Z and so on.
     pub state: char,
     /// When it started, in clock ticks since boot: with the id, an identity.
@@ -100,15 +102,9 @@ pub fn kill_in_directory(dir: &Path) -> Vec<i32> {
     pids
 }
 
-/// Every process that was started with this `NAME=value` in its environment. May wait for
-/// processes that hang, and does not see those that reuse that memory for their title, as
-/// PostgreSQL's backends do.
-pub fn with_environment(entry: &str) -> Vec<Process> {
-    let has = |pid: &i32| {
-        fs::read(format!("/proc/{pid}/environ"))
-            .is_ok_and(|all| all.split(|byte| *byte == 0).any(|one| one == entry.as_bytes()))
-    };
-    pids().filter(has).filter_map(read).collect()
+/// Every process of this session: its leader's id is the session's.
+pub fn in_session(session: i32) -> Vec<Process> {
+    pids().filter_map(read).filter(|process| process.session == session).collect()
 }
 
 /// Kills a process and everything below it; returns their ids. For faults made on purpose:
@@ -177,6 +173,7 @@ fn parse(pid: i32, stat: &str) -> Option<Process> {
         pid,
         state: fields.first()?.chars().next()?,
         parent: fields.get(1)?.parse().ok()?,
+        session: fields.get(3)?.parse().ok()?,
         started: fields.get(19)?.parse().ok()?,
     })
 }
@@ -188,8 +185,8 @@ mod tests {
 
     #[test]
     fn a_name_with_parentheses_is_read_past() {
-        let stat = "7 (a) b) S 3 7 7 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 12345 9 9";
-        let expected = Process { pid: 7, parent: 3, state: 'S', started: 12345 };
+        let stat = "7 (a) b) S 3 7 8 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 12345 9 9";
+        let expected = Process { pid: 7, parent: 3, session: 8, state: 'S', started: 12345 };
         assert_eq!(parse(7, stat), Some(expected));
         assert_eq!(parse(7, "7 (short) S 3"), None);
     }

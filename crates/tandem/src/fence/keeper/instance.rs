@@ -14,7 +14,7 @@ use rustix::event::PollFd;
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal as Posix, WaitOptions, WaitStatus, getpid, kill_process, wait};
 use std::io::{self, PipeReader, Read};
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 use tandem_core::time::Timestamp;
@@ -25,12 +25,9 @@ const SWEEP_AGAIN_MAX: Duration = Duration::from_millis(500);
 /// Killed and still there after this is stuck in the kernel (H28).
 const STUCK_AFTER: Duration = Duration::from_secs(1);
 
-/// In the environment of every process of the instance, with the run directory as its value.
-const MARK: &str = "TANDEM_KEEPER";
-
 pub(super) struct Instance {
     nice: i32,
-    run_dir: String,
+    run_dir: PathBuf,
     running: Option<Running>,
     last_end: Option<End>,
 }
@@ -56,13 +53,9 @@ struct Ending {
 }
 
 impl Instance {
-    /// Ends first what an earlier keeper of this directory, killed, has left behind (H3): all but
-    /// its first process, and that too if it does not obey its last signal.
-    pub fn new(nice: i32, run_dir: &Path) -> Self {
-        let run_dir = run_dir.display().to_string();
-        for stray in process::with_environment(&format!("{MARK}={run_dir}")) {
-            stray.signal(Posix::KILL);
-        }
+    /// Ends first what an earlier keeper of this directory, killed, has left behind (H3).
+    pub fn new(nice: i32, run_dir: PathBuf) -> Self {
+        stub::strays(&run_dir).into_iter().for_each(|stray| stray.signal(Posix::KILL));
         Self { nice, run_dir, running: None, last_end: None }
     }
 
@@ -210,14 +203,13 @@ impl Instance {
     /// Starts the stub, which becomes the program. `/proc/self/exe` is this very binary even when an
     /// upgrade has put another in its place.
     fn launch(&self, spec: &StartSpec) -> io::Result<(Pid, PipeReader)> {
-        let order = serde_json::to_string(&Order::new(spec, self.nice))?;
+        let order = serde_json::to_string(&Order::new(spec, &self.run_dir, self.nice))?;
         let (report, stubs_end) = io::pipe()?;
         rustix::io::ioctl_fionbio(&report, true)?;
         let child = Command::new("/proc/self/exe")
             .args([stub::SUBCOMMAND, &order])
             .env_clear()
             .envs(&spec.env)
-            .env(MARK, &self.run_dir)
             .stdin(Stdio::from(stubs_end))
             .spawn()?;
         let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);

@@ -90,7 +90,7 @@ pub fn run(dir: &Path) -> Result<(), Error> {
     let timer =
         timerfd_create(TimerfdClockId::Boottime, TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK)
             .map_err(|errno| Error::System { what: "timer", source: errno.into() })?;
-    let mut instance = Instance::new(shield.nice, clients.run_dir());
+    let mut instance = Instance::new(shield.nice, clients.run_dir().to_owned());
     let mut idle_since = Some(clock::now());
     loop {
         // H4: whatever woke us, and however late, the lease comes before any message.
