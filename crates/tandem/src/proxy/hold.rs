@@ -25,7 +25,6 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 const EARLY_MAX: usize = 8 * 1024;
 
 /// A session that has its server.
-#[derive(Debug)]
 pub(super) struct Routed {
     pub(super) server: TcpStream,
     pub(super) lease: Lease,

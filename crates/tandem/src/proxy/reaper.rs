@@ -69,7 +69,8 @@ impl Reaper<'_> {
             replicas: routes.replicas.iter().map(|r| r.target.node.clone()).collect(),
             not_heard,
         };
-        if self.missing.is_empty() && self.judged.as_ref() == Some(&grounds) {
+        let same = self.judged.as_ref() == Some(&grounds);
+        if same && !not_heard && self.missing.is_empty() {
             return;
         }
         self.judged = Some(grounds);

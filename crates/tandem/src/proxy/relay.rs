@@ -41,8 +41,7 @@ pub(super) enum End {
     Violation(Violation),
 }
 
-/// One direction.
-#[derive(Debug, Default)]
+/// One direction. No `Debug`: passwords pass through here.
 struct Flow {
     buffer: Vec<u8>,
     sent: usize,
@@ -88,7 +87,6 @@ impl Flow {
 }
 
 /// A routed session.
-#[derive(Debug)]
 pub(super) struct Relay {
     pub(super) client: TcpStream,
     server: TcpStream,
@@ -137,9 +135,14 @@ impl Relay {
         poll_fn(|cx| self.poll(cx)).await
     }
 
-    /// What the client got so far is whole messages, and it still listens.
-    pub(super) fn may_speak(&self) -> bool {
-        self.down.is_empty() && self.walker.at_boundary() && !self.client_left && !self.said_goodbye
+    /// What the client got so far is whole messages.
+    pub(super) fn at_boundary(&self) -> bool {
+        self.down.is_empty() && self.walker.at_boundary()
+    }
+
+    /// The client has not said or shown that it is done.
+    pub(super) fn client_stays(&self) -> bool {
+        !self.client_left && !self.said_goodbye
     }
 
     /// How far the server's side of the conversation has come.

@@ -150,7 +150,7 @@ fn lower_durability(shared: &Shared, startup: &Startup) -> Option<Fatal> {
 /// What the client is told after the relay's end; nothing where it would not be read as a message.
 fn last_words(shared: &Shared, relay: &Relay, end: &End) -> Option<Fatal> {
     let walker = relay.walker();
-    if !relay.may_speak() {
+    if !relay.at_boundary() {
         return None;
     }
     match end {
@@ -163,6 +163,7 @@ fn last_words(shared: &Shared, relay: &Relay, end: &End) -> Option<Fatal> {
                 .into(),
             hint: "Reconnect and check whether the change is there before repeating it.",
         }),
+        End::ServerLeft | End::Cut(_) if !relay.client_stays() => None,
         // The server's own last message says it better.
         End::ServerLeft if walker.ended_in_error() => None,
         End::ServerLeft => Some(ended(

@@ -28,8 +28,7 @@ pub(in crate::proxy) enum Seen {
     LocalCommit(usize),
 }
 
-/// Walks one stream from its first byte on.
-#[derive(Debug)]
+/// Walks one stream from its first byte on. No `Debug`: it holds a cancel key for a moment.
 pub(in crate::proxy) struct Walker {
     head: [u8; 5],
     head_len: usize,
@@ -166,7 +165,7 @@ const KEY_MAX: usize = 4 + CANCEL_KEY_MAX;
 
 /// Finds the `R` field of a NoticeResponse. Its name is not translated, unlike the text, and not
 /// something a user's RAISE can choose.
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Routine {
     /// The field that is being read; 0 where a field begins.
     field: u8,

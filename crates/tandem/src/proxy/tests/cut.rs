@@ -3,6 +3,7 @@
 use super::fake::Fake;
 use super::*;
 use crate::runtime::clock;
+use std::sync::atomic::Ordering;
 
 async fn pair() -> (Supervisor, Fake, Fake) {
     let supervisor = Supervisor::new();
@@ -37,8 +38,7 @@ async fn h43_what_was_in_flight_is_said_to_be_unknown() {
     let stage = Stage::writing(routed(1, a.address, "a"));
     let mut client = stage.session("me").await;
     client.send(&query("hang")).await;
-    // A later answer on another session shows that the door has passed the first one on, or will.
-    stage.session("other").await.query("works").await.unwrap();
+    until(|| a.state.queries.load(Ordering::SeqCst) == 1).await;
     stage.set(routed(2, b.address, "b"));
     assert_eq!(client.end().await, "40003");
 }
@@ -79,6 +79,9 @@ async fn a_server_that_leaves_ends_the_session_with_a_message() {
     let mut busy = stage.session("busy").await;
     busy.send(&query("leave")).await;
     assert_eq!(busy.end().await, "40003");
+    let mut idle = stage.session("idle").await;
+    idle.query("answer and leave").await.unwrap();
+    assert_eq!(idle.end().await, "57P01");
 }
 
 #[tokio::test]

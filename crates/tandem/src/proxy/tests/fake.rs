@@ -36,6 +36,7 @@ pub(super) struct State {
     pub(super) cancels: Mutex<Vec<Vec<u8>>>,
     pub(super) answer: Notify,
     pub(super) unanswered: AtomicUsize,
+    pub(super) queries: AtomicUsize,
 }
 
 impl Fake {
@@ -52,6 +53,7 @@ impl Fake {
             cancels: Mutex::default(),
             answer: Notify::new(),
             unanswered: AtomicUsize::new(0),
+            queries: AtomicUsize::new(0),
         });
         let shared = (supervisor.clone(), Arc::clone(&state), secret.clone());
         supervisor.spawn("fake", TaskKind::Session, async move {
@@ -110,11 +112,11 @@ async fn serve(mut stream: TcpStream, state: &State, secret: &[u8]) -> std::io::
     let key = [&7u32.to_be_bytes()[..], secret].concat();
     let hello = [message(b'R', &[0; 4]), message(b'K', &key), message(b'Z', b"I")].concat();
     stream.write_all(&hello).await?;
-    converse(&mut stream).await
+    converse(&mut stream, state).await
 }
 
 /// Answers each query by its text.
-async fn converse(stream: &mut TcpStream) -> std::io::Result<()> {
+async fn converse(stream: &mut TcpStream, state: &State) -> std::io::Result<()> {
     let done = [message(b'C', b"SELECT 1\0"), message(b'Z', b"I")].concat();
     loop {
         let kind = stream.read_u8().await?;
@@ -124,10 +126,12 @@ async fn converse(stream: &mut TcpStream) -> std::io::Result<()> {
         if kind == b'X' {
             return Ok(());
         }
+        state.queries.fetch_add(1, Ordering::SeqCst);
         match body.split(|byte| *byte == 0).next().unwrap_or_default() {
             b"hang" => {}
             b"half" => stream.write_all(&message(b'D', &[0; 100])[..50]).await?,
             b"leave" => return Ok(()),
+            b"answer and leave" => return stream.write_all(&done).await,
             b"local" => {
                 let warning = b"SWARNING\0C01000\0Mcanceling\0RSyncRepWaitForLSN\0\0";
                 stream.write_all(&[message(b'N', warning), done.clone()].concat()).await?;
@@ -139,7 +143,6 @@ async fn converse(stream: &mut TcpStream) -> std::io::Result<()> {
                 }
                 stream.write_all(&done).await?;
             }
-            b"nonsense" => stream.write_all(b"HTTP/1.1 400 Bad Request\r\n").await?,
             b"bad length" => stream.write_all(b"D\xff\xff\xff\xff").await?,
             _ => stream.write_all(&done).await?,
         }

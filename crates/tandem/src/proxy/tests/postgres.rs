@@ -124,7 +124,7 @@ async fn drivers_and_psql_get_through_the_door() {
     let postgres = Postgres::start().await;
     let stage = Stage::writing(routed(1, postgres.address, "a"));
     everyday_work(&stage).await;
-    cancel_reaches_the_right_backend(&stage).await;
+    cancel_reaches_the_right_backend(&stage, &postgres).await;
     durability_is_kept(&stage).await;
     h11_a_cancelled_wait_is_not_success(&stage, &postgres).await;
     a_restart_is_waited_for(&stage, postgres).await;
@@ -145,12 +145,14 @@ async fn everyday_work(stage: &Stage) {
     assert!(done && text.contains("COPY 100000"), "{text}");
 }
 
-async fn cancel_reaches_the_right_backend(stage: &Stage) {
+async fn cancel_reaches_the_right_backend(stage: &Stage, postgres: &Postgres) {
+    let admin = postgres.direct().await.unwrap();
+    let asleep = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'";
     let client = connect(&stage.supervisor, stage.address(), "").await.unwrap();
     let token = client.cancel_token();
     let sleeping = client.simple_query("SELECT pg_sleep(60)");
     let cancelling = async {
-        sleep(Duration::from_millis(200)).await;
+        wait_for(&admin, asleep, "1").await;
         token.cancel_query(NoTls).await.unwrap();
     };
     let (slept, ()) = within(async { tokio::join!(sleeping, cancelling) }).await;
