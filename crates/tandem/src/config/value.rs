@@ -71,18 +71,19 @@ pub(super) fn bytes(text: &str) -> Result<u64, Unreadable> {
 }
 
 fn print(amount: u64, units: &[(&str, u64)]) -> String {
-    let fitting = units.iter().rev().find(|(_, factor)| amount > 0 && amount.is_multiple_of(*factor));
+    let fitting =
+        units.iter().rev().find(|(_, factor)| amount > 0 && amount.is_multiple_of(*factor));
     let (name, factor) = fitting.copied().unwrap_or(units[0]);
     format!("{}{name}", amount / factor)
 }
 
 /// A duration as it would be written.
-pub(super) fn print_duration(duration: Duration) -> String {
+pub fn print_duration(duration: Duration) -> String {
     print(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX), MILLISECONDS)
 }
 
 /// A size as it would be written.
-pub(super) fn print_bytes(bytes: u64) -> String {
+pub fn print_bytes(bytes: u64) -> String {
     print(bytes, BYTES)
 }
 
@@ -110,7 +111,10 @@ pub(super) fn name(text: &str) -> Result<(), Unreadable> {
         .take(NAME_CHARS_MAX)
         .collect();
     let example = if plain.is_empty() { "orders" } else { plain.trim_end_matches('-') };
-    unreadable(because, format!("use a name such as `{example}`: folders and slots are named after it"))
+    unreadable(
+        because,
+        format!("use a name such as `{example}`: folders and slots are named after it"),
+    )
 }
 
 /// Where a node can be reached: a machine.

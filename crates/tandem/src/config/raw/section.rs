@@ -11,6 +11,8 @@ use toml::de::{DeTable, DeValue};
 /// Words that give a secret away; a key with one of them gets its own advice.
 const SECRET_WORDS: &[&str] = &["password", "passwd", "passphrase", "secret", "token", "private"];
 
+const WHOLE_NUMBER: &str = "a whole number of at most 64 bits";
+
 /// A value that may be of several types.
 #[derive(Clone, Debug, PartialEq)]
 pub(in crate::config) enum Scalar {
@@ -96,7 +98,10 @@ impl<'s, 'a> Section<'s, 'a> {
 
     fn wrong_type(&self, reading: &mut Reading<'_>, value: &Spanned<DeValue<'_>>, say: [&str; 3]) {
         let [key, expected, example] = say;
-        let found = type_word(value.get_ref());
+        let found = match value.get_ref() {
+            DeValue::Integer(_) if expected == WHOLE_NUMBER => "too large",
+            other => type_word(other),
+        };
         reading.problems.error(
             Code::WrongType,
             &value.span(),
@@ -122,7 +127,7 @@ impl<'s, 'a> Section<'s, 'a> {
         if let Some(Scalar::Integer(number)) = scalar(value.get_ref()) {
             return Some(Spanned::new(value.span(), number));
         }
-        self.wrong_type(reading, value, [key, "an integer of at most 64 bits", "1"]);
+        self.wrong_type(reading, value, [key, WHOLE_NUMBER, "1"]);
         None
     }
 
@@ -234,8 +239,7 @@ impl<'s, 'a> Section<'s, 'a> {
                 let path = self.path(&join(key, &name.to_lowercase()));
                 reading.origins.insert(path.clone(), value.span());
                 if let Some(found) = scalar(value.get_ref()) {
-                    settings
-                        .push((Spanned::new(span, name), Spanned::new(value.span(), found)));
+                    settings.push((Spanned::new(span, name), Spanned::new(value.span(), found)));
                 } else {
                     reading.problems.error(
                         Code::WrongType,

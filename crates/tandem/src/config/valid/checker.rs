@@ -2,7 +2,7 @@
 //! In: a written value. Out: the checked one, or a problem and something harmless in its place: after
 //! an error no configuration is made, but the other checks still run.
 
-use crate::config::problem::{Code, Problems, Say, nearest};
+use crate::config::problem::{Code, Problems, Say, nearest, quoted};
 use crate::config::raw;
 use crate::config::value::{self, Unreadable};
 use std::collections::BTreeMap;
@@ -77,7 +77,7 @@ impl<'o, 'a> Checker<'o, 'a> {
     }
 
     pub(super) fn bad(&mut self, key: &str, written: &Spanned<String>, why: Unreadable) {
-        let what = format!("{key} = {:?} cannot be used", written.get_ref());
+        let what = format!("{key} = {} cannot be used", quoted(written.get_ref()));
         let say = Say::new(what, why.because, why.try_);
         self.problems.error(Code::BadValue, &written.span(), say);
     }
@@ -119,10 +119,15 @@ impl<'o, 'a> Checker<'o, 'a> {
         found
     }
 
+    /// A key that must be written; nothing if it was, and could only not be read.
     pub(super) fn missing(&mut self, key: &str, because: &str, example: &str) {
+        if self.is_written(key) {
+            return;
+        }
         let place = self.place_of(key);
         let short = key.rsplit('.').next().unwrap_or(key);
-        let say = Say::new(format!("{key} is missing"), because, format!("add: {short} = {example}"));
+        let say =
+            Say::new(format!("{key} is missing"), because, format!("add: {short} = {example}"));
         self.problems.error(Code::MissingKey, &place, say);
     }
 

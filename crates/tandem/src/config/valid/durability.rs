@@ -32,7 +32,8 @@ pub(super) fn check(raw: &raw::Service, shape: Shape, check: &mut Checker<'_, '_
     let acks = usize::try_from(acks).unwrap_or(1);
     let lag = check.read(&path("async_lag_max"), raw.async_lag_max.as_ref(), value::bytes);
     let is_async = word == "async";
-    let useless = [("acks", is_async && raw.acks.is_some()), ("async_lag_max", !is_async && lag.is_some())];
+    let useless =
+        [("acks", is_async && raw.acks.is_some()), ("async_lag_max", !is_async && lag.is_some())];
     for (key, _) in useless.into_iter().filter(|(_, useless)| *useless) {
         let what = format!("{} has no effect", path(key));
         let because = format!("the service's durability is \"{word}\"");
