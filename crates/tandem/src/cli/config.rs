@@ -232,3 +232,110 @@ fn shown_text(shown: &[Shown], file_name: &str) -> String {
     // The table fills its last column with spaces.
     table.to_string().lines().map(str::trim_end).collect::<Vec<_>>().join("\n") + "\n"
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TWO: &str = r#"
+cluster = "shop"
+[nodes.a]
+address = "10.0.0.1:7400"
+[nodes.b]
+address = "10.0.0.2:7400"
+[nodes.w]
+address = "10.0.0.3:7400"
+role = "witness"
+[services.orders]
+kind = "postgres"
+clustering = "active-passive"
+replication = "primary-replica"
+"#;
+
+    #[test]
+    fn check_says_which_durability_and_why() {
+        let outcome = check(TWO, "t.toml", Format::Text);
+        assert!(outcome.usable);
+        assert_eq!(
+            outcome.text,
+            "\
+cluster shop
+  data nodes  a, b
+  witnesses   w
+  agreement   survives the loss of 1 of 3 nodes
+service orders: postgres, active-passive × primary-replica
+  durability  preferred, because there are exactly two data nodes: with quorum, writes would stop \
+whenever either is down
+              1 of 1 standbys confirm each commit; when they are lost, the primary goes on alone \
+and says so
+  failover    automatic, if 1 of 1 standbys and a majority of the nodes answer
+t.toml can be used: 0 errors, 0 warnings
+"
+        );
+    }
+
+    /// H47: two nodes without a tie-breaker are told before anything runs.
+    #[test]
+    fn check_says_that_two_nodes_do_not_fail_over() {
+        let text = TWO.replace("[nodes.w]\naddress = \"10.0.0.3:7400\"\nrole = \"witness\"\n", "");
+        let outcome = check(&text, "t.toml", Format::Text);
+        assert!(outcome.usable);
+        for part in [
+            "warning[TDM0131]: no automatic failover\n --> t.toml:3:2\n",
+            "= try: add a third node",
+            "  failover    not automatic: see the warning\n",
+            "t.toml can be used: 0 errors, 1 warning\n",
+        ] {
+            assert!(outcome.text.contains(part), "{part}: {}", outcome.text);
+        }
+    }
+
+    #[test]
+    fn check_of_a_bad_file_names_every_problem_and_runs_nothing() {
+        let text = TWO.replace("shop", "Shop").replace("postgres", "postgras");
+        let outcome = check(&text, "t.toml", Format::Text);
+        assert!(!outcome.usable);
+        assert!(outcome.text.ends_with("t.toml cannot be used: 2 errors, 0 warnings\n"));
+        let json = check(&text, "t.toml", Format::Json).text;
+        let json: serde_json::Value = serde_json::from_str(&json).expect("json");
+        assert_eq!(json["problems"].as_array().map(Vec::len), Some(2));
+        assert_eq!((&json["usable"], &json["summary"]), (&false.into(), &().into()));
+    }
+
+    #[test]
+    fn a_quorum_is_counted_in_standbys() {
+        let text = TWO.replace(
+            "role = \"witness\"\n",
+            "[nodes.x]\naddress = \"x:1\"\n[nodes.y]\naddress = \"y:1\"\n",
+        );
+        let text = format!("{text}acks = 2\n");
+        let json = check(&text, "t.toml", Format::Json).text;
+        let json: serde_json::Value = serde_json::from_str(&json).expect("json");
+        let orders = &json["summary"]["services"][0];
+        assert_eq!(orders["durability"], "quorum");
+        // Five data nodes: of four standbys two confirm, so any three include one that did.
+        assert_eq!(
+            orders["failover"],
+            "automatic, if 3 of 4 standbys and a majority of the nodes answer"
+        );
+        assert_eq!(json["summary"]["losses_max"], 2);
+    }
+
+    #[test]
+    fn show_prints_every_value_with_its_origin() {
+        let outcome = show(TWO, "t.toml", Format::Text);
+        assert!(outcome.usable);
+        let row = |key: &str| {
+            let row = outcome.text.lines().find(|line| line.split_whitespace().next() == Some(key));
+            row.map(|row| row.split_whitespace().collect::<Vec<_>>().join(" ")).unwrap_or_default()
+        };
+        assert_eq!(row("cluster"), "cluster shop t.toml:2");
+        assert_eq!(row("nodes.w.role"), "nodes.w.role witness t.toml:9");
+        assert!(row("services.orders.durability").contains("preferred default: there are exactly"));
+        assert!(row("services.orders.read_listen").starts_with("services.orders.read_listen - "));
+        let json = show(TWO, "t.toml", Format::Json).text;
+        let json: serde_json::Value = serde_json::from_str(&json).expect("json");
+        assert_eq!(json[0]["origin"]["file"], 2);
+        assert!(!show("x", "t.toml", Format::Text).usable);
+    }
+}

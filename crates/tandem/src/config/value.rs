@@ -44,6 +44,12 @@ fn with_unit(text: &str, units: &[(&str, u64)], example: &str) -> Result<u64, Un
         );
     }
     let Some((_, factor)) = units.iter().find(|(name, _)| *name == unit) else {
+        if let Some((name, _)) = units.iter().find(|(name, _)| name.eq_ignore_ascii_case(unit)) {
+            return unreadable(
+                format!("the unit is spelt `{name}`, as in PostgreSQL"),
+                format!("write \"{number}{name}\""),
+            );
+        }
         let because = if unit.is_empty() {
             "a number alone does not say its unit".to_owned()
         } else {
@@ -190,6 +196,12 @@ fn label(label: &str) -> bool {
 }
 
 fn host_name(text: &str) -> Result<String, Unreadable> {
+    if text.is_empty() {
+        return unreadable(
+            "there is no address before the port",
+            "write the address too, such as 10.0.0.1 or, to listen on all, 0.0.0.0",
+        );
+    }
     let name = text.strip_suffix('.').unwrap_or(text);
     let last = name.rsplit('.').next().unwrap_or("");
     if last.bytes().all(|byte| byte.is_ascii_digit()) {

@@ -1,7 +1,7 @@
 //! Talks to the writer of the file: what is wrong, where, why, and what to write instead.
-//! In: a byte range of the file and three sentences. Out: `Problem`, which prints like a compiler's.
-//! Columns count characters from 1; a tab is one character, a byte order mark and the `\r` of a line
-//! end are none.
+//! In: a byte range of the file and three sentences. Out: `Problem`, printed as compilers do.
+//! Columns count characters from 1; a tab is one character, a byte order mark and the `\r` of a
+//! line end are none.
 //! Tested by: `config/tests/positions.rs`.
 
 mod code;

@@ -1,8 +1,9 @@
-//! Talks to one table of the file: hands out its values by key, and names the keys nobody asked for.
+//! Talks to one table of the file: hands out values by key, and names the keys nobody asked for.
 //! In: a parsed TOML table. Out: values with their spans.
 //! Not here: what a value means (`valid`).
 
 use crate::config::problem::{Code, Problems, Say, nearest};
+use crate::config::reference::{Fallback, entry_of};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use toml::Spanned;
@@ -102,13 +103,20 @@ impl<'s, 'a> Section<'s, 'a> {
             DeValue::Integer(_) if expected == WHOLE_NUMBER => "too large",
             other => type_word(other),
         };
+        let entry = entry_of(&self.path(key));
+        let takes = entry.map_or(expected, |entry| entry.takes);
+        let example = match entry.map(|entry| entry.default) {
+            Some(Fallback::Value(number)) if number.parse::<u64>().is_ok() => number.to_owned(),
+            Some(Fallback::Value(text)) => format!("\"{text}\""),
+            _ => example.to_owned(),
+        };
         reading.problems.error(
             Code::WrongType,
             &value.span(),
             Say::new(
                 format!("{} is {found}, not {expected}", self.path(key)),
-                format!("`{key}` takes {expected}"),
-                format!("write {key} = {example}"),
+                format!("`{key}` takes: {takes}"),
+                format!("write it like {key} = {example}"),
             ),
         );
     }

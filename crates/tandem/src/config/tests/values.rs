@@ -8,9 +8,7 @@ fn ip(text: &str) -> IpAddr {
     text.parse().expect("an address")
 }
 
-#[test]
-fn a_full_file_becomes_these_values() {
-    let text = r#"
+const FULL: &str = r#"
 cluster = "shop-2"
 [nodes.a]
 address = "[fd00::1]:7400"
@@ -49,7 +47,10 @@ auto_explain.log_min_duration = 500
 [services.orders.timing]
 heartbeat = "50ms"
 "#;
-    let config = parse(text);
+
+#[test]
+fn a_full_file_becomes_these_values() {
+    let config = parse(FULL);
     let a = &config.nodes[&"a".into()];
     assert_eq!(a.address, HostPort { host: Host::Ip(ip("fd00::1")), port: 7400 });
     assert_eq!(a.address.to_string(), "[fd00::1]:7400");
@@ -88,7 +89,7 @@ heartbeat = "50ms"
     let spec = config.spec();
     assert_eq!(spec.data_nodes().count(), 2);
     assert_eq!(spec.services[&"orders".into()].durability, orders.durability);
-    assert_eq!(config.text, text);
+    assert_eq!(config.text, FULL);
 }
 
 #[test]

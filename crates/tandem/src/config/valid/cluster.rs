@@ -20,8 +20,12 @@ const NODES_MAX: usize = 50;
 const SERVICES_MAX: usize = 100;
 const ZONE_CHARS_MAX: usize = 63;
 
-const PRIORITY: Limits =
-    Limits { range: 0..=1000, default: 100, because: "greater is preferred, 0 is never primary" };
+const PRIORITY: Limits = Limits {
+    range: 0..=1000,
+    default: 100,
+    example: None,
+    because: "greater is preferred, 0 is never primary",
+};
 
 pub(super) fn name(written: Option<&Spanned<String>>, check: &mut Checker<'_, '_>) -> String {
     let Some(written) = written else {
@@ -223,10 +227,12 @@ fn failover(nodes: &BTreeMap<NodeId, Node>, shape: Shape, check: &mut Checker<'_
         let losses = (voters - 1) / 2;
         let say = Say::new(
             format!("{voters} nodes vote, an even number"),
-            format!("a majority is {}: no more may be lost than of {}", voters / 2 + 1, voters - 1),
             format!(
-                "add or remove one, if only a witness; until then {losses} may be lost at once"
+                "a majority of {voters} is {}, so {losses} may be lost: no more than of {}",
+                voters / 2 + 1,
+                voters - 1
             ),
+            "add or remove one: a witness is enough",
         );
         check.problems.warning(Code::EvenVoters, &place, say);
     }

@@ -12,8 +12,12 @@ const WORDS: &[&str] = &["quorum", "preferred", "async"];
 /// Sixteen segments of WAL behind is a standby that has trouble; one megabyte is normal load.
 const ASYNC_LAG_BYTES: u64 = 1 << 20;
 
-const ACKS: Limits =
-    Limits { range: 1..=100, default: 1, because: "it counts standbys that confirm each commit" };
+const ACKS: Limits = Limits {
+    range: 1..=100,
+    default: 1,
+    example: None,
+    because: "it counts standbys that confirm each commit",
+};
 
 /// With exactly two data nodes a quorum would stop writes whenever either of them is down.
 pub(super) const fn default_word(data_nodes: usize) -> &'static str {

@@ -217,7 +217,7 @@ impl Config {
         Some(Source::new(&self.text, &self.file_name).line(span.start))
     }
 
-    /// Where to point for a key: its value, else the nearest table around it, else the file's start.
+    /// Where to point for a key: its value, else the nearest table around it, else the start.
     pub(super) fn place_of(&self, key: &str) -> Range<usize> {
         place_of(&self.origins, key)
     }

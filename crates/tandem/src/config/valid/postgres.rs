@@ -1,7 +1,7 @@
 //! Decides which of PostgreSQL's own settings and rules the owner may set.
 //! In: the written settings, `pg_hba.conf` lines, paths and user. Out: the ones that can be used.
-//! Handles: H10, H15, H20 (settings that belong to failover are Tandem's), H13 and H14 (no commit is
-//! acknowledged before a standby flushed it), INV-2's ground (fsync).
+//! Handles: H10, H15, H20 (settings that belong to failover are Tandem's), H13 and H14 (no commit
+//! is acknowledged before a standby flushed it).
 
 use super::checker::Checker;
 use crate::config::problem::{Code, Say};

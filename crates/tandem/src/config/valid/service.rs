@@ -24,11 +24,18 @@ const READ_LAG_BYTES: u64 = 16 << 20;
 const READ_LAG_BYTES_MAX: u64 = 1 << 40;
 const READ_LAG_TIME_MAX: Duration = Duration::from_secs(86_400);
 
-const PORT: Limits =
-    Limits { range: 1..=65_535, default: 0, because: "that is what a port can be" };
+const PORT: Limits = Limits {
+    range: 1..=65_535,
+    default: 0,
+    example: Some(LISTEN_PORT as i64),
+    because: "that is what a port can be",
+};
+const INSTANCE_PORT: Limits =
+    Limits { example: Some((LISTEN_PORT + INSTANCE_PORT_OFFSET) as i64), ..PORT };
 const SESSIONS: Limits = Limits {
     range: 1..=100_000,
     default: 1000,
+    example: None,
     because: "each session costs memory and a socket or two",
 };
 const HOLD: Span = Span {
@@ -68,13 +75,14 @@ fn service(raw: &raw::Service, shape: Shape, check: &mut Checker<'_, '_>) -> Opt
     let durability = durability::check(raw, shape, check);
     let timing = timing::check(&raw.timing, raw.name.get_ref(), check);
     let doors = doors(raw, pairing, check);
-    let port = check.number(&path("port"), raw.port.as_ref(), &PORT);
+    let port = check.number(&path("port"), raw.port.as_ref(), &INSTANCE_PORT);
     let port = u16::try_from(port).ok().filter(|port| *port > 0);
     let hold_max = check.duration(&path("hold_max"), raw.hold_max.as_ref(), &HOLD);
     let sessions_max = check.number(&path("sessions_max"), raw.sessions_max.as_ref(), &SESSIONS);
     let held = Limits {
         range: 1..=sessions_max,
         default: sessions_max,
+        example: None,
         because: "a held client is a session, and sessions_max bounds those",
     };
     let held_max = check.number(&path("held_max"), raw.held_max.as_ref(), &held);
