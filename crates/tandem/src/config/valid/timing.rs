@@ -116,7 +116,7 @@ fn relations(timing: &Timing, service: &str, check: &mut Checker<'_, '_>) {
             holds: lease >= three,
             key: "lease",
             what: format!("lease ({}) is under three heartbeats ({})", p(lease), p(three)),
-            because: "heartbeats renew the lease: one or two late ones would stop a healthy primary",
+            because: "heartbeats renew it: one or two late ones would stop a healthy primary",
             instead: format!("lease = \"{}\" or more, or a shorter heartbeat", p(three)),
         },
         Relation {
