@@ -1,1 +1,3 @@
 //! Talks to the person at the terminal.
+
+pub mod config;

@@ -21,10 +21,10 @@ mod tests;
 pub use change::{needs_restart, unsafe_change};
 pub use file::{Error, read_file};
 pub use problem::{Code, Problem, Severity};
-pub use reference::{Default as ReferenceDefault, ENTRIES, Entry, reference_markdown};
+pub use reference::{ENTRIES, Entry, Fallback, reference_markdown};
 pub use show::{Origin, Shown, durability_because, show};
 pub use valid::{Config, Listen, Node, ReadLag, Service};
-pub use value::{Host, HostPort};
+pub use value::{Host, HostPort, print_bytes, print_duration};
 
 /// A longer file is refused before it is parsed: a real one has a few kilobytes.
 pub const FILE_BYTES_MAX: usize = 1024 * 1024;

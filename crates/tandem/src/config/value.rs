@@ -44,6 +44,12 @@ fn with_unit(text: &str, units: &[(&str, u64)], example: &str) -> Result<u64, Un
         );
     }
     let Some((_, factor)) = units.iter().find(|(name, _)| *name == unit) else {
+        if let Some((name, _)) = units.iter().find(|(name, _)| name.eq_ignore_ascii_case(unit)) {
+            return unreadable(
+                format!("the unit is spelt `{name}`, as in PostgreSQL"),
+                format!("write \"{number}{name}\""),
+            );
+        }
         let because = if unit.is_empty() {
             "a number alone does not say its unit".to_owned()
         } else {
@@ -71,18 +77,19 @@ pub(super) fn bytes(text: &str) -> Result<u64, Unreadable> {
 }
 
 fn print(amount: u64, units: &[(&str, u64)]) -> String {
-    let fitting = units.iter().rev().find(|(_, factor)| amount > 0 && amount.is_multiple_of(*factor));
+    let fitting =
+        units.iter().rev().find(|(_, factor)| amount > 0 && amount.is_multiple_of(*factor));
     let (name, factor) = fitting.copied().unwrap_or(units[0]);
     format!("{}{name}", amount / factor)
 }
 
 /// A duration as it would be written.
-pub(super) fn print_duration(duration: Duration) -> String {
+pub fn print_duration(duration: Duration) -> String {
     print(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX), MILLISECONDS)
 }
 
 /// A size as it would be written.
-pub(super) fn print_bytes(bytes: u64) -> String {
+pub fn print_bytes(bytes: u64) -> String {
     print(bytes, BYTES)
 }
 
@@ -110,7 +117,10 @@ pub(super) fn name(text: &str) -> Result<(), Unreadable> {
         .take(NAME_CHARS_MAX)
         .collect();
     let example = if plain.is_empty() { "orders" } else { plain.trim_end_matches('-') };
-    unreadable(because, format!("use a name such as `{example}`: folders and slots are named after it"))
+    unreadable(
+        because,
+        format!("use a name such as `{example}`: folders and slots are named after it"),
+    )
 }
 
 /// Where a node can be reached: a machine.
@@ -186,6 +196,12 @@ fn label(label: &str) -> bool {
 }
 
 fn host_name(text: &str) -> Result<String, Unreadable> {
+    if text.is_empty() {
+        return unreadable(
+            "there is no address before the port",
+            "write the address too, such as 10.0.0.1 or, to listen on all, 0.0.0.0",
+        );
+    }
     let name = text.strip_suffix('.').unwrap_or(text);
     let last = name.rsplit('.').next().unwrap_or("");
     if last.bytes().all(|byte| byte.is_ascii_digit()) {

@@ -1,7 +1,7 @@
 //! Talks to the writer of the file: what is wrong, where, why, and what to write instead.
-//! In: a byte range of the file and three sentences. Out: `Problem`, which prints like a compiler's.
-//! Columns count characters from 1; a tab is one character, a byte order mark and the `\r` of a line
-//! end are none.
+//! In: a byte range of the file and three sentences. Out: `Problem`, printed as compilers do.
+//! Columns count characters from 1; a tab is one character, a byte order mark and the `\r` of a
+//! line end are none.
 //! Tested by: `config/tests/positions.rs`.
 
 mod code;
@@ -17,6 +17,10 @@ use std::sync::Arc;
 
 /// Of a longer line only the part around the problem is shown.
 const EXCERPT_CHARS_MAX: usize = 160;
+
+/// A sentence that quotes a longer text of the file is cut.
+const SENTENCE_CHARS_MAX: usize = 400;
+const QUOTE_CHARS_MAX: usize = 60;
 
 /// How a tab is shown: the underline below it stays in place whatever the terminal's stops.
 const TAB: &str = "    ";
@@ -94,6 +98,29 @@ impl Say {
     }
 }
 
+/// A sentence without what could move the cursor of a terminal, and of bounded length.
+fn sentence(text: String) -> String {
+    if text.len() <= SENTENCE_CHARS_MAX && !text.contains(char::is_control) {
+        return text;
+    }
+    cut(&text, SENTENCE_CHARS_MAX)
+        .chars()
+        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
+        .collect()
+}
+
+fn cut(text: &str, chars_max: usize) -> String {
+    match text.char_indices().nth(chars_max) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
+/// A text of the file in a sentence.
+pub(in crate::config) fn quoted(text: &str) -> String {
+    format!("{:?}", cut(text, QUOTE_CHARS_MAX))
+}
+
 /// A file's text, by line.
 #[derive(Clone, Debug)]
 pub(in crate::config) struct Source<'a> {
@@ -162,9 +189,9 @@ impl<'a> Source<'a> {
             column: marked.start + 1,
             excerpt: Excerpt::of(text, marked),
             span,
-            what: say.what,
-            because: say.because,
-            try_: say.try_,
+            what: sentence(say.what),
+            because: sentence(say.because),
+            try_: sentence(say.try_),
         }
     }
 }

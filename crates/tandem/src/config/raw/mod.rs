@@ -6,8 +6,8 @@
 mod section;
 
 use super::problem::{Code, Problems, Say};
-pub(super) use section::{Number, Reading, Scalar, Text};
 use section::Section;
+pub(super) use section::{Number, Reading, Scalar, Text};
 use std::collections::BTreeSet;
 use std::ops::Range;
 use toml::Spanned;
@@ -69,7 +69,10 @@ pub(super) struct Timing {
 pub(super) fn read(text: &str, reading: &mut Reading<'_>) -> Option<File> {
     let (table, errors) = DeTable::parse_recoverable(text);
     let mut lines = BTreeSet::new();
-    for error in errors.iter().take(super::PROBLEMS_MAX) {
+    for error in &errors {
+        if lines.len() == super::PROBLEMS_MAX {
+            break;
+        }
         let span = error.span().unwrap_or(0..0);
         // The parser goes on after an error; what it then finds on the same line follows from it.
         if lines.insert(reading.problems.source().line(span.start)) {

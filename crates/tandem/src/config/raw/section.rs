@@ -1,8 +1,9 @@
-//! Talks to one table of the file: hands out its values by key, and names the keys nobody asked for.
+//! Talks to one table of the file: hands out values by key, and names the keys nobody asked for.
 //! In: a parsed TOML table. Out: values with their spans.
 //! Not here: what a value means (`valid`).
 
 use crate::config::problem::{Code, Problems, Say, nearest};
+use crate::config::reference::{Fallback, entry_of};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use toml::Spanned;
@@ -10,6 +11,8 @@ use toml::de::{DeTable, DeValue};
 
 /// Words that give a secret away; a key with one of them gets its own advice.
 const SECRET_WORDS: &[&str] = &["password", "passwd", "passphrase", "secret", "token", "private"];
+
+const WHOLE_NUMBER: &str = "a whole number of at most 64 bits";
 
 /// A value that may be of several types.
 #[derive(Clone, Debug, PartialEq)]
@@ -96,14 +99,24 @@ impl<'s, 'a> Section<'s, 'a> {
 
     fn wrong_type(&self, reading: &mut Reading<'_>, value: &Spanned<DeValue<'_>>, say: [&str; 3]) {
         let [key, expected, example] = say;
-        let found = type_word(value.get_ref());
+        let found = match value.get_ref() {
+            DeValue::Integer(_) if expected == WHOLE_NUMBER => "too large",
+            other => type_word(other),
+        };
+        let entry = entry_of(&self.path(key));
+        let takes = entry.map_or(expected, |entry| entry.takes);
+        let example = match entry.map(|entry| entry.default) {
+            Some(Fallback::Value(number)) if number.parse::<u64>().is_ok() => number.to_owned(),
+            Some(Fallback::Value(text)) => format!("\"{text}\""),
+            _ => example.to_owned(),
+        };
         reading.problems.error(
             Code::WrongType,
             &value.span(),
             Say::new(
                 format!("{} is {found}, not {expected}", self.path(key)),
-                format!("`{key}` takes {expected}"),
-                format!("write {key} = {example}"),
+                format!("`{key}` takes: {takes}"),
+                format!("write it like {key} = {example}"),
             ),
         );
     }
@@ -122,7 +135,7 @@ impl<'s, 'a> Section<'s, 'a> {
         if let Some(Scalar::Integer(number)) = scalar(value.get_ref()) {
             return Some(Spanned::new(value.span(), number));
         }
-        self.wrong_type(reading, value, [key, "an integer of at most 64 bits", "1"]);
+        self.wrong_type(reading, value, [key, WHOLE_NUMBER, "1"]);
         None
     }
 
@@ -234,8 +247,7 @@ impl<'s, 'a> Section<'s, 'a> {
                 let path = self.path(&join(key, &name.to_lowercase()));
                 reading.origins.insert(path.clone(), value.span());
                 if let Some(found) = scalar(value.get_ref()) {
-                    settings
-                        .push((Spanned::new(span, name), Spanned::new(value.span(), found)));
+                    settings.push((Spanned::new(span, name), Spanned::new(value.span(), found)));
                 } else {
                     reading.problems.error(
                         Code::WrongType,

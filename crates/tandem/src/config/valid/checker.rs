@@ -1,8 +1,8 @@
-//! Talks to the checks of this folder: what they all need, values within limits and words of a list.
-//! In: a written value. Out: the checked one, or a problem and something harmless in its place: after
-//! an error no configuration is made, but the other checks still run.
+//! Talks to the checks of this folder: what all need, values within limits and words of a list.
+//! In: a written value. Out: the checked one, or a problem and something harmless in its place:
+//! after an error no configuration is made, but the other checks still run.
 
-use crate::config::problem::{Code, Problems, Say, nearest};
+use crate::config::problem::{Code, Problems, Say, nearest, quoted};
 use crate::config::raw;
 use crate::config::value::{self, Unreadable};
 use std::collections::BTreeMap;
@@ -10,8 +10,8 @@ use std::ops::{Range, RangeInclusive};
 use std::time::Duration;
 use toml::Spanned;
 
-/// How many nodes there are of each role, counted before anything else so that one bad node does not
-/// change what is said about the services.
+/// How many nodes there are of each role, counted before anything else so that one bad node does
+/// not change what is said about the services.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Shape {
     pub data: usize,
@@ -36,6 +36,8 @@ impl Shape {
 pub(super) struct Limits {
     pub range: RangeInclusive<i64>,
     pub default: i64,
+    /// What to propose; none: the limit that was passed.
+    pub example: Option<i64>,
     pub because: &'static str,
 }
 
@@ -77,7 +79,7 @@ impl<'o, 'a> Checker<'o, 'a> {
     }
 
     pub(super) fn bad(&mut self, key: &str, written: &Spanned<String>, why: Unreadable) {
-        let what = format!("{key} = {:?} cannot be used", written.get_ref());
+        let what = format!("{key} = {} cannot be used", quoted(written.get_ref()));
         let say = Say::new(what, why.because, why.try_);
         self.problems.error(Code::BadValue, &written.span(), say);
     }
@@ -119,10 +121,15 @@ impl<'o, 'a> Checker<'o, 'a> {
         found
     }
 
+    /// A key that must be written; nothing if it was, and could only not be read.
     pub(super) fn missing(&mut self, key: &str, because: &str, example: &str) {
+        if self.is_written(key) {
+            return;
+        }
         let place = self.place_of(key);
         let short = key.rsplit('.').next().unwrap_or(key);
-        let say = Say::new(format!("{key} is missing"), because, format!("add: {short} = {example}"));
+        let say =
+            Say::new(format!("{key} is missing"), because, format!("add: {short} = {example}"));
         self.problems.error(Code::MissingKey, &place, say);
     }
 
@@ -138,10 +145,11 @@ impl<'o, 'a> Checker<'o, 'a> {
             return number;
         }
         let (least, most) = (limits.range.start(), limits.range.end());
+        let bound = if number < *least { least } else { most };
         let say = Say::new(
             format!("{key} = {number} is out of range"),
             format!("it may be {least} to {most}: {}", limits.because),
-            format!("write {}", if number < *least { least } else { most }),
+            format!("write {}", limits.example.as_ref().unwrap_or(bound)),
         );
         self.problems.error(Code::OutOfRange, &written.span(), say);
         limits.default

@@ -4,7 +4,7 @@
 
 use super::Node;
 use super::checker::{Checker, Limits, Shape};
-use crate::config::problem::{Code, Say};
+use crate::config::problem::{Code, Say, quoted};
 use crate::config::raw;
 use crate::config::value::{self, HostPort, Unreadable};
 use std::collections::BTreeMap;
@@ -15,10 +15,17 @@ use toml::Spanned;
 
 const API_PORT: u16 = 7401;
 const NODE_PORT: u16 = 7400;
+/// Every node talks to every other ten times a second, and a majority agrees on everything.
+const NODES_MAX: usize = 50;
+const SERVICES_MAX: usize = 100;
 const ZONE_CHARS_MAX: usize = 63;
 
-const PRIORITY: Limits =
-    Limits { range: 0..=1000, default: 100, because: "greater is preferred, 0 is never primary" };
+const PRIORITY: Limits = Limits {
+    range: 0..=1000,
+    default: 100,
+    example: None,
+    because: "greater is preferred, 0 is never primary",
+};
 
 pub(super) fn name(written: Option<&Spanned<String>>, check: &mut Checker<'_, '_>) -> String {
     let Some(written) = written else {
@@ -38,11 +45,28 @@ pub(super) fn checked_name(
     match value::name(written.get_ref()) {
         Ok(()) => true,
         Err(Unreadable { because, try_ }) => {
-            let what = format!("{what} name {:?} cannot be used", written.get_ref());
+            let what = format!("{what} name {} cannot be used", quoted(written.get_ref()));
             check.problems.error(Code::BadName, &written.span(), Say::new(what, because, try_));
             false
         }
     }
+}
+
+/// Whether the file has no more nodes and services than can be run, and compared with each other.
+pub(super) fn is_bounded(file: &raw::File, check: &mut Checker<'_, '_>) -> bool {
+    let nodes = file.nodes.get(NODES_MAX).map(|node| (&node.name, "nodes", NODES_MAX));
+    let services = file.services.get(SERVICES_MAX);
+    let services = services.map(|service| (&service.name, "services", SERVICES_MAX));
+    let over: Vec<_> = nodes.into_iter().chain(services).collect();
+    for (name, what, most) in &over {
+        let say = Say::new(
+            format!("more than {most} {what}"),
+            "every node watches every other and keeps the state of every service",
+            format!("keep {most} {what}, and make a second cluster of the others"),
+        );
+        check.problems.error(Code::OutOfRange, &name.span(), say);
+    }
+    over.is_empty()
 }
 
 pub(super) fn nodes(
@@ -68,7 +92,7 @@ pub(super) fn nodes(
 
 fn node(raw: &raw::Node, check: &mut Checker<'_, '_>) -> Option<Node> {
     let path = |key: &str| format!("nodes.{}.{key}", raw.name.get_ref());
-    if raw.address.is_none() && !check.is_written(&path("address")) {
+    if raw.address.is_none() {
         let because = "the other nodes must know where to find it";
         check.missing(&path("address"), because, &format!("\"10.0.0.1:{NODE_PORT}\""));
     }
@@ -203,12 +227,13 @@ fn failover(nodes: &BTreeMap<NodeId, Node>, shape: Shape, check: &mut Checker<'_
         let losses = (voters - 1) / 2;
         let say = Say::new(
             format!("{voters} nodes vote, an even number"),
-            format!("a majority is {}: no more may be lost than of {}", voters / 2 + 1, voters - 1),
             format!(
-                "add or remove one, if only a witness; until then {losses} may be lost at once"
+                "a majority of {voters} is {}, so {losses} may be lost: no more than of {}",
+                voters / 2 + 1,
+                voters - 1
             ),
+            "add or remove one: a witness is enough",
         );
         check.problems.warning(Code::EvenVoters, &place, say);
     }
 }
-

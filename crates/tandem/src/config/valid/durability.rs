@@ -12,8 +12,12 @@ const WORDS: &[&str] = &["quorum", "preferred", "async"];
 /// Sixteen segments of WAL behind is a standby that has trouble; one megabyte is normal load.
 const ASYNC_LAG_BYTES: u64 = 1 << 20;
 
-const ACKS: Limits =
-    Limits { range: 1..=100, default: 1, because: "it counts standbys that confirm each commit" };
+const ACKS: Limits = Limits {
+    range: 1..=100,
+    default: 1,
+    example: None,
+    because: "it counts standbys that confirm each commit",
+};
 
 /// With exactly two data nodes a quorum would stop writes whenever either of them is down.
 pub(super) const fn default_word(data_nodes: usize) -> &'static str {
@@ -32,7 +36,8 @@ pub(super) fn check(raw: &raw::Service, shape: Shape, check: &mut Checker<'_, '_
     let acks = usize::try_from(acks).unwrap_or(1);
     let lag = check.read(&path("async_lag_max"), raw.async_lag_max.as_ref(), value::bytes);
     let is_async = word == "async";
-    let useless = [("acks", is_async && raw.acks.is_some()), ("async_lag_max", !is_async && lag.is_some())];
+    let useless =
+        [("acks", is_async && raw.acks.is_some()), ("async_lag_max", !is_async && lag.is_some())];
     for (key, _) in useless.into_iter().filter(|(_, useless)| *useless) {
         let what = format!("{} has no effect", path(key));
         let because = format!("the service's durability is \"{word}\"");

@@ -10,8 +10,8 @@ mod service;
 mod timing;
 mod wiring;
 
-use super::problem::{Code, Problem, Problems, Say, Severity};
 use super::problem::Source;
+use super::problem::{Code, Problem, Problems, Say};
 use super::raw::{self, Reading};
 use super::value::HostPort;
 use checker::{Checker, Shape};
@@ -154,8 +154,7 @@ impl Config {
         file_name: &str,
     ) -> (Result<Self, Vec<Problem>>, BTreeSet<String>) {
         let problems = Problems::new(Source::new(text, file_name));
-        let mut reading =
-            Reading { problems, origins: BTreeMap::new(), accepted: BTreeSet::new() };
+        let mut reading = Reading { problems, origins: BTreeMap::new(), accepted: BTreeSet::new() };
         if text.len() > super::FILE_BYTES_MAX {
             too_large(&mut reading.problems, text.len());
             return (Err(reading.problems.into_sorted()), reading.accepted);
@@ -163,6 +162,7 @@ impl Config {
         let file = raw::read(text, &mut reading);
         let Reading { problems, origins, accepted } = reading;
         let mut check = Checker::new(problems, &origins);
+        let file = file.filter(|file| cluster::is_bounded(file, &mut check));
         let parts = file.map(|file| {
             let shape = Shape::of(&file);
             let cluster = cluster::name(file.cluster.as_ref(), &mut check);
@@ -217,7 +217,7 @@ impl Config {
         Some(Source::new(&self.text, &self.file_name).line(span.start))
     }
 
-    /// Where to point for a key: its value, else the nearest table around it, else the file's start.
+    /// Where to point for a key: its value, else the nearest table around it, else the start.
     pub(super) fn place_of(&self, key: &str) -> Range<usize> {
         place_of(&self.origins, key)
     }
@@ -244,9 +244,4 @@ fn too_large(problems: &mut Problems<'_>, bytes: usize) {
         "check that this is the configuration; a real one has a few kilobytes",
     );
     problems.error(Code::TooLarge, &(0..0), say);
-}
-
-/// Whether anything in the list forbids to go on.
-pub fn any_error(problems: &[Problem]) -> bool {
-    problems.iter().any(|problem| problem.severity == Severity::Error)
 }

@@ -1,7 +1,7 @@
 //! Decides which of PostgreSQL's own settings and rules the owner may set.
 //! In: the written settings, `pg_hba.conf` lines, paths and user. Out: the ones that can be used.
-//! Handles: H10, H15, H20 (settings that belong to failover are Tandem's), H13 and H14 (no commit is
-//! acknowledged before a standby flushed it), INV-2's ground (fsync).
+//! Handles: H10, H15, H20 (settings that belong to failover are Tandem's), H13 and H14 (no commit
+//! is acknowledged before a standby flushed it).
 
 use super::checker::Checker;
 use crate::config::problem::{Code, Say};
@@ -171,8 +171,7 @@ fn setting(name: &str, text: &str, durability: Durability) -> Result<(), Verdict
     Ok(())
 }
 
-const HBA_TYPES: &[&str] =
-    &["local", "host", "hostssl", "hostnossl", "hostgssenc", "hostnogssenc"];
+const HBA_TYPES: &[&str] = &["local", "host", "hostssl", "hostnossl", "hostgssenc", "hostnogssenc"];
 
 pub(super) fn hba(raw: &raw::Service, check: &mut Checker<'_, '_>) -> Vec<String> {
     let key = format!("services.{}.hba", raw.name.get_ref());
@@ -201,17 +200,17 @@ fn hba_line(key: &str, line: &Spanned<String>, check: &mut Checker<'_, '_>) {
     let words: Vec<&str> = text.split_whitespace().collect();
     let kind = words.first().copied().unwrap_or("");
     let least = if kind == "local" { 4 } else { 5 };
-    let because = if text.len() > TEXT_BYTES_MAX || text.chars().any(|c| c.is_control() && c != '\t')
-    {
-        format!("a rule is one line of at most {TEXT_BYTES_MAX} bytes")
-    } else if !HBA_TYPES.contains(&kind) {
-        format!("a rule starts with one of: {}", HBA_TYPES.join(", "))
-    } else if words.len() < least {
-        "a rule has type, database, user, address (not for local) and method".to_owned()
-    } else {
-        weak(key, line, &words, check);
-        return;
-    };
+    let because =
+        if text.len() > TEXT_BYTES_MAX || text.chars().any(|c| c.is_control() && c != '\t') {
+            format!("a rule is one line of at most {TEXT_BYTES_MAX} bytes")
+        } else if !HBA_TYPES.contains(&kind) {
+            format!("a rule starts with one of: {}", HBA_TYPES.join(", "))
+        } else if words.len() < least {
+            "a rule has type, database, user, address (not for local) and method".to_owned()
+        } else {
+            weak(key, line, &words, check);
+            return;
+        };
     let try_ = "write it like \"hostssl all all 10.0.0.0/8 scram-sha-256\"".to_owned();
     check.bad(key, line, Unreadable { because, try_ });
 }

@@ -1,6 +1,6 @@
 //! Decides whether a service can be run as written.
 //! In: the written service. Out: `Service`; none if its pairing is refused or not in this version.
-//! Handles: H46's cousin at the start: what this version cannot run is refused, never guessed at.
+//! Handles: H46, what this version cannot run is refused at the start, never guessed at.
 
 use super::checker::{Checker, Limits, Shape, Span};
 use super::{Listen, ReadLag, Service, cluster, durability, postgres, timing};
@@ -24,11 +24,18 @@ const READ_LAG_BYTES: u64 = 16 << 20;
 const READ_LAG_BYTES_MAX: u64 = 1 << 40;
 const READ_LAG_TIME_MAX: Duration = Duration::from_secs(86_400);
 
-const PORT: Limits =
-    Limits { range: 1..=65_535, default: 0, because: "that is what a port can be" };
+const PORT: Limits = Limits {
+    range: 1..=65_535,
+    default: 0,
+    example: Some(LISTEN_PORT as i64),
+    because: "that is what a port can be",
+};
+const INSTANCE_PORT: Limits =
+    Limits { example: Some((LISTEN_PORT + INSTANCE_PORT_OFFSET) as i64), ..PORT };
 const SESSIONS: Limits = Limits {
     range: 1..=100_000,
     default: 1000,
+    example: None,
     because: "each session costs memory and a socket or two",
 };
 const HOLD: Span = Span {
@@ -68,13 +75,14 @@ fn service(raw: &raw::Service, shape: Shape, check: &mut Checker<'_, '_>) -> Opt
     let durability = durability::check(raw, shape, check);
     let timing = timing::check(&raw.timing, raw.name.get_ref(), check);
     let doors = doors(raw, pairing, check);
-    let port = check.number(&path("port"), raw.port.as_ref(), &PORT);
+    let port = check.number(&path("port"), raw.port.as_ref(), &INSTANCE_PORT);
     let port = u16::try_from(port).ok().filter(|port| *port > 0);
     let hold_max = check.duration(&path("hold_max"), raw.hold_max.as_ref(), &HOLD);
     let sessions_max = check.number(&path("sessions_max"), raw.sessions_max.as_ref(), &SESSIONS);
     let held = Limits {
         range: 1..=sessions_max,
         default: sessions_max,
+        example: None,
         because: "a held client is a session, and sessions_max bounds those",
     };
     let held_max = check.number(&path("held_max"), raw.held_max.as_ref(), &held);
@@ -98,7 +106,7 @@ fn service(raw: &raw::Service, shape: Shape, check: &mut Checker<'_, '_>) -> Opt
 }
 
 fn instance_port(listen: u16) -> u16 {
-    listen.checked_add(INSTANCE_PORT_OFFSET).unwrap_or(listen - INSTANCE_PORT_OFFSET)
+    listen.checked_add(INSTANCE_PORT_OFFSET).unwrap_or_else(|| listen - INSTANCE_PORT_OFFSET)
 }
 
 /// What was written of the three words, as far as it can be read.
@@ -111,7 +119,7 @@ struct Words {
 fn words(raw: &raw::Service, check: &mut Checker<'_, '_>) -> Words {
     let path = |key: &str| format!("services.{}.{key}", raw.name.get_ref());
     let mut required = |key: &str, written: &raw::Text, because: &str| {
-        if written.is_none() && !check.is_written(&path(key)) {
+        if written.is_none() {
             let example = match key {
                 "kind" => "\"postgres\"",
                 "clustering" => "\"active-passive\"",
@@ -121,7 +129,11 @@ fn words(raw: &raw::Service, check: &mut Checker<'_, '_>) -> Words {
         }
     };
     required("kind", &raw.kind, "Tandem must know what it runs");
-    required("clustering", &raw.clustering, "who serves is the owner's decision: there is no guess");
+    required(
+        "clustering",
+        &raw.clustering,
+        "who serves is the owner's decision: there is no guess",
+    );
     required("replication", &raw.replication, "who holds the data is the owner's decision");
     let read = |check: &mut Checker<'_, '_>, key: &str, written: &raw::Text| {
         let word = written.as_ref()?;
@@ -158,11 +170,7 @@ fn pairing(raw: &raw::Service, words: &Words, check: &mut Checker<'_, '_>) -> Op
     let pair = format!("{kind} as {clustering} with {replication}");
     match Pairing::new(kind, clustering, replication) {
         Err(refusal) => {
-            let say = Say::new(
-                format!("{pair} is refused"),
-                refusal.because,
-                refusal.instead,
-            );
+            let say = Say::new(format!("{pair} is refused"), refusal.because, refusal.instead);
             check.problems.error(Code::RefusedPair, &place, say);
             None
         }
@@ -217,7 +225,7 @@ fn doors(raw: &raw::Service, pairing: Option<Pairing>, check: &mut Checker<'_, '
         );
         check.problems.warning(Code::NoEffect, &written.span(), say);
     }
-    let next = listen.port.checked_add(1).unwrap_or(listen.port - 1);
+    let next = listen.port.checked_add(1).unwrap_or_else(|| listen.port - 1);
     let read_listen = written.or(Some(Listen { port: next, ..listen })).filter(|_| spreads);
     Doors { listen, read_listen, read_lag_max: lag.unwrap_or(ReadLag::Bytes(READ_LAG_BYTES)) }
 }
@@ -231,7 +239,7 @@ fn listen(
     match written.get_ref() {
         Scalar::Integer(port) => {
             let port = check.number(key, Some(&Spanned::new(written.span(), *port)), &PORT);
-            u16::try_from(port).ok().map(|port| Listen { ip: None, port })
+            u16::try_from(port).ok().filter(|port| *port > 0).map(|port| Listen { ip: None, port })
         }
         Scalar::Text(text) => {
             let text = Spanned::new(written.span(), text.clone());

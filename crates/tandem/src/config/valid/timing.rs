@@ -116,7 +116,7 @@ fn relations(timing: &Timing, service: &str, check: &mut Checker<'_, '_>) {
             holds: lease >= three,
             key: "lease",
             what: format!("lease ({}) is under three heartbeats ({})", p(lease), p(three)),
-            because: "heartbeats renew the lease: one or two late ones would stop a healthy primary",
+            because: "heartbeats renew it: one or two late ones would stop a healthy primary",
             instead: format!("lease = \"{}\" or more, or a shorter heartbeat", p(three)),
         },
         Relation {
@@ -124,12 +124,19 @@ fn relations(timing: &Timing, service: &str, check: &mut Checker<'_, '_>) {
             key: "lease",
             what: format!("lease ({}) is not longer than suspicion ({})", p(lease), p(suspicion)),
             because: "a primary would stop itself before anybody else had a reason to replace it",
-            instead: format!("lease = \"{}\", or a shorter suspicion", p(suspicion + heartbeat * 5)),
+            instead: format!(
+                "lease = \"{}\", or a shorter suspicion",
+                p(suspicion + heartbeat * 5)
+            ),
         },
         Relation {
             holds: drift_margin * 2 <= lease,
             key: "drift_margin",
-            what: format!("drift_margin ({}) is over half the lease ({})", p(drift_margin), p(lease)),
+            what: format!(
+                "drift_margin ({}) is over half the lease ({})",
+                p(drift_margin),
+                p(lease)
+            ),
             because: "the margin is taken off the lease, and too little of it would be left",
             instead: format!("drift_margin = \"{}\" or less", p(lease / 2)),
         },

@@ -50,6 +50,8 @@ fn machines(nodes: &Nodes, check: &mut Checker<'_, '_>) {
             check.problems.warning(Code::SharedMachine, &place, Say::new(what, because, instead));
         }
         match hosts.get(host) {
+            // Told already, as one address for two nodes.
+            Some(first) if nodes[*first].address == node.address => {}
             Some(first) => {
                 let what = format!("{id} and {first} are both on {host}");
                 let because = "they fail together, and both would listen on the services' ports";
@@ -68,6 +70,32 @@ fn machines(nodes: &Nodes, check: &mut Checker<'_, '_>) {
 struct Claim {
     at: SocketAddr,
     key: String,
+}
+
+impl Claim {
+    /// The key without its node: what collides on one node mostly collides on all.
+    fn kind(&self) -> String {
+        match self.key.split('.').collect::<Vec<_>>()[..] {
+            ["nodes", _, key] => format!("nodes.{key}"),
+            _ => self.key.clone(),
+        }
+    }
+
+    /// The front door that a default is derived from.
+    fn listen(&self) -> Option<String> {
+        self.key.rsplit_once('.').map(|(service, _)| format!("{service}.listen"))
+    }
+}
+
+/// Whether both are defaults derived from front doors that collide themselves.
+fn follows(
+    first: &Claim,
+    second: &Claim,
+    told: &BTreeSet<(String, String)>,
+    check: &Checker<'_, '_>,
+) -> bool {
+    let (Some(a), Some(b)) = (first.listen(), second.listen()) else { return false };
+    !check.is_written(&first.key) && !check.is_written(&second.key) && told.contains(&(a, b))
 }
 
 fn claims(node: (&NodeId, &Node), services: &Services) -> Vec<Claim> {
@@ -90,8 +118,7 @@ fn claims(node: (&NodeId, &Node), services: &Services) -> Vec<Claim> {
 }
 
 fn collide(a: SocketAddr, b: SocketAddr) -> bool {
-    a.port() == b.port()
-        && (a.ip() == b.ip() || a.ip().is_unspecified() || b.ip().is_unspecified())
+    a.port() == b.port() && (a.ip() == b.ip() || a.ip().is_unspecified() || b.ip().is_unspecified())
 }
 
 fn ports(nodes: &Nodes, services: &Services, check: &mut Checker<'_, '_>) {
@@ -102,7 +129,8 @@ fn ports(nodes: &Nodes, services: &Services, check: &mut Checker<'_, '_>) {
             let port = claim.at.port();
             let same_port = before.entry(port).or_default();
             if let Some(first) = same_port.iter().find(|first| collide(first.at, claim.at))
-                && told.insert((first.key.clone(), claim.key.clone()))
+                && !follows(first, &claim, &told, check)
+                && told.insert((first.kind(), claim.kind()))
             {
                 clash(first, &claim, check);
             }
@@ -150,7 +178,11 @@ fn folders(services: &Services, check: &mut Checker<'_, '_>) {
             if folder.starts_with(taken) || taken.starts_with(folder) {
                 let key = format!("services.{name}.data_dir");
                 let what = format!("{key} and that of {other} overlap");
-                let because = format!("{} and {}: one would destroy the other", folder.display(), taken.display());
+                let because = format!(
+                    "{} and {}: one would destroy the other",
+                    folder.display(),
+                    taken.display()
+                );
                 let place = check.place_of(&key);
                 let say = Say::new(what, because, "give each service a folder of its own");
                 check.problems.error(Code::DataDirectory, &place, say);
