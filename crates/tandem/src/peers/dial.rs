@@ -32,7 +32,10 @@ const RESOLVE_AGAIN: Duration = Duration::from_secs(5);
 const PAUSES_MS: [u64; 4] = [0, 20, 50, 100];
 /// A peer that answers with a refusal is alive; asking it ten times a second helps nobody.
 const PAUSE_REJECTED: Duration = Duration::from_millis(500);
-/// A connection that lasted this long was a good one: the next dial comes without a pause.
+/// A dying process closes its sockets one by one: the port may be closed a moment after the
+/// connection. (Measured: with a pause of 20 ms a kill was mostly known after 22 ms.)
+const PAUSE_CLOSED_EARLY: Duration = Duration::from_millis(5);
+/// A connection that lasted this long was a good one.
 const GOOD_AFTER: Duration = Duration::from_secs(1);
 /// Two connections that end unanswered within this time are a relay in front of a closed port.
 const CLOSED_EARLY_WINDOW: Duration = Duration::from_millis(200);
@@ -100,8 +103,10 @@ enum Outcome {
 struct Dialler {
     shared: Arc<Shared>,
     peer: Arc<Peer>,
-    /// Dials since the last good connection.
+    /// Dials since the last connection.
     dials: usize,
+    /// Connections in a row that were not good ones.
+    short_lived: usize,
     rejected: bool,
     closed_early: Option<Instant>,
     addresses: Addresses,
@@ -110,7 +115,15 @@ struct Dialler {
 impl Dialler {
     fn new(shared: Arc<Shared>, peer: Arc<Peer>) -> Self {
         let addresses = Addresses::default();
-        Self { shared, peer, dials: 0, rejected: false, closed_early: None, addresses }
+        Self {
+            shared,
+            peer,
+            dials: 0,
+            short_lived: 0,
+            rejected: false,
+            closed_early: None,
+            addresses,
+        }
     }
 
     async fn pause(&self) {
@@ -118,6 +131,8 @@ impl Dialler {
         let mut pause = Duration::from_millis(PAUSES_MS[self.dials.min(steady)]);
         if self.rejected {
             pause = PAUSE_REJECTED;
+        } else if self.closed_early.is_some() && self.dials < steady {
+            pause = pause.min(PAUSE_CLOSED_EARLY);
         }
         if self.dials >= steady || self.rejected {
             // Nodes that lost the same peer must not dial it in step.
@@ -193,9 +208,11 @@ impl Dialler {
         connection.closed().await;
         self.peer.connection().take();
         self.shared.set_link(&self.peer, LinkState::Reset, None);
-        if since.elapsed() >= GOOD_AFTER {
-            self.dials = 0;
-        }
+        // The first dial after a connection comes without a pause; connections that end as soon as
+        // they begin come ever slower.
+        let good = since.elapsed() >= GOOD_AFTER;
+        self.dials = if good { 0 } else { self.short_lived };
+        self.short_lived = if good { 0 } else { self.short_lived + 1 };
     }
 }
 

@@ -75,7 +75,7 @@ async fn greet(
     };
     drop(stranger);
     match guest {
-        Ok(Guest::Peer(peer, framed)) => serve(shared, peer, framed).await,
+        Ok(Guest::Peer(peer, framed)) => serve(shared, peer, *framed).await,
         Ok(Guest::Newcomer(stream, place)) => {
             tokio::select! {
                 biased;
@@ -89,7 +89,7 @@ async fn greet(
 }
 
 enum Guest {
-    Peer(Arc<Peer>, Framed<TlsStream<TcpStream>, LengthDelimitedCodec>),
+    Peer(Arc<Peer>, Box<Framed<TlsStream<TcpStream>, LengthDelimitedCodec>>),
     Newcomer(Box<TlsStream<TcpStream>>, OwnedSemaphorePermit),
 }
 
@@ -119,7 +119,7 @@ async fn introduce(shared: &Shared, stream: TcpStream) -> io::Result<Guest> {
             framed.send(shared.hello().encode()).await?;
             widen(framed.codec_mut());
             peer.hear();
-            Ok(Guest::Peer(peer, framed))
+            Ok(Guest::Peer(peer, Box::new(framed)))
         }
         Err(why) => {
             framed.send(Greeting::Refused(why.clone()).encode()).await?;
