@@ -5,10 +5,11 @@
 //! refused dial, is known within milliseconds and needs no timer.
 //! Tested by: `tests/`.
 
+use super::LinkState;
 use super::dialled::Dialled;
+use super::peer::{Peer, Shared};
 use super::socket::{Counted, tune};
-use super::wire::{Greeting, Hello, codec, widen};
-use super::{LinkState, Peer, Shared};
+use super::wire::{Greeting, codec, widen};
 use crate::runtime::supervisor::TaskKind;
 use futures::stream::FuturesUnordered;
 use futures::{SinkExt as _, StreamExt as _};
@@ -17,7 +18,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
-use tandem_core::ids::NodeId;
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
@@ -332,30 +332,5 @@ fn lost(error: &io::Error) -> Outcome {
         Outcome::Unreachable(format!("the connection was lost in the greeting: {error}"))
     } else {
         Outcome::Rejected(error.to_string())
-    }
-}
-
-impl Shared {
-    pub(super) fn hello(&self) -> Greeting {
-        Greeting::Hello(Hello {
-            cluster: self.identity.cluster().clone(),
-            node: self.identity.node().clone(),
-            incarnation: self.incarnation,
-        })
-    }
-
-    /// What is wrong with a greeting from the holder of `certified`'s certificate (H35).
-    pub(super) fn objection(&self, hello: &Hello, certified: &NodeId) -> Option<String> {
-        let ours = self.identity.cluster();
-        if hello.cluster != *ours {
-            let (me, them) = (self.identity.node(), &hello.node);
-            Some(format!("{them} is of cluster {}, {me} is of {ours}", hello.cluster))
-        } else if hello.node != *certified {
-            Some(format!("{} shows a certificate of {certified}", hello.node))
-        } else if hello.incarnation == self.incarnation || hello.node == *self.identity.node() {
-            Some(format!("{certified} dials itself; check the addresses of the nodes"))
-        } else {
-            None
-        }
     }
 }

@@ -4,10 +4,10 @@
 //! them would look like a dead process to a peer (`dial`). Four joins at once, 10 s each.
 //! Tested by: `tests/`.
 
+use super::peer::{Peer, Shared, locked};
 use super::served::serve;
 use super::socket::tune;
 use super::wire::{Greeting, codec, widen};
-use super::{Peer, Shared, locked};
 use crate::identity::{ALPN_JOIN, ALPN_MESH, JoinDesk};
 use crate::runtime::supervisor::TaskKind;
 use bytes::Bytes;
