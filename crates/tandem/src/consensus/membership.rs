@@ -272,7 +272,7 @@ impl Consensus {
     /// A leader does not remove itself: the next one does.
     async fn hand_over(&self, candidates: &BTreeSet<NodeId>) -> Result<(), Outcome> {
         let metrics = self.metrics();
-        let live = self.live(&metrics);
+        let live = self.heard_within(&metrics, self.inner.timing.election_max * LIVE_LEASES);
         let matched = |node: &&NodeId| replicated(&metrics, node);
         let best = candidates.iter().filter(|node| live.contains(*node)).max_by_key(matched);
         let Some(to) = best.cloned() else {
@@ -369,7 +369,11 @@ impl Consensus {
     /// H48: refuses what would leave fewer live voters than a majority needs.
     async fn check_majority(&self, voters: BTreeSet<NodeId>) -> Result<(), Outcome> {
         let needed = voters.len() / 2 + 1;
-        let live = |metrics: &Metrics| self.live(metrics).intersection(&voters).count();
+        // Only who answers from now on counts: a voter that has just died was heard of just before.
+        let asked = Instant::now();
+        let live = |metrics: &Metrics| {
+            self.heard_within(metrics, asked.elapsed()).intersection(&voters).count()
+        };
         let patience = self.inner.timing.election_max * LIVE_LEASES;
         let waiting = self.inner.raft.wait(Some(patience));
         let waited = waiting.metrics(|metrics| live(metrics) >= needed, "a live majority").await;
@@ -379,8 +383,7 @@ impl Consensus {
         }
     }
 
-    fn live(&self, metrics: &Metrics) -> BTreeSet<NodeId> {
-        let age_max = self.inner.timing.election_max * LIVE_LEASES;
+    fn heard_within(&self, metrics: &Metrics, age_max: Duration) -> BTreeSet<NodeId> {
         let empty = BTreeMap::new();
         let heard = metrics.heartbeat.as_ref().unwrap_or(&empty);
         let recent = heard.iter().filter(|(_, at)| at.is_some_and(|at| at.elapsed() <= age_max));

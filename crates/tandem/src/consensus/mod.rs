@@ -285,12 +285,7 @@ impl Consensus {
     /// A node that starts again may have promised a lease just before, and not know it: for one
     /// lease it neither votes nor stands, or two leaders could hold leases at once.
     async fn allow_elections(self) {
-        let only_voter = {
-            let metrics = self.inner.raft.metrics();
-            let metrics = metrics.borrow_watched();
-            metrics.membership_config.voter_ids().eq([self.inner.me.clone()])
-        };
-        if let Some(votes_from) = self.inner.votes_from.filter(|_| !only_voter) {
+        if let Some(votes_from) = self.inner.votes_from {
             tokio::select! {
                 () = self.inner.closing.cancelled() => return,
                 () = tokio::time::sleep_until(votes_from) => {}

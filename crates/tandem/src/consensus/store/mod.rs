@@ -19,7 +19,7 @@ mod writer;
 mod tests;
 
 use super::origin::Run;
-use super::types::{LogId, Snapshot, Vote};
+use super::types::{Snapshot, Vote};
 use disk::{Identity, Loaded, Op};
 use log::Cache;
 use std::collections::BTreeMap;
@@ -179,11 +179,6 @@ impl Store {
     /// The vote that is on disk.
     pub fn vote(&self) -> Option<Vote> {
         self.cache().vote.clone()
-    }
-
-    /// The last position in the log.
-    pub fn last(&self) -> Option<LogId> {
-        self.cache().last()
     }
 
     /// The line of history that this store belongs to (`recover`).
