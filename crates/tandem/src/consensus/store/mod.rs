@@ -148,10 +148,7 @@ impl Store {
             }
             Err(error) => drop(ready.send(Err(error))),
         };
-        std::thread::Builder::new()
-            .name("raft-store".into())
-            .spawn(work)
-            .map_err(Error::Thread)?;
+        std::thread::Builder::new().name("raft-store".into()).spawn(work).map_err(Error::Thread)?;
         // The answer is lost only if the thread panicked over what it read.
         let loaded: Loaded =
             opened.await.map_err(|_| Error::Panicked { path: path.to_owned() })??;

@@ -46,7 +46,8 @@ async fn a_node_is_replaced_live() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_removed_while_it_was_down_is_told_and_does_not_disturb() {
     let cluster = Cluster::founded(&["a", "b", "c"]).await;
-    let (leader, gone) = (cluster.leader().await, cluster.others().await.remove(0).inner.me.clone());
+    let (leader, gone) =
+        (cluster.leader().await, cluster.others().await.remove(0).inner.me.clone());
     cluster.stop(&gone).await;
     leader.remove_member(&gone, SOON).await.unwrap();
     leader.remove_member(&gone, SOON).await.unwrap();
@@ -100,9 +101,8 @@ async fn a_change_that_costs_the_majority_is_refused() {
 async fn a_node_that_does_not_catch_up_stays_a_learner() {
     let cluster = Cluster::founded(&["a", "b", "c"]).await;
     let leader = cluster.leader().await;
-    let late = leader
-        .add_member("d".into(), "d:7400".into(), true, Duration::from_millis(700))
-        .await;
+    let late =
+        leader.add_member("d".into(), "d:7400".into(), true, Duration::from_millis(700)).await;
     assert!(matches!(late, Err(Error::Refused(Refusal::Behind { .. }))), "{late:?}");
     assert_eq!(leader.leadership().borrow().learners, BTreeSet::from(["d".into()]));
     leader.remove_member(&"d".into(), SOON).await.unwrap();
@@ -154,4 +154,25 @@ async fn a_far_behind_node_gets_a_snapshot() {
     let again = cluster.start("d").await;
     assert!(again.state().borrow().state.draining.contains(&NodeId::new("first")));
     assert!(again.state().borrow().index > ENOUGH_FOR_A_SNAPSHOT as u64 / 2);
+}
+
+/// H36: the leader that made both majorities count died before it completed the change.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_next_leader_completes_a_change() {
+    let cluster = Cluster::founded(&["a", "b", "c"]).await;
+    let (leader, others) = (cluster.leader().await, cluster.others().await);
+    let now = leader.metrics().membership_config;
+    let (gone, rest) = (others[0].inner.me.clone(), others[1].inner.me.clone());
+    let before: BTreeSet<NodeId> = now.voter_ids().collect();
+    let after: BTreeSet<NodeId> = before.iter().filter(|node| **node != gone).cloned().collect();
+    let nodes: BTreeMap<NodeId, Member> =
+        now.nodes().map(|(node, member)| (node.clone(), member.clone())).collect();
+    let both = openraft::Membership::new(vec![before, after.clone()], nodes).unwrap();
+    let blank = openraft::EntryPayload::Blank;
+    leader.inner.raft.append_membership(both, blank, []).await.unwrap();
+    leader.transfer_leadership(&rest).await.unwrap();
+    let mut leadership = leader.leadership();
+    let complete = leadership.wait_for(|now| now.voters == after && now.learners.is_empty());
+    tokio::time::timeout(LIMIT, complete).await.expect("completed").unwrap();
+    propose(&cluster.node(&rest), drain("x")).await;
 }

@@ -20,7 +20,7 @@ async fn one_of_three_goes_on_alone_and_the_others_cannot_come_back() {
     assert!(recovered.committed_index <= recovered.last_index);
     assert!(recovered.raft_term > recovered.raft_term_before);
     let alone = cluster.start(left.as_str()).await;
-    cluster.leader_of(&[alone.clone()]).await;
+    cluster.leader_of(std::slice::from_ref(&alone)).await;
     assert!(alone.state().borrow().state.draining.contains(&NodeId::new("kept")));
     propose(&alone, drain("alone")).await;
     // The lost ones come back: a majority of what was, and still no danger to what is.

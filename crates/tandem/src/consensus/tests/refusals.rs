@@ -80,8 +80,7 @@ async fn a_voter_with_an_empty_store_is_refused_until_it_is_added_again() {
     let refused = leader.propose(drain("y"), Duration::from_millis(500)).await;
     assert!(matches!(refused, Err(Error::NotProposed { .. })), "{refused:?}");
     cluster.start(other.inner.me.as_str()).await;
-    let sound: Vec<_> =
-        cluster.nodes().into_iter().filter(|node| node.inner.me != lost).collect();
+    let sound: Vec<_> = cluster.nodes().into_iter().filter(|node| node.inner.me != lost).collect();
     let leader = cluster.leader_of(&sound).await;
     leader.remove_member(&lost, SOON).await.unwrap();
     leader.add_member(lost.clone(), format!("{lost}:7400"), true, SOON).await.unwrap();
