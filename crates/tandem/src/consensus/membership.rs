@@ -6,13 +6,12 @@
 //! Keeps: H48, one change at a time, none that costs the majority, the removed node is told.
 //! Tested by: `tests/membership.rs`.
 
+use super::refusal::Refusal;
 use super::types::{LogId, Member, TypeConfig};
 use super::wire::{Outcome, Request, Task};
 use super::{Consensus, Error};
 use crate::runtime::supervisor::TaskKind;
 use openraft::async_runtime::WatchReceiver;
-use openraft::errors::ChangeMembershipError;
-use openraft::type_config::alias::CommittedLeaderIdOf;
 use openraft::{ChangeMembers, Instant as _, LogIdOptionExt, RaftMetrics};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -35,105 +34,6 @@ pub enum Change {
     Add { node: NodeId, address: String, voter: bool },
     Remove { node: NodeId },
     Transfer { to: NodeId },
-}
-
-/// Why a change was not made.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
-pub enum Refusal {
-    /// Another one is not complete (H48).
-    #[error("another change of the members is under way")]
-    ChangeUnderWay,
-    /// It is known under another address.
-    #[error("{node} is a member at {known}; remove it before adding it at {given}")]
-    OtherAddress {
-        /// The member.
-        node: NodeId,
-        /// Its address.
-        known: String,
-        /// The address that was asked for.
-        given: String,
-    },
-    /// It votes, and was to be added as a learner.
-    #[error("{node} is a voter; remove it before adding it as a learner")]
-    Votes {
-        /// The member.
-        node: NodeId,
-    },
-    /// It does not vote.
-    #[error("{node} is not a voter")]
-    NotAVoter {
-        /// The node.
-        node: NodeId,
-    },
-    /// Nobody would be left.
-    #[error("{node} is the last voter")]
-    LastVoter {
-        /// The node.
-        node: NodeId,
-    },
-    /// Too few of the voters that would remain are alive (H48).
-    #[error("only {live} voters would be alive, and {needed} are needed to agree on anything")]
-    NoMajority {
-        /// Alive among those that would vote.
-        live: usize,
-        /// A majority of them.
-        needed: usize,
-    },
-    /// It does not hold everything yet; a new node stays a learner.
-    #[error(
-        "{node} holds the log up to {}, and {needed} is needed",
-        matched.map_or_else(|| "nothing".into(), |index| index.to_string())
-    )]
-    Behind {
-        /// The node.
-        node: NodeId,
-        /// What it holds.
-        matched: Option<u64>,
-        /// What it should.
-        needed: u64,
-    },
-    /// The leadership went elsewhere, or stayed.
-    #[error(
-        "the leadership did not go to {to}; {} leads",
-        leader.as_ref().map_or("nobody", NodeId::as_str)
-    )]
-    NotTransferred {
-        /// The target.
-        to: NodeId,
-        /// Who leads instead.
-        leader: Option<NodeId>,
-    },
-}
-
-impl Refusal {
-    /// Whether waiting may help.
-    pub fn may_pass_by_itself(&self) -> bool {
-        match self {
-            Self::ChangeUnderWay
-            | Self::NoMajority { .. }
-            | Self::Behind { .. }
-            | Self::NotTransferred { .. } => true,
-            Self::OtherAddress { .. }
-            | Self::Votes { .. }
-            | Self::NotAVoter { .. }
-            | Self::LastVoter { .. } => false,
-        }
-    }
-}
-
-type MembershipError = ChangeMembershipError<CommittedLeaderIdOf<TypeConfig>, NodeId>;
-
-impl From<MembershipError> for Refusal {
-    fn from(error: MembershipError) -> Self {
-        match error {
-            ChangeMembershipError::LearnerNotFound(error) => Self::NotAVoter { node: error.node_id },
-            ChangeMembershipError::InProgress(_)
-            | ChangeMembershipError::EmptyMembership(_)
-            | ChangeMembershipError::UnsupportedMembershipTransition(_)
-            | ChangeMembershipError::UncommittedLeaderLog(_)
-            | ChangeMembershipError::NodeMetadataChanged(_) => Self::ChangeUnderWay,
-        }
-    }
 }
 
 type Metrics = RaftMetrics<TypeConfig>;
@@ -272,7 +172,7 @@ impl Consensus {
     /// A leader does not remove itself: the next one does.
     async fn hand_over(&self, candidates: &BTreeSet<NodeId>) -> Result<(), Outcome> {
         let metrics = self.metrics();
-        let live = self.live(&metrics);
+        let live = self.heard_within(&metrics, self.inner.timing.election_max * LIVE_LEASES);
         let matched = |node: &&NodeId| replicated(&metrics, node);
         let best = candidates.iter().filter(|node| live.contains(*node)).max_by_key(matched);
         let Some(to) = best.cloned() else {
@@ -369,7 +269,11 @@ impl Consensus {
     /// H48: refuses what would leave fewer live voters than a majority needs.
     async fn check_majority(&self, voters: BTreeSet<NodeId>) -> Result<(), Outcome> {
         let needed = voters.len() / 2 + 1;
-        let live = |metrics: &Metrics| self.live(metrics).intersection(&voters).count();
+        // Only who answers from now on counts: a voter that has just died was heard of just before.
+        let asked = Instant::now();
+        let live = |metrics: &Metrics| {
+            self.heard_within(metrics, asked.elapsed()).intersection(&voters).count()
+        };
         let patience = self.inner.timing.election_max * LIVE_LEASES;
         let waiting = self.inner.raft.wait(Some(patience));
         let waited = waiting.metrics(|metrics| live(metrics) >= needed, "a live majority").await;
@@ -379,8 +283,7 @@ impl Consensus {
         }
     }
 
-    fn live(&self, metrics: &Metrics) -> BTreeSet<NodeId> {
-        let age_max = self.inner.timing.election_max * LIVE_LEASES;
+    fn heard_within(&self, metrics: &Metrics, age_max: Duration) -> BTreeSet<NodeId> {
         let empty = BTreeMap::new();
         let heard = metrics.heartbeat.as_ref().unwrap_or(&empty);
         let recent = heard.iter().filter(|(_, at)| at.is_some_and(|at| at.elapsed() <= age_max));
