@@ -11,7 +11,6 @@ use std::path::PathBuf;
 Example:
   tandem token d > token            on a member
   tandem join --node d --dir /var/lib/tandem --to 10.0.0.1:7400 --token-file token")]
-#[group(id = "given_token", required = true, multiple = false, args = ["token", "token_file"])]
 pub struct Arguments {
     /// The name of this node
     #[arg(long, value_name = "NODE")]
@@ -24,6 +23,7 @@ pub struct Arguments {
     pub to: String,
     /// The token; other users of this machine see it, so rather use the variable or a file
     #[arg(long, env = "TANDEM_TOKEN", hide_env_values = true, value_name = "TOKEN")]
+    #[arg(required_unless_present = "token_file", conflicts_with = "token_file")]
     pub token: Option<Secret>,
     /// A file with the token; - is stdin
     #[arg(long, value_name = "FILE")]
