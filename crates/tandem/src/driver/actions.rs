@@ -5,11 +5,13 @@
 //! before a promotion.
 //! Not here: when to do what (the core), retries (the next plan).
 
-use crate::fence::{self, Keeper, KeeperEvent, Signal};
+use crate::fence::client::{self, Keeper, KeeperEvent};
+use crate::fence::protocol::{Signal, StartSpec, User, WhenOrphaned, Lease};
 use crate::runtime::clock;
 use crate::runtime::supervisor::Supervisor;
-use crate::service::postgres::{self, Postgres, RuleState, StateFile};
+use crate::service::postgres::{self, Postgres, RuleState, StartCommand, StateFile};
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -70,7 +72,7 @@ enum Error {
     #[error(transparent)]
     Postgres(#[from] postgres::Error),
     #[error(transparent)]
-    Keeper(#[from] fence::Error),
+    Keeper(#[from] client::Error),
     #[error("no lease is proven, so nothing is promoted")]
     NoLease,
     #[error("the rule is not proven yet: {0}")]
@@ -96,7 +98,7 @@ impl Context {
     pub async fn reattach(
         &self,
         supervisor: &Supervisor,
-    ) -> Result<(Keeper, mpsc::Receiver<KeeperEvent>), fence::Error> {
+    ) -> Result<(Keeper, mpsc::Receiver<KeeperEvent>), client::Error> {
         Keeper::attach_or_spawn(&self.run_dir, &self.exe, supervisor).await
     }
 
@@ -182,20 +184,13 @@ impl Context {
         })
     }
 
-    async fn change_state(&self, change: impl FnOnce(&mut StateFile)) -> Result<StateFile, Error> {
-        let mut state = self.postgres.load_state().await?;
-        change(&mut state);
-        self.postgres.save_state(&state).await?;
-        Ok(state)
-    }
-
     async fn promise(
         &self,
         term: Term,
         own: &InstanceFacts,
         fence_wait: Option<Timestamp>,
     ) -> Result<Change, Error> {
-        let state = self.change_state(|state| state.promised = state.promised.max(term)).await?;
+        let state = self.postgres.change_state(move |state| state.promised = state.promised.max(term)).await?;
         let promised = move |own: &mut InstanceFacts| adopt_state(own, &state);
         if own.data == Data::Witness {
             return Ok(Box::new(move |own| {
@@ -239,7 +234,8 @@ impl Context {
     async fn start(&self, upstream: Option<(NodeId, Term)>) -> Result<Change, Error> {
         let followed = upstream.clone();
         let state = self
-            .change_state(|state| {
+            .postgres
+            .change_state(move |state| {
                 if let Some((_, term)) = followed {
                     state.promised = state.promised.max(term);
                     state.followed = state.followed.max(term);
@@ -249,7 +245,7 @@ impl Context {
             .await?;
         let command = self.postgres.prepare_start(upstream.as_ref().map(|(node, _)| node), None).await?;
         self.stopped.send_replace(false);
-        self.keeper.start(command.into()).await?;
+        self.keeper.start(start_spec(command)).await?;
         Ok(Box::new(move |own| {
             adopt_state(own, &state);
             own.process = Process::Starting;
@@ -261,7 +257,8 @@ impl Context {
 
     async fn follow(&self, primary: NodeId, term: Term) -> Result<Change, Error> {
         let state = self
-            .change_state(|state| {
+            .postgres
+            .change_state(move |state| {
                 state.promised = state.promised.max(term);
                 state.followed = state.followed.max(term);
                 state.was_primary = false;
@@ -283,7 +280,8 @@ impl Context {
     ) -> Result<Change, Error> {
         let until = lease.filter(|until| *until > clock::now()).ok_or(Error::NoLease)?;
         let state = self
-            .change_state(|state| {
+            .postgres
+            .change_state(move |state| {
                 state.promised = state.promised.max(term);
                 state.promoted = term;
                 state.timeline_term = term;
@@ -310,7 +308,8 @@ impl Context {
 
     async fn reaffirm(&self, term: Term) -> Result<Change, Error> {
         let state = self
-            .change_state(|state| {
+            .postgres
+            .change_state(move |state| {
                 state.promised = state.promised.max(term);
                 state.promoted = term;
             })
@@ -406,7 +405,7 @@ impl Context {
 
     /// The data is a part of the primary's log now.
     async fn copied(&self) -> Result<Change, Error> {
-        let state = self.change_state(|state| state.was_primary = false).await?;
+        let state = self.postgres.change_state(|state| state.was_primary = false).await?;
         let mut fresh = InstanceFacts::default();
         self.inspect(&mut fresh).await;
         Ok(Box::new(move |own| {
@@ -430,4 +429,19 @@ impl Context {
 /// How far each member has come, for the slots that wait for it.
 fn replayed(own: &InstanceFacts) -> BTreeMap<NodeId, Option<Lsn>> {
     own.replicas.iter().map(|(node, replica)| (node.clone(), Some(replica.flushed))).collect()
+}
+
+fn start_spec(command: StartCommand) -> StartSpec {
+    let text = |part: OsString| part.to_string_lossy().into_owned();
+    StartSpec {
+        argv: command.argv.into_iter().map(text).collect(),
+        env: command.env.into_iter().map(|(name, value)| (text(name), text(value))).collect(),
+        cwd: command.cwd,
+        user: command.run_as.map(|user| User { uid: user.uid, gid: user.gid, groups: Vec::new() }),
+        log_file: command.log_file,
+        when_orphaned: WhenOrphaned::Quit,
+        // A database is the last thing to be killed for memory.
+        oom_score_adj: -900,
+        lease: Lease::Unlimited,
+    }
 }

@@ -11,7 +11,8 @@ use super::explain::Explanations;
 use super::hub::Hub;
 use super::observer::{Observed, Observer};
 use crate::consensus::Agreed;
-use crate::fence::{Keeper, KeeperEvent};
+use crate::fence::client::KeeperEvent;
+use crate::fence::protocol::{State, Status};
 use crate::runtime::clock;
 use crate::runtime::supervisor::{Supervisor, TaskKind};
 use std::collections::BTreeSet;
@@ -197,7 +198,7 @@ impl InstanceDriver {
             KeeperEvent::Stuck { pids } => {
                 tracing::error!(service = %self.service(), ?pids, "killed processes do not die");
             }
-            KeeperEvent::Gone => {
+            KeeperEvent::KeeperGone => {
                 tracing::warn!(service = %self.service(), "the keeper is gone, and the instance with it");
                 self.gone(false).await;
                 self.reattach().await;
@@ -206,8 +207,8 @@ impl InstanceDriver {
         }
     }
 
-    async fn on_keeper_status(&mut self, status: &crate::fence::Status) {
-        if status.is_running() {
+    async fn on_keeper_status(&mut self, status: &Status) {
+        if status.state != State::Idle {
             if self.own.process == Process::Stopped {
                 self.own.process = Process::Starting;
                 self.observer.watch_running(true);

@@ -169,12 +169,15 @@ async fn probe(
                 postgres.probe_disk(PROBE_DEADLINE)
             );
             let timed_out = |result: &Result<(), postgres::Error>| {
-                matches!(result, Err(postgres::Error::Timeout { .. }))
+                matches!(
+                    result,
+                    Err(postgres::Error::Timeout { .. } | postgres::Error::DiskStuck { .. })
+                )
             };
             note(&mut hung_since, timed_out(&connection), began);
             note(&mut stuck_since, timed_out(&disk), began);
             let now = clock::now();
-            let full = matches!(disk, Err(ref error) if error.is_disk_full());
+            let full = matches!(disk, Err(postgres::Error::DiskFull { .. }));
             health.send_replace(match (stuck_since, hung_since, connection) {
                 (Some(since), _, _) => Health::DiskStuck(now.since(since)),
                 (None, Some(since), _) => Health::Hung(now.since(since)),

@@ -108,10 +108,10 @@ pub enum Error {
     Postgres(#[from] postgres::Error),
     /// The keeper of an instance.
     #[error(transparent)]
-    Keeper(#[from] crate::fence::Error),
+    Keeper(#[from] crate::fence::client::Error),
     /// The HTTP interface.
     #[error(transparent)]
-    Api(#[from] crate::api::Error),
+    Api(#[from] crate::api::server::Error),
     /// No such user of the operating system.
     #[error("service {service} shall run as user {user}, who does not exist; create the user, or set run_as")]
     NoUser {
@@ -152,19 +152,19 @@ pub(crate) struct Ground {
 pub async fn run(args: NodeArgs, stop: impl Future<Output = ()>) -> Result<(), Error> {
     let supervisor = Supervisor::new();
     let result = start(args, &supervisor).await;
+    let broken = supervisor.broken();
     if let Ok(running) = &result {
         tokio::select! {
             () = stop => {}
-            () = supervisor.broken().cancelled() => {}
+            () = broken.cancelled() => {}
         }
         running.close().await;
     }
-    let broken = supervisor.broken().is_cancelled();
     if !supervisor.stop(STOP_GRACE).await {
         tracing::warn!("some tasks did not end in time");
     }
     result?;
-    if broken { Err(Error::Broken) } else { Ok(()) }
+    if broken.is_cancelled() { Err(Error::Broken) } else { Ok(()) }
 }
 
 struct Running {
@@ -211,7 +211,7 @@ async fn start(args: NodeArgs, supervisor: &Supervisor) -> Result<Running, Error
     beat(&ground, &mesh);
     let mut opened = Vec::new();
     for door in doors {
-        opened.push(door.serve(&ground, &consensus));
+        opened.extend(door.serve(&ground, &consensus));
     }
     control(&ground, &consensus, &mesh, asks);
     Ok(Running { doors: opened, consensus })

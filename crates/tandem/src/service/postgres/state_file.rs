@@ -21,6 +21,12 @@ pub struct StateFile {
     pub promised: Term,
     /// The last term for which a promotion was begun.
     pub promoted: Term,
+    /// The last term in which it was set up to follow.
+    pub followed: Term,
+    /// The term in whose promotion the data's timeline began, if it began here (H6).
+    pub timeline_term: Term,
+    /// The data was last written as a primary.
+    pub was_primary: bool,
     /// What was being done to the data directory.
     pub sentinel: Option<Sentinel>,
     /// Why a human must look.
@@ -33,6 +39,9 @@ impl Default for StateFile {
             version: VERSION,
             promised: Term(0),
             promoted: Term(0),
+            followed: Term(0),
+            timeline_term: Term(0),
+            was_primary: false,
             sentinel: None,
             quarantined: None,
         }
