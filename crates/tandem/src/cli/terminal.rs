@@ -94,7 +94,7 @@ impl Terminal {
         if self.colours {
             table.enforce_styling();
         }
-        table.set_header(header.iter().map(|name| Cell::new(name)));
+        table.set_header(header.iter().map(Cell::new));
         for column in table.column_iter_mut() {
             column.set_padding((0, 2));
         }

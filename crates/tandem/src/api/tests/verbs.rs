@@ -2,91 +2,18 @@
 
 use super::fake::{Fake, refusal};
 use super::{PATIENCE, serve, serve_fake};
-use crate::api::operations::Verb;
+use crate::api::operations::{Outcome, Secret, Verb};
 use crate::api::server::Limits;
 use hyper::Method;
 use std::sync::Arc;
 use std::time::Duration;
+use tandem_core::ids::ConfigVersion;
 use tokio::sync::Notify;
 
-#[tokio::test]
-async fn every_verb_reaches_the_node_as_it_was_meant() {
+type Case = (Method, &'static str, &'static str, u16, Verb);
+
+async fn reach(cases: Vec<Case>) {
     let served = serve().await;
-    let (post, put, delete) = (Method::POST, Method::PUT, Method::DELETE);
-    let service = || "orders".into();
-    let cases = [
-        (
-            &post,
-            "/v1/services/orders/switchover",
-            r#"{"to":"b","at_unix_ms":5}"#,
-            202,
-            Verb::Switchover { service: service(), to: Some("b".into()), at_unix_ms: Some(5) },
-        ),
-        (
-            &post,
-            "/v1/services/orders/switchover",
-            "",
-            200,
-            Verb::Switchover { service: service(), to: None, at_unix_ms: None },
-        ),
-        (
-            &delete,
-            "/v1/services/orders/switchover",
-            "",
-            200,
-            Verb::CancelSwitchover { service: service() },
-        ),
-        (
-            &post,
-            "/v1/services/orders/failover",
-            r#"{"to":null,"accept_loss":true}"#,
-            200,
-            Verb::Failover { service: service(), to: None, accept_loss: true },
-        ),
-        (&post, "/v1/services/orders/pause", "{}", 200, Verb::Pause { service: service() }),
-        (&post, "/v1/services/orders/resume", "", 200, Verb::Resume { service: service() }),
-        (&post, "/v1/services/orders/reload", "", 200, Verb::Reload { service: service() }),
-        (
-            &post,
-            "/v1/services/orders/restart",
-            r#"{"node":"b"}"#,
-            200,
-            Verb::Restart { service: service(), node: "b".into() },
-        ),
-        (
-            &post,
-            "/v1/services/orders/reinit",
-            r#"{"node":"b"}"#,
-            200,
-            Verb::Reinit { service: service(), node: "b".into() },
-        ),
-        (&post, "/v1/nodes/c/drain", "", 200, Verb::Drain { node: "c".into() }),
-        (&post, "/v1/nodes/c/undrain", "", 200, Verb::Undrain { node: "c".into() }),
-        (&delete, "/v1/nodes/c", "", 200, Verb::RemoveNode { node: "c".into() }),
-        (
-            &post,
-            "/v1/nodes",
-            r#"{"node":"d","address":"10.0.0.4:7400","witness":true}"#,
-            200,
-            Verb::AddNode {
-                node: "d".into(),
-                address: "10.0.0.4:7400".into(),
-                witness: true,
-                zone: None,
-            },
-        ),
-        (
-            &put,
-            "/v1/config",
-            r#"{"text":"x","expected":3}"#,
-            200,
-            Verb::ApplyConfig {
-                text: "x".into(),
-                expected: Some(tandem_core::ids::ConfigVersion(3)),
-            },
-        ),
-        (&post, "/v1/tokens", r#"{"node":"d"}"#, 200, Verb::MintToken { node: "d".into() }),
-    ];
     for (method, path, body, status, verb) in cases {
         let (got, answer) = served.json(method.clone(), path, body).await;
         assert_eq!(got, status, "{method} {path}: {answer}");
@@ -94,8 +21,74 @@ async fn every_verb_reaches_the_node_as_it_was_meant() {
         let progress = if status == 202 { "accepted" } else { "done" };
         assert_eq!(answer["progress"], progress);
     }
+    served.stop().await;
+}
+
+/// What is done to the service `orders`.
+fn on_service(verb: &'static str, body: &'static str, meant: Verb) -> Case {
+    let path: &'static str = match verb {
+        "failover" => "/v1/services/orders/failover",
+        "pause" => "/v1/services/orders/pause",
+        "resume" => "/v1/services/orders/resume",
+        "reload" => "/v1/services/orders/reload",
+        "restart" => "/v1/services/orders/restart",
+        "reinit" => "/v1/services/orders/reinit",
+        _ => "/v1/services/orders/switchover",
+    };
+    (Method::POST, path, body, 200, meant)
+}
+
+#[tokio::test]
+async fn every_verb_on_a_service_reaches_the_node_as_it_was_meant() {
+    let service = || "orders".into();
+    let node = || "b".into();
+    let path = "/v1/services/orders/switchover";
+    let later = Verb::Switchover { service: service(), to: Some(node()), at_unix_ms: Some(5) };
+    let now = Verb::Switchover { service: service(), to: None, at_unix_ms: None };
+    let forced = Verb::Failover { service: service(), to: None, accept_loss: true };
+    reach(vec![
+        (Method::POST, path, r#"{"to":"b","at_unix_ms":5}"#, 202, later),
+        (Method::DELETE, path, "", 200, Verb::CancelSwitchover { service: service() }),
+        on_service("switchover", "", now),
+        on_service("failover", r#"{"to":null,"accept_loss":true}"#, forced),
+        on_service("pause", "{}", Verb::Pause { service: service() }),
+        on_service("resume", "", Verb::Resume { service: service() }),
+        on_service("reload", "", Verb::Reload { service: service() }),
+        on_service(
+            "restart",
+            r#"{"node":"b"}"#,
+            Verb::Restart { service: service(), node: node() },
+        ),
+        on_service("reinit", r#"{"node":"b"}"#, Verb::Reinit { service: service(), node: node() }),
+    ])
+    .await;
+}
+
+#[tokio::test]
+async fn every_verb_on_the_cluster_reaches_the_node_as_it_was_meant() {
+    let node = || "d".into();
+    let member = r#"{"node":"d","address":"10.0.0.4:7400","witness":true}"#;
+    let address = "10.0.0.4:7400".to_owned();
+    let added = Verb::AddNode { node: node(), address, witness: true, zone: None };
+    let applied = Verb::ApplyConfig { text: "x".into(), expected: Some(ConfigVersion(3)) };
+    reach(vec![
+        (Method::POST, "/v1/nodes/d/drain", "", 200, Verb::Drain { node: node() }),
+        (Method::POST, "/v1/nodes/d/undrain", "", 200, Verb::Undrain { node: node() }),
+        (Method::DELETE, "/v1/nodes/d", "", 200, Verb::RemoveNode { node: node() }),
+        (Method::POST, "/v1/nodes", member, 200, added),
+        (Method::PUT, "/v1/config", r#"{"text":"x","expected":3}"#, 200, applied),
+        (Method::POST, "/v1/tokens", r#"{"node":"d"}"#, 200, Verb::MintToken { node: node() }),
+    ])
+    .await;
+}
+
+#[tokio::test]
+async fn a_token_reaches_the_asker_and_no_log() {
+    let served = serve().await;
     let (_, token) = served.json(Method::POST, "/v1/tokens", r#"{"node":"d"}"#).await;
     assert_eq!(token["token"], "t0ken");
+    let outcome = Outcome::done("made").token(Secret::new("t0ken"));
+    assert!(!format!("{outcome:?}").contains("t0ken"));
     served.stop().await;
 }
 
