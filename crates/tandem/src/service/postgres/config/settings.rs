@@ -80,8 +80,6 @@ const FIXED: &[(&str, &str)] = &[
     ("superuser_reserved_connections", "5"),
     ("unix_socket_permissions", "0700"),
     ("wal_receiver_create_temp_slot", "off"),
-    ("hba_file", "pg_hba.conf"),
-    ("ident_file", "pg_ident.conf"),
 ];
 
 /// Whether a setting is ours alone: refused from the owner, removed from postgresql.auto.conf.
@@ -151,6 +149,9 @@ pub(super) fn text(config: &InstanceConfig) -> String {
         ("port", port),
         ("unix_socket_directories", format!("\"{run}\"")),
         ("cluster_name", name),
+        // A distribution's own postgresql.conf may point elsewhere.
+        ("hba_file", config.dir.join("data/pg_hba.conf").display().to_string()),
+        ("ident_file", config.dir.join("data/pg_ident.conf").display().to_string()),
     ];
     let mut text = String::from("# Written by Tandem before every start; edits are lost.\n");
     let defaults = DEFAULTS.iter().chain(FIXED).map(|(name, value)| (*name, *value));
