@@ -1,5 +1,7 @@
 //! The PostgreSQL adapter against real servers: one story per test.
 
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "test code outside of test functions")]
+
 mod postgres_cluster;
 
 use nix::sys::signal::Signal;
@@ -124,6 +126,13 @@ async fn slots_of_members(a: &Node) {
 
 async fn stopped_cleanly(a: &mut Node) {
     assert_eq!(a.postgres.terminate_clients(SHORT).await.unwrap(), 0);
+    // A kept connection that an operator ends is not a server that is down.
+    let mut observer = a.postgres.observer();
+    observer.observe(SHORT).await.unwrap();
+    a.sql(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'tandem'",
+    );
+    observer.observe(SHORT).await.unwrap();
     a.stop(Signal::SIGINT);
     let stopped = timed("inspect", a.postgres.inspect_stopped()).await.unwrap();
     assert_eq!((stopped.state, stopped.checksums), (ControlState::ShutDown, true));
