@@ -186,7 +186,9 @@ pub mod tests {
         let cluster = stand_in(3, &folder.path().join("node")).await;
         let layout = cluster.layout().clone();
         assert!(layout.root.join("tandem.toml").exists());
-        assert!(layout.root.join("b/routes.toml").exists() && layout.root.join("c/identity").exists());
+        assert!(
+            layout.root.join("b/routes.toml").exists() && layout.root.join("c/identity").exists()
+        );
         assert_eq!(cluster.password("app").unwrap(), "secret of app");
         cluster.stop().await;
         assert!(!layout.root.exists());

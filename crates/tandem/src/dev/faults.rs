@@ -105,8 +105,11 @@ impl DevCluster {
     /// When a process goes on.
     pub async fn freeze_node(&self, node: &NodeId) -> Result<(), Error> {
         self.until_settled(node, |found| {
-            let running: Vec<i32> =
-                found.iter().filter(|process| !process.stopped).map(|process| process.pid).collect();
+            let running: Vec<i32> = found
+                .iter()
+                .filter(|process| !process.stopped)
+                .map(|process| process.pid)
+                .collect();
             for pid in &running {
                 processes::signal(*pid, Signal::SIGSTOP)?;
             }
@@ -289,10 +292,7 @@ mod tests {
         cluster.restart_daemon(&b).await.unwrap();
         assert_ne!(cluster.daemons[&b].pid(), old);
         assert!(matches!(cluster.kill_postmaster(&b), Err(Error::NoProcess { .. })));
-        assert!(matches!(
-            cluster.kill_daemon(&NodeId::new("z")),
-            Err(Error::UnknownNode { .. })
-        ));
+        assert!(matches!(cluster.kill_daemon(&NodeId::new("z")), Err(Error::UnknownNode { .. })));
         cluster.stop().await;
     }
 }

@@ -31,8 +31,7 @@ use tandem_core::ids::NodeId;
 /// An error of something that is handed in.
 pub type ForeignError = Box<dyn std::error::Error + Send + Sync>;
 /// Makes `ROOT/NODE/identity` for every node; the first argument is ROOT.
-pub type MakeIdentities =
-    Arc<dyn Fn(&Path, &[NodeId]) -> Result<(), ForeignError> + Send + Sync>;
+pub type MakeIdentities = Arc<dyn Fn(&Path, &[NodeId]) -> Result<(), ForeignError> + Send + Sync>;
 /// The password of a service's role, from a node's folder: (folder, service, role).
 pub type Password = Arc<dyn Fn(&Path, &str, &str) -> Result<String, ForeignError> + Send + Sync>;
 

@@ -6,11 +6,10 @@
 //! Not here: when to do what (the core), retries (the next plan).
 
 use crate::fence::client::{self, Keeper, KeeperEvent};
-use crate::fence::protocol::{Signal, StartSpec, User, WhenOrphaned, Lease};
+use crate::fence::protocol::{Lease, Signal, StartSpec, User, WhenOrphaned};
 use crate::runtime::clock;
 use crate::runtime::supervisor::Supervisor;
 use crate::service::postgres::{self, Postgres, RuleState, StartCommand, StateFile};
-use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -31,7 +30,6 @@ const PROMOTION: Duration = Duration::from_secs(10);
 const BARRIER: Duration = Duration::from_secs(3600);
 const FOLLOW: Duration = Duration::from_secs(3);
 const ROLES: Duration = Duration::from_secs(10);
-const SLOTS: Duration = Duration::from_secs(5);
 const RULE: Duration = Duration::from_secs(2);
 const CHECKPOINT: Duration = Duration::from_secs(300);
 /// Stages of a stop: fast, then immediate, then killed (H38).
@@ -138,7 +136,9 @@ impl Context {
                 own.flushed = if own.was_primary { end } else { own.flushed.max(end) };
                 self.history(own).await;
             }
-            Err(error) => tracing::warn!(service = %self.service, %error, "cannot inspect the data"),
+            Err(error) => {
+                tracing::warn!(service = %self.service, %error, "cannot inspect the data")
+            }
         }
     }
 
@@ -175,7 +175,7 @@ impl Context {
             Action::Reaffirm { term } => self.reaffirm(term).await,
             Action::RecordTerm { term, rule } => self.record_term(term, rule, &own).await,
             Action::ApplyRule { rule } => self.apply_rule(rule).await,
-            Action::Checkpoint => self.checkpoint(&own).await,
+            Action::Checkpoint => self.checkpoint().await,
             Action::HandOver { .. } => self.hand_over().await,
             Action::StopToRejoin => self.stop_to_rejoin().await,
             Action::Rewind { from } => self.rewind(&from, cancel).await,
@@ -204,7 +204,10 @@ impl Context {
         own: &InstanceFacts,
         fence_wait: Option<Timestamp>,
     ) -> Result<Change, Error> {
-        let state = self.postgres.change_state(move |state| state.promised = state.promised.max(term)).await?;
+        let state = self
+            .postgres
+            .change_state(move |state| state.promised = state.promised.max(term))
+            .await?;
         let promised = move |own: &mut InstanceFacts| adopt_state(own, &state);
         if own.data == Data::Witness {
             return Ok(Box::new(move |own| {
@@ -257,7 +260,8 @@ impl Context {
                 }
             })
             .await?;
-        let command = self.postgres.prepare_start(upstream.as_ref().map(|(node, _)| node), None).await?;
+        let command =
+            self.postgres.prepare_start(upstream.as_ref().map(|(node, _)| node), None).await?;
         self.stopped.send_replace(false);
         self.keeper.start(start_spec(command)).await?;
         Ok(Box::new(move |own| {
@@ -371,9 +375,7 @@ impl Context {
         }
     }
 
-    async fn checkpoint(&self, own: &InstanceFacts) -> Result<Change, Error> {
-        // Slots first: whoever rewinds or is copied needs one to come back to (H24).
-        self.postgres.ensure_slots(&replayed(own), SLOTS).await?;
+    async fn checkpoint(&self) -> Result<Change, Error> {
         self.postgres.checkpoint(CHECKPOINT).await?;
         Ok(Box::new(|own| own.checkpointed = true))
     }
@@ -393,9 +395,7 @@ impl Context {
     /// Fast, then immediate, then killed, each stage bounded (H38).
     async fn stop(&self) -> Result<(), Error> {
         let mut stopped = self.stopped.subscribe();
-        for (signal, patience) in
-            [(Signal::Fast, STOP_FAST), (Signal::Immediate, STOP_IMMEDIATE)]
-        {
+        for (signal, patience) in [(Signal::Fast, STOP_FAST), (Signal::Immediate, STOP_IMMEDIATE)] {
             self.keeper.signal(signal).await?;
             if tokio::time::timeout(patience, stopped.wait_for(|stopped| *stopped)).await.is_ok() {
                 return Ok(());
@@ -438,11 +438,6 @@ impl Context {
         self.keeper.kill().await?;
         Ok(Box::new(|_| {}))
     }
-}
-
-/// How far each member has come, for the slots that wait for it.
-fn replayed(own: &InstanceFacts) -> BTreeMap<NodeId, Option<Lsn>> {
-    own.replicas.iter().map(|(node, replica)| (node.clone(), Some(replica.flushed))).collect()
 }
 
 fn start_spec(command: StartCommand) -> StartSpec {

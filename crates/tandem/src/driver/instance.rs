@@ -10,6 +10,7 @@ use super::actions::{Change, Context, Failure};
 use super::explain::Explanations;
 use super::hub::Hub;
 use super::observer::{Observed, Observer};
+use super::upkeep::Upkeep;
 use crate::consensus::Agreed;
 use crate::fence::client::KeeperEvent;
 use crate::fence::protocol::{State, Status};
@@ -25,7 +26,7 @@ use tandem_core::facts::{Data, InstanceFacts, NodeFacts, Process, Stream};
 use tandem_core::ids::{NodeId, ServiceId, Term};
 use tandem_core::spec::ServiceSpec;
 use tandem_core::time::Timestamp;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 /// How often to plan when nothing changes.
@@ -48,6 +49,7 @@ pub struct InstanceDriver {
     asked: Option<Term>,
     keeper_events: mpsc::Receiver<KeeperEvent>,
     observer: Observer,
+    upkeep_due: Arc<Notify>,
     own: InstanceFacts,
     observed_at: Timestamp,
     /// Observations that began before this are stale.
@@ -103,6 +105,15 @@ impl InstanceDriver {
     /// A driver; nothing is done before `run`.
     pub fn new(wiring: Wiring) -> Self {
         let observer = Observer::start(wiring.context.postgres.clone(), &wiring.supervisor);
+        let upkeep_due = Arc::new(Notify::new());
+        let upkeep = Upkeep {
+            service: wiring.context.service.clone(),
+            hub: wiring.hub.clone(),
+            postgres: wiring.context.postgres.clone(),
+            due: upkeep_due.clone(),
+        };
+        let stop = wiring.supervisor.stopping();
+        wiring.supervisor.spawn("instance upkeep", TaskKind::Session, upkeep.run(stop));
         Self {
             context: wiring.context,
             hub: wiring.hub,
@@ -113,6 +124,7 @@ impl InstanceDriver {
             asked: None,
             keeper_events: wiring.keeper_events,
             observer,
+            upkeep_due,
             own: wiring.own,
             observed_at: clock::now(),
             changed_at: Timestamp(0),
@@ -281,6 +293,7 @@ impl InstanceDriver {
                 }
                 self.observer.watch_running(self.own.process != Process::Stopped);
                 self.observer.look();
+                self.upkeep_due.notify_one();
             }
             Err(Failure { text, passes }) => {
                 tracing::warn!(service = %self.service(), ?action, error = text, "action failed");
@@ -308,11 +321,13 @@ impl InstanceDriver {
         if observed.began < self.changed_at || !settled {
             return;
         }
-        let promoting = matches!(
-            self.running,
-            Some(Running { action: Action::Promote { .. }, .. })
-        );
+        let promoting =
+            matches!(self.running, Some(Running { action: Action::Promote { .. }, .. }));
+        let before = self.own.process;
         observed.apply(&mut self.own, promoting);
+        if self.own.process != before {
+            self.upkeep_due.notify_one();
+        }
         self.context.history(&mut self.own).await;
         self.observed_at = observed.began;
         if self.adopting && matches!(self.own.process, Process::Primary | Process::Standby) {
@@ -335,10 +350,7 @@ impl InstanceDriver {
         spec: &ServiceSpec,
         voters: &BTreeSet<NodeId>,
     ) {
-        let rises = matches!(
-            self.running,
-            Some(Running { action: Action::Promote { .. }, .. })
-        );
+        let rises = matches!(self.running, Some(Running { action: Action::Promote { .. }, .. }));
         if self.own.process != Process::Primary && !rises {
             return;
         }

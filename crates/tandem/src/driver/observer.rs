@@ -220,12 +220,13 @@ impl Observed {
         own.flushed = observation.flushed;
         own.replayed = observation.replayed;
         own.data_term = observation.data_term;
+        own.checkpointed =
+            !observation.in_recovery && observation.checkpoint_timeline == observation.timeline;
         own.pending_restart = observation.pending_restart;
         own.stream = match &observation.receiver {
             Some(receiver) if receiver.streaming => Stream::Connected(receiver.last_message),
             Some(_) | None => Stream::None,
         };
         own.replicas.clone_from(&observation.replicas);
-        
     }
 }
