@@ -54,6 +54,21 @@ pub(super) fn sync_parent(path: &Path) -> Result<(), Error> {
     File::open(parent).and_then(|dir| dir.sync_all()).map_err(Error::file("sync", parent))
 }
 
+/// Makes all of PGDATA durable, in one go for each file system: a copy is thousands of files, and
+/// an fsync of each took most of its time.
+pub(super) fn sync_data(data: &Path) -> Result<(), Error> {
+    let spaces = data.join("pg_tblspc");
+    let mut places = vec![data.to_owned(), data.join("pg_wal")];
+    for entry in fs::read_dir(&spaces).map_err(Error::file("list", &spaces))? {
+        places.push(entry.map_err(Error::file("list", &spaces))?.path());
+    }
+    for path in places {
+        let dir = File::open(&path).map_err(Error::file("open", &path))?;
+        rustix::fs::syncfs(&dir).map_err(|errno| Error::file("sync", &path)(errno.into()))?;
+    }
+    Ok(())
+}
+
 /// Hands a file over to the user that PostgreSQL runs as.
 pub(super) fn own(path: &Path, owner: Option<RunAs>) -> Result<(), Error> {
     match owner {

@@ -75,10 +75,10 @@ impl Postgres {
         Ok(self.start_command())
     }
 
-    /// Writes every file again, and reloads what can be reloaded; follows the same upstream.
+    /// Writes every file again but whom to follow and who confirms. Takes effect with a reload.
     ///
     /// # Errors
-    /// `File`, and those of a connection.
+    /// `File`.
     pub async fn write_settings(&self) -> Result<(), Error> {
         let (data, texts) = (self.data_dir(), self.texts());
         files::blocking(move || texts.write(&data)).await

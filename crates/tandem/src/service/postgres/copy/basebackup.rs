@@ -42,6 +42,7 @@ impl Postgres {
         }
         self.clean_after_copy().await?;
         self.write_files(Some(source), None).await?;
+        self.sync_data().await?;
         self.set_sentinel(None).await
     }
 
@@ -63,6 +64,7 @@ impl Postgres {
             "--checkpoint=fast",
             "--no-password",
             "--progress",
+            "--no-sync",
             &label,
         ];
         let watch = |line: &str| {

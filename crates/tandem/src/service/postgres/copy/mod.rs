@@ -78,6 +78,12 @@ impl Postgres {
         .await
     }
 
+    /// What the sentinel guards must be on disk before it goes (H19).
+    async fn sync_data(&self) -> Result<(), Error> {
+        let data = self.data_dir();
+        files::blocking(move || files::sync_data(&data)).await
+    }
+
     async fn write_passfile(&self) -> Result<(), Error> {
         let (path, text, owner) = (self.passfile(), self.passfile_text(), self.config().run_as);
         files::blocking(move || files::replace(&path, &text, owner)).await

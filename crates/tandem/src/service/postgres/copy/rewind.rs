@@ -57,6 +57,7 @@ impl Postgres {
         if untouched {
             self.clean_after_copy().await?;
             self.write_files(Some(source), None).await?;
+            self.sync_data().await?;
             self.set_sentinel(None).await?;
         }
         done
@@ -65,7 +66,7 @@ impl Postgres {
     async fn pg_rewind(&self, source: &NodeId) -> Result<Rewind, Error> {
         let server = format!("--source-server={}", self.conninfo(source, Some("postgres"))?);
         let target = format!("--target-pgdata={}", display(&self.data_dir()));
-        let finished = self.run("pg_rewind", [&target, &server]).await?;
+        let finished = self.run("pg_rewind", [target.as_str(), &server, "--no-sync"]).await?;
         let success = finished.status.success();
         let all = finished.output.clone();
         let verdict = judge(success, &all);

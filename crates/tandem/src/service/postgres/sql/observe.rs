@@ -91,7 +91,8 @@ pub struct Receiver {
     pub timeline: TimelineId,
 }
 
-/// Keeps one connection open and looks at the instance through it. One task owns it.
+/// Keeps one connection open and looks at the instance through it. One task owns it; after a
+/// `reconfigure` make a new one.
 pub struct Observer {
     postgres: Postgres,
     session: Option<(Session, Statement)>,
@@ -129,7 +130,15 @@ impl Observer {
         // Taken out, so that a look that is cut off by the deadline drops its connection: the rest
         // of an answer must not be taken for the next one.
         let session = self.session.take();
-        let (session, observation) = within("observing", deadline, self.look(session)).await?;
+        let look = async {
+            let kept = session.is_some();
+            match self.look(session).await {
+                // That a kept connection ended says nothing of the server: somebody may have ended it.
+                Err(Error::NotRunning) if kept => self.look(None).await,
+                other => other,
+            }
+        };
+        let (session, observation) = within("observing", deadline, look).await?;
         self.session = Some(session);
         Ok(observation)
     }

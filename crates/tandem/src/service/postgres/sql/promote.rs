@@ -44,8 +44,8 @@ impl Postgres {
     }
 
     /// Records who is primary in `term`, and returns once the commit quorum of `rule` has it.
-    /// Call it on a connection's worth of time: when the deadline passes the row may still become
-    /// durable, and the same call again finds out.
+    /// It has a connection of its own, so it can be given up: the row may still become durable then,
+    /// and the same call again waits for it anew.
     ///
     /// # Errors
     /// `Unproven` if the wait was cut short (H11); `TermTaken`; `Timeout`.
