@@ -5,13 +5,14 @@
 //! the row's state is "open". What the code names must not be called open.
 
 use super::{Finding, tree::File, tree::Tree};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 pub const LIST: &str = "docs/invariants.md";
 
 pub fn check(tree: &Tree) -> Vec<Finding> {
     let mut findings = Vec::new();
     let rows = rows(tree);
+    let mut without_page = BTreeSet::new();
     for file in tree.rust().filter(|file| !file.path.starts_with("xtask/")) {
         for (line, text) in file.lines() {
             for number in numbers(text) {
@@ -25,7 +26,8 @@ pub fn check(tree: &Tree) -> Vec<Finding> {
                 findings.push(Finding::new(&file.path, line, what));
             }
             for code in codes(text) {
-                if tree.get(&format!("docs/errors/{code}.md")).is_none() {
+                let has_page = tree.get(&format!("docs/errors/{code}.md")).is_some();
+                if !has_page && without_page.insert(code) {
                     let what = format!("{code} has no page docs/errors/{code}.md");
                     findings.push(Finding::new(&file.path, line, what));
                 }
