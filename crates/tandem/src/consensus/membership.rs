@@ -25,6 +25,9 @@ const TRANSFER_LEASES: u32 = 10;
 /// How long to wait for members to be heard of before they count as dead, in leases.
 const LIVE_LEASES: u32 = 2;
 
+/// Pause between attempts at a change.
+const CHANGE_PAUSE: Duration = Duration::from_millis(20);
+
 /// How long completing a predecessor's change may take.
 const FINISH_MAX: Duration = Duration::from_secs(30);
 
@@ -37,6 +40,7 @@ pub enum Change {
 }
 
 type Metrics = RaftMetrics<TypeConfig>;
+type Members = ChangeMembers<NodeId, Member>;
 
 impl Consensus {
     /// Adds a node: as a learner, and, once it holds everything, as a voter. Done already is done.
@@ -89,13 +93,13 @@ impl Consensus {
             };
             match change {
                 Change::Add { node, address, voter } => {
-                    self.finish_joint().await?;
+                    self.finish_joint(until).await?;
                     let role = if voter { Role::Voter } else { Role::Learner };
                     self.add(node, Member { address }, role, until).await
                 }
                 Change::Remove { node } => {
-                    self.finish_joint().await?;
-                    self.remove(node).await
+                    self.finish_joint(until).await?;
+                    self.remove(node, until).await
                 }
                 Change::Transfer { to } => self.transfer(to).await,
             }
@@ -129,8 +133,8 @@ impl Consensus {
             }
             Some(_) => {}
             None => {
-                let added = self.inner.raft.add_learner(node.clone(), member, false).await;
-                self.written(added)?;
+                let learner = BTreeMap::from([(node.clone(), member)]);
+                self.change_members(ChangeMembers::AddNodes(learner), until).await?;
             }
         }
         if role == Role::Learner {
@@ -142,11 +146,11 @@ impl Consensus {
         after.insert(node.clone());
         self.check_majority(after).await?;
         let change = ChangeMembers::AddVoterIds(BTreeSet::from([node]));
-        self.written(self.inner.raft.change_membership(change, false).await)?;
+        self.change_members(change, until).await?;
         Ok(())
     }
 
-    async fn remove(&self, node: NodeId) -> Result<(), Outcome> {
+    async fn remove(&self, node: NodeId, until: Instant) -> Result<(), Outcome> {
         let metrics = self.metrics();
         let mut after: BTreeSet<NodeId> = metrics.membership_config.voter_ids().collect();
         if metrics.membership_config.get_node(&node).is_none() {
@@ -164,7 +168,7 @@ impl Consensus {
         } else {
             ChangeMembers::RemoveNodes(BTreeSet::from([node.clone()]))
         };
-        let (_, since) = self.written(self.inner.raft.change_membership(change, false).await)?;
+        let since = self.change_members(change, until).await?;
         self.tell_removed(node, since);
         Ok(())
     }
@@ -210,13 +214,34 @@ impl Consensus {
     }
 
     /// Completes a change that was left half-way: both majorities count until then.
-    async fn finish_joint(&self) -> Result<(), Outcome> {
+    async fn finish_joint(&self, until: Instant) -> Result<(), Outcome> {
         if self.metrics().membership_config.get_joint_config().len() <= 1 {
             return Ok(());
         }
         let nothing = ChangeMembers::AddVoterIds(BTreeSet::new());
-        self.written(self.inner.raft.change_membership(nothing, false).await)?;
+        self.change_members(nothing, until).await?;
         Ok(())
+    }
+
+    /// Has openraft make a change. Until a new leader's first entry is committed, openraft takes
+    /// every change for one that is under way: that passes within milliseconds.
+    async fn change_members(&self, change: Members, until: Instant) -> Result<LogId, Outcome> {
+        loop {
+            let changed = self.inner.raft.change_membership(change.clone(), false).await;
+            let refused = match self.written(changed) {
+                Ok((_, since)) => return Ok(since),
+                Err(refused) => refused,
+            };
+            let may_pass = match &refused {
+                Outcome::Refused(Refusal::ChangeUnderWay) => true,
+                Outcome::Elsewhere(None) => self.metrics().state.is_leader(),
+                _ => false,
+            };
+            if !may_pass || Instant::now() + CHANGE_PAUSE * 2 >= until {
+                return Err(refused);
+            }
+            tokio::time::sleep(CHANGE_PAUSE).await;
+        }
     }
 
     /// Called when this node begins to lead.
@@ -224,9 +249,9 @@ impl Consensus {
         let consensus = self.clone();
         let finish = async move {
             let Ok(_permit) = consensus.inner.changes.acquire().await else { return };
-            match timeout(FINISH_MAX, consensus.finish_joint()).await {
-                Ok(Ok(())) => {}
-                other => tracing::warn!(outcome = ?other, "a change of members is half-way"),
+            // What stops it otherwise is the loss of the leadership: the next leader goes on.
+            if let Err(outcome) = consensus.finish_joint(Instant::now() + FINISH_MAX).await {
+                tracing::warn!(?outcome, "a change of members is half-way");
             }
         };
         self.inner.supervisor.spawn("raft unfinished change", TaskKind::Session, finish);

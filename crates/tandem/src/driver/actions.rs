@@ -41,6 +41,15 @@ const STOP_IMMEDIATE: Duration = Duration::from_secs(2);
 /// What is different after an action.
 pub type Change = Box<dyn FnOnce(&mut InstanceFacts) + Send>;
 
+/// Why an action did not succeed, for the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// In words.
+    pub text: String,
+    /// Whether the same may succeed later without anybody's doing.
+    pub passes: bool,
+}
+
 /// What actions need.
 #[derive(Clone, Debug)]
 pub struct Context {
@@ -156,7 +165,7 @@ impl Context {
         lease: Option<Timestamp>,
         fence_wait: Option<Timestamp>,
         cancel: CancellationToken,
-    ) -> Result<Change, String> {
+    ) -> Result<Change, Failure> {
         let result = match action {
             Action::Promise { term } => self.promise(term, &own, fence_wait).await,
             Action::Found => self.found().await,
@@ -174,13 +183,18 @@ impl Context {
             Action::Fence => self.kill().await,
         };
         result.map_err(|error| {
+            let passes = match &error {
+                Error::Postgres(error) => error.may_pass_by_itself(),
+                Error::NoLease | Error::RuleUnproven(_) | Error::Keeper(_) => true,
+                Error::DoesNotStop => false,
+            };
             let mut text = error.to_string();
             let mut cause = std::error::Error::source(&error);
             while let Some(next) = cause {
                 text = format!("{text}: {next}");
                 cause = next.source();
             }
-            text
+            Failure { text, passes }
         })
     }
 

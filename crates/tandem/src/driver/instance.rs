@@ -6,7 +6,7 @@
 //! Not here: the decisions (`tandem_core::clustering::active_passive::instance`), the actions'
 //! steps (`actions.rs`), the SQL (`service/postgres`).
 
-use super::actions::{Change, Context};
+use super::actions::{Change, Context, Failure};
 use super::explain::Explanations;
 use super::hub::Hub;
 use super::observer::{Observed, Observer};
@@ -69,7 +69,7 @@ struct Running {
 
 struct Finished {
     action: Action,
-    result: Result<Change, String>,
+    result: Result<Change, Failure>,
 }
 
 impl std::fmt::Debug for Finished {
@@ -142,7 +142,7 @@ impl InstanceDriver {
                 biased;
                 () = stop.cancelled() => return,
                 Some(event) = self.keeper_events.recv() => self.on_keeper(event).await,
-                Some(finished) = self.finished.1.recv() => self.on_finished(finished),
+                Some(finished) = self.finished.1.recv() => self.on_finished(finished).await,
                 Some(term) = self.asks.recv() => self.asked = self.asked.max(Some(term)),
                 Ok(()) = observations.changed() => {
                     let observed = observations.borrow_and_update().clone();
@@ -236,6 +236,10 @@ impl InstanceDriver {
 
     /// No process of the instance is left.
     async fn gone(&mut self, clean: bool) {
+        if self.own.process == Process::Starting {
+            // It ended before it answered once: the next start would end the same way.
+            self.back_off();
+        }
         self.observer.watch_running(false);
         self.context.stopped.send_replace(true);
         self.changed_at = clock::now();
@@ -262,7 +266,7 @@ impl InstanceDriver {
         self.observed_at = clock::now();
     }
 
-    fn on_finished(&mut self, Finished { action, result }: Finished) {
+    async fn on_finished(&mut self, Finished { action, result }: Finished) {
         if self.running.as_ref().is_some_and(|running| running.action == action) {
             self.running = None;
         }
@@ -271,21 +275,32 @@ impl InstanceDriver {
                 self.changed_at = clock::now();
                 self.observed_at = self.changed_at;
                 change(&mut self.own);
-                self.failures = 0;
-                self.retry_at = Timestamp(0);
+                if !matches!(action, Action::Start { .. }) {
+                    self.failures = 0;
+                    self.retry_at = Timestamp(0);
+                }
                 self.observer.watch_running(self.own.process != Process::Stopped);
                 self.observer.look();
             }
-            Err(error) => {
-                tracing::warn!(service = %self.service(), ?action, error, "action failed");
-                self.failures = self.failures.saturating_add(1);
-                let wait = BACKOFF.saturating_mul(1 << self.failures.min(6)).min(BACKOFF_MAX);
-                self.retry_at = clock::now().plus(wait);
-                if matches!(action, Action::Rewind { .. } | Action::Clone { .. }) {
+            Err(Failure { text, passes }) => {
+                tracing::warn!(service = %self.service(), ?action, error = text, "action failed");
+                self.back_off();
+                let copies = matches!(action, Action::Rewind { .. } | Action::Clone { .. });
+                if copies && !passes {
                     self.own.rejoin_failures += 1;
+                }
+                if copies || action == Action::Found {
+                    // What it left behind decides what is possible now.
+                    self.context.inspect(&mut self.own).await;
                 }
             }
         }
+    }
+
+    fn back_off(&mut self) {
+        self.failures = self.failures.saturating_add(1);
+        let wait = BACKOFF.saturating_mul(1 << self.failures.min(6)).min(BACKOFF_MAX);
+        self.retry_at = clock::now().plus(wait);
     }
 
     async fn on_observed(&mut self, observed: Observed) {

@@ -52,7 +52,7 @@ const DEFAULTS: &[(&str, &str)] = &[
     ("synchronous_commit", "on"),
     // A WAL receiver that lost its primary tries again at once, not after 5 s.
     ("wal_retrieve_retry_interval", "100ms"),
-    ("wal_receiver_timeout", "2s"),
+    ("wal_receiver_timeout", "1500ms"),
     ("wal_receiver_status_interval", "1s"),
     // A standby that is cut off frees its slot after this.
     ("wal_sender_timeout", "5s"),
