@@ -9,16 +9,28 @@ use anyhow::{Context, Result, bail};
 use std::env;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 const USAGE: &str = "\
 cargo xtask tidy              check what compilers do not; writes nothing
 cargo xtask gen               rewrite docs/configuration.md, shrink xtask/ratchet.txt
 cargo xtask release VERSION   join docs/changes/unreleased into CHANGELOG.md, set the version";
 
-fn main() -> Result<()> {
+fn main() -> ExitCode {
     let arguments: Vec<String> = env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    match words.as_slice() {
+    match run(&words) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Nowhere is left to say that this cannot be written.
+            let _ = writeln!(io::stderr(), "error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(words: &[&str]) -> Result<()> {
+    match words {
         ["tidy"] => tidy::run(&root()?),
         ["gen"] => generate::run(&root()?),
         ["release", version] => release::run(&root()?, version),
