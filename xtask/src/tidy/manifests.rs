@@ -50,7 +50,7 @@ mod tests {
             ),
             (
                 "crates/tandem/Cargo.toml",
-                "[dependencies]\ntokio = \"1\"\n[dev-dependencies]\ntandem-sim = { path = \"../sim\" }\n",
+                "[dependencies]\ntokio = \"1\"\n[dev-dependencies]\ntandem-sim = { path = \"x\" }\n",
             ),
         ];
         assert_eq!(
