@@ -18,7 +18,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 use tandem_core::ids::NodeId;
 
-/// Daemons get SIGKILL when the tasks end, so this is only for their tasks to notice.
+/// Everything that the tasks watch over is gone by then.
 const STOP_MAX: Duration = Duration::from_secs(5);
 
 /// A whole cluster on this machine. Dropped, it leaves nothing behind.
@@ -71,6 +71,14 @@ impl DevCluster {
         Ok(Self { daemons, tasks, remains, mesh, layout, wiring, _claim: claim })
     }
 
+    /// Whether this process may give nodes small disks (`DevConfig::disk_bytes`).
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn small_disks_allowed() -> Result<(), Error> {
+        Disk::allowed()
+    }
+
     /// Where everything is.
     pub const fn layout(&self) -> &Layout {
         &self.layout
@@ -120,10 +128,10 @@ impl DevCluster {
         for daemon in self.daemons.values() {
             daemon.want(Wanted::Down);
         }
-        self.tasks.stop(STOP_MAX).await;
         let mut remains = std::mem::replace(&mut self.remains, Remains::nothing());
         // Blocks for up to some seconds while PostgreSQL stops.
         let _ = tokio::task::spawn_blocking(move || remains.clear()).await;
+        self.tasks.stop(STOP_MAX).await;
     }
 }
 
@@ -186,7 +194,9 @@ pub mod tests {
         let cluster = stand_in(3, &folder.path().join("node")).await;
         let layout = cluster.layout().clone();
         assert!(layout.root.join("tandem.toml").exists());
-        assert!(layout.root.join("b/routes.toml").exists() && layout.root.join("c/identity").exists());
+        assert!(
+            layout.root.join("b/routes.toml").exists() && layout.root.join("c/identity").exists()
+        );
         assert_eq!(cluster.password("app").unwrap(), "secret of app");
         cluster.stop().await;
         assert!(!layout.root.exists());

@@ -45,7 +45,7 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// Starts supervising; the daemon is killed when `tasks` stops.
+    /// Starts supervising until `tasks` stops. The daemon itself is left to `Remains`.
     pub fn start(tasks: &Supervisor, launch: Launch) -> Self {
         let (wanted, watched) = watch::channel(Wanted::Up);
         let (pid_out, pid) = watch::channel(None);
@@ -106,7 +106,6 @@ fn spawn(launch: &Launch) -> io::Result<Child> {
         .stderr(log)
         // Its own group, so that Ctrl-C at our terminal does not reach it.
         .process_group(0)
-        .kill_on_drop(true)
         .spawn()
 }
 
@@ -143,6 +142,7 @@ mod tests {
         daemon.want(Wanted::Up);
         timeout(LIMIT, daemon.restarted(second)).await.unwrap();
         assert!(tasks.stop(LIMIT).await);
+        processes::signal(daemon.pid().unwrap(), Signal::SIGKILL).unwrap();
         let log = std::fs::read_to_string(folder.path().join("node.log")).unwrap();
         assert!(log.contains("started\n"));
     }

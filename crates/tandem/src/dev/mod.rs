@@ -21,7 +21,7 @@ pub mod status;
 pub use cluster::DevCluster;
 pub use layout::{Layout, NodePlace};
 pub use relay::Condition;
-pub use run::{DevArgs, interrupted, run, write_how_to_connect};
+pub use run::{DevArgs, interrupted, run, unless_interrupted, write_how_to_connect};
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -31,8 +31,7 @@ use tandem_core::ids::NodeId;
 /// An error of something that is handed in.
 pub type ForeignError = Box<dyn std::error::Error + Send + Sync>;
 /// Makes `ROOT/NODE/identity` for every node; the first argument is ROOT.
-pub type MakeIdentities =
-    Arc<dyn Fn(&Path, &[NodeId]) -> Result<(), ForeignError> + Send + Sync>;
+pub type MakeIdentities = Arc<dyn Fn(&Path, &[NodeId]) -> Result<(), ForeignError> + Send + Sync>;
 /// The password of a service's role, from a node's folder: (folder, service, role).
 pub type Password = Arc<dyn Fn(&Path, &str, &str) -> Result<String, ForeignError> + Send + Sync>;
 

@@ -61,6 +61,8 @@ impl Remains {
         if std::mem::replace(&mut self.cleared, true) {
             return;
         }
+        // What a daemon started is recognised by its parent, so it has to be noted before.
+        let before: Vec<Process> = self.processes().collect();
         self.signal(Signal::SIGKILL, |process| process.role == Role::Daemon);
         self.signal(Signal::SIGCONT, |process| process.stopped && process.role != Role::Daemon);
         self.signal(Signal::SIGQUIT, |process| process.role == Role::Postmaster);
@@ -69,7 +71,11 @@ impl Remains {
         // Twice clean: a process may have been starting another during the first look.
         let mut clean_looks = 0;
         while clean_looks < 2 && Instant::now() < deadline {
-            let found = self.signal(Signal::SIGKILL, |_| true);
+            let mut found = self.signal(Signal::SIGKILL, |_| true);
+            for process in before.iter().filter(|process| process.is_alive()) {
+                let _ = processes::signal(process.pid, Signal::SIGKILL);
+                found += 1;
+            }
             clean_looks = if found == 0 { clean_looks + 1 } else { 0 };
             std::thread::sleep(POLL);
         }

@@ -22,7 +22,9 @@ pub struct DevArgs {
 /// # Errors
 /// When it cannot be started.
 pub async fn run(args: &DevArgs, out: &mut dyn Write) -> Result<(), Error> {
-    let cluster = DevCluster::start(&args.config, &args.wiring).await?;
+    let starting = DevCluster::start(&args.config, &args.wiring);
+    let Some(started) = unless_interrupted(starting).await else { return Ok(()) };
+    let cluster = started?;
     let printed = write_how_to_connect(&cluster, out).and_then(|()| {
         writeln!(out, "\nCtrl-C ends it and leaves nothing behind.")
             .and_then(|()| out.flush())
@@ -48,6 +50,14 @@ pub async fn interrupted() {
     tokio::select! {
         _ = tokio::signal::ctrl_c() => {}
         _ = terminated.recv() => {}
+    }
+}
+
+/// Does something unless Ctrl-C comes first; then it is dropped, and none is the answer.
+pub async fn unless_interrupted<T>(something: impl Future<Output = T>) -> Option<T> {
+    tokio::select! {
+        done = something => Some(done),
+        () = interrupted() => None,
     }
 }
 
