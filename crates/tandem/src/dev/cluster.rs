@@ -165,9 +165,13 @@ pub mod tests {
     use std::path::Path;
     use std::sync::Arc;
 
+    /// The seventh argument is the node's folder. The keeper outlives its daemon.
+    const SCRIPT: &str = "#!/bin/sh\necho \"$@\"\n\
+        sh -c 'sleep 1000; true' sh keeper --dir \"$7/services/orders\" &\nwait\n";
+
     /// A cluster of stand-ins: each node is a shell with a child, as deep as the real thing.
     pub async fn stand_in(nodes: usize, script: &Path) -> DevCluster {
-        std::fs::write(script, "#!/bin/sh\necho \"$@\"\nsleep 1000\n").unwrap();
+        std::fs::write(script, SCRIPT).unwrap();
         let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
         std::fs::set_permissions(script, mode).unwrap();
         let wiring = Wiring {

@@ -136,6 +136,11 @@ mod tests {
                 .unwrap();
             (dir, child)
         });
+        // A shell that is killed before its child is noticed would leave that behind.
+        let deadline = Instant::now() + KILL_MAX;
+        while sleepers.iter().any(|(dir, _)| processes::of_node(dir).len() < 2) {
+            assert!(Instant::now() < deadline, "the stand-ins did not start");
+        }
         let mut remains = Remains::of(Root { path: root.path.clone(), made: false });
         remains.add_node(sleepers[0].0.clone());
         remains.clear();

@@ -13,6 +13,7 @@ mod overlap;
 mod report;
 mod run;
 mod session;
+mod stage;
 mod steps;
 #[cfg(test)]
 mod testing;

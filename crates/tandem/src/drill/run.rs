@@ -4,7 +4,8 @@
 //! Tested by: below; `make drill`.
 
 use super::report::Omission;
-use super::steps::{Bounds, Stage, with_causes};
+use super::stage::{Bounds, Stage};
+use super::steps::with_causes;
 use super::workload::Load;
 use super::{Cluster, Error, Fault, Report, Verdict};
 use crate::dev::{self, DevCluster, DevConfig, Wiring};

@@ -1,9 +1,14 @@
 //! A stand-in cluster: three names, one real PostgreSQL as the primary's instance and door.
 
+use super::super::cluster::Cluster;
+use super::super::stage::Bounds;
 use super::super::testing::Postgres;
+use super::super::workload::Load;
 use super::*;
 use crate::dev::status::Status;
+use crate::runtime::supervisor::Supervisor;
 use futures::future::BoxFuture;
+use std::sync::Arc;
 use std::sync::{Mutex, PoisonError};
 
 struct StandIn {
@@ -42,13 +47,13 @@ impl StandIn {
         match action {
             Action::KillNode(node) => {
                 state.silent.push(node.clone());
-                if node.as_str() == NODES[state.primary] {
+                if state.silent.len() >= 2 {
                     self.postgres().kill();
-                    if state.silent.len() < 2 {
-                        // The fail-over: the same data, under another name.
-                        state.primary = (state.primary + 1) % NODES.len();
-                        self.postgres().run();
-                    }
+                } else if node.as_str() == NODES[state.primary] {
+                    // The fail-over: the same data, under another name.
+                    self.postgres().kill();
+                    state.primary = (state.primary + 1) % NODES.len();
+                    self.postgres().run();
                 }
             }
             Action::RestoreNode(node) => {

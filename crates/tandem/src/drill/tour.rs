@@ -3,7 +3,7 @@
 //! Tested by: `make demo`; the live line below.
 
 use super::run::{print, step};
-use super::steps::{Bounds, Progress, Stage};
+use super::stage::{Bounds, Progress, Stage};
 use super::workload::Load;
 use super::{Cluster, Error, Fault, Report, Verdict};
 use crate::dev::{self, DevCluster, DevConfig, Wiring};
