@@ -64,6 +64,11 @@ pub struct InstanceFacts {
     pub promised: Term,
     /// Durable: the last term for which a promotion was begun; never begun twice for one term.
     pub promoted: Term,
+    /// Durable: the term in whose promotion its timeline began, if it began it itself. Tells two
+    /// timelines of one number apart (H6).
+    pub timeline_term: Term,
+    /// Durable: the last term in which it was set up to follow.
+    pub followed: Term,
     /// Set once the WAL receiver stopped for `promised`, until it follows again.
     pub ballot: Option<Ballot>,
     /// Whom it is set up to follow, as appointed in which term.
@@ -78,7 +83,7 @@ pub struct InstanceFacts {
     pub replicas: BTreeMap<NodeId, Replica>,
     /// A primary: a checkpoint ended since its promotion, so pg_rewind sees its timeline (H18).
     pub checkpointed: bool,
-    /// The data was last written by a primary: following anyone may need a rewind.
+    /// Durable: the data was last written as a primary; following anyone may need a rewind.
     pub was_primary: bool,
     /// Stopped by a shutdown that wrote its checkpoint.
     pub stopped_cleanly: bool,
@@ -105,6 +110,8 @@ impl Default for InstanceFacts {
             data_term: Term(0),
             promised: Term(0),
             promoted: Term(0),
+            timeline_term: Term(0),
+            followed: Term(0),
             ballot: None,
             upstream: None,
             stream: Stream::None,

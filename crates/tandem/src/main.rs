@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    ExitCode::SUCCESS
+    tandem::cli::run(std::env::args_os(), &tandem::cli::entry::Product)
 }

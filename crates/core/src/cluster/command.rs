@@ -3,7 +3,7 @@
 //! state, or sent twice, changes nothing (INV-6).
 //! Not here: what a command does (`state.rs`).
 
-use crate::cluster::state::{Appointment, Cause};
+use crate::cluster::state::{Appointment, Cause, Forced};
 use crate::ids::{ClusterId, ConfigVersion, NodeId, Revision, ServiceId, SystemId, Term};
 use crate::replication::primary_replica::sync_quorum::CommitRule;
 use crate::spec::ClusterSpec;
@@ -110,6 +110,13 @@ pub enum ServiceCommand {
         /// Given up after this, milliseconds since 1970.
         deadline_unix_ms: u64,
     },
+    /// Change the primary, demanded by an operator.
+    RequestFailover {
+        /// To whom, and at what price.
+        forced: Forced,
+    },
+    /// Give a demanded failover up.
+    CancelFailover,
     /// Give a switchover up.
     CancelSwitchover,
     /// Automatic failover off or on.

@@ -46,6 +46,8 @@ pub struct ServiceState {
     pub appointment: Option<Appointment>,
     /// A planned switchover that is under way.
     pub switchover: Option<Switchover>,
+    /// A failover that an operator demanded.
+    pub forced: Option<Forced>,
     /// Automatic failover is off.
     pub paused: bool,
     /// Past and present appointments, oldest first, at most `HISTORY_MAX`.
@@ -87,6 +89,17 @@ pub enum Phase {
 pub struct Switchover {
     /// The node that shall be primary.
     pub to: NodeId,
+    /// Given up after this moment, milliseconds since 1970 on the controller's clock.
+    pub deadline_unix_ms: u64,
+}
+
+/// A failover that an operator demanded.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Forced {
+    /// The next primary; none is the best one.
+    pub to: Option<NodeId>,
+    /// Appoint even where acknowledged commits may be missing.
+    pub accept_loss: bool,
     /// Given up after this moment, milliseconds since 1970 on the controller's clock.
     pub deadline_unix_ms: u64,
 }
@@ -198,6 +211,40 @@ impl ClusterState {
 }
 
 impl ServiceState {
+    fn current(&mut self, term: Term) -> Option<&mut Appointment> {
+        self.appointment.as_mut().filter(|appointment| appointment.term == term)
+    }
+
+    fn activate(
+        &mut self,
+        term: Term,
+        rule: &CommitRule,
+        system: SystemId,
+        at_unix_ms: u64,
+    ) -> Applied {
+        let Some(appointment) = self.current(term) else {
+            return ignored("another term");
+        };
+        appointment.phase = Phase::Active;
+        // Where the rule is no longer the last one, the older ones stay until it is settled.
+        let _ = appointment.settle(rule);
+        self.system = self.system.or(Some(system));
+        if let Some(line) = self.history.last_mut().filter(|line| line.term == term) {
+            line.active_unix_ms.get_or_insert(at_unix_ms);
+        }
+        Applied::Changed
+    }
+
+    /// Whatever was under way ends with the appointment.
+    fn appoint(&mut self, line: Appointed) {
+        self.founder = None;
+        self.switchover = None;
+        self.forced = None;
+        self.history.push(line);
+        let excess = self.history.len().saturating_sub(HISTORY_MAX);
+        self.history.drain(..excess);
+    }
+
     fn apply(&mut self, command: &ServiceCommand) -> Applied {
         match command {
             ServiceCommand::ChooseFounder { node } => {
@@ -212,9 +259,7 @@ impl ServiceState {
                     return ignored("terms never go back");
                 }
                 self.system = self.system.or(*system);
-                self.founder = None;
-                self.switchover = None;
-                self.history.push(Appointed {
+                self.appoint(Appointed {
                     term: appointment.term,
                     primary: appointment.primary.clone(),
                     cause: *cause,
@@ -222,49 +267,20 @@ impl ServiceState {
                     at_unix_ms: *at_unix_ms,
                     active_unix_ms: None,
                 });
-                let excess = self.history.len().saturating_sub(HISTORY_MAX);
-                self.history.drain(..excess);
                 self.appointment = Some(appointment.clone());
                 Applied::Changed
             }
             ServiceCommand::Activate { term, rule, system, at_unix_ms } => {
-                let Some(appointment) = self.appointment.as_mut().filter(|a| a.term == *term)
-                else {
-                    return ignored("another term");
-                };
-                appointment.phase = Phase::Active;
-                settle(&mut appointment.rules, rule);
-                self.system = self.system.or(Some(*system));
-                if let Some(line) = self.history.last_mut().filter(|line| line.term == *term) {
-                    line.active_unix_ms.get_or_insert(*at_unix_ms);
-                }
-                Applied::Changed
+                self.activate(*term, rule, *system, *at_unix_ms)
             }
-            ServiceCommand::ChangeRule { term, rule } => {
-                let Some(appointment) = self.appointment.as_mut().filter(|a| a.term == *term)
-                else {
-                    return ignored("another term");
-                };
-                if rule.primary != appointment.primary || rule.standbys.contains(&rule.primary) {
-                    return ignored("the rule is not for this primary");
-                }
-                if appointment.rules.last() == Some(rule) {
-                    return ignored("already so");
-                }
-                appointment.rules.push(rule.clone());
-                Applied::Changed
-            }
-            ServiceCommand::SettleRule { term, rule } => {
-                let Some(appointment) = self.appointment.as_mut().filter(|a| a.term == *term)
-                else {
-                    return ignored("another term");
-                };
-                if appointment.rules.len() > 1 && settle(&mut appointment.rules, rule) {
-                    Applied::Changed
-                } else {
-                    ignored("nothing to settle")
-                }
-            }
+            ServiceCommand::ChangeRule { term, rule } => match self.current(*term) {
+                Some(appointment) => appointment.change_rule(rule),
+                None => ignored("another term"),
+            },
+            ServiceCommand::SettleRule { term, rule } => match self.current(*term) {
+                Some(appointment) => appointment.settle(rule),
+                None => ignored("another term"),
+            },
             ServiceCommand::RequestSwitchover { to, deadline_unix_ms } => {
                 if self.appointment.as_ref().is_none_or(|a| a.primary == *to) {
                     return ignored("it is the primary already, or there is none");
@@ -273,6 +289,14 @@ impl ServiceState {
                     Some(Switchover { to: to.clone(), deadline_unix_ms: *deadline_unix_ms });
                 Applied::Changed
             }
+            ServiceCommand::RequestFailover { forced } => {
+                self.forced = Some(forced.clone());
+                Applied::Changed
+            }
+            ServiceCommand::CancelFailover => match self.forced.take() {
+                Some(_) => Applied::Changed,
+                None => ignored("no failover is demanded"),
+            },
             ServiceCommand::CancelSwitchover => match self.switchover.take() {
                 Some(_) => Applied::Changed,
                 None => ignored("no switchover is under way"),
@@ -288,13 +312,27 @@ impl ServiceState {
     }
 }
 
-/// Drops every rule but `rule`, if it is the one that the primary was last told to apply.
-fn settle(rules: &mut Vec<CommitRule>, rule: &CommitRule) -> bool {
-    let is_last = rules.last() == Some(rule);
-    if is_last {
-        rules.drain(..rules.len() - 1);
+impl Appointment {
+    /// From now on both the old rules and `rule` count (H8).
+    fn change_rule(&mut self, rule: &CommitRule) -> Applied {
+        if rule.primary != self.primary || rule.standbys.contains(&rule.primary) {
+            return ignored("the rule is not for this primary");
+        }
+        if self.rules.last() == Some(rule) {
+            return ignored("already so");
+        }
+        self.rules.push(rule.clone());
+        Applied::Changed
     }
-    is_last
+
+    /// Drops every rule but `rule`, if it is the one that the primary was last told to apply.
+    fn settle(&mut self, rule: &CommitRule) -> Applied {
+        if self.rules.len() < 2 || self.rules.last() != Some(rule) {
+            return ignored("nothing to settle");
+        }
+        self.rules.drain(..self.rules.len() - 1);
+        Applied::Changed
+    }
 }
 
 fn ignored(because: &str) -> Applied {

@@ -1,3 +1,4 @@
 //! Axis 1: who serves.
 
 pub mod active_passive;
+pub mod load_balanced;

@@ -1,1 +1,12 @@
 //! Carries decisions out: gathers a view, asks the core, executes its effects.
+
+pub mod actions;
+pub mod controller;
+pub mod explain;
+pub mod heartbeat;
+pub mod hub;
+pub mod instance;
+pub mod observer;
+pub mod routes;
+pub mod wire;
+pub mod witness;

@@ -1,1 +1,365 @@
 //! Builds and wires the parts of one node, starts and stops them in order.
+//! In: the configuration file, this node's name and folder. Out: a running node, until it is told
+//! to stop.
+//! Start: doors and ports are bound first, so that a clash is an error before anything runs. Stop:
+//! doors, then the rest; instances stay with their keepers, so that a restart or an upgrade of the
+//! daemon restarts no database, and a stop for good is `tandem drain` first.
+//! Not here: what a part does.
+
+mod handler;
+mod services;
+
+use crate::config::Config;
+use crate::consensus::{self, Consensus, ConsensusConfig, RaftTiming};
+use crate::driver::controller::Controller;
+use crate::driver::explain::Explanations;
+use crate::driver::heartbeat;
+use crate::driver::hub::Hub;
+use crate::identity::{self, Identity};
+use crate::peers::{self, Mesh, MeshConfig};
+use crate::proxy;
+use crate::runtime::supervisor::{Supervisor, TaskKind};
+use crate::service::postgres;
+use handler::{RaftOverMesh, Reception};
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+use tandem_core::cluster::command::{self, Command};
+use tandem_core::ids::{ClusterId, NodeId, ServiceId, Term};
+use tokio::sync::mpsc;
+
+/// Requests for promises that may wait; a controller asks again.
+const ASKS_MAX: usize = 16;
+/// How long the parts get to end.
+const STOP_GRACE: Duration = Duration::from_secs(5);
+/// How long one attempt to write the first configuration may take.
+const FOUNDING: Duration = Duration::from_secs(2);
+
+/// How a node is started.
+#[derive(Clone, Debug)]
+pub struct NodeArgs {
+    /// The configuration file.
+    pub config: PathBuf,
+    /// Which of its nodes this is.
+    pub node: NodeId,
+    /// Where it keeps everything.
+    pub dir: PathBuf,
+    /// Other addresses at which this node reaches its peers.
+    pub routes: Option<PathBuf>,
+}
+
+/// Why a node does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file cannot be read or a folder made.
+    #[error("cannot read or make {path}: {source}")]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// The system's words.
+        source: std::io::Error,
+    },
+    /// The configuration has errors.
+    #[error("{0}")]
+    Config(String),
+    /// The configuration does not name this node.
+    #[error("the configuration has no node named {node}; it has {known}")]
+    NoSuchNode {
+        /// Who was asked for.
+        node: NodeId,
+        /// Who there is.
+        known: String,
+    },
+    /// The folder belongs to another node.
+    #[error("{dir} is the folder of node {found}, not of {node}")]
+    OtherNode {
+        /// The folder.
+        dir: PathBuf,
+        /// Whose it is.
+        found: NodeId,
+        /// Who was started.
+        node: NodeId,
+    },
+    /// The file of other addresses is wrong.
+    #[error("{path}: {source}")]
+    Routes {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: Box<toml::de::Error>,
+    },
+    /// Certificates and secrets.
+    #[error(transparent)]
+    Identity(#[from] identity::Error),
+    /// The store of what is agreed.
+    #[error(transparent)]
+    Consensus(#[from] consensus::Error),
+    /// The peer port.
+    #[error(transparent)]
+    Peers(#[from] peers::Error),
+    /// A front door.
+    #[error(transparent)]
+    Door(#[from] proxy::Error),
+    /// PostgreSQL.
+    #[error(transparent)]
+    Postgres(#[from] postgres::Error),
+    /// The keeper of an instance.
+    #[error(transparent)]
+    Keeper(#[from] crate::fence::client::Error),
+    /// The HTTP interface.
+    #[error(transparent)]
+    Api(#[from] crate::api::server::Error),
+    /// No such user of the operating system.
+    #[error("service {service} shall run as user {user}, who does not exist; create the user, or set run_as")]
+    NoUser {
+        /// The service.
+        service: ServiceId,
+        /// The name.
+        user: String,
+    },
+    /// A part that must run ended.
+    #[error("a part of the node ended unexpectedly; the log says which")]
+    Broken,
+}
+
+/// Where this node reaches one peer, if not where the configuration says (NAT, tunnels).
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Route {
+    pub peer: Option<String>,
+    #[serde(default)]
+    pub services: BTreeMap<String, SocketAddr>,
+}
+
+/// What every part of a node may need.
+pub(crate) struct Ground {
+    pub args: NodeArgs,
+    pub config: Config,
+    pub identity: Arc<Identity>,
+    pub routes: BTreeMap<NodeId, Route>,
+    pub hub: Arc<Hub>,
+    pub explanations: Arc<Explanations>,
+    pub supervisor: Supervisor,
+}
+
+/// Runs a node until `stop` resolves.
+///
+/// # Errors
+/// What keeps it from starting, or that a part of it broke.
+pub async fn run(args: NodeArgs, stop: impl Future<Output = ()>) -> Result<(), Error> {
+    let supervisor = Supervisor::new();
+    let result = start(args, &supervisor).await;
+    let broken = supervisor.broken();
+    if let Ok(running) = &result {
+        tokio::select! {
+            () = stop => {}
+            () = broken.cancelled() => {}
+        }
+        running.close().await;
+    }
+    if !supervisor.stop(STOP_GRACE).await {
+        tracing::warn!("some tasks did not end in time");
+    }
+    result?;
+    if broken.is_cancelled() { Err(Error::Broken) } else { Ok(()) }
+}
+
+struct Running {
+    doors: Vec<proxy::Door>,
+    consensus: Consensus,
+}
+
+impl Running {
+    async fn close(&self) {
+        for door in &self.doors {
+            door.close(Duration::from_millis(200)).await;
+        }
+        self.consensus.shutdown().await;
+    }
+}
+
+async fn start(args: NodeArgs, supervisor: &Supervisor) -> Result<Running, Error> {
+    let ground = prepare(args, supervisor)?;
+    let doors = services::open_doors(&ground).await?;
+    let transport = Arc::new(RaftOverMesh::default());
+    let consensus = Consensus::start(
+        ConsensusConfig {
+            me: ground.args.node.clone(),
+            cluster: ground.identity.cluster().clone(),
+            path: ground.args.dir.join("raft.redb"),
+            timing: RaftTiming::default(),
+        },
+        transport.clone(),
+        supervisor.clone(),
+    )
+    .await?;
+    let (asks, receivers) = ask_channels(&ground.config);
+    let reception = Arc::new(Reception {
+        hub: ground.hub.clone(),
+        consensus: OnceLock::from(consensus.clone()),
+        asks: asks.clone(),
+        operate: OnceLock::new(),
+        local: OnceLock::new(),
+    });
+    let mesh = connect(&ground, reception.clone(), supervisor).await?;
+    let _ = transport.0.set(mesh.clone());
+    found(&ground, &consensus, supervisor).await?;
+    services::start(&ground, &consensus, receivers).await?;
+    beat(&ground, &mesh);
+    let mut opened = Vec::new();
+    for door in doors {
+        opened.extend(door.serve(&ground, &consensus));
+    }
+    control(&ground, &consensus, &mesh, asks);
+    Ok(Running { doors: opened, consensus })
+}
+
+fn prepare(args: NodeArgs, supervisor: &Supervisor) -> Result<Ground, Error> {
+    let read = |path: &Path| {
+        std::fs::read_to_string(path).map_err(|source| Error::File { path: path.into(), source })
+    };
+    let text = read(&args.config)?;
+    let config = Config::parse(&text, &args.config.display().to_string()).map_err(|problems| {
+        Error::Config(problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
+    })?;
+    if !config.nodes.contains_key(&args.node) {
+        let known: Vec<&str> = config.nodes.keys().map(NodeId::as_str).collect();
+        return Err(Error::NoSuchNode { node: args.node, known: known.join(", ") });
+    }
+    let identity = Identity::load(&args.dir)?;
+    if *identity.node() != args.node {
+        let found = identity.node().clone();
+        return Err(Error::OtherNode { dir: args.dir, found, node: args.node });
+    }
+    let routes = match &args.routes {
+        Some(path) => toml::from_str(&read(path)?)
+            .map_err(|source| Error::Routes { path: path.clone(), source: Box::new(source) })?,
+        None => BTreeMap::new(),
+    };
+    let hub = Arc::new(Hub::new(args.node.clone()));
+    for node in config.nodes.keys().filter(|node| **node != args.node) {
+        hub.expect(node);
+    }
+    Ok(Ground {
+        args,
+        config,
+        identity: Arc::new(identity),
+        routes,
+        hub,
+        explanations: Arc::default(),
+        supervisor: supervisor.clone(),
+    })
+}
+
+type Asks = BTreeMap<ServiceId, mpsc::Sender<Term>>;
+type AskReceivers = BTreeMap<ServiceId, mpsc::Receiver<Term>>;
+
+fn ask_channels(config: &Config) -> (Asks, AskReceivers) {
+    let (mut senders, mut receivers) = (BTreeMap::new(), BTreeMap::new());
+    for service in config.services.keys() {
+        let (sender, receiver) = mpsc::channel(ASKS_MAX);
+        senders.insert(service.clone(), sender);
+        receivers.insert(service.clone(), receiver);
+    }
+    (senders, receivers)
+}
+
+async fn connect(
+    ground: &Ground,
+    reception: Arc<Reception>,
+    supervisor: &Supervisor,
+) -> Result<Mesh, Error> {
+    let node = &ground.args.node;
+    let dial = |peer: &NodeId, address: String| {
+        ground.routes.get(peer).and_then(|route| route.peer.clone()).unwrap_or(address)
+    };
+    let peers = ground
+        .config
+        .nodes
+        .iter()
+        .filter(|(peer, _)| *peer != node)
+        .map(|(peer, it)| (peer.clone(), dial(peer, it.address.to_string())))
+        .collect();
+    let listen = ground
+        .config
+        .nodes
+        .get(node)
+        .map(crate::config::Node::listen_address)
+        .ok_or(Error::Broken)?;
+    let config = MeshConfig { identity: ground.identity.clone(), listen, peers, join: None };
+    Ok(Mesh::start(config, reception, supervisor.clone()).await?)
+}
+
+/// Every node of a new cluster does the same; the leader writes the first configuration.
+async fn found(
+    ground: &Ground,
+    consensus: &Consensus,
+    supervisor: &Supervisor,
+) -> Result<(), Error> {
+    if !consensus.is_founded() {
+        let members =
+            ground.config.nodes.iter().map(|(node, it)| (node.clone(), it.address.to_string()));
+        consensus.found(members.collect()).await?;
+    }
+    let cluster: ClusterId = ground.identity.cluster().clone();
+    let config = command::Config { text: ground.config.text.clone(), spec: ground.config.spec() };
+    let consensus = consensus.clone();
+    let stop = supervisor.stopping();
+    supervisor.spawn("founding", TaskKind::Session, async move {
+        let (mut leadership, mut agreed) = (consensus.leadership(), consensus.state());
+        loop {
+            if agreed.borrow_and_update().state.cluster.is_some() {
+                return;
+            }
+            if leadership.borrow_and_update().me_leads {
+                let command =
+                    Command::Found { cluster: cluster.clone(), config: Box::new(config.clone()) };
+                if let Err(error) = consensus.propose(command, FOUNDING).await {
+                    tracing::warn!(%error, "the first configuration could not be agreed yet");
+                }
+            }
+            tokio::select! {
+                () = stop.cancelled() => return,
+                result = leadership.changed() => if result.is_err() { return },
+                result = agreed.changed() => if result.is_err() { return },
+                () = tokio::time::sleep(Duration::from_millis(200)) => {}
+            }
+        }
+    });
+    Ok(())
+}
+
+fn beat(ground: &Ground, mesh: &Mesh) {
+    let every = ground
+        .config
+        .services
+        .values()
+        .map(|service| service.timing.heartbeat)
+        .min()
+        .unwrap_or(Duration::from_millis(100));
+    for peer in ground.config.nodes.keys().filter(|peer| **peer != ground.args.node) {
+        let exchange = heartbeat::exchange(
+            ground.hub.clone(),
+            mesh.clone(),
+            peer.clone(),
+            every,
+            ground.supervisor.stopping(),
+        );
+        ground.supervisor.spawn("heartbeat", TaskKind::Essential, exchange);
+    }
+}
+
+fn control(ground: &Ground, consensus: &Consensus, mesh: &Mesh, asks: Asks) {
+    let controller = Controller {
+        hub: ground.hub.clone(),
+        consensus: consensus.clone(),
+        mesh: mesh.clone(),
+        local: asks,
+        explanations: ground.explanations.clone(),
+    };
+    let run = controller.run(ground.supervisor.stopping());
+    ground.supervisor.spawn("controller", TaskKind::Essential, run);
+}

@@ -1,4 +1,6 @@
 //! Spawns tasks, reads the clock, starts processes: the only place that may.
 
 pub mod clock;
+pub mod process;
 pub mod supervisor;
+pub mod signals;

@@ -1,1 +1,17 @@
 //! One instance serves, another takes over.
+//!
+//! Two planners, both without memory: `controller` plans for the service as a whole, on the Raft
+//! leader; `instance` plans for the own copy, on every node. They meet only in agreed state and
+//! facts, so either may crash, repeat itself or be replaced between any two steps.
+
+pub mod candidate;
+pub mod controller;
+mod election;
+mod founding;
+pub mod instance;
+pub mod rejoin;
+mod steady;
+pub mod verdict;
+
+pub use controller::{ControllerView, Plan, Step};
+pub use instance::{Action, InstanceView};

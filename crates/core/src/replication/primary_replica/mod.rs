@@ -1,3 +1,4 @@
 //! One instance takes writes, the others are fed by it.
 
+pub mod desired_rule;
 pub mod sync_quorum;

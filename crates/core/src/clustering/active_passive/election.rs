@@ -1,0 +1,209 @@
+//! Decides an election: whose promises are needed, and who wins.
+//! In: the rules that may be in force, and the ballots. Out: recruits, then one appointment.
+//! Keeps: INV-2, INV-4: nobody is appointed before the promises meet every commit quorum, so the
+//! old primary can acknowledge nothing, however alive it is, and the winner lacks nothing (H7,
+//! H15, H17). In `Async` mode, where no quorum confirms, a majority must have promised after the
+//! lease passed (`instance.rs`), and the winner may lack at most the bound (H1).
+//! Not here: whether an election is due (`controller.rs`, `verdict.rs`).
+//! Tested by: the simulator, whose mutations drop the promise and the meeting of quorums.
+
+use super::candidate::{Ballots, ballots};
+use super::controller::{ControllerView, Plan, Step};
+use crate::cluster::command::ServiceCommand;
+use crate::cluster::state::{Appointment, Cause, Forced, Phase};
+use crate::facts::Data;
+use crate::ids::{NodeId, Term};
+use crate::replication::primary_replica::{desired_rule, sync_quorum};
+use crate::spec::Durability;
+use crate::time::Timestamp;
+use alloc::collections::BTreeSet;
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+/// Recruits, or appoints once enough have promised.
+pub(super) fn plan(
+    view: &ControllerView<'_>,
+    appointment: &Appointment,
+    cause: Cause,
+    why: &str,
+    now: Timestamp,
+) -> Plan {
+    let term = appointment.term.next().max(view.promised_max());
+    let ballots = ballots(view, term, now);
+    let forced = view.state.forced.as_ref();
+    let obstacle = obstacle(view, appointment, &ballots, now);
+    let accepted =
+        forced.is_some_and(|forced| forced.accept_loss) && heard_all(view, &ballots, now);
+    if let Some(obstacle) = obstacle.filter(|_| !accepted) {
+        return recruit(view, term, &ballots, &format!("{why}; {obstacle}"), now);
+    }
+    let winner = match demanded(view, forced, &ballots) {
+        Ok(winner) => winner,
+        Err(reason) => return recruit(view, term, &ballots, &format!("{why}; {reason}"), now),
+    };
+    let Some(winner) = winner.or_else(|| ballots.best(view)) else {
+        return recruit(view, term, &ballots, why, now);
+    };
+    appoint(view, appointment, &winner, Decision { term, cause, why, ballots: &ballots }, now)
+}
+
+/// Leaves a primary that serves in place, under a term that the promised nodes may follow.
+pub(super) fn reaffirm(view: &ControllerView<'_>, appointment: &Appointment) -> Plan {
+    let term = view.promised_max();
+    let reason = format!(
+        "{} serves, and an election for term {term} was begun: it goes on as primary",
+        appointment.primary
+    );
+    Plan::propose(
+        ServiceCommand::Appoint {
+            appointment: Appointment { term, ..appointment.clone() },
+            cause: Cause::Resumed,
+            reason: reason.clone(),
+            system: None,
+            at_unix_ms: view.unix_ms,
+        },
+        reason,
+    )
+}
+
+/// What keeps the ballots from electing, if anything.
+pub(super) fn obstacle(
+    view: &ControllerView<'_>,
+    appointment: &Appointment,
+    ballots: &Ballots,
+    now: Timestamp,
+) -> Option<String> {
+    let holders = ballots.holders();
+    match view.spec.durability {
+        Durability::Quorum { .. } | Durability::Preferred { .. } => {
+            if sync_quorum::elects(&appointment.rules, &holders) {
+                return None;
+            }
+            let missing: Vec<String> =
+                appointment.rules.iter().map(|rule| format!("{rule}")).collect();
+            Some(format!(
+                "promised with data: {holders:?}; that does not meet every commit quorum of {}",
+                missing.join(" and ")
+            ))
+        }
+        Durability::Async { lag_bytes_max } => {
+            let majority = view.nodes.len() / 2 + 1;
+            if ballots.promised.len() < majority {
+                let count = ballots.promised.len();
+                return Some(format!("{count} of {majority} voters promised"));
+            }
+            too_far_behind(view, appointment, ballots, lag_bytes_max, now)
+        }
+    }
+}
+
+/// The bound of `Async` (H1), against the last position that the old primary told anyone.
+fn too_far_behind(
+    view: &ControllerView<'_>,
+    appointment: &Appointment,
+    ballots: &Ballots,
+    lag_bytes_max: u64,
+    _now: Timestamp,
+) -> Option<String> {
+    let best = ballots.positions.values().max()?;
+    let last = view.facts.get(&appointment.primary)?.last_known().instances.get(view.service)?;
+    let lag_bytes = last.flushed.bytes_ahead_of(best.flushed);
+    (lag_bytes > lag_bytes_max)
+        .then(|| format!("the best is {lag_bytes} bytes behind, over the limit of {lag_bytes_max}"))
+}
+
+/// An operator who accepts loss still gets the best of everyone that answers.
+fn heard_all(view: &ControllerView<'_>, ballots: &Ballots, now: Timestamp) -> bool {
+    !ballots.positions.is_empty()
+        && view.data_nodes().all(|node| {
+            view.instance(node, now).is_none_or(|instance| instance.data != Data::Present)
+                || ballots.positions.contains_key(node)
+        })
+}
+
+/// The node that an operator named, if it lacks nothing that another has, or loss is accepted.
+fn demanded(
+    view: &ControllerView<'_>,
+    forced: Option<&Forced>,
+    ballots: &Ballots,
+) -> Result<Option<NodeId>, String> {
+    let Some(Forced { to: Some(to), accept_loss, .. }) = forced else { return Ok(None) };
+    let best = ballots.best(view).and_then(|best| ballots.positions.get(&best));
+    match (ballots.positions.get(to), best) {
+        (Some(own), Some(best)) if own >= best || *accept_loss => Ok(Some(to.clone())),
+        (Some(own), Some(best)) => Err(format!(
+            "{to} is at {}, behind {}: another node, or accept the loss",
+            own.flushed, best.flushed
+        )),
+        (None, _) | (_, None) => Err(format!("{to} has not promised yet")),
+    }
+}
+
+fn recruit(
+    view: &ControllerView<'_>,
+    term: Term,
+    ballots: &Ballots,
+    why: &str,
+    now: Timestamp,
+) -> Plan {
+    let steps = view
+        .nodes
+        .keys()
+        .filter(|node| !ballots.promised.contains(*node))
+        .filter(|node| view.instance(node, now).is_some_and(|i| i.promised <= term))
+        .map(|node| Step::Recruit { node: node.clone(), term })
+        .collect();
+    Plan { steps, reason: format!("electing for term {term}: {why}") }
+}
+
+pub(super) struct Decision<'a> {
+    pub term: Term,
+    pub cause: Cause,
+    pub why: &'a str,
+    pub ballots: &'a Ballots,
+}
+
+pub(super) fn appoint(
+    view: &ControllerView<'_>,
+    appointment: &Appointment,
+    winner: &NodeId,
+    decision: Decision<'_>,
+    now: Timestamp,
+) -> Plan {
+    let others = |nodes: &mut dyn Iterator<Item = &NodeId>| -> BTreeSet<NodeId> {
+        nodes.filter(|node| *node != winner).cloned().collect()
+    };
+    let reachable =
+        others(&mut decision.ballots.positions.keys().filter(|n| view.fresh(n, now).is_some()));
+    let everyone = others(&mut view.data_nodes());
+    let rule = desired_rule::initial(view.spec.durability, winner, reachable, everyone);
+    // Until the winner's barrier is acknowledged, a commit of the old term may exist only where the
+    // old rules put it: the next election, should there be one, must meet those as well.
+    let mut rules = appointment.rules.clone();
+    if rules.last() != Some(&rule) {
+        rules.push(rule);
+    }
+    let position = decision.ballots.positions.get(winner);
+    let reason = format!(
+        "{}; {winner} is the most advanced of {:?} at {}",
+        decision.why,
+        decision.ballots.promised,
+        position.map_or(crate::lsn::Lsn::ZERO, |p| p.flushed)
+    );
+    Plan::propose(
+        ServiceCommand::Appoint {
+            appointment: Appointment {
+                term: decision.term,
+                primary: winner.clone(),
+                rules,
+                phase: Phase::Appointed,
+            },
+            cause: decision.cause,
+            reason: reason.clone(),
+            system: None,
+            at_unix_ms: view.unix_ms,
+        },
+        reason,
+    )
+}

@@ -1,0 +1,319 @@
+//! Decides what a node does with its own copy of a service's data.
+//! In: `InstanceView`. Out: at most one `Action` at a time, with the reason.
+//! States: empty → copied → standby → (appointed) primary → (another appointed) fenced → rejoined.
+//! Keeps: INV-1 a primary that is not the appointed one is fenced at once; INV-2 a promise comes
+//! before everything else; INV-3 an instance starts as a standby and is promoted at most once per
+//! term (H5, H12); INV-6 an action that was done is not planned again.
+//! Not here: who is appointed (`controller.rs`), how an action is carried out (the adapter).
+//! Tested by: the scenarios, crash replay, the simulator.
+
+use super::rejoin::{Rung, rung};
+use crate::cluster::state::{Appointment, ServiceState};
+use crate::facts::{Data, InstanceFacts, Process};
+use crate::ids::{NodeId, Term};
+use crate::replication::primary_replica::sync_quorum::CommitRule;
+use crate::spec::Timing;
+use alloc::format;
+use alloc::string::String;
+
+/// Rejoin attempts after which a human is asked; each was a complete copy that did not stream.
+const REJOIN_FAILURES_MAX: u32 = 8;
+
+/// What a node knows about its own copy.
+#[derive(Clone, Debug)]
+pub struct InstanceView<'a> {
+    /// This node.
+    pub me: &'a NodeId,
+    /// How long things may take.
+    pub timing: Timing,
+    /// What is agreed.
+    pub state: &'a ServiceState,
+    /// The own copy.
+    pub own: &'a InstanceFacts,
+    /// The appointed primary's copy, if heard lately and not this node's.
+    pub primary: Option<&'a InstanceFacts>,
+    /// A term that a controller asked this node to promise.
+    pub asked: Option<Term>,
+}
+
+/// One thing to do with the own copy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Make the term durable, stop the WAL receiver, then publish the ballot (H15).
+    Promise {
+        /// The term.
+        term: Term,
+    },
+    /// Make the first copy.
+    Found,
+    /// Start, in recovery, fed by nobody or by the appointed primary.
+    Start {
+        /// Whom to follow, as appointed in which term.
+        upstream: Option<(NodeId, Term)>,
+    },
+    /// Be fed by the appointed primary.
+    Follow {
+        /// The primary.
+        primary: NodeId,
+        /// The term it was appointed for; becomes the least that is followed.
+        term: Term,
+    },
+    /// Make the term durable as begun, apply the rule, then leave recovery (H8).
+    Promote {
+        /// The term.
+        term: Term,
+        /// The rule to have in force before the first commit.
+        rule: CommitRule,
+    },
+    /// The same primary goes on under a new term: make it durable as begun.
+    Reaffirm {
+        /// The term.
+        term: Term,
+    },
+    /// Record the term in the data and wait until that commit is confirmed: the barrier.
+    RecordTerm {
+        /// The term.
+        term: Term,
+        /// The rule to prove first, unless the promotion brought one.
+        rule: CommitRule,
+    },
+    /// Apply a commit rule and prove that every WAL sender obeys it (H9).
+    ApplyRule {
+        /// The rule.
+        rule: CommitRule,
+    },
+    /// Write a checkpoint, so that others can rewind to this timeline (H18).
+    Checkpoint,
+    /// Checkpoint, end the sessions, stop cleanly.
+    HandOver {
+        /// The next primary.
+        to: NodeId,
+    },
+    /// Stop cleanly in order to rejoin.
+    StopToRejoin,
+    /// Undo what the primary does not have.
+    Rewind {
+        /// The primary.
+        from: NodeId,
+    },
+    /// Copy everything from the primary.
+    Clone {
+        /// The primary.
+        from: NodeId,
+    },
+    /// Kill the instance at once.
+    Fence,
+}
+
+/// What to do now, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Next {
+    /// Nothing is "wait".
+    pub action: Option<Action>,
+    /// Why.
+    pub reason: String,
+}
+
+fn act(action: Action, reason: impl Into<String>) -> Next {
+    Next { action: Some(action), reason: reason.into() }
+}
+
+fn wait(reason: impl Into<String>) -> Next {
+    Next { action: None, reason: reason.into() }
+}
+
+/// Plans for the own copy.
+pub fn plan(view: &InstanceView<'_>) -> Next {
+    if let Some(next) = promise(view) {
+        return next;
+    }
+    match &view.state.appointment {
+        None => found(view),
+        Some(appointment) if view.own.promised > appointment.term => vote(view),
+        Some(appointment) if appointment.primary == *view.me => lead(view, appointment),
+        Some(appointment) => follow(view, appointment),
+    }
+}
+
+/// A promise that is asked for, or one that is durable but whose ballot a restart took away.
+fn promise(view: &InstanceView<'_>) -> Option<Next> {
+    let own = view.own;
+    let settled = view.state.term();
+    let asked = view.asked.filter(|term| *term > own.promised && *term > settled);
+    if let Some(term) = asked {
+        return Some(act(Action::Promise { term }, format!("asked to promise term {term}")));
+    }
+    let can_vote = matches!(own.process, Process::Standby) || own.data == Data::Witness;
+    let term = own.promised;
+    (term > settled && own.ballot.is_none() && can_vote)
+        .then(|| act(Action::Promise { term }, format!("votes in term {term}, as promised")))
+}
+
+fn found(view: &InstanceView<'_>) -> Next {
+    if view.state.founder.as_ref() != Some(view.me) {
+        return wait("waits for the first copy");
+    }
+    match (&view.own.data, view.own.process) {
+        (Data::Empty | Data::Mixed, Process::Stopped) => {
+            act(Action::Found, "chosen to make the first copy")
+        }
+        (Data::Present, Process::Stopped) => {
+            act(Action::Start { upstream: None }, "the first copy is made")
+        }
+        (data, process) => wait(format!("makes the first copy: {data:?}, {process:?}")),
+    }
+}
+
+/// Between a promise and the appointment: run in recovery, fed by nobody.
+fn vote(view: &InstanceView<'_>) -> Next {
+    let term = view.own.promised;
+    match view.own.process {
+        Process::Primary => act(Action::Fence, format!("promised term {term}: serves no longer")),
+        Process::Stopped if view.own.data == Data::Present => {
+            act(Action::Start { upstream: None }, format!("starts to vote in term {term}"))
+        }
+        Process::Stopped
+        | Process::Starting
+        | Process::Standby
+        | Process::Promoting
+        | Process::Stopping => wait(format!("promised term {term}, waits for its appointment")),
+    }
+}
+
+/// This node is the appointed primary.
+fn lead(view: &InstanceView<'_>, appointment: &Appointment) -> Next {
+    let own = view.own;
+    let term = appointment.term;
+    let Some(rule) = appointment.rules.last().cloned() else {
+        return wait("no commit rule is agreed");
+    };
+    match own.process {
+        Process::Stopped if own.data == Data::Present && view.state.switchover.is_none() => {
+            act(Action::Start { upstream: None }, format!("appointed for term {term}"))
+        }
+        Process::Standby if own.promoted < term => {
+            act(Action::Promote { term, rule }, format!("appointed for term {term}"))
+        }
+        Process::Standby => wait(format!("was primary in term {term}: needs a new term (H12)")),
+        Process::Primary if own.promoted < term && own.promoted > Term(0) => {
+            act(Action::Reaffirm { term }, format!("goes on as primary in term {term}"))
+        }
+        Process::Primary if own.promoted != term => {
+            act(Action::Fence, "promoted by somebody else (H6)")
+        }
+        Process::Primary => serve(view, term, rule),
+        Process::Stopped | Process::Starting | Process::Promoting | Process::Stopping => {
+            wait(format!("{:?} on the way to term {term}", own.process))
+        }
+    }
+}
+
+fn serve(view: &InstanceView<'_>, term: Term, rule: CommitRule) -> Next {
+    let own = view.own;
+    if own.serving != Some(term) {
+        let reason = format!("term {term} needs its barrier under {rule}");
+        return act(Action::RecordTerm { term, rule }, reason);
+    }
+    if let Some(switchover) = &view.state.switchover {
+        let to = switchover.to.clone();
+        let reason = format!("hands over to {to}");
+        return act(Action::HandOver { to }, reason);
+    }
+    if own.rule.as_ref() != Some(&rule) {
+        let reason = format!("the commit rule becomes {rule}");
+        return act(Action::ApplyRule { rule }, reason);
+    }
+    if !own.checkpointed {
+        return act(Action::Checkpoint, "others may have to rewind (H18)");
+    }
+    wait(format!("serves term {term}"))
+}
+
+/// Another node is the appointed primary.
+fn follow(view: &InstanceView<'_>, appointment: &Appointment) -> Next {
+    let own = view.own;
+    let (primary, term) = (&appointment.primary, appointment.term);
+    match (&own.data, own.process) {
+        (_, Process::Primary) => act(Action::Fence, format!("{primary} is primary in term {term}")),
+        (Data::Witness, _) => wait("holds no data"),
+        (Data::Quarantined { reason }, _) => wait(format!("quarantined: {reason}")),
+        (Data::Copying { .. }, _) => wait(format!("copies from {primary}")),
+        (Data::Empty | Data::Mixed, Process::Stopped) => match serving_primary(view, term) {
+            Some(_) if own.rejoin_failures >= REJOIN_FAILURES_MAX => quarantined(own),
+            Some(_) => act(Action::Clone { from: primary.clone() }, "has no usable data"),
+            None => wait(format!("waits until {primary} serves, to copy from it")),
+        },
+        (Data::Present, Process::Stopped) => rejoin(view, appointment),
+        (Data::Present, Process::Standby) => stay_fed(view, appointment),
+        (
+            Data::Present | Data::Empty | Data::Mixed,
+            Process::Starting | Process::Standby | Process::Promoting | Process::Stopping,
+        ) => wait(format!("{:?}", own.process)),
+    }
+}
+
+/// The appointed primary's copy, if it really is primary in that term by now.
+fn serving_primary<'a>(view: &InstanceView<'a>, term: Term) -> Option<&'a InstanceFacts> {
+    view.primary.filter(|p| p.process == Process::Primary && p.promoted == term)
+}
+
+fn rejoin(view: &InstanceView<'_>, appointment: &Appointment) -> Next {
+    let own = view.own;
+    let (from, term) = (appointment.primary.clone(), appointment.term);
+    let Some(primary) = serving_primary(view, term) else {
+        return if own.was_primary {
+            // Started beside the new primary it would only have to be stopped again to rewind.
+            wait(format!("waits until {from} serves, to compare with it"))
+        } else {
+            act(Action::Start { upstream: Some((from, term)) }, "a standby starts")
+        };
+    };
+    if own.rejoin_failures >= REJOIN_FAILURES_MAX {
+        return quarantined(own);
+    }
+    match rung(own, primary) {
+        Rung::Follow => {
+            act(Action::Start { upstream: Some((from, term)) }, "its log is part of the primary's")
+        }
+        Rung::Rewind if !primary.checkpointed => {
+            wait(format!("waits for the checkpoint of {from}, to rewind (H18)"))
+        }
+        Rung::Rewind => {
+            let reason = format!("at {} of timeline {}: rewinds", own.flushed, own.timeline);
+            act(Action::Rewind { from }, reason)
+        }
+        Rung::Clone => act(Action::Clone { from }, "cannot be rewound"),
+    }
+}
+
+fn stay_fed(view: &InstanceView<'_>, appointment: &Appointment) -> Next {
+    let own = view.own;
+    let (primary, term) = (&appointment.primary, appointment.term);
+    let follows = own.upstream == Some((primary.clone(), term));
+    let Some(serving) = serving_primary(view, term) else {
+        return if follows || own.was_primary {
+            wait(format!("waits until {primary} serves"))
+        } else {
+            let primary = primary.clone();
+            act(Action::Follow { primary, term }, format!("follows in term {term}"))
+        };
+    };
+    let stalled = own.stalled >= view.timing.rejoin_patience;
+    if follows && !stalled {
+        return wait(format!("follows {primary}"));
+    }
+    if follows || rung(own, serving) != Rung::Follow {
+        let reason =
+            format!("not fed for {} ms: {primary} went another way", own.stalled.as_millis());
+        return act(Action::StopToRejoin, reason);
+    }
+    let primary = primary.clone();
+    act(Action::Follow { primary, term }, format!("follows in term {term}"))
+}
+
+fn quarantined(own: &InstanceFacts) -> Next {
+    wait(format!(
+        "quarantined after {} attempts to rejoin: see the node's log, then reinit",
+        own.rejoin_failures
+    ))
+}

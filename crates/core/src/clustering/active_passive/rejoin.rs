@@ -1,0 +1,112 @@
+//! Decides how a copy comes back: follow as it is, rewind, or copy anew.
+//! In: the own data and the primary's. Out: a `Rung` of the ladder.
+//! Keeps: a copy that went another way is never fed (H6, H22); a standby that was not stopped
+//! cleanly is never rewound (H21); rewinding waits for the primary's checkpoint (H18).
+//! Not here: when (`instance.rs`), how (the PostgreSQL adapter).
+
+use crate::facts::{InstanceFacts, Process};
+use crate::lsn::Lsn;
+
+/// How a copy comes back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Rung {
+    /// Its log is a prefix of the primary's.
+    Follow,
+    /// Undo what the primary does not have.
+    Rewind,
+    /// Copy everything again.
+    Clone,
+}
+
+/// The lowest rung that can work; each failure since it last streamed takes one rung more.
+pub fn rung(own: &InstanceFacts, primary: &InstanceFacts) -> Rung {
+    if own.system.is_some() && primary.system.is_some() && own.system != primary.system {
+        return Rung::Clone;
+    }
+    let lowest = match is_prefix(own, primary) {
+        true => Rung::Follow,
+        // pg_rewind takes two timelines of one number for the same one (H6).
+        false if own.timeline == primary.timeline => Rung::Clone,
+        false => Rung::Rewind,
+    };
+    let raised = match (lowest, own.rejoin_failures) {
+        (rung, 0) => rung,
+        (Rung::Follow, 1) if own.timeline != primary.timeline => Rung::Rewind,
+        (Rung::Follow, 1) => Rung::Follow,
+        (Rung::Follow | Rung::Rewind | Rung::Clone, _) => Rung::Clone,
+    };
+    let can_rewind = own.was_primary || own.stopped_cleanly || own.process == Process::Standby;
+    if raised == Rung::Rewind && !can_rewind { Rung::Clone } else { raised }
+}
+
+/// Whether the own log is a part of the primary's, as far as both sides' histories tell.
+fn is_prefix(own: &InstanceFacts, primary: &InstanceFacts) -> bool {
+    if own.flushed == Lsn::ZERO && !own.was_primary {
+        return true;
+    }
+    if !own.forks.iter().all(|fork| primary.forks.contains(fork)) {
+        return false;
+    }
+    if own.timeline == primary.timeline {
+        return !own.was_primary && own.followed >= primary.timeline_term;
+    }
+    // The end of a crashed primary's log is not known before it was recovered.
+    let end_known = !own.was_primary || own.stopped_cleanly || own.process == Process::Standby;
+    let end_on_primary = primary.forks.iter().find(|fork| fork.timeline == own.timeline);
+    end_known && end_on_primary.is_some_and(|fork| own.flushed <= fork.end)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::facts::Fork;
+    use crate::ids::{Term, TimelineId};
+
+    fn primary() -> InstanceFacts {
+        InstanceFacts {
+            timeline: TimelineId(3),
+            forks: [(1, 100), (2, 200)]
+                .map(|(timeline, end)| Fork { timeline: TimelineId(timeline), end: Lsn(end) })
+                .into(),
+            ..InstanceFacts::default()
+        }
+    }
+
+    fn own(timeline: u32, flushed: u64) -> InstanceFacts {
+        InstanceFacts {
+            timeline: TimelineId(timeline),
+            flushed: Lsn(flushed),
+            ..InstanceFacts::default()
+        }
+    }
+
+    #[test]
+    fn a_prefix_follows() {
+        assert_eq!(rung(&own(2, 200), &primary()), Rung::Follow);
+        assert_eq!(rung(&own(3, 900), &primary()), Rung::Follow);
+        let stopped = InstanceFacts { was_primary: true, stopped_cleanly: true, ..own(2, 150) };
+        assert_eq!(rung(&stopped, &primary()), Rung::Follow);
+    }
+
+    #[test]
+    fn what_went_another_way_is_undone_or_copied() {
+        let crashed = InstanceFacts { was_primary: true, ..own(2, 150) };
+        assert_eq!(rung(&crashed, &primary()), Rung::Rewind);
+        assert_eq!(rung(&own(2, 201), &primary()), Rung::Clone, "an unclean standby (H21)");
+        let clean = InstanceFacts { stopped_cleanly: true, ..own(2, 201) };
+        assert_eq!(rung(&clean, &primary()), Rung::Rewind);
+        let same_number = InstanceFacts { was_primary: true, ..own(3, 150) };
+        assert_eq!(rung(&same_number, &primary()), Rung::Clone, "a number is no identity (H6)");
+        let fed_by_another = InstanceFacts { followed: Term(4), ..own(3, 150) };
+        let primary = InstanceFacts { timeline_term: Term(5), ..primary() };
+        assert_eq!(rung(&fed_by_another, &primary), Rung::Clone, "the same, as a standby (H6)");
+    }
+
+    #[test]
+    fn failures_climb() {
+        let once = InstanceFacts { stopped_cleanly: true, rejoin_failures: 1, ..own(2, 1) };
+        assert_eq!(rung(&once, &primary()), Rung::Rewind);
+        let twice = InstanceFacts { rejoin_failures: 2, ..once };
+        assert_eq!(rung(&twice, &primary()), Rung::Clone);
+    }
+}

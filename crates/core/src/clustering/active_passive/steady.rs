@@ -1,0 +1,201 @@
+//! Decides what a service needs while its primary serves: activation, the commit rule, a planned
+//! switchover, emptying a node.
+//! In: `ControllerView` with a primary. Out: `Plan`.
+//! Keeps: H8, H9 one change of the rule at a time, settled only by the primary's own proof; H39 a
+//! switchover ends at its target only if that holds the shutdown checkpoint.
+//! Not here: failures (`verdict.rs`), elections (`election.rs`).
+
+use super::candidate::ballots;
+use super::controller::{ControllerView, Plan, Step};
+use super::election::{self, Decision};
+use super::verdict::{self, Verdict};
+use crate::cluster::command::ServiceCommand;
+use crate::cluster::state::{Appointment, Cause, Phase, Switchover};
+use crate::facts::{Data, Process, Stream};
+use crate::ids::NodeId;
+use crate::replication::primary_replica::{desired_rule, sync_quorum};
+use crate::time::Timestamp;
+use alloc::collections::BTreeSet;
+use alloc::format;
+
+/// Rules that may pile up before a change waits for the last one to be proven.
+const RULES_MAX: usize = 4;
+/// A switchover begins only to a target that is at most this far behind, in bytes.
+const SWITCHOVER_LAG_BYTES_MAX: u64 = 16 << 20;
+/// How long an automatic switchover may take, in milliseconds.
+const SWITCHOVER_PATIENCE_MS: u64 = 15_000;
+
+/// Plans for a primary that serves.
+pub(super) fn plan(view: &ControllerView<'_>, appointment: &Appointment, now: Timestamp) -> Plan {
+    if let Some(plan) = activate(view, appointment, now) {
+        return plan;
+    }
+    if appointment.phase == Phase::Appointed {
+        return Plan::wait(format!(
+            "{} waits for its barrier in term {}: {:?} must confirm",
+            appointment.primary,
+            appointment.term,
+            appointment.rules.last().map(|rule| &rule.standbys)
+        ));
+    }
+    settle(view, appointment, now)
+        .or_else(|| change_rule(view, appointment, now))
+        .or_else(|| leave_draining_node(view, appointment, now))
+        .unwrap_or_else(|| Plan::wait(format!("{} serves", appointment.primary)))
+}
+
+/// Clients are let in once the primary's own commit was confirmed under the new rule.
+pub(super) fn activate(
+    view: &ControllerView<'_>,
+    appointment: &Appointment,
+    now: Timestamp,
+) -> Option<Plan> {
+    let instance = view.instance(&appointment.primary, now)?;
+    let system = instance.system?;
+    let rule = instance.rule.clone()?;
+    let is_proven =
+        instance.serving == Some(appointment.term) && appointment.rules.last() == Some(&rule);
+    (appointment.phase == Phase::Appointed && is_proven).then(|| {
+        let reason =
+            format!("{} serves term {} under {rule}", appointment.primary, appointment.term);
+        let term = appointment.term;
+        let at_unix_ms = view.unix_ms;
+        Plan::propose(ServiceCommand::Activate { term, rule, system, at_unix_ms }, reason)
+    })
+}
+
+fn settle(view: &ControllerView<'_>, appointment: &Appointment, now: Timestamp) -> Option<Plan> {
+    let proven = view.instance(&appointment.primary, now)?.rule.as_ref()?;
+    (appointment.rules.len() > 1 && appointment.rules.last() == Some(proven)).then(|| {
+        let reason = format!("{} proved {proven}", appointment.primary);
+        let (term, rule) = (appointment.term, proven.clone());
+        Plan::propose(ServiceCommand::SettleRule { term, rule }, reason)
+    })
+}
+
+fn change_rule(
+    view: &ControllerView<'_>,
+    appointment: &Appointment,
+    now: Timestamp,
+) -> Option<Plan> {
+    let last = appointment.rules.last()?;
+    let streaming = streaming(view, appointment, now);
+    let rule = desired_rule::desired(view.spec.durability, last, &streaming);
+    (rule != *last && appointment.rules.len() < RULES_MAX).then(|| {
+        let reason = format!("{streaming:?} stream from {}: {last} becomes {rule}", rule.primary);
+        Plan::propose(ServiceCommand::ChangeRule { term: appointment.term, rule }, reason)
+    })
+}
+
+/// Standbys that both ends agree are fed, so that a half-cut link counts as cut (H33, H34).
+fn streaming(
+    view: &ControllerView<'_>,
+    appointment: &Appointment,
+    now: Timestamp,
+) -> BTreeSet<NodeId> {
+    let Some(primary) = view.instance(&appointment.primary, now) else { return BTreeSet::new() };
+    let is_fed = |node: &&NodeId| {
+        let seen_by_primary = primary.replicas.get(*node).is_some_and(|r| r.streaming);
+        let own = view.instance(node, now);
+        seen_by_primary
+            && own.is_some_and(|own| {
+                let age_max = view.spec.timing.suspicion;
+                own.upstream == Some((appointment.primary.clone(), appointment.term))
+                    && matches!(own.stream, Stream::Connected(age) if age <= age_max)
+                    && own.promised <= appointment.term
+            })
+    };
+    view.data_nodes().filter(|node| **node != appointment.primary).filter(is_fed).cloned().collect()
+}
+
+fn leave_draining_node(
+    view: &ControllerView<'_>,
+    appointment: &Appointment,
+    now: Timestamp,
+) -> Option<Plan> {
+    if !view.draining.contains(&appointment.primary) {
+        return None;
+    }
+    let to = streaming(view, appointment, now)
+        .into_iter()
+        .filter(|node| !view.draining.contains(node))
+        .max_by_key(|node| view.nodes.get(node).map_or(0, |spec| spec.priority))?;
+    let reason = format!("{} is being emptied: {to} takes over", appointment.primary);
+    let deadline_unix_ms = view.unix_ms + SWITCHOVER_PATIENCE_MS;
+    Some(Plan::propose(ServiceCommand::RequestSwitchover { to, deadline_unix_ms }, reason))
+}
+
+/// Plans a switchover that is under way.
+pub(super) fn switch_over(
+    view: &ControllerView<'_>,
+    appointment: &Appointment,
+    switchover: &Switchover,
+    now: Timestamp,
+) -> Plan {
+    let cancel = |why| Plan::propose(ServiceCommand::CancelSwitchover, why);
+    if view.unix_ms > switchover.deadline_unix_ms {
+        return cancel(format!("the switchover to {} took too long", switchover.to));
+    }
+    let Some(primary) = view.instance(&appointment.primary, now) else {
+        return cancel(format!("{} does not answer", appointment.primary));
+    };
+    let Some(target) = view.instance(&switchover.to, now).filter(|i| i.data == Data::Present)
+    else {
+        return cancel(format!("{} does not answer or has no data", switchover.to));
+    };
+    match primary.process {
+        Process::Primary => {
+            if !matches!(verdict::judge(view, appointment, now), Verdict::Serving) {
+                return cancel(format!("{} does not serve", appointment.primary));
+            }
+            let lag_bytes = primary.flushed.bytes_ahead_of(target.flushed);
+            let is_fed = streaming(view, appointment, now).contains(&switchover.to);
+            if !is_fed || lag_bytes > SWITCHOVER_LAG_BYTES_MAX {
+                return cancel(format!("{} is {lag_bytes} bytes behind", switchover.to));
+            }
+            Plan::wait(format!("{} hands over to {}", appointment.primary, switchover.to))
+        }
+        Process::Stopping => Plan::wait(format!("{} stops", appointment.primary)),
+        Process::Stopped if primary.stopped_cleanly => {
+            hand_over(view, appointment, switchover, now)
+        }
+        Process::Stopped | Process::Starting | Process::Standby | Process::Promoting => {
+            cancel(format!("{} did not stop as it should", appointment.primary))
+        }
+    }
+}
+
+/// The old primary is down and said where its log ends: the target must hold all of it.
+fn hand_over(
+    view: &ControllerView<'_>,
+    appointment: &Appointment,
+    switchover: &Switchover,
+    now: Timestamp,
+) -> Plan {
+    let end = view.instance(&appointment.primary, now).map_or(crate::lsn::Lsn::ZERO, |i| i.flushed);
+    let have = view.instance(&switchover.to, now).map_or(crate::lsn::Lsn::ZERO, |i| i.flushed);
+    if have < end {
+        let to = &switchover.to;
+        return Plan::wait(format!("{to} is at {have} and must reach {end} first (H39)"));
+    }
+    let term = appointment.term.next().max(view.promised_max());
+    let ballots = ballots(view, term, now);
+    let holders = ballots.holders();
+    // The old primary ended with its whole log on the target and never promotes twice for one term,
+    // so the target alone is enough, unless a rule of an earlier primary is still open.
+    let own_rules = appointment.rules.iter().all(|rule| rule.primary == appointment.primary);
+    let elects = own_rules || sync_quorum::elects(&appointment.rules, &holders);
+    if !holders.contains(&switchover.to) || !elects {
+        let steps = view
+            .nodes
+            .keys()
+            .filter(|node| **node != appointment.primary && !ballots.promised.contains(*node))
+            .filter(|node| view.instance(node, now).is_some_and(|i| i.promised <= term))
+            .map(|node| Step::Recruit { node: node.clone(), term })
+            .collect();
+        return Plan { steps, reason: format!("{} takes over at {end}", switchover.to) };
+    }
+    let why = "planned switchover, the old primary stopped cleanly";
+    let decision = Decision { term, cause: Cause::Switchover, why, ballots: &ballots };
+    election::appoint(view, appointment, &switchover.to, decision, now)
+}

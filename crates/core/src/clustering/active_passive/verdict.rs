@@ -1,0 +1,166 @@
+//! Decides whether a primary is alive, dead, or not known to be either.
+//! In: the facts of all nodes. Out: `Verdict`, with the class of the failure and its numbers.
+//! Silence is not evidence by itself: a silent node counts as dead only where a majority of the
+//! voters does not hear it *and* no standby is still fed by it (H3, H33, H34).
+//! Not here: what follows from it (`controller.rs`).
+//! Tested by: below, and the scenarios.
+
+use super::controller::ControllerView;
+use crate::cluster::state::{Appointment, Cause};
+use crate::facts::{Health, InstanceFacts, Link, NodeFacts, Process, Stream};
+use crate::ids::NodeId;
+use crate::time::Timestamp;
+use alloc::format;
+use alloc::string::String;
+use core::time::Duration;
+
+/// How long an appointed node may take to become primary before another is tried.
+pub const PROMOTION_PATIENCE: Duration = Duration::from_secs(10);
+/// How long an instance or its disk may be stuck before it counts as not serving.
+pub const HUNG_AFTER: Duration = Duration::from_secs(3);
+
+/// What is known about a primary.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It serves.
+    Serving,
+    /// Its own node says that it is on the way up or down.
+    Moving(String),
+    /// It does not serve and will not by itself.
+    Dead(Cause, String),
+    /// No evidence either way.
+    Unknown(String),
+}
+
+/// Judges the appointed primary.
+pub fn judge(view: &ControllerView<'_>, appointment: &Appointment, now: Timestamp) -> Verdict {
+    let primary = &appointment.primary;
+    let refused = matches!(view.link(view.me, primary, now), Some(Link::Refused(_)));
+    match view.fresh(primary, now) {
+        Some(facts) if !refused => judge_by_itself(view, appointment, facts),
+        Some(_) | None => judge_by_others(view, appointment, now),
+    }
+}
+
+fn judge_by_itself(
+    view: &ControllerView<'_>,
+    appointment: &Appointment,
+    facts: &NodeFacts,
+) -> Verdict {
+    let Some(instance) = facts.instances.get(view.service) else {
+        return Verdict::Unknown(format!("{} does not speak of the service yet", facts.node));
+    };
+    let was_promoted = instance.promoted >= appointment.term;
+    match instance.process {
+        Process::Primary if was_promoted => judge_health(instance),
+        Process::Stopped | Process::Starting | Process::Standby if was_promoted => Verdict::Dead(
+            Cause::PostmasterDied,
+            format!("{} reports that its postmaster ended", facts.node),
+        ),
+        Process::Stopped
+        | Process::Starting
+        | Process::Standby
+        | Process::Promoting
+        | Process::Primary
+        | Process::Stopping => judge_progress(view, appointment, instance),
+    }
+}
+
+fn judge_health(instance: &InstanceFacts) -> Verdict {
+    let stuck = |what: &str, age: Duration| {
+        if age >= HUNG_AFTER {
+            Verdict::Dead(Cause::InstanceHung, format!("{what} for {} ms", age.as_millis()))
+        } else {
+            Verdict::Serving
+        }
+    };
+    match instance.health {
+        // Used-up connections and a full disk are not death: moving would not help (H27, H29).
+        Health::Good | Health::ConnectionsUsedUp | Health::DiskFull => Verdict::Serving,
+        Health::Hung(age) => stuck("a new connection got no answer", age),
+        Health::DiskStuck(age) => stuck("the disk did not answer", age),
+    }
+}
+
+fn judge_progress(
+    view: &ControllerView<'_>,
+    appointment: &Appointment,
+    instance: &InstanceFacts,
+) -> Verdict {
+    let begun = view.state.history.last().map_or(view.unix_ms, |line| line.at_unix_ms);
+    let waited = Duration::from_millis(view.unix_ms.saturating_sub(begun));
+    let what = format!(
+        "{} is {:?} on its way to term {}",
+        appointment.primary, instance.process, appointment.term
+    );
+    if waited > PROMOTION_PATIENCE && instance.process != Process::Primary {
+        Verdict::Dead(Cause::InstanceHung, format!("{what} for {} ms", waited.as_millis()))
+    } else {
+        Verdict::Moving(what)
+    }
+}
+
+/// What the other nodes see of a primary that does not answer us.
+fn judge_by_others(
+    view: &ControllerView<'_>,
+    appointment: &Appointment,
+    now: Timestamp,
+) -> Verdict {
+    let primary = &appointment.primary;
+    let (mut refused, mut silent, mut heard) = (0_usize, 0_usize, None::<NodeId>);
+    for node in view.nodes.keys().filter(|node| *node != primary) {
+        if view.fresh(node, now).is_none() {
+            continue;
+        }
+        match view.link(node, primary, now) {
+            Some(Link::Refused(_)) => refused += 1,
+            Some(Link::Silent(age)) if age >= view.spec.timing.suspicion => silent += 1,
+            Some(Link::Never) => silent += 1,
+            Some(Link::Up(_)) => heard = Some(node.clone()),
+            Some(Link::Silent(_)) | None => {}
+        }
+        if let Some(age) = fed_by_primary(view, node, appointment, now) {
+            return Verdict::Unknown(format!(
+                "{primary} does not answer, but {node} received from it {} ms ago",
+                age.as_millis()
+            ));
+        }
+    }
+    if let Some(node) = heard {
+        return Verdict::Unknown(format!("{primary} does not answer us, but {node} hears it"));
+    }
+    let majority = view.nodes.len() / 2 + 1;
+    if refused >= majority.min(view.nodes.len() - 1) {
+        return Verdict::Dead(
+            Cause::NodeDied,
+            format!("{refused} of {} nodes are refused by {primary}", view.nodes.len()),
+        );
+    }
+    if refused + silent >= majority.min(view.nodes.len() - 1) {
+        let silence = view.spec.timing.suspicion.as_millis();
+        return Verdict::Dead(
+            Cause::NodeSilent,
+            format!("{} nodes do not hear {primary} for {silence} ms", refused + silent),
+        );
+    }
+    Verdict::Unknown(format!("{primary}: {refused} refused, {silent} silent, {majority} needed"))
+}
+
+/// How long ago a standby was fed by the primary, if lately.
+fn fed_by_primary(
+    view: &ControllerView<'_>,
+    node: &NodeId,
+    appointment: &Appointment,
+    now: Timestamp,
+) -> Option<Duration> {
+    let (facts, age) = view.fresh_with_age(node, now)?;
+    let instance = facts.instances.get(view.service)?;
+    let follows = instance.upstream.as_ref().is_some_and(|(up, _)| *up == appointment.primary);
+    match instance.stream {
+        Stream::Connected(silence) if follows => {
+            let silence = silence.saturating_add(age);
+            (silence < view.spec.timing.suspicion).then_some(silence)
+        }
+        Stream::Connected(_) | Stream::None => None,
+    }
+}

@@ -1,0 +1,3 @@
+//! Work is spread over everything that can do it.
+
+pub mod balance;

@@ -1,0 +1,341 @@
+//! Talks to the person who wrote a configuration: `tandem config check` and `tandem config show`.
+//! In: the text of a file. Out: strings; whoever calls prints them.
+//! Not here: what is right and wrong (`config`), the command line itself (`cli`).
+
+use crate::config::{self, Config, Origin, Problem, Shown};
+use comfy_table::{ContentArrangement, Table, presets};
+use serde::Serialize;
+use std::fmt::Write;
+use tandem_core::ids::ServiceId;
+use tandem_core::spec::{Durability, NodeRole};
+
+/// For whom.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// People.
+    Text,
+    /// Programs.
+    Json,
+}
+
+/// What came of a command.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// What to print.
+    pub text: String,
+    /// Whether the file can be used.
+    pub usable: bool,
+}
+
+/// What `check` has to say.
+#[derive(Debug, Serialize)]
+struct Report {
+    file: String,
+    usable: bool,
+    errors: usize,
+    warnings: usize,
+    problems: Vec<Problem>,
+    /// None when the file cannot be used.
+    summary: Option<Summary>,
+}
+
+#[derive(Debug, Serialize)]
+struct Summary {
+    cluster: String,
+    data_nodes: Vec<String>,
+    witnesses: Vec<String>,
+    /// How many nodes may be lost at once so that the others can still agree.
+    losses_max: usize,
+    services: Vec<ServiceSummary>,
+}
+
+#[derive(Debug, Serialize)]
+struct ServiceSummary {
+    service: String,
+    pairing: String,
+    durability: &'static str,
+    because: String,
+    means: String,
+    failover: String,
+}
+
+/// Checks a file: every problem, and what it would run.
+pub fn check(text: &str, file_name: &str, format: Format) -> Outcome {
+    let (problems, summary) = match Config::parse(text, file_name) {
+        Ok(config) => {
+            let summary = summary(&config);
+            (config.warnings, Some(summary))
+        }
+        Err(problems) => (problems, None),
+    };
+    let errors = problems.iter().filter(|problem| problem.is_error()).count();
+    let report = Report {
+        file: file_name.to_owned(),
+        usable: summary.is_some(),
+        errors,
+        warnings: problems.len() - errors,
+        problems,
+        summary,
+    };
+    let text = match format {
+        Format::Text => report_text(&report),
+        Format::Json => json(&report),
+    };
+    Outcome { text, usable: report.usable }
+}
+
+/// Shows every value that is in effect; the problems instead, if the file cannot be used.
+pub fn show(text: &str, file_name: &str, format: Format) -> Outcome {
+    match Config::parse(text, file_name) {
+        Ok(config) => {
+            let shown = config::show(&config);
+            let text = match format {
+                Format::Text => shown_text(&shown, file_name),
+                Format::Json => json(&shown),
+            };
+            Outcome { text, usable: true }
+        }
+        Err(_) => check(text, file_name, format),
+    }
+}
+
+/// These types have string keys and no maps of our own: they always serialise.
+fn json<T: Serialize>(value: &T) -> String {
+    serde_json::to_string_pretty(value).map_or_else(|error| error.to_string(), |text| text + "\n")
+}
+
+fn summary(config: &Config) -> Summary {
+    let of_role = |role: NodeRole| -> Vec<String> {
+        config.nodes.iter().filter(|(_, n)| n.role == role).map(|(id, _)| id.to_string()).collect()
+    };
+    Summary {
+        cluster: config.cluster.clone(),
+        data_nodes: of_role(NodeRole::Data),
+        witnesses: of_role(NodeRole::Witness),
+        losses_max: config.nodes.len().saturating_sub(1) / 2,
+        services: config.services.keys().map(|id| service_summary(config, id)).collect(),
+    }
+}
+
+fn service_summary(config: &Config, id: &ServiceId) -> ServiceSummary {
+    let service = &config.services[id];
+    let data = config.data_nodes().count();
+    let standbys = data.saturating_sub(1);
+    let (durability, means) = match service.durability {
+        Durability::Quorum { acks } => (
+            "quorum",
+            format!("{acks} of {standbys} standbys confirm each commit; with fewer, writes wait"),
+        ),
+        Durability::Preferred { acks } => (
+            "preferred",
+            format!(
+                "{} of {standbys} standbys confirm each commit; when they are lost, the primary \
+                 goes on alone and says so",
+                acks.min(standbys)
+            ),
+        ),
+        Durability::Async { .. } => {
+            ("async", "no standby confirms; a failover may lose the last commits".to_owned())
+        }
+    };
+    let pairing = service.pairing;
+    ServiceSummary {
+        service: id.to_string(),
+        pairing: format!(
+            "{}, {} × {}",
+            pairing.kind(),
+            pairing.clustering(),
+            pairing.replication()
+        ),
+        durability,
+        because: config::durability_because(config, id),
+        means,
+        failover: failover(config, id),
+    }
+}
+
+/// Whether a standby takes over by itself, and what that needs (H47).
+fn failover(config: &Config, id: &ServiceId) -> String {
+    let data = config.data_nodes().count();
+    let able = config.data_nodes().filter(|(_, node)| node.priority > 0).count();
+    if data < 2 || able < 2 || config.nodes.len() < 3 {
+        return "not automatic: see the warning".to_owned();
+    }
+    let standbys = data - 1;
+    match config.services[id].durability {
+        // Whoever did not promise might still confirm for the old primary: acks - 1 may be missing.
+        Durability::Quorum { acks } | Durability::Preferred { acks } => format!(
+            "automatic, if {} of {standbys} standbys and a majority of the nodes answer",
+            (standbys + 1).saturating_sub(acks).max(1)
+        ),
+        Durability::Async { lag_bytes_max } => format!(
+            "automatic, to a standby at most {} behind, once the old primary's lease has ended",
+            config::print_bytes(lag_bytes_max)
+        ),
+    }
+}
+
+fn plural(count: usize, word: &str) -> String {
+    format!("{count} {word}{}", if count == 1 { "" } else { "s" })
+}
+
+/// Writing to a String cannot fail: the results are dropped.
+fn report_text(report: &Report) -> String {
+    let mut text = String::new();
+    for problem in &report.problems {
+        let _ = writeln!(text, "{problem}");
+    }
+    if let Some(summary) = &report.summary {
+        summary_text(summary, &mut text);
+    }
+    let verdict = if report.usable { "can be used" } else { "cannot be used" };
+    let _ = writeln!(
+        text,
+        "{} {verdict}: {}, {}",
+        report.file,
+        plural(report.errors, "error"),
+        plural(report.warnings, "warning")
+    );
+    text
+}
+
+fn summary_text(summary: &Summary, text: &mut String) {
+    let Summary { cluster, data_nodes, witnesses, losses_max, services } = summary;
+    let _ = writeln!(text, "cluster {cluster}");
+    let _ = writeln!(text, "  data nodes  {}", data_nodes.join(", "));
+    if !witnesses.is_empty() {
+        let _ = writeln!(text, "  witnesses   {}", witnesses.join(", "));
+    }
+    let voters = data_nodes.len() + witnesses.len();
+    let _ = writeln!(text, "  agreement   survives the loss of {losses_max} of {voters} nodes");
+    for service in services {
+        let _ = writeln!(text, "service {}: {}", service.service, service.pairing);
+        let _ = writeln!(text, "  durability  {}, because {}", service.durability, service.because);
+        let _ = writeln!(text, "              {}", service.means);
+        let _ = writeln!(text, "  failover    {}", service.failover);
+    }
+}
+
+fn shown_text(shown: &[Shown], file_name: &str) -> String {
+    let mut table = Table::new();
+    table
+        .load_style(presets::NOTHING)
+        .set_content_arrangement(ContentArrangement::Disabled)
+        .set_header(["key", "value", "origin"]);
+    for Shown { key, value, origin } in shown {
+        let origin = match origin {
+            Origin::File(line) => format!("{file_name}:{line}"),
+            Origin::Default(reason) => format!("default: {reason}"),
+        };
+        table.add_row([key.as_str(), value.as_deref().unwrap_or("-"), &origin]);
+    }
+    // The table fills its last column with spaces.
+    table.to_string().lines().map(str::trim_end).collect::<Vec<_>>().join("\n") + "\n"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TWO: &str = r#"
+cluster = "shop"
+[nodes.a]
+address = "10.0.0.1:7400"
+[nodes.b]
+address = "10.0.0.2:7400"
+[nodes.w]
+address = "10.0.0.3:7400"
+role = "witness"
+[services.orders]
+kind = "postgres"
+clustering = "active-passive"
+replication = "primary-replica"
+"#;
+
+    #[test]
+    fn check_says_which_durability_and_why() {
+        let outcome = check(TWO, "t.toml", Format::Text);
+        assert!(outcome.usable);
+        assert_eq!(
+            outcome.text,
+            "\
+cluster shop
+  data nodes  a, b
+  witnesses   w
+  agreement   survives the loss of 1 of 3 nodes
+service orders: postgres, active-passive × primary-replica
+  durability  preferred, because there are exactly two data nodes: with quorum, writes would stop \
+whenever either is down
+              1 of 1 standbys confirm each commit; when they are lost, the primary goes on alone \
+and says so
+  failover    automatic, if 1 of 1 standbys and a majority of the nodes answer
+t.toml can be used: 0 errors, 0 warnings
+"
+        );
+    }
+
+    /// H47: two nodes without a tie-breaker are told before anything runs.
+    #[test]
+    fn check_says_that_two_nodes_do_not_fail_over() {
+        let text = TWO.replace("[nodes.w]\naddress = \"10.0.0.3:7400\"\nrole = \"witness\"\n", "");
+        let outcome = check(&text, "t.toml", Format::Text);
+        assert!(outcome.usable);
+        for part in [
+            "warning[TDM0131]: no automatic failover\n --> t.toml:3:2\n",
+            "= try: add a third node",
+            "  failover    not automatic: see the warning\n",
+            "t.toml can be used: 0 errors, 1 warning\n",
+        ] {
+            assert!(outcome.text.contains(part), "{part}: {}", outcome.text);
+        }
+    }
+
+    #[test]
+    fn check_of_a_bad_file_names_every_problem_and_runs_nothing() {
+        let text = TWO.replace("shop", "Shop").replace("postgres", "postgras");
+        let outcome = check(&text, "t.toml", Format::Text);
+        assert!(!outcome.usable);
+        assert!(outcome.text.ends_with("t.toml cannot be used: 2 errors, 0 warnings\n"));
+        let json = check(&text, "t.toml", Format::Json).text;
+        let json: serde_json::Value = serde_json::from_str(&json).expect("json");
+        assert_eq!(json["problems"].as_array().map(Vec::len), Some(2));
+        assert_eq!((&json["usable"], &json["summary"]), (&false.into(), &().into()));
+    }
+
+    #[test]
+    fn a_quorum_is_counted_in_standbys() {
+        let text = TWO.replace(
+            "role = \"witness\"\n",
+            "[nodes.x]\naddress = \"x:1\"\n[nodes.y]\naddress = \"y:1\"\n",
+        );
+        let text = format!("{text}acks = 2\n");
+        let json = check(&text, "t.toml", Format::Json).text;
+        let json: serde_json::Value = serde_json::from_str(&json).expect("json");
+        let orders = &json["summary"]["services"][0];
+        assert_eq!(orders["durability"], "quorum");
+        // Five data nodes: of four standbys two confirm, so any three include one that did.
+        assert_eq!(
+            orders["failover"],
+            "automatic, if 3 of 4 standbys and a majority of the nodes answer"
+        );
+        assert_eq!(json["summary"]["losses_max"], 2);
+    }
+
+    #[test]
+    fn show_prints_every_value_with_its_origin() {
+        let outcome = show(TWO, "t.toml", Format::Text);
+        assert!(outcome.usable);
+        let row = |key: &str| {
+            let row = outcome.text.lines().find(|line| line.split_whitespace().next() == Some(key));
+            row.map(|row| row.split_whitespace().collect::<Vec<_>>().join(" ")).unwrap_or_default()
+        };
+        assert_eq!(row("cluster"), "cluster shop t.toml:2");
+        assert_eq!(row("nodes.w.role"), "nodes.w.role witness t.toml:9");
+        assert!(row("services.orders.durability").contains("preferred default: there are exactly"));
+        assert!(row("services.orders.read_listen").starts_with("services.orders.read_listen - "));
+        let json = show(TWO, "t.toml", Format::Json).text;
+        let json: serde_json::Value = serde_json::from_str(&json).expect("json");
+        assert_eq!(json[0]["origin"]["file"], 2);
+        assert!(!show("x", "t.toml", Format::Text).usable);
+    }
+}

@@ -1,0 +1,103 @@
+use super::*;
+use crate::config::{ENTRIES, Fallback, Origin, reference_markdown, show};
+use std::collections::BTreeSet;
+
+/// A file in which each table of the reference stands, with nothing in it that need not be.
+const LEAST: &str = r#"
+cluster = "shop"
+[nodes.a]
+address = "10.0.0.1:7400"
+[nodes.b]
+address = "10.0.0.2:7400"
+[nodes.c]
+address = "10.0.0.3:7400"
+[services.orders]
+kind = "postgres"
+clustering = "load-balanced"
+replication = "primary-replica"
+[services.orders.timing]
+[services.orders.postgresql]
+"#;
+
+#[test]
+fn the_reference_has_every_key_that_the_reader_asks_for_and_no_other() {
+    let (config, mut accepted) = Config::read(LEAST, "t.toml");
+    assert!(config.is_ok());
+    // Settings have names of their own; the reader takes them all.
+    accepted.insert("services.NAME.postgresql.SETTING".to_owned());
+    let documented: BTreeSet<String> = ENTRIES.iter().map(|entry| entry.key.to_owned()).collect();
+    assert_eq!(documented, accepted);
+    assert_eq!(documented.len(), ENTRIES.len(), "a key is documented twice");
+}
+
+#[test]
+fn the_defaults_are_those_of_the_reference() {
+    let shown = show(&parse(LEAST));
+    let shown_as = |key: &str| {
+        let full = key.replace("nodes.NAME", "nodes.a").replace("services.NAME", "services.orders");
+        shown.iter().find(|shown| shown.key == full).unwrap_or_else(|| panic!("{full}"))
+    };
+    for entry in ENTRIES {
+        if entry.key.ends_with("SETTING") {
+            continue;
+        }
+        let found = shown_as(entry.key);
+        match entry.default {
+            Fallback::Required => assert!(matches!(found.origin, Origin::File(_)), "{found:?}"),
+            // Its default counts with durability = "async" only.
+            Fallback::Value(_) if entry.key == "services.NAME.async_lag_max" => {}
+            Fallback::Value(value) => assert_eq!(found.value.as_deref(), Some(value), "{found:?}"),
+            Fallback::Computed(_) => assert!(found.value.is_some(), "{found:?}"),
+            Fallback::Unset(_) => assert_eq!(found.value, None, "{found:?}"),
+        }
+        if !matches!(entry.default, Fallback::Required) {
+            assert!(matches!(&found.origin, Origin::Default(why) if !why.is_empty()), "{found:?}");
+        }
+    }
+    assert_eq!(shown_as("services.NAME.read_listen").value.as_deref(), Some("5433"));
+    assert_eq!(shown_as("services.NAME.port").value.as_deref(), Some("6432"));
+    let asynchronous = LEAST.replace("[services.orders.timing]", "durability = \"async\"");
+    let lag = show(&parse(&asynchronous));
+    let lag = lag.iter().find(|shown| shown.key.ends_with("async_lag_max")).expect("shown");
+    assert_eq!(lag.value.as_deref(), Some("1MB"));
+}
+
+#[test]
+fn the_page_has_a_row_for_every_key() {
+    let page = reference_markdown();
+    for entry in ENTRIES {
+        let key = entry.key.rsplit('.').next().expect("a key");
+        assert!(page.contains(&format!("| `{key}` | {} |", entry.takes)), "{}", entry.key);
+        assert!(!entry.reason.is_empty() && !entry.what.is_empty(), "{}", entry.key);
+        for text in [entry.takes, entry.what, entry.reason] {
+            assert!(!text.contains('|'), "{}: a bar would break the table", entry.key);
+        }
+    }
+    assert_eq!(page.matches("\n## ").count(), 5);
+}
+
+#[test]
+fn every_value_is_shown_with_its_line_or_its_reason() {
+    let config = good();
+    let shown = show(&config);
+    let origin = |key: &str| {
+        let found = shown.iter().find(|shown| shown.key == key).unwrap_or_else(|| panic!("{key}"));
+        (found.value.as_deref(), &found.origin)
+    };
+    assert_eq!(origin("cluster"), (Some("shop"), &Origin::File(1)));
+    assert_eq!(origin("nodes.a.zone"), (Some("x"), &Origin::File(5)));
+    assert_eq!(origin("services.orders.timing.lease"), (Some("2s"), &Origin::File(22)));
+    let (value, from) = origin("services.orders.postgresql.max_connections");
+    assert_eq!((value, from), (Some("200"), &Origin::File(19)));
+    let (value, from) = origin("services.orders.durability");
+    assert_eq!(value, Some("quorum"));
+    assert!(matches!(from, Origin::Default(why) if why.contains("no acknowledged commit")));
+    let two = with("\n[nodes.c]\naddress = \"10.0.0.3:7400\"\n", "\n");
+    let two = parse(&format!("{two}[nodes.c]\nrole = \"witness\"\naddress = \"10.0.0.3:7400\"\n"));
+    let shown = show(&two);
+    let found = shown.iter().find(|s| s.key == "services.orders.durability").expect("shown");
+    assert_eq!(found.value.as_deref(), Some("preferred"));
+    assert!(matches!(&found.origin, Origin::Default(why) if why.contains("exactly two")));
+    let json = serde_json::to_value(&shown[0]).expect("json");
+    assert_eq!(json["origin"]["file"], 1);
+}

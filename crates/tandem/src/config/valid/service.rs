@@ -1,0 +1,278 @@
+//! Decides whether a service can be run as written.
+//! In: the written service. Out: `Service`; none if its pairing is refused or not in this version.
+//! Handles: H46, what this version cannot run is refused at the start, never guessed at.
+
+use super::checker::{Checker, Limits, Shape, Span};
+use super::{Listen, ReadLag, Service, cluster, durability, postgres, timing};
+use crate::config::problem::{Code, Say};
+use crate::config::raw::{self, Scalar};
+use crate::config::value::{self, Unreadable};
+use std::collections::BTreeMap;
+use std::time::Duration;
+use tandem_core::ids::ServiceId;
+use tandem_core::pairing::{Clustering, Kind, Pairing, Replication};
+use toml::Spanned;
+
+/// PostgreSQL's own port: clients need not change.
+const LISTEN_PORT: u16 = 5432;
+
+/// Far enough from the front door's ports, and it depends on this service alone: another service
+/// that comes or goes never moves it.
+const INSTANCE_PORT_OFFSET: u16 = 1000;
+
+const READ_LAG_BYTES: u64 = 16 << 20;
+const READ_LAG_BYTES_MAX: u64 = 1 << 40;
+const READ_LAG_TIME_MAX: Duration = Duration::from_secs(86_400);
+
+const PORT: Limits = Limits {
+    range: 1..=65_535,
+    default: 0,
+    example: Some(LISTEN_PORT as i64),
+    because: "that is what a port can be",
+};
+const INSTANCE_PORT: Limits =
+    Limits { example: Some((LISTEN_PORT + INSTANCE_PORT_OFFSET) as i64), ..PORT };
+const SESSIONS: Limits = Limits {
+    range: 1..=100_000,
+    default: 1000,
+    example: None,
+    because: "each session costs memory and a socket or two",
+};
+const HOLD: Span = Span {
+    range: Duration::ZERO..=Duration::from_secs(600),
+    default: Duration::from_secs(15),
+    because: "a client that waits longer has given up, and \"0s\" holds nobody",
+};
+
+/// Older names of replication patterns.
+const OLDER_WORDS: &[(&str, Replication)] =
+    &[("master-slave", Replication::PrimaryReplica), ("multi-master", Replication::MultiPrimary)];
+
+pub(super) fn all(
+    file: &raw::File,
+    shape: Shape,
+    check: &mut Checker<'_, '_>,
+) -> BTreeMap<ServiceId, Service> {
+    let mut services = BTreeMap::new();
+    for raw in &file.services {
+        cluster::checked_name("service", &raw.name, check);
+        if let Some(service) = service(raw, shape, check) {
+            services.insert(ServiceId::new(raw.name.get_ref().as_str()), service);
+        }
+    }
+    services
+}
+
+fn service(raw: &raw::Service, shape: Shape, check: &mut Checker<'_, '_>) -> Option<Service> {
+    let path = |key: &str| format!("services.{}.{key}", raw.name.get_ref());
+    let words = words(raw, check);
+    if words.kind.is_some_and(|kind| kind != Kind::Postgres) {
+        // The other kinds have other keys: nothing to say about the ones here.
+        pairing(raw, &words, check);
+        return None;
+    }
+    let pairing = pairing(raw, &words, check);
+    let durability = durability::check(raw, shape, check);
+    let timing = timing::check(&raw.timing, raw.name.get_ref(), check);
+    let doors = doors(raw, pairing, check);
+    let port = check.number(&path("port"), raw.port.as_ref(), &INSTANCE_PORT);
+    let port = u16::try_from(port).ok().filter(|port| *port > 0);
+    let hold_max = check.duration(&path("hold_max"), raw.hold_max.as_ref(), &HOLD);
+    let sessions_max = check.number(&path("sessions_max"), raw.sessions_max.as_ref(), &SESSIONS);
+    let held = Limits {
+        range: 1..=sessions_max,
+        default: sessions_max,
+        example: None,
+        because: "a held client is a session, and sessions_max bounds those",
+    };
+    let held_max = check.number(&path("held_max"), raw.held_max.as_ref(), &held);
+    Some(Service {
+        pairing: pairing?,
+        durability,
+        timing,
+        port: port.unwrap_or_else(|| instance_port(doors.listen.port)),
+        listen: doors.listen,
+        read_listen: doors.read_listen,
+        read_lag_max: doors.read_lag_max,
+        hold_max,
+        held_max: usize::try_from(held_max).unwrap_or(1),
+        sessions_max: usize::try_from(sessions_max).unwrap_or(1),
+        settings: postgres::settings(raw, durability, check),
+        hba: postgres::hba(raw, check),
+        run_as: check.read(&path("run_as"), raw.run_as.as_ref(), postgres::user),
+        bin_dir: check.read(&path("bin_dir"), raw.bin_dir.as_ref(), postgres::folder),
+        data_dir: check.read(&path("data_dir"), raw.data_dir.as_ref(), postgres::folder),
+    })
+}
+
+fn instance_port(listen: u16) -> u16 {
+    listen.checked_add(INSTANCE_PORT_OFFSET).unwrap_or_else(|| listen - INSTANCE_PORT_OFFSET)
+}
+
+/// What was written of the three words, as far as it can be read.
+struct Words {
+    kind: Option<Kind>,
+    clustering: Option<Clustering>,
+    replication: Option<Replication>,
+}
+
+fn words(raw: &raw::Service, check: &mut Checker<'_, '_>) -> Words {
+    let path = |key: &str| format!("services.{}.{key}", raw.name.get_ref());
+    let mut required = |key: &str, written: &raw::Text, because: &str| {
+        if written.is_none() {
+            let example = match key {
+                "kind" => "\"postgres\"",
+                "clustering" => "\"active-passive\"",
+                _ => "\"primary-replica\"",
+            };
+            check.missing(&path(key), because, example);
+        }
+    };
+    required("kind", &raw.kind, "Tandem must know what it runs");
+    required(
+        "clustering",
+        &raw.clustering,
+        "who serves is the owner's decision: there is no guess",
+    );
+    required("replication", &raw.replication, "who holds the data is the owner's decision");
+    let read = |check: &mut Checker<'_, '_>, key: &str, written: &raw::Text| {
+        let word = written.as_ref()?;
+        let older = OLDER_WORDS.iter().find(|(older, _)| older == word.get_ref());
+        if let (Some((older, today)), "replication") = (older, key) {
+            let what = format!("\"{older}\" is an older word for \"{today}\"");
+            let because = "status, logs and documentation use the newer word";
+            let say = Say::new(what, because, format!("write replication = \"{today}\""));
+            check.problems.warning(Code::OlderWord, &word.span(), say);
+            return Some(*today);
+        }
+        check.word(&path(key), word, (Replication::WORDS, Replication::from_word))
+    };
+    Words {
+        kind: raw
+            .kind
+            .as_ref()
+            .and_then(|word| check.word(&path("kind"), word, (Kind::WORDS, Kind::from_word))),
+        clustering: raw.clustering.as_ref().and_then(|word| {
+            check.word(&path("clustering"), word, (Clustering::WORDS, Clustering::from_word))
+        }),
+        replication: read(check, "replication", &raw.replication),
+    }
+}
+
+/// The pair, if it makes sense and this version runs it.
+fn pairing(raw: &raw::Service, words: &Words, check: &mut Checker<'_, '_>) -> Option<Pairing> {
+    let Words { kind: Some(kind), clustering: Some(clustering), replication: Some(replication) } =
+        *words
+    else {
+        return None;
+    };
+    let place = check.place_of(&format!("services.{}.clustering", raw.name.get_ref()));
+    let pair = format!("{kind} as {clustering} with {replication}");
+    match Pairing::new(kind, clustering, replication) {
+        Err(refusal) => {
+            let say = Say::new(format!("{pair} is refused"), refusal.because, refusal.instead);
+            check.problems.error(Code::RefusedPair, &place, say);
+            None
+        }
+        Ok(pairing) if is_built(pairing) => Some(pairing),
+        Ok(_) => {
+            let say = Say::new(
+                format!("{pair} is not in this version yet"),
+                "the pair makes sense and is planned; this version runs postgres with \
+                 primary-replica, as active-passive or load-balanced",
+                "use kind = \"postgres\" and replication = \"primary-replica\", or wait",
+            );
+            check.problems.error(Code::NotYet, &place, say);
+            None
+        }
+    }
+}
+
+fn is_built(pairing: Pairing) -> bool {
+    pairing.kind() == Kind::Postgres
+        && pairing.replication() == Replication::PrimaryReplica
+        && matches!(pairing.clustering(), Clustering::ActivePassive | Clustering::LoadBalanced)
+}
+
+/// The front doors.
+struct Doors {
+    listen: Listen,
+    read_listen: Option<Listen>,
+    read_lag_max: ReadLag,
+}
+
+fn doors(raw: &raw::Service, pairing: Option<Pairing>, check: &mut Checker<'_, '_>) -> Doors {
+    let path = |key: &str| format!("services.{}.{key}", raw.name.get_ref());
+    let listen = listen(&path("listen"), raw.listen.as_ref(), check)
+        .unwrap_or(Listen { ip: None, port: LISTEN_PORT });
+    let written = self::listen(&path("read_listen"), raw.read_listen.as_ref(), check);
+    let lag = check.read(&path("read_lag_max"), raw.read_lag_max.as_ref(), read_lag);
+    let spreads = pairing.is_none_or(|p| p.clustering() == Clustering::LoadBalanced);
+    if !spreads && let Some(door) = &raw.read_listen {
+        let say = Say::new(
+            format!("{} does not go with active-passive", path("read_listen")),
+            "active-passive means that one instance serves; reads on the others are \
+             load-balanced",
+            "write clustering = \"load-balanced\", or remove read_listen",
+        );
+        check.problems.error(Code::Contradiction, &door.span(), say);
+    }
+    if !spreads && let Some(written) = &raw.read_lag_max {
+        let say = Say::new(
+            format!("{} has no effect", path("read_lag_max")),
+            "with active-passive no replica serves reads",
+            "remove it, or write clustering = \"load-balanced\"",
+        );
+        check.problems.warning(Code::NoEffect, &written.span(), say);
+    }
+    let next = listen.port.checked_add(1).unwrap_or_else(|| listen.port - 1);
+    let read_listen = written.or(Some(Listen { port: next, ..listen })).filter(|_| spreads);
+    Doors { listen, read_listen, read_lag_max: lag.unwrap_or(ReadLag::Bytes(READ_LAG_BYTES)) }
+}
+
+fn listen(
+    key: &str,
+    written: Option<&Spanned<Scalar>>,
+    check: &mut Checker<'_, '_>,
+) -> Option<Listen> {
+    let written = written?;
+    match written.get_ref() {
+        Scalar::Integer(port) => {
+            let port = check.number(key, Some(&Spanned::new(written.span(), *port)), &PORT);
+            u16::try_from(port).ok().filter(|port| *port > 0).map(|port| Listen { ip: None, port })
+        }
+        Scalar::Text(text) => {
+            let text = Spanned::new(written.span(), text.clone());
+            let read = |text: &str| match text.parse::<u16>() {
+                Ok(port) => Err(Unreadable {
+                    because: "a port alone is a number, not a string".to_owned(),
+                    try_: format!("write {port} without quotes, or \"0.0.0.0:{port}\""),
+                }),
+                Err(_) => value::socket(text, LISTEN_PORT),
+            };
+            let socket = check.read(key, Some(&text), read)?;
+            Some(Listen { ip: Some(socket.ip()), port: socket.port() })
+        }
+        Scalar::Float(_) | Scalar::Boolean(_) => None,
+    }
+}
+
+/// Bytes, or time: their units differ.
+fn read_lag(text: &str) -> Result<ReadLag, Unreadable> {
+    let lag = if text.ends_with('B') {
+        ReadLag::Bytes(value::bytes(text)?)
+    } else {
+        ReadLag::Time(value::duration(text).map_err(|why| Unreadable {
+            because: why.because,
+            try_: "write bytes (kB, MB, GB) or time (ms, s, min): \"16MB\" or \"10s\"".to_owned(),
+        })?)
+    };
+    match lag {
+        ReadLag::Bytes(bytes) if bytes <= READ_LAG_BYTES_MAX => Ok(lag),
+        ReadLag::Time(time) if time <= READ_LAG_TIME_MAX => Ok(lag),
+        ReadLag::Bytes(_) | ReadLag::Time(_) => Err(Unreadable {
+            because: "so old a replica should not serve reads".to_owned(),
+            try_: "write at most \"1TB\" or \"1d\"".to_owned(),
+        }),
+    }
+}

@@ -1,0 +1,248 @@
+//! Keeps what this node knows of itself and of the others, and wakes whoever plans on it.
+//! In: own observations, peers' heartbeats, acknowledgements. Out: snapshots, `changed()`.
+//! Keeps: INV-8 every fact has the time at which it was learnt; a promise, once heard, is never
+//! forgotten, whatever order messages arrive in.
+//! Not here: the sending (`heartbeat.rs`), decisions (the core).
+
+use crate::runtime::clock;
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tandem_core::facts::{InstanceFacts, Link, NodeFacts, Stream};
+use tandem_core::ids::{ConfigVersion, NodeId, ServiceId, Term};
+use tandem_core::time::{Observed, Timestamp};
+use tokio::sync::watch;
+
+/// Everything known, shared by the tasks of a node.
+#[derive(Debug)]
+pub struct Hub {
+    me: NodeId,
+    known: Mutex<Known>,
+    changed: watch::Sender<u64>,
+    own_changed: watch::Sender<u64>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    peers: BTreeMap<NodeId, Observed<NodeFacts>>,
+    promised: BTreeMap<(NodeId, ServiceId), Term>,
+    acknowledged: BTreeMap<NodeId, Timestamp>,
+    answered: BTreeMap<NodeId, Timestamp>,
+    links: BTreeMap<NodeId, LinkFact>,
+    instances: BTreeMap<ServiceId, (InstanceFacts, Timestamp)>,
+    config_version: ConfigVersion,
+    draining: bool,
+}
+
+/// What the connection to a peer is like, apart from when it was last heard.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct LinkFact {
+    refused_at: Option<Timestamp>,
+    last_heard: Option<Timestamp>,
+}
+
+impl Hub {
+    /// An empty hub for this node.
+    pub fn new(me: NodeId) -> Self {
+        Self {
+            me,
+            known: Mutex::default(),
+            changed: watch::Sender::new(0),
+            own_changed: watch::Sender::new(0),
+        }
+    }
+
+    /// This node.
+    pub fn me(&self) -> &NodeId {
+        &self.me
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        // Nothing panics while it holds the lock; a poisoned one still holds whole values.
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Wakes when anything that plans depend on changed.
+    pub fn changed(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
+    /// Wakes when the others should be told at once.
+    pub fn own_changed(&self) -> watch::Receiver<u64> {
+        self.own_changed.subscribe()
+    }
+
+    /// A peer said this.
+    pub fn heard(&self, facts: NodeFacts) {
+        let now = clock::now();
+        let mut known = self.known();
+        for (service, instance) in &facts.instances {
+            let promised = known.promised.entry((facts.node.clone(), service.clone())).or_default();
+            *promised = (*promised).max(instance.promised);
+        }
+        let link = known.links.entry(facts.node.clone()).or_default();
+        link.last_heard = Some(now);
+        link.refused_at = None;
+        let before = known.peers.insert(facts.node.clone(), Observed::new(facts.clone(), now));
+        drop(known);
+        if before.is_none_or(|before| differs(before.last_known(), &facts)) {
+            self.changed.send_modify(|version| *version += 1);
+        }
+    }
+
+    /// A peer acknowledged a heartbeat that was sent at `sent`.
+    pub fn acknowledged(&self, peer: &NodeId, sent: Timestamp) {
+        let mut known = self.known();
+        let at = known.acknowledged.entry(peer.clone()).or_default();
+        *at = (*at).max(sent);
+    }
+
+    /// This node answered a peer's heartbeat: until a lease later, the peer may rest on it.
+    pub fn answered(&self, peer: &NodeId) {
+        self.known().answered.insert(peer.clone(), clock::now());
+    }
+
+    /// When this node last answered a peer's heartbeat.
+    pub fn answered_at(&self, peer: &NodeId) -> Option<Timestamp> {
+        self.known().answered.get(peer).copied()
+    }
+
+    /// A peer's machine refuses connections (true), or no longer does.
+    pub fn refused(&self, peer: &NodeId, refused: bool) {
+        let mut known = self.known();
+        let link = known.links.entry(peer.clone()).or_default();
+        if link.refused_at.is_some() == refused {
+            return;
+        }
+        link.refused_at = refused.then(clock::now);
+        drop(known);
+        self.wake();
+    }
+
+    /// What this node's instance is like now; the others are told at once if it matters.
+    pub fn publish(&self, service: &ServiceId, facts: &InstanceFacts, observed_at: Timestamp) {
+        let mut known = self.known();
+        let before = known.instances.insert(service.clone(), (facts.clone(), observed_at));
+        drop(known);
+        if before.is_none_or(|(before, _)| instance_differs(&before, facts)) {
+            self.wake();
+        }
+    }
+
+    /// The configuration this node has applied, and whether it is being emptied.
+    pub fn configured(&self, version: ConfigVersion, draining: bool) {
+        let mut known = self.known();
+        known.config_version = version;
+        known.draining = draining;
+    }
+
+    fn wake(&self) {
+        self.own_changed.send_modify(|version| *version += 1);
+        self.changed.send_modify(|version| *version += 1);
+    }
+
+    /// What this node tells the others now.
+    pub fn own(&self) -> NodeFacts {
+        let now = clock::now();
+        let known = self.known();
+        NodeFacts {
+            node: self.me.clone(),
+            config_version: known.config_version,
+            draining: known.draining,
+            links: known.links.iter().map(|(peer, l)| (peer.clone(), link(*l, now))).collect(),
+            instances: known
+                .instances
+                .iter()
+                .map(|(service, (facts, at))| (service.clone(), aged(facts, now.since(*at))))
+                .collect(),
+        }
+    }
+
+    /// What every node last said, this one included.
+    pub fn everyone(&self) -> BTreeMap<NodeId, Observed<NodeFacts>> {
+        let mut all = self.known().peers.clone();
+        all.insert(self.me.clone(), Observed::new(self.own(), clock::now()));
+        all
+    }
+
+    /// Per peer that promised nothing later than `term`: when the heartbeat was sent that it last
+    /// acknowledged.
+    pub fn proof(&self, service: &ServiceId, term: Term) -> BTreeMap<NodeId, Timestamp> {
+        let known = self.known();
+        known
+            .acknowledged
+            .iter()
+            .filter(|(peer, _)| {
+                let promised = known.promised.get(&((*peer).clone(), service.clone()));
+                promised.is_none_or(|promised| *promised <= term)
+            })
+            .map(|(peer, at)| (peer.clone(), *at))
+            .collect()
+    }
+
+    /// A node left the cluster.
+    pub fn forget(&self, keep: &dyn Fn(&NodeId) -> bool) {
+        let mut known = self.known();
+        known.peers.retain(|node, _| keep(node));
+        known.links.retain(|node, _| keep(node));
+        known.acknowledged.retain(|node, _| keep(node));
+    }
+
+    /// Peers whose connection is watched from now on.
+    pub fn expect(&self, peer: &NodeId) {
+        self.known().links.entry(peer.clone()).or_default();
+    }
+}
+
+fn link(fact: LinkFact, now: Timestamp) -> Link {
+    match (fact.refused_at, fact.last_heard) {
+        (Some(at), _) => Link::Refused(now.since(at)),
+        (None, None) => Link::Never,
+        // Heartbeats come every 100 ms: what is older than three of them is silence so far.
+        (None, Some(at)) if now.since(at) <= Duration::from_millis(300) => Link::Up(now.since(at)),
+        (None, Some(at)) => Link::Silent(now.since(at)),
+    }
+}
+
+/// The same facts, told later than they were observed.
+fn aged(facts: &InstanceFacts, age: Duration) -> InstanceFacts {
+    let mut facts = facts.clone();
+    if let Stream::Connected(silence) = facts.stream {
+        facts.stream = Stream::Connected(silence.saturating_add(age));
+    }
+    facts
+}
+
+fn differs(before: &NodeFacts, after: &NodeFacts) -> bool {
+    before.instances.len() != after.instances.len()
+        || before.draining != after.draining
+        || before.links.iter().any(|(peer, link)| {
+            let kind = |link: &Link| core::mem::discriminant(link);
+            after.links.get(peer).is_none_or(|other| kind(other) != kind(link))
+        })
+        || after.instances.iter().any(|(service, instance)| {
+            before.instances.get(service).is_none_or(|old| instance_differs(old, instance))
+        })
+}
+
+/// Whether something changed that a plan may wait for; positions and ages alone do not count.
+fn instance_differs(before: &InstanceFacts, after: &InstanceFacts) -> bool {
+    let streams = |facts: &InstanceFacts| matches!(facts.stream, Stream::Connected(_));
+    let fed = |facts: &InstanceFacts| -> Vec<(NodeId, bool)> {
+        facts.replicas.iter().map(|(node, replica)| (node.clone(), replica.streaming)).collect()
+    };
+    before.process != after.process
+        || before.data != after.data
+        || before.ballot != after.ballot
+        || before.promised != after.promised
+        || before.promoted != after.promoted
+        || before.serving != after.serving
+        || before.rule != after.rule
+        || before.upstream != after.upstream
+        || before.checkpointed != after.checkpointed
+        || before.timeline != after.timeline
+        || before.stopped_cleanly != after.stopped_cleanly
+        || streams(before) != streams(after)
+        || fed(before) != fed(after)
+        || core::mem::discriminant(&before.health) != core::mem::discriminant(&after.health)
+}

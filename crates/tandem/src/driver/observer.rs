@@ -1,0 +1,231 @@
+//! Talks to the own PostgreSQL many times a second: what is it, how far is it, does it answer.
+//! In: whether it runs, and nudges to look now. Out: the newest observation, and when it began.
+//! Keeps: H28, H29 a server that does not answer, one whose connections are used up and a stuck
+//! disk are told apart, and none of them blocks a plan.
+
+use crate::runtime::clock;
+use crate::runtime::supervisor::{Supervisor, TaskKind};
+use crate::service::postgres::{self, Observation, Postgres};
+use std::sync::Arc;
+use std::time::Duration;
+use tandem_core::facts::{Health, InstanceFacts, Process, Stream};
+use tandem_core::time::Timestamp;
+use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
+
+/// Between two looks when nobody nudges.
+const EVERY: Duration = Duration::from_millis(100);
+/// An answer that takes longer is none.
+const DEADLINE: Duration = Duration::from_millis(500);
+/// Between two probes of a new connection and of the disk.
+const PROBE_EVERY: Duration = Duration::from_secs(1);
+/// A probe that takes longer counts as stuck so far.
+const PROBE_DEADLINE: Duration = Duration::from_secs(1);
+
+/// One look.
+#[derive(Clone, Debug)]
+pub struct Observed {
+    /// When the look began: what changed later is not in it.
+    pub began: Timestamp,
+    seen: Option<Result<Arc<Observation>, Trouble>>,
+    health: Health,
+}
+
+/// Why nothing was seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Trouble {
+    /// No server there, or it is not ready.
+    NotReady,
+    /// It is there and does not answer.
+    NoAnswer,
+}
+
+/// Looks until its supervisor stops.
+#[derive(Debug)]
+pub struct Observer {
+    running: watch::Sender<bool>,
+    look: Arc<Notify>,
+    observations: watch::Receiver<Observed>,
+}
+
+impl Observer {
+    /// Starts looking.
+    pub fn start(postgres: Postgres, supervisor: &Supervisor) -> Self {
+        let (running, watch_running) = watch::channel(false);
+        let look = Arc::new(Notify::new());
+        let first = Observed { began: Timestamp(0), seen: None, health: Health::Good };
+        let (sender, observations) = watch::channel(first);
+        let (health_sender, health) = watch::channel(Health::Good);
+        let stop = supervisor.stopping();
+        supervisor.spawn(
+            "instance probes",
+            TaskKind::Session,
+            probe(postgres.clone(), watch_running.clone(), health_sender, stop.clone()),
+        );
+        let eye = Eye { postgres, running: watch_running, look: look.clone(), health, sender };
+        supervisor.spawn("instance observer", TaskKind::Session, eye.run(stop));
+        Self { running, look, observations }
+    }
+
+    /// The newest observation.
+    pub fn observations(&self) -> watch::Receiver<Observed> {
+        self.observations.clone()
+    }
+
+    /// Look now.
+    pub fn look(&self) {
+        self.look.notify_one();
+    }
+
+    /// Whether there is a server to look at.
+    pub fn watch_running(&self, running: bool) {
+        self.running.send_if_modified(|old| std::mem::replace(old, running) != running);
+    }
+}
+
+struct Eye {
+    postgres: Postgres,
+    running: watch::Receiver<bool>,
+    look: Arc<Notify>,
+    health: watch::Receiver<Health>,
+    sender: watch::Sender<Observed>,
+}
+
+impl Eye {
+    async fn run(mut self, stop: CancellationToken) {
+        let mut observer = self.postgres.observer();
+        let mut silent_since: Option<Timestamp> = None;
+        loop {
+            if !*self.running.borrow_and_update() {
+                silent_since = None;
+                tokio::select! {
+                    biased;
+                    () = stop.cancelled() => return,
+                    result = self.running.changed() => if result.is_err() { return },
+                }
+                continue;
+            }
+            let began = clock::now();
+            let seen = tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                seen = observer.observe(DEADLINE) => seen,
+            };
+            let observed = self.judge(began, seen, &mut silent_since);
+            if self.sender.send(observed).is_err() {
+                return;
+            }
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                () = self.look.notified() => {}
+                () = tokio::time::sleep(EVERY) => {}
+            }
+        }
+    }
+
+    fn judge(
+        &mut self,
+        began: Timestamp,
+        seen: Result<Observation, postgres::Error>,
+        silent_since: &mut Option<Timestamp>,
+    ) -> Observed {
+        let probed = *self.health.borrow();
+        match seen {
+            Ok(observation) => {
+                *silent_since = None;
+                Observed { began, seen: Some(Ok(Arc::new(observation))), health: probed }
+            }
+            Err(postgres::Error::NotRunning | postgres::Error::Starting { .. }) => {
+                Observed { began, seen: Some(Err(Trouble::NotReady)), health: probed }
+            }
+            Err(postgres::Error::ConnectionsUsedUp) => {
+                let health = Health::ConnectionsUsedUp;
+                Observed { began, seen: Some(Err(Trouble::NotReady)), health }
+            }
+            Err(error) => {
+                let since = *silent_since.get_or_insert(began);
+                tracing::debug!(%error, "no observation");
+                let health = Health::Hung(clock::now().since(since));
+                Observed { began, seen: Some(Err(Trouble::NoAnswer)), health }
+            }
+        }
+    }
+}
+
+/// Probes what a kept connection hides: new connections and the disk.
+async fn probe(
+    postgres: Postgres,
+    mut running: watch::Receiver<bool>,
+    health: watch::Sender<Health>,
+    stop: CancellationToken,
+) {
+    let (mut hung_since, mut stuck_since) = (None::<Timestamp>, None::<Timestamp>);
+    loop {
+        if *running.borrow_and_update() {
+            let began = clock::now();
+            let (connection, disk) = tokio::join!(
+                postgres.probe_new_connection(PROBE_DEADLINE),
+                postgres.probe_disk(PROBE_DEADLINE)
+            );
+            let timed_out = |result: &Result<(), postgres::Error>| {
+                matches!(
+                    result,
+                    Err(postgres::Error::Timeout { .. } | postgres::Error::DiskStuck { .. })
+                )
+            };
+            note(&mut hung_since, timed_out(&connection), began);
+            note(&mut stuck_since, timed_out(&disk), began);
+            let now = clock::now();
+            let full = matches!(disk, Err(postgres::Error::DiskFull { .. }));
+            health.send_replace(match (stuck_since, hung_since, connection) {
+                (Some(since), _, _) => Health::DiskStuck(now.since(since)),
+                (None, Some(since), _) => Health::Hung(now.since(since)),
+                (None, None, Err(postgres::Error::ConnectionsUsedUp)) => Health::ConnectionsUsedUp,
+                (None, None, _) if full => Health::DiskFull,
+                (None, None, _) => Health::Good,
+            });
+        } else {
+            (hung_since, stuck_since) = (None, None);
+            health.send_replace(Health::Good);
+        }
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(PROBE_EVERY) => {}
+        }
+    }
+}
+
+fn note(since: &mut Option<Timestamp>, is_bad: bool, began: Timestamp) {
+    *since = if is_bad { Some(since.unwrap_or(began)) } else { None };
+}
+
+impl Observed {
+    /// Takes what was seen into the facts.
+    pub fn apply(&self, own: &mut InstanceFacts, promoting: bool) {
+        own.health = self.health;
+        let observation = match &self.seen {
+            Some(Ok(observation)) => observation,
+            Some(Err(Trouble::NotReady)) if own.process == Process::Starting => return,
+            Some(Err(Trouble::NotReady | Trouble::NoAnswer)) | None => return,
+        };
+        own.process = match (observation.in_recovery, promoting) {
+            (true, true) => Process::Promoting,
+            (true, false) => Process::Standby,
+            (false, _) => Process::Primary,
+        };
+        own.system = Some(observation.system);
+        own.timeline = observation.timeline;
+        own.flushed = observation.flushed;
+        own.replayed = observation.replayed;
+        own.data_term = observation.data_term;
+        own.pending_restart = observation.pending_restart;
+        own.stream = match &observation.receiver {
+            Some(receiver) if receiver.streaming => Stream::Connected(receiver.last_message),
+            Some(_) | None => Stream::None,
+        };
+        own.replicas.clone_from(&observation.replicas);
+        
+    }
+}

@@ -1,0 +1,240 @@
+//! Talks to the kernel between the keeper and the instance: becomes the instance's user, ties its
+//! life to the keeper's, then becomes its program (`tandem keeper-exec ORDER`).
+//! In: an `Order` as JSON, and a pipe as standard input. Out: on success nothing, the pipe closes
+//! with the exec; on failure the error's text on the pipe.
+//! Keeps: H3, the kernel ends the instance (PostgreSQL: immediate shutdown) when the keeper is
+//! killed. Tied after the change of user, which would undo it, and by a keeper with a
+//! single thread, because the tie is to the thread that forked.
+//! Not here: what the keeper itself ends (`keeper`).
+//! Tested by: `tests/keeper`.
+
+use crate::fence::protocol::{StartSpec, User, WhenOrphaned};
+use crate::runtime::process::{self, Process};
+use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
+use nix::unistd::{Gid, Uid};
+use rustix::fs::{Mode, OFlags};
+use rustix::process::{Signal, getpid, getppid};
+use serde::{Deserialize, Serialize};
+use std::fs::{File, OpenOptions};
+use std::io::{self, ErrorKind, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// The hidden subcommand.
+pub const SUBCOMMAND: &str = "keeper-exec";
+/// In the run directory: which session the last instance has.
+const NOTE: &str = "instance.session";
+
+/// What the keeper tells the stub. The environment is not in it: it is the stub's own.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Order {
+    keeper: i32,
+    run_dir: PathBuf,
+    nice: i32,
+    oom_score_adj: i16,
+    when_orphaned: WhenOrphaned,
+    user: Option<User>,
+    cwd: PathBuf,
+    log_file: PathBuf,
+    argv: Vec<String>,
+}
+
+impl Order {
+    /// The order for `spec`, given by this process, the keeper of `run_dir`; `nice` is the priority
+    /// to go back to.
+    pub fn new(spec: &StartSpec, run_dir: &Path, nice: i32) -> Self {
+        Self {
+            keeper: getpid().as_raw_nonzero().get(),
+            run_dir: run_dir.to_owned(),
+            nice,
+            oom_score_adj: spec.oom_score_adj,
+            when_orphaned: spec.when_orphaned,
+            user: spec.user.clone(),
+            cwd: spec.cwd.clone(),
+            log_file: spec.log_file.clone(),
+            argv: spec.argv.clone(),
+        }
+    }
+}
+
+/// Why the program does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Called by somebody else than a keeper.
+    #[error("only a keeper starts this: the order is not readable")]
+    Order(#[source] serde_json::Error),
+    /// The order names no program.
+    #[error("no program was given")]
+    NoProgram,
+    /// Standard input is not usable.
+    #[error("cannot keep the pipe to the keeper: {0}")]
+    Pipe(#[source] io::Error),
+    /// Without the note a later keeper could not end what is left of this instance.
+    #[error("cannot note the session in {path}: {source}")]
+    Note {
+        /// The note.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// The log cannot be written.
+    #[error("cannot append to {path}: {source}")]
+    Log {
+        /// The log.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// Not allowed to be that user.
+    #[error("cannot become user {uid}: {source}")]
+    User {
+        /// Its id.
+        uid: u32,
+        /// The system's reason.
+        source: nix::Error,
+    },
+    /// The tie to the keeper.
+    #[error("cannot tie the process to its keeper: {0}")]
+    Tie(#[source] io::Error),
+    /// Died while the process was made.
+    #[error("the keeper is gone")]
+    KeeperGone,
+    /// There is no such program, or it may not be run.
+    #[error("cannot run {program} in {}: {source}", cwd.display())]
+    Exec {
+        /// What was to be run.
+        program: String,
+        /// Where.
+        cwd: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+}
+
+/// Becomes the ordered program; returns only if that failed, after telling the keeper.
+pub fn run(order: &str) -> Error {
+    // Closed by the exec: what the keeper takes for "the program runs".
+    let mut pipe = match io::stdin().as_fd().try_clone_to_owned() {
+        Ok(pipe) => File::from(pipe),
+        Err(error) => return Error::Pipe(error),
+    };
+    let error = match serde_json::from_str(order) {
+        Ok(order) => become_program(&order),
+        Err(error) => Error::Order(error),
+    };
+    let _ = write!(pipe, "{error}");
+    error
+}
+
+fn become_program(order: &Order) -> Error {
+    match prepare(order) {
+        Ok(mut command) => {
+            let source = command.exec();
+            let program = order.argv.first().cloned().unwrap_or_default();
+            Error::Exec { program, cwd: order.cwd.clone(), source }
+        }
+        Err(error) => error,
+    }
+}
+
+fn prepare(order: &Order) -> Result<Command, Error> {
+    let (program, arguments) = order.argv.split_first().ok_or(Error::NoProgram)?;
+    record_session(&order.run_dir)?;
+    // The keeper's own privileges are not the instance's. Before the change of user, after which
+    // both may be forbidden.
+    let _ = std::fs::write("/proc/self/oom_score_adj", order.oom_score_adj.to_string());
+    let _ = rustix::process::setpriority_process(None, order.nice);
+    let (out, err) = open_log(order)?;
+    if let Some(user) = &order.user {
+        become_user(user).map_err(|source| Error::User { uid: user.uid, source })?;
+    }
+    let last_word = match order.when_orphaned {
+        WhenOrphaned::Quit => Signal::QUIT,
+        WhenOrphaned::Kill => Signal::KILL,
+    };
+    rustix::process::set_parent_process_death_signal(Some(last_word))
+        .map_err(|errno| Error::Tie(errno.into()))?;
+    // Died before the tie was made: nobody will ever send that signal.
+    if getppid().map(|pid| pid.as_raw_nonzero().get()) != Some(order.keeper) {
+        return Err(Error::KeeperGone);
+    }
+    // The keeper blocks every signal; what came meanwhile takes effect here.
+    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)
+        .map_err(|errno| Error::Tie(errno.into()))?;
+    let mut command = Command::new(program);
+    command.args(arguments).current_dir(&order.cwd);
+    command.stdin(Stdio::null()).stdout(out).stderr(err);
+    Ok(command)
+}
+
+/// Makes a session of the instance's own and notes which: an orphan keeps its session, while its
+/// parent says nothing any more. Written here, because the keeper touches no disk (H28).
+fn record_session(run_dir: &Path) -> Result<(), Error> {
+    let path = run_dir.join(NOTE);
+    let failed = |source| Error::Note { path: path.clone(), source };
+    rustix::process::setsid().map_err(|errno| failed(errno.into()))?;
+    let me = process::read(getpid().as_raw_nonzero().get()).ok_or(ErrorKind::NotFound);
+    let me = me.map_err(|kind| failed(kind.into()))?;
+    let note = format!("{} {} {}\n", boot_id().map_err(failed)?, me.session, me.started);
+    // A new file, so that what stands in its place already is not written through.
+    let _ = std::fs::remove_file(&path);
+    let mut file = OpenOptions::new().write(true).create_new(true).open(&path).map_err(failed)?;
+    file.write_all(note.as_bytes()).map_err(failed)
+}
+
+/// What is left of the instance that was started last in `run_dir`: the processes of its session.
+/// Not found are those that made a session of their own, as PostgreSQL's backends do.
+pub fn strays(run_dir: &Path) -> Vec<Process> {
+    let path = run_dir.join(NOTE);
+    // The directory may belong to the instance's user, who shall not make root kill others.
+    let is_mine = std::fs::symlink_metadata(&path)
+        .is_ok_and(|note| note.is_file() && note.uid() == rustix::process::geteuid().as_raw());
+    if !is_mine {
+        return Vec::new();
+    }
+    let note = std::fs::read_to_string(&path).unwrap_or_default();
+    let fields: Vec<&str> = note.split_whitespace().collect();
+    let (Ok(boot), [noted_boot, session, started]) = (boot_id(), fields.as_slice()) else {
+        return Vec::new();
+    };
+    let (Ok(session), Ok(started)) = (session.parse::<i32>(), started.parse::<u64>()) else {
+        return Vec::new();
+    };
+    // The number means another session after a reboot, or if its leader is a younger process.
+    let is_ours = |leader: Option<Process>| leader.is_none_or(|l| l.started == started);
+    if boot != *noted_boot || session <= 1 || !is_ours(process::read(session)) {
+        return Vec::new();
+    }
+    process::in_session(session).into_iter().filter(|p| p.started >= started).collect()
+}
+
+fn boot_id() -> io::Result<String> {
+    Ok(std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
+}
+
+/// Opened as the keeper's user, so never through a link that the instance's user could have put
+/// in its place.
+fn open_log(order: &Order) -> Result<(File, File), Error> {
+    let failed = |source| Error::Log { path: order.log_file.clone(), source };
+    let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE | OFlags::NOFOLLOW;
+    let out = rustix::fs::open(&order.log_file, flags | OFlags::CLOEXEC, Mode::from(0o640))
+        .map(File::from)
+        .map_err(|errno| failed(errno.into()))?;
+    let err = out.try_clone().map_err(failed)?;
+    Ok((out, err))
+}
+
+fn become_user(user: &User) -> Result<(), nix::Error> {
+    // A plain user is who it is, and may not even set its groups again.
+    if !Uid::effective().is_root() && Uid::effective().as_raw() == user.uid {
+        return Ok(());
+    }
+    let mut groups = vec![Gid::from_raw(user.gid)];
+    groups.extend(user.groups.iter().filter(|gid| **gid != user.gid).map(|g| Gid::from_raw(*g)));
+    nix::unistd::setgroups(&groups)?;
+    nix::unistd::setgid(Gid::from_raw(user.gid))?;
+    nix::unistd::setuid(Uid::from_raw(user.uid))
+}

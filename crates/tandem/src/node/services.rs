@@ -1,0 +1,242 @@
+//! Builds what each service needs on this node: doors, the adapter, the keeper, the driver.
+//! In: `Ground`. Out: running tasks.
+
+use super::{AskReceivers, Error, Ground};
+use crate::config::{ReadLag, Service};
+use crate::consensus::Consensus;
+use crate::driver::actions::Context;
+use crate::driver::instance::{InstanceDriver, Wiring};
+use crate::driver::routes::Router;
+use crate::driver::witness::Witness;
+use crate::fence::client::Keeper;
+use crate::proxy::{Door, DoorConfig, Mode, Routes};
+use crate::runtime::supervisor::TaskKind;
+use crate::service::postgres::{
+    APP_ROLE, Binaries, InstanceConfig, Passwords, PeerAddress, Postgres, REPLICATION_ROLE, RunAs,
+    SUPERUSER,
+};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt as _;
+use std::sync::{Arc, Mutex};
+use tandem_core::facts::InstanceFacts;
+use tandem_core::ids::{NodeId, ServiceId, Term, TimelineId};
+use tandem_core::spec::{Durability, NodeRole};
+use tokio::sync::{mpsc, watch};
+
+/// A replica is at most this far behind where the bound is given in time, in bytes.
+const READ_LAG_BYTES_MAX: u64 = 1 << 30;
+
+/// A service's doors, bound, with nobody let in yet.
+pub(super) struct Doors {
+    service: ServiceId,
+    doors: Vec<Door>,
+    routes: watch::Sender<Arc<Routes>>,
+}
+
+pub(super) async fn open_doors(ground: &Ground) -> Result<Vec<Doors>, Error> {
+    let Some(node) = ground.config.nodes.get(&ground.args.node) else { return Ok(Vec::new()) };
+    let mut all = Vec::new();
+    for (service, config) in &ground.config.services {
+        let (routes, watch_routes) = watch::channel(Arc::new(Routes::default()));
+        let strict = !matches!(config.durability, Durability::Async { .. });
+        let modes = [(Some(config.listen), Mode::Write), (config.read_listen, Mode::Read)];
+        let mut doors = Vec::new();
+        for (listen, mode) in modes {
+            let Some(listen) = listen else { continue };
+            let door = DoorConfig {
+                hold_max: config.hold_max,
+                held_max: config.held_max,
+                sessions_max: config.sessions_max,
+                refuse_lower_durability: strict,
+                ..DoorConfig::new(service.clone(), vec![listen.on(node)], mode)
+            };
+            doors.push(Door::open(door, watch_routes.clone(), ground.supervisor.clone()).await?);
+        }
+        all.push(Doors { service: service.clone(), doors, routes });
+    }
+    Ok(all)
+}
+
+impl Doors {
+    /// Routes from now on.
+    pub(super) fn serve(self, ground: &Ground, consensus: &Consensus) -> Vec<Door> {
+        let Some(config) = ground.config.services.get(&self.service) else { return self.doors };
+        let router = Router {
+            hub: ground.hub.clone(),
+            agreed: consensus.state(),
+            addresses: addresses(ground, &self.service, config),
+            lag_bytes_max: match config.read_lag_max {
+                ReadLag::Bytes(bytes) => bytes,
+                ReadLag::Time(_) => READ_LAG_BYTES_MAX,
+            },
+            routes: self.routes,
+            service: self.service,
+        };
+        let run = router.run(ground.supervisor.stopping());
+        ground.supervisor.spawn("routes", TaskKind::Essential, run);
+        self.doors
+    }
+}
+
+/// Where this node reaches each data node's instance.
+fn addresses(
+    ground: &Ground,
+    service: &ServiceId,
+    config: &Service,
+) -> BTreeMap<NodeId, SocketAddr> {
+    ground
+        .config
+        .data_nodes()
+        .map(|(node, it)| {
+            let other = ground.routes.get(node).and_then(|r| r.services.get(service.as_str()));
+            let is_me = *node == ground.args.node;
+            let own = config.instance_address(it);
+            (node.clone(), other.filter(|_| !is_me).copied().unwrap_or(own))
+        })
+        .collect()
+}
+
+pub(super) async fn start(
+    ground: &Ground,
+    consensus: &Consensus,
+    mut asks: AskReceivers,
+) -> Result<(), Error> {
+    let role = ground.config.nodes.get(&ground.args.node).map(|node| node.role);
+    for (service, config) in &ground.config.services {
+        let Some(asks) = asks.remove(service) else { continue };
+        match role {
+            Some(NodeRole::Data) => {
+                start_instance(ground, consensus, service, config, asks).await?;
+            }
+            Some(NodeRole::Witness) | None => start_witness(ground, service, asks)?,
+        }
+    }
+    Ok(())
+}
+
+fn start_witness(
+    ground: &Ground,
+    service: &ServiceId,
+    asks: mpsc::Receiver<Term>,
+) -> Result<(), Error> {
+    let dir = ground.args.dir.join("services").join(service.as_str());
+    std::fs::create_dir_all(&dir).map_err(|source| Error::File { path: dir.clone(), source })?;
+    let witness = Witness {
+        service: service.clone(),
+        hub: ground.hub.clone(),
+        path: dir.join("promised"),
+        asks,
+    };
+    ground.supervisor.spawn(
+        "witness",
+        TaskKind::Essential,
+        witness.run(ground.supervisor.stopping()),
+    );
+    Ok(())
+}
+
+async fn start_instance(
+    ground: &Ground,
+    consensus: &Consensus,
+    service: &ServiceId,
+    config: &Service,
+    asks: mpsc::Receiver<Term>,
+) -> Result<(), Error> {
+    let postgres = Postgres::new(instance_config(ground, service, config).await?)?;
+    prepare_folder(&postgres)?;
+    let run_dir = postgres.run_dir();
+    let exe = std::env::current_exe()
+        .map_err(|source| Error::File { path: "the running program".into(), source })?;
+    let (keeper, keeper_events) =
+        Keeper::attach_or_spawn(&run_dir, &exe, &ground.supervisor).await?;
+    let context = Context {
+        service: service.clone(),
+        me: ground.args.node.clone(),
+        postgres,
+        keeper,
+        run_dir,
+        exe,
+        stopped: watch::Sender::new(true),
+        promoted_under: Arc::new(Mutex::new(None)),
+        history: Arc::new(Mutex::new((TimelineId(0), Vec::new()))),
+        progress: watch::Sender::new(None),
+    };
+    let mut own = InstanceFacts::default();
+    context.inspect(&mut own).await;
+    let driver = InstanceDriver::new(Wiring {
+        context,
+        hub: ground.hub.clone(),
+        explanations: ground.explanations.clone(),
+        supervisor: ground.supervisor.clone(),
+        agreed: consensus.state(),
+        asks,
+        keeper_events,
+        own,
+    });
+    let run = driver.run(ground.supervisor.stopping());
+    ground.supervisor.spawn("instance driver", TaskKind::Essential, run);
+    Ok(())
+}
+
+async fn instance_config(
+    ground: &Ground,
+    service: &ServiceId,
+    config: &Service,
+) -> Result<InstanceConfig, Error> {
+    let node = ground.config.nodes.get(&ground.args.node).ok_or(Error::Broken)?;
+    let password = |role: &str| ground.identity.password(service, role);
+    let peers = addresses(ground, service, config)
+        .into_iter()
+        .map(|(node, it)| (node, PeerAddress { host: it.ip().to_string(), port: it.port() }))
+        .collect();
+    Ok(InstanceConfig {
+        cluster: ground.identity.cluster().clone(),
+        service: service.clone(),
+        me: ground.args.node.clone(),
+        binaries: Binaries::find(config.bin_dir.as_deref()).await?,
+        dir: ground.args.dir.join("services").join(service.as_str()),
+        listen: vec![node.bind],
+        port: config.port,
+        run_as: run_as(service, config)?,
+        passwords: Passwords {
+            superuser: password(SUPERUSER),
+            replication: password(REPLICATION_ROLE),
+            app: password(APP_ROLE),
+        },
+        locale: "C.UTF-8".into(),
+        user_settings: config.settings.clone(),
+        hba_extra: config.hba.clone(),
+        peers,
+        members: ground.config.data_nodes().map(|(node, _)| node.clone()).collect(),
+    })
+}
+
+/// PostgreSQL refuses to run as root; as a plain user it runs as that user.
+fn run_as(service: &ServiceId, config: &Service) -> Result<Option<RunAs>, Error> {
+    let is_root = nix::unistd::geteuid().is_root();
+    let name = match (&config.run_as, is_root) {
+        (Some(name), _) => name.as_str(),
+        (None, true) => "postgres",
+        (None, false) => return Ok(None),
+    };
+    let no_user = || Error::NoUser { service: service.clone(), user: name.into() };
+    let user = nix::unistd::User::from_name(name).ok().flatten().ok_or_else(no_user)?;
+    Ok(is_root.then(|| RunAs { uid: user.uid.as_raw(), gid: user.gid.as_raw() }))
+}
+
+
+/// The folder that keeper and server put their sockets in: of the server's user, closed to others.
+fn prepare_folder(postgres: &Postgres) -> Result<(), Error> {
+    let run_dir = postgres.run_dir();
+    let failed = |source| Error::File { path: run_dir.clone(), source };
+    std::fs::create_dir_all(&run_dir).map_err(failed)?;
+    std::fs::set_permissions(&run_dir, std::fs::Permissions::from_mode(0o700)).map_err(failed)?;
+    if let Some(RunAs { uid, gid }) = postgres.config().run_as {
+        let folders = [&postgres.config().dir, &run_dir];
+        for folder in folders {
+            std::os::unix::fs::chown(folder, Some(uid), Some(gid)).map_err(failed)?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,104 @@
+//! Decides whether a session asks at its start for commits that wait for less than the service
+//! promises (H13).
+//! In: the startup parameters. Out: the offending value.
+//! Not here: a `SET` inside the session, which a door that does not read statements cannot see:
+//! roles' and databases' settings are for the audit.
+//! Tested by: below, `tests/startup.rs`.
+
+/// The value of `synchronous_commit`, where it is lower than `on`.
+pub(in crate::proxy) fn lowered<'a>(
+    parameters: impl Iterator<Item = (&'a [u8], &'a [u8])>,
+) -> Option<String> {
+    for (name, value) in parameters {
+        if name.eq_ignore_ascii_case(b"synchronous_commit") && !keeps(value) {
+            return Some(String::from_utf8_lossy(value).into_owned());
+        }
+        if name == b"options"
+            && let Some(value) = lowered_by_options(value)
+        {
+            return Some(value);
+        }
+    }
+    None
+}
+
+/// `on`, its hidden synonyms, and `remote_apply`; what is unknown does not pass.
+fn keeps(value: &[u8]) -> bool {
+    ["on", "remote_apply", "true", "yes", "1"]
+        .iter()
+        .any(|good| value.eq_ignore_ascii_case(good.as_bytes()))
+}
+
+/// Any word of the command line that names the setting counts, so that no bundling of flags hides
+/// it; PostgreSQL reads dashes in a name as underscores.
+fn lowered_by_options(options: &[u8]) -> Option<String> {
+    for word in words(options) {
+        let text = String::from_utf8_lossy(&word).to_ascii_lowercase();
+        let Some(at) = text.replace('-', "_").find("synchronous_commit") else { continue };
+        let value = text.get(at..).and_then(|rest| rest.split_once('=')).map(|(_, value)| value);
+        match value {
+            Some(value) if keeps(value.as_bytes()) => {}
+            Some(value) => return Some(value.to_owned()),
+            None => return Some(text),
+        }
+    }
+    None
+}
+
+/// Splits as PostgreSQL does: at white space, and a backslash takes the next byte as it is.
+fn words(options: &[u8]) -> Vec<Vec<u8>> {
+    let mut words = Vec::new();
+    let mut word = Vec::new();
+    let mut bytes = options.iter();
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'\\' => word.extend(bytes.next()),
+            b' ' | b'\t' | b'\n' | b'\r' | 0x0b | 0x0c => words.push(std::mem::take(&mut word)),
+            other => word.push(*other),
+        }
+    }
+    words.push(word);
+    words
+}
+
+#[cfg(test)]
+mod tests {
+    use super::lowered;
+
+    fn one(name: &str, value: &str) -> Option<String> {
+        lowered([(name.as_bytes(), value.as_bytes())].into_iter())
+    }
+
+    #[test]
+    fn h13_every_way_to_lower_it_at_startup_is_seen() {
+        for value in ["off", "local", "remote_write", "OFF", "false", "no", "0", "", "on "] {
+            assert!(one("synchronous_commit", value).is_some(), "{value}");
+            assert!(one("Synchronous_Commit", value).is_some(), "{value}");
+        }
+        for options in [
+            "-c synchronous_commit=off",
+            "-csynchronous_commit=local",
+            "--synchronous-commit=off",
+            "--Synchronous-Commit=Remote_Write",
+            "-c geqo=off -c synchronous_commit=on -c synchronous_commit=off",
+            "-c\tsynchronous\\_commit=off",
+            "-Ecsynchronous_commit=off",
+            "-c synchronous_commit",
+        ] {
+            assert!(one("options", options).is_some(), "{options}");
+        }
+    }
+
+    #[test]
+    fn what_does_not_lower_it_passes() {
+        for value in ["on", "ON", "remote_apply", "1", "true", "yes"] {
+            assert_eq!(one("synchronous_commit", value), None, "{value}");
+        }
+        for options in
+            ["", "-c geqo=off", "-c synchronous_commit=on", "\\", "--synchronous-commit=on"]
+        {
+            assert_eq!(one("options", options), None, "{options}");
+        }
+        assert_eq!(one("application_name", "synchronous_commit=off"), None);
+    }
+}

@@ -1,0 +1,7 @@
+//! Talks to clients and servers in PostgreSQL's protocol 3, as far as a door must understand it.
+//! In / Out: bytes. Not here: sockets' lifetimes (`session.rs`).
+
+pub(super) mod answer;
+pub(super) mod durability;
+pub(super) mod startup;
+pub(super) mod walk;

@@ -1,0 +1,226 @@
+//! Talks to both legs of a routed session: copies bytes, in one task, until something ends it.
+//! In: two streams, the session's lease. Out: `End`, and what may still be said to the client.
+//! Keeps: H2 and H41, a cut is looked at before any byte moves, and what an old primary said but the
+//! client has not got is dropped; H11, nothing passes after the warning.
+//! Costs per round trip: two reads, two writes. A read that does not fill the buffer is not
+//! followed by another one (tokio then knows that the socket is empty), and a buffer exists only
+//! while bytes are on their way.
+//! Not here: what the client is told at the end (`session.rs`).
+//! Tested by: `tests/`.
+
+use super::hold::Routed;
+use super::pgwire::walk::{Seen, Violation, Walker};
+use super::registry::{Cut, Lease};
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::time::{Sleep, sleep};
+
+/// PostgreSQL sends up to 8 KiB at once, a client's COPY more; larger ones measured no better.
+const BUFFER: usize = 16 * 1024;
+/// A client's farewell. The only thing on its way up that is looked at, and only to know whether
+/// the server's closing needs words.
+const TERMINATE: &[u8] = b"X\0\0\0\x04";
+
+/// How a session ended.
+#[derive(Debug)]
+pub(super) enum End {
+    /// The client left, or takes nothing.
+    ClientLeft,
+    /// The server closed the connection.
+    ServerLeft,
+    /// Stopped from outside.
+    Cut(Cut),
+    /// A commit was not confirmed by any standby (H11).
+    LocalCommit,
+    /// The server does not speak the protocol.
+    Violation(Violation),
+}
+
+/// One direction. No `Debug`: passwords pass through here.
+struct Flow {
+    buffer: Vec<u8>,
+    sent: usize,
+}
+
+impl Flow {
+    fn holding(bytes: Vec<u8>) -> Self {
+        Self { buffer: bytes, sent: 0 }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.sent == self.buffer.len()
+    }
+
+    fn poll_drain(&mut self, sink: &mut TcpStream, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.sent < self.buffer.len() {
+            match ready!(Pin::new(&mut *sink).poll_write(cx, &self.buffer[self.sent..]))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                written => self.sent += written,
+            }
+        }
+        self.buffer.clear();
+        self.sent = 0;
+        Poll::Ready(Ok(()))
+    }
+
+    /// Reads once into the empty buffer, which is given back when there is nothing to read.
+    fn poll_fill(
+        &mut self,
+        source: &mut TcpStream,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<usize>> {
+        let Poll::Ready(ready) = source.poll_read_ready(cx) else {
+            self.buffer = Vec::new();
+            return Poll::Pending;
+        };
+        ready?;
+        if self.buffer.capacity() < BUFFER {
+            self.buffer = Vec::with_capacity(BUFFER);
+        }
+        pin!(source.read_buf(&mut self.buffer)).poll(cx)
+    }
+}
+
+/// A routed session.
+pub(super) struct Relay {
+    pub(super) client: TcpStream,
+    server: TcpStream,
+    lease: Lease,
+    walker: Walker,
+    /// Client to server; none once that direction is over.
+    up: Option<Flow>,
+    /// Server to client.
+    down: Flow,
+    client_left: bool,
+    said_goodbye: bool,
+    server_left: bool,
+    local_commit: bool,
+    linger: Duration,
+    lingering: Option<Pin<Box<Sleep>>>,
+}
+
+impl Relay {
+    pub(super) fn new(
+        client: TcpStream,
+        routed: Routed,
+        early: Vec<u8>,
+        linger: Duration,
+    ) -> Result<Self, Violation> {
+        let Routed { server, lease, first } = routed;
+        let mut relay = Self {
+            client,
+            server,
+            lease,
+            walker: Walker::new(),
+            up: Some(Flow::holding(early)),
+            down: Flow::holding(first),
+            client_left: false,
+            said_goodbye: false,
+            server_left: false,
+            local_commit: false,
+            linger,
+            lingering: None,
+        };
+        relay.walk()?;
+        Ok(relay)
+    }
+
+    /// Copies until the session ends.
+    pub(super) async fn run(&mut self) -> End {
+        poll_fn(|cx| self.poll(cx)).await
+    }
+
+    /// What the client got so far is whole messages.
+    pub(super) fn at_boundary(&self) -> bool {
+        self.down.is_empty() && self.walker.at_boundary()
+    }
+
+    /// The client has not said or shown that it is done.
+    pub(super) fn client_stays(&self) -> bool {
+        !self.client_left && !self.said_goodbye
+    }
+
+    /// How far the server's side of the conversation has come.
+    pub(super) fn walker(&self) -> &Walker {
+        &self.walker
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        if let Some(cut) = self.lease.entry.poll_cut(cx) {
+            return Poll::Ready(End::Cut(cut));
+        }
+        if let Some(mut up) = self.up.take() {
+            match self.poll_up(&mut up, cx) {
+                Poll::Ready(Ok(())) => self.lingering = Some(Box::pin(sleep(self.linger))),
+                Poll::Ready(Err(_)) => return Poll::Ready(End::ClientLeft),
+                Poll::Pending => self.up = Some(up),
+            }
+        }
+        if let Poll::Ready(end) = self.poll_down(cx) {
+            return Poll::Ready(end);
+        }
+        match &mut self.lingering {
+            Some(sleep) => sleep.as_mut().poll(cx).map(|()| End::ClientLeft),
+            None => Poll::Pending,
+        }
+    }
+
+    /// Ends well when nothing more will go up: the client closed its half, or the server takes
+    /// nothing more but may have said why. An error means that the client is gone.
+    fn poll_up(&mut self, up: &mut Flow, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            if !up.is_empty() {
+                self.walker.client_spoke();
+                self.said_goodbye = up.buffer.ends_with(TERMINATE);
+                if ready!(up.poll_drain(&mut self.server, cx)).is_err() {
+                    return Poll::Ready(Ok(()));
+                }
+            }
+            if self.client_left {
+                // A failure here is seen as the server's end on the way down.
+                let _ = ready!(Pin::new(&mut self.server).poll_shutdown(cx));
+                return Poll::Ready(Ok(()));
+            }
+            self.client_left = ready!(up.poll_fill(&mut self.client, cx))? == 0;
+        }
+    }
+
+    fn poll_down(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        loop {
+            if !self.down.is_empty() && ready!(self.down.poll_drain(&mut self.client, cx)).is_err()
+            {
+                return Poll::Ready(End::ClientLeft);
+            }
+            if self.local_commit {
+                return Poll::Ready(End::LocalCommit);
+            }
+            if self.server_left {
+                return Poll::Ready(End::ServerLeft);
+            }
+            // A reset says no more than an end does.
+            self.server_left = ready!(self.down.poll_fill(&mut self.server, cx)).unwrap_or(0) == 0;
+            if let Err(violation) = self.walk() {
+                return Poll::Ready(End::Violation(violation));
+            }
+        }
+    }
+
+    /// Looks at what was just read.
+    fn walk(&mut self) -> Result<(), Violation> {
+        let seen = self.walker.feed(&self.down.buffer)?;
+        if let Seen::LocalCommit(end) = seen {
+            self.down.buffer.truncate(end);
+            self.local_commit = true;
+        }
+        // Before the client gets it, so that no cancel can come too early.
+        if let Some(key) = self.walker.take_key() {
+            self.lease.remember(key);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,185 @@
+//! Talks about every error by its number: one line per code, and one page in docs/errors.
+//! In: a `Code`. Out: its HTTP status, its exit status and its page.
+//! Add one: a line below and `docs/errors/TDMnnnn.md`; the build fails without the page.
+//! Ranges: 00 general, 01 the process, 02 configuration, 03 identity, 04 consensus, 05 PostgreSQL,
+//! 06 operations, 07 the API and its client, 08 the front door, 09 dev and drill.
+//! Tested by: below, over every code that the sources mention.
+
+use crate::telemetry::problem::Code;
+
+/// What a program may conclude from an error; the exit status of the command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// It failed: 1.
+    Failed,
+    /// It was asked wrongly: 2, as for a wrong option.
+    Usage,
+    /// It was refused, and nothing was changed: 3.
+    Refused,
+    /// Nobody answered, or what came of it is not known: 4.
+    Unknown,
+}
+
+impl Exit {
+    /// The exit status.
+    pub const fn status(self) -> u8 {
+        match self {
+            Self::Failed => 1,
+            Self::Usage => 2,
+            Self::Refused => 3,
+            Self::Unknown => 4,
+        }
+    }
+}
+
+/// What is known of a code.
+#[derive(Clone, Copy, Debug)]
+pub struct Entry {
+    /// The number.
+    pub code: Code,
+    /// The status of an HTTP answer that carries it.
+    pub http_status: u16,
+    /// The exit status of a command that ends with it.
+    pub exit: Exit,
+    /// Its page.
+    pub page: &'static str,
+}
+
+macro_rules! codes {
+    ($($(#[doc = $doc:literal])+ $name:ident = $number:literal $page:literal $status:literal $exit:ident;)+) => {
+        $($(#[doc = $doc])+ pub const $name: Code = Code($number);)+
+
+        /// Every code, in the order of its number.
+        pub const ALL: &[Entry] = &[$(Entry {
+            code: $name,
+            http_status: $status,
+            exit: Exit::$exit,
+            page: include_str!(concat!("../../../../docs/errors/", $page, ".md")),
+        }),+];
+    };
+}
+
+codes! {
+    /// Something that should not happen, or a failure that has no code of its own.
+    UNEXPECTED = 1 "TDM0001" 500 Failed;
+    /// A listener cannot be opened.
+    CANNOT_LISTEN = 104 "TDM0104" 500 Failed;
+    /// Logs cannot be set up.
+    LOGS = 105 "TDM0105" 500 Usage;
+    /// A file named on the command line cannot be read.
+    CANNOT_READ_FILE = 106 "TDM0106" 500 Failed;
+    /// An argument of a command makes no sense here.
+    ARGUMENT = 107 "TDM0107" 400 Usage;
+    /// There is no service of that name.
+    NO_SUCH_SERVICE = 601 "TDM0601" 404 Refused;
+    /// There is no node of that name.
+    NO_SUCH_NODE = 602 "TDM0602" 404 Refused;
+    /// No majority of the voters can be reached, so nothing can be agreed.
+    NO_MAJORITY = 603 "TDM0603" 503 Refused;
+    /// The node cannot become primary.
+    TARGET_NOT_ELIGIBLE = 604 "TDM0604" 409 Refused;
+    /// The node is too far behind to become primary.
+    TARGET_LAGS = 605 "TDM0605" 409 Refused;
+    /// A failover now could lose acknowledged commits.
+    MAY_LOSE = 606 "TDM0606" 409 Refused;
+    /// It is so already.
+    ALREADY_SO = 607 "TDM0607" 409 Refused;
+    /// Another operation on the service is under way.
+    BUSY = 608 "TDM0608" 409 Refused;
+    /// The change would leave too few nodes to agree or to confirm commits.
+    WOULD_LOSE_QUORUM = 609 "TDM0609" 409 Refused;
+    /// Somebody else changed it in the meantime.
+    CHANGED_MEANWHILE = 610 "TDM0610" 409 Refused;
+    /// It was begun, and whether it was done is not known.
+    OUTCOME_UNKNOWN = 611 "TDM0611" 504 Unknown;
+    /// The configuration is not valid.
+    CONFIG_NOT_VALID = 613 "TDM0613" 422 Refused;
+    /// The node is a witness.
+    WITNESS = 614 "TDM0614" 409 Refused;
+    /// The time for it is not acceptable.
+    TIME_NOT_ACCEPTABLE = 615 "TDM0615" 422 Refused;
+    /// It would destroy the copy that serves.
+    PRIMARY_NOT_TOUCHED = 616 "TDM0616" 409 Refused;
+    /// It was tried, and did not succeed.
+    OPERATION_FAILED = 617 "TDM0617" 500 Failed;
+    /// The kind of service or node cannot do that.
+    NOT_SUPPORTED = 618 "TDM0618" 422 Refused;
+    /// Nothing answers at the API's address.
+    API_UNREACHABLE = 701 "TDM0701" 502 Unknown;
+    /// The connection ended before the answer came.
+    ANSWER_LOST = 702 "TDM0702" 502 Unknown;
+    /// What answered is not Tandem's API, or is of another version.
+    ANSWER_NOT_UNDERSTOOD = 703 "TDM0703" 502 Unknown;
+    /// The body or a parameter of a request cannot be understood.
+    BAD_REQUEST = 704 "TDM0704" 400 Usage;
+    /// There is nothing at that path.
+    NO_SUCH_PATH = 705 "TDM0705" 404 Failed;
+    /// The path does not take that method.
+    METHOD_NOT_ALLOWED = 706 "TDM0706" 405 Failed;
+    /// The body of a request is too large.
+    BODY_TOO_LARGE = 707 "TDM0707" 413 Refused;
+    /// The API serves as many as it may.
+    API_FULL = 708 "TDM0708" 503 Refused;
+    /// A web page of another origin sent the request.
+    FOREIGN_ORIGIN = 709 "TDM0709" 403 Refused;
+    /// The request came too slowly.
+    REQUEST_TOO_SLOW = 710 "TDM0710" 408 Failed;
+}
+
+/// What is known of a code; none for one of another version.
+pub fn entry(code: Code) -> Option<&'static Entry> {
+    ALL.iter().find(|entry| entry.code == code)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+    use std::fs;
+    use std::path::{Path, PathBuf};
+
+    fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                sources(&path, found);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                found.push(path);
+            }
+        }
+    }
+
+    #[test]
+    fn every_page_is_of_its_code_and_says_what_because_try() {
+        for entry in ALL {
+            let first = entry.page.lines().next().unwrap_or_default();
+            assert!(first.starts_with(&format!("# {}: ", entry.code)), "{}: {first}", entry.code);
+            for word in ["**What:**", "**Because:**", "**Try:**"] {
+                assert!(entry.page.contains(word), "{} lacks {word}", entry.code);
+            }
+        }
+        assert!(ALL.is_sorted_by_key(|entry| entry.code));
+    }
+
+    #[test]
+    fn every_code_in_the_sources_has_its_page_and_no_page_is_without_a_code() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let known: BTreeSet<String> = ALL.iter().map(|entry| entry.code.to_string()).collect();
+        let mut files = Vec::new();
+        sources(&root.join("src"), &mut files);
+        for file in files {
+            let text = fs::read_to_string(&file).unwrap();
+            for (at, _) in text.match_indices("TDM") {
+                let ends = !text.as_bytes().get(at + 7).is_some_and(u8::is_ascii_digit);
+                let Some(code) = text.get(at..at + 7).filter(|_| ends) else { continue };
+                let is_code = code.parse::<Code>().is_ok() && code != "TDM9999";
+                assert!(!is_code || known.contains(code), "{}: {code}", file.display());
+            }
+        }
+        for page in fs::read_dir(root.join("../../docs/errors")).unwrap() {
+            let path = page.unwrap().path();
+            let stem = path.file_stem().unwrap().to_string_lossy().into_owned();
+            assert!(known.contains(&stem) || stem == "README", "{stem}.md has no code");
+        }
+    }
+}
