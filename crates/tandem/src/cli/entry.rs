@@ -9,10 +9,10 @@ use crate::cli::ask::doctor;
 use crate::cli::run::config::Written;
 use crate::cli::run::{dev, drill, init, join, node, recover, tour};
 use crate::cli::terminal::Terminal;
-use crate::telemetry::codes;
-use crate::telemetry::problem::Problem;
 use crate::config::{self, Config};
 use crate::node::NodeArgs;
+use crate::telemetry::codes;
+use crate::telemetry::problem::Problem;
 use crate::{cli, fence, identity};
 use futures::future::{BoxFuture, ready};
 use std::ffi::OsString;
@@ -87,7 +87,8 @@ impl Entry for Product {
     fn init<'a>(&'a self, arguments: init::Arguments, terminal: &'a mut Terminal) -> Running<'a> {
         Box::pin(async move {
             let init::Arguments { config, node, dir } = arguments;
-            let text = config::read_file(&config).map_err(|error| failed("read the file", &error))?;
+            let text =
+                config::read_file(&config).map_err(|error| failed("read the file", &error))?;
             let parsed = Config::parse(&text, &config.display().to_string())
                 .map_err(|problems| Error::Problem(first(problems)))?;
             let node = NodeId::new(node);

@@ -42,7 +42,7 @@ impl DevCluster {
     pub async fn start(config: &DevConfig, wiring: &Wiring) -> Result<Self, Error> {
         let root = folders::root(config.root.as_deref())?;
         let path = root.path.clone();
-        let mut remains = Remains::of(root);
+        let mut remains = Remains::of(root, config.keep);
         let (layout, claim) = Layout::find(config, &path)?;
         for place in &layout.nodes {
             remains.add_node(place.dir.clone());

@@ -25,19 +25,23 @@ pub struct Remains {
     nodes: Vec<PathBuf>,
     disks: Vec<Disk>,
     made: Vec<PathBuf>,
+    keep: bool,
     cleared: bool,
 }
 
 impl Remains {
-    /// Answers for a folder.
-    pub const fn of(root: Root) -> Self {
-        Self { root, nodes: Vec::new(), disks: Vec::new(), made: Vec::new(), cleared: false }
+    /// Answers for a folder; `keep` leaves the files.
+    pub fn of(root: Root, keep: bool) -> Self {
+        let (nodes, disks, made) = (Vec::new(), Vec::new(), Vec::new());
+        Self { root, nodes, disks, made, keep, cleared: false }
     }
 
     /// Answers for nothing.
-    pub const fn nothing() -> Self {
+    pub fn nothing() -> Self {
         let root = Root { path: PathBuf::new(), made: false };
-        Self { root, nodes: Vec::new(), disks: Vec::new(), made: Vec::new(), cleared: true }
+        let mut remains = Self::of(root, false);
+        remains.cleared = true;
+        remains
     }
 
     /// Answers for a node's folder and processes too.
@@ -80,6 +84,9 @@ impl Remains {
             std::thread::sleep(POLL);
         }
         self.disks.clear();
+        if self.keep {
+            return;
+        }
         for path in &self.made {
             let _ = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
         }
@@ -141,13 +148,13 @@ mod tests {
         while sleepers.iter().any(|(dir, _)| processes::of_node(dir).len() < 2) {
             assert!(Instant::now() < deadline, "the stand-ins did not start");
         }
-        let mut remains = Remains::of(Root { path: root.path.clone(), made: false });
+        let mut remains = Remains::of(Root { path: root.path.clone(), made: false }, false);
         remains.add_node(sleepers[0].0.clone());
         remains.clear();
         assert!(sleepers[0].1.wait().unwrap().code().is_none(), "killed");
         assert!(!sleepers[0].0.exists() && sleepers[1].0.exists());
         assert!(sleepers[1].1.try_wait().unwrap().is_none(), "the other cluster runs on");
-        let mut other = Remains::of(root);
+        let mut other = Remains::of(root, false);
         other.add_node(sleepers[1].0.clone());
         drop(other);
         assert!(sleepers[1].1.wait().unwrap().code().is_none());

@@ -21,7 +21,7 @@ pub struct DevArgs {
 ///
 /// # Errors
 /// When it cannot be started.
-pub async fn run(args: &DevArgs, out: &mut dyn Write) -> Result<(), Error> {
+pub async fn run(args: &DevArgs, out: &mut (dyn Write + Send)) -> Result<(), Error> {
     let starting = DevCluster::start(&args.config, &args.wiring);
     let Some(started) = unless_interrupted(starting).await else { return Ok(()) };
     let cluster = started?;
@@ -65,11 +65,14 @@ pub async fn unless_interrupted<T>(something: impl Future<Output = T>) -> Option
 ///
 /// # Errors
 /// When the file cannot be written, or `out` fails.
-pub fn write_how_to_connect(cluster: &DevCluster, out: &mut dyn Write) -> Result<(), Error> {
+pub fn write_how_to_connect(
+    cluster: &DevCluster,
+    out: &mut (dyn Write + Send),
+) -> Result<(), Error> {
     let layout = cluster.layout();
     let passfile = write_passfile(cluster)?;
     let Some(first) = layout.nodes.first() else { return Ok(()) };
-    let (door, read_door) = (layout.door(first), layout.read_door(first));
+    let door = layout.door(first);
     let mut lines = vec![
         format!("cluster    {} nodes in {}", layout.nodes.len(), layout.root.display()),
         format!(
@@ -78,7 +81,6 @@ pub fn write_how_to_connect(cluster: &DevCluster, out: &mut dyn Write) -> Result
             door.ip(),
             door.port()
         ),
-        format!("read only  the same with -p {}", read_door.port()),
         format!("status     tandem status --api http://{}", layout.api(first)),
         "API".to_string(),
     ];

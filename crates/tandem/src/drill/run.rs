@@ -42,7 +42,7 @@ pub struct DrillArgs {
 ///
 /// # Errors
 /// When there is no cluster to break, or nothing can be printed. What faults cost is in the verdict.
-pub async fn run(args: &DrillArgs, out: &mut dyn Write) -> Result<Verdict, Error> {
+pub async fn run(args: &DrillArgs, out: &mut (dyn Write + Send)) -> Result<Verdict, Error> {
     let mut report = Report::new(args.seed);
     let all = || Fault::ALL.to_vec();
     let faults = if args.faults.is_empty() { all() } else { args.faults.clone() };
@@ -60,7 +60,7 @@ async fn both(
     args: &DrillArgs,
     (usual, disk): (&[Fault], &[Fault]),
     report: &mut Report,
-    out: &mut dyn Write,
+    out: &mut (dyn Write + Send),
 ) -> Result<(), Error> {
     if !usual.is_empty() {
         on_cluster(args, &args.config, usual, report, out).await?;
@@ -86,7 +86,7 @@ async fn on_cluster(
     config: &DevConfig,
     faults: &[Fault],
     report: &mut Report,
-    out: &mut dyn Write,
+    out: &mut (dyn Write + Send),
 ) -> Result<(), Error> {
     let starting = DevCluster::start(config, &args.wiring);
     let started = dev::unless_interrupted(starting).await.ok_or(Error::Interrupted)?;
@@ -112,7 +112,7 @@ async fn rounds(
     stage: &Stage,
     faults: &[Fault],
     report: &mut Report,
-    out: &mut dyn Write,
+    out: &mut (dyn Write + Send),
 ) -> Result<(), Error> {
     report.postgres = stage.prepare().await?;
     if let Some(durability) = stage.view().durability {
@@ -158,6 +158,6 @@ pub(super) async fn step(
     }
 }
 
-pub(super) fn print(out: &mut dyn Write, text: &str) -> Result<(), Error> {
+pub(super) fn print(out: &mut (dyn Write + Send), text: &str) -> Result<(), Error> {
     writeln!(out, "{text}").and_then(|()| out.flush()).map_err(|source| Error::Print { source })
 }

@@ -172,6 +172,10 @@ impl Stage {
     ) -> Result<Cast, Error> {
         let to = cast.standbys.first().cloned();
         self.cluster.act(&Action::SwitchOver { via: cast.primary.clone(), to }).await?;
+        let deadline = clock::now().plus(self.bounds.flow_max);
+        while self.view().primary.as_ref() == Some(&cast.primary) && clock::now() < deadline {
+            tokio::time::sleep(LOOK).await;
+        }
         let apart = self.cast(seed, round).await?;
         if apart.leader.as_ref() == Some(&apart.primary) {
             let because = "the Raft leader is on the primary's node, and follows it".into();

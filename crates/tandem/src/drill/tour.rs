@@ -31,6 +31,8 @@ pub struct TourArgs {
     pub seed: u64,
     /// Show a line that changes while something happens: for terminals.
     pub live: bool,
+    /// Print the report as JSON in the end, and nothing else.
+    pub json: bool,
     /// Keep the cluster up afterwards until Ctrl-C.
     pub stay: bool,
 }
@@ -39,8 +41,8 @@ pub struct TourArgs {
 ///
 /// # Errors
 /// When there is no cluster to show, or nothing can be printed.
-pub async fn tour(args: &TourArgs, out: &mut dyn Write) -> Result<Verdict, Error> {
-    print(out, &format!("starting {} nodes on this machine", args.config.nodes))?;
+pub async fn tour(args: &TourArgs, out: &mut (dyn Write + Send)) -> Result<Verdict, Error> {
+    tell(args, out, &format!("starting {} nodes on this machine", args.config.nodes))?;
     let starting = DevCluster::start(&args.config, &args.wiring);
     let started = dev::unless_interrupted(starting).await.ok_or(Error::Interrupted)?;
     let cluster = Arc::new(started?);
@@ -49,7 +51,7 @@ pub async fn tour(args: &TourArgs, out: &mut dyn Write) -> Result<Verdict, Error
     let result = dev::unless_interrupted(showing).await.unwrap_or(Err(Error::Interrupted));
     tasks.stop(STOP_MAX).await;
     if result.is_ok() && args.stay {
-        print(out, "\nThe cluster stays up. Ctrl-C ends it and leaves nothing behind.")?;
+        tell(args, out, "\nThe cluster stays up. Ctrl-C ends it and leaves nothing behind.")?;
         dev::interrupted().await;
     }
     // The stage and the observer are gone, so this is the last handle; if not, dropping does it.
@@ -63,21 +65,28 @@ async fn show(
     args: &TourArgs,
     cluster: &Arc<DevCluster>,
     tasks: &Supervisor,
-    out: &mut dyn Write,
+    out: &mut (dyn Write + Send),
 ) -> Result<Verdict, Error> {
-    dev::write_how_to_connect(cluster, out)?;
+    if !args.json {
+        dev::write_how_to_connect(cluster, out)?;
+    }
     let on_stage: Arc<dyn Cluster> = Arc::<DevCluster>::clone(cluster);
     let stage = Stage::new(on_stage, Load::default(), Bounds::default(), tasks)?;
     perform(args, &stage, out).await
 }
 
-async fn perform(args: &TourArgs, stage: &Stage, out: &mut dyn Write) -> Result<Verdict, Error> {
+async fn perform(
+    args: &TourArgs,
+    stage: &Stage,
+    out: &mut (dyn Write + Send),
+) -> Result<Verdict, Error> {
     let mut report = Report::new(args.seed);
-    print(out, "\nwaiting until every node has its copy of the data")?;
+    tell(args, out, "\nwaiting until every node has its copy of the data")?;
     report.postgres = stage.prepare().await?;
     report.durability = stage.view().durability.unwrap_or_else(|| "unknown".into());
     let load = Load::default();
-    print(
+    tell(
+        args,
         out,
         &format!(
             "PostgreSQL {}, durability {}, primary {}; {} writers go through the front doors and \
@@ -91,21 +100,27 @@ async fn perform(args: &TourArgs, stage: &Stage, out: &mut dyn Write) -> Result<
     for fault in FAULTS {
         let line = {
             let performing = step(stage, (fault, 1, args.seed), &mut report);
-            let mut progress = args.live.then(|| stage.progress());
+            let mut progress = (args.live && !args.json).then(|| stage.progress());
             watched(performing, progress.as_mut(), out).await?
         };
-        print(out, &line)?;
+        tell(args, out, &line)?;
     }
     report.conclude();
-    print(out, &format!("\n{}", report.conclusion()))?;
+    let text = if args.json { report.json()? } else { format!("\n{}", report.conclusion()) };
+    print(out, &text)?;
     Ok(report.verdict)
+}
+
+/// For people only.
+fn tell(args: &TourArgs, out: &mut (dyn Write + Send), text: &str) -> Result<(), Error> {
+    if args.json { Ok(()) } else { print(out, text) }
 }
 
 /// Waits for something and shows meanwhile how it goes.
 async fn watched<T>(
     performing: impl Future<Output = T>,
     mut progress: Option<&mut watch::Receiver<Progress>>,
-    out: &mut dyn Write,
+    out: &mut (dyn Write + Send),
 ) -> Result<T, Error> {
     let mut performing = std::pin::pin!(performing);
     let mut refresh = tokio::time::interval(REFRESH);

@@ -6,7 +6,7 @@
 //! Not here: when to do what (the core), retries (the next plan).
 
 use crate::fence::client::{self, Keeper, KeeperEvent};
-use crate::fence::protocol::{Signal, StartSpec, User, WhenOrphaned, Lease};
+use crate::fence::protocol::{Lease, Signal, StartSpec, User, WhenOrphaned};
 use crate::runtime::clock;
 use crate::runtime::supervisor::Supervisor;
 use crate::service::postgres::{self, Postgres, RuleState, StartCommand, StateFile};
@@ -138,7 +138,9 @@ impl Context {
                 own.flushed = if own.was_primary { end } else { own.flushed.max(end) };
                 self.history(own).await;
             }
-            Err(error) => tracing::warn!(service = %self.service, %error, "cannot inspect the data"),
+            Err(error) => {
+                tracing::warn!(service = %self.service, %error, "cannot inspect the data")
+            }
         }
     }
 
@@ -204,7 +206,10 @@ impl Context {
         own: &InstanceFacts,
         fence_wait: Option<Timestamp>,
     ) -> Result<Change, Error> {
-        let state = self.postgres.change_state(move |state| state.promised = state.promised.max(term)).await?;
+        let state = self
+            .postgres
+            .change_state(move |state| state.promised = state.promised.max(term))
+            .await?;
         let promised = move |own: &mut InstanceFacts| adopt_state(own, &state);
         if own.data == Data::Witness {
             return Ok(Box::new(move |own| {
@@ -257,7 +262,8 @@ impl Context {
                 }
             })
             .await?;
-        let command = self.postgres.prepare_start(upstream.as_ref().map(|(node, _)| node), None).await?;
+        let command =
+            self.postgres.prepare_start(upstream.as_ref().map(|(node, _)| node), None).await?;
         self.stopped.send_replace(false);
         self.keeper.start(start_spec(command)).await?;
         Ok(Box::new(move |own| {
@@ -393,9 +399,7 @@ impl Context {
     /// Fast, then immediate, then killed, each stage bounded (H38).
     async fn stop(&self) -> Result<(), Error> {
         let mut stopped = self.stopped.subscribe();
-        for (signal, patience) in
-            [(Signal::Fast, STOP_FAST), (Signal::Immediate, STOP_IMMEDIATE)]
-        {
+        for (signal, patience) in [(Signal::Fast, STOP_FAST), (Signal::Immediate, STOP_IMMEDIATE)] {
             self.keeper.signal(signal).await?;
             if tokio::time::timeout(patience, stopped.wait_for(|stopped| *stopped)).await.is_ok() {
                 return Ok(());

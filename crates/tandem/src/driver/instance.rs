@@ -308,10 +308,8 @@ impl InstanceDriver {
         if observed.began < self.changed_at || !settled {
             return;
         }
-        let promoting = matches!(
-            self.running,
-            Some(Running { action: Action::Promote { .. }, .. })
-        );
+        let promoting =
+            matches!(self.running, Some(Running { action: Action::Promote { .. }, .. }));
         observed.apply(&mut self.own, promoting);
         self.context.history(&mut self.own).await;
         self.observed_at = observed.began;
@@ -335,10 +333,7 @@ impl InstanceDriver {
         spec: &ServiceSpec,
         voters: &BTreeSet<NodeId>,
     ) {
-        let rises = matches!(
-            self.running,
-            Some(Running { action: Action::Promote { .. }, .. })
-        );
+        let rises = matches!(self.running, Some(Running { action: Action::Promote { .. }, .. }));
         if self.own.process != Process::Primary && !rises {
             return;
         }

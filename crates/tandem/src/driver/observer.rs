@@ -226,6 +226,5 @@ impl Observed {
             Some(_) | None => Stream::None,
         };
         own.replicas.clone_from(&observation.replicas);
-        
     }
 }

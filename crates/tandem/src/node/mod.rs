@@ -113,7 +113,9 @@ pub enum Error {
     #[error(transparent)]
     Api(#[from] crate::api::server::Error),
     /// No such user of the operating system.
-    #[error("service {service} shall run as user {user}, who does not exist; create the user, or set run_as")]
+    #[error(
+        "service {service} shall run as user {user}, who does not exist; create the user, or set run_as"
+    )]
     NoUser {
         /// The service.
         service: ServiceId,

@@ -225,7 +225,6 @@ fn run_as(service: &ServiceId, config: &Service) -> Result<Option<RunAs>, Error>
     Ok(is_root.then(|| RunAs { uid: user.uid.as_raw(), gid: user.gid.as_raw() }))
 }
 
-
 /// The folder that keeper and server put their sockets in: of the server's user, closed to others.
 fn prepare_folder(postgres: &Postgres) -> Result<(), Error> {
     let run_dir = postgres.run_dir();

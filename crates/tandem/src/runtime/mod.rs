@@ -2,5 +2,5 @@
 
 pub mod clock;
 pub mod process;
-pub mod supervisor;
 pub mod signals;
+pub mod supervisor;
