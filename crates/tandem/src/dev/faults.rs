@@ -76,17 +76,17 @@ impl DevCluster {
     /// When a process survives that.
     pub async fn kill_node(&self, node: &NodeId) -> Result<(), Error> {
         self.want(node, Wanted::Down)?;
-        // What is found first stays on the list: a session whose parents are dead may be
+        // What was found once stays on the list: a session whose parents are dead may be
         // unrecognisable to someone without the right to read its working folder.
-        let mut pids: Vec<i32> = Vec::new();
+        let mut known: Vec<Process> = Vec::new();
         self.until_settled(node, |found| {
-            pids.extend(found.iter().map(|process| process.pid));
-            pids.sort_unstable();
-            pids.dedup();
-            for pid in &pids {
-                processes::signal(*pid, Signal::SIGKILL)?;
+            let new: Vec<_> = found.iter().filter(|process| !known.contains(process)).collect();
+            known.extend(new.into_iter().cloned());
+            known.retain(Process::is_alive);
+            for process in &known {
+                processes::signal(process.pid, Signal::SIGKILL)?;
             }
-            Ok(found.iter().map(|process| process.pid).collect())
+            Ok(known.iter().map(|process| process.pid).collect())
         })
         .await
     }
