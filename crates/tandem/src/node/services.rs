@@ -60,8 +60,9 @@ pub(super) async fn open_doors(ground: &Ground) -> Result<Vec<Doors>, Error> {
 
 impl Doors {
     /// Routes from now on.
-    pub(super) fn serve(self, ground: &Ground, consensus: &Consensus) -> Vec<Door> {
-        let Some(config) = ground.config.services.get(&self.service) else { return self.doors };
+    pub(super) fn serve(self, ground: &Ground, consensus: &Consensus) -> Vec<(ServiceId, Door)> {
+        let Some(config) = ground.config.services.get(&self.service) else { return Vec::new() };
+        let service = self.service.clone();
         let router = Router {
             hub: ground.hub.clone(),
             agreed: consensus.state(),
@@ -75,7 +76,7 @@ impl Doors {
         };
         let run = router.run(ground.supervisor.stopping());
         ground.supervisor.spawn("routes", TaskKind::Essential, run);
-        self.doors
+        self.doors.into_iter().map(|door| (service.clone(), door)).collect()
     }
 }
 
@@ -224,7 +225,6 @@ fn run_as(service: &ServiceId, config: &Service) -> Result<Option<RunAs>, Error>
     let user = nix::unistd::User::from_name(name).ok().flatten().ok_or_else(no_user)?;
     Ok(is_root.then(|| RunAs { uid: user.uid.as_raw(), gid: user.gid.as_raw() }))
 }
-
 
 /// The folder that keeper and server put their sockets in: of the server's user, closed to others.
 fn prepare_folder(postgres: &Postgres) -> Result<(), Error> {
