@@ -7,8 +7,10 @@
 //! Not here: what a part does.
 
 mod handler;
+mod operations;
 mod services;
 
+use crate::api;
 use crate::config::Config;
 use crate::consensus::{self, Consensus, ConsensusConfig, RaftTiming};
 use crate::driver::controller::Controller;
@@ -20,6 +22,7 @@ use crate::peers::{self, Mesh, MeshConfig};
 use crate::proxy;
 use crate::runtime::supervisor::{Supervisor, TaskKind};
 use crate::service::postgres;
+use crate::telemetry::events::EventLog;
 use handler::{RaftOverMesh, Reception};
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -111,7 +114,7 @@ pub enum Error {
     Keeper(#[from] crate::fence::client::Error),
     /// The HTTP interface.
     #[error(transparent)]
-    Api(#[from] crate::api::server::Error),
+    Api(#[from] api::server::Error),
     /// No such user of the operating system.
     #[error(
         "service {service} shall run as user {user}, who does not exist; create the user, or set run_as"
@@ -144,6 +147,7 @@ pub(crate) struct Ground {
     pub routes: BTreeMap<NodeId, Route>,
     pub hub: Arc<Hub>,
     pub explanations: Arc<Explanations>,
+    pub events: EventLog,
     pub supervisor: Supervisor,
 }
 
@@ -170,13 +174,13 @@ pub async fn run(args: NodeArgs, stop: impl Future<Output = ()>) -> Result<(), E
 }
 
 struct Running {
-    doors: Vec<proxy::Door>,
+    doors: Arc<Vec<(ServiceId, proxy::Door)>>,
     consensus: Consensus,
 }
 
 impl Running {
     async fn close(&self) {
-        for door in &self.doors {
+        for (_, door) in self.doors.iter() {
             door.close(Duration::from_millis(200)).await;
         }
         self.consensus.shutdown().await;
@@ -216,7 +220,9 @@ async fn start(args: NodeArgs, supervisor: &Supervisor) -> Result<Running, Error
         opened.extend(door.serve(&ground, &consensus));
     }
     control(&ground, &consensus, &mesh, asks);
-    Ok(Running { doors: opened, consensus })
+    let doors = Arc::new(opened);
+    operate(&ground, &consensus, &mesh, &reception, doors.clone()).await?;
+    Ok(Running { doors, consensus })
 }
 
 fn prepare(args: NodeArgs, supervisor: &Supervisor) -> Result<Ground, Error> {
@@ -245,6 +251,7 @@ fn prepare(args: NodeArgs, supervisor: &Supervisor) -> Result<Ground, Error> {
     for node in config.nodes.keys().filter(|node| **node != args.node) {
         hub.expect(node);
     }
+    let events = EventLog::new(args.node.clone());
     Ok(Ground {
         args,
         config,
@@ -252,6 +259,7 @@ fn prepare(args: NodeArgs, supervisor: &Supervisor) -> Result<Ground, Error> {
         routes,
         hub,
         explanations: Arc::default(),
+        events,
         supervisor: supervisor.clone(),
     })
 }
@@ -364,4 +372,31 @@ fn control(ground: &Ground, consensus: &Consensus, mesh: &Mesh, asks: Asks) {
     };
     let run = controller.run(ground.supervisor.stopping());
     ground.supervisor.spawn("controller", TaskKind::Essential, run);
+}
+
+/// Serves operators: the API, and what other nodes ask for theirs.
+async fn operate(
+    ground: &Ground,
+    consensus: &Consensus,
+    mesh: &Mesh,
+    reception: &Reception,
+    doors: Arc<Vec<(ServiceId, proxy::Door)>>,
+) -> Result<(), Error> {
+    let operations = operations::NodeOperations::new(operations::Ground {
+        me: ground.args.node.clone(),
+        config: ground.config.clone(),
+        hub: ground.hub.clone(),
+        consensus: consensus.clone(),
+        mesh: mesh.clone(),
+        explanations: ground.explanations.clone(),
+        events: ground.events.clone(),
+        supervisor: ground.supervisor.clone(),
+        doors,
+    });
+    let _ = reception.operate.set(operations.for_peers());
+    let Some(node) = ground.config.nodes.get(&ground.args.node) else { return Ok(()) };
+    let served = api::server::serve(node.api, Arc::new(operations), ground.supervisor.clone());
+    let address = served.await?;
+    tracing::info!(%address, "serves the API");
+    Ok(())
 }

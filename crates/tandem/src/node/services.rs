@@ -60,8 +60,9 @@ pub(super) async fn open_doors(ground: &Ground) -> Result<Vec<Doors>, Error> {
 
 impl Doors {
     /// Routes from now on.
-    pub(super) fn serve(self, ground: &Ground, consensus: &Consensus) -> Vec<Door> {
-        let Some(config) = ground.config.services.get(&self.service) else { return self.doors };
+    pub(super) fn serve(self, ground: &Ground, consensus: &Consensus) -> Vec<(ServiceId, Door)> {
+        let Some(config) = ground.config.services.get(&self.service) else { return Vec::new() };
+        let service = self.service.clone();
         let router = Router {
             hub: ground.hub.clone(),
             agreed: consensus.state(),
@@ -75,7 +76,7 @@ impl Doors {
         };
         let run = router.run(ground.supervisor.stopping());
         ground.supervisor.spawn("routes", TaskKind::Essential, run);
-        self.doors
+        self.doors.into_iter().map(|door| (service.clone(), door)).collect()
     }
 }
 
