@@ -9,6 +9,7 @@ use crate::cli::ask::doctor;
 use crate::cli::run::config::Written;
 use crate::cli::run::{dev, drill, init, join, node, recover, tour};
 use crate::cli::terminal::Terminal;
+use crate::cli::wired;
 use crate::config::{self, Config};
 use crate::node::NodeArgs;
 use crate::telemetry::codes;
@@ -118,16 +119,16 @@ impl Entry for Product {
         })
     }
 
-    fn dev<'a>(&'a self, _: dev::Arguments, _: &'a mut Terminal) -> Running<'a> {
-        Box::pin(ready(Err(not_wired("dev"))))
+    fn dev<'a>(&'a self, arguments: dev::Arguments, terminal: &'a mut Terminal) -> Running<'a> {
+        Box::pin(wired::dev(arguments, terminal))
     }
 
-    fn tour<'a>(&'a self, _: tour::Arguments, _: &'a mut Terminal) -> Running<'a> {
-        Box::pin(ready(Err(not_wired("tour"))))
+    fn tour<'a>(&'a self, arguments: tour::Arguments, terminal: &'a mut Terminal) -> Running<'a> {
+        Box::pin(wired::tour(arguments, terminal))
     }
 
-    fn drill<'a>(&'a self, _: drill::Arguments, _: &'a mut Terminal) -> Running<'a> {
-        Box::pin(ready(Err(not_wired("drill"))))
+    fn drill<'a>(&'a self, arguments: drill::Arguments, terminal: &'a mut Terminal) -> Running<'a> {
+        Box::pin(wired::drill(arguments, terminal))
     }
 
     fn recover<'a>(&'a self, _: recover::Arguments, _: &'a mut Terminal) -> Running<'a> {
@@ -172,7 +173,7 @@ fn first(problems: Vec<config::Problem>) -> Problem {
     )
 }
 
-fn failed(what: &str, error: &dyn std::error::Error) -> Error {
+pub(super) fn failed(what: &str, error: &dyn std::error::Error) -> Error {
     let mut because = error.to_string();
     let mut source = error.source();
     while let Some(next) = source {

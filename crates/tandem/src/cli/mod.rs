@@ -13,6 +13,7 @@ pub mod operate;
 pub mod report;
 pub mod run;
 pub mod terminal;
+mod wired;
 
 #[cfg(test)]
 mod tests;

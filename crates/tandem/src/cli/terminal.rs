@@ -43,6 +43,11 @@ impl Terminal {
         Self { out, json, interactive: false, colours: false, drawn: false }
     }
 
+    /// Where the text goes.
+    pub fn writer(&mut self) -> &mut (dyn Write + Send) {
+        &mut *self.out
+    }
+
     /// `--json` was given.
     pub const fn wants_json(&self) -> bool {
         self.json
