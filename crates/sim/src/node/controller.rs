@@ -52,8 +52,9 @@ impl World {
             plan = controller::plan(&ControllerView { state, ..view.clone() }, now);
         }
         self.check(same, || format!("{}: {}", invariants::fresh::RULE, plan.reason));
-        if !plan.steps.is_empty() {
-            self.note(n, || format!("plans: {}", plan.reason));
+        let reason = plan.reason.clone();
+        if self.nodes[n].daemon.as_mut().is_some_and(|d| d.planned.replace(reason.clone()).as_ref() != Some(&reason)) {
+            self.note(n, || format!("plans: {reason}"));
         }
         for step in plan.steps {
             match step {
@@ -77,9 +78,10 @@ impl World {
         let node = &mut self.nodes[n];
         let now = node.clock.at(self.now);
         let Some(daemon) = node.daemon.as_mut() else { return };
-        if daemon.recruited.insert((to, term), now).is_some() {
+        if daemon.recruited.contains_key(&(to, term)) {
             return;
         }
+        daemon.recruited.insert((to, term), now);
         let inc = self.nodes[to].daemons;
         let asked = Event::Asked { n: to, inc, term };
         if to == n {

@@ -53,6 +53,8 @@ pub struct Daemon {
     pub proposing: Option<u64>,
     /// Promises asked for lately.
     pub recruited: BTreeMap<(usize, Term), Timestamp>,
+    /// Why it last planned as it did.
+    pub planned: Option<String>,
     /// A heartbeat is planned.
     pub beat_planned: bool,
     /// A look is planned.
@@ -120,6 +122,7 @@ impl World {
             leads: false,
             proposing: None,
             recruited: BTreeMap::new(),
+            planned: None,
             beat_planned: false,
             look_planned: false,
         }));
@@ -442,9 +445,11 @@ impl Seen {
     /// Takes what was seen into the facts, as the shell's observer does.
     pub fn apply(&self, own: &mut InstanceFacts, promoting: bool) {
         own.process = match (self.in_recovery, promoting) {
-            (true, true) => Process::Promoting,
+            // It is a primary once the action that promotes it says so: before, what it was
+            // promoted for is not known here.
+            (_, true) => Process::Promoting,
             (true, false) => Process::Standby,
-            (false, _) => Process::Primary,
+            (false, false) => Process::Primary,
         };
         own.system = Some(SystemId(self.system));
         own.timeline = TimelineId(self.timeline);
