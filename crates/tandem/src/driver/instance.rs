@@ -175,7 +175,11 @@ impl InstanceDriver {
     }
 
     fn note_stall(&mut self) {
-        let should_stream = self.own.process == Process::Standby && self.own.upstream.is_some();
+        let should_stream = match self.own.process {
+            Process::Standby => self.own.upstream.is_some(),
+            Process::Primary => self.own.serving.is_none(),
+            _ => false,
+        };
         let streams = matches!(self.own.stream, Stream::Connected(_));
         if streams {
             self.own.rejoin_failures = 0;
@@ -357,6 +361,7 @@ impl InstanceDriver {
     }
 
     async fn decide(&mut self, state: &ServiceState, spec: &ServiceSpec, voters: BTreeSet<NodeId>) {
+        self.own.revision = state.revision;
         let everyone = self.hub.everyone();
         let now = clock::now();
         let primary = state
@@ -426,6 +431,9 @@ impl InstanceDriver {
         match &action {
             // From the first byte of the new setting on, nothing is proven (H9).
             Action::ApplyRule { .. } => self.own.rule = None,
+            Action::RecordTerm { rule, .. } => {
+                self.own.rule.take_if(|own| own != rule);
+            }
             Action::Promote { .. } => self.own.process = Process::Promoting,
             Action::HandOver { .. } | Action::StopToRejoin => {
                 self.own.process = Process::Stopping;
@@ -437,7 +445,6 @@ impl InstanceDriver {
             | Action::Start { .. }
             | Action::Follow { .. }
             | Action::Reaffirm { .. }
-            | Action::RecordTerm { .. }
             | Action::Checkpoint
             | Action::Rewind { .. }
             | Action::Fence => {}

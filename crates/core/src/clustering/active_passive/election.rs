@@ -181,9 +181,8 @@ pub(super) fn appoint(
     // Until the winner's barrier is acknowledged, a commit of the old term may exist only where the
     // old rules put it: the next election, should there be one, must meet those as well.
     let mut rules = appointment.rules.clone();
-    if rules.last() != Some(&rule) {
-        rules.push(rule);
-    }
+    rules.retain(|older| *older != rule);
+    rules.push(rule);
     let position = decision.ballots.positions.get(winner);
     let reason = format!(
         "{}; {winner} is the most advanced of {:?} at {}",

@@ -29,6 +29,10 @@ pub fn rung(own: &InstanceFacts, primary: &InstanceFacts) -> Rung {
         false if own.timeline == primary.timeline => Rung::Clone,
         false => Rung::Rewind,
     };
+    if is_fresh(own) {
+        // Failures before the copy say nothing about it.
+        return if lowest == Rung::Follow { Rung::Follow } else { Rung::Clone };
+    }
     let raised = match (lowest, own.rejoin_failures) {
         (rung, 0) => rung,
         (Rung::Follow, 1) if own.timeline != primary.timeline => Rung::Rewind,
@@ -39,10 +43,15 @@ pub fn rung(own: &InstanceFacts, primary: &InstanceFacts) -> Rung {
     if raised == Rung::Rewind && !can_rewind { Rung::Clone } else { raised }
 }
 
+/// Just copied, and not started since: where it begins is not known yet.
+fn is_fresh(own: &InstanceFacts) -> bool {
+    own.flushed == Lsn::ZERO && !own.was_primary
+}
+
 /// Whether the own log is a part of the primary's, as far as both sides' histories tell.
 fn is_prefix(own: &InstanceFacts, primary: &InstanceFacts) -> bool {
-    if own.flushed == Lsn::ZERO && !own.was_primary {
-        return true;
+    if is_fresh(own) {
+        return own.followed >= primary.timeline_term;
     }
     if !own.forks.iter().all(|fork| primary.forks.contains(fork)) {
         return false;
