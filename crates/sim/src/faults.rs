@@ -223,6 +223,19 @@ impl World {
         self.propose(leader, Command::Service { service, expected: state.revision, command });
     }
 
+    /// Operators end what they began.
+    pub fn resume(&mut self) {
+        let agreed = self.raft.last().clone();
+        if agreed.services.get(&self.service).is_some_and(|state| state.paused) {
+            self.operate(Fault::Pause { paused: false });
+        }
+        for n in 0..self.nodes.len() {
+            if agreed.draining.contains(&self.nodes[n].id) {
+                self.operate(Fault::Drain { n, draining: false });
+            }
+        }
+    }
+
     /// The machine loses power.
     pub fn power_off(&mut self, n: usize) {
         let node = &mut self.nodes[n];

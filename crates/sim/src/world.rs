@@ -272,7 +272,10 @@ impl World {
             Some(missing) if self.now > FAULTS_UNTIL + HEALED_WITHIN => {
                 self.violate(format!("liveness: 60 s after healing: {missing}"));
             }
-            Some(_) => self.queue.push(self.now + 250_000, Event::Judge),
+            Some(_) => {
+                self.resume();
+                self.queue.push(self.now + 250_000, Event::Judge);
+            }
         }
     }
 }

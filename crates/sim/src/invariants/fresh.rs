@@ -35,6 +35,7 @@ fn blank(facts: &NodeFacts) -> NodeFacts {
     let keep = |instance: &InstanceFacts| InstanceFacts {
         promised: instance.promised,
         flushed: instance.flushed,
+        revision: instance.revision,
         ..InstanceFacts::default()
     };
     NodeFacts {

@@ -26,6 +26,9 @@ impl World {
         let Some(daemon) = self.nodes[n].daemon.as_mut() else { return };
         match &action {
             Action::ApplyRule { .. } => daemon.own.rule = None,
+            Action::RecordTerm { rule, .. } => {
+                daemon.own.rule.take_if(|own| own != rule);
+            }
             Action::Promote { .. } => daemon.own.process = Process::Promoting,
             Action::HandOver { .. } | Action::StopToRejoin => {
                 daemon.own.process = Process::Stopping;
@@ -36,7 +39,6 @@ impl World {
             | Action::Start { .. }
             | Action::Follow { .. }
             | Action::Reaffirm { .. }
-            | Action::RecordTerm { .. }
             | Action::Checkpoint
             | Action::Rewind { .. }
             | Action::Fence => {}
@@ -154,8 +156,8 @@ impl World {
                 Outcome::Done(_) => Outcome::done(|own, _| own.rejoin_failures += 1),
                 other => other,
             },
-            Action::Rewind { from } => self.step_rewind(n, &from, running),
-            Action::Clone { from } => self.step_clone(n, &from, running),
+            Action::Rewind { from, term } => self.step_rewind(n, (&from, term), running),
+            Action::Clone { from, term } => self.step_clone(n, (&from, term), running),
             Action::Fence => Outcome::Failed("not an action with steps"),
         }
     }

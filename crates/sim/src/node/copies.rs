@@ -17,7 +17,7 @@ impl World {
     pub(super) fn step_rewind(
         &mut self,
         n: usize,
-        from: &NodeId,
+        (from, term): (&NodeId, Term),
         running: &mut Running,
     ) -> Outcome {
         match running.step {
@@ -52,11 +52,16 @@ impl World {
                 disk.sentinel = false;
                 Outcome::Next(500, 5_000)
             }
-            _ => self.copied(n),
+            _ => self.copied(n, term),
         }
     }
 
-    pub(super) fn step_clone(&mut self, n: usize, from: &NodeId, running: &mut Running) -> Outcome {
+    pub(super) fn step_clone(
+        &mut self,
+        n: usize,
+        (from, term): (&NodeId, Term),
+        running: &mut Running,
+    ) -> Outcome {
         match running.step {
             0 => {
                 if self.nodes[n].server.is_some() || self.source(n, from).is_none() {
@@ -76,12 +81,15 @@ impl World {
                 disk.sentinel = false;
                 Outcome::Next(500, 5_000)
             }
-            _ => self.copied(n),
+            _ => self.copied(n, term),
         }
     }
 
-    fn copied(&mut self, n: usize) -> Outcome {
-        self.change_state(n, |state| state.was_primary = false);
+    fn copied(&mut self, n: usize, term: Term) -> Outcome {
+        self.change_state(n, |state| {
+            state.was_primary = false;
+            state.followed = state.followed.max(term);
+        });
         let disk = self.nodes[n].disk.clone();
         Outcome::done(move |own, state| {
             let mut fresh = tandem_core::facts::InstanceFacts::default();

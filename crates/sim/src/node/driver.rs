@@ -252,7 +252,12 @@ impl World {
         if streams {
             own.rejoin_failures = 0;
         }
-        if streams || own.process != Process::Standby || own.upstream.is_none() {
+        let should = match own.process {
+            Process::Standby => own.upstream.is_some(),
+            Process::Primary => own.serving.is_none(),
+            _ => false,
+        };
+        if streams || !should {
             daemon.stalled_since = None;
         } else {
             daemon.stalled_since.get_or_insert(now);
@@ -277,6 +282,9 @@ impl World {
         let agreed = self.agreed(n);
         let Some(state) = agreed.services.get(&self.service) else { return };
         self.hold_lease(n, state);
+        if let Some(daemon) = self.nodes[n].daemon.as_mut() {
+            daemon.own.revision = state.revision;
+        }
         self.decide(n, state);
         self.publish(n);
     }

@@ -211,6 +211,7 @@ impl World {
         if running.rule.is_none() {
             let Some(daemon) = self.nodes[n].daemon.as_ref() else { return Outcome::Again };
             let known = daemon.promoted_under.clone().or_else(|| daemon.own.rule.clone());
+            let known = known.filter(|rule| *rule == wanted);
             if let Some(rule) = known {
                 running.rule = Some(rule);
                 running.step = 10;
@@ -246,7 +247,7 @@ impl World {
         Outcome::done(move |own, _| {
             own.serving = Some(term);
             own.data_term = own.data_term.max(term);
-            own.rule = own.rule.take().or(Some(rule));
+            own.rule = Some(rule);
         })
     }
 
