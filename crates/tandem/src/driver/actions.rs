@@ -197,7 +197,10 @@ impl Context {
     ) -> Result<Change, Error> {
         let state = self.change_state(|state| state.promised = state.promised.max(term)).await?;
         let promised = move |own: &mut InstanceFacts| adopt_state(own, &state);
-        if own.data == Data::Witness {
+        if own.process == Process::Stopped && own.data != Data::Present {
+            if let Some(until) = fence_wait {
+                tokio::time::sleep(until.since(clock::now())).await;
+            }
             return Ok(Box::new(move |own| {
                 promised(own);
                 own.ballot = Some(Ballot { term, position: None });

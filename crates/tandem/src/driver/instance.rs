@@ -51,6 +51,7 @@ pub struct InstanceDriver {
     observed_at: Timestamp,
     /// Observations that began before this are stale.
     changed_at: Timestamp,
+    started: Timestamp,
     adopting: bool,
     stalled_since: Option<Timestamp>,
     running: Option<Running>,
@@ -115,6 +116,7 @@ impl InstanceDriver {
             own: wiring.own,
             observed_at: clock::now(),
             changed_at: Timestamp(0),
+            started: clock::now(),
             adopting: true,
             stalled_since: None,
             running: None,
@@ -479,7 +481,8 @@ impl InstanceDriver {
         let tandem_core::spec::Durability::Async { .. } = spec.durability else { return None };
         let agreed = self.agreed.borrow();
         let primary = &agreed.state.services.get(self.service())?.appointment.as_ref()?.primary;
-        let answered = self.hub.answered_at(primary)?;
+        // What an earlier daemon of this node answered is not known any more.
+        let answered = self.hub.answered_at(primary).max(Some(self.started))?;
         Some(answered.plus(spec.timing.lease).plus(spec.timing.drift_margin))
     }
 }

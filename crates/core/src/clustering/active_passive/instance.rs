@@ -151,7 +151,9 @@ fn promise(view: &InstanceView<'_>) -> Option<Next> {
     if let Some(term) = asked {
         return Some(act(Action::Promise { term }, format!("asked to promise term {term}")));
     }
-    let can_vote = matches!(own.process, Process::Standby) || own.data == Data::Witness;
+    // Without data it has only its promise to give, which counts where promises alone do (`Async`).
+    let is_empty = own.process == Process::Stopped && own.data != Data::Present;
+    let can_vote = own.process == Process::Standby || is_empty;
     let term = own.promised;
     (term > settled && own.ballot.is_none() && can_vote)
         .then(|| act(Action::Promise { term }, format!("votes in term {term}, as promised")))
