@@ -71,7 +71,8 @@ impl World {
             return None;
         }
         let primary = &state.appointment.as_ref()?.primary;
-        let answered = self.nodes[n].daemon.as_ref()?.hub.answered_at(primary)?;
+        let daemon = self.nodes[n].daemon.as_ref()?;
+        let answered = daemon.hub.answered_at(primary).max(Some(daemon.started))?;
         let timing = self.spec.timing;
         Some(answered.plus(timing.lease).plus(timing.drift_margin))
     }
@@ -171,6 +172,10 @@ impl World {
                 }
                 let node = &self.nodes[n];
                 let Some(daemon) = node.daemon.as_ref() else { return Outcome::Again };
+                if daemon.own.process == Process::Stopped && daemon.own.data != Data::Present {
+                    running.step = 10;
+                    return Outcome::Again;
+                }
                 if daemon.own.process != Process::Standby {
                     return Outcome::done(adopt_state);
                 }
@@ -197,6 +202,17 @@ impl World {
                 };
                 running.position = data.flushed;
                 Outcome::Next(300, 2_000)
+            }
+            10 => {
+                let now = self.nodes[n].clock.at(self.now);
+                if let Some(until) = running.fence_wait.filter(|until| *until > now) {
+                    running.deadline = until.plus(PATIENCE);
+                    return Outcome::Again;
+                }
+                Outcome::done(move |own, state| {
+                    adopt_state(own, state);
+                    own.ballot = Some(Ballot { term, position: None });
+                })
             }
             _ => {
                 let now = self.nodes[n].clock.at(self.now);
@@ -247,16 +263,29 @@ impl World {
 
     /// A witness promises at once and holds nothing.
     pub fn drive_witness(&mut self, n: usize) {
+        let agreed = self.agreed(n);
+        let wait = agreed.services.get(&self.service).and_then(|state| self.fence_wait(n, state));
         let node = &mut self.nodes[n];
+        let now = node.clock.at(self.now);
         let Some(daemon) = node.daemon.as_mut() else { return };
-        let Some(term) = daemon.asked.filter(|term| *term > daemon.own.promised) else { return };
-        if self.options.mutation != Some(Mutation::DropPromise) {
-            node.disk.state.promised = term;
+        if let Some(term) = daemon.asked.filter(|term| *term > daemon.own.promised) {
+            if self.options.mutation != Some(Mutation::DropPromise) {
+                node.disk.state.promised = term;
+            }
+            daemon.own.promised = term;
+            daemon.ballot_at = wait.unwrap_or(now);
+            self.plan_beat(n);
         }
-        daemon.own.promised = term;
-        daemon.own.ballot = Some(Ballot { term, position: None });
-        daemon.observed_at = node.clock.at(self.now);
-        self.plan_beat(n);
+        let Some(daemon) = self.nodes[n].daemon.as_mut() else { return };
+        let term = daemon.own.promised;
+        let is_told = daemon.own.ballot.is_some_and(|ballot| ballot.term == term);
+        if term > Term(0) && !is_told && daemon.ballot_at <= now {
+            daemon.own.ballot = Some(Ballot { term, position: None });
+            self.plan_beat(n);
+        }
+        if let Some(daemon) = self.nodes[n].daemon.as_mut() {
+            daemon.observed_at = now;
+        }
     }
 }
 

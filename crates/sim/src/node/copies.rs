@@ -41,9 +41,7 @@ impl World {
                 let disk = &mut self.nodes[n].disk;
                 let Some(data) = disk.data.as_mut() else { return Outcome::Failed("no data") };
                 // By timelines and pg_control alone, as pg_rewind does (H6, H18).
-                let fork = source.forks().into_iter().find(|f| f.timeline.0 == data.timeline());
-                let needed = source.checkpoint_timeline != data.timeline()
-                    && fork.is_none_or(|fork| data.wal.len() as u64 > fork.end.0);
+                let needed = data.rewind_is_needed(&source);
                 if needed {
                     let known = std::mem::take(&mut data.known);
                     *data = DataDir::copy_of(&source);

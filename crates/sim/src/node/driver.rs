@@ -14,6 +14,7 @@ use tandem_core::clustering::active_passive::{Action, InstanceView, instance};
 use tandem_core::facts::{Data, InstanceFacts, Process, Stream};
 use tandem_core::ids::{SystemId, Term, TimelineId};
 use tandem_core::replication::primary_replica::sync_quorum::CommitRule;
+use tandem_core::spec::Durability;
 use tandem_core::time::Timestamp;
 
 const TICK: Micros = 50_000;
@@ -34,6 +35,10 @@ pub struct Daemon {
     pub observed_at: Timestamp,
     /// Observations that began before this are stale.
     pub changed_at: Timestamp,
+    /// When it started.
+    pub started: Timestamp,
+    /// A witness: when its ballot may count.
+    pub ballot_at: Timestamp,
     /// The instance was found running.
     pub adopting: bool,
     stalled_since: Option<Timestamp>,
@@ -95,13 +100,16 @@ impl World {
         node.keeper |= node.server.is_none();
         let inc = node.daemons;
         let now = node.clock.at(self.now);
+        let fenced = if matches!(self.spec.durability, Durability::Async { .. }) {
+            now.plus(self.spec.timing.lease).plus(self.spec.timing.drift_margin)
+        } else {
+            now
+        };
         let mut own = InstanceFacts::default();
         if node.witness {
             let promised = node.disk.state.promised;
             own.data = Data::Witness;
             own.promised = promised;
-            own.ballot = (promised > Term(0))
-                .then_some(tandem_core::facts::Ballot { term: promised, position: None });
         } else {
             node.disk.inspect(&mut own);
         }
@@ -111,6 +119,8 @@ impl World {
             own,
             observed_at: now,
             changed_at: Timestamp(0),
+            started: now,
+            ballot_at: fenced,
             adopting: true,
             stalled_since: None,
             running: None,

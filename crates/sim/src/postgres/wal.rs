@@ -122,6 +122,20 @@ impl DataDir {
         fork.is_some_and(|fork| position as u64 <= fork.end.0)
     }
 
+    /// What pg_rewind finds, by the numbers and beginnings of timelines and pg_control alone, so two
+    /// that began at one place under one number are the same to it (H6, H18).
+    pub fn rewind_is_needed(&self, source: &Self) -> bool {
+        if source.checkpoint_timeline == self.timeline() && source.forks() == self.forks() {
+            return false;
+        }
+        let (own, other) = (self.forks(), source.forks());
+        let common = own.iter().zip(&other).take_while(|(a, b)| a == b).count();
+        let here = own.get(common).map_or(self.timeline(), |fork| fork.timeline.0);
+        let there = other.get(common).map_or(source.timeline(), |fork| fork.timeline.0);
+        let end = other.get(common).map_or(u64::MAX, |fork| fork.end.0);
+        common < own.len() || here != there || self.wal.len() as u64 > end
+    }
+
     /// Becomes a copy of what `source` has flushed.
     pub fn copy_of(source: &Self) -> Self {
         let mut copy = source.clone();
