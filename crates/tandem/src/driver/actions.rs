@@ -335,7 +335,12 @@ impl Context {
         }
         // Before the promotion nothing was listed as synchronous, so what confirms the barrier
         // obeys the rule that the promotion brought (H8, H9).
-        let under = self.promoted_under.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let under = {
+            let mut under = self.promoted_under.lock().unwrap_or_else(PoisonError::into_inner);
+            // Once another rule was written, the promotion's own is in force no longer.
+            under.take_if(|rule| *rule != wanted);
+            under.clone()
+        };
         let rule = match under.or_else(|| own.rule.clone()).filter(|rule| *rule == wanted) {
             Some(rule) => rule,
             None => self.prove(wanted).await?,

@@ -287,7 +287,7 @@ fn rejoin(view: &InstanceView<'_>, appointment: &Appointment) -> Next {
     if own.rejoin_failures >= REJOIN_FAILURES_MAX {
         return quarantined(own);
     }
-    match rung(own, primary) {
+    match rung(own, primary, view.state) {
         Rung::Follow => {
             act(Action::Start { upstream: Some((from, term)) }, "its log is part of the primary's")
         }
@@ -318,7 +318,7 @@ fn stay_fed(view: &InstanceView<'_>, appointment: &Appointment) -> Next {
     if follows && !stalled {
         return wait(format!("follows {primary}"));
     }
-    if follows || rung(own, serving) != Rung::Follow {
+    if follows || rung(own, serving, view.state) != Rung::Follow {
         let reason =
             format!("not fed for {} ms: {primary} went another way", own.stalled.as_millis());
         return act(Action::StopToRejoin, reason);

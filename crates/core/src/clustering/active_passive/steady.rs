@@ -159,7 +159,7 @@ pub(super) fn switch_over(
     now: Timestamp,
 ) -> Plan {
     let cancel = |why| Plan::propose(ServiceCommand::CancelSwitchover, why);
-    if view.unix_ms > switchover.deadline_unix_ms {
+    if super::controller::is_over(switchover.deadline_unix_ms, view) {
         return cancel(format!("the switchover to {} took too long", switchover.to));
     }
     let Some(primary) = view.instance(&appointment.primary, now) else {
