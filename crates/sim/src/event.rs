@@ -40,6 +40,7 @@ pub enum Event {
     Reload { n: usize, pg: u32, conn: u64 },
     Flushed { n: usize, pg: u32, upto: usize },
     Promoted { n: usize, pg: u32 },
+    Stop { n: usize, pg: u32, end: usize },
     Connect { n: usize, pg: u32 },
     Receive { n: usize, pg: u32, conn: u64 },
     Confirm { n: usize, pg: u32, from: usize, conn: u64, flushed: usize },
@@ -79,6 +80,7 @@ impl Event {
             | Self::Reload { n, .. }
             | Self::Flushed { n, .. }
             | Self::Promoted { n, .. }
+            | Self::Stop { n, .. }
             | Self::Connect { n, .. }
             | Self::Receive { n, .. }
             | Self::Confirm { n, .. }

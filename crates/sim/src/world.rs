@@ -223,6 +223,7 @@ impl World {
             | Event::Reload { .. }
             | Event::Flushed { .. }
             | Event::Promoted { .. }
+            | Event::Stop { .. }
             | Event::Connect { .. }
             | Event::Receive { .. }
             | Event::Confirm { .. }
@@ -239,6 +240,7 @@ impl World {
             Event::Reload { n, pg, conn } => self.on_reload(n, pg, conn),
             Event::Flushed { n, pg, upto } => self.on_flushed(n, pg, upto),
             Event::Promoted { n, pg } => self.on_promoted(n, pg),
+            Event::Stop { n, pg, end } => self.on_stop(n, pg, end),
             Event::Connect { n, pg } => self.on_connect(n, pg),
             Event::Receive { n, pg, conn } => self.on_receive(n, pg, conn),
             Event::Confirm { n, pg, from, conn, flushed } => {

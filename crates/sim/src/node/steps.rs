@@ -9,9 +9,12 @@ use crate::postgres::wal::{DataDir, Kind};
 use crate::world::World;
 use std::collections::BTreeSet;
 use std::fmt;
+use std::time::Duration;
 use tandem_core::facts::{InstanceFacts, Process, Stream};
 use tandem_core::ids::{NodeId, Term};
 use tandem_core::replication::primary_replica::sync_quorum::CommitRule;
+
+const STOP_FAST: Duration = Duration::from_secs(4);
 
 /// What is different after an action.
 pub type Change = Box<dyn FnOnce(&mut InstanceFacts, StateFile)>;
@@ -209,7 +212,8 @@ impl World {
             return Outcome::Failed("not a primary");
         }
         if running.rule.is_none() {
-            let Some(daemon) = self.nodes[n].daemon.as_ref() else { return Outcome::Again };
+            let Some(daemon) = self.nodes[n].daemon.as_mut() else { return Outcome::Again };
+            daemon.promoted_under.take_if(|rule| *rule != wanted);
             let known = daemon.promoted_under.clone().or_else(|| daemon.own.rule.clone());
             let known = known.filter(|rule| *rule == wanted);
             if let Some(rule) = known {
@@ -276,46 +280,46 @@ impl World {
         }
     }
 
-    /// Checkpoint, fast shutdown, until everyone has everything; or killed when that takes long.
+    /// Checkpoint, then a fast shutdown; killed when that takes long (H38).
     pub(super) fn step_stop(&mut self, n: usize, running: &mut Running) -> Outcome {
         let Some(server) = self.nodes[n].server.as_mut() else {
             return Outcome::done(|_, _| {});
         };
+        let pg = server.number;
         let was_primary = server.mode == Mode::Primary;
         match running.step {
             0 => Outcome::Next(5_000, 50_000),
             1 => {
                 server.mode = Mode::Stopping;
                 server.waiters.clear();
-                if was_primary {
-                    // Sessions end first; then the shutdown checkpoint is the last record.
-                    running.position = self.write(n, Kind::Other).unwrap_or(0);
-                }
-                running.deadline = self.nodes[n]
-                    .clock
-                    .at(self.now)
-                    .plus(std::time::Duration::from_secs(20));
+                // Sessions end first; then the shutdown checkpoint is the last record.
+                let end = if was_primary { self.write(n, Kind::Other).unwrap_or(0) } else { 0 };
+                self.after(5_000, 40_000, Event::Stop { n, pg, end });
+                let now = self.nodes[n].clock.at(self.now);
+                running.deadline = now.plus(STOP_FAST);
                 Outcome::Next(2_000, 30_000)
             }
-            step => {
-                let end = running.position;
-                let drained = server.senders.values().all(|sender| sender.flushed >= end);
-                let flushed = self.nodes[n].disk.data.as_ref().map_or(0, |data| data.flushed);
-                if drained && flushed >= end {
-                    if let Some(data) = self.nodes[n].disk.data.as_mut() {
-                        data.checkpoint = data.wal.len();
-                        data.checkpoint_timeline = data.timeline();
-                    }
-                    self.server_ends(n, true, "stopped cleanly");
-                    return Outcome::Next(1_000, 3_000);
-                }
-                if step > 200 {
+            _ => {
+                if self.nodes[n].clock.at(self.now) >= running.deadline {
                     self.server_ends(n, false, "stopped at once");
                     return Outcome::Next(1_000, 3_000);
                 }
-                // Counts the polls: about four seconds of patience (H38).
-                Outcome::Next(10_000, 30_000)
+                Outcome::Again
             }
         }
+    }
+
+    /// The shutdown goes on by itself until every standby that is connected has everything.
+    pub fn on_stop(&mut self, n: usize, pg: u32, end: usize) {
+        let Some(server) = self.server(n, pg) else { return };
+        let drained = server.senders.values().all(|sender| sender.flushed >= end);
+        let Some(data) = self.nodes[n].disk.data.as_mut() else { return };
+        if !drained || data.flushed < end {
+            self.after(5_000, 20_000, Event::Stop { n, pg, end });
+            return;
+        }
+        data.checkpoint = data.wal.len();
+        data.checkpoint_timeline = data.timeline();
+        self.server_ends(n, true, "stopped cleanly");
     }
 }

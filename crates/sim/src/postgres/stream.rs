@@ -37,7 +37,8 @@ impl World {
             return None;
         }
         let upstream = self.nodes[up].server.as_ref()?;
-        if !matches!(upstream.mode, Mode::Standby | Mode::Promoting | Mode::Primary) {
+        // `target_session_attrs=primary`: a node that was demoted feeds nobody (H22).
+        if upstream.mode != Mode::Primary {
             return None;
         }
         let (source, own) =
