@@ -3,7 +3,7 @@
 //! Facts are not agreed: each receiver stamps them with its own clock (`Observed`).
 //! Keeps: INV-8, ages travel as durations, never as moments of another clock.
 
-use crate::ids::{ConfigVersion, NodeId, ServiceId, SystemId, Term, TimelineId};
+use crate::ids::{ConfigVersion, NodeId, Revision, ServiceId, SystemId, Term, TimelineId};
 use crate::lsn::Lsn;
 use crate::replication::primary_replica::sync_quorum::CommitRule;
 use alloc::collections::BTreeMap;
@@ -43,6 +43,8 @@ pub enum Link {
 /// One instance of PostgreSQL, as its node sees it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InstanceFacts {
+    /// The agreed revision of the service that it last planned on.
+    pub revision: Revision,
     /// What is in the data directory.
     pub data: Data,
     /// What the server process does.
@@ -67,7 +69,8 @@ pub struct InstanceFacts {
     /// Durable: the term in whose promotion its timeline began, if it began it itself. Tells two
     /// timelines of one number apart (H6).
     pub timeline_term: Term,
-    /// Durable: the last term in which it was set up to follow.
+    /// Durable: the last term whose primary it was set up to follow, or copied from: all of its
+    /// data was a part of that primary's.
     pub followed: Term,
     /// Set once the WAL receiver stopped for `promised`, until it follows again.
     pub ballot: Option<Ballot>,
@@ -87,7 +90,7 @@ pub struct InstanceFacts {
     pub was_primary: bool,
     /// Stopped by a shutdown that wrote its checkpoint.
     pub stopped_cleanly: bool,
-    /// How long it has followed without streaming; zero while it streams.
+    /// How long it has followed without streaming, or been primary without its barrier; else zero.
     pub stalled: Duration,
     /// Rungs of the rejoin ladder that failed since it last streamed.
     pub rejoin_failures: u32,
@@ -100,6 +103,7 @@ pub struct InstanceFacts {
 impl Default for InstanceFacts {
     fn default() -> Self {
         Self {
+            revision: Revision(0),
             data: Data::Empty,
             process: Process::Stopped,
             system: None,

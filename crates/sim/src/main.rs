@@ -1,1 +1,122 @@
-fn main() {}
+//! Runs the simulator: `--seeds 10000`, or one seed with its story.
+
+use std::process::ExitCode;
+use tandem_sim::mutation::Mutation;
+use tandem_sim::options::{Options, Shape};
+use tandem_sim::runner::{self, Failure};
+
+const USAGE: &str = "usage: tandem-sim [--seeds N] [--start N] [--seed N] [--nodes 3|2+w|5] \
+    [--trace] [--lines N] [--mutate NAME] [--threads N] [--failures N]";
+
+struct Arguments {
+    start: u64,
+    seeds: u64,
+    one: Option<u64>,
+    trace: bool,
+    lines: usize,
+    threads: usize,
+    failures: usize,
+    options: Options,
+}
+
+#[allow(clippy::print_stdout, reason = "this is what the program is for")]
+fn say(line: &str) {
+    println!("{line}");
+}
+
+fn main() -> ExitCode {
+    let Some(arguments) = parse(std::env::args().skip(1)) else {
+        say(USAGE);
+        return ExitCode::from(2);
+    };
+    match arguments.one {
+        Some(seed) => one(seed, &arguments),
+        None => many(&arguments),
+    }
+}
+
+fn parse(mut words: impl Iterator<Item = String>) -> Option<Arguments> {
+    let mut arguments = Arguments {
+        start: 0,
+        seeds: 1000,
+        one: None,
+        trace: false,
+        lines: 60,
+        threads: 2,
+        failures: 1,
+        options: Options::default(),
+    };
+    while let Some(word) = words.next() {
+        if word == "--trace" {
+            arguments.trace = true;
+            continue;
+        }
+        let value = words.next()?;
+        match word.as_str() {
+            "--seeds" => arguments.seeds = value.parse().ok()?,
+            "--start" => arguments.start = value.parse().ok()?,
+            "--seed" => arguments.one = Some(value.parse().ok()?),
+            "--lines" => arguments.lines = value.parse().ok()?,
+            "--threads" => arguments.threads = value.parse().ok()?,
+            "--failures" => arguments.failures = value.parse().ok()?,
+            "--nodes" => arguments.options.shape = Some(Shape::from_word(&value)?),
+            "--mutate" => arguments.options.mutation = Some(Mutation::from_word(&value)?),
+            _ => return None,
+        }
+    }
+    Some(arguments)
+}
+
+fn one(seed: u64, arguments: &Arguments) -> ExitCode {
+    let lines = if arguments.trace { 1_000_000 } else { arguments.lines };
+    let (failure, lines) = runner::tell(seed, arguments.options, lines);
+    if arguments.trace && failure.is_none() {
+        lines.iter().for_each(|line| say(line));
+    }
+    match failure {
+        Some(failure) => {
+            lines.iter().for_each(|line| say(line));
+            report(&failure, arguments);
+            say("0 passed, 1 failed");
+            ExitCode::FAILURE
+        }
+        None => {
+            say("1 passed, 0 failed");
+            ExitCode::SUCCESS
+        }
+    }
+}
+
+fn many(arguments: &Arguments) -> ExitCode {
+    let end = arguments.start + arguments.seeds;
+    let progress = |done: u64| {
+        if done.is_multiple_of(1000) {
+            say(&format!("{done} of {} seeds", arguments.seeds));
+        }
+    };
+    let limits = (arguments.threads, arguments.failures);
+    let outcome = runner::run_many(arguments.start..end, arguments.options, limits, &progress);
+    if let Some(first) = outcome.failures.first() {
+        let (_, lines) = runner::tell(first.seed, arguments.options, arguments.lines);
+        lines.iter().for_each(|line| say(line));
+    }
+    for failure in &outcome.failures {
+        report(failure, arguments);
+    }
+    say(&format!("{} passed, {} failed", outcome.passed, outcome.failures.len()));
+    if outcome.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn report(failure: &Failure, arguments: &Arguments) {
+    say(&format!(
+        "seed {} failed at step {} ({} ms): {}",
+        failure.seed, failure.step, failure.at_ms, failure.violation
+    ));
+    let nodes = arguments.options.shape.map_or(String::new(), |s| format!(" --nodes {}", s.word()));
+    let mutate =
+        arguments.options.mutation.map_or(String::new(), |m| format!(" --mutate {}", m.word()));
+    say(&format!(
+        "repeat: make sim SEED={}   or: cargo run -p tandem-sim -- --seed {}{nodes}{mutate} --trace",
+        failure.seed, failure.seed
+    ));
+}

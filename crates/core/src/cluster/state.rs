@@ -313,13 +313,25 @@ impl ServiceState {
 }
 
 impl Appointment {
-    /// From now on both the old rules and `rule` count (H8).
+    /// From now on both the old rules and `rule` count (H8), and whatever lies between them: WAL
+    /// senders load the names one by one, and each counts by its own number the standbys that any
+    /// of them lists. So while a change is under way any `acks` of the least, out of all that were
+    /// ever listed, may confirm (H9). That one rule implies every other of this primary.
     fn change_rule(&mut self, rule: &CommitRule) -> Applied {
         if rule.primary != self.primary || rule.standbys.contains(&rule.primary) {
             return ignored("the rule is not for this primary");
         }
         if self.rules.last() == Some(rule) {
             return ignored("already so");
+        }
+        let mut mixed = rule.clone();
+        for own in self.rules.iter().filter(|own| own.primary == self.primary) {
+            mixed.standbys.extend(own.standbys.iter().cloned());
+            mixed.acks = mixed.acks.min(own.acks);
+        }
+        self.rules.retain(|own| own.primary != self.primary);
+        if mixed != *rule {
+            self.rules.push(mixed);
         }
         self.rules.push(rule.clone());
         Applied::Changed

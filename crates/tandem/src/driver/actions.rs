@@ -178,8 +178,8 @@ impl Context {
             Action::Checkpoint => self.checkpoint().await,
             Action::HandOver { .. } => self.hand_over().await,
             Action::StopToRejoin => self.stop_to_rejoin().await,
-            Action::Rewind { from } => self.rewind(&from, cancel).await,
-            Action::Clone { from } => self.clone_from(&from, cancel).await,
+            Action::Rewind { from, term } => self.rewind(&from, term, cancel).await,
+            Action::Clone { from, term } => self.clone_from(&from, term, cancel).await,
             Action::Fence => self.kill().await,
         };
         result.map_err(|error| {
@@ -209,7 +209,10 @@ impl Context {
             .change_state(move |state| state.promised = state.promised.max(term))
             .await?;
         let promised = move |own: &mut InstanceFacts| adopt_state(own, &state);
-        if own.data == Data::Witness {
+        if own.process == Process::Stopped && own.data != Data::Present {
+            if let Some(until) = fence_wait {
+                tokio::time::sleep(until.since(clock::now())).await;
+            }
             return Ok(Box::new(move |own| {
                 promised(own);
                 own.ballot = Some(Ballot { term, position: None });
@@ -349,8 +352,13 @@ impl Context {
         }
         // Before the promotion nothing was listed as synchronous, so what confirms the barrier
         // obeys the rule that the promotion brought (H8, H9).
-        let under = self.promoted_under.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let rule = match under.or_else(|| own.rule.clone()) {
+        let under = {
+            let mut under = self.promoted_under.lock().unwrap_or_else(PoisonError::into_inner);
+            // Once another rule was written, the promotion's own is in force no longer.
+            under.take_if(|rule| *rule != wanted);
+            under.clone()
+        };
+        let rule = match under.or_else(|| own.rule.clone()).filter(|rule| *rule == wanted) {
             Some(rule) => rule,
             None => self.prove(wanted).await?,
         };
@@ -358,7 +366,7 @@ impl Context {
         Ok(Box::new(move |own| {
             own.serving = Some(term);
             own.data_term = own.data_term.max(term);
-            own.rule = own.rule.take().or(Some(rule));
+            own.rule = Some(rule);
         }))
     }
 
@@ -406,20 +414,36 @@ impl Context {
         gone.map(|_| ()).map_err(|_elapsed| Error::DoesNotStop)
     }
 
-    async fn rewind(&self, from: &NodeId, cancel: CancellationToken) -> Result<Change, Error> {
+    async fn rewind(
+        &self,
+        from: &NodeId,
+        term: Term,
+        cancel: CancellationToken,
+    ) -> Result<Change, Error> {
         let rewind = self.postgres.rewind_from(from, cancel).await?;
         tracing::info!(service = %self.service, %from, ?rewind, "pg_rewind ended");
-        self.copied().await
+        self.copied(term).await
     }
 
-    async fn clone_from(&self, from: &NodeId, cancel: CancellationToken) -> Result<Change, Error> {
+    async fn clone_from(
+        &self,
+        from: &NodeId,
+        term: Term,
+        cancel: CancellationToken,
+    ) -> Result<Change, Error> {
         self.postgres.clone_from(from, self.progress.clone(), cancel).await?;
-        self.copied().await
+        self.copied(term).await
     }
 
     /// The data is a part of the primary's log now.
-    async fn copied(&self) -> Result<Change, Error> {
-        let state = self.postgres.change_state(|state| state.was_primary = false).await?;
+    async fn copied(&self, term: Term) -> Result<Change, Error> {
+        let state = self
+            .postgres
+            .change_state(move |state| {
+                state.was_primary = false;
+                state.followed = state.followed.max(term);
+            })
+            .await?;
         let mut fresh = InstanceFacts::default();
         self.inspect(&mut fresh).await;
         Ok(Box::new(move |own| {

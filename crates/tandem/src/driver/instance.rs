@@ -54,6 +54,7 @@ pub struct InstanceDriver {
     observed_at: Timestamp,
     /// Observations that began before this are stale.
     changed_at: Timestamp,
+    started: Timestamp,
     adopting: bool,
     stalled_since: Option<Timestamp>,
     running: Option<Running>,
@@ -128,6 +129,7 @@ impl InstanceDriver {
             own: wiring.own,
             observed_at: clock::now(),
             changed_at: Timestamp(0),
+            started: clock::now(),
             adopting: true,
             stalled_since: None,
             running: None,
@@ -188,7 +190,11 @@ impl InstanceDriver {
     }
 
     fn note_stall(&mut self) {
-        let should_stream = self.own.process == Process::Standby && self.own.upstream.is_some();
+        let should_stream = match self.own.process {
+            Process::Standby => self.own.upstream.is_some(),
+            Process::Primary => self.own.serving.is_none(),
+            _ => false,
+        };
         let streams = matches!(self.own.stream, Stream::Connected(_));
         if streams {
             self.own.rejoin_failures = 0;
@@ -385,6 +391,7 @@ impl InstanceDriver {
     }
 
     async fn decide(&mut self, state: &ServiceState, spec: &ServiceSpec, voters: BTreeSet<NodeId>) {
+        self.own.revision = state.revision;
         let everyone = self.hub.everyone();
         let now = clock::now();
         let primary = state
@@ -454,6 +461,9 @@ impl InstanceDriver {
         match &action {
             // From the first byte of the new setting on, nothing is proven (H9).
             Action::ApplyRule { .. } => self.own.rule = None,
+            Action::RecordTerm { rule, .. } => {
+                self.own.rule.take_if(|own| own != rule);
+            }
             Action::Promote { .. } => self.own.process = Process::Promoting,
             Action::HandOver { .. } | Action::StopToRejoin => {
                 self.own.process = Process::Stopping;
@@ -465,7 +475,6 @@ impl InstanceDriver {
             | Action::Start { .. }
             | Action::Follow { .. }
             | Action::Reaffirm { .. }
-            | Action::RecordTerm { .. }
             | Action::Checkpoint
             | Action::Rewind { .. }
             | Action::Fence => {}
@@ -500,7 +509,8 @@ impl InstanceDriver {
         let tandem_core::spec::Durability::Async { .. } = spec.durability else { return None };
         let agreed = self.agreed.borrow();
         let primary = &agreed.state.services.get(self.service())?.appointment.as_ref()?.primary;
-        let answered = self.hub.answered_at(primary)?;
+        // What an earlier daemon of this node answered is not known any more.
+        let answered = self.hub.answered_at(primary).max(Some(self.started))?;
         Some(answered.plus(spec.timing.lease).plus(spec.timing.drift_margin))
     }
 }

@@ -211,9 +211,10 @@ impl Observed {
             Some(Err(Trouble::NotReady | Trouble::NoAnswer)) | None => return,
         };
         own.process = match (observation.in_recovery, promoting) {
-            (true, true) => Process::Promoting,
+            // A primary only once its promotion ended: before, the facts do not say of which term.
+            (_, true) => Process::Promoting,
             (true, false) => Process::Standby,
-            (false, _) => Process::Primary,
+            (false, false) => Process::Primary,
         };
         own.system = Some(observation.system);
         own.timeline = observation.timeline;

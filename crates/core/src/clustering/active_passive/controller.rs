@@ -117,7 +117,7 @@ pub fn plan(view: &ControllerView<'_>, now: Timestamp) -> Plan {
         return founding::plan(view, now);
     };
     if let Some(forced) = &view.state.forced {
-        if view.unix_ms > forced.deadline_unix_ms {
+        if is_over(forced.deadline_unix_ms, view) {
             return Plan::propose(
                 ServiceCommand::CancelFailover,
                 "no failover was possible in time",
@@ -153,6 +153,15 @@ pub fn plan(view: &ControllerView<'_>, now: Timestamp) -> Plan {
     }
 }
 
+/// An operator waits minutes, not hours: a deadline further away was set by a clock that is wrong,
+/// and nothing would be planned until then.
+const DEADLINE_MAX_MS: u64 = 10 * 60_000;
+
+/// Whether an operator's demand is to be given up.
+pub(super) fn is_over(deadline_unix_ms: u64, view: &ControllerView<'_>) -> bool {
+    view.unix_ms > deadline_unix_ms || deadline_unix_ms - view.unix_ms > DEADLINE_MAX_MS
+}
+
 /// How long to wait before the next failover: doubles with each primary that did not last (H37).
 pub fn hold_off(view: &ControllerView<'_>) -> Option<Duration> {
     let history = &view.state.history;
@@ -171,6 +180,7 @@ pub fn hold_off(view: &ControllerView<'_>) -> Option<Duration> {
     }
     let last = history.last()?;
     let wait_ms = if flaps < 3 { 0 } else { 1000_u64 << (flaps - 3).min(8) };
-    let passed = view.unix_ms.saturating_sub(last.at_unix_ms);
+    // Recorded by a clock that is ahead of ours: how long ago that was is not known.
+    let passed = view.unix_ms.checked_sub(last.at_unix_ms)?;
     (passed < wait_ms).then(|| Duration::from_millis(wait_ms - passed))
 }

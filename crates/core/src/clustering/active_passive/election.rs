@@ -31,6 +31,7 @@ pub(super) fn plan(
 ) -> Plan {
     let term = appointment.term.next().max(view.promised_max());
     let ballots = ballots(view, term, now);
+    let ballots = standing_in(view, appointment, ballots);
     let forced = view.state.forced.as_ref();
     let obstacle = obstacle(view, appointment, &ballots, now);
     let accepted =
@@ -67,6 +68,25 @@ pub(super) fn reaffirm(view: &ControllerView<'_>, appointment: &Appointment) -> 
     )
 }
 
+/// The appointed primary was elected with everything and has followed nobody since, so its own
+/// ballot stands in for older rules whose standbys were overwritten by it or are gone. But then only
+/// it, or who holds its barrier, may win.
+fn standing_in(
+    view: &ControllerView<'_>,
+    appointment: &Appointment,
+    mut ballots: Ballots,
+) -> Ballots {
+    let holders = ballots.holders();
+    let is_async = matches!(view.spec.durability, Durability::Async { .. });
+    let meets = sync_quorum::elects(&appointment.rules, &holders);
+    if !is_async && !meets && holders.contains(&appointment.primary) {
+        ballots.positions.retain(|node, position| {
+            *node == appointment.primary || position.data_term >= appointment.term
+        });
+    }
+    ballots
+}
+
 /// What keeps the ballots from electing, if anything.
 pub(super) fn obstacle(
     view: &ControllerView<'_>,
@@ -77,7 +97,9 @@ pub(super) fn obstacle(
     let holders = ballots.holders();
     match view.spec.durability {
         Durability::Quorum { .. } | Durability::Preferred { .. } => {
-            if sync_quorum::elects(&appointment.rules, &holders) {
+            if sync_quorum::elects(&appointment.rules, &holders)
+                || holders.contains(&appointment.primary)
+            {
                 return None;
             }
             let missing: Vec<String> =
@@ -181,9 +203,8 @@ pub(super) fn appoint(
     // Until the winner's barrier is acknowledged, a commit of the old term may exist only where the
     // old rules put it: the next election, should there be one, must meet those as well.
     let mut rules = appointment.rules.clone();
-    if rules.last() != Some(&rule) {
-        rules.push(rule);
-    }
+    rules.retain(|older| *older != rule);
+    rules.push(rule);
     let position = decision.ballots.positions.get(winner);
     let reason = format!(
         "{}; {winner} is the most advanced of {:?} at {}",

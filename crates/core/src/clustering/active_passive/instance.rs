@@ -15,9 +15,13 @@ use crate::replication::primary_replica::sync_quorum::CommitRule;
 use crate::spec::Timing;
 use alloc::format;
 use alloc::string::String;
+use core::time::Duration;
 
 /// Rejoin attempts after which a human is asked; each was a complete copy that did not stream.
 const REJOIN_FAILURES_MAX: u32 = 8;
+
+/// How long the barrier may be unconfirmed before others are given the chance to rewind.
+const BARRIER_PATIENCE: Duration = Duration::from_secs(1);
 
 /// What a node knows about its own copy.
 #[derive(Clone, Debug)]
@@ -95,11 +99,15 @@ pub enum Action {
     Rewind {
         /// The primary.
         from: NodeId,
+        /// The term it serves; becomes the last that was followed.
+        term: Term,
     },
     /// Copy everything from the primary.
     Clone {
         /// The primary.
         from: NodeId,
+        /// The term it serves; becomes the last that was followed.
+        term: Term,
     },
     /// Kill the instance at once.
     Fence,
@@ -143,7 +151,9 @@ fn promise(view: &InstanceView<'_>) -> Option<Next> {
     if let Some(term) = asked {
         return Some(act(Action::Promise { term }, format!("asked to promise term {term}")));
     }
-    let can_vote = matches!(own.process, Process::Standby) || own.data == Data::Witness;
+    // Without data it has only its promise to give, which counts where promises alone do (`Async`).
+    let is_empty = own.process == Process::Stopped && own.data != Data::Present;
+    let can_vote = own.process == Process::Standby || is_empty;
     let term = own.promised;
     (term > settled && own.ballot.is_none() && can_vote)
         .then(|| act(Action::Promise { term }, format!("votes in term {term}, as promised")))
@@ -211,6 +221,10 @@ fn lead(view: &InstanceView<'_>, appointment: &Appointment) -> Next {
 fn serve(view: &InstanceView<'_>, term: Term, rule: CommitRule) -> Next {
     let own = view.own;
     if own.serving != Some(term) {
+        if own.stalled >= BARRIER_PATIENCE && !own.checkpointed {
+            // Whoever should confirm the barrier may have to rewind first.
+            return act(Action::Checkpoint, "nobody confirms; others may have to rewind (H18)");
+        }
         let reason = format!("term {term} needs its barrier under {rule}");
         return act(Action::RecordTerm { term, rule }, reason);
     }
@@ -240,7 +254,7 @@ fn follow(view: &InstanceView<'_>, appointment: &Appointment) -> Next {
         (Data::Copying { .. }, _) => wait(format!("copies from {primary}")),
         (Data::Empty | Data::Mixed, Process::Stopped) => match serving_primary(view, term) {
             Some(_) if own.rejoin_failures >= REJOIN_FAILURES_MAX => quarantined(own),
-            Some(_) => act(Action::Clone { from: primary.clone() }, "has no usable data"),
+            Some(_) => act(Action::Clone { from: primary.clone(), term }, "has no usable data"),
             None => wait(format!("waits until {primary} serves, to copy from it")),
         },
         (Data::Present, Process::Stopped) => rejoin(view, appointment),
@@ -265,13 +279,15 @@ fn rejoin(view: &InstanceView<'_>, appointment: &Appointment) -> Next {
             // Started beside the new primary it would only have to be stopped again to rewind.
             wait(format!("waits until {from} serves, to compare with it"))
         } else {
-            act(Action::Start { upstream: Some((from, term)) }, "a standby starts")
+            // PostgreSQL compares numbers of timelines only, so nobody is fed uncompared (H6).
+            let upstream = (own.followed == term).then_some((from, term));
+            act(Action::Start { upstream }, "a standby starts")
         };
     };
     if own.rejoin_failures >= REJOIN_FAILURES_MAX {
         return quarantined(own);
     }
-    match rung(own, primary) {
+    match rung(own, primary, view.state) {
         Rung::Follow => {
             act(Action::Start { upstream: Some((from, term)) }, "its log is part of the primary's")
         }
@@ -280,9 +296,9 @@ fn rejoin(view: &InstanceView<'_>, appointment: &Appointment) -> Next {
         }
         Rung::Rewind => {
             let reason = format!("at {} of timeline {}: rewinds", own.flushed, own.timeline);
-            act(Action::Rewind { from }, reason)
+            act(Action::Rewind { from, term }, reason)
         }
-        Rung::Clone => act(Action::Clone { from }, "cannot be rewound"),
+        Rung::Clone => act(Action::Clone { from, term }, "cannot be rewound"),
     }
 }
 
@@ -291,8 +307,8 @@ fn stay_fed(view: &InstanceView<'_>, appointment: &Appointment) -> Next {
     let (primary, term) = (&appointment.primary, appointment.term);
     let follows = own.upstream == Some((primary.clone(), term));
     let Some(serving) = serving_primary(view, term) else {
-        return if follows || own.was_primary {
-            wait(format!("waits until {primary} serves"))
+        return if follows || own.followed != term {
+            wait(format!("waits until {primary} serves, to compare with it (H6)"))
         } else {
             let primary = primary.clone();
             act(Action::Follow { primary, term }, format!("follows in term {term}"))
@@ -302,7 +318,7 @@ fn stay_fed(view: &InstanceView<'_>, appointment: &Appointment) -> Next {
     if follows && !stalled {
         return wait(format!("follows {primary}"));
     }
-    if follows || rung(own, serving) != Rung::Follow {
+    if follows || rung(own, serving, view.state) != Rung::Follow {
         let reason =
             format!("not fed for {} ms: {primary} went another way", own.stalled.as_millis());
         return act(Action::StopToRejoin, reason);

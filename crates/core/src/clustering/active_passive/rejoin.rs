@@ -4,6 +4,7 @@
 //! cleanly is never rewound (H21); rewinding waits for the primary's checkpoint (H18).
 //! Not here: when (`instance.rs`), how (the PostgreSQL adapter).
 
+use crate::cluster::state::ServiceState;
 use crate::facts::{InstanceFacts, Process};
 use crate::lsn::Lsn;
 
@@ -19,8 +20,11 @@ pub enum Rung {
 }
 
 /// The lowest rung that can work; each failure since it last streamed takes one rung more.
-pub fn rung(own: &InstanceFacts, primary: &InstanceFacts) -> Rung {
+pub fn rung(own: &InstanceFacts, primary: &InstanceFacts, agreed: &ServiceState) -> Rung {
     if own.system.is_some() && primary.system.is_some() && own.system != primary.system {
+        return Rung::Clone;
+    }
+    if !numbers_mean_the_same(own, primary, agreed) {
         return Rung::Clone;
     }
     let lowest = match is_prefix(own, primary) {
@@ -29,6 +33,10 @@ pub fn rung(own: &InstanceFacts, primary: &InstanceFacts) -> Rung {
         false if own.timeline == primary.timeline => Rung::Clone,
         false => Rung::Rewind,
     };
+    if is_fresh(own) {
+        // Failures before the copy say nothing about it.
+        return if lowest == Rung::Follow { Rung::Follow } else { Rung::Clone };
+    }
     let raised = match (lowest, own.rejoin_failures) {
         (rung, 0) => rung,
         (Rung::Follow, 1) if own.timeline != primary.timeline => Rung::Rewind,
@@ -39,10 +47,37 @@ pub fn rung(own: &InstanceFacts, primary: &InstanceFacts) -> Rung {
     if raised == Rung::Rewind && !can_rewind { Rung::Clone } else { raised }
 }
 
+/// Whether a timeline's number names the same timeline here and on the primary, so that forks can be
+/// compared. Two nodes can make timelines of one number that begin at one position, and neither
+/// PostgreSQL nor pg_rewind can tell them apart (H6). Known from terms: all of the own data was
+/// written by the primary of `origin`, or before; is that primary's timeline in this one's past?
+fn numbers_mean_the_same(
+    own: &InstanceFacts,
+    primary: &InstanceFacts,
+    agreed: &ServiceState,
+) -> bool {
+    let origin = if own.was_primary { own.timeline_term } else { own.followed };
+    let Some(appointment) = &agreed.appointment else { return false };
+    let line = agreed.history.iter().find(|line| line.term == origin);
+    let by_itself = line.is_some_and(|line| line.primary == appointment.primary);
+    // An acknowledged barrier is on every later primary, if commits are confirmed at all.
+    let confirmed = appointment.rules.iter().all(|rule| rule.acks > 0);
+    let by_barrier = line.is_some_and(|line| line.active_unix_ms.is_some());
+    origin == primary.timeline_term
+        || origin == primary.followed
+        || by_itself && primary.followed < origin
+        || by_barrier && confirmed && origin < primary.timeline_term
+}
+
+/// Just copied, and not started since: where it begins is not known yet.
+fn is_fresh(own: &InstanceFacts) -> bool {
+    own.flushed == Lsn::ZERO && !own.was_primary
+}
+
 /// Whether the own log is a part of the primary's, as far as both sides' histories tell.
 fn is_prefix(own: &InstanceFacts, primary: &InstanceFacts) -> bool {
-    if own.flushed == Lsn::ZERO && !own.was_primary {
-        return true;
+    if is_fresh(own) {
+        return own.followed >= primary.timeline_term;
     }
     if !own.forks.iter().all(|fork| primary.forks.contains(fork)) {
         return false;
@@ -72,6 +107,15 @@ mod tests {
         }
     }
 
+    fn rung_of(own: &InstanceFacts, primary: &InstanceFacts) -> Rung {
+        let rules = [].into();
+        let phase = crate::cluster::state::Phase::Active;
+        let appointment =
+            crate::cluster::state::Appointment { term: Term(9), primary: "b".into(), rules, phase };
+        let agreed = ServiceState { appointment: Some(appointment), ..ServiceState::default() };
+        rung(own, primary, &agreed)
+    }
+
     fn own(timeline: u32, flushed: u64) -> InstanceFacts {
         InstanceFacts {
             timeline: TimelineId(timeline),
@@ -82,31 +126,31 @@ mod tests {
 
     #[test]
     fn a_prefix_follows() {
-        assert_eq!(rung(&own(2, 200), &primary()), Rung::Follow);
-        assert_eq!(rung(&own(3, 900), &primary()), Rung::Follow);
+        assert_eq!(rung_of(&own(2, 200), &primary()), Rung::Follow);
+        assert_eq!(rung_of(&own(3, 900), &primary()), Rung::Follow);
         let stopped = InstanceFacts { was_primary: true, stopped_cleanly: true, ..own(2, 150) };
-        assert_eq!(rung(&stopped, &primary()), Rung::Follow);
+        assert_eq!(rung_of(&stopped, &primary()), Rung::Follow);
     }
 
     #[test]
     fn what_went_another_way_is_undone_or_copied() {
         let crashed = InstanceFacts { was_primary: true, ..own(2, 150) };
-        assert_eq!(rung(&crashed, &primary()), Rung::Rewind);
-        assert_eq!(rung(&own(2, 201), &primary()), Rung::Clone, "an unclean standby (H21)");
+        assert_eq!(rung_of(&crashed, &primary()), Rung::Rewind);
+        assert_eq!(rung_of(&own(2, 201), &primary()), Rung::Clone, "an unclean standby (H21)");
         let clean = InstanceFacts { stopped_cleanly: true, ..own(2, 201) };
-        assert_eq!(rung(&clean, &primary()), Rung::Rewind);
+        assert_eq!(rung_of(&clean, &primary()), Rung::Rewind);
         let same_number = InstanceFacts { was_primary: true, ..own(3, 150) };
-        assert_eq!(rung(&same_number, &primary()), Rung::Clone, "a number is no identity (H6)");
+        assert_eq!(rung_of(&same_number, &primary()), Rung::Clone, "a number is no identity (H6)");
         let fed_by_another = InstanceFacts { followed: Term(4), ..own(3, 150) };
         let primary = InstanceFacts { timeline_term: Term(5), ..primary() };
-        assert_eq!(rung(&fed_by_another, &primary), Rung::Clone, "the same, as a standby (H6)");
+        assert_eq!(rung_of(&fed_by_another, &primary), Rung::Clone, "the same, as a standby (H6)");
     }
 
     #[test]
     fn failures_climb() {
         let once = InstanceFacts { stopped_cleanly: true, rejoin_failures: 1, ..own(2, 1) };
-        assert_eq!(rung(&once, &primary()), Rung::Rewind);
+        assert_eq!(rung_of(&once, &primary()), Rung::Rewind);
         let twice = InstanceFacts { rejoin_failures: 2, ..once };
-        assert_eq!(rung(&twice, &primary()), Rung::Clone);
+        assert_eq!(rung_of(&twice, &primary()), Rung::Clone);
     }
 }

@@ -13,13 +13,12 @@ use crate::cluster::command::ServiceCommand;
 use crate::cluster::state::{Appointment, Cause, Phase, Switchover};
 use crate::facts::{Data, Process, Stream};
 use crate::ids::NodeId;
+use crate::replication::primary_replica::sync_quorum::CommitRule;
 use crate::replication::primary_replica::{desired_rule, sync_quorum};
 use crate::time::Timestamp;
 use alloc::collections::BTreeSet;
 use alloc::format;
 
-/// Rules that may pile up before a change waits for the last one to be proven.
-const RULES_MAX: usize = 4;
 /// A switchover begins only to a target that is at most this far behind, in bytes.
 pub const SWITCHOVER_LAG_BYTES_MAX: u64 = 16 << 20;
 /// How long an automatic switchover may take, in milliseconds.
@@ -31,6 +30,9 @@ pub(super) fn plan(view: &ControllerView<'_>, appointment: &Appointment, now: Ti
         return plan;
     }
     if appointment.phase == Phase::Appointed {
+        if let Some(plan) = replace_lost_standbys(view, appointment, now) {
+            return plan;
+        }
         return Plan::wait(format!(
             "{} waits for its barrier in term {}: {:?} must confirm",
             appointment.primary,
@@ -52,7 +54,7 @@ pub(super) fn activate(
 ) -> Option<Plan> {
     let instance = view.instance(&appointment.primary, now)?;
     let system = instance.system?;
-    let rule = instance.rule.clone()?;
+    let rule = proven_rule(view, appointment, now)?.clone();
     let is_proven =
         instance.serving == Some(appointment.term) && appointment.rules.last() == Some(&rule);
     (appointment.phase == Phase::Appointed && is_proven).then(|| {
@@ -64,8 +66,32 @@ pub(super) fn activate(
     })
 }
 
+/// The rule that the primary proved *after* it knew the present state: an older proof may be of an
+/// earlier time under an equal rule, with another one loaded since (H9).
+fn proven_rule<'a>(
+    view: &'a ControllerView<'_>,
+    appointment: &Appointment,
+    now: Timestamp,
+) -> Option<&'a CommitRule> {
+    let instance = view.instance(&appointment.primary, now)?;
+    instance.rule.as_ref().filter(|_| instance.revision == view.state.revision)
+}
+
+/// The barrier waits for standbys that were there for the election; others may have to do.
+fn replace_lost_standbys(
+    view: &ControllerView<'_>,
+    appointment: &Appointment,
+    now: Timestamp,
+) -> Option<Plan> {
+    let rule = appointment.rules.last()?;
+    let streaming = streaming(view, appointment, now);
+    (!streaming.is_empty() && !rule.acknowledges(&streaming))
+        .then(|| change_rule(view, appointment, now))
+        .flatten()
+}
+
 fn settle(view: &ControllerView<'_>, appointment: &Appointment, now: Timestamp) -> Option<Plan> {
-    let proven = view.instance(&appointment.primary, now)?.rule.as_ref()?;
+    let proven = proven_rule(view, appointment, now)?;
     (appointment.rules.len() > 1 && appointment.rules.last() == Some(proven)).then(|| {
         let reason = format!("{} proved {proven}", appointment.primary);
         let (term, rule) = (appointment.term, proven.clone());
@@ -81,7 +107,7 @@ fn change_rule(
     let last = appointment.rules.last()?;
     let streaming = streaming(view, appointment, now);
     let rule = desired_rule::desired(view.spec.durability, last, &streaming);
-    (rule != *last && appointment.rules.len() < RULES_MAX).then(|| {
+    (rule != *last).then(|| {
         let reason = format!("{streaming:?} stream from {}: {last} becomes {rule}", rule.primary);
         Plan::propose(ServiceCommand::ChangeRule { term: appointment.term, rule }, reason)
     })
@@ -133,7 +159,7 @@ pub(super) fn switch_over(
     now: Timestamp,
 ) -> Plan {
     let cancel = |why| Plan::propose(ServiceCommand::CancelSwitchover, why);
-    if view.unix_ms > switchover.deadline_unix_ms {
+    if super::controller::is_over(switchover.deadline_unix_ms, view) {
         return cancel(format!("the switchover to {} took too long", switchover.to));
     }
     let Some(primary) = view.instance(&appointment.primary, now) else {

@@ -1,0 +1,318 @@
+//! Decides what goes wrong, from the seed: crashes at any moment, cuts, freezes, operators.
+
+use crate::event::{Event, Micros};
+use crate::world::World;
+use tandem_core::cluster::command::{Command, ServiceCommand};
+use tandem_core::cluster::state::Forced;
+
+/// Faults come until then.
+pub const FAULTS_UNTIL: Micros = 12_000_000;
+/// They begin once the cluster had time to be founded.
+const FAULTS_FROM: Micros = 1_500_000;
+
+/// One thing that goes wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the variants are the documentation")]
+pub enum Fault {
+    PowerOff { n: usize, back: Micros },
+    ProcessesDie { n: usize, back: Micros },
+    DaemonDies { n: usize, back: Micros },
+    KeeperDies { n: usize },
+    PostmasterDies { n: usize },
+    Freeze { n: usize, thaw: Micros },
+    CutOff { n: usize, mend: Micros },
+    CutOneWay { from: usize, to: usize, mend: Micros },
+    CutStream { a: usize, b: usize, mend: Micros },
+    Mend { from: usize, to: usize },
+    MendStream { a: usize, b: usize },
+    AllOff { back: Micros },
+    Lossy { percent: u64, delay_max: Micros },
+    LeaderGivesUp,
+    ClientsRest { rest: bool },
+    Switchover { to: usize },
+    Failover { to: Option<usize> },
+    Pause { paused: bool },
+    Drain { n: usize, draining: bool },
+}
+
+impl World {
+    /// Plans the faults of the seed.
+    pub fn plan_faults(&mut self) {
+        let count = self.rng.between(2, 12);
+        let mut at = FAULTS_FROM;
+        // Some come close together, some far apart.
+        let gap_max = (FAULTS_UNTIL - FAULTS_FROM) * 3 / 2 / count;
+        for _ in 0..count {
+            at += if self.rng.chance(30) {
+                self.rng.between(0, 60_000)
+            } else {
+                self.rng.between(0, gap_max)
+            };
+            if at >= FAULTS_UNTIL {
+                break;
+            }
+            let fault = self.draw_fault();
+            self.queue.push(at, Event::Fault(fault));
+        }
+    }
+
+    /// More often the primary and the leader than anybody else: decided when it happens.
+    fn draw_fault(&mut self) -> Fault {
+        let n = self.rng.below(self.nodes.len() + 2);
+        let other = self.rng.below(self.nodes.len());
+        let long = self.rng.chance(40);
+        let back = if long {
+            self.rng.between(1_000_000, 6_000_000)
+        } else {
+            self.rng.between(20_000, 900_000)
+        };
+        let mend = back;
+        match self.rng.below(40) {
+            0..5 => Fault::PowerOff { n, back },
+            5..8 => Fault::ProcessesDie { n, back },
+            8..12 => Fault::DaemonDies { n, back },
+            12 => Fault::KeeperDies { n },
+            13..19 => Fault::PostmasterDies { n },
+            19..22 => Fault::Freeze { n, thaw: back },
+            22..26 => Fault::CutOff { n, mend },
+            26..28 => Fault::CutOneWay { from: n, to: other, mend },
+            28 => Fault::CutStream { a: n, b: other, mend },
+            29 => Fault::AllOff { back },
+            30 => Fault::Lossy {
+                percent: self.rng.between(0, 30),
+                delay_max: self.rng.between(1_000, 300_000),
+            },
+            31..33 => Fault::LeaderGivesUp,
+            33 => Fault::ClientsRest { rest: self.rng.chance(50) },
+            34..37 => Fault::Switchover { to: other },
+            37 => Fault::Failover { to: self.rng.chance(50).then_some(other) },
+            38 => Fault::Pause { paused: self.rng.chance(60) },
+            _ => Fault::Drain { n: other, draining: self.rng.chance(60) },
+        }
+    }
+
+    /// Beyond the nodes' numbers stand the primary and the leader of that moment.
+    fn whom(&self, n: usize) -> usize {
+        let count = self.nodes.len();
+        match n.checked_sub(count) {
+            None => n,
+            Some(0) => (0..count).find(|n| self.is_primary(*n)).unwrap_or(0),
+            Some(_) => self.raft.leader.unwrap_or(0),
+        }
+    }
+
+    /// It goes wrong.
+    pub fn on_fault(&mut self, fault: Fault) {
+        if !matches!(fault, Fault::Mend { .. } | Fault::MendStream { .. }) {
+            self.note(0, || format!("FAULT {fault:?}"));
+        }
+        match fault {
+            Fault::PowerOff { n, back } => {
+                let n = self.whom(n);
+                self.power_off(n);
+                self.queue.push(self.now + back, Event::Boot { n });
+            }
+            Fault::AllOff { back } => {
+                for n in 0..self.nodes.len() {
+                    self.power_off(n);
+                    let wait = self.rng.between(0, 3_000_000);
+                    self.queue.push(self.now + back + wait, Event::Boot { n });
+                }
+            }
+            Fault::ProcessesDie { n, back } => {
+                let n = self.whom(n);
+                self.keeper_dies(n);
+                self.daemon_dies(n, back);
+            }
+            Fault::DaemonDies { n, back } => {
+                let n = self.whom(n);
+                self.daemon_dies(n, back);
+            }
+            Fault::KeeperDies { n } => {
+                let n = self.whom(n);
+                self.keeper_dies(n);
+            }
+            Fault::PostmasterDies { n } => {
+                let n = self.whom(n);
+                if self.nodes[n].moving() {
+                    self.server_ends(n, false, "killed");
+                }
+            }
+            Fault::Freeze { n, thaw } => {
+                let n = self.whom(n);
+                if self.nodes[n].moving() {
+                    self.nodes[n].frozen = true;
+                    self.queue.push(self.now + thaw, Event::Thaw { n });
+                }
+            }
+            Fault::LeaderGivesUp => self.abdicate(),
+            Fault::ClientsRest { rest } => self.clients_rest = rest,
+            Fault::Lossy { percent, delay_max } => {
+                self.net.loss_percent = percent;
+                self.net.delay_max = delay_max;
+            }
+            Fault::CutOff { .. }
+            | Fault::CutOneWay { .. }
+            | Fault::CutStream { .. }
+            | Fault::Mend { .. }
+            | Fault::MendStream { .. } => self.cut(fault),
+            Fault::Switchover { .. }
+            | Fault::Failover { .. }
+            | Fault::Pause { .. }
+            | Fault::Drain { .. } => self.operate(fault),
+        }
+        self.reconsider_leader();
+    }
+
+    fn cut(&mut self, fault: Fault) {
+        match fault {
+            Fault::CutOff { n, mend } => {
+                let n = self.whom(n);
+                for peer in (0..self.nodes.len()).filter(|peer| *peer != n) {
+                    for (from, to) in [(n, peer), (peer, n)] {
+                        self.net.set_cut(from, to, true);
+                        let mended = Event::Fault(Fault::Mend { from, to });
+                        self.queue.push(self.now + mend, mended);
+                    }
+                }
+            }
+            Fault::CutOneWay { from, to, mend } => {
+                let from = self.whom(from);
+                if from != to {
+                    self.net.set_cut(from, to, true);
+                    self.queue.push(self.now + mend, Event::Fault(Fault::Mend { from, to }));
+                }
+            }
+            Fault::CutStream { a, b, mend } => {
+                let a = self.whom(a);
+                if a != b {
+                    self.net.set_stream_cut(a, b, true);
+                    self.queue.push(self.now + mend, Event::Fault(Fault::MendStream { a, b }));
+                }
+            }
+            Fault::Mend { from, to } => self.net.set_cut(from, to, false),
+            Fault::MendStream { a, b } => self.net.set_stream_cut(a, b, false),
+            _ => {}
+        }
+    }
+
+    fn operate(&mut self, fault: Fault) {
+        let Some(leader) = self.raft.leader.filter(|leader| self.nodes[*leader].awake()) else {
+            return;
+        };
+        let agreed = self.agreed(leader);
+        let Some(state) = agreed.services.get(&self.service) else { return };
+        let now_ms = self.nodes[leader].clock.unix_ms(self.now);
+        let id = |n: usize| self.nodes[n].id.clone();
+        let command = match fault {
+            Fault::Switchover { to } => {
+                ServiceCommand::RequestSwitchover { to: id(to), deadline_unix_ms: now_ms + 15_000 }
+            }
+            Fault::Failover { to } => ServiceCommand::RequestFailover {
+                forced: Forced {
+                    to: to.map(id),
+                    accept_loss: false,
+                    deadline_unix_ms: now_ms + 15_000,
+                },
+            },
+            Fault::Pause { paused } => ServiceCommand::Pause { paused },
+            Fault::Drain { n, draining } => {
+                self.propose(leader, Command::Drain { node: id(n), draining });
+                return;
+            }
+            _ => return,
+        };
+        let service = self.service.clone();
+        self.propose(leader, Command::Service { service, expected: state.revision, command });
+    }
+
+    /// Operators end what they began.
+    pub fn resume(&mut self) {
+        let agreed = self.raft.last().clone();
+        if agreed.services.get(&self.service).is_some_and(|state| state.paused) {
+            self.operate(Fault::Pause { paused: false });
+        }
+        for n in 0..self.nodes.len() {
+            if agreed.draining.contains(&self.nodes[n].id) {
+                self.operate(Fault::Drain { n, draining: false });
+            }
+        }
+    }
+
+    /// The machine loses power.
+    pub fn power_off(&mut self, n: usize) {
+        let node = &mut self.nodes[n];
+        if !node.powered {
+            return;
+        }
+        node.powered = false;
+        node.frozen = false;
+        node.inbox.clear();
+        node.daemon = None;
+        node.keeper = false;
+        self.server_ends(n, false, "the power is gone");
+        self.nodes[n].lease = None;
+    }
+
+    fn keeper_dies(&mut self, n: usize) {
+        if self.nodes[n].moving() {
+            self.nodes[n].keeper = false;
+            self.server_ends(n, false, "its keeper died");
+            // The daemon starts another one at once.
+            self.nodes[n].keeper = true;
+        }
+    }
+
+    fn daemon_dies(&mut self, n: usize, back: Micros) {
+        if self.nodes[n].moving() && self.nodes[n].daemon.take().is_some() {
+            self.daemon_is_refused(n);
+            self.queue.push(self.now + back, Event::StartDaemon { n });
+        }
+    }
+
+    /// The machine starts again; its uptime begins anew.
+    pub fn on_boot(&mut self, n: usize) {
+        let offset = self.rng.between(0, 60_000_000);
+        let node = &mut self.nodes[n];
+        if node.powered {
+            return;
+        }
+        node.powered = true;
+        node.keeper = true;
+        node.clock.offset = offset;
+        self.queue.push(self.now + 10_000, Event::StartDaemon { n });
+    }
+
+    /// It goes on where it was; the keeper looks at the time first (H4).
+    pub fn on_thaw(&mut self, n: usize) {
+        if !self.nodes[n].frozen {
+            return;
+        }
+        self.nodes[n].frozen = false;
+        self.note(n, || "thaws".into());
+        if let Some(number) = self.nodes[n].server.as_ref().map(|server| server.number) {
+            self.on_lease_ends(n, number);
+        }
+        for event in std::mem::take(&mut self.nodes[n].inbox) {
+            let at = self.now + self.rng.between(0, 300);
+            self.queue.push(at, event);
+        }
+        self.reconsider_leader();
+    }
+
+    /// Everything is mended, and everyone is there again.
+    pub fn on_heal(&mut self) {
+        self.note(0, || "HEAL".into());
+        let count = self.nodes.len();
+        self.net = crate::network::Net::new(count);
+        self.clients_rest = false;
+        self.healed = true;
+        for n in 0..count {
+            self.on_thaw(n);
+            self.on_boot(n);
+            self.queue.push(self.now + 20_000, Event::StartDaemon { n });
+        }
+        self.reconsider_leader();
+        self.queue.push(self.now + 1_000_000, Event::Judge);
+    }
+}

@@ -1,0 +1,48 @@
+//! INV-8: no plan rests on an observation that is older than its limit: with everything stale
+//! blanked out, apart from what cannot go back, the plan is the same.
+
+use std::collections::BTreeMap;
+use tandem_core::clustering::active_passive::{ControllerView, Plan, controller};
+use tandem_core::facts::{InstanceFacts, NodeFacts};
+use tandem_core::ids::NodeId;
+use tandem_core::time::{Observed, Timestamp};
+
+/// What is broken.
+pub const RULE: &str = "INV-8: a stale observation changes the plan";
+
+/// Whether the plan is the same without what is stale.
+pub fn plans_alike(view: &ControllerView<'_>, plan: &Plan, now: Timestamp) -> bool {
+    let age_max = view.spec.timing.suspicion;
+    if view.facts.values().all(|facts| facts.fresh(now, age_max).is_some()) {
+        return true;
+    }
+    let blanked: BTreeMap<NodeId, Observed<NodeFacts>> = view
+        .facts
+        .iter()
+        .map(|(node, facts)| {
+            if facts.fresh(now, age_max).is_some() {
+                return (node.clone(), facts.clone());
+            }
+            let at = now.minus(facts.age(now));
+            (node.clone(), Observed::new(blank(facts.last_known()), at))
+        })
+        .collect();
+    controller::plan(&ControllerView { facts: &blanked, ..view.clone() }, now) == *plan
+}
+
+/// Promises are for good, and `Async` measures its bound by the last position told.
+fn blank(facts: &NodeFacts) -> NodeFacts {
+    let keep = |instance: &InstanceFacts| InstanceFacts {
+        promised: instance.promised,
+        flushed: instance.flushed,
+        revision: instance.revision,
+        ..InstanceFacts::default()
+    };
+    NodeFacts {
+        node: facts.node.clone(),
+        config_version: facts.config_version,
+        links: BTreeMap::new(),
+        instances: facts.instances.iter().map(|(name, i)| (name.clone(), keep(i))).collect(),
+        draining: false,
+    }
+}

@@ -1,0 +1,116 @@
+//! Decides whether what happened may happen: one file per invariant, each looked at as soon as it
+//! could be broken.
+
+pub mod fed_rightly;
+pub mod fresh;
+pub mod idempotent;
+pub mod lease;
+pub mod liveness;
+pub mod monotonic;
+pub mod no_loss;
+pub mod one_primary;
+pub mod quorums_meet;
+pub mod routes;
+
+use crate::node::StateFile;
+use crate::postgres::server::Waiter;
+use crate::world::World;
+use std::collections::BTreeMap;
+use tandem_core::ids::{NodeId, Term};
+
+/// What invariants remember.
+#[derive(Debug, Default)]
+pub struct Record {
+    /// Acknowledged commits that must never vanish.
+    pub acknowledged: Vec<Acknowledged>,
+    /// The greatest term that acknowledged.
+    pub term: Term,
+    /// Who acknowledged in each term.
+    pub by_term: BTreeMap<Term, usize>,
+    /// Whom each term was agreed for.
+    pub appointed: BTreeMap<Term, NodeId>,
+    /// The greatest durable state of each node.
+    pub states: Vec<StateFile>,
+    /// What each had applied.
+    pub applied: Vec<usize>,
+    /// Commits acknowledged after healing.
+    pub since_healing: usize,
+}
+
+/// One acknowledged commit.
+#[derive(Clone, Copy, Debug)]
+pub struct Acknowledged {
+    /// Which record.
+    pub id: u64,
+    /// Its position.
+    pub position: usize,
+}
+
+impl Record {
+    /// Nothing yet.
+    pub fn new(nodes: usize) -> Self {
+        Self {
+            states: vec![StateFile::default(); nodes],
+            applied: vec![0; nodes],
+            ..Self::default()
+        }
+    }
+}
+
+impl World {
+    /// Something that may never happen did.
+    pub fn violate(&mut self, what: String) {
+        self.trace.note(self.now, || format!("VIOLATED {what}"));
+        self.violation.get_or_insert(what);
+    }
+
+    /// Checks a condition.
+    pub fn check(&mut self, holds: bool, what: impl FnOnce() -> String) {
+        if !holds {
+            self.violate(what());
+        }
+    }
+
+    /// After every step.
+    pub fn check_step(&mut self) {
+        monotonic::check(self);
+        if std::mem::take(&mut self.rules_changed) {
+            quorums_meet::check(self);
+        }
+        if self.events % 32 == 0 {
+            routes::check(self);
+        }
+    }
+
+    /// A server told a client that its commit is safe.
+    pub fn check_acknowledged(&mut self, n: usize, waiter: Waiter) {
+        one_primary::check(self, n);
+        lease::check(self, n);
+        self.record
+            .acknowledged
+            .push(Acknowledged { id: waiter.record.id, position: waiter.position });
+        if self.healed {
+            self.record.since_healing += 1;
+        }
+    }
+
+    /// A server left recovery.
+    pub fn check_promoted(&mut self, n: usize) {
+        no_loss::check(self, n);
+    }
+
+    /// A standby begins to be fed.
+    pub fn check_fed(&mut self, n: usize, up: usize) {
+        fed_rightly::check(self, n, up);
+    }
+
+    /// Something new is agreed.
+    pub fn check_agreed(&mut self) {
+        monotonic::check_agreed(self);
+    }
+
+    /// Writing the state twice equals once.
+    pub fn check_same(&mut self, n: usize, same: bool) {
+        idempotent::check_state(self, n, same);
+    }
+}

@@ -1,0 +1,36 @@
+//! Decides how the simulator breaks its wrapper around the core, to prove that it would notice.
+//! The shipped code is never changed.
+
+/// One rule that is broken on purpose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mutation {
+    /// A ballot is sent without the promise being kept: the standby goes on confirming.
+    DropPromise,
+    /// Any one ballot elects.
+    DropMeeting,
+    /// `Async`: a ballot counts before the old primary's lease passed.
+    PromoteBeforeFence,
+    /// A commit rule is replaced at once, without a time in which both count.
+    GrowAndShrink,
+}
+
+impl Mutation {
+    /// Every mutation.
+    pub const ALL: [Self; 4] =
+        [Self::DropPromise, Self::DropMeeting, Self::PromoteBeforeFence, Self::GrowAndShrink];
+
+    /// As on the command line.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::DropPromise => "drop-promise",
+            Self::DropMeeting => "drop-meeting",
+            Self::PromoteBeforeFence => "promote-before-fence",
+            Self::GrowAndShrink => "grow-and-shrink",
+        }
+    }
+
+    /// The mutation of a word.
+    pub fn from_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|mutation| mutation.word() == word)
+    }
+}

@@ -1,0 +1,294 @@
+//! Begins an action on the own copy, and knows what each does, step by step, as the shell does.
+
+use super::driver::Running;
+use super::steps::{Outcome, adopt_state};
+use crate::event::{Event, Micros};
+use crate::mutation::Mutation;
+use crate::world::World;
+use std::time::Duration;
+use tandem_core::cluster::state::ServiceState;
+use tandem_core::clustering::active_passive::Action;
+use tandem_core::facts::{Ballot, Data, Position, Process, Stream};
+use tandem_core::ids::Term;
+use tandem_core::spec::Durability;
+use tandem_core::time::Timestamp;
+
+/// How long an action may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+impl World {
+    /// Begins an action.
+    pub fn begin(&mut self, n: usize, action: Action, lease: Option<Timestamp>, s: &ServiceState) {
+        let fence_wait = self.fence_wait(n, s);
+        let id = self.next_id();
+        let inc = self.nodes[n].daemons;
+        let now = self.nodes[n].clock.at(self.now);
+        let Some(daemon) = self.nodes[n].daemon.as_mut() else { return };
+        match &action {
+            Action::ApplyRule { .. } => daemon.own.rule = None,
+            Action::RecordTerm { rule, .. } => {
+                daemon.own.rule.take_if(|own| own != rule);
+            }
+            Action::Promote { .. } => daemon.own.process = Process::Promoting,
+            Action::HandOver { .. } | Action::StopToRejoin => {
+                daemon.own.process = Process::Stopping;
+            }
+            Action::Clone { .. } => daemon.own.data = Data::Copying { percent: None },
+            Action::Promise { .. }
+            | Action::Found
+            | Action::Start { .. }
+            | Action::Follow { .. }
+            | Action::Reaffirm { .. }
+            | Action::Checkpoint
+            | Action::Rewind { .. }
+            | Action::Fence => {}
+        }
+        if let (Action::Promote { .. }, Some(until)) = (&action, lease) {
+            daemon.lease = until;
+        }
+        let patience = match action {
+            Action::RecordTerm { .. } => Duration::from_secs(3600),
+            Action::ApplyRule { .. } | Action::Promise { .. } => Duration::from_secs(2),
+            _ => PATIENCE,
+        };
+        daemon.running = Some(Running {
+            action,
+            id,
+            step: 0,
+            lease,
+            fence_wait,
+            position: 0,
+            rule: None,
+            deadline: now.plus(patience),
+        });
+        self.after(200, 3_000, Event::Step { n, inc, id });
+    }
+
+    /// In `Async` mode a ballot counts only after the lease that this node took part in has passed.
+    fn fence_wait(&self, n: usize, state: &ServiceState) -> Option<Timestamp> {
+        let Durability::Async { .. } = self.spec.durability else { return None };
+        if self.options.mutation == Some(Mutation::PromoteBeforeFence) {
+            return None;
+        }
+        let primary = &state.appointment.as_ref()?.primary;
+        let daemon = self.nodes[n].daemon.as_ref()?;
+        let answered = daemon.hub.answered_at(primary).max(Some(daemon.started))?;
+        let timing = self.spec.timing;
+        Some(answered.plus(timing.lease).plus(timing.drift_margin))
+    }
+
+    /// The next step of the action under way.
+    pub fn on_step(&mut self, n: usize, inc: u32, id: u64) {
+        if !self.is_daemon(n, inc) {
+            return;
+        }
+        let Some(daemon) = self.nodes[n].daemon.as_mut() else { return };
+        let Some(mut running) = daemon.running.clone().filter(|running| running.id == id) else {
+            return;
+        };
+        self.steps += 1;
+        if self.crash_at == Some(self.steps) {
+            self.crash_at = None;
+            self.place_crash(n);
+            return;
+        }
+        let outcome = self.carry_out(n, &mut running);
+        let keep = match outcome {
+            Outcome::Next(low, high) => {
+                running.step += 1;
+                Some((low, high))
+            }
+            Outcome::Again => {
+                let now = self.nodes[n].clock.at(self.now);
+                if now > running.deadline {
+                    return self.finish(n, id, Err("it took too long"));
+                }
+                Some((1_500, 5_000))
+            }
+            Outcome::Done(change) => {
+                self.finish(n, id, Ok(change));
+                None
+            }
+            Outcome::Failed(why) => {
+                self.finish(n, id, Err(why));
+                None
+            }
+        };
+        let Some((low, high)): Option<(Micros, Micros)> = keep else { return };
+        if let Some(daemon) = self.nodes[n].daemon.as_mut()
+            && daemon.running.as_ref().is_some_and(|now| now.id == id)
+        {
+            daemon.running = Some(running);
+            self.after(low, high, Event::Step { n, inc, id });
+        }
+    }
+
+    fn carry_out(&mut self, n: usize, running: &mut Running) -> Outcome {
+        let action = running.action.clone();
+        match action {
+            Action::Promise { term } => self.step_promise(n, term, running),
+            Action::Found => self.step_found(n, running.step),
+            Action::Start { upstream } => self.step_start(n, upstream, running.step),
+            Action::Follow { primary, term } => self.step_follow(n, (primary, term), running.step),
+            Action::Promote { term, rule } => self.step_promote(n, (term, rule), running),
+            Action::Reaffirm { term } => {
+                self.change_state(n, |state| {
+                    state.promised = state.promised.max(term);
+                    state.promoted = term;
+                });
+                Outcome::done(|own, state| {
+                    adopt_state(own, state);
+                    own.serving = None;
+                })
+            }
+            Action::RecordTerm { term, rule } => self.step_record(n, (term, rule), running),
+            Action::ApplyRule { rule } => {
+                if let Some(daemon) = self.nodes[n].daemon.as_mut() {
+                    daemon.promoted_under = None;
+                }
+                match self.step_rule(n, &rule, running) {
+                    Outcome::Done(_) => Outcome::done(|own, _| own.rule = Some(rule)),
+                    other => other,
+                }
+            }
+            Action::Checkpoint => self.step_checkpoint(n, running.step),
+            Action::HandOver { .. } => self.step_stop(n, running),
+            Action::StopToRejoin => match self.step_stop(n, running) {
+                Outcome::Done(_) => Outcome::done(|own, _| own.rejoin_failures += 1),
+                other => other,
+            },
+            Action::Rewind { from, term } => self.step_rewind(n, (&from, term), running),
+            Action::Clone { from, term } => self.step_clone(n, (&from, term), running),
+            Action::Fence => Outcome::Failed("not an action with steps"),
+        }
+    }
+
+    fn step_promise(&mut self, n: usize, term: Term, running: &mut Running) -> Outcome {
+        let broken = self.options.mutation == Some(Mutation::DropPromise);
+        match running.step {
+            0 => {
+                if !broken {
+                    self.change_state(n, |state| state.promised = state.promised.max(term));
+                }
+                let node = &self.nodes[n];
+                let Some(daemon) = node.daemon.as_ref() else { return Outcome::Again };
+                if daemon.own.process == Process::Stopped && daemon.own.data != Data::Present {
+                    running.step = 10;
+                    return Outcome::Again;
+                }
+                if daemon.own.process != Process::Standby {
+                    return Outcome::done(adopt_state);
+                }
+                Outcome::Next(500, 5_000)
+            }
+            1 => {
+                let Some(server) = self.nodes[n].server.as_mut().filter(|s| standby(s)) else {
+                    return Outcome::Failed("not a standby");
+                };
+                if !broken {
+                    server.upstream = None;
+                }
+                Outcome::Next(1_000, 30_000)
+            }
+            2 => {
+                if !broken {
+                    self.stop_receiver(n);
+                }
+                let node = &self.nodes[n];
+                let (Some(_), Some(data)) =
+                    (node.server.as_ref().filter(|s| standby(s)), node.disk.data.as_ref())
+                else {
+                    return Outcome::Failed("not a standby");
+                };
+                running.position = data.flushed;
+                Outcome::Next(300, 2_000)
+            }
+            10 => {
+                let now = self.nodes[n].clock.at(self.now);
+                if let Some(until) = running.fence_wait.filter(|until| *until > now) {
+                    running.deadline = until.plus(PATIENCE);
+                    return Outcome::Again;
+                }
+                Outcome::done(move |own, state| {
+                    adopt_state(own, state);
+                    own.ballot = Some(Ballot { term, position: None });
+                })
+            }
+            _ => {
+                let now = self.nodes[n].clock.at(self.now);
+                if let Some(until) = running.fence_wait.filter(|until| *until > now) {
+                    running.deadline = until.plus(PATIENCE);
+                    return Outcome::Again;
+                }
+                let Some(data) = self.nodes[n].disk.data.as_ref() else { return Outcome::Again };
+                let flushed = crate::world::lsn(running.position);
+                let position = Position { data_term: data.term(running.position), flushed };
+                Outcome::done(move |own, state| {
+                    adopt_state(own, state);
+                    own.promised = own.promised.max(term);
+                    own.upstream = None;
+                    own.stream = Stream::None;
+                    own.flushed = position.flushed;
+                    own.data_term = position.data_term;
+                    own.ballot = Some(Ballot { term, position: Some(position) });
+                })
+            }
+        }
+    }
+
+    /// Nothing more arrives, and what came is on disk.
+    fn stop_receiver(&mut self, n: usize) {
+        let Some(server) = self.nodes[n].server.as_mut() else { return };
+        if let Some(receiver) = server.receiver.take() {
+            self.sender_breaks(receiver.from, receiver.server, n, receiver.conn);
+        }
+        if let Some(data) = self.nodes[n].disk.data.as_mut() {
+            data.flushed = data.wal.len();
+        }
+    }
+
+    fn step_checkpoint(&mut self, n: usize, step: u8) -> Outcome {
+        if step == 0 {
+            return Outcome::Next(5_000, 200_000);
+        }
+        if !self.is_primary(n) {
+            return Outcome::Failed("not a primary");
+        }
+        if let Some(data) = self.nodes[n].disk.data.as_mut() {
+            data.checkpoint = data.flushed;
+            data.checkpoint_timeline = data.timeline();
+        }
+        Outcome::done(|own, _| own.checkpointed = true)
+    }
+
+    /// A witness promises at once and holds nothing.
+    pub fn drive_witness(&mut self, n: usize) {
+        let agreed = self.agreed(n);
+        let wait = agreed.services.get(&self.service).and_then(|state| self.fence_wait(n, state));
+        let node = &mut self.nodes[n];
+        let now = node.clock.at(self.now);
+        let Some(daemon) = node.daemon.as_mut() else { return };
+        if let Some(term) = daemon.asked.filter(|term| *term > daemon.own.promised) {
+            if self.options.mutation != Some(Mutation::DropPromise) {
+                node.disk.state.promised = term;
+            }
+            daemon.own.promised = term;
+            daemon.ballot_at = wait.unwrap_or(now);
+            self.plan_beat(n);
+        }
+        let Some(daemon) = self.nodes[n].daemon.as_mut() else { return };
+        let term = daemon.own.promised;
+        let is_told = daemon.own.ballot.is_some_and(|ballot| ballot.term == term);
+        if term > Term(0) && !is_told && daemon.ballot_at <= now {
+            daemon.own.ballot = Some(Ballot { term, position: None });
+            self.plan_beat(n);
+        }
+        if let Some(daemon) = self.nodes[n].daemon.as_mut() {
+            daemon.observed_at = now;
+        }
+    }
+}
+
+fn standby(server: &crate::postgres::server::Server) -> bool {
+    server.mode == crate::postgres::server::Mode::Standby
+}

@@ -1,0 +1,147 @@
+//! Drives the service as a whole while a node believes that it leads, as the shell does.
+
+use crate::event::Event;
+use crate::invariants;
+use crate::mutation::Mutation;
+use crate::world::{World, index};
+use std::collections::BTreeSet;
+use std::time::Duration;
+use tandem_core::cluster::command::{Command, ServiceCommand};
+use tandem_core::cluster::state::ServiceState;
+use tandem_core::clustering::active_passive::{ControllerView, Plan, Step, controller};
+use tandem_core::ids::Term;
+use tandem_core::replication::primary_replica::sync_quorum::CommitRule;
+use tandem_core::time::Observed;
+
+const RECRUIT_AGAIN: Duration = Duration::from_millis(150);
+
+impl World {
+    /// One round of the controller's loop.
+    pub fn control(&mut self, n: usize) {
+        let leads = self.nodes[n]
+            .daemon
+            .as_ref()
+            .is_some_and(|daemon| daemon.leads && daemon.proposing.is_none());
+        if !leads || !self.nodes[n].awake() {
+            return;
+        }
+        let agreed = self.agreed(n);
+        let Some(own) = self.own_facts(n) else { return };
+        let node = &mut self.nodes[n];
+        let now = node.clock.at(self.now);
+        let Some(daemon) = node.daemon.as_mut() else { return };
+        daemon.hub.facts.insert(node.id.clone(), Observed::new(own, now));
+        daemon.recruited.retain(|_, at| now.since(*at) < RECRUIT_AGAIN);
+        let Some(state) = agreed.services.get(&self.service) else { return };
+        let node = &self.nodes[n];
+        let Some(daemon) = node.daemon.as_ref() else { return };
+        let view = ControllerView {
+            me: &node.id,
+            service: &self.service,
+            spec: &self.spec,
+            nodes: &agreed.spec.nodes,
+            draining: &agreed.draining,
+            state,
+            facts: &daemon.hub.facts,
+            unix_ms: node.clock.unix_ms(self.now),
+        };
+        let mut plan = controller::plan(&view, now);
+        let same = invariants::fresh::plans_alike(&view, &plan, now);
+        let broken = self.weaken(state, &plan);
+        if let Some(state) = &broken {
+            plan = controller::plan(&ControllerView { state, ..view.clone() }, now);
+        }
+        self.check(same, || format!("{}: {}", invariants::fresh::RULE, plan.reason));
+        let reason = plan.reason.clone();
+        if self.nodes[n]
+            .daemon
+            .as_mut()
+            .is_some_and(|d| d.planned.replace(reason.clone()).as_ref() != Some(&reason))
+        {
+            self.note(n, || format!("plans: {reason}"));
+        }
+        for step in plan.steps {
+            match step {
+                Step::Recruit { node, term } => self.recruit(n, index(&node), term),
+                Step::Propose(command) => {
+                    let command = Command::Service {
+                        service: self.service.clone(),
+                        expected: state.revision,
+                        command: strengthen(command, broken.as_ref(), state),
+                    };
+                    let id = self.propose(n, command);
+                    if let Some(daemon) = self.nodes[n].daemon.as_mut() {
+                        daemon.proposing = Some(id);
+                    }
+                }
+            }
+        }
+    }
+
+    fn recruit(&mut self, n: usize, to: usize, term: Term) {
+        let node = &mut self.nodes[n];
+        let now = node.clock.at(self.now);
+        let Some(daemon) = node.daemon.as_mut() else { return };
+        if daemon.recruited.contains_key(&(to, term)) {
+            return;
+        }
+        daemon.recruited.insert((to, term), now);
+        let inc = self.nodes[to].daemons;
+        let asked = Event::Asked { n: to, inc, term };
+        if to == n {
+            self.after(0, 500, asked);
+        } else {
+            self.send(n, to, asked);
+        }
+    }
+
+    /// Asked to promise.
+    pub fn on_asked(&mut self, n: usize, inc: u32, term: Term) {
+        if self.is_daemon(n, inc)
+            && let Some(daemon) = self.nodes[n].daemon.as_mut()
+        {
+            daemon.asked = daemon.asked.max(Some(term));
+            self.drive(n);
+        }
+    }
+
+    /// The proposal ended, or is waited for no longer.
+    pub fn on_proposal_ended(&mut self, n: usize, inc: u32, id: u64) {
+        if self.is_daemon(n, inc)
+            && let Some(daemon) = self.nodes[n].daemon.as_mut()
+            && daemon.proposing == Some(id)
+        {
+            daemon.proposing = None;
+            self.hub_changed(n);
+        }
+    }
+
+    /// With `DropMeeting`, an election sees rules that any one ballot satisfies.
+    fn weaken(&self, state: &ServiceState, plan: &Plan) -> Option<ServiceState> {
+        let elects = plan.steps.iter().any(|step| matches!(step, Step::Recruit { .. }));
+        if self.options.mutation != Some(Mutation::DropMeeting) || !elects {
+            return None;
+        }
+        let mut state = state.clone();
+        let appointment = state.appointment.as_mut()?;
+        let primary = appointment.primary.clone();
+        appointment.rules = vec![CommitRule { primary, standbys: BTreeSet::new(), acks: 1 }];
+        Some(state)
+    }
+}
+
+/// What is agreed under a weakened view still has the real rules.
+fn strengthen(
+    mut command: ServiceCommand,
+    broken: Option<&ServiceState>,
+    state: &ServiceState,
+) -> ServiceCommand {
+    let real = state.appointment.as_ref().filter(|_| broken.is_some());
+    if let (ServiceCommand::Appoint { appointment, .. }, Some(real)) = (&mut command, real)
+        && let Some(last) = appointment.rules.pop()
+    {
+        appointment.rules.clone_from(&real.rules);
+        appointment.rules.push(last);
+    }
+    command
+}

@@ -1,0 +1,510 @@
+//! Drives one instance as the shell does: observe, hold the lease, plan, act.
+//! What the shell's `driver/instance.rs` does with tasks and channels happens here with events.
+
+use super::hub::Hub;
+use super::steps::Change;
+use crate::event::{Event, Micros};
+use crate::postgres::server::{Mode, Seen};
+use crate::world::{World, lsn};
+use std::collections::BTreeMap;
+use std::time::Duration;
+use tandem_core::cluster::lease::{self, Proof};
+use tandem_core::cluster::state::{Appointment, ServiceState};
+use tandem_core::clustering::active_passive::{Action, InstanceView, instance};
+use tandem_core::facts::{Data, InstanceFacts, Process, Stream};
+use tandem_core::ids::{SystemId, Term, TimelineId};
+use tandem_core::replication::primary_replica::sync_quorum::CommitRule;
+use tandem_core::spec::Durability;
+use tandem_core::time::Timestamp;
+
+const TICK: Micros = 50_000;
+const LEASE_STEP: Duration = Duration::from_millis(50);
+const BACKOFF: Duration = Duration::from_millis(200);
+const BACKOFF_MAX: Duration = Duration::from_secs(10);
+
+/// A running daemon; everything in it is lost with it.
+#[derive(Debug)]
+pub struct Daemon {
+    /// What it knows.
+    pub hub: Hub,
+    /// The own copy.
+    pub own: InstanceFacts,
+    /// What was last told to the others.
+    pub told: InstanceFacts,
+    /// When that was seen.
+    pub observed_at: Timestamp,
+    /// Observations that began before this are stale.
+    pub changed_at: Timestamp,
+    /// When it started.
+    pub started: Timestamp,
+    /// A witness: when its ballot may count.
+    pub ballot_at: Timestamp,
+    /// The instance was found running.
+    pub adopting: bool,
+    stalled_since: Option<Timestamp>,
+    /// The action that is carried out.
+    pub running: Option<Running>,
+    /// What the keeper was told last.
+    pub lease: Timestamp,
+    failures: u32,
+    retry_at: Timestamp,
+    /// A term it was asked to promise.
+    pub asked: Option<Term>,
+    /// The rule of the last promotion.
+    pub promoted_under: Option<CommitRule>,
+    /// Believes that it is the Raft leader.
+    pub leads: bool,
+    /// A proposal whose end it waits for.
+    pub proposing: Option<u64>,
+    /// Promises asked for lately.
+    pub recruited: BTreeMap<(usize, Term), Timestamp>,
+    /// Why it last planned as it did.
+    pub planned: Option<String>,
+    /// A heartbeat is planned.
+    pub beat_planned: bool,
+    /// A look is planned.
+    pub look_planned: bool,
+}
+
+/// An action under way.
+#[derive(Clone, Debug)]
+pub struct Running {
+    /// Which.
+    pub action: Action,
+    /// Tells its steps from those of an earlier one.
+    pub id: u64,
+    /// How far it has come.
+    pub step: u8,
+    /// The lease when it began.
+    pub lease: Option<Timestamp>,
+    /// When a ballot may count.
+    pub fence_wait: Option<Timestamp>,
+    /// A position that it waits for.
+    pub position: usize,
+    /// The rule it works by.
+    pub rule: Option<CommitRule>,
+    /// Given up after this.
+    pub deadline: Timestamp,
+}
+
+impl World {
+    /// A daemon starts and takes over what runs.
+    pub fn on_start_daemon(&mut self, n: usize) {
+        if !self.nodes[n].powered || self.nodes[n].daemon.is_some() {
+            return;
+        }
+        let peers: Vec<_> = self
+            .nodes
+            .iter()
+            .map(|node| node.id.clone())
+            .filter(|id| *id != self.nodes[n].id)
+            .collect();
+        let node = &mut self.nodes[n];
+        node.daemons += 1;
+        node.keeper |= node.server.is_none();
+        let inc = node.daemons;
+        let now = node.clock.at(self.now);
+        let fenced = if matches!(self.spec.durability, Durability::Async { .. }) {
+            now.plus(self.spec.timing.lease).plus(self.spec.timing.drift_margin)
+        } else {
+            now
+        };
+        let mut own = InstanceFacts::default();
+        if node.witness {
+            let promised = node.disk.state.promised;
+            own.data = Data::Witness;
+            own.promised = promised;
+        } else {
+            node.disk.inspect(&mut own);
+        }
+        node.daemon = Some(Box::new(Daemon {
+            hub: Hub::new(peers.into_iter()),
+            told: own.clone(),
+            own,
+            observed_at: now,
+            changed_at: Timestamp(0),
+            started: now,
+            ballot_at: fenced,
+            adopting: true,
+            stalled_since: None,
+            running: None,
+            lease: Timestamp(0),
+            failures: 0,
+            retry_at: Timestamp(0),
+            asked: None,
+            promoted_under: None,
+            leads: false,
+            proposing: None,
+            recruited: BTreeMap::new(),
+            planned: None,
+            beat_planned: false,
+            look_planned: false,
+        }));
+        self.note(n, || "the daemon starts".into());
+        self.after(0, 5_000, Event::Tick { n, inc });
+        self.after(0, 5_000, Event::BeatTick { n, inc });
+        self.after(0, 5_000, Event::KeeperStatus { n, inc });
+        self.after(0, 9_000, Event::Look { n, inc, nudged: false });
+        self.reconsider_leader();
+    }
+
+    /// Plans even though nothing happened.
+    pub fn on_tick(&mut self, n: usize, inc: u32) {
+        if self.is_daemon(n, inc) {
+            self.queue.push(self.now + TICK, Event::Tick { n, inc });
+            self.hub_changed(n);
+        }
+    }
+
+    /// What runs, as the keeper says when a daemon attaches.
+    pub fn on_keeper_status(&mut self, n: usize, inc: u32) {
+        if !self.is_daemon(n, inc) {
+            return;
+        }
+        let runs = self.nodes[n].server.is_some();
+        let Some(daemon) = self.nodes[n].daemon.as_mut() else { return };
+        if runs && daemon.own.process == Process::Stopped {
+            daemon.own.process = Process::Starting;
+            self.drive(n);
+            self.look(n);
+        }
+    }
+
+    /// No process of the instance is left.
+    pub fn on_exited(&mut self, n: usize, inc: u32, pg: u32) {
+        if !self.is_daemon(n, inc) || self.nodes[n].servers != pg {
+            return;
+        }
+        let node = &mut self.nodes[n];
+        let now = node.clock.at(self.now);
+        let Some(daemon) = node.daemon.as_mut() else { return };
+        daemon.changed_at = now;
+        daemon.lease = Timestamp(0);
+        daemon.own = InstanceFacts {
+            process: Process::Stopped,
+            ballot: None,
+            upstream: None,
+            stream: Stream::None,
+            serving: None,
+            rule: None,
+            replicas: BTreeMap::new(),
+            checkpointed: false,
+            ..daemon.own.clone()
+        };
+        node.disk.inspect(&mut daemon.own);
+        daemon.observed_at = now;
+        self.drive(n);
+    }
+
+    /// Looks at the server soon.
+    pub fn look(&mut self, n: usize) {
+        let inc = self.nodes[n].daemons;
+        let Some(daemon) = self.nodes[n].daemon.as_mut() else { return };
+        if !daemon.look_planned {
+            daemon.look_planned = true;
+            self.after(300, 4_000, Event::Look { n, inc, nudged: true });
+        }
+    }
+
+    /// Asks the server; the answer takes a moment.
+    pub fn on_look(&mut self, n: usize, inc: u32, nudged: bool) {
+        if !self.is_daemon(n, inc) {
+            return;
+        }
+        if !nudged {
+            self.queue.push(self.now + 100_000, Event::Look { n, inc, nudged: false });
+        }
+        let seen = self.seen(n);
+        let node = &mut self.nodes[n];
+        let Some(daemon) = node.daemon.as_mut() else { return };
+        daemon.look_planned = daemon.look_planned && !nudged;
+        let (began, pg) = (node.clock.at(self.now), node.servers);
+        self.after(300, 3_000, Event::Looked { n, inc, pg, began, seen });
+    }
+
+    /// The answer; thrown away if anything was changed since the question (INV-8).
+    pub fn on_looked(&mut self, n: usize, inc: u32, look: (u32, Timestamp, Option<Box<Seen>>)) {
+        let (pg, began, seen) = look;
+        let (Some(seen), true) = (seen, self.is_daemon(n, inc)) else { return };
+        let servers = self.nodes[n].servers;
+        let Some(daemon) = self.nodes[n].daemon.as_mut() else { return };
+        let settled = !matches!(daemon.own.process, Process::Stopped | Process::Stopping);
+        if began < daemon.changed_at || !settled || pg != servers {
+            return;
+        }
+        let promoting =
+            daemon.running.as_ref().is_some_and(|r| matches!(r.action, Action::Promote { .. }));
+        seen.apply(&mut daemon.own, promoting);
+        daemon.observed_at = began;
+        if daemon.adopting && matches!(daemon.own.process, Process::Primary | Process::Standby) {
+            daemon.adopting = false;
+            let own = &mut daemon.own;
+            if own.process == Process::Primary
+                && own.promoted > Term(0)
+                && own.data_term == own.promoted
+            {
+                own.serving = Some(own.promoted);
+            }
+        }
+        self.drive(n);
+    }
+
+    /// Something that plans depend on changed.
+    pub fn hub_changed(&mut self, n: usize) {
+        if self.nodes[n].awake() {
+            self.drive(n);
+            self.control(n);
+        }
+    }
+
+    fn publish(&mut self, n: usize) {
+        let node = &mut self.nodes[n];
+        let now = node.clock.at(self.now);
+        let Some(daemon) = node.daemon.as_mut() else { return };
+        let own = &mut daemon.own;
+        let streams = matches!(own.stream, Stream::Connected(_));
+        if streams {
+            own.rejoin_failures = 0;
+        }
+        let should = match own.process {
+            Process::Standby => own.upstream.is_some(),
+            Process::Primary => own.serving.is_none(),
+            _ => false,
+        };
+        if streams || !should {
+            daemon.stalled_since = None;
+        } else {
+            daemon.stalled_since.get_or_insert(now);
+        }
+        own.stalled = daemon.stalled_since.map_or(Duration::ZERO, |since| now.since(since));
+        if super::hub::instance_differs(&daemon.told, own) {
+            daemon.told = own.clone();
+            self.plan_beat(n);
+        }
+    }
+
+    /// One round of the instance's loop.
+    pub fn drive(&mut self, n: usize) {
+        if !self.nodes[n].awake() {
+            return;
+        }
+        self.publish(n);
+        if self.nodes[n].witness {
+            self.drive_witness(n);
+            return;
+        }
+        let agreed = self.agreed(n);
+        let Some(state) = agreed.services.get(&self.service) else { return };
+        self.hold_lease(n, state);
+        if let Some(daemon) = self.nodes[n].daemon.as_mut() {
+            daemon.own.revision = state.revision;
+        }
+        self.decide(n, state);
+        self.publish(n);
+    }
+
+    fn hold_lease(&mut self, n: usize, state: &ServiceState) {
+        let until = state.appointment.as_ref().and_then(|a| self.proven_until(n, a));
+        let node = &mut self.nodes[n];
+        let Some(daemon) = node.daemon.as_mut() else { return };
+        let rises =
+            daemon.running.as_ref().is_some_and(|r| matches!(r.action, Action::Promote { .. }));
+        let Some(until) = until.filter(|_| daemon.own.process == Process::Primary || rises) else {
+            return;
+        };
+        if until >= daemon.lease.plus(LEASE_STEP) {
+            daemon.lease = until;
+            self.renew(n, until);
+        }
+    }
+
+    /// Until when the primary may serve, as far as this node knows.
+    pub fn proven_until(&self, n: usize, appointment: &Appointment) -> Option<Timestamp> {
+        let node = &self.nodes[n];
+        let daemon = node.daemon.as_ref()?;
+        if appointment.primary != node.id || daemon.own.promised > appointment.term {
+            return None;
+        }
+        let acknowledged = daemon.hub.proof(appointment.term);
+        let proof = Proof {
+            me: &node.id,
+            voters: &self.voters,
+            rules: &appointment.rules,
+            acknowledged: &acknowledged,
+        };
+        lease::valid_until(&proof, self.spec.timing.lease)
+    }
+
+    fn decide(&mut self, n: usize, state: &ServiceState) {
+        let node = &self.nodes[n];
+        let now = node.clock.at(self.now);
+        let Some(daemon) = node.daemon.as_ref() else { return };
+        let primary = state
+            .appointment
+            .as_ref()
+            .filter(|appointment| appointment.primary != node.id)
+            .and_then(|appointment| daemon.hub.facts.get(&appointment.primary))
+            .and_then(|facts| facts.fresh(now, self.spec.timing.suspicion))
+            .and_then(|facts| facts.instances.get(&self.service));
+        let view = InstanceView {
+            me: &node.id,
+            timing: self.spec.timing,
+            state,
+            own: &daemon.own,
+            primary,
+            asked: daemon.asked,
+        };
+        let next = instance::plan(&view);
+        let Some(action) = next.action else {
+            self.stop_running(n, None);
+            return;
+        };
+        if action == Action::Fence {
+            self.stop_running(n, Some(&action));
+            self.server_ends(n, false, "fenced");
+            return;
+        }
+        let is_running = |running: &Running| running.action == action;
+        if daemon.running.as_ref().is_some_and(is_running) {
+            return;
+        }
+        let urgent = matches!(action, Action::Promise { .. });
+        let ready = urgent || now >= daemon.retry_at;
+        self.stop_running(n, Some(&action));
+        if ready && self.nodes[n].daemon.as_ref().is_some_and(|d| d.running.is_none()) {
+            self.note(n, || format!("begins {action:?}: {}", next.reason));
+            let lease = state.appointment.as_ref().and_then(|a| self.proven_until(n, a));
+            self.begin(n, action, lease, state);
+        }
+    }
+
+    fn stop_running(&mut self, n: usize, next: Option<&Action>) {
+        let node = &mut self.nodes[n];
+        let Some(daemon) = node.daemon.as_mut() else { return };
+        let Some(running) = &daemon.running else { return };
+        let waits = matches!(
+            running.action,
+            Action::RecordTerm { .. } | Action::ApplyRule { .. } | Action::Checkpoint
+        );
+        let copies = matches!(running.action, Action::Clone { .. });
+        if (waits || copies && next.is_some()) && next != Some(&running.action) {
+            daemon.running = None;
+            if copies {
+                node.disk.inspect(&mut daemon.own);
+            }
+        }
+    }
+
+    /// An action ended.
+    pub fn finish(&mut self, n: usize, id: u64, result: Result<Change, &'static str>) {
+        let node = &mut self.nodes[n];
+        let now = node.clock.at(self.now);
+        let Some(daemon) = node.daemon.as_mut() else { return };
+        let Some(running) = daemon.running.take_if(|running| running.id == id) else { return };
+        match result {
+            Ok(change) => {
+                daemon.changed_at = now;
+                daemon.observed_at = now;
+                change(&mut daemon.own, node.disk.state);
+                daemon.failures = 0;
+                daemon.retry_at = Timestamp(0);
+                self.note(n, || format!("done {:?}", running.action));
+                self.look(n);
+            }
+            Err(why) => {
+                daemon.failures = daemon.failures.saturating_add(1);
+                let wait = BACKOFF.saturating_mul(1 << daemon.failures.min(6)).min(BACKOFF_MAX);
+                daemon.retry_at = now.plus(wait);
+                if matches!(running.action, Action::Rewind { .. } | Action::Clone { .. }) {
+                    daemon.own.rejoin_failures += 1;
+                    node.disk.inspect(&mut daemon.own);
+                }
+                self.note(n, || format!("failed {:?}: {why}", running.action));
+            }
+        }
+        self.drive(n);
+    }
+
+    /// The keeper lets the instance serve until then.
+    pub fn renew(&mut self, n: usize, until: Timestamp) {
+        let node = &mut self.nodes[n];
+        let Some(server) = &node.server else { return };
+        if let Some(lease) = node.lease.as_mut()
+            && *lease >= node.clock.at(self.now)
+            && until > *lease
+        {
+            *lease = until;
+            let at = node.clock.when(until);
+            self.queue.push(at, Event::LeaseEnds { n, pg: server.number });
+        }
+    }
+
+    /// The keeper limits the instance's lease: before a promotion (H42).
+    pub fn limit(&mut self, n: usize, until: Timestamp) -> bool {
+        let node = &mut self.nodes[n];
+        let now = node.clock.at(self.now);
+        let Some(server) = &node.server else { return false };
+        if node.lease.is_some_and(|lease| lease < now) || until <= now {
+            return false;
+        }
+        node.lease = Some(until);
+        let at = node.clock.when(until);
+        self.queue.push(at, Event::LeaseEnds { n, pg: server.number });
+        true
+    }
+
+    /// The keeper looks at the time.
+    pub fn on_lease_ends(&mut self, n: usize, pg: u32) {
+        let node = &self.nodes[n];
+        let past = node.lease.is_some_and(|lease| lease <= node.clock.at(self.now));
+        if past && node.keeper && node.server.as_ref().is_some_and(|s| s.number == pg) {
+            self.server_ends(n, false, "its lease passed");
+        }
+    }
+}
+
+impl Seen {
+    /// Takes what was seen into the facts, as the shell's observer does.
+    pub fn apply(&self, own: &mut InstanceFacts, promoting: bool) {
+        own.process = match (self.in_recovery, promoting) {
+            // It is a primary once the action that promotes it says so: before, what it was
+            // promoted for is not known here.
+            (_, true) => Process::Promoting,
+            (true, false) => Process::Standby,
+            (false, false) => Process::Primary,
+        };
+        own.system = Some(SystemId(self.system));
+        own.timeline = TimelineId(self.timeline);
+        own.forks.clone_from(&self.forks);
+        own.flushed = lsn(self.flushed);
+        own.replayed = lsn(self.flushed);
+        own.data_term = self.term;
+        own.stream = self.stream.map_or(Stream::None, Stream::Connected);
+        own.replicas.clone_from(&self.replicas);
+    }
+}
+
+impl super::Disk {
+    /// Fills in what the files of a stopped instance say.
+    pub fn inspect(&self, own: &mut InstanceFacts) {
+        super::steps::adopt_state(own, self.state);
+        own.data = match (&self.data, self.sentinel) {
+            (_, true) => Data::Mixed,
+            (None, false) => Data::Empty,
+            (Some(_), false) => Data::Present,
+        };
+        let Some(data) = self.data.as_ref().filter(|_| own.data == Data::Present) else { return };
+        own.system = Some(SystemId(data.system));
+        own.timeline = own.timeline.max(TimelineId(data.checkpoint_timeline));
+        own.stopped_cleanly = data.clean;
+        let end = lsn(if data.clean { data.flushed } else { data.checkpoint });
+        own.flushed = if own.was_primary { end } else { own.flushed.max(end) };
+        let timeline = own.timeline;
+        own.forks = data.forks().into_iter().take_while(|fork| fork.timeline != timeline).collect();
+    }
+}
+
+/// Whether a server answers questions.
+pub const fn answers(mode: Mode) -> bool {
+    matches!(mode, Mode::Standby | Mode::Promoting | Mode::Primary)
+}

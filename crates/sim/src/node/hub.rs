@@ -1,0 +1,159 @@
+//! Keeps what one daemon knows, as the shell's hub does: when it was learnt, promises for good.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+use tandem_core::facts::{InstanceFacts, Link, NodeFacts, Stream};
+use tandem_core::ids::{ConfigVersion, NodeId, ServiceId, Term};
+use tandem_core::time::{Observed, Timestamp};
+
+/// Everything that one daemon knows; lost with it.
+#[derive(Debug, Default)]
+pub struct Hub {
+    /// What each node last said; the own facts are put in before each plan.
+    pub facts: BTreeMap<NodeId, Observed<NodeFacts>>,
+    promised: BTreeMap<NodeId, Term>,
+    acknowledged: BTreeMap<NodeId, Timestamp>,
+    answered: BTreeMap<NodeId, Timestamp>,
+    links: BTreeMap<NodeId, LinkFact>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct LinkFact {
+    refused_at: Option<Timestamp>,
+    last_heard: Option<Timestamp>,
+}
+
+impl Hub {
+    /// A hub that expects these peers.
+    pub fn new(peers: impl Iterator<Item = NodeId>) -> Self {
+        let links = peers.map(|peer| (peer, LinkFact::default())).collect();
+        Self { links, ..Self::default() }
+    }
+
+    /// A peer said this; whether a plan may depend on it.
+    pub fn heard(&mut self, facts: NodeFacts, service: &ServiceId, now: Timestamp) -> bool {
+        if let Some(instance) = facts.instances.get(service) {
+            let promised = self.promised.entry(facts.node.clone()).or_default();
+            *promised = (*promised).max(instance.promised);
+        }
+        let link = self.links.entry(facts.node.clone()).or_default();
+        link.last_heard = Some(now);
+        link.refused_at = None;
+        let before = self.facts.get(&facts.node);
+        let changed = before.is_none_or(|before| differs(before.last_known(), &facts));
+        self.facts.insert(facts.node.clone(), Observed::new(facts, now));
+        changed
+    }
+
+    /// A peer acknowledged a heartbeat that was sent at `sent`.
+    pub fn acknowledged(&mut self, peer: &NodeId, sent: Timestamp) {
+        let at = self.acknowledged.entry(peer.clone()).or_default();
+        *at = (*at).max(sent);
+    }
+
+    /// This node answered a peer.
+    pub fn answered(&mut self, peer: &NodeId, now: Timestamp) {
+        self.answered.insert(peer.clone(), now);
+    }
+
+    /// When this node last answered a peer.
+    pub fn answered_at(&self, peer: &NodeId) -> Option<Timestamp> {
+        self.answered.get(peer).copied()
+    }
+
+    /// A peer's machine refuses connections, or no longer does; whether that is new.
+    pub fn refused(&mut self, peer: &NodeId, refused: bool, now: Timestamp) -> bool {
+        let link = self.links.entry(peer.clone()).or_default();
+        if link.refused_at.is_some() == refused {
+            return false;
+        }
+        link.refused_at = refused.then_some(now);
+        true
+    }
+
+    /// What this node says of itself.
+    pub fn own(&self, me: &NodeId, own: Told<'_>, now: Timestamp) -> NodeFacts {
+        NodeFacts {
+            node: me.clone(),
+            config_version: own.config_version,
+            draining: own.draining,
+            links: self.links.iter().map(|(peer, l)| (peer.clone(), link(*l, now))).collect(),
+            instances: BTreeMap::from([(own.service.clone(), aged(own.instance, own.age))]),
+        }
+    }
+
+    /// Per peer that promised nothing later than `term`: when the heartbeat was sent that it last
+    /// acknowledged.
+    pub fn proof(&self, term: Term) -> BTreeMap<NodeId, Timestamp> {
+        self.acknowledged
+            .iter()
+            .filter(|(peer, _)| self.promised.get(*peer).is_none_or(|promised| *promised <= term))
+            .map(|(peer, at)| (peer.clone(), *at))
+            .collect()
+    }
+}
+
+/// What a daemon puts into its heartbeat.
+#[derive(Clone, Copy, Debug)]
+pub struct Told<'a> {
+    /// The service.
+    pub service: &'a ServiceId,
+    /// The own copy.
+    pub instance: &'a InstanceFacts,
+    /// How old that is.
+    pub age: Duration,
+    /// The configuration applied.
+    pub config_version: ConfigVersion,
+    /// Takes no new work.
+    pub draining: bool,
+}
+
+fn link(fact: LinkFact, now: Timestamp) -> Link {
+    match (fact.refused_at, fact.last_heard) {
+        (Some(at), _) => Link::Refused(now.since(at)),
+        (None, None) => Link::Never,
+        (None, Some(at)) if now.since(at) <= Duration::from_millis(300) => Link::Up(now.since(at)),
+        (None, Some(at)) => Link::Silent(now.since(at)),
+    }
+}
+
+fn aged(facts: &InstanceFacts, age: Duration) -> InstanceFacts {
+    let mut facts = facts.clone();
+    if let Stream::Connected(silence) = facts.stream {
+        facts.stream = Stream::Connected(silence.saturating_add(age));
+    }
+    facts
+}
+
+fn differs(before: &NodeFacts, after: &NodeFacts) -> bool {
+    let kind = std::mem::discriminant::<Link>;
+    before.draining != after.draining
+        || before
+            .links
+            .iter()
+            .any(|(peer, link)| after.links.get(peer).is_none_or(|now| kind(now) != kind(link)))
+        || after.instances.iter().any(|(service, instance)| {
+            before.instances.get(service).is_none_or(|old| instance_differs(old, instance))
+        })
+}
+
+/// Whether something changed that a plan may wait for; positions and ages alone do not count.
+pub fn instance_differs(before: &InstanceFacts, after: &InstanceFacts) -> bool {
+    let streams = |facts: &InstanceFacts| matches!(facts.stream, Stream::Connected(_));
+    let fed = |facts: &InstanceFacts| -> BTreeSet<(NodeId, bool)> {
+        facts.replicas.iter().map(|(node, replica)| (node.clone(), replica.streaming)).collect()
+    };
+    before.process != after.process
+        || before.data != after.data
+        || before.ballot != after.ballot
+        || before.promised != after.promised
+        || before.promoted != after.promoted
+        || before.serving != after.serving
+        || before.rule != after.rule
+        || before.upstream != after.upstream
+        || before.checkpointed != after.checkpointed
+        || before.timeline != after.timeline
+        || before.stopped_cleanly != after.stopped_cleanly
+        || streams(before) != streams(after)
+        || fed(before) != fed(after)
+}
