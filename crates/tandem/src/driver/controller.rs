@@ -22,7 +22,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 /// How often to plan when nothing changes.
-const TICK: Duration = Duration::from_millis(50);
+const TICK: Duration = Duration::from_millis(100);
 /// A promise that was asked for is asked for again after this.
 const RECRUIT_AGAIN: Duration = Duration::from_millis(150);
 /// How long one proposal may take before the next plan is made.

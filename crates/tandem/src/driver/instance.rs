@@ -30,9 +30,9 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 /// How often to plan when nothing changes.
-const TICK: Duration = Duration::from_millis(50);
+const TICK: Duration = Duration::from_millis(100);
 /// The lease is pushed again when it grew by this much.
-const LEASE_STEP: Duration = Duration::from_millis(50);
+const LEASE_STEP: Duration = Duration::from_millis(150);
 /// After a failed action, doubled each time up to the maximum.
 const BACKOFF: Duration = Duration::from_millis(200);
 const BACKOFF_MAX: Duration = Duration::from_secs(10);

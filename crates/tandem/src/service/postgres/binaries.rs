@@ -80,9 +80,11 @@ impl Binaries {
 }
 
 fn candidates() -> Vec<PathBuf> {
-    let mut places: Vec<PathBuf> = std::env::var_os("PATH")
-        .map(|path| std::env::split_paths(&path).collect())
-        .unwrap_or_default();
+    let mut places: Vec<PathBuf> =
+        std::env::var_os("TANDEM_BIN_DIR").map(Into::into).into_iter().collect();
+    if let Some(path) = std::env::var_os("PATH") {
+        places.extend(std::env::split_paths(&path));
+    }
     for version in VERSIONS.rev() {
         places.push(format!("/usr/lib/postgresql/{version}/bin").into());
         places.push(format!("/usr/pgsql-{version}/bin").into());
