@@ -34,8 +34,12 @@ impl World {
                 daemon.own.process = Process::Stopping;
             }
             Action::Clone { .. } => daemon.own.data = Data::Copying { percent: None },
-            Action::Promise { .. }
-            | Action::Found
+            Action::Promise { term } => {
+                if self.options.mutation != Some(Mutation::DropPromise) {
+                    daemon.own.promised = daemon.own.promised.max(*term);
+                }
+            }
+            Action::Found
             | Action::Start { .. }
             | Action::Follow { .. }
             | Action::Reaffirm { .. }

@@ -412,7 +412,9 @@ impl World {
                 let wait = BACKOFF.saturating_mul(1 << daemon.failures.min(6)).min(BACKOFF_MAX);
                 daemon.retry_at = now.plus(wait);
                 if matches!(running.action, Action::Rewind { .. } | Action::Clone { .. }) {
-                    daemon.own.rejoin_failures += 1;
+                    if !why.contains("source") {
+                        daemon.own.rejoin_failures += 1;
+                    }
                     node.disk.inspect(&mut daemon.own);
                 }
                 self.note(n, || format!("failed {:?}: {why}", running.action));
