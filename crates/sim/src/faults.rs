@@ -61,7 +61,11 @@ impl World {
         let n = self.rng.below(self.nodes.len() + 2);
         let other = self.rng.below(self.nodes.len());
         let long = self.rng.chance(40);
-        let back = if long { self.rng.between(1_000_000, 6_000_000) } else { self.rng.between(20_000, 900_000) };
+        let back = if long {
+            self.rng.between(1_000_000, 6_000_000)
+        } else {
+            self.rng.between(20_000, 900_000)
+        };
         let mend = back;
         match self.rng.below(40) {
             0..5 => Fault::PowerOff { n, back },
@@ -201,10 +205,9 @@ impl World {
         let now_ms = self.nodes[leader].clock.unix_ms(self.now);
         let id = |n: usize| self.nodes[n].id.clone();
         let command = match fault {
-            Fault::Switchover { to } => ServiceCommand::RequestSwitchover {
-                to: id(to),
-                deadline_unix_ms: now_ms + 15_000,
-            },
+            Fault::Switchover { to } => {
+                ServiceCommand::RequestSwitchover { to: id(to), deadline_unix_ms: now_ms + 15_000 }
+            }
             Fault::Failover { to } => ServiceCommand::RequestFailover {
                 forced: Forced {
                     to: to.map(id),

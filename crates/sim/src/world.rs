@@ -88,8 +88,11 @@ impl World {
     pub fn new(seed: u64, options: Options) -> Self {
         let mut rng = Rng::new(seed);
         let (shape, durability) = options.choose(&mut rng);
-        let pairing =
-            Pairing::new(ServiceKind::Postgres, Clustering::ActivePassive, Replication::PrimaryReplica);
+        let pairing = Pairing::new(
+            ServiceKind::Postgres,
+            Clustering::ActivePassive,
+            Replication::PrimaryReplica,
+        );
         let Ok(pairing) = pairing else { unreachable!("a pair that is refused") };
         let spec = ServiceSpec { pairing, durability, timing: Timing::default() };
         let service = ServiceId::from("orders");
@@ -288,7 +291,11 @@ fn node(n: usize, shape: Shape, rng: &mut Rng) -> Node {
     let clock = Clock {
         offset: rng.between(0, 3_600_000_000),
         drift_ppm: rng.between(0, 20_000) as i64 - 10_000,
-        skew_ms: if far { rng.between(0, 7_200_000) as i64 - 3_600_000 } else { rng.below(200) as i64 - 100 },
+        skew_ms: if far {
+            rng.between(0, 7_200_000) as i64 - 3_600_000
+        } else {
+            rng.below(200) as i64 - 100
+        },
     };
     Node {
         id: name(n).into(),

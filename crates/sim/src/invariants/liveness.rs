@@ -31,8 +31,13 @@ impl World {
             if !is_well {
                 return Some(format!(
                     "{} is {:?}, {:?}, promised {}, stalled {:?}, {} failures, in term {}",
-                    node.id, own.process, own.data, own.promised, own.stalled,
-                    own.rejoin_failures, appointment.term
+                    node.id,
+                    own.process,
+                    own.data,
+                    own.promised,
+                    own.stalled,
+                    own.rejoin_failures,
+                    appointment.term
                 ));
             }
             let rule = &appointment.rules[0];

@@ -29,9 +29,9 @@ pub fn check(world: &mut World) {
 
 fn rules_text(world: &World) -> String {
     let service = world.raft.last().services.get(&world.service);
-    let rules = service.and_then(|s| s.appointment.as_ref()).map(|a| {
-        a.rules.iter().map(|rule| format!("[{rule}]")).collect::<Vec<_>>().join(" ")
-    });
+    let rules = service
+        .and_then(|s| s.appointment.as_ref())
+        .map(|a| a.rules.iter().map(|rule| format!("[{rule}]")).collect::<Vec<_>>().join(" "));
     rules.unwrap_or_default()
 }
 

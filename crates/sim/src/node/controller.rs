@@ -4,6 +4,7 @@ use crate::event::Event;
 use crate::invariants;
 use crate::mutation::Mutation;
 use crate::world::{World, index};
+use std::collections::BTreeSet;
 use std::time::Duration;
 use tandem_core::cluster::command::{Command, ServiceCommand};
 use tandem_core::cluster::state::ServiceState;
@@ -11,7 +12,6 @@ use tandem_core::clustering::active_passive::{ControllerView, Plan, Step, contro
 use tandem_core::ids::Term;
 use tandem_core::replication::primary_replica::sync_quorum::CommitRule;
 use tandem_core::time::Observed;
-use std::collections::BTreeSet;
 
 const RECRUIT_AGAIN: Duration = Duration::from_millis(150);
 
@@ -53,7 +53,11 @@ impl World {
         }
         self.check(same, || format!("{}: {}", invariants::fresh::RULE, plan.reason));
         let reason = plan.reason.clone();
-        if self.nodes[n].daemon.as_mut().is_some_and(|d| d.planned.replace(reason.clone()).as_ref() != Some(&reason)) {
+        if self.nodes[n]
+            .daemon
+            .as_mut()
+            .is_some_and(|d| d.planned.replace(reason.clone()).as_ref() != Some(&reason))
+        {
             self.note(n, || format!("plans: {reason}"));
         }
         for step in plan.steps {

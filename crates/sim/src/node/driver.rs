@@ -93,8 +93,12 @@ impl World {
         if !self.nodes[n].powered || self.nodes[n].daemon.is_some() {
             return;
         }
-        let peers: Vec<_> =
-            self.nodes.iter().map(|node| node.id.clone()).filter(|id| *id != self.nodes[n].id).collect();
+        let peers: Vec<_> = self
+            .nodes
+            .iter()
+            .map(|node| node.id.clone())
+            .filter(|id| *id != self.nodes[n].id)
+            .collect();
         let node = &mut self.nodes[n];
         node.daemons += 1;
         node.keeper |= node.server.is_none();

@@ -45,7 +45,8 @@ impl World {
         let end = self.nodes[n].disk.data.as_ref().map_or(0, |data| data.flushed);
         let Some(server) = self.server(n, pg) else { return };
         let file_rule = server.file_rule.clone();
-        let Some(sender) = server.senders.get_mut(&from).filter(|sender| sender.conn == conn) else {
+        let Some(sender) = server.senders.get_mut(&from).filter(|sender| sender.conn == conn)
+        else {
             return;
         };
         if sender.reload {

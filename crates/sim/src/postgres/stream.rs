@@ -41,8 +41,7 @@ impl World {
         if upstream.mode != Mode::Primary {
             return None;
         }
-        let (source, own) =
-            (self.nodes[up].disk.data.as_ref()?, self.nodes[n].disk.data.as_ref()?);
+        let (source, own) = (self.nodes[up].disk.data.as_ref()?, self.nodes[n].disk.data.as_ref()?);
         if source.system != own.system || !source.may_feed(own) {
             return None;
         }
@@ -50,8 +49,7 @@ impl World {
         self.check_fed(n, up);
         let (conn, position) = (self.next_id(), self.nodes[n].disk.data.as_ref()?.wal.len());
         let caught_up = position >= self.nodes[up].disk.data.as_ref()?.flushed;
-        let sender =
-            Sender { conn, rule, reload: false, flushed: 0, streaming: caught_up };
+        let sender = Sender { conn, rule, reload: false, flushed: 0, streaming: caught_up };
         self.nodes[up].server.as_mut()?.senders.insert(n, sender);
         let (last, timeline) = (self.now, self.nodes[up].disk.data.as_ref()?.timeline());
         self.nodes[n].disk.data.as_mut()?.known.insert(timeline);

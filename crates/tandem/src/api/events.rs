@@ -115,7 +115,8 @@ impl Follower {
                 Ok(_) => {}
                 Err(broadcast::error::RecvError::Lagged(missed)) => {
                     self.dropped = true;
-                    let words = format!("too slow by {missed} events: come back with Last-Event-ID");
+                    let words =
+                        format!("too slow by {missed} events: come back with Last-Event-ID");
                     return Some(sse::Event::default().comment(words));
                 }
                 Err(broadcast::error::RecvError::Closed) => return None,

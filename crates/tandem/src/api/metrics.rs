@@ -146,7 +146,11 @@ fn peers(page: &mut Page, peers: &[PeerMetrics]) {
 
 fn services(page: &mut Page, services: &[ServiceMetrics]) {
     let mut family = |name: &str, help: &str, value: &dyn Fn(&ServiceMetrics) -> Option<Number>| {
-        if name.ends_with("_total") { page.counter(name, help) } else { page.gauge(name, help) }
+        if name.ends_with("_total") {
+            page.counter(name, help)
+        } else {
+            page.gauge(name, help)
+        }
         for of in services {
             if let Some(value) = value(of) {
                 page.sample(name, &[("service", &of.service)], value);
@@ -171,7 +175,11 @@ fn services(page: &mut Page, services: &[ServiceMetrics]) {
 
 fn doors(page: &mut Page, services: &[ServiceMetrics]) {
     let mut family = |name: &str, help: &str, value: fn(&DoorMetrics) -> u64| {
-        if name.ends_with("_total") { page.counter(name, help) } else { page.gauge(name, help) }
+        if name.ends_with("_total") {
+            page.counter(name, help)
+        } else {
+            page.gauge(name, help)
+        }
         for of in services {
             page.sample(name, &[("service", &of.service)], value(&of.door));
         }
@@ -185,18 +193,19 @@ fn doors(page: &mut Page, services: &[ServiceMetrics]) {
 }
 
 fn instances(page: &mut Page, services: &[ServiceMetrics]) {
-    let mut family = |name: &str, help: &str, value: &dyn Fn(&InstanceMetrics) -> Option<Number>| {
-        page.gauge(name, help);
-        for of in services {
-            for instance in &of.instances {
-                if let Some(value) = value(instance) {
-                    let labels: [(&str, &dyn Display); 2] =
-                        [("service", &of.service), ("node", &instance.node)];
-                    page.sample(name, &labels, value);
+    let mut family =
+        |name: &str, help: &str, value: &dyn Fn(&InstanceMetrics) -> Option<Number>| {
+            page.gauge(name, help);
+            for of in services {
+                for instance in &of.instances {
+                    if let Some(value) = value(instance) {
+                        let labels: [(&str, &dyn Display); 2] =
+                            [("service", &of.service), ("node", &instance.node)];
+                        page.sample(name, &labels, value);
+                    }
                 }
             }
-        }
-    };
+        };
     family("tandem_service_primary", "The instance is the primary and serves.", &|of| {
         Some(flag(of.primary).into())
     });

@@ -75,7 +75,8 @@ impl<T: DeserializeOwned> FromRequestParts<Shared> for Parameters<T> {
     async fn from_request_parts(parts: &mut Parts, shared: &Shared) -> Result<Self, Rejection> {
         let query = Query::<T>::from_request_parts(parts, shared).await;
         query.map(|Query(value)| Self(value)).map_err(|error| {
-            bad("cannot read the parameters", error.body_text(), "correct what follows the ?").into()
+            bad("cannot read the parameters", error.body_text(), "correct what follows the ?")
+                .into()
         })
     }
 }

@@ -106,7 +106,7 @@ fn only_service(check: Check) -> MethodRouter<Shared> {
                         Parameters(freshness): Parameters<Freshness>| async move {
         answer(check, &shared, None, &(method, freshness))
     };
-    get(handler.clone()).options(handler)
+    get(handler).options(handler)
 }
 
 fn named_service(check: Check) -> MethodRouter<Shared> {
@@ -116,7 +116,7 @@ fn named_service(check: Check) -> MethodRouter<Shared> {
                         Parameters(freshness): Parameters<Freshness>| async move {
         answer(check, &shared, Some(&service), &(method, freshness))
     };
-    get(handler.clone()).options(handler)
+    get(handler).options(handler)
 }
 
 fn answer(

@@ -1,6 +1,6 @@
 //! Talks of what can go wrong with an agreement.
 
-use super::membership::Refusal;
+use super::refusal::Refusal;
 use super::store;
 use super::types::TypeConfig;
 use openraft::errors::Fatal;
@@ -37,7 +37,9 @@ pub enum Error {
         leader: Option<NodeId>,
     },
     /// Perhaps agreed, perhaps not: look at the state before proposing it again.
-    #[error("the outcome is unknown after {waited:?}: the leader took it, or may have, and did not confirm")]
+    #[error(
+        "the outcome is unknown after {waited:?}: the leader took it, or may have, and did not confirm"
+    )]
     Unknown {
         /// How long it was waited for.
         waited: Duration,
@@ -52,7 +54,9 @@ pub enum Error {
         leader: Option<NodeId>,
     },
     /// The own state is not known to be new enough.
-    #[error("this node's state did not reach log index {index} within {waited:?}, it is at {applied}")]
+    #[error(
+        "this node's state did not reach log index {index} within {waited:?}, it is at {applied}"
+    )]
     Behind {
         /// What was needed.
         index: u64,

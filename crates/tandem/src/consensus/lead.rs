@@ -85,8 +85,7 @@ impl Consensus {
     pub async fn confirm_leadership(&self) -> Result<(), Error> {
         let slept = self.inner.suspension.news();
         // H4: the lease was measured by a clock that slept; a majority must answer anew.
-        let policy =
-            if slept.is_some() { ReadPolicy::ReadIndex } else { ReadPolicy::LeaseRead };
+        let policy = if slept.is_some() { ReadPolicy::ReadIndex } else { ReadPolicy::LeaseRead };
         match self.inner.raft.get_read_linearizer(policy).await {
             Ok(_) => {
                 if let Some(slept) = slept {

@@ -6,13 +6,12 @@
 //! Keeps: H48, one change at a time, none that costs the majority, the removed node is told.
 //! Tested by: `tests/membership.rs`.
 
+use super::refusal::Refusal;
 use super::types::{LogId, Member, TypeConfig};
 use super::wire::{Outcome, Request, Task};
 use super::{Consensus, Error};
 use crate::runtime::supervisor::TaskKind;
 use openraft::async_runtime::WatchReceiver;
-use openraft::errors::ChangeMembershipError;
-use openraft::type_config::alias::CommittedLeaderIdOf;
 use openraft::{ChangeMembers, Instant as _, LogIdOptionExt, RaftMetrics};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,6 +25,9 @@ const TRANSFER_LEASES: u32 = 10;
 /// How long to wait for members to be heard of before they count as dead, in leases.
 const LIVE_LEASES: u32 = 2;
 
+/// Pause between attempts at a change.
+const CHANGE_PAUSE: Duration = Duration::from_millis(20);
+
 /// How long completing a predecessor's change may take.
 const FINISH_MAX: Duration = Duration::from_secs(30);
 
@@ -37,106 +39,8 @@ pub enum Change {
     Transfer { to: NodeId },
 }
 
-/// Why a change was not made.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
-pub enum Refusal {
-    /// Another one is not complete (H48).
-    #[error("another change of the members is under way")]
-    ChangeUnderWay,
-    /// It is known under another address.
-    #[error("{node} is a member at {known}; remove it before adding it at {given}")]
-    OtherAddress {
-        /// The member.
-        node: NodeId,
-        /// Its address.
-        known: String,
-        /// The address that was asked for.
-        given: String,
-    },
-    /// It votes, and was to be added as a learner.
-    #[error("{node} is a voter; remove it before adding it as a learner")]
-    Votes {
-        /// The member.
-        node: NodeId,
-    },
-    /// It does not vote.
-    #[error("{node} is not a voter")]
-    NotAVoter {
-        /// The node.
-        node: NodeId,
-    },
-    /// Nobody would be left.
-    #[error("{node} is the last voter")]
-    LastVoter {
-        /// The node.
-        node: NodeId,
-    },
-    /// Too few of the voters that would remain are alive (H48).
-    #[error("only {live} voters would be alive, and {needed} are needed to agree on anything")]
-    NoMajority {
-        /// Alive among those that would vote.
-        live: usize,
-        /// A majority of them.
-        needed: usize,
-    },
-    /// It does not hold everything yet; a new node stays a learner.
-    #[error(
-        "{node} holds the log up to {}, and {needed} is needed",
-        matched.map_or_else(|| "nothing".into(), |index| index.to_string())
-    )]
-    Behind {
-        /// The node.
-        node: NodeId,
-        /// What it holds.
-        matched: Option<u64>,
-        /// What it should.
-        needed: u64,
-    },
-    /// The leadership went elsewhere, or stayed.
-    #[error(
-        "the leadership did not go to {to}; {} leads",
-        leader.as_ref().map_or("nobody", NodeId::as_str)
-    )]
-    NotTransferred {
-        /// The target.
-        to: NodeId,
-        /// Who leads instead.
-        leader: Option<NodeId>,
-    },
-}
-
-impl Refusal {
-    /// Whether waiting may help.
-    pub fn may_pass_by_itself(&self) -> bool {
-        match self {
-            Self::ChangeUnderWay
-            | Self::NoMajority { .. }
-            | Self::Behind { .. }
-            | Self::NotTransferred { .. } => true,
-            Self::OtherAddress { .. }
-            | Self::Votes { .. }
-            | Self::NotAVoter { .. }
-            | Self::LastVoter { .. } => false,
-        }
-    }
-}
-
-type MembershipError = ChangeMembershipError<CommittedLeaderIdOf<TypeConfig>, NodeId>;
-
-impl From<MembershipError> for Refusal {
-    fn from(error: MembershipError) -> Self {
-        match error {
-            ChangeMembershipError::LearnerNotFound(error) => Self::NotAVoter { node: error.node_id },
-            ChangeMembershipError::InProgress(_)
-            | ChangeMembershipError::EmptyMembership(_)
-            | ChangeMembershipError::UnsupportedMembershipTransition(_)
-            | ChangeMembershipError::UncommittedLeaderLog(_)
-            | ChangeMembershipError::NodeMetadataChanged(_) => Self::ChangeUnderWay,
-        }
-    }
-}
-
 type Metrics = RaftMetrics<TypeConfig>;
+type Members = ChangeMembers<NodeId, Member>;
 
 impl Consensus {
     /// Adds a node: as a learner, and, once it holds everything, as a voter. Done already is done.
@@ -189,13 +93,13 @@ impl Consensus {
             };
             match change {
                 Change::Add { node, address, voter } => {
-                    self.finish_joint().await?;
+                    self.finish_joint(until).await?;
                     let role = if voter { Role::Voter } else { Role::Learner };
                     self.add(node, Member { address }, role, until).await
                 }
                 Change::Remove { node } => {
-                    self.finish_joint().await?;
-                    self.remove(node).await
+                    self.finish_joint(until).await?;
+                    self.remove(node, until).await
                 }
                 Change::Transfer { to } => self.transfer(to).await,
             }
@@ -229,8 +133,8 @@ impl Consensus {
             }
             Some(_) => {}
             None => {
-                let added = self.inner.raft.add_learner(node.clone(), member, false).await;
-                self.written(added)?;
+                let learner = BTreeMap::from([(node.clone(), member)]);
+                self.change_members(ChangeMembers::AddNodes(learner), until).await?;
             }
         }
         if role == Role::Learner {
@@ -242,11 +146,11 @@ impl Consensus {
         after.insert(node.clone());
         self.check_majority(after).await?;
         let change = ChangeMembers::AddVoterIds(BTreeSet::from([node]));
-        self.written(self.inner.raft.change_membership(change, false).await)?;
+        self.change_members(change, until).await?;
         Ok(())
     }
 
-    async fn remove(&self, node: NodeId) -> Result<(), Outcome> {
+    async fn remove(&self, node: NodeId, until: Instant) -> Result<(), Outcome> {
         let metrics = self.metrics();
         let mut after: BTreeSet<NodeId> = metrics.membership_config.voter_ids().collect();
         if metrics.membership_config.get_node(&node).is_none() {
@@ -264,7 +168,7 @@ impl Consensus {
         } else {
             ChangeMembers::RemoveNodes(BTreeSet::from([node.clone()]))
         };
-        let (_, since) = self.written(self.inner.raft.change_membership(change, false).await)?;
+        let since = self.change_members(change, until).await?;
         self.tell_removed(node, since);
         Ok(())
     }
@@ -272,7 +176,7 @@ impl Consensus {
     /// A leader does not remove itself: the next one does.
     async fn hand_over(&self, candidates: &BTreeSet<NodeId>) -> Result<(), Outcome> {
         let metrics = self.metrics();
-        let live = self.live(&metrics);
+        let live = self.heard_within(&metrics, self.inner.timing.election_max * LIVE_LEASES);
         let matched = |node: &&NodeId| replicated(&metrics, node);
         let best = candidates.iter().filter(|node| live.contains(*node)).max_by_key(matched);
         let Some(to) = best.cloned() else {
@@ -310,13 +214,34 @@ impl Consensus {
     }
 
     /// Completes a change that was left half-way: both majorities count until then.
-    async fn finish_joint(&self) -> Result<(), Outcome> {
+    async fn finish_joint(&self, until: Instant) -> Result<(), Outcome> {
         if self.metrics().membership_config.get_joint_config().len() <= 1 {
             return Ok(());
         }
         let nothing = ChangeMembers::AddVoterIds(BTreeSet::new());
-        self.written(self.inner.raft.change_membership(nothing, false).await)?;
+        self.change_members(nothing, until).await?;
         Ok(())
+    }
+
+    /// Has openraft make a change. Until a new leader's first entry is committed, openraft takes
+    /// every change for one that is under way: that passes within milliseconds.
+    async fn change_members(&self, change: Members, until: Instant) -> Result<LogId, Outcome> {
+        loop {
+            let changed = self.inner.raft.change_membership(change.clone(), false).await;
+            let refused = match self.written(changed) {
+                Ok((_, since)) => return Ok(since),
+                Err(refused) => refused,
+            };
+            let may_pass = match &refused {
+                Outcome::Refused(Refusal::ChangeUnderWay) => true,
+                Outcome::Elsewhere(None) => self.metrics().state.is_leader(),
+                _ => false,
+            };
+            if !may_pass || Instant::now() + CHANGE_PAUSE * 2 >= until {
+                return Err(refused);
+            }
+            tokio::time::sleep(CHANGE_PAUSE).await;
+        }
     }
 
     /// Called when this node begins to lead.
@@ -324,9 +249,9 @@ impl Consensus {
         let consensus = self.clone();
         let finish = async move {
             let Ok(_permit) = consensus.inner.changes.acquire().await else { return };
-            match timeout(FINISH_MAX, consensus.finish_joint()).await {
-                Ok(Ok(())) => {}
-                other => tracing::warn!(outcome = ?other, "a change of members is half-way"),
+            // What stops it otherwise is the loss of the leadership: the next leader goes on.
+            if let Err(outcome) = consensus.finish_joint(Instant::now() + FINISH_MAX).await {
+                tracing::warn!(?outcome, "a change of members is half-way");
             }
         };
         self.inner.supervisor.spawn("raft unfinished change", TaskKind::Session, finish);
@@ -369,7 +294,11 @@ impl Consensus {
     /// H48: refuses what would leave fewer live voters than a majority needs.
     async fn check_majority(&self, voters: BTreeSet<NodeId>) -> Result<(), Outcome> {
         let needed = voters.len() / 2 + 1;
-        let live = |metrics: &Metrics| self.live(metrics).intersection(&voters).count();
+        // Only who answers from now on counts: a voter that has just died was heard of just before.
+        let asked = Instant::now();
+        let live = |metrics: &Metrics| {
+            self.heard_within(metrics, asked.elapsed()).intersection(&voters).count()
+        };
         let patience = self.inner.timing.election_max * LIVE_LEASES;
         let waiting = self.inner.raft.wait(Some(patience));
         let waited = waiting.metrics(|metrics| live(metrics) >= needed, "a live majority").await;
@@ -379,8 +308,7 @@ impl Consensus {
         }
     }
 
-    fn live(&self, metrics: &Metrics) -> BTreeSet<NodeId> {
-        let age_max = self.inner.timing.election_max * LIVE_LEASES;
+    fn heard_within(&self, metrics: &Metrics, age_max: Duration) -> BTreeSet<NodeId> {
         let empty = BTreeMap::new();
         let heard = metrics.heartbeat.as_ref().unwrap_or(&empty);
         let recent = heard.iter().filter(|(_, at)| at.is_some_and(|at| at.elapsed() <= age_max));

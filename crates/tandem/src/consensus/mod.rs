@@ -20,9 +20,11 @@
 
 mod error;
 mod lead;
+mod leadership;
 mod membership;
 mod network;
 mod origin;
+mod refusal;
 mod serve;
 mod store;
 mod types;
@@ -32,7 +34,7 @@ mod wire;
 mod tests;
 
 pub use error::Error;
-pub use membership::Refusal;
+pub use refusal::Refusal;
 pub use store::Error as StoreError;
 pub use store::recover::{Recovered, recover};
 
@@ -41,9 +43,8 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use lead::Suspension;
 use network::{Caller, Network};
-use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{InitializeError, RaftError};
-use openraft::{Config, ServerState, SnapshotPolicy};
+use openraft::{Config, SnapshotPolicy};
 use origin::Origins;
 use serve::Assembly;
 use std::collections::{BTreeMap, BTreeSet};
@@ -58,7 +59,7 @@ use tandem_core::ids::{ClusterId, NodeId};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use types::{LogId, Member, Membership, Raft};
+use types::{Member, Membership, Raft};
 
 /// How long `shutdown` waits for a disk that hangs.
 const SHUTDOWN_MAX: Duration = Duration::from_secs(5);
@@ -195,11 +196,16 @@ impl Consensus {
         let raft_config = raft_config(&config)?;
         let Opened { store, identity, peers } =
             Store::open(&config.path, &config.cluster, &config.me).await?;
-        let votes_from = (!store.is_pristine()).then(|| Instant::now() + config.timing.election_max);
+        let votes_from =
+            (!store.is_pristine()).then(|| Instant::now() + config.timing.election_max);
         let origins = Arc::new(Origins::new(Arc::clone(&store), identity, peers));
         let (gone, gone_since) = watch::channel(None);
-        let caller =
-            Arc::new(Caller { me: config.me.clone(), transport, origins: Arc::clone(&origins), gone });
+        let caller = Arc::new(Caller {
+            me: config.me.clone(),
+            transport,
+            origins: Arc::clone(&origins),
+            gone,
+        });
         let nothing = Agreed { state: Arc::default(), index: 0 };
         let (agreed_tx, agreed) = watch::channel(nothing);
         let machine = Machine {
@@ -233,7 +239,11 @@ impl Consensus {
         let consensus = Self { inner: Arc::new(inner) };
         let watcher = consensus.clone().watch_leadership(leadership_tx, gone_since);
         supervisor.spawn("raft leadership", TaskKind::Essential, watcher);
-        supervisor.spawn("raft first lease", TaskKind::Session, consensus.clone().allow_elections());
+        supervisor.spawn(
+            "raft first lease",
+            TaskKind::Session,
+            consensus.clone().allow_elections(),
+        );
         Ok(consensus)
     }
 
@@ -281,91 +291,6 @@ impl Consensus {
             tracing::warn!("Raft did not stop in time; its disk hangs?");
         }
     }
-
-    /// A node that starts again may have promised a lease just before, and not know it: for one
-    /// lease it neither votes nor stands, or two leaders could hold leases at once.
-    async fn allow_elections(self) {
-        let only_voter = {
-            let metrics = self.inner.raft.metrics();
-            let metrics = metrics.borrow_watched();
-            metrics.membership_config.voter_ids().eq([self.inner.me.clone()])
-        };
-        if let Some(votes_from) = self.inner.votes_from.filter(|_| !only_voter) {
-            tokio::select! {
-                () = self.inner.closing.cancelled() => return,
-                () = tokio::time::sleep_until(votes_from) => {}
-            }
-        }
-        self.inner.raft.runtime_config().elect(true);
-    }
-
-    /// Turns openraft's metrics into `Leadership`; ends when Raft does, and the node with it.
-    async fn watch_leadership(
-        self,
-        leadership: watch::Sender<Leadership>,
-        mut gone: watch::Receiver<Option<LogId>>,
-    ) {
-        let mut metrics = self.inner.raft.server_metrics();
-        loop {
-            let now = {
-                let metrics = metrics.borrow_watched();
-                let since = gone.borrow_and_update();
-                let membership = &metrics.membership_config;
-                let leads = metrics.state == ServerState::Leader;
-                Leadership {
-                    leader: metrics.current_leader.clone(),
-                    raft_term: metrics.vote.leader_id.term,
-                    me_leads: leads && metrics.current_leader.as_ref() == Some(&self.inner.me),
-                    voters: membership.voter_ids().collect(),
-                    learners: membership.membership().learner_ids().collect(),
-                    removed: is_removed(membership, &self.inner.me, since.as_ref()),
-                }
-            };
-            self.log_change(&leadership.borrow(), &now);
-            let begins = now.me_leads && !leadership.borrow().me_leads;
-            leadership.send_if_modified(|last| {
-                let changed = *last != now;
-                *last = now;
-                changed
-            });
-            if begins {
-                self.finish_change_of_predecessor();
-            }
-            let ended = tokio::select! {
-                changed = metrics.changed() => changed.is_err(),
-                changed = gone.changed() => changed.is_err(),
-                () = self.inner.closing.cancelled() => break,
-            };
-            if ended {
-                let state = self.inner.raft.metrics().borrow_watched().running_state.clone();
-                tracing::error!(state = ?state, "Raft has stopped on this node");
-                return;
-            }
-        }
-        // Shut down on purpose: the end of this task would mean that the node must stop.
-        self.inner.supervisor.stopping().cancelled().await;
-    }
-
-    fn log_change(&self, last: &Leadership, now: &Leadership) {
-        if last.leader != now.leader || last.raft_term != now.raft_term {
-            let leader = now.leader.as_ref().map_or("nobody", NodeId::as_str);
-            tracing::info!(leader, raft_term = now.raft_term, "Raft leadership");
-        }
-        if last.voters != now.voters || last.learners != now.learners {
-            tracing::info!(voters = ?now.voters, learners = ?now.learners, "Raft membership");
-        }
-        if now.removed && !last.removed {
-            tracing::warn!("this node was removed from the cluster");
-        }
-    }
-}
-
-/// H48: known from the own log, or told by a member that knows a later change.
-fn is_removed(membership: &Membership, me: &NodeId, told: Option<&LogId>) -> bool {
-    let founded = membership.nodes().next().is_some();
-    let listed = membership.get_node(me).is_some();
-    let told_later = told.is_some_and(|told| Some(told) > membership.log_id().as_ref());
-    (founded && !listed) || told_later
 }
 
 fn raft_config(config: &ConsensusConfig) -> Result<Arc<Config>, Error> {

@@ -163,8 +163,7 @@ impl RaftNetworkV2<TypeConfig> for Client {
         rpc: AppendEntriesRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<TypeConfig>, RpcError> {
-        let within =
-            if rpc.entries.is_empty() { option.hard_ttl() } else { APPEND_WITHIN };
+        let within = if rpc.entries.is_empty() { option.hard_ttl() } else { APPEND_WITHIN };
         match self.call(Request::Append(rpc), within, RPCTypes::AppendEntries).await? {
             Response::Append(response) => Ok(response),
             _ => Err(mismatch()),

@@ -53,7 +53,9 @@ pub struct Origin {
 #[derive(Debug, thiserror::Error)]
 pub enum Refused {
     /// H35.
-    #[error("{from} belongs to cluster {theirs}, this node to {ours}; two clusters share an address?")]
+    #[error(
+        "{from} belongs to cluster {theirs}, this node to {ours}; two clusters share an address?"
+    )]
     Cluster { from: NodeId, theirs: ClusterId, ours: ClusterId },
     /// The other side of a recovery.
     #[error(
@@ -62,7 +64,9 @@ pub enum Refused {
     )]
     Lineage { from: NodeId },
     /// H30.
-    #[error("{from} came back with another Raft store; remove it from the cluster and join it again")]
+    #[error(
+        "{from} came back with another Raft store; remove it from the cluster and join it again"
+    )]
     OtherStore { from: NodeId },
     /// H30.
     #[error(
@@ -171,7 +175,11 @@ impl Origins {
             }
             Some(last) if last.start == run.start => {
                 let same = last.nonce == run.nonce;
-                return if same { Ok(ops) } else { Err(Refused::OlderStore { from: from.clone() }) };
+                return if same {
+                    Ok(ops)
+                } else {
+                    Err(Refused::OlderStore { from: from.clone() })
+                };
             }
             Some(_) | None => {}
         }

@@ -4,8 +4,9 @@
 //! takes no more memory than it has bytes.
 //! Tested by: below, and `tests/refusals.rs`.
 
-use super::membership::{Change, Refusal};
+use super::membership::Change;
 use super::origin::Origin;
+use super::refusal::Refusal;
 use super::types::{LogId, SnapshotMeta, TypeConfig, Vote};
 use bytes::Bytes;
 use openraft::raft::{
@@ -61,7 +62,10 @@ pub enum Request {
     /// The receiver is no member any more, since this entry (H48).
     Removed(LogId),
     /// To the leader; it answers within this time.
-    Lead { task: Task, within: Duration },
+    Lead {
+        task: Task,
+        within: Duration,
+    },
 }
 
 /// Part of a snapshot.
@@ -86,7 +90,10 @@ pub enum Task {
 pub enum Response {
     Append(AppendEntriesResponse<TypeConfig>),
     /// The vote; and, if the candidate is no member any more, since which entry (H48).
-    Vote { response: VoteResponse<TypeConfig>, gone: Option<LogId> },
+    Vote {
+        response: VoteResponse<TypeConfig>,
+        gone: Option<LogId>,
+    },
     Transfer(TransferLeaderResponse<TypeConfig>),
     /// The piece was taken; with the last one, the snapshot was installed.
     Snapshot(Option<SnapshotResponse<TypeConfig>>),

@@ -120,9 +120,8 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let stop = tasks.stopping();
         tasks.spawn("api", TaskKind::Session, async move {
-            let _ = axum::serve(listener, router)
-                .with_graceful_shutdown(stop.cancelled_owned())
-                .await;
+            let _ =
+                axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await;
         });
         address
     }

@@ -18,7 +18,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 use tandem_core::ids::NodeId;
 
-/// Daemons get SIGKILL when the tasks end, so this is only for their tasks to notice.
+/// Everything that the tasks watch over is gone by then.
 const STOP_MAX: Duration = Duration::from_secs(5);
 
 /// A whole cluster on this machine. Dropped, it leaves nothing behind.
@@ -42,7 +42,7 @@ impl DevCluster {
     pub async fn start(config: &DevConfig, wiring: &Wiring) -> Result<Self, Error> {
         let root = folders::root(config.root.as_deref())?;
         let path = root.path.clone();
-        let mut remains = Remains::of(root);
+        let mut remains = Remains::of(root, config.keep);
         let (layout, claim) = Layout::find(config, &path)?;
         for place in &layout.nodes {
             remains.add_node(place.dir.clone());
@@ -69,6 +69,14 @@ impl DevCluster {
         }
         let wiring = wiring.clone();
         Ok(Self { daemons, tasks, remains, mesh, layout, wiring, _claim: claim })
+    }
+
+    /// Whether this process may give nodes small disks (`DevConfig::disk_bytes`).
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn small_disks_allowed() -> Result<(), Error> {
+        Disk::allowed()
     }
 
     /// Where everything is.
@@ -120,10 +128,10 @@ impl DevCluster {
         for daemon in self.daemons.values() {
             daemon.want(Wanted::Down);
         }
-        self.tasks.stop(STOP_MAX).await;
         let mut remains = std::mem::replace(&mut self.remains, Remains::nothing());
         // Blocks for up to some seconds while PostgreSQL stops.
         let _ = tokio::task::spawn_blocking(move || remains.clear()).await;
+        self.tasks.stop(STOP_MAX).await;
     }
 }
 
@@ -157,9 +165,13 @@ pub mod tests {
     use std::path::Path;
     use std::sync::Arc;
 
+    /// The seventh argument is the node's folder. The keeper outlives its daemon.
+    const SCRIPT: &str = "#!/bin/sh\necho \"$@\"\n\
+        sh -c 'sleep 1000; true' sh keeper --dir \"$7/services/orders\" &\nwait\n";
+
     /// A cluster of stand-ins: each node is a shell with a child, as deep as the real thing.
     pub async fn stand_in(nodes: usize, script: &Path) -> DevCluster {
-        std::fs::write(script, "#!/bin/sh\necho \"$@\"\nsleep 1000\n").unwrap();
+        std::fs::write(script, SCRIPT).unwrap();
         let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
         std::fs::set_permissions(script, mode).unwrap();
         let wiring = Wiring {
@@ -186,7 +198,9 @@ pub mod tests {
         let cluster = stand_in(3, &folder.path().join("node")).await;
         let layout = cluster.layout().clone();
         assert!(layout.root.join("tandem.toml").exists());
-        assert!(layout.root.join("b/routes.toml").exists() && layout.root.join("c/identity").exists());
+        assert!(
+            layout.root.join("b/routes.toml").exists() && layout.root.join("c/identity").exists()
+        );
         assert_eq!(cluster.password("app").unwrap(), "secret of app");
         cluster.stop().await;
         assert!(!layout.root.exists());

@@ -45,7 +45,7 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// Starts supervising; the daemon is killed when `tasks` stops.
+    /// Starts supervising until `tasks` stops. The daemon itself is left to `Remains`.
     pub fn start(tasks: &Supervisor, launch: Launch) -> Self {
         let (wanted, watched) = watch::channel(Wanted::Up);
         let (pid_out, pid) = watch::channel(None);
@@ -106,7 +106,6 @@ fn spawn(launch: &Launch) -> io::Result<Child> {
         .stderr(log)
         // Its own group, so that Ctrl-C at our terminal does not reach it.
         .process_group(0)
-        .kill_on_drop(true)
         .spawn()
 }
 
@@ -130,6 +129,14 @@ mod tests {
         };
         let daemon = Daemon::start(&tasks, launch);
         timeout(LIMIT, daemon.restarted(None)).await.unwrap();
+        let log = || std::fs::read_to_string(folder.path().join("node.log")).unwrap_or_default();
+        timeout(LIMIT, async {
+            while !log().contains("started\n") {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        })
+        .await
+        .unwrap();
         let first = daemon.pid();
         processes::signal(first.unwrap(), Signal::SIGKILL).unwrap();
         timeout(LIMIT, daemon.restarted(first)).await.unwrap();
@@ -143,7 +150,6 @@ mod tests {
         daemon.want(Wanted::Up);
         timeout(LIMIT, daemon.restarted(second)).await.unwrap();
         assert!(tasks.stop(LIMIT).await);
-        let log = std::fs::read_to_string(folder.path().join("node.log")).unwrap();
-        assert!(log.contains("started\n"));
+        processes::signal(daemon.pid().unwrap(), Signal::SIGKILL).unwrap();
     }
 }

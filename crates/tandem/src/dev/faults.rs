@@ -76,17 +76,17 @@ impl DevCluster {
     /// When a process survives that.
     pub async fn kill_node(&self, node: &NodeId) -> Result<(), Error> {
         self.want(node, Wanted::Down)?;
-        // What is found first stays on the list: a session whose parents are dead may be
+        // What was found once stays on the list: a session whose parents are dead may be
         // unrecognisable to someone without the right to read its working folder.
-        let mut pids: Vec<i32> = Vec::new();
+        let mut known: Vec<Process> = Vec::new();
         self.until_settled(node, |found| {
-            pids.extend(found.iter().map(|process| process.pid));
-            pids.sort_unstable();
-            pids.dedup();
-            for pid in &pids {
-                processes::signal(*pid, Signal::SIGKILL)?;
+            let new: Vec<_> = found.iter().filter(|process| !known.contains(process)).collect();
+            known.extend(new.into_iter().cloned());
+            known.retain(Process::is_alive);
+            for process in &known {
+                processes::signal(process.pid, Signal::SIGKILL)?;
             }
-            Ok(found.iter().map(|process| process.pid).collect())
+            Ok(known.iter().map(|process| process.pid).collect())
         })
         .await
     }
@@ -105,8 +105,11 @@ impl DevCluster {
     /// When a process goes on.
     pub async fn freeze_node(&self, node: &NodeId) -> Result<(), Error> {
         self.until_settled(node, |found| {
-            let running: Vec<i32> =
-                found.iter().filter(|process| !process.stopped).map(|process| process.pid).collect();
+            let running: Vec<i32> = found
+                .iter()
+                .filter(|process| !process.stopped)
+                .map(|process| process.pid)
+                .collect();
             for pid in &running {
                 processes::signal(*pid, Signal::SIGSTOP)?;
             }
@@ -289,10 +292,7 @@ mod tests {
         cluster.restart_daemon(&b).await.unwrap();
         assert_ne!(cluster.daemons[&b].pid(), old);
         assert!(matches!(cluster.kill_postmaster(&b), Err(Error::NoProcess { .. })));
-        assert!(matches!(
-            cluster.kill_daemon(&NodeId::new("z")),
-            Err(Error::UnknownNode { .. })
-        ));
+        assert!(matches!(cluster.kill_daemon(&NodeId::new("z")), Err(Error::UnknownNode { .. })));
         cluster.stop().await;
     }
 }

@@ -52,8 +52,8 @@ fn temporary() -> PathBuf {
 }
 
 fn usable(root: &Path) -> Result<(), Error> {
-    let mut items = fs::read_dir(root)
-        .map_err(|source| Error::Folder { path: root.into(), source })?;
+    let mut items =
+        fs::read_dir(root).map_err(|source| Error::Folder { path: root.into(), source })?;
     if items.next().is_some() {
         return Err(Error::FolderInUse { path: root.into() });
     }

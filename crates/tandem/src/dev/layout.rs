@@ -47,24 +47,17 @@ struct Ports {
     peer: u16,
     api: u16,
     door: u16,
-    read_door: u16,
     instance: u16,
 }
 
 impl Ports {
     /// The usual ports, or ones above them where something listens on every address of the machine.
     const fn shifted(by: u16) -> Self {
-        Self {
-            peer: 7400 + by,
-            api: 7401 + by,
-            door: 5432 + by,
-            read_door: 5433 + by,
-            instance: 6432 + by,
-        }
+        Self { peer: 7400 + by, api: 7401 + by, door: 5432 + by, instance: 6432 + by }
     }
 
-    const fn all(self) -> [u16; 5] {
-        [self.peer, self.api, self.door, self.read_door, self.instance]
+    const fn all(self) -> [u16; 4] {
+        [self.peer, self.api, self.door, self.instance]
     }
 }
 
@@ -149,11 +142,6 @@ impl Layout {
         SocketAddr::new(IpAddr::V4(place.ip), self.ports.door)
     }
 
-    /// A node's front door for reads.
-    pub const fn read_door(&self, place: &NodePlace) -> SocketAddr {
-        SocketAddr::new(IpAddr::V4(place.ip), self.ports.read_door)
-    }
-
     /// A node's instance, past all doors.
     pub const fn instance(&self, place: &NodePlace) -> SocketAddr {
         SocketAddr::new(IpAddr::V4(place.ip), self.ports.instance)
@@ -177,8 +165,8 @@ impl Layout {
         let _ = write!(
             text,
             "\n[services.{SERVICE}]\nkind = \"postgres\"\nclustering = \"active-passive\"\n\
-             replication = \"primary-replica\"\nlisten = {}\nread_listen = {}\nport = {}\n",
-            self.ports.door, self.ports.read_door, self.ports.instance
+             replication = \"primary-replica\"\nlisten = {}\nport = {}\n",
+            self.ports.door, self.ports.instance
         );
         if let Some(durability) = &config.durability {
             let _ = writeln!(text, "durability = {durability:?}");

@@ -2,9 +2,9 @@
 //! In: which links are cut or slow. Out: routes for each node.
 //! Tested by: below.
 
+use super::Error;
 use super::layout::{Detours, Layout};
 use super::relay::{Condition, Relay};
-use super::Error;
 use crate::runtime::supervisor::Supervisor;
 use std::collections::BTreeMap;
 use tandem_core::ids::NodeId;

@@ -21,7 +21,7 @@ pub mod status;
 pub use cluster::DevCluster;
 pub use layout::{Layout, NodePlace};
 pub use relay::Condition;
-pub use run::{DevArgs, interrupted, run, write_how_to_connect};
+pub use run::{DevArgs, interrupted, run, unless_interrupted, write_how_to_connect};
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -31,8 +31,7 @@ use tandem_core::ids::NodeId;
 /// An error of something that is handed in.
 pub type ForeignError = Box<dyn std::error::Error + Send + Sync>;
 /// Makes `ROOT/NODE/identity` for every node; the first argument is ROOT.
-pub type MakeIdentities =
-    Arc<dyn Fn(&Path, &[NodeId]) -> Result<(), ForeignError> + Send + Sync>;
+pub type MakeIdentities = Arc<dyn Fn(&Path, &[NodeId]) -> Result<(), ForeignError> + Send + Sync>;
 /// The password of a service's role, from a node's folder: (folder, service, role).
 pub type Password = Arc<dyn Fn(&Path, &str, &str) -> Result<String, ForeignError> + Send + Sync>;
 
@@ -62,6 +61,8 @@ pub struct DevConfig {
     pub witness: bool,
     /// Where; none for a new temporary folder. It must be empty, and is removed if it was made here.
     pub root: Option<PathBuf>,
+    /// Leave the folder there at the end; its processes go in any case.
+    pub keep: bool,
     /// Where the programs of PostgreSQL are; none to let each node find them.
     pub bin_dir: Option<PathBuf>,
     /// As in the configuration file; none for its default.
@@ -77,6 +78,7 @@ impl Default for DevConfig {
             nodes: 3,
             witness: false,
             root: None,
+            keep: false,
             bin_dir: None,
             durability: None,
             disk_bytes: None,

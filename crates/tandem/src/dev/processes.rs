@@ -36,6 +36,15 @@ pub struct Process {
     pub role: Role,
     /// It does not run until it is told to go on.
     pub stopped: bool,
+    /// When it was started, in the kernel's ticks: with it, a number used again is told apart.
+    started: u64,
+}
+
+impl Process {
+    /// Whether this very process is still there.
+    pub fn is_alive(&self) -> bool {
+        entry(self.pid).is_some_and(|entry| entry.started == self.started && entry.is_alive())
+    }
 }
 
 /// A line of the process table.
@@ -44,9 +53,17 @@ struct Entry {
     pid: i32,
     parent: i32,
     state: char,
+    started: u64,
     name: String,
     args: Vec<String>,
     cwd: Option<PathBuf>,
+}
+
+impl Entry {
+    /// A zombie is dead; only its parent has not noticed.
+    const fn is_alive(&self) -> bool {
+        !matches!(self.state, 'Z' | 'X')
+    }
 }
 
 /// The living processes of the node in `dir`.
@@ -72,7 +89,7 @@ fn table() -> Vec<Entry> {
         .flatten()
         .filter_map(|item| item.file_name().to_str()?.parse().ok())
         .filter_map(entry)
-        .filter(|entry| !matches!(entry.state, 'Z' | 'X'))
+        .filter(Entry::is_alive)
         .collect()
 }
 
@@ -85,6 +102,8 @@ fn entry(pid: i32) -> Option<Entry> {
     let mut fields = tail.split_ascii_whitespace();
     let state = fields.next()?.chars().next()?;
     let parent = fields.next()?.parse().ok()?;
+    // Field 22 of proc(5); the state is field 3.
+    let started = fields.nth(17)?.parse().ok()?;
     let args = fs::read(folder.join("cmdline")).ok()?;
     let args = args
         .split(|byte| *byte == 0)
@@ -93,7 +112,7 @@ fn entry(pid: i32) -> Option<Entry> {
         .collect();
     // Needs the same user or the right to trace; the tree of parents covers where that is missing.
     let cwd = fs::read_link(folder.join("cwd")).ok();
-    Some(Entry { pid, parent, state, name, args, cwd })
+    Some(Entry { pid, parent, state, started, name, args, cwd })
 }
 
 fn belonging(table: &[Entry], dir: &Path, own_pid: i32) -> Vec<Process> {
@@ -119,6 +138,7 @@ fn belonging(table: &[Entry], dir: &Path, own_pid: i32) -> Vec<Process> {
             pid: entry.pid,
             role: role(entry, table, dir),
             stopped: matches!(entry.state, 'T' | 't'),
+            started: entry.started,
         })
         .collect()
 }
@@ -180,6 +200,7 @@ mod tests {
             pid,
             parent,
             state: 'S',
+            started: 1,
             name: name.into(),
             args: args.iter().map(ToString::to_string).collect(),
             cwd: (!cwd.is_empty()).then(|| cwd.into()),
@@ -237,5 +258,8 @@ mod tests {
         let table = table();
         let entry = table.iter().find(|entry| entry.pid == own).unwrap();
         assert!(entry.cwd.is_some() && !entry.args.is_empty() && entry.parent > 0);
+        let started = entry.started;
+        let process = |started| Process { pid: own, role: Role::Other, stopped: false, started };
+        assert!(process(started).is_alive() && !process(started + 1).is_alive());
     }
 }

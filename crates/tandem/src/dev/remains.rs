@@ -25,19 +25,23 @@ pub struct Remains {
     nodes: Vec<PathBuf>,
     disks: Vec<Disk>,
     made: Vec<PathBuf>,
+    keep: bool,
     cleared: bool,
 }
 
 impl Remains {
-    /// Answers for a folder.
-    pub const fn of(root: Root) -> Self {
-        Self { root, nodes: Vec::new(), disks: Vec::new(), made: Vec::new(), cleared: false }
+    /// Answers for a folder; `keep` leaves the files.
+    pub fn of(root: Root, keep: bool) -> Self {
+        let (nodes, disks, made) = (Vec::new(), Vec::new(), Vec::new());
+        Self { root, nodes, disks, made, keep, cleared: false }
     }
 
     /// Answers for nothing.
-    pub const fn nothing() -> Self {
+    pub fn nothing() -> Self {
         let root = Root { path: PathBuf::new(), made: false };
-        Self { root, nodes: Vec::new(), disks: Vec::new(), made: Vec::new(), cleared: true }
+        let mut remains = Self::of(root, false);
+        remains.cleared = true;
+        remains
     }
 
     /// Answers for a node's folder and processes too.
@@ -61,6 +65,8 @@ impl Remains {
         if std::mem::replace(&mut self.cleared, true) {
             return;
         }
+        // What a daemon started is recognised by its parent, so it has to be noted before.
+        let before: Vec<Process> = self.processes().collect();
         self.signal(Signal::SIGKILL, |process| process.role == Role::Daemon);
         self.signal(Signal::SIGCONT, |process| process.stopped && process.role != Role::Daemon);
         self.signal(Signal::SIGQUIT, |process| process.role == Role::Postmaster);
@@ -69,11 +75,18 @@ impl Remains {
         // Twice clean: a process may have been starting another during the first look.
         let mut clean_looks = 0;
         while clean_looks < 2 && Instant::now() < deadline {
-            let found = self.signal(Signal::SIGKILL, |_| true);
+            let mut found = self.signal(Signal::SIGKILL, |_| true);
+            for process in before.iter().filter(|process| process.is_alive()) {
+                let _ = processes::signal(process.pid, Signal::SIGKILL);
+                found += 1;
+            }
             clean_looks = if found == 0 { clean_looks + 1 } else { 0 };
             std::thread::sleep(POLL);
         }
         self.disks.clear();
+        if self.keep {
+            return;
+        }
         for path in &self.made {
             let _ = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
         }
@@ -130,13 +143,18 @@ mod tests {
                 .unwrap();
             (dir, child)
         });
-        let mut remains = Remains::of(Root { path: root.path.clone(), made: false });
+        // A shell that is killed before its child is noticed would leave that behind.
+        let deadline = Instant::now() + KILL_MAX;
+        while sleepers.iter().any(|(dir, _)| processes::of_node(dir).len() < 2) {
+            assert!(Instant::now() < deadline, "the stand-ins did not start");
+        }
+        let mut remains = Remains::of(Root { path: root.path.clone(), made: false }, false);
         remains.add_node(sleepers[0].0.clone());
         remains.clear();
         assert!(sleepers[0].1.wait().unwrap().code().is_none(), "killed");
         assert!(!sleepers[0].0.exists() && sleepers[1].0.exists());
         assert!(sleepers[1].1.try_wait().unwrap().is_none(), "the other cluster runs on");
-        let mut other = Remains::of(root);
+        let mut other = Remains::of(root, false);
         other.add_node(sleepers[1].0.clone());
         drop(other);
         assert!(sleepers[1].1.wait().unwrap().code().is_none());

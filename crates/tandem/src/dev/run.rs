@@ -21,8 +21,10 @@ pub struct DevArgs {
 ///
 /// # Errors
 /// When it cannot be started.
-pub async fn run(args: &DevArgs, out: &mut dyn Write) -> Result<(), Error> {
-    let cluster = DevCluster::start(&args.config, &args.wiring).await?;
+pub async fn run(args: &DevArgs, out: &mut (dyn Write + Send)) -> Result<(), Error> {
+    let starting = DevCluster::start(&args.config, &args.wiring);
+    let Some(started) = unless_interrupted(starting).await else { return Ok(()) };
+    let cluster = started?;
     let printed = write_how_to_connect(&cluster, out).and_then(|()| {
         writeln!(out, "\nCtrl-C ends it and leaves nothing behind.")
             .and_then(|()| out.flush())
@@ -51,15 +53,26 @@ pub async fn interrupted() {
     }
 }
 
+/// Does something unless Ctrl-C comes first; then it is dropped, and none is the answer.
+pub async fn unless_interrupted<T>(something: impl Future<Output = T>) -> Option<T> {
+    tokio::select! {
+        done = something => Some(done),
+        () = interrupted() => None,
+    }
+}
+
 /// Says how to reach the cluster; the password goes to a file, not to the screen.
 ///
 /// # Errors
 /// When the file cannot be written, or `out` fails.
-pub fn write_how_to_connect(cluster: &DevCluster, out: &mut dyn Write) -> Result<(), Error> {
+pub fn write_how_to_connect(
+    cluster: &DevCluster,
+    out: &mut (dyn Write + Send),
+) -> Result<(), Error> {
     let layout = cluster.layout();
     let passfile = write_passfile(cluster)?;
     let Some(first) = layout.nodes.first() else { return Ok(()) };
-    let (door, read_door) = (layout.door(first), layout.read_door(first));
+    let door = layout.door(first);
     let mut lines = vec![
         format!("cluster    {} nodes in {}", layout.nodes.len(), layout.root.display()),
         format!(
@@ -68,7 +81,6 @@ pub fn write_how_to_connect(cluster: &DevCluster, out: &mut dyn Write) -> Result
             door.ip(),
             door.port()
         ),
-        format!("read only  the same with -p {}", read_door.port()),
         format!("status     tandem status --api http://{}", layout.api(first)),
         "API".to_string(),
     ];

@@ -4,8 +4,6 @@
 //! Tested by: below.
 
 use serde::Deserialize;
-use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use tandem_core::ids::NodeId;
 
 /// The cluster, as one node sees it.
@@ -48,8 +46,6 @@ pub struct ServiceStatus {
     pub phase: Option<String>,
     /// Who takes writes.
     pub primary: Option<NodeId>,
-    /// The front doors.
-    pub endpoints: BTreeMap<NodeId, serde_json::Value>,
     /// Its copies.
     pub instances: Vec<InstanceStatus>,
 }
@@ -65,7 +61,7 @@ pub struct InstanceStatus {
     /// How it is.
     pub state: Option<String>,
     /// Past all doors.
-    pub address: Option<SocketAddr>,
+    pub address: Option<String>,
     /// Whether commits count on it.
     pub in_commit_quorum: Option<bool>,
     /// Why it is as it is.
@@ -110,7 +106,7 @@ mod tests {
         let text = format!(
             r#"{{"cluster":"dev","leader":"b","new":1,"nodes":[{{"name":"a"}}],"services":[
             {{"name":"orders","term":3,"phase":"active","primary":"a","durability":"quorum",
-              "endpoints":{{"a":"127.0.0.11:5432"}},"instances":[{instances}]}}]}}"#
+              "endpoints":[{{"node":"a","listen":"127.0.0.11:5432"}}],"instances":[{instances}]}}]}}"#
         );
         let status: Status = serde_json::from_str(&text).unwrap();
         status.service("orders").unwrap().clone()

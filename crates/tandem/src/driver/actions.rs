@@ -5,11 +5,12 @@
 //! before a promotion.
 //! Not here: when to do what (the core), retries (the next plan).
 
-use crate::fence::{self, Keeper, KeeperEvent, Signal};
+use crate::fence::client::{self, Keeper, KeeperEvent};
+use crate::fence::protocol::{Lease, Signal, StartSpec, User, WhenOrphaned};
 use crate::runtime::clock;
 use crate::runtime::supervisor::Supervisor;
-use crate::service::postgres::{self, Postgres, RuleState, StateFile};
-use std::collections::BTreeMap;
+use crate::service::postgres::{self, Postgres, RuleState, StartCommand, StateFile};
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -29,7 +30,6 @@ const PROMOTION: Duration = Duration::from_secs(10);
 const BARRIER: Duration = Duration::from_secs(3600);
 const FOLLOW: Duration = Duration::from_secs(3);
 const ROLES: Duration = Duration::from_secs(10);
-const SLOTS: Duration = Duration::from_secs(5);
 const RULE: Duration = Duration::from_secs(2);
 const CHECKPOINT: Duration = Duration::from_secs(300);
 /// Stages of a stop: fast, then immediate, then killed (H38).
@@ -38,6 +38,15 @@ const STOP_IMMEDIATE: Duration = Duration::from_secs(2);
 
 /// What is different after an action.
 pub type Change = Box<dyn FnOnce(&mut InstanceFacts) + Send>;
+
+/// Why an action did not succeed, for the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// In words.
+    pub text: String,
+    /// Whether the same may succeed later without anybody's doing.
+    pub passes: bool,
+}
 
 /// What actions need.
 #[derive(Clone, Debug)]
@@ -70,7 +79,7 @@ enum Error {
     #[error(transparent)]
     Postgres(#[from] postgres::Error),
     #[error(transparent)]
-    Keeper(#[from] fence::Error),
+    Keeper(#[from] client::Error),
     #[error("no lease is proven, so nothing is promoted")]
     NoLease,
     #[error("the rule is not proven yet: {0}")]
@@ -96,7 +105,7 @@ impl Context {
     pub async fn reattach(
         &self,
         supervisor: &Supervisor,
-    ) -> Result<(Keeper, mpsc::Receiver<KeeperEvent>), fence::Error> {
+    ) -> Result<(Keeper, mpsc::Receiver<KeeperEvent>), client::Error> {
         Keeper::attach_or_spawn(&self.run_dir, &self.exe, supervisor).await
     }
 
@@ -127,7 +136,9 @@ impl Context {
                 own.flushed = if own.was_primary { end } else { own.flushed.max(end) };
                 self.history(own).await;
             }
-            Err(error) => tracing::warn!(service = %self.service, %error, "cannot inspect the data"),
+            Err(error) => {
+                tracing::warn!(service = %self.service, %error, "cannot inspect the data")
+            }
         }
     }
 
@@ -154,7 +165,7 @@ impl Context {
         lease: Option<Timestamp>,
         fence_wait: Option<Timestamp>,
         cancel: CancellationToken,
-    ) -> Result<Change, String> {
+    ) -> Result<Change, Failure> {
         let result = match action {
             Action::Promise { term } => self.promise(term, &own, fence_wait).await,
             Action::Found => self.found().await,
@@ -164,7 +175,7 @@ impl Context {
             Action::Reaffirm { term } => self.reaffirm(term).await,
             Action::RecordTerm { term, rule } => self.record_term(term, rule, &own).await,
             Action::ApplyRule { rule } => self.apply_rule(rule).await,
-            Action::Checkpoint => self.checkpoint(&own).await,
+            Action::Checkpoint => self.checkpoint().await,
             Action::HandOver { .. } => self.hand_over().await,
             Action::StopToRejoin => self.stop_to_rejoin().await,
             Action::Rewind { from, term } => self.rewind(&from, term, cancel).await,
@@ -172,21 +183,19 @@ impl Context {
             Action::Fence => self.kill().await,
         };
         result.map_err(|error| {
+            let passes = match &error {
+                Error::Postgres(error) => error.may_pass_by_itself(),
+                Error::NoLease | Error::RuleUnproven(_) | Error::Keeper(_) => true,
+                Error::DoesNotStop => false,
+            };
             let mut text = error.to_string();
             let mut cause = std::error::Error::source(&error);
             while let Some(next) = cause {
                 text = format!("{text}: {next}");
                 cause = next.source();
             }
-            text
+            Failure { text, passes }
         })
-    }
-
-    async fn change_state(&self, change: impl FnOnce(&mut StateFile)) -> Result<StateFile, Error> {
-        let mut state = self.postgres.load_state().await?;
-        change(&mut state);
-        self.postgres.save_state(&state).await?;
-        Ok(state)
     }
 
     async fn promise(
@@ -195,7 +204,10 @@ impl Context {
         own: &InstanceFacts,
         fence_wait: Option<Timestamp>,
     ) -> Result<Change, Error> {
-        let state = self.change_state(|state| state.promised = state.promised.max(term)).await?;
+        let state = self
+            .postgres
+            .change_state(move |state| state.promised = state.promised.max(term))
+            .await?;
         let promised = move |own: &mut InstanceFacts| adopt_state(own, &state);
         if own.process == Process::Stopped && own.data != Data::Present {
             if let Some(until) = fence_wait {
@@ -242,7 +254,8 @@ impl Context {
     async fn start(&self, upstream: Option<(NodeId, Term)>) -> Result<Change, Error> {
         let followed = upstream.clone();
         let state = self
-            .change_state(|state| {
+            .postgres
+            .change_state(move |state| {
                 if let Some((_, term)) = followed {
                     state.promised = state.promised.max(term);
                     state.followed = state.followed.max(term);
@@ -250,9 +263,10 @@ impl Context {
                 }
             })
             .await?;
-        let command = self.postgres.prepare_start(upstream.as_ref().map(|(node, _)| node), None).await?;
+        let command =
+            self.postgres.prepare_start(upstream.as_ref().map(|(node, _)| node), None).await?;
         self.stopped.send_replace(false);
-        self.keeper.start(command.into()).await?;
+        self.keeper.start(start_spec(command)).await?;
         Ok(Box::new(move |own| {
             adopt_state(own, &state);
             own.process = Process::Starting;
@@ -264,7 +278,8 @@ impl Context {
 
     async fn follow(&self, primary: NodeId, term: Term) -> Result<Change, Error> {
         let state = self
-            .change_state(|state| {
+            .postgres
+            .change_state(move |state| {
                 state.promised = state.promised.max(term);
                 state.followed = state.followed.max(term);
                 state.was_primary = false;
@@ -286,7 +301,8 @@ impl Context {
     ) -> Result<Change, Error> {
         let until = lease.filter(|until| *until > clock::now()).ok_or(Error::NoLease)?;
         let state = self
-            .change_state(|state| {
+            .postgres
+            .change_state(move |state| {
                 state.promised = state.promised.max(term);
                 state.promoted = term;
                 state.timeline_term = term;
@@ -313,7 +329,8 @@ impl Context {
 
     async fn reaffirm(&self, term: Term) -> Result<Change, Error> {
         let state = self
-            .change_state(|state| {
+            .postgres
+            .change_state(move |state| {
                 state.promised = state.promised.max(term);
                 state.promoted = term;
             })
@@ -366,9 +383,7 @@ impl Context {
         }
     }
 
-    async fn checkpoint(&self, own: &InstanceFacts) -> Result<Change, Error> {
-        // Slots first: whoever rewinds or is copied needs one to come back to (H24).
-        self.postgres.ensure_slots(&replayed(own), SLOTS).await?;
+    async fn checkpoint(&self) -> Result<Change, Error> {
         self.postgres.checkpoint(CHECKPOINT).await?;
         Ok(Box::new(|own| own.checkpointed = true))
     }
@@ -388,9 +403,7 @@ impl Context {
     /// Fast, then immediate, then killed, each stage bounded (H38).
     async fn stop(&self) -> Result<(), Error> {
         let mut stopped = self.stopped.subscribe();
-        for (signal, patience) in
-            [(Signal::Fast, STOP_FAST), (Signal::Immediate, STOP_IMMEDIATE)]
-        {
+        for (signal, patience) in [(Signal::Fast, STOP_FAST), (Signal::Immediate, STOP_IMMEDIATE)] {
             self.keeper.signal(signal).await?;
             if tokio::time::timeout(patience, stopped.wait_for(|stopped| *stopped)).await.is_ok() {
                 return Ok(());
@@ -425,7 +438,8 @@ impl Context {
     /// The data is a part of the primary's log now.
     async fn copied(&self, term: Term) -> Result<Change, Error> {
         let state = self
-            .change_state(|state| {
+            .postgres
+            .change_state(move |state| {
                 state.was_primary = false;
                 state.followed = state.followed.max(term);
             })
@@ -450,7 +464,17 @@ impl Context {
     }
 }
 
-/// How far each member has come, for the slots that wait for it.
-fn replayed(own: &InstanceFacts) -> BTreeMap<NodeId, Option<Lsn>> {
-    own.replicas.iter().map(|(node, replica)| (node.clone(), Some(replica.flushed))).collect()
+fn start_spec(command: StartCommand) -> StartSpec {
+    let text = |part: OsString| part.to_string_lossy().into_owned();
+    StartSpec {
+        argv: command.argv.into_iter().map(text).collect(),
+        env: command.env.into_iter().map(|(name, value)| (text(name), text(value))).collect(),
+        cwd: command.cwd,
+        user: command.run_as.map(|user| User { uid: user.uid, gid: user.gid, groups: Vec::new() }),
+        log_file: command.log_file,
+        when_orphaned: WhenOrphaned::Quit,
+        // A database is the last thing to be killed for memory.
+        oom_score_adj: -900,
+        lease: Lease::Unlimited,
+    }
 }

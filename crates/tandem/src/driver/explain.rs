@@ -21,6 +21,8 @@ pub struct Explained {
     pub steps: Vec<String>,
     /// Why.
     pub reason: String,
+    /// How often in a row it was made.
+    pub times: u64,
 }
 
 /// The last plans of every service.
@@ -38,9 +40,13 @@ impl Explanations {
     pub fn note(&self, service: &ServiceId, who: &'static str, steps: Vec<String>, reason: &str) {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let list = all.entry(service.clone()).or_default();
-        let last = list.iter().rev().find(|explained| explained.who == who);
+        let last = list.iter_mut().rev().find(|explained| explained.who == who);
         // Numbers change all the time; a plan that differs in nothing else is the same plan.
-        if last.is_some_and(|last| last.steps == steps && same_words(&last.reason, reason)) {
+        if let Some(last) = last
+            && last.steps == steps
+            && same_words(&last.reason, reason)
+        {
+            last.times += 1;
             return;
         }
         tracing::info!(%service, who, ?steps, reason, "plan");
@@ -48,7 +54,7 @@ impl Explanations {
             list.pop_front();
         }
         let reason = reason.to_string();
-        list.push_back(Explained { unix_ms: clock::unix_ms(), who, steps, reason });
+        list.push_back(Explained { unix_ms: clock::unix_ms(), who, steps, reason, times: 1 });
     }
 
     /// The plans of a service, oldest first.

@@ -6,12 +6,14 @@
 //! Not here: the decisions (`tandem_core::clustering::active_passive::instance`), the actions'
 //! steps (`actions.rs`), the SQL (`service/postgres`).
 
-use super::actions::{Change, Context};
+use super::actions::{Change, Context, Failure};
 use super::explain::Explanations;
 use super::hub::Hub;
 use super::observer::{Observed, Observer};
+use super::upkeep::Upkeep;
 use crate::consensus::Agreed;
-use crate::fence::{Keeper, KeeperEvent};
+use crate::fence::client::KeeperEvent;
+use crate::fence::protocol::{State, Status};
 use crate::runtime::clock;
 use crate::runtime::supervisor::{Supervisor, TaskKind};
 use std::collections::BTreeSet;
@@ -24,7 +26,7 @@ use tandem_core::facts::{Data, InstanceFacts, NodeFacts, Process, Stream};
 use tandem_core::ids::{NodeId, ServiceId, Term};
 use tandem_core::spec::ServiceSpec;
 use tandem_core::time::Timestamp;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 /// How often to plan when nothing changes.
@@ -47,6 +49,7 @@ pub struct InstanceDriver {
     asked: Option<Term>,
     keeper_events: mpsc::Receiver<KeeperEvent>,
     observer: Observer,
+    upkeep_due: Arc<Notify>,
     own: InstanceFacts,
     observed_at: Timestamp,
     /// Observations that began before this are stale.
@@ -69,7 +72,7 @@ struct Running {
 
 struct Finished {
     action: Action,
-    result: Result<Change, String>,
+    result: Result<Change, Failure>,
 }
 
 impl std::fmt::Debug for Finished {
@@ -103,6 +106,15 @@ impl InstanceDriver {
     /// A driver; nothing is done before `run`.
     pub fn new(wiring: Wiring) -> Self {
         let observer = Observer::start(wiring.context.postgres.clone(), &wiring.supervisor);
+        let upkeep_due = Arc::new(Notify::new());
+        let upkeep = Upkeep {
+            service: wiring.context.service.clone(),
+            hub: wiring.hub.clone(),
+            postgres: wiring.context.postgres.clone(),
+            due: upkeep_due.clone(),
+        };
+        let stop = wiring.supervisor.stopping();
+        wiring.supervisor.spawn("instance upkeep", TaskKind::Session, upkeep.run(stop));
         Self {
             context: wiring.context,
             hub: wiring.hub,
@@ -113,6 +125,7 @@ impl InstanceDriver {
             asked: None,
             keeper_events: wiring.keeper_events,
             observer,
+            upkeep_due,
             own: wiring.own,
             observed_at: clock::now(),
             changed_at: Timestamp(0),
@@ -143,7 +156,7 @@ impl InstanceDriver {
                 biased;
                 () = stop.cancelled() => return,
                 Some(event) = self.keeper_events.recv() => self.on_keeper(event).await,
-                Some(finished) = self.finished.1.recv() => self.on_finished(finished),
+                Some(finished) = self.finished.1.recv() => self.on_finished(finished).await,
                 Some(term) = self.asks.recv() => self.asked = self.asked.max(Some(term)),
                 Ok(()) = observations.changed() => {
                     let observed = observations.borrow_and_update().clone();
@@ -203,7 +216,7 @@ impl InstanceDriver {
             KeeperEvent::Stuck { pids } => {
                 tracing::error!(service = %self.service(), ?pids, "killed processes do not die");
             }
-            KeeperEvent::Gone => {
+            KeeperEvent::KeeperGone => {
                 tracing::warn!(service = %self.service(), "the keeper is gone, and the instance with it");
                 self.gone(false).await;
                 self.reattach().await;
@@ -212,8 +225,8 @@ impl InstanceDriver {
         }
     }
 
-    async fn on_keeper_status(&mut self, status: &crate::fence::Status) {
-        if status.is_running() {
+    async fn on_keeper_status(&mut self, status: &Status) {
+        if status.state != State::Idle {
             if self.own.process == Process::Stopped {
                 self.own.process = Process::Starting;
                 self.observer.watch_running(true);
@@ -241,6 +254,10 @@ impl InstanceDriver {
 
     /// No process of the instance is left.
     async fn gone(&mut self, clean: bool) {
+        if self.own.process == Process::Starting {
+            // It ended before it answered once: the next start would end the same way.
+            self.back_off();
+        }
         self.observer.watch_running(false);
         self.context.stopped.send_replace(true);
         self.changed_at = clock::now();
@@ -267,7 +284,7 @@ impl InstanceDriver {
         self.observed_at = clock::now();
     }
 
-    fn on_finished(&mut self, Finished { action, result }: Finished) {
+    async fn on_finished(&mut self, Finished { action, result }: Finished) {
         if self.running.as_ref().is_some_and(|running| running.action == action) {
             self.running = None;
         }
@@ -276,21 +293,33 @@ impl InstanceDriver {
                 self.changed_at = clock::now();
                 self.observed_at = self.changed_at;
                 change(&mut self.own);
-                self.failures = 0;
-                self.retry_at = Timestamp(0);
+                if !matches!(action, Action::Start { .. }) {
+                    self.failures = 0;
+                    self.retry_at = Timestamp(0);
+                }
                 self.observer.watch_running(self.own.process != Process::Stopped);
                 self.observer.look();
+                self.upkeep_due.notify_one();
             }
-            Err(error) => {
-                tracing::warn!(service = %self.service(), ?action, error, "action failed");
-                self.failures = self.failures.saturating_add(1);
-                let wait = BACKOFF.saturating_mul(1 << self.failures.min(6)).min(BACKOFF_MAX);
-                self.retry_at = clock::now().plus(wait);
-                if matches!(action, Action::Rewind { .. } | Action::Clone { .. }) {
+            Err(Failure { text, passes }) => {
+                tracing::warn!(service = %self.service(), ?action, error = text, "action failed");
+                self.back_off();
+                let copies = matches!(action, Action::Rewind { .. } | Action::Clone { .. });
+                if copies && !passes {
                     self.own.rejoin_failures += 1;
+                }
+                if copies || action == Action::Found {
+                    // What it left behind decides what is possible now.
+                    self.context.inspect(&mut self.own).await;
                 }
             }
         }
+    }
+
+    fn back_off(&mut self) {
+        self.failures = self.failures.saturating_add(1);
+        let wait = BACKOFF.saturating_mul(1 << self.failures.min(6)).min(BACKOFF_MAX);
+        self.retry_at = clock::now().plus(wait);
     }
 
     async fn on_observed(&mut self, observed: Observed) {
@@ -298,11 +327,13 @@ impl InstanceDriver {
         if observed.began < self.changed_at || !settled {
             return;
         }
-        let promoting = matches!(
-            self.running,
-            Some(Running { action: Action::Promote { .. }, .. })
-        );
+        let promoting =
+            matches!(self.running, Some(Running { action: Action::Promote { .. }, .. }));
+        let before = self.own.process;
         observed.apply(&mut self.own, promoting);
+        if self.own.process != before {
+            self.upkeep_due.notify_one();
+        }
         self.context.history(&mut self.own).await;
         self.observed_at = observed.began;
         if self.adopting && matches!(self.own.process, Process::Primary | Process::Standby) {
@@ -325,10 +356,7 @@ impl InstanceDriver {
         spec: &ServiceSpec,
         voters: &BTreeSet<NodeId>,
     ) {
-        let rises = matches!(
-            self.running,
-            Some(Running { action: Action::Promote { .. }, .. })
-        );
+        let rises = matches!(self.running, Some(Running { action: Action::Promote { .. }, .. }));
         if self.own.process != Process::Primary && !rises {
             return;
         }

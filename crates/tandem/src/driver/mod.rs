@@ -8,5 +8,6 @@ pub mod hub;
 pub mod instance;
 pub mod observer;
 pub mod routes;
+pub mod upkeep;
 pub mod wire;
 pub mod witness;

@@ -169,12 +169,15 @@ async fn probe(
                 postgres.probe_disk(PROBE_DEADLINE)
             );
             let timed_out = |result: &Result<(), postgres::Error>| {
-                matches!(result, Err(postgres::Error::Timeout { .. }))
+                matches!(
+                    result,
+                    Err(postgres::Error::Timeout { .. } | postgres::Error::DiskStuck { .. })
+                )
             };
             note(&mut hung_since, timed_out(&connection), began);
             note(&mut stuck_since, timed_out(&disk), began);
             let now = clock::now();
-            let full = matches!(disk, Err(ref error) if error.is_disk_full());
+            let full = matches!(disk, Err(postgres::Error::DiskFull { .. }));
             health.send_replace(match (stuck_since, hung_since, connection) {
                 (Some(since), _, _) => Health::DiskStuck(now.since(since)),
                 (None, Some(since), _) => Health::Hung(now.since(since)),
@@ -218,12 +221,13 @@ impl Observed {
         own.flushed = observation.flushed;
         own.replayed = observation.replayed;
         own.data_term = observation.data_term;
+        own.checkpointed =
+            !observation.in_recovery && observation.checkpoint_timeline == observation.timeline;
         own.pending_restart = observation.pending_restart;
         own.stream = match &observation.receiver {
             Some(receiver) if receiver.streaming => Stream::Connected(receiver.last_message),
             Some(_) | None => Stream::None,
         };
         own.replicas.clone_from(&observation.replicas);
-        
     }
 }

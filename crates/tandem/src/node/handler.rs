@@ -118,7 +118,7 @@ impl RaftTransport for RaftOverMesh {
             let mesh = mesh.ok_or(TransportError::Unreachable)?;
             mesh.request(&to, Channel::Raft, body, deadline).await.map_err(|error| match error {
                 Error::Deadline { .. } => TransportError::Timeout,
-                Error::Remote { .. } => TransportError::Refused(error.to_string()),
+                Error::Failed { .. } => TransportError::Refused(error.to_string()),
                 _ => TransportError::Unreachable,
             })
         }

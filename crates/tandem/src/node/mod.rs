@@ -7,8 +7,10 @@
 //! Not here: what a part does.
 
 mod handler;
+mod operations;
 mod services;
 
+use crate::api;
 use crate::config::Config;
 use crate::consensus::{self, Consensus, ConsensusConfig, RaftTiming};
 use crate::driver::controller::Controller;
@@ -20,6 +22,7 @@ use crate::peers::{self, Mesh, MeshConfig};
 use crate::proxy;
 use crate::runtime::supervisor::{Supervisor, TaskKind};
 use crate::service::postgres;
+use crate::telemetry::events::EventLog;
 use handler::{RaftOverMesh, Reception};
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -108,12 +111,14 @@ pub enum Error {
     Postgres(#[from] postgres::Error),
     /// The keeper of an instance.
     #[error(transparent)]
-    Keeper(#[from] crate::fence::Error),
+    Keeper(#[from] crate::fence::client::Error),
     /// The HTTP interface.
     #[error(transparent)]
-    Api(#[from] crate::api::Error),
+    Api(#[from] api::server::Error),
     /// No such user of the operating system.
-    #[error("service {service} shall run as user {user}, who does not exist; create the user, or set run_as")]
+    #[error(
+        "service {service} shall run as user {user}, who does not exist; create the user, or set run_as"
+    )]
     NoUser {
         /// The service.
         service: ServiceId,
@@ -142,6 +147,7 @@ pub(crate) struct Ground {
     pub routes: BTreeMap<NodeId, Route>,
     pub hub: Arc<Hub>,
     pub explanations: Arc<Explanations>,
+    pub events: EventLog,
     pub supervisor: Supervisor,
 }
 
@@ -152,29 +158,29 @@ pub(crate) struct Ground {
 pub async fn run(args: NodeArgs, stop: impl Future<Output = ()>) -> Result<(), Error> {
     let supervisor = Supervisor::new();
     let result = start(args, &supervisor).await;
+    let broken = supervisor.broken();
     if let Ok(running) = &result {
         tokio::select! {
             () = stop => {}
-            () = supervisor.broken().cancelled() => {}
+            () = broken.cancelled() => {}
         }
         running.close().await;
     }
-    let broken = supervisor.broken().is_cancelled();
     if !supervisor.stop(STOP_GRACE).await {
         tracing::warn!("some tasks did not end in time");
     }
     result?;
-    if broken { Err(Error::Broken) } else { Ok(()) }
+    if broken.is_cancelled() { Err(Error::Broken) } else { Ok(()) }
 }
 
 struct Running {
-    doors: Vec<proxy::Door>,
+    doors: Arc<Vec<(ServiceId, proxy::Door)>>,
     consensus: Consensus,
 }
 
 impl Running {
     async fn close(&self) {
-        for door in &self.doors {
+        for (_, door) in self.doors.iter() {
             door.close(Duration::from_millis(200)).await;
         }
         self.consensus.shutdown().await;
@@ -211,10 +217,12 @@ async fn start(args: NodeArgs, supervisor: &Supervisor) -> Result<Running, Error
     beat(&ground, &mesh);
     let mut opened = Vec::new();
     for door in doors {
-        opened.push(door.serve(&ground, &consensus));
+        opened.extend(door.serve(&ground, &consensus));
     }
     control(&ground, &consensus, &mesh, asks);
-    Ok(Running { doors: opened, consensus })
+    let doors = Arc::new(opened);
+    operate(&ground, &consensus, &mesh, &reception, doors.clone()).await?;
+    Ok(Running { doors, consensus })
 }
 
 fn prepare(args: NodeArgs, supervisor: &Supervisor) -> Result<Ground, Error> {
@@ -243,6 +251,7 @@ fn prepare(args: NodeArgs, supervisor: &Supervisor) -> Result<Ground, Error> {
     for node in config.nodes.keys().filter(|node| **node != args.node) {
         hub.expect(node);
     }
+    let events = EventLog::new(args.node.clone());
     Ok(Ground {
         args,
         config,
@@ -250,6 +259,7 @@ fn prepare(args: NodeArgs, supervisor: &Supervisor) -> Result<Ground, Error> {
         routes,
         hub,
         explanations: Arc::default(),
+        events,
         supervisor: supervisor.clone(),
     })
 }
@@ -362,4 +372,31 @@ fn control(ground: &Ground, consensus: &Consensus, mesh: &Mesh, asks: Asks) {
     };
     let run = controller.run(ground.supervisor.stopping());
     ground.supervisor.spawn("controller", TaskKind::Essential, run);
+}
+
+/// Serves operators: the API, and what other nodes ask for theirs.
+async fn operate(
+    ground: &Ground,
+    consensus: &Consensus,
+    mesh: &Mesh,
+    reception: &Reception,
+    doors: Arc<Vec<(ServiceId, proxy::Door)>>,
+) -> Result<(), Error> {
+    let operations = operations::NodeOperations::new(operations::Ground {
+        me: ground.args.node.clone(),
+        config: ground.config.clone(),
+        hub: ground.hub.clone(),
+        consensus: consensus.clone(),
+        mesh: mesh.clone(),
+        explanations: ground.explanations.clone(),
+        events: ground.events.clone(),
+        supervisor: ground.supervisor.clone(),
+        doors,
+    });
+    let _ = reception.operate.set(operations.for_peers());
+    let Some(node) = ground.config.nodes.get(&ground.args.node) else { return Ok(()) };
+    let served = api::server::serve(node.api, Arc::new(operations), ground.supervisor.clone());
+    let address = served.await?;
+    tracing::info!(%address, "serves the API");
+    Ok(())
 }

@@ -8,7 +8,7 @@ use crate::driver::actions::Context;
 use crate::driver::instance::{InstanceDriver, Wiring};
 use crate::driver::routes::Router;
 use crate::driver::witness::Witness;
-use crate::fence::Keeper;
+use crate::fence::client::Keeper;
 use crate::proxy::{Door, DoorConfig, Mode, Routes};
 use crate::runtime::supervisor::TaskKind;
 use crate::service::postgres::{
@@ -17,6 +17,7 @@ use crate::service::postgres::{
 };
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt as _;
 use std::sync::{Arc, Mutex};
 use tandem_core::facts::InstanceFacts;
 use tandem_core::ids::{NodeId, ServiceId, Term, TimelineId};
@@ -59,8 +60,9 @@ pub(super) async fn open_doors(ground: &Ground) -> Result<Vec<Doors>, Error> {
 
 impl Doors {
     /// Routes from now on.
-    pub(super) fn serve(self, ground: &Ground, consensus: &Consensus) -> Vec<Door> {
-        let Some(config) = ground.config.services.get(&self.service) else { return self.doors };
+    pub(super) fn serve(self, ground: &Ground, consensus: &Consensus) -> Vec<(ServiceId, Door)> {
+        let Some(config) = ground.config.services.get(&self.service) else { return Vec::new() };
+        let service = self.service.clone();
         let router = Router {
             hub: ground.hub.clone(),
             agreed: consensus.state(),
@@ -74,7 +76,7 @@ impl Doors {
         };
         let run = router.run(ground.supervisor.stopping());
         ground.supervisor.spawn("routes", TaskKind::Essential, run);
-        self.doors
+        self.doors.into_iter().map(|door| (service.clone(), door)).collect()
     }
 }
 
@@ -142,8 +144,8 @@ async fn start_instance(
     config: &Service,
     asks: mpsc::Receiver<Term>,
 ) -> Result<(), Error> {
-    let postgres = Postgres::new(instance_config(ground, service, config)?)?;
-    postgres.prepare_folders().await?;
+    let postgres = Postgres::new(instance_config(ground, service, config).await?)?;
+    prepare_folder(&postgres)?;
     let run_dir = postgres.run_dir();
     let exe = std::env::current_exe()
         .map_err(|source| Error::File { path: "the running program".into(), source })?;
@@ -178,7 +180,7 @@ async fn start_instance(
     Ok(())
 }
 
-fn instance_config(
+async fn instance_config(
     ground: &Ground,
     service: &ServiceId,
     config: &Service,
@@ -193,7 +195,7 @@ fn instance_config(
         cluster: ground.identity.cluster().clone(),
         service: service.clone(),
         me: ground.args.node.clone(),
-        binaries: Binaries::find(config.bin_dir.as_deref())?,
+        binaries: Binaries::find(config.bin_dir.as_deref()).await?,
         dir: ground.args.dir.join("services").join(service.as_str()),
         listen: vec![node.bind],
         port: config.port,
@@ -224,3 +226,17 @@ fn run_as(service: &ServiceId, config: &Service) -> Result<Option<RunAs>, Error>
     Ok(is_root.then(|| RunAs { uid: user.uid.as_raw(), gid: user.gid.as_raw() }))
 }
 
+/// The folder that keeper and server put their sockets in: of the server's user, closed to others.
+fn prepare_folder(postgres: &Postgres) -> Result<(), Error> {
+    let run_dir = postgres.run_dir();
+    let failed = |source| Error::File { path: run_dir.clone(), source };
+    std::fs::create_dir_all(&run_dir).map_err(failed)?;
+    std::fs::set_permissions(&run_dir, std::fs::Permissions::from_mode(0o700)).map_err(failed)?;
+    if let Some(RunAs { uid, gid }) = postgres.config().run_as {
+        let folders = [&postgres.config().dir, &run_dir];
+        for folder in folders {
+            std::os::unix::fs::chown(folder, Some(uid), Some(gid)).map_err(failed)?;
+        }
+    }
+    Ok(())
+}

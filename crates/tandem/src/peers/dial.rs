@@ -5,10 +5,11 @@
 //! refused dial, is known within milliseconds and needs no timer.
 //! Tested by: `tests/`.
 
+use super::LinkState;
 use super::dialled::Dialled;
+use super::peer::{Peer, Shared};
 use super::socket::{Counted, tune};
-use super::wire::{Greeting, Hello, codec, widen};
-use super::{LinkState, Peer, Shared};
+use super::wire::{Greeting, codec, widen};
 use crate::runtime::supervisor::TaskKind;
 use futures::stream::FuturesUnordered;
 use futures::{SinkExt as _, StreamExt as _};
@@ -17,7 +18,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
-use tandem_core::ids::NodeId;
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
@@ -32,7 +32,10 @@ const RESOLVE_AGAIN: Duration = Duration::from_secs(5);
 const PAUSES_MS: [u64; 4] = [0, 20, 50, 100];
 /// A peer that answers with a refusal is alive; asking it ten times a second helps nobody.
 const PAUSE_REJECTED: Duration = Duration::from_millis(500);
-/// A connection that lasted this long was a good one: the next dial comes without a pause.
+/// A dying process closes its sockets one by one: the port may be closed a moment after the
+/// connection. (Measured: with a pause of 20 ms a kill was mostly known after 22 ms.)
+const PAUSE_CLOSED_EARLY: Duration = Duration::from_millis(5);
+/// A connection that lasted this long was a good one.
 const GOOD_AFTER: Duration = Duration::from_secs(1);
 /// Two connections that end unanswered within this time are a relay in front of a closed port.
 const CLOSED_EARLY_WINDOW: Duration = Duration::from_millis(200);
@@ -100,8 +103,10 @@ enum Outcome {
 struct Dialler {
     shared: Arc<Shared>,
     peer: Arc<Peer>,
-    /// Dials since the last good connection.
+    /// Dials since the last connection.
     dials: usize,
+    /// Connections in a row that were not good ones.
+    short_lived: usize,
     rejected: bool,
     closed_early: Option<Instant>,
     addresses: Addresses,
@@ -110,7 +115,15 @@ struct Dialler {
 impl Dialler {
     fn new(shared: Arc<Shared>, peer: Arc<Peer>) -> Self {
         let addresses = Addresses::default();
-        Self { shared, peer, dials: 0, rejected: false, closed_early: None, addresses }
+        Self {
+            shared,
+            peer,
+            dials: 0,
+            short_lived: 0,
+            rejected: false,
+            closed_early: None,
+            addresses,
+        }
     }
 
     async fn pause(&self) {
@@ -118,6 +131,8 @@ impl Dialler {
         let mut pause = Duration::from_millis(PAUSES_MS[self.dials.min(steady)]);
         if self.rejected {
             pause = PAUSE_REJECTED;
+        } else if self.closed_early.is_some() && self.dials < steady {
+            pause = pause.min(PAUSE_CLOSED_EARLY);
         }
         if self.dials >= steady || self.rejected {
             // Nodes that lost the same peer must not dial it in step.
@@ -193,9 +208,11 @@ impl Dialler {
         connection.closed().await;
         self.peer.connection().take();
         self.shared.set_link(&self.peer, LinkState::Reset, None);
-        if since.elapsed() >= GOOD_AFTER {
-            self.dials = 0;
-        }
+        // The first dial after a connection comes without a pause; connections that end as soon as
+        // they begin come ever slower.
+        let good = since.elapsed() >= GOOD_AFTER;
+        self.dials = if good { 0 } else { self.short_lived };
+        self.short_lived = if good { 0 } else { self.short_lived + 1 };
     }
 }
 
@@ -315,30 +332,5 @@ fn lost(error: &io::Error) -> Outcome {
         Outcome::Unreachable(format!("the connection was lost in the greeting: {error}"))
     } else {
         Outcome::Rejected(error.to_string())
-    }
-}
-
-impl Shared {
-    pub(super) fn hello(&self) -> Greeting {
-        Greeting::Hello(Hello {
-            cluster: self.identity.cluster().clone(),
-            node: self.identity.node().clone(),
-            incarnation: self.incarnation,
-        })
-    }
-
-    /// What is wrong with a greeting from the holder of `certified`'s certificate (H35).
-    pub(super) fn objection(&self, hello: &Hello, certified: &NodeId) -> Option<String> {
-        let ours = self.identity.cluster();
-        if hello.cluster != *ours {
-            let (me, them) = (self.identity.node(), &hello.node);
-            Some(format!("{them} is of cluster {}, {me} is of {ours}", hello.cluster))
-        } else if hello.node != *certified {
-            Some(format!("{} shows a certificate of {certified}", hello.node))
-        } else if hello.incarnation == self.incarnation || hello.node == *self.identity.node() {
-            Some(format!("{certified} dials itself; check the addresses of the nodes"))
-        } else {
-            None
-        }
     }
 }

@@ -4,8 +4,9 @@
 //! Tested by: `tests/`.
 
 use super::lanes::{Lanes, Outbox, lanes};
+use super::peer::{Peer, locked};
 use super::wire::{BODY_BYTES_MAX, Failure, Header};
-use super::{Channel, Error, Peer, locked};
+use super::{Channel, Error};
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt as _;
 use std::collections::HashMap;

@@ -4,10 +4,10 @@
 //! them would look like a dead process to a peer (`dial`). Four joins at once, 10 s each.
 //! Tested by: `tests/`.
 
+use super::peer::{Peer, Shared, locked};
 use super::served::serve;
 use super::socket::tune;
 use super::wire::{Greeting, codec, widen};
-use super::{Peer, Shared, locked};
 use crate::identity::{ALPN_JOIN, ALPN_MESH, JoinDesk};
 use crate::runtime::supervisor::TaskKind;
 use bytes::Bytes;
@@ -75,7 +75,7 @@ async fn greet(
     };
     drop(stranger);
     match guest {
-        Ok(Guest::Peer(peer, framed)) => serve(shared, peer, framed).await,
+        Ok(Guest::Peer(peer, framed)) => serve(shared, peer, *framed).await,
         Ok(Guest::Newcomer(stream, place)) => {
             tokio::select! {
                 biased;
@@ -89,7 +89,7 @@ async fn greet(
 }
 
 enum Guest {
-    Peer(Arc<Peer>, Framed<TlsStream<TcpStream>, LengthDelimitedCodec>),
+    Peer(Arc<Peer>, Box<Framed<TlsStream<TcpStream>, LengthDelimitedCodec>>),
     Newcomer(Box<TlsStream<TcpStream>>, OwnedSemaphorePermit),
 }
 
@@ -119,7 +119,7 @@ async fn introduce(shared: &Shared, stream: TcpStream) -> io::Result<Guest> {
             framed.send(shared.hello().encode()).await?;
             widen(framed.codec_mut());
             peer.hear();
-            Ok(Guest::Peer(peer, framed))
+            Ok(Guest::Peer(peer, Box::new(framed)))
         }
         Err(why) => {
             framed.send(Greeting::Refused(why.clone()).encode()).await?;

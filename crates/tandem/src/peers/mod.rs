@@ -10,6 +10,7 @@ mod dial;
 mod dialled;
 mod lanes;
 mod listen;
+mod peer;
 mod served;
 mod socket;
 mod wire;
@@ -18,23 +19,21 @@ mod wire;
 mod tests;
 
 use crate::identity::{Identity, JoinDesk};
-use crate::runtime::clock;
 use crate::runtime::supervisor::{Supervisor, TaskKind};
 use bytes::Bytes;
-use dialled::Dialled;
 use futures::future::BoxFuture;
+use peer::{Peer, Shared};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use tandem_core::ids::NodeId;
 use tandem_core::time::Timestamp;
 use tokio::net::TcpListener;
-use tokio::sync::{Notify, Semaphore, watch};
-use tokio_util::sync::CancellationToken;
+use tokio::sync::{Semaphore, watch};
 pub use wire::BODY_BYTES_MAX;
 
 /// What a request is about. Small and urgent goes first: each channel has its own queue, and
@@ -208,130 +207,6 @@ impl Mesh {
             peer.disconnect();
         }
     }
-}
-
-/// What all tasks of a mesh share.
-struct Shared {
-    identity: Arc<Identity>,
-    handler: Arc<dyn Handler>,
-    supervisor: Supervisor,
-    /// Random for each start of the process.
-    incarnation: u64,
-    address: SocketAddr,
-    join: Option<Arc<JoinDesk>>,
-    joining: Arc<Semaphore>,
-    /// The last refusal that was logged, and when.
-    refusals: Mutex<Option<(String, Instant)>>,
-    peers: watch::Sender<BTreeMap<NodeId, Arc<Peer>>>,
-}
-
-impl Shared {
-    fn peer(&self, node: &NodeId) -> Option<Arc<Peer>> {
-        self.peers.borrow().get(node).cloned()
-    }
-
-    /// Records how a link is; the handler hears of it only when the state changed.
-    fn set_link(&self, peer: &Peer, state: LinkState, trouble: Option<String>) {
-        let mut link = peer.link();
-        let (changed, news) = (link.state != state, link.trouble != trouble && trouble.is_some());
-        link.state = state;
-        link.trouble = trouble;
-        let trouble = news.then(|| link.trouble.clone()).flatten();
-        drop(link);
-        match trouble {
-            Some(trouble) => {
-                tracing::warn!(peer = %peer.node, link = ?state, %trouble, "peer link")
-            }
-            None if changed => tracing::info!(peer = %peer.node, link = ?state, "peer link"),
-            None => {}
-        }
-        if changed && !peer.removed.is_cancelled() {
-            self.handler.link_changed(&peer.node, state);
-        }
-    }
-}
-
-struct Link {
-    state: LinkState,
-    trouble: Option<String>,
-}
-
-/// One other node.
-struct Peer {
-    node: NodeId,
-    address: Mutex<String>,
-    link: Mutex<Link>,
-    /// Microseconds of CLOCK_BOOTTIME; 0 is never.
-    heard: AtomicU64,
-    /// The connection that we dialled.
-    connection: Mutex<Option<Arc<Dialled>>>,
-    /// Ends the connection that it dialled.
-    served: Mutex<CancellationToken>,
-    /// Whether its dialling loop was started.
-    dialled: AtomicBool,
-    /// Dial now rather than later.
-    redial: Notify,
-    removed: CancellationToken,
-}
-
-impl Peer {
-    fn new(node: NodeId, address: String) -> Self {
-        Self {
-            node,
-            address: Mutex::new(address),
-            link: Mutex::new(Link { state: LinkState::Unreachable, trouble: None }),
-            heard: AtomicU64::new(0),
-            connection: Mutex::new(None),
-            served: Mutex::new(CancellationToken::new()),
-            dialled: AtomicBool::new(false),
-            redial: Notify::new(),
-            removed: CancellationToken::new(),
-        }
-    }
-
-    fn link(&self) -> MutexGuard<'_, Link> {
-        locked(&self.link)
-    }
-
-    fn connection(&self) -> MutexGuard<'_, Option<Arc<Dialled>>> {
-        locked(&self.connection)
-    }
-
-    fn address(&self) -> String {
-        locked(&self.address).clone()
-    }
-
-    fn move_to(&self, address: String) {
-        let mut current = locked(&self.address);
-        if *current != address {
-            *current = address;
-            drop(current);
-            self.disconnect();
-        }
-    }
-
-    fn disconnect(&self) {
-        if let Some(connection) = self.connection().take() {
-            connection.close();
-        }
-        self.redial.notify_one();
-    }
-
-    fn hear(&self) {
-        self.heard.fetch_max(clock::now().0, Ordering::Relaxed);
-    }
-
-    /// The token of a newly accepted connection; the one before may be half open, and ends.
-    fn serve_only(&self) -> CancellationToken {
-        let new = self.removed.child_token();
-        std::mem::replace(&mut *locked(&self.served), new.clone()).cancel();
-        new
-    }
-}
-
-/// Nothing that is done under these locks can panic half-way.
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Why there is no mesh, or no answer.

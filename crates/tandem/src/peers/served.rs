@@ -4,9 +4,10 @@
 //! such connection, a newer one ends the older.
 //! Tested by: `tests/`.
 
+use super::Channel;
 use super::lanes::{Lanes, lanes};
+use super::peer::{Peer, Shared};
 use super::wire::{BODY_BYTES_MAX, Failure, Header};
-use super::{Channel, Peer, Shared};
 use crate::runtime::supervisor::TaskKind;
 use bytes::Bytes;
 use futures::StreamExt as _;

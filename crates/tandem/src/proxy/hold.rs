@@ -214,7 +214,9 @@ impl<'a> Place<'a> {
         let max = shared.config.held_max as u64;
         let more = |held: u64| (held < max).then_some(held + 1);
         let held = &shared.tally.held;
-        held.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).ok().map(|_| Self(shared))
+        held.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).ok()?;
+        shared.tally.waited.fetch_add(1, Ordering::Relaxed);
+        Some(Self(shared))
     }
 }
 

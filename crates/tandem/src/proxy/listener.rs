@@ -109,6 +109,7 @@ impl Door {
         DoorCounters {
             sessions: read(&tally.sessions),
             held: read(&tally.held),
+            waited: read(&tally.waited),
             accepted: read(&tally.accepted),
             routed: read(&tally.routed),
             retried: read(&tally.retried),
@@ -175,6 +176,7 @@ impl Shared {
 pub(super) struct Tally {
     pub(super) sessions: Arc<AtomicU64>,
     pub(super) held: AtomicU64,
+    pub(super) waited: AtomicU64,
     pub(super) accepted: AtomicU64,
     pub(super) routed: AtomicU64,
     pub(super) retried: AtomicU64,

@@ -90,6 +90,8 @@ pub struct DoorCounters {
     pub sessions: u64,
     /// Sessions that wait for a server.
     pub held: u64,
+    /// Sessions that had to wait for a server so far.
+    pub waited: u64,
     /// Connections accepted so far.
     pub accepted: u64,
     /// Sessions that reached a server so far.

@@ -2,4 +2,5 @@
 
 pub mod clock;
 pub mod process;
+pub mod signals;
 pub mod supervisor;

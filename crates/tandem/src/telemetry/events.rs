@@ -156,8 +156,12 @@ fn write_log(event: &Event) {
     let fields = serde_json::to_string(&event.fields).unwrap_or_default();
     let node = event.node.as_str();
     match event.level {
-        Level::Info => tracing::info!(seq, event = %kind, node, service, term, %fields, "{message}"),
-        Level::Warn => tracing::warn!(seq, event = %kind, node, service, term, %fields, "{message}"),
+        Level::Info => {
+            tracing::info!(seq, event = %kind, node, service, term, %fields, "{message}")
+        }
+        Level::Warn => {
+            tracing::warn!(seq, event = %kind, node, service, term, %fields, "{message}")
+        }
         Level::Error => {
             tracing::error!(seq, event = %kind, node, service, term, %fields, "{message}");
         }

@@ -163,7 +163,7 @@ pub(super) fn is_over(deadline_unix_ms: u64, view: &ControllerView<'_>) -> bool 
 }
 
 /// How long to wait before the next failover: doubles with each primary that did not last (H37).
-fn hold_off(view: &ControllerView<'_>) -> Option<Duration> {
+pub fn hold_off(view: &ControllerView<'_>) -> Option<Duration> {
     let history = &view.state.history;
     let stable_ms = u64::try_from(view.spec.timing.stable_after.as_millis()).unwrap_or(u64::MAX);
     let is_short = |began: u64, ended: u64| ended.saturating_sub(began) < stable_ms;

@@ -15,3 +15,4 @@ pub mod verdict;
 
 pub use controller::{ControllerView, Plan, Step};
 pub use instance::{Action, InstanceView};
+pub use steady::SWITCHOVER_LAG_BYTES_MAX;

@@ -124,14 +124,9 @@ mod tests {
     fn rung_of(own: &InstanceFacts, primary: &InstanceFacts) -> Rung {
         let rules = [].into();
         let phase = crate::cluster::state::Phase::Active;
-        let appointment = crate::cluster::state::Appointment {
-            term: Term(9),
-            primary: "b".into(),
-            rules,
-            phase,
-        };
-        let agreed =
-            ServiceState { appointment: Some(appointment), ..ServiceState::default() };
+        let appointment =
+            crate::cluster::state::Appointment { term: Term(9), primary: "b".into(), rules, phase };
+        let agreed = ServiceState { appointment: Some(appointment), ..ServiceState::default() };
         rung(own, primary, &agreed)
     }
 

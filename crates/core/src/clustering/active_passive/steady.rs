@@ -20,7 +20,7 @@ use alloc::collections::BTreeSet;
 use alloc::format;
 
 /// A switchover begins only to a target that is at most this far behind, in bytes.
-const SWITCHOVER_LAG_BYTES_MAX: u64 = 16 << 20;
+pub const SWITCHOVER_LAG_BYTES_MAX: u64 = 16 << 20;
 /// How long an automatic switchover may take, in milliseconds.
 const SWITCHOVER_PATIENCE_MS: u64 = 15_000;
 

@@ -76,6 +76,17 @@ fn the_page_has_a_row_for_every_key() {
     assert_eq!(page.matches("\n## ").count(), 5);
 }
 
+/// `UPDATE=1` writes the page (`cargo xtask gen`).
+#[test]
+fn the_page_in_docs_is_this_one() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/configuration.md");
+    if std::env::var_os("UPDATE").is_some() {
+        std::fs::write(path, reference_markdown()).expect("docs can be written");
+    }
+    let written = std::fs::read_to_string(path).expect("docs/configuration.md is there");
+    assert!(written == reference_markdown(), "docs/configuration.md: run cargo xtask gen");
+}
+
 #[test]
 fn every_value_is_shown_with_its_line_or_its_reason() {
     let config = good();

@@ -107,11 +107,7 @@ struct StoredSnapshot {
 }
 
 /// Opens or makes the file; counts this start, which also proves that it can be written.
-pub fn open(
-    path: &Path,
-    cluster: &ClusterId,
-    node: &NodeId,
-) -> Result<(Database, Loaded), Error> {
+pub fn open(path: &Path, cluster: &ClusterId, node: &NodeId) -> Result<(Database, Loaded), Error> {
     let fault = |source| Error::Database { path: path.to_owned(), source: Box::new(source) };
     let database = builder().create(path).map_err(|error| fault(error.into()))?;
     let found = load(&database, path)?;
@@ -241,17 +237,14 @@ fn read(database: &Database) -> Result<Raw, redb::Error> {
 
 /// `None` for a file without anything in it.
 fn load(database: &Database, path: &Path) -> Result<Option<Loaded>, Error> {
-    let raw = read(database).map_err(|source| Error::Database {
-        path: path.to_owned(),
-        source: Box::new(source),
-    })?;
+    let raw = read(database)
+        .map_err(|source| Error::Database { path: path.to_owned(), source: Box::new(source) })?;
     let Some(identity) = decode_meta::<Identity>(&raw, path, IDENTITY)? else {
         return Ok(None);
     };
     let purged = decode_meta::<LogId>(&raw, path, PURGED)?;
     let mut entries = BTreeMap::new();
-    let mut expected = purged.next_index();
-    for (index, bytes) in &raw.log {
+    for (expected, (index, bytes)) in (purged.next_index()..).zip(&raw.log) {
         let entry: Entry = decode(bytes, path, "log")?;
         for found in [*index, entry.log_id.index] {
             if found != expected {
@@ -259,7 +252,6 @@ fn load(database: &Database, path: &Path) -> Result<Option<Loaded>, Error> {
             }
         }
         entries.insert(*index, Stored { entry, bytes: bytes.len() });
-        expected += 1;
     }
     let snapshot = decode_meta::<StoredSnapshot>(&raw, path, SNAPSHOT)?.map(|stored| Snapshot {
         meta: SnapshotMeta { last_log_id: stored.last_log_id, last_membership: stored.membership },
@@ -291,6 +283,5 @@ fn decode<T: for<'de> Deserialize<'de>>(
     path: &Path,
     what: &'static str,
 ) -> Result<T, Error> {
-    wire::decode(bytes)
-        .map_err(|source| Error::Unreadable { path: path.to_owned(), what, source })
+    wire::decode(bytes).map_err(|source| Error::Unreadable { path: path.to_owned(), what, source })
 }

@@ -59,9 +59,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
         while let Some((entry, responder)) = entries.try_next().await? {
             let applied = match entry.payload {
                 EntryPayload::Blank => Applied::Changed,
-                EntryPayload::Normal(proposal) => {
-                    Arc::make_mut(&mut self.state).apply(&proposal.0)
-                }
+                EntryPayload::Normal(proposal) => Arc::make_mut(&mut self.state).apply(&proposal.0),
                 EntryPayload::Membership(membership) => {
                     let since = Some(entry.log_id.clone());
                     self.take_membership(Membership::new(since, membership));
@@ -133,7 +131,8 @@ impl Store {
     async fn keep(&self, snapshot: Snapshot) -> io::Result<Snapshot> {
         let op = Op::snapshot(&snapshot)?;
         let _one_at_a_time = self.keeping.acquire().await.map_err(io::Error::other)?;
-        let newer = self.snapshot().filter(|kept| kept.meta.last_log_id >= snapshot.meta.last_log_id);
+        let newer =
+            self.snapshot().filter(|kept| kept.meta.last_log_id >= snapshot.meta.last_log_id);
         if let Some(newer) = newer {
             return Ok(newer);
         }

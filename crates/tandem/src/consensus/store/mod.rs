@@ -19,7 +19,7 @@ mod writer;
 mod tests;
 
 use super::origin::Run;
-use super::types::{LogId, Snapshot, Vote};
+use super::types::{Snapshot, Vote};
 use disk::{Identity, Loaded, Op};
 use log::Cache;
 use std::collections::BTreeMap;
@@ -148,10 +148,7 @@ impl Store {
             }
             Err(error) => drop(ready.send(Err(error))),
         };
-        std::thread::Builder::new()
-            .name("raft-store".into())
-            .spawn(work)
-            .map_err(Error::Thread)?;
+        std::thread::Builder::new().name("raft-store".into()).spawn(work).map_err(Error::Thread)?;
         // The answer is lost only if the thread panicked over what it read.
         let loaded: Loaded =
             opened.await.map_err(|_| Error::Panicked { path: path.to_owned() })??;
@@ -179,11 +176,6 @@ impl Store {
     /// The vote that is on disk.
     pub fn vote(&self) -> Option<Vote> {
         self.cache().vote.clone()
-    }
-
-    /// The last position in the log.
-    pub fn last(&self) -> Option<LogId> {
-        self.cache().last()
     }
 
     /// The line of history that this store belongs to (`recover`).

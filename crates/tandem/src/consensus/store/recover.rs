@@ -119,12 +119,13 @@ fn committed(loaded: &Loaded) -> Option<LogId> {
 }
 
 fn members_before(loaded: &Loaded) -> BTreeSet<NodeId> {
-    let in_log = loaded.cache.entries.values().rev().find_map(|stored| match &stored.entry.payload {
-        EntryPayload::Membership(membership) => {
-            Some(membership.nodes().map(|(node, _)| node.clone()).collect())
-        }
-        EntryPayload::Blank | EntryPayload::Normal(_) => None,
-    });
+    let in_log =
+        loaded.cache.entries.values().rev().find_map(|stored| match &stored.entry.payload {
+            EntryPayload::Membership(membership) => {
+                Some(membership.nodes().map(|(node, _)| node.clone()).collect())
+            }
+            EntryPayload::Blank | EntryPayload::Normal(_) => None,
+        });
     in_log.unwrap_or_else(|| {
         let kept = loaded.snapshot.as_ref().map(|kept| &kept.meta.last_membership);
         kept.map(|kept| kept.nodes().map(|(node, _)| node.clone()).collect()).unwrap_or_default()

@@ -90,7 +90,8 @@ pub fn run(database: Database, path: &Path, mut queue: mpsc::Receiver<Job>) {
         if let Some(done) = close {
             // Whoever hears that the store is closed may open the file again.
             drop(database);
-            drop(done.send(()));
+            // Nobody has to wait for it.
+            let _ = done.send(());
             return;
         }
     }

@@ -90,3 +90,49 @@ async fn a_mesh_ends_with_its_supervisor() {
     assert!(node.supervisor.stop(SOON).await);
     assert!(!node.supervisor.broken().is_cancelled());
 }
+
+const CHILD_DIR: &str = "TANDEM_TEST_PEER_DIR";
+const CHILD_LISTEN: &str = "TANDEM_TEST_PEER_LISTEN";
+const CHILD_PEER: &str = "TANDEM_TEST_PEER_ADDRESS";
+
+/// Node b as a process of its own, for the test below; alone it does nothing.
+#[tokio::test]
+#[ignore = "the child process of another test"]
+async fn a_process_to_kill() {
+    let Ok(dir) = std::env::var(CHILD_DIR) else { return };
+    let identity = Arc::new(Identity::load(dir.as_ref()).unwrap());
+    let listen = std::env::var(CHILD_LISTEN).unwrap().parse().unwrap();
+    let node = Node::start(identity, listen).await;
+    node.mesh.set_peers([("a".into(), std::env::var(CHILD_PEER).unwrap())].into());
+    // Its parent kills it; should the parent have died, it does not stay for long.
+    let _ =
+        tokio::time::timeout(Duration::from_secs(60), node.supervisor.stopping().cancelled()).await;
+}
+
+/// SIGKILL: the kernel closes everything, and the next dial is refused. No timer is involved.
+#[tokio::test]
+async fn a_killed_process_is_known_at_once() {
+    let mut cluster = Cluster::apart(["a", "b"]).await;
+    let b = cluster.nodes.remove("b").unwrap();
+    let (dir, address) = (cluster.dir("b"), b.mesh.address());
+    assert!(b.supervisor.stop(SOON).await);
+    cluster["a"].mesh.set_peers([("b".into(), address.to_string())].into());
+    let mut child = tokio::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--ignored", "--exact", "peers::tests::links::a_process_to_kill"])
+        .env(CHILD_DIR, dir)
+        .env(CHILD_LISTEN, address.to_string())
+        .env(CHILD_PEER, cluster["a"].mesh.address().to_string())
+        .stdout(std::process::Stdio::null())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    cluster["a"].is("b", Connected).await;
+    cluster["a"].ask("b", "hello").await.unwrap();
+    let since = Instant::now();
+    child.start_kill().unwrap();
+    cluster["a"].links_to("b", |links| links.ends_with(&[Connected, Reset, Refused])).await;
+    let took = since.elapsed();
+    println!("a killed process was refused after {took:?}");
+    assert!(took < Duration::from_millis(500), "{took:?}");
+    child.wait().await.unwrap();
+}

@@ -6,8 +6,10 @@ mod strangers;
 
 use super::*;
 use crate::identity::create_many;
+use crate::runtime::clock;
 use futures::FutureExt as _;
 use std::path::PathBuf;
+use std::time::Instant;
 use tempfile::TempDir;
 
 pub const LIMIT: Duration = Duration::from_secs(10);

@@ -1,0 +1,61 @@
+# One-liners over cargo, xtask and scripts/: nothing to install first. `make help` lists them.
+CARGO ?= cargo
+TANDEM = target/debug/tandem
+SEEDS ?= 10000
+ROUNDS ?= 5
+
+.DEFAULT_GOAL := help
+.PHONY: help setup build demo dev test lint check fix sim drill bench test-pg deny
+
+help: ## this list
+	@grep -E '^[a-z-]+:.*## ' Makefile | sed 's/:.*## /\t/' | expand -t 12
+
+setup: ## install PostgreSQL where it is missing and apt can; else say what to install
+	@scripts/setup
+
+build: setup
+	$(CARGO) build --package tandem
+
+demo: build ## three nodes, broken on purpose, nothing lost (ONCE=1: stop at the end)
+	$(TANDEM) demo $(if $(ONCE),--once)
+
+dev: build ## a cluster of three on this machine until Ctrl-C
+	$(TANDEM) dev --nodes 3
+
+test: setup lint ## everything that CI runs
+	$(CARGO) test --workspace
+	$(CARGO) run --quiet --package tandem-sim -- --seeds $(SEEDS)
+	$(CARGO) build --package tandem
+	$(TANDEM) drill --fault postmaster-kill,node-kill,switchover --rounds 1 --json
+
+lint:
+	$(CARGO) fmt --all --check
+	$(CARGO) xtask tidy
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+
+check: lint ## quick and never writes a source file: lint, core and sim tests, 200 seeds, docs
+	$(CARGO) test --package tandem-core --package tandem-sim --package xtask
+	$(CARGO) run --quiet --package tandem-sim -- --seeds 200
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --quiet --no-deps --package tandem-core
+
+fix: ## format, apply clippy's suggestions, rewrite what is generated
+	$(CARGO) fmt --all
+	$(CARGO) clippy --workspace --all-targets --fix --allow-dirty --allow-staged
+	$(CARGO) fmt --all
+	$(CARGO) xtask gen
+
+sim: ## simulate 10,000 seeds (SEEDS=n), or repeat one (SEED=n)
+	$(CARGO) run --quiet --package tandem-sim -- $(if $(SEED),--seed $(SEED),--seeds $(SEEDS))
+
+drill: setup ## every fault against a release build, as a table (ROUNDS=5)
+	$(CARGO) build --release --package tandem
+	target/release/tandem drill --rounds $(ROUNDS)
+
+bench: setup ## the front door beside HAProxy in TCP mode
+	scripts/bench
+
+test-pg: setup ## integration tests against another PostgreSQL (VERSION=16, 17 or 18)
+	scripts/test-pg "$(VERSION)"
+
+deny: ## licences and advisories; needs cargo-deny
+	$(CARGO) deny check

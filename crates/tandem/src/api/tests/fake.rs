@@ -1,0 +1,279 @@
+//! Talks like a node, without being one: answers what a test put into it.
+
+use crate::api::explain::{
+    Appointed, Candidate, Explanation, FailoverNow, Finding, Planned, Reason, Safety, Severity,
+};
+use crate::api::metrics::{
+    DoorMetrics, InstanceMetrics, MetricsSnapshot, PeerMetrics, ServiceMetrics,
+};
+use crate::api::operations::{Operations, Outcome, Refused, RunningConfig, Secret, Verb};
+use crate::api::role::RoleCheck;
+use crate::api::status::{
+    Durability, Endpoint, InstanceRole, InstanceState, InstanceStatus, NodeRole, NodeState,
+    NodeStatus, Phase, ServiceStatus, Status,
+};
+use crate::telemetry::codes;
+use crate::telemetry::events::{Event, EventLog};
+use futures::future::BoxFuture;
+use std::sync::Mutex;
+use tandem_core::cluster::state::Cause;
+use tandem_core::ids::{ConfigVersion, NodeId, ServiceId, Term, TimelineId};
+use tandem_core::lsn::Lsn;
+use tandem_core::pairing::{Clustering, Kind, Replication};
+use tokio::sync::{Notify, broadcast};
+
+/// A node that says what it was told to say, and remembers what it was asked to do.
+#[derive(Debug)]
+pub(crate) struct Fake {
+    pub(crate) log: EventLog,
+    pub(crate) role: Mutex<RoleCheck>,
+    pub(crate) asked: Mutex<Vec<Verb>>,
+    pub(crate) refuse: Mutex<Option<Refused>>,
+    /// Verbs wait until this is notified, if set.
+    pub(crate) hold: Option<std::sync::Arc<Notify>>,
+}
+
+impl Fake {
+    pub(crate) fn new() -> Self {
+        Self {
+            log: EventLog::new("a".into()),
+            role: Mutex::new(primary()),
+            asked: Mutex::default(),
+            refuse: Mutex::default(),
+            hold: None,
+        }
+    }
+}
+
+impl Operations for Fake {
+    fn status(&self) -> Status {
+        status()
+    }
+
+    fn events_since(&self, seq: u64) -> Vec<Event> {
+        self.log.since(seq)
+    }
+
+    fn subscribe(&self) -> broadcast::Receiver<Event> {
+        self.log.subscribe()
+    }
+
+    fn explain(&self, service: &ServiceId) -> Option<Explanation> {
+        (service.as_str() == "orders").then(explanation)
+    }
+
+    fn operate(&self, verb: Verb) -> BoxFuture<'static, Result<Outcome, Refused>> {
+        self.asked.lock().unwrap().push(verb.clone());
+        let refuse = self.refuse.lock().unwrap().clone();
+        let hold = self.hold.clone();
+        Box::pin(async move {
+            if let Some(hold) = hold {
+                hold.notified().await;
+            }
+            if let Some(refused) = refuse {
+                return Err(refused);
+            }
+            Ok(match verb {
+                Verb::MintToken { .. } => Outcome::done("made").token(Secret::new("t0ken")),
+                Verb::Switchover { at_unix_ms: Some(_), .. } => Outcome::accepted("scheduled"),
+                _ => Outcome::done("done").field("term", 5),
+            })
+        })
+    }
+
+    fn role(&self, service: Option<&ServiceId>) -> RoleCheck {
+        let known = service.is_none_or(|service| service.as_str() == "orders");
+        let role = self.role.lock().unwrap().clone();
+        if known {
+            return role;
+        }
+        let reason = Some("no such service".to_owned());
+        RoleCheck { service: service.cloned(), role: None, serves: false, reason, ..role }
+    }
+
+    fn metrics(&self) -> MetricsSnapshot {
+        metrics()
+    }
+
+    fn doctor(&self) -> BoxFuture<'static, Vec<Finding>> {
+        Box::pin(std::future::ready(vec![
+            Finding::good("clock", "within 3 ms of the others"),
+            Finding::new(Severity::Bad, "disk", "1 % free").advice("WAL is kept", "add space"),
+        ]))
+    }
+
+    fn config(&self) -> RunningConfig {
+        RunningConfig { version: ConfigVersion(3), text: "cluster = \"shop\"\n".to_owned() }
+    }
+}
+
+pub(crate) fn primary() -> RoleCheck {
+    RoleCheck {
+        node: "a".into(),
+        service: Some("orders".into()),
+        role: Some(InstanceRole::Primary),
+        state: InstanceState::Running,
+        serves: true,
+        term: Term(4),
+        timeline: Some(TimelineId(2)),
+        lsn: Some(Lsn(0x0300_0060)),
+        lag_bytes: Some(0),
+        live: true,
+        reason: None,
+    }
+}
+
+pub(crate) fn replica(lag_bytes: Option<u64>) -> RoleCheck {
+    let (role, state) = (Some(InstanceRole::Standby), InstanceState::Streaming);
+    RoleCheck { role, state, lag_bytes, ..primary() }
+}
+
+pub(crate) fn status() -> Status {
+    let node = |name: &str, role, zone: Option<&str>, state| NodeStatus {
+        name: name.into(),
+        address: format!("10.0.0.{}:7400", name.as_bytes()[0] - b'a' + 1),
+        role,
+        zone: zone.map(str::to_owned),
+        state,
+    };
+    Status {
+        cluster: "shop".to_owned(),
+        config_version: ConfigVersion(3),
+        leader: Some("a".into()),
+        nodes: vec![
+            node("a", NodeRole::Data, Some("eu-west-1a"), NodeState::Up),
+            node("b", NodeRole::Data, None, NodeState::Silent),
+            node("c", NodeRole::Witness, None, NodeState::Up),
+        ],
+        services: vec![service()],
+    }
+}
+
+fn service() -> ServiceStatus {
+    let instance = |node: &str, role, state| InstanceStatus {
+        node: node.into(),
+        role,
+        state,
+        address: format!("10.0.0.{}:5432", node.as_bytes()[0] - b'a' + 1),
+        timeline: Some(TimelineId(2)),
+        lsn: Some(Lsn(0x0300_0060)),
+        lag_bytes: Some(0),
+        lag_s: Some(0.0),
+        in_commit_quorum: false,
+        reason: None,
+    };
+    ServiceStatus {
+        name: "orders".into(),
+        kind: Kind::Postgres,
+        clustering: Clustering::ActivePassive,
+        replication: Replication::PrimaryReplica,
+        durability: Durability::Preferred,
+        term: Term(4),
+        phase: Phase::Active,
+        paused: false,
+        primary: Some("a".into()),
+        endpoints: vec![Endpoint {
+            node: "a".into(),
+            listen: "10.0.0.1:5000".to_owned(),
+            read_listen: Some("10.0.0.1:5001".to_owned()),
+        }],
+        instances: vec![
+            instance("a", InstanceRole::Primary, InstanceState::Running),
+            InstanceStatus {
+                lag_bytes: Some(20_971_520),
+                lag_s: Some(2.5),
+                in_commit_quorum: true,
+                reason: Some("node b is silent".to_owned()),
+                ..instance("b", InstanceRole::Standby, InstanceState::Disconnected)
+            },
+        ],
+        warnings: vec!["commits are confirmed by nobody else".to_owned()],
+    }
+}
+
+pub(crate) fn explanation() -> Explanation {
+    Explanation {
+        service: "orders".into(),
+        term: Term(4),
+        phase: Phase::Active,
+        primary: Some("a".into()),
+        summary: "a serves in term 4".to_owned(),
+        no_failover_because: vec![Reason::new("a proved its lease").number("lease_ms", 1400)],
+        failover_now: FailoverNow {
+            safety: Safety::Safe,
+            because: Reason::new("b holds every acknowledged commit"),
+            would_choose: Some("b".into()),
+            may_lose_bytes: Some(0),
+            candidates: vec![Candidate {
+                node: "b".into(),
+                eligible: true,
+                lsn: Some(Lsn(0x0300_0060)),
+                lag_bytes: Some(0),
+                because: "streams".to_owned(),
+            }],
+        },
+        plans: vec![Planned {
+            unix_ms: 1_763_836_447_123,
+            by: "a".into(),
+            plan: "wait".to_owned(),
+            reason: Reason::new("all is well"),
+            times: 12,
+        }],
+        history: vec![Appointed {
+            term: Term(4),
+            primary: "a".into(),
+            cause: Cause::PostmasterDied,
+            reason: "the keeper of c saw it exit".to_owned(),
+            at_unix_ms: 1_763_836_440_000,
+            active_unix_ms: Some(1_763_836_440_290),
+        }],
+    }
+}
+
+fn metrics() -> MetricsSnapshot {
+    let instance = |node: &str, primary, lag_bytes| InstanceMetrics {
+        node: node.into(),
+        primary,
+        up: true,
+        in_commit_quorum: !primary,
+        timeline: Some(TimelineId(2)),
+        lsn: Some(Lsn(4096)),
+        lag_bytes,
+        lag_s: lag_bytes.map(|bytes| bytes as f64 / 1024.0),
+    };
+    MetricsSnapshot {
+        node: NodeId::from("a"),
+        version: "0.1.0 \"x\"".to_owned(),
+        config_version: ConfigVersion(3),
+        is_leader: true,
+        has_leader: true,
+        uptime_s: 12.5,
+        resident_bytes: Some(20_000_000),
+        cpu_s: Some(0.25),
+        peers: vec![
+            PeerMetrics { node: "b".into(), up: true, silent_s: Some(0.05) },
+            PeerMetrics { node: "c".into(), up: false, silent_s: None },
+        ],
+        services: vec![ServiceMetrics {
+            service: "orders".into(),
+            term: Term(4),
+            active: true,
+            paused: false,
+            failovers_total: 2,
+            switchovers_total: 1,
+            lease_s: Some(1.4),
+            door: DoorMetrics {
+                sessions: 7,
+                held: 1,
+                sessions_total: 90,
+                ..DoorMetrics::default()
+            },
+            instances: vec![instance("a", true, Some(0)), instance("b", false, None)],
+        }],
+    }
+}
+
+/// A refusal as a node would make it.
+pub(crate) fn refusal() -> Refused {
+    Refused::new(codes::TARGET_LAGS, "cannot switch over to b", "it lags", "wait")
+}

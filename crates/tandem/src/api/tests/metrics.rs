@@ -1,0 +1,47 @@
+//! The text that Prometheus reads.
+
+use super::{serve, text};
+use hyper::Method;
+use std::collections::BTreeSet;
+
+#[tokio::test]
+async fn every_family_is_described_once_and_holds_its_samples() {
+    let served = serve().await;
+    let response = served.send(Method::GET, "/metrics", &[], "").await;
+    assert_eq!(response.headers()["content-type"], "text/plain; version=0.0.4; charset=utf-8");
+    let page = text(response).await;
+    let mut family = "";
+    let mut seen = BTreeSet::new();
+    for line in page.lines() {
+        if let Some(help) = line.strip_prefix("# HELP ") {
+            family = help.split(' ').next().unwrap();
+            assert!(seen.insert(family), "{family} twice");
+        } else if let Some(kind) = line.strip_prefix("# TYPE ") {
+            let expected = if family.ends_with("_total") { "counter" } else { "gauge" };
+            assert_eq!(kind, format!("{family} {expected}"));
+        } else {
+            let (series, value) = line.rsplit_once(' ').unwrap();
+            assert_eq!(series.split('{').next(), Some(family));
+            assert!(value.parse::<f64>().is_ok_and(f64::is_finite), "{line}");
+        }
+    }
+    for line in [
+        r#"tandem_up{node="a",version="0.1.0 \"x\""} 1"#,
+        r#"tandem_service_primary{service="orders",node="a"} 1"#,
+        r#"tandem_service_primary{service="orders",node="b"} 0"#,
+        r#"tandem_service_term{service="orders"} 4"#,
+        r#"tandem_service_failovers_total{service="orders"} 2"#,
+        r#"tandem_service_lease_seconds{service="orders"} 1.4"#,
+        r#"tandem_door_sessions{service="orders"} 7"#,
+        r#"tandem_door_held{service="orders"} 1"#,
+        r#"tandem_instance_lag_bytes{service="orders",node="a"} 0"#,
+        r#"tandem_peer_up{peer="c"} 0"#,
+        "process_resident_memory_bytes 20000000",
+        "process_cpu_seconds_total 0.25",
+    ] {
+        assert!(page.lines().any(|seen| seen == line), "{line} is not in\n{page}");
+    }
+    let unknown = ["tandem_instance_lag_bytes{service=\"orders\",node=\"b\"}", "{peer=\"c\"} N"];
+    assert!(unknown.iter().all(|series| !page.contains(series)), "not known is left out");
+    served.stop().await;
+}

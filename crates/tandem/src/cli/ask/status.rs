@@ -1,0 +1,208 @@
+//! Talks about the state of the cluster: a table for people, the documented JSON for programs.
+//! Not here: what is in it (`api/status.rs`).
+//! Tested by: `cli/tests/status.rs`.
+
+use crate::api::status::{
+    InstanceState, InstanceStatus, NodeState, NodeStatus, Phase, ServiceStatus, Status,
+};
+use crate::cli::Error;
+use crate::cli::client::Client;
+use crate::cli::terminal::{Mood, Terminal, lines};
+use crate::telemetry::problem::Problem;
+use clap::Args;
+use comfy_table::Cell;
+use std::fmt::Write as _;
+use std::time::Duration;
+
+/// Between two looks of `--watch`.
+const EVERY: Duration = Duration::from_secs(1);
+
+/// Show nodes, services and their instances
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  tandem status
+  tandem status --watch
+  tandem status --json | jq '.services[].primary'")]
+pub struct Arguments {
+    /// Show it again every second, in place on a terminal, until Ctrl-C
+    #[arg(long)]
+    pub watch: bool,
+}
+
+/// Shows the status.
+///
+/// # Errors
+/// No node answers, or nobody reads.
+pub async fn run(
+    arguments: Arguments,
+    client: &Client,
+    terminal: &mut Terminal,
+) -> Result<(), Error> {
+    if !arguments.watch {
+        let status = client.read::<Status>("/v1/status").await?;
+        return show(&status, terminal);
+    }
+    let mut interrupted = std::pin::pin!(tokio::signal::ctrl_c());
+    let mut ticks = tokio::time::interval(EVERY);
+    loop {
+        tokio::select! {
+            biased;
+            _ = &mut interrupted => return Ok(()),
+            _ = ticks.tick() => {}
+        }
+        tokio::select! {
+            biased;
+            _ = &mut interrupted => return Ok(()),
+            seen = client.read::<Status>("/v1/status") => look(seen, terminal)?,
+        }
+    }
+}
+
+/// One look of `--watch`: a node that does not answer may answer the next time.
+fn look(seen: Result<Status, Problem>, terminal: &mut Terminal) -> Result<(), Error> {
+    match seen {
+        Ok(status) if terminal.wants_json() => terminal.json(&status)?,
+        Ok(status) => terminal.redraw(&page(&status, terminal))?,
+        Err(problem) if terminal.wants_json() => terminal.json(&problem)?,
+        Err(problem) => terminal.redraw(&format!("{}: {}", problem.what, problem.because))?,
+    }
+    Ok(())
+}
+
+fn show(status: &Status, terminal: &mut Terminal) -> Result<(), Error> {
+    if terminal.wants_json() {
+        terminal.json(status)?;
+    } else {
+        let page = page(status, terminal);
+        terminal.line(page.trim_end())?;
+    }
+    Ok(())
+}
+
+/// The whole page for people.
+pub fn page(status: &Status, terminal: &Terminal) -> String {
+    let leader = status.leader.as_ref().map_or("nobody", |node| node.as_str());
+    let mut page = format!(
+        "cluster {}  config {}  leader {leader}\n\n",
+        status.cluster, status.config_version
+    );
+    page.push_str(&nodes(&status.nodes, terminal));
+    for service in &status.services {
+        page.push('\n');
+        page.push_str(&service_page(service, terminal));
+    }
+    page
+}
+
+fn nodes(nodes: &[NodeStatus], terminal: &Terminal) -> String {
+    let mut table = terminal.table(&["NODE", "ADDRESS", "ROLE", "ZONE", "STATE"]);
+    for node in nodes {
+        let mood = match node.state {
+            NodeState::Up => Mood::Good,
+            NodeState::Draining | NodeState::Joining | NodeState::Unknown => Mood::Odd,
+            NodeState::Silent | NodeState::Down => Mood::Bad,
+        };
+        table.add_row([
+            Cell::new(&node.name),
+            Cell::new(&node.address),
+            Cell::new(node.role),
+            Cell::new(node.zone.as_deref().unwrap_or("-")),
+            Terminal::cell(node.state, mood),
+        ]);
+    }
+    lines(&table)
+}
+
+fn service_page(service: &ServiceStatus, terminal: &Terminal) -> String {
+    let mut page = format!(
+        "{}  {} {} {}  durability {}  term {}  {}{}  primary {}\n",
+        service.name,
+        service.kind,
+        service.clustering,
+        service.replication,
+        service.durability,
+        service.term,
+        service.phase,
+        if service.paused { " (paused: no automatic failover)" } else { "" },
+        service.primary.as_ref().map_or("none", |node| node.as_str()),
+    );
+    for endpoint in &service.endpoints {
+        let _ = write!(page, "  connect through {}: {}", endpoint.node, endpoint.listen);
+        if let Some(reads) = &endpoint.read_listen {
+            let _ = write!(page, " (reads: {reads})");
+        }
+        page.push('\n');
+    }
+    for warning in &service.warnings {
+        let _ = writeln!(page, "  warning: {warning}");
+    }
+    page.push_str(&instances(service, terminal));
+    page
+}
+
+fn instances(service: &ServiceStatus, terminal: &Terminal) -> String {
+    let header = ["INSTANCE", "ROLE", "STATE", "TL", "LSN", "LAG", "SYNC", "ADDRESS", "REASON"];
+    let mut table = terminal.table(&header);
+    for instance in &service.instances {
+        table.add_row([
+            Cell::new(&instance.node),
+            Cell::new(instance.role),
+            Terminal::cell(instance.state, mood(instance.state, service.phase)),
+            Cell::new(instance.timeline.map_or("-".to_owned(), |timeline| timeline.to_string())),
+            Cell::new(instance.lsn.map_or("-".to_owned(), |lsn| lsn.to_string())),
+            Cell::new(lag(instance)),
+            Cell::new(if instance.in_commit_quorum { "yes" } else { "-" }),
+            Cell::new(&instance.address),
+            Cell::new(instance.reason.as_deref().unwrap_or("")),
+        ]);
+    }
+    lines(&table)
+}
+
+const fn mood(state: InstanceState, phase: Phase) -> Mood {
+    match state {
+        InstanceState::Running | InstanceState::Streaming => match phase {
+            Phase::Active => Mood::Good,
+            Phase::Founding
+            | Phase::Appointed
+            | Phase::Switchover
+            | Phase::Electing
+            | Phase::Unknown => Mood::Odd,
+        },
+        InstanceState::Absent => Mood::Plain,
+        InstanceState::Hung | InstanceState::Quarantined | InstanceState::Stopped => Mood::Bad,
+        InstanceState::Disconnected
+        | InstanceState::Starting
+        | InstanceState::Promoting
+        | InstanceState::Stopping
+        | InstanceState::Promised
+        | InstanceState::Rewinding
+        | InstanceState::Cloning
+        | InstanceState::Unknown => Mood::Odd,
+    }
+}
+
+fn lag(instance: &InstanceStatus) -> String {
+    match (instance.lag_bytes, instance.lag_s) {
+        (None, None) => "-".to_owned(),
+        (Some(bytes), None) => size(bytes),
+        (None, Some(seconds)) => format!("{seconds:.1} s"),
+        (Some(bytes), Some(seconds)) => format!("{} / {seconds:.1} s", size(bytes)),
+    }
+}
+
+/// Bytes for people; units are powers of 1024, as PostgreSQL writes them.
+pub fn size(bytes: u64) -> String {
+    const UNITS: [&str; 4] = ["kB", "MB", "GB", "TB"];
+    if bytes < 1024 {
+        return format!("{bytes} B");
+    }
+    let mut number = bytes as f64 / 1024.0;
+    let mut unit = 0;
+    while number >= 1024.0 && unit + 1 < UNITS.len() {
+        number /= 1024.0;
+        unit += 1;
+    }
+    format!("{number:.1} {}", UNITS.get(unit).unwrap_or(&"TB"))
+}

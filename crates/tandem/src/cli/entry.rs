@@ -1,0 +1,198 @@
+//! Talks to the parts of the product that a command starts: the one place that wires them.
+//! In: a command's arguments. Out: its end, or a `Problem`.
+//! Not here: commands that only talk to a running node (`ask`, `operate`).
+//! Tested by: `cli/tests`, with an `Entry` that remembers what it was asked.
+
+use crate::api::explain::Finding;
+use crate::cli::Error;
+use crate::cli::ask::doctor;
+use crate::cli::run::config::Written;
+use crate::cli::run::{dev, drill, init, join, node, recover, tour};
+use crate::cli::terminal::Terminal;
+use crate::cli::wired;
+use crate::config::{self, Config};
+use crate::node::NodeArgs;
+use crate::telemetry::codes;
+use crate::telemetry::problem::Problem;
+use crate::{cli, fence, identity};
+use futures::future::{BoxFuture, ready};
+use std::ffi::OsString;
+use std::io::Write as _;
+use std::path::Path;
+use std::process::ExitCode;
+use tandem_core::ids::NodeId;
+
+/// A command at work. It writes its answer to the terminal; its error is reported by the caller.
+pub type Running<'a> = BoxFuture<'a, Result<(), Error>>;
+
+/// What a command may start. All but the keeper run inside a runtime with threads.
+pub trait Entry: Sync {
+    /// The parent of one instance; there is no runtime and no log. Gets what follows `keeper`.
+    fn keeper(&self, arguments: &[OsString]) -> ExitCode;
+    /// What a keeper becomes before it becomes the instance. Gets what follows `keeper-exec`.
+    fn keeper_exec(&self, arguments: &[OsString]) -> ExitCode;
+    /// Makes the first node of a cluster.
+    fn init<'a>(&'a self, arguments: init::Arguments, terminal: &'a mut Terminal) -> Running<'a>;
+    /// Makes this machine a node of a cluster.
+    fn join<'a>(&'a self, arguments: join::Arguments, terminal: &'a mut Terminal) -> Running<'a>;
+    /// Runs a node until it is asked to end.
+    fn node<'a>(&'a self, arguments: node::Arguments, terminal: &'a mut Terminal) -> Running<'a>;
+    /// Runs a cluster on this machine.
+    fn dev<'a>(&'a self, arguments: dev::Arguments, terminal: &'a mut Terminal) -> Running<'a>;
+    /// Runs the tour.
+    fn tour<'a>(&'a self, arguments: tour::Arguments, terminal: &'a mut Terminal) -> Running<'a>;
+    /// Runs the drill; a failed verdict is `Error::Unsuccessful`.
+    fn drill<'a>(&'a self, arguments: drill::Arguments, terminal: &'a mut Terminal) -> Running<'a>;
+    /// Goes on after the loss of a majority.
+    fn recover<'a>(
+        &'a self,
+        arguments: recover::Arguments,
+        terminal: &'a mut Terminal,
+    ) -> Running<'a>;
+    /// Checks this machine, without a node.
+    fn doctor(&self, arguments: doctor::Arguments) -> BoxFuture<'_, Result<Vec<Finding>, Error>>;
+    /// Checks a configuration file.
+    fn config_check(&self, file: &Written, terminal: &mut Terminal) -> Result<(), Error>;
+    /// Shows every value of a configuration file, with its origin.
+    fn config_show(&self, file: &Written, terminal: &mut Terminal) -> Result<(), Error>;
+}
+
+/// The product itself.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Product;
+
+impl Entry for Product {
+    fn keeper(&self, arguments: &[OsString]) -> ExitCode {
+        let [flag, dir] = arguments else {
+            return ExitCode::from(codes::Exit::Usage.status());
+        };
+        if flag != "--dir" {
+            return ExitCode::from(codes::Exit::Usage.status());
+        }
+        match fence::keeper::run(Path::new(dir)) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                let _ = writeln!(std::io::stderr(), "tandem keeper: {error}");
+                ExitCode::from(codes::Exit::Failed.status())
+            }
+        }
+    }
+
+    fn keeper_exec(&self, arguments: &[OsString]) -> ExitCode {
+        let order = arguments.first().and_then(|order| order.to_str()).unwrap_or_default();
+        // Said to the keeper already, over its pipe.
+        let _failure = fence::stub::run(order);
+        ExitCode::from(126)
+    }
+
+    fn init<'a>(&'a self, arguments: init::Arguments, terminal: &'a mut Terminal) -> Running<'a> {
+        Box::pin(async move {
+            let init::Arguments { config, node, dir } = arguments;
+            let text =
+                config::read_file(&config).map_err(|error| failed("read the file", &error))?;
+            let parsed = Config::parse(&text, &config.display().to_string())
+                .map_err(|problems| Error::Problem(first(problems)))?;
+            let node = NodeId::new(node);
+            let identity = identity::create_cluster(&dir, &parsed.cluster, &node)
+                .map_err(|error| failed("make the cluster's identity", &error))?;
+            let cluster = identity.cluster();
+            terminal.line(format_args!(
+                "made cluster {} ({cluster}) with node {node} in {}",
+                parsed.cluster,
+                dir.display()
+            ))?;
+            Ok(())
+        })
+    }
+
+    fn join<'a>(&'a self, _: join::Arguments, _: &'a mut Terminal) -> Running<'a> {
+        Box::pin(ready(Err(not_wired("join"))))
+    }
+
+    fn node<'a>(&'a self, arguments: node::Arguments, _: &'a mut Terminal) -> Running<'a> {
+        Box::pin(async move {
+            let node::Arguments { config, node, dir, routes } = arguments;
+            let args = NodeArgs { config, node: NodeId::new(node), dir, routes };
+            crate::node::run(args, crate::runtime::signals::asked_to_stop())
+                .await
+                .map_err(|error| failed("run the node", &error))
+        })
+    }
+
+    fn dev<'a>(&'a self, arguments: dev::Arguments, terminal: &'a mut Terminal) -> Running<'a> {
+        Box::pin(wired::dev(arguments, terminal))
+    }
+
+    fn tour<'a>(&'a self, arguments: tour::Arguments, terminal: &'a mut Terminal) -> Running<'a> {
+        Box::pin(wired::tour(arguments, terminal))
+    }
+
+    fn drill<'a>(&'a self, arguments: drill::Arguments, terminal: &'a mut Terminal) -> Running<'a> {
+        Box::pin(wired::drill(arguments, terminal))
+    }
+
+    fn recover<'a>(&'a self, _: recover::Arguments, _: &'a mut Terminal) -> Running<'a> {
+        Box::pin(ready(Err(not_wired("recover"))))
+    }
+
+    fn doctor(&self, _: doctor::Arguments) -> BoxFuture<'_, Result<Vec<Finding>, Error>> {
+        Box::pin(ready(Err(not_wired("doctor"))))
+    }
+
+    fn config_check(&self, file: &Written, terminal: &mut Terminal) -> Result<(), Error> {
+        print_config(cli::config::check, file, terminal)
+    }
+
+    fn config_show(&self, file: &Written, terminal: &mut Terminal) -> Result<(), Error> {
+        print_config(cli::config::show, file, terminal)
+    }
+}
+
+fn print_config(
+    print: fn(&str, &str, cli::config::Format) -> cli::config::Outcome,
+    file: &Written,
+    terminal: &mut Terminal,
+) -> Result<(), Error> {
+    let format = match terminal.wants_json() {
+        true => cli::config::Format::Json,
+        false => cli::config::Format::Text,
+    };
+    let outcome = print(&file.text, &file.path.display().to_string(), format);
+    terminal.line(outcome.text.trim_end())?;
+    if outcome.usable { Ok(()) } else { Err(Error::Unsuccessful) }
+}
+
+/// The first problem of a file, for a command that cannot go on without it.
+fn first(problems: Vec<config::Problem>) -> Problem {
+    let text = problems.iter().map(config::Problem::render).collect::<Vec<_>>().join("\n");
+    Problem::new(
+        codes::UNEXPECTED,
+        format!("the configuration cannot be used\n{text}"),
+        "of what is marked above",
+        "tandem config check",
+    )
+}
+
+pub(super) fn failed(what: &str, error: &dyn std::error::Error) -> Error {
+    let mut because = error.to_string();
+    let mut source = error.source();
+    while let Some(next) = source {
+        because = format!("{because}: {next}");
+        source = next.source();
+    }
+    Error::Problem(Problem::new(
+        codes::UNEXPECTED,
+        format!("cannot {what}"),
+        because,
+        "tandem doctor, and the node's log",
+    ))
+}
+
+fn not_wired(command: &str) -> Error {
+    Error::Problem(Problem::new(
+        codes::UNEXPECTED,
+        format!("cannot run tandem {command}"),
+        "this build is not wired to it",
+        "use a complete build",
+    ))
+}

@@ -1,0 +1,117 @@
+//! Talks to a running node to have something done: one file per verb.
+//! In: a service or a node. Out: what came of it, in words or as JSON.
+//! Tested by: `cli/tests/operate.rs`.
+
+pub mod drain;
+pub mod failover;
+pub mod pause;
+pub mod reinit;
+pub mod reload;
+pub mod remove;
+pub mod restart;
+pub mod resume;
+pub mod switchover;
+pub mod token;
+pub mod undrain;
+
+use crate::api::operations::Outcome;
+use crate::api::status::Status;
+use crate::cli::Error;
+use crate::cli::client::{Client, segment};
+use crate::cli::terminal::Terminal;
+use crate::telemetry::codes;
+use crate::telemetry::problem::Problem;
+use clap::Args;
+use hyper::Method;
+use serde::Serialize;
+
+/// Which service; may be left out where there is only one.
+#[derive(Clone, Debug, Args)]
+pub struct OfService {
+    /// The service; may be left out where there is only one
+    #[arg(value_name = "SERVICE")]
+    pub service: Option<String>,
+}
+
+impl OfService {
+    /// Its name, asked of the node where it was left out.
+    async fn name(&self, client: &Client) -> Result<String, Problem> {
+        if let Some(name) = &self.service {
+            return Ok(name.clone());
+        }
+        let status = client.read::<Status>("/v1/status").await?;
+        let names: Vec<&str> = status.services.iter().map(|of| of.name.as_str()).collect();
+        match names.as_slice() {
+            [only] => Ok((*only).to_owned()),
+            [] => Err(which("the cluster has no service", "tandem config apply FILE")),
+            many => Err(which(
+                &format!("the cluster has {}", many.join(", ")),
+                "name the service after the command",
+            )),
+        }
+    }
+
+    /// Has a verb carried out on it.
+    async fn operate(
+        &self,
+        verb: Verb<'_, impl Serialize>,
+        client: &Client,
+        terminal: &mut Terminal,
+    ) -> Result<(), Error> {
+        let name = self.name(client).await?;
+        let path = format!("/v1/services/{}/{}", segment(&name), verb.name);
+        let outcome = client.operate(verb.method, &path, &verb.body).await?;
+        show(&outcome, terminal)
+    }
+}
+
+/// What to ask for.
+struct Verb<'a, B> {
+    method: Method,
+    name: &'a str,
+    body: B,
+}
+
+impl<'a, B> Verb<'a, B> {
+    const fn post(name: &'a str, body: B) -> Self {
+        Self { method: Method::POST, name, body }
+    }
+}
+
+fn which(because: &str, try_: &str) -> Problem {
+    Problem::new(codes::ARGUMENT, "cannot tell which service is meant", because, try_)
+}
+
+/// Has a verb carried out on a node.
+async fn operate_node(
+    verb: Verb<'_, impl Serialize>,
+    node: &str,
+    client: &Client,
+    terminal: &mut Terminal,
+) -> Result<(), Error> {
+    let node = segment(node);
+    let name = verb.name;
+    let path = if name.is_empty() {
+        format!("/v1/nodes/{node}")
+    } else {
+        format!("/v1/nodes/{node}/{name}")
+    };
+    let outcome = client.operate(verb.method, &path, &verb.body).await?;
+    show(&outcome, terminal)
+}
+
+/// Shows what came of a verb.
+pub(crate) fn show(outcome: &Outcome, terminal: &mut Terminal) -> Result<(), Error> {
+    if terminal.wants_json() {
+        terminal.json(outcome)?;
+        return Ok(());
+    }
+    terminal.line(&outcome.message)?;
+    for (name, value) in &outcome.fields {
+        match value.as_str() {
+            Some(text) => terminal.line(format_args!("  {name}: {text}"))?,
+            None => terminal.line(format_args!("  {name}: {value}"))?,
+        }
+    }
+    Ok(())
+}

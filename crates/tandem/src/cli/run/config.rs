@@ -1,0 +1,119 @@
+//! Talks about the configuration: a file on this machine, or the one that the cluster agreed on.
+//! Tested by: `cli/tests/config.rs`.
+
+use crate::api::operations::RunningConfig;
+use crate::api::verbs::ConfigRequest;
+use crate::cli::Error;
+use crate::cli::client::Client;
+use crate::cli::entry::Entry;
+use crate::cli::operate::show;
+use crate::cli::terminal::Terminal;
+use crate::telemetry::codes;
+use crate::telemetry::problem::Problem;
+use clap::{Args, Subcommand};
+use hyper::Method;
+use std::path::{Path, PathBuf};
+
+/// Check, show or change the configuration
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "\
+Example:
+  tandem config check tandem.toml
+  tandem config show --running > tandem.toml
+  tandem config apply tandem.toml")]
+pub struct Arguments {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do with it.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Command {
+    /// Check a file, without touching a cluster
+    #[command(after_help = "Example:\n  tandem config check tandem.toml")]
+    Check {
+        /// Which
+        #[arg(value_name = "FILE", default_value = "tandem.toml")]
+        file: PathBuf,
+    },
+    /// Show every value of a file and where it comes from, or the agreed configuration
+    #[command(after_help = "\
+Example:
+  tandem config show tandem.toml
+  tandem config show --running")]
+    Show {
+        /// Which
+        #[arg(value_name = "FILE", default_value = "tandem.toml")]
+        file: PathBuf,
+        /// What the cluster agreed on, as its owner wrote it
+        #[arg(long, conflicts_with = "file")]
+        running: bool,
+    },
+    /// Change the running cluster; refused where that is not safe
+    #[command(after_help = "Example:\n  tandem config apply tandem.toml")]
+    Apply {
+        /// Which
+        #[arg(value_name = "FILE", default_value = "tandem.toml")]
+        file: PathBuf,
+        /// Only if this version is the running one; left out, the one that is running when asked
+        #[arg(long, value_name = "VERSION")]
+        expect: Option<u64>,
+    },
+}
+
+/// Does it.
+///
+/// # Errors
+/// The file is not valid or cannot be read, the change was refused, no node answers.
+pub async fn run(
+    arguments: Arguments,
+    client: &Client,
+    terminal: &mut Terminal,
+    entry: &dyn Entry,
+) -> Result<(), Error> {
+    match arguments.command {
+        Command::Check { file } => entry.config_check(&read(&file).await?, terminal),
+        Command::Show { running: false, file } => entry.config_show(&read(&file).await?, terminal),
+        Command::Show { running: true, .. } => {
+            let config = client.read::<RunningConfig>("/v1/config").await?;
+            if terminal.wants_json() {
+                terminal.json(&config)?;
+            } else {
+                terminal.line(config.text.trim_end())?;
+            }
+            Ok(())
+        }
+        Command::Apply { file, expect } => {
+            let text = read(&file).await?.text;
+            let expected = match expect {
+                Some(version) => tandem_core::ids::ConfigVersion(version),
+                None => client.read::<RunningConfig>("/v1/config").await?.version,
+            };
+            let body = ConfigRequest { text, expected: Some(expected) };
+            let outcome = client.operate(Method::PUT, "/v1/config", &body).await?;
+            show(&outcome, terminal)
+        }
+    }
+}
+
+/// A file that was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Written {
+    /// Where it is.
+    pub path: PathBuf,
+    /// What is in it.
+    pub text: String,
+}
+
+async fn read(path: &Path) -> Result<Written, Problem> {
+    let text = tokio::fs::read_to_string(path).await.map_err(|error| {
+        let what = format!("cannot read {}", path.display());
+        Problem::caused_by(
+            codes::CANNOT_READ_FILE,
+            what,
+            &error,
+            "check the path and its permissions",
+        )
+    })?;
+    Ok(Written { path: path.to_owned(), text })
+}

@@ -1,0 +1,30 @@
+//! Talks about a whole cluster on one machine.
+
+use clap::Args;
+use std::path::PathBuf;
+
+/// Run a whole cluster on this machine until Ctrl-C; nothing is left behind
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "\
+Example:
+  tandem dev
+  tandem dev --nodes 5 --dir /tmp/shop --keep")]
+pub struct Arguments {
+    /// How many nodes
+    #[arg(long, value_name = "NUMBER", default_value_t = 3)]
+    #[arg(value_parser = clap::value_parser!(u8).range(1..=7))]
+    pub nodes: u8,
+    /// Where; left out, a temporary folder
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+    /// Leave the folder there at the end
+    #[arg(long, requires = "dir")]
+    pub keep: bool,
+    /// The folder of PostgreSQL's programs; left out, the newest that is found
+    #[arg(long, value_name = "DIR")]
+    pub postgres: Option<PathBuf>,
+    /// What an acknowledged commit is worth
+    #[arg(long, value_name = "quorum|preferred|async", default_value = "quorum")]
+    #[arg(value_parser = ["quorum", "preferred", "async"])]
+    pub durability: String,
+}

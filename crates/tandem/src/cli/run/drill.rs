@@ -1,0 +1,41 @@
+//! Talks about the drill: faults on purpose, and what they cost.
+
+use clap::Args;
+use std::path::PathBuf;
+
+/// Break a cluster on this machine on purpose, and report outage, loss and duplicates per fault
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "\
+Example:
+  tandem drill --rounds 5
+  tandem drill --fault postmaster-kill --fault node-cut --seed 7 --json")]
+pub struct Arguments {
+    /// Only these faults, in this order; left out, all
+    #[arg(long = "fault", value_name = "FAULT", value_delimiter = ',')]
+    pub faults: Vec<String>,
+    /// How often each
+    #[arg(long, value_name = "NUMBER", default_value_t = 1)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub rounds: u32,
+    /// Repeats the choices of an earlier drill; left out, a new one
+    #[arg(long, value_name = "NUMBER")]
+    pub seed: Option<u64>,
+    /// Concurrent writers
+    #[arg(long, value_name = "NUMBER", default_value_t = 8)]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub writers: u16,
+    /// How many nodes
+    #[arg(long, value_name = "NUMBER", default_value_t = 3)]
+    #[arg(value_parser = clap::value_parser!(u8).range(3..=7))]
+    pub nodes: u8,
+    /// What an acknowledged commit is worth
+    #[arg(long, value_name = "quorum|preferred|async", default_value = "quorum")]
+    #[arg(value_parser = ["quorum", "preferred", "async"])]
+    pub durability: String,
+    /// Where; left out, a temporary folder
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+    /// The folder of PostgreSQL's programs; left out, the newest that is found
+    #[arg(long, value_name = "DIR")]
+    pub postgres: Option<PathBuf>,
+}

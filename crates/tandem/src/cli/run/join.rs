@@ -1,0 +1,31 @@
+//! Talks about making this machine a node of a cluster that exists, with a one-time token.
+//! A token on the command line is seen by every user of the machine: a file, or the environment.
+
+use crate::api::operations::Secret;
+use clap::Args;
+use std::path::PathBuf;
+
+/// Make this machine a node of a cluster, with a one-time token of a member
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "\
+Example:
+  tandem token d > token            on a member
+  tandem join --node d --dir /var/lib/tandem --to 10.0.0.1:7400 --token-file token")]
+pub struct Arguments {
+    /// The name of this node
+    #[arg(long, value_name = "NODE")]
+    pub node: String,
+    /// The node's own folder
+    #[arg(long, value_name = "DIR")]
+    pub dir: PathBuf,
+    /// The address of a member
+    #[arg(long, value_name = "ADDRESS")]
+    pub to: String,
+    /// The token; other users of this machine see it, so rather use the variable or a file
+    #[arg(long, env = "TANDEM_TOKEN", hide_env_values = true, value_name = "TOKEN")]
+    #[arg(required_unless_present = "token_file", conflicts_with = "token_file")]
+    pub token: Option<Secret>,
+    /// A file with the token; - is stdin
+    #[arg(long, value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+}

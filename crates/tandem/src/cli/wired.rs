@@ -1,0 +1,103 @@
+//! Talks to the clusters that run on this machine: what `dev`, `tour` and `drill` start.
+//! In: arguments. Out: a dev cluster, a verdict.
+//! Not here: clusters on real machines (`entry.rs`).
+
+use crate::cli::run::{dev, drill, tour};
+use crate::cli::terminal::Terminal;
+use crate::cli::{Error, entry};
+use crate::dev::{DevArgs, DevConfig, Wiring};
+use crate::drill::{self as drills, DrillArgs, Fault, TourArgs, Verdict};
+use crate::identity::{self, Identity};
+use std::path::PathBuf;
+use std::sync::Arc;
+use tandem_core::ids::ServiceId;
+
+fn wiring() -> Result<Wiring, Error> {
+    let exe =
+        std::env::current_exe().map_err(|error| entry::failed("find this program", &error))?;
+    Ok(Wiring {
+        exe,
+        identities: Arc::new(|root, nodes| {
+            identity::create_many(root, "dev", nodes).map(drop).map_err(Into::into)
+        }),
+        password: Arc::new(|dir, service, role| {
+            Ok(Identity::load(dir)?.password(&ServiceId::new(service), role))
+        }),
+    })
+}
+
+/// PostgreSQL's programs, where neither an argument nor the configuration names them.
+fn bin_dir(given: Option<PathBuf>) -> Option<PathBuf> {
+    given.or_else(|| std::env::var_os("TANDEM_BIN_DIR").map(PathBuf::from))
+}
+
+pub(super) async fn dev(args: dev::Arguments, terminal: &mut Terminal) -> Result<(), Error> {
+    let dev::Arguments { nodes, dir, keep, postgres, durability } = args;
+    let config = DevConfig {
+        nodes: nodes.into(),
+        root: dir,
+        keep,
+        bin_dir: bin_dir(postgres),
+        durability: Some(durability),
+        ..DevConfig::default()
+    };
+    let args = DevArgs { config, wiring: wiring()? };
+    crate::dev::run(&args, terminal.writer())
+        .await
+        .map_err(|error| entry::failed("run the cluster", &error))
+}
+
+pub(super) async fn tour(args: tour::Arguments, terminal: &mut Terminal) -> Result<(), Error> {
+    let tour::Arguments { once, nodes, dir, postgres } = args;
+    let config = DevConfig {
+        nodes: nodes.into(),
+        root: dir,
+        bin_dir: bin_dir(postgres),
+        ..DevConfig::default()
+    };
+    let live = terminal.is_interactive();
+    let args = TourArgs {
+        config,
+        wiring: wiring()?,
+        seed: rand::random(),
+        live,
+        json: terminal.wants_json(),
+        stay: live && !once,
+    };
+    let verdict = drills::tour(&args, terminal.writer())
+        .await
+        .map_err(|error| entry::failed("give the tour", &error))?;
+    judged(verdict)
+}
+
+pub(super) async fn drill(args: drill::Arguments, terminal: &mut Terminal) -> Result<(), Error> {
+    let drill::Arguments { faults, rounds, seed, writers, nodes, durability, dir, postgres } = args;
+    let faults: Result<Vec<Fault>, _> = faults.iter().map(|fault| fault.parse()).collect();
+    let config = DevConfig {
+        nodes: nodes.into(),
+        root: dir,
+        bin_dir: bin_dir(postgres),
+        durability: Some(durability),
+        ..DevConfig::default()
+    };
+    let args = DrillArgs {
+        config,
+        wiring: wiring()?,
+        faults: faults.map_err(|error| entry::failed("run the drill", &error))?,
+        rounds,
+        seed: seed.unwrap_or_else(rand::random),
+        writers: writers.into(),
+        json: terminal.wants_json(),
+    };
+    let verdict = drills::run(&args, terminal.writer())
+        .await
+        .map_err(|error| entry::failed("run the drill", &error))?;
+    judged(verdict)
+}
+
+fn judged(verdict: Verdict) -> Result<(), Error> {
+    match verdict {
+        Verdict::Pass => Ok(()),
+        Verdict::Fail => Err(Error::Unsuccessful),
+    }
+}

@@ -1,0 +1,163 @@
+//! Talks to a dev cluster through a whole drill: every fault, every round, one report.
+//! In: `DrillArgs`. Out: lines while it runs, a table or JSON in the end, `Verdict`.
+//! Not here: one single fault (`steps.rs`).
+//! Tested by: below; `make drill`.
+
+use super::report::Omission;
+use super::stage::{Bounds, Stage};
+use super::steps::with_causes;
+use super::workload::Load;
+use super::{Cluster, Error, Fault, Report, Verdict};
+use crate::dev::{self, DevCluster, DevConfig, Wiring};
+use crate::runtime::supervisor::Supervisor;
+use std::io::Write;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Room for a small database, its WAL and a copy under way; small enough to fill at once.
+const SMALL_DISK_BYTES: u64 = 512 << 20;
+/// Sessions and the observer end at once; a writer may wait for its last statement.
+const STOP_MAX: Duration = Duration::from_secs(10);
+
+/// What `tandem drill` was asked for.
+#[derive(Clone, Debug)]
+pub struct DrillArgs {
+    /// What kind of cluster to break.
+    pub config: DevConfig,
+    /// Its parts.
+    pub wiring: Wiring,
+    /// What to do to it, in this order; empty for everything.
+    pub faults: Vec<Fault>,
+    /// How often.
+    pub rounds: u32,
+    /// Chooses the standbys.
+    pub seed: u64,
+    /// Concurrent writers.
+    pub writers: usize,
+    /// Print JSON and nothing else.
+    pub json: bool,
+}
+
+/// Runs a drill on a cluster of its own.
+///
+/// # Errors
+/// When there is no cluster to break, or nothing can be printed. What faults cost is in the verdict.
+pub async fn run(args: &DrillArgs, out: &mut (dyn Write + Send)) -> Result<Verdict, Error> {
+    let mut report = Report::new(args.seed);
+    let all = || Fault::ALL.to_vec();
+    let faults = if args.faults.is_empty() { all() } else { args.faults.clone() };
+    // A disk that can be filled is in memory, and would flatter every other fault.
+    let (disk, usual): (Vec<Fault>, Vec<Fault>) =
+        faults.into_iter().partition(|fault| *fault == Fault::DiskFull);
+    both(args, (&usual, &disk), &mut report, out).await?;
+    report.conclude();
+    let text = if args.json { report.json()? } else { report.table() };
+    print(out, &text)?;
+    Ok(report.verdict)
+}
+
+async fn both(
+    args: &DrillArgs,
+    (usual, disk): (&[Fault], &[Fault]),
+    report: &mut Report,
+    out: &mut (dyn Write + Send),
+) -> Result<(), Error> {
+    if !usual.is_empty() {
+        on_cluster(args, &args.config, usual, report, out).await?;
+    }
+    if !disk.is_empty() {
+        match DevCluster::small_disks_allowed() {
+            Ok(()) => {
+                let disk_bytes = Some(SMALL_DISK_BYTES);
+                let config = DevConfig { disk_bytes, ..args.config.clone() };
+                on_cluster(args, &config, disk, report, out).await?;
+            }
+            Err(error) => {
+                let reason = with_causes(&error);
+                report.skipped.push(Omission { fault: Fault::DiskFull.name(), round: 1, reason });
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn on_cluster(
+    args: &DrillArgs,
+    config: &DevConfig,
+    faults: &[Fault],
+    report: &mut Report,
+    out: &mut (dyn Write + Send),
+) -> Result<(), Error> {
+    let starting = DevCluster::start(config, &args.wiring);
+    let started = dev::unless_interrupted(starting).await.ok_or(Error::Interrupted)?;
+    let cluster = Arc::new(started?);
+    let tasks = Supervisor::new();
+    let performing = async {
+        let load = Load { writers: args.writers, ..Load::default() };
+        let on_stage: Arc<dyn Cluster> = Arc::<DevCluster>::clone(&cluster);
+        let stage = Stage::new(on_stage, load, Bounds::default(), &tasks)?;
+        rounds(args, &stage, faults, report, out).await
+    };
+    let result = dev::unless_interrupted(performing).await.unwrap_or(Err(Error::Interrupted));
+    tasks.stop(STOP_MAX).await;
+    // The stage and the observer are gone, so this is the last handle; if not, dropping does it.
+    if let Some(cluster) = Arc::into_inner(cluster) {
+        cluster.stop().await;
+    }
+    result
+}
+
+async fn rounds(
+    args: &DrillArgs,
+    stage: &Stage,
+    faults: &[Fault],
+    report: &mut Report,
+    out: &mut (dyn Write + Send),
+) -> Result<(), Error> {
+    report.postgres = stage.prepare().await?;
+    if let Some(durability) = stage.view().durability {
+        report.durability = durability;
+    }
+    for round in 1..=args.rounds.max(1) {
+        for fault in faults {
+            let line = step(stage, (*fault, round, args.seed), report).await;
+            if !args.json {
+                print(out, &line)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Runs one fault and files what came of it; one line for people.
+pub(super) async fn step(
+    stage: &Stage,
+    (fault, round, seed): (Fault, u32, u64),
+    report: &mut Report,
+) -> String {
+    match stage.run(fault, round, seed).await {
+        Ok(run) => {
+            if run.redundant_again_s.is_none() {
+                stage.mend().await;
+            }
+            let line = run.line();
+            report.runs.push(run);
+            line
+        }
+        Err(error) => {
+            let reason = with_causes(&error);
+            let omission = Omission { fault: fault.name(), round, reason: reason.clone() };
+            if matches!(error, Error::Skipped { .. }) {
+                report.skipped.push(omission);
+                return format!("{fault:<18} skipped: {reason}");
+            }
+            stage.mend().await;
+            report.failed.push(omission);
+            format!("{fault:<18} failed: {reason}")
+        }
+    }
+}
+
+pub(super) fn print(out: &mut (dyn Write + Send), text: &str) -> Result<(), Error> {
+    writeln!(out, "{text}").and_then(|()| out.flush()).map_err(|source| Error::Print { source })
+}

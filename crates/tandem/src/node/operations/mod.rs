@@ -1,0 +1,175 @@
+//! Talks to operators and programs on behalf of the running node: answers and carries out verbs.
+//! In: the questions and verbs of `api::operations`. Out: what this node knows; agreed commands.
+//! Keeps: INV-6 a verb names the revision it was made for; what is answered from memory is as old
+//! as its facts, and says so (INV-8).
+//! Not here: HTTP (`api`), decisions (the core), members and configuration (`membership.rs`).
+//! Tested by: `tests/`, with made-up facts.
+
+mod candidates;
+mod explain;
+mod failover;
+mod members;
+mod metrics;
+mod propose;
+mod refusals;
+mod role;
+mod seen;
+mod status;
+mod switchover;
+mod verbs;
+mod wishes;
+
+use super::handler::Operate;
+use crate::api::explain::{Explanation, Finding};
+use crate::api::metrics::MetricsSnapshot;
+use crate::api::operations::{Operations, Outcome, Refused, RunningConfig, Verb};
+use crate::api::role::RoleCheck;
+use crate::api::status::Status;
+use crate::config::Config;
+use crate::consensus::Consensus;
+use crate::driver::explain::Explanations;
+use crate::driver::hub::Hub;
+use crate::peers::Mesh;
+use crate::proxy::Door;
+use crate::runtime::clock;
+use crate::runtime::supervisor::Supervisor;
+use crate::telemetry::events::{Event, EventLog};
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use seen::Seen;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use tandem_core::ids::{ConfigVersion, NodeId, ServiceId};
+use tandem_core::time::Timestamp;
+use tokio::sync::broadcast;
+
+/// What the operations of a node work with.
+pub(super) struct Ground {
+    pub me: NodeId,
+    pub config: Config,
+    pub hub: Arc<Hub>,
+    pub consensus: Consensus,
+    pub mesh: Mesh,
+    pub explanations: Arc<Explanations>,
+    pub events: EventLog,
+    pub supervisor: Supervisor,
+    pub doors: Arc<Vec<(ServiceId, Door)>>,
+}
+
+/// The operations of this node. Clones share them.
+#[derive(Clone)]
+pub(super) struct NodeOperations {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    ground: Ground,
+    started: Timestamp,
+    /// The agreed configuration, read once per version.
+    config: Mutex<(ConfigVersion, Arc<Config>)>,
+    scheduled: Mutex<BTreeMap<ServiceId, switchover::Scheduled>>,
+}
+
+impl std::fmt::Debug for NodeOperations {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("NodeOperations").field("me", &self.inner.ground.me).finish_non_exhaustive()
+    }
+}
+
+impl NodeOperations {
+    pub(super) fn new(ground: Ground) -> Self {
+        let config = Mutex::new((ConfigVersion(0), Arc::new(ground.config.clone())));
+        let scheduled = Mutex::default();
+        Self { inner: Arc::new(Inner { ground, started: clock::now(), config, scheduled }) }
+    }
+
+    /// What other nodes ask for their operators.
+    pub(super) fn for_peers(&self) -> Operate {
+        let operations = self.clone();
+        Arc::new(move |verb| std::future::ready(operations.asked_by_peer(&verb)).boxed())
+    }
+
+    fn ground(&self) -> &Ground {
+        &self.inner.ground
+    }
+
+    /// The agreed configuration; until one is agreed, this node's own file.
+    fn running_config(&self, version: ConfigVersion, text: &str) -> Arc<Config> {
+        let mut kept = self.inner.config.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.0 != version {
+            // It was read before it was agreed; a later version's keys may not be known here.
+            if let Ok(config) = Config::parse(text, "the agreed configuration") {
+                kept.1 = Arc::new(config);
+            }
+            kept.0 = version;
+        }
+        Arc::clone(&kept.1)
+    }
+
+    /// The cluster as this node sees it now.
+    fn seen(&self) -> Seen {
+        let ground = self.ground();
+        let agreed = ground.consensus.state().borrow().state.clone();
+        let leadership = ground.consensus.leadership().borrow().clone();
+        Seen {
+            me: ground.me.clone(),
+            config: self.running_config(agreed.config_version, &agreed.config_text),
+            agreed,
+            leadership,
+            facts: ground.hub.everyone(),
+            now: clock::now(),
+            unix_ms: clock::unix_ms(),
+        }
+    }
+
+    /// The last plan for the own instance, or of the controller while this node leads.
+    fn last_plan(
+        &self,
+        service: &ServiceId,
+        who: &str,
+    ) -> Option<crate::driver::explain::Explained> {
+        self.ground().explanations.of(service).into_iter().rev().find(|it| it.who == who)
+    }
+}
+
+impl Operations for NodeOperations {
+    fn status(&self) -> Status {
+        status::status(&self.seen(), &|service| self.last_plan(service, "instance"))
+    }
+
+    fn events_since(&self, seq: u64) -> Vec<Event> {
+        self.ground().events.since(seq)
+    }
+
+    fn subscribe(&self) -> broadcast::Receiver<Event> {
+        self.ground().events.subscribe()
+    }
+
+    fn explain(&self, service: &ServiceId) -> Option<Explanation> {
+        let seen = self.seen();
+        let service = seen.service(service)?;
+        Some(explain::explain(service, self.ground().explanations.of(service.name)))
+    }
+
+    fn operate(&self, verb: Verb) -> BoxFuture<'static, Result<Outcome, Refused>> {
+        let operations = self.clone();
+        async move { verbs::operate(operations, verb).await }.boxed()
+    }
+
+    fn role(&self, service: Option<&ServiceId>) -> RoleCheck {
+        role::role(&self.seen(), service, &self.ground().hub)
+    }
+
+    fn metrics(&self) -> MetricsSnapshot {
+        metrics::metrics(&self.seen(), self.inner.started, &self.ground().hub, &self.ground().doors)
+    }
+
+    fn doctor(&self) -> BoxFuture<'static, Vec<Finding>> {
+        std::future::ready(Vec::new()).boxed()
+    }
+
+    fn config(&self) -> RunningConfig {
+        let agreed = self.ground().consensus.state().borrow().state.clone();
+        RunningConfig { version: agreed.config_version, text: agreed.config_text.clone() }
+    }
+}

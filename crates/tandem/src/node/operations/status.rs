@@ -1,0 +1,350 @@
+//! Talks about the cluster in the API's words: maps agreed state and facts onto `Status`.
+//! In: `Seen`. Out: `Status`.
+//! Keeps: H41 a node that was not heard lately is never shown as running or streaming.
+//! Not here: the words themselves (`api/status.rs`), why something is so (`explain.rs`).
+//! Tested by: `tests/status.rs`.
+
+use super::seen::{Seen, ServiceSeen, reachable};
+use crate::api::status::{
+    self, Endpoint, InstanceRole, InstanceState, InstanceStatus, NodeState, NodeStatus, Phase,
+    ServiceStatus, Status,
+};
+use crate::driver::explain::Explained;
+use std::time::Duration;
+use tandem_core::cluster::state::{self, Appointment};
+use tandem_core::clustering::active_passive::verdict::{self, Verdict};
+use tandem_core::facts::{Data, Health, InstanceFacts, Link, Process, Stream};
+use tandem_core::ids::{NodeId, ServiceId};
+use tandem_core::spec::{Durability, NodeRole};
+
+/// What is known only of the own instance: its last plan.
+pub(super) type OwnReason<'a> = &'a dyn Fn(&ServiceId) -> Option<Explained>;
+
+/// The whole status.
+pub(super) fn status(seen: &Seen, own_reason: OwnReason<'_>) -> Status {
+    Status {
+        cluster: seen.config.cluster.clone(),
+        config_version: seen.agreed.config_version,
+        leader: seen.leadership.leader.clone(),
+        nodes: nodes(seen),
+        services: seen.services().map(|service| service_status(service, own_reason)).collect(),
+    }
+}
+
+fn nodes(seen: &Seen) -> Vec<NodeStatus> {
+    seen.config
+        .nodes
+        .iter()
+        .map(|(name, node)| NodeStatus {
+            name: name.clone(),
+            address: node.address.to_string(),
+            role: match node.role {
+                NodeRole::Data => status::NodeRole::Data,
+                NodeRole::Witness => status::NodeRole::Witness,
+            },
+            zone: node.zone.clone(),
+            state: node_state(seen, name),
+        })
+        .collect()
+}
+
+/// How this node sees another one, or itself.
+pub(super) fn node_state(seen: &Seen, node: &NodeId) -> NodeState {
+    let is_draining = seen.agreed.draining.contains(node);
+    if *node != seen.me {
+        if let Some(Link::Refused(_)) = seen.link(node) {
+            return NodeState::Down;
+        }
+        if seen.fresh(node).is_none() {
+            return NodeState::Silent;
+        }
+    }
+    let voters = &seen.leadership.voters;
+    if !voters.is_empty() && !voters.contains(node) {
+        return NodeState::Joining;
+    }
+    if is_draining { NodeState::Draining } else { NodeState::Up }
+}
+
+fn service_status(service: ServiceSeen<'_>, own_reason: OwnReason<'_>) -> ServiceStatus {
+    let pairing = service.spec.pairing;
+    let seen = service.seen;
+    ServiceStatus {
+        name: service.name.clone(),
+        kind: pairing.kind(),
+        clustering: pairing.clustering(),
+        replication: pairing.replication(),
+        durability: durability(service.spec.durability),
+        term: service.state.term(),
+        phase: phase(service),
+        paused: service.state.paused,
+        primary: service.appointment().map(|appointment| appointment.primary.clone()),
+        endpoints: endpoints(service),
+        instances: seen
+            .config
+            .nodes
+            .keys()
+            .map(|node| instance_status(service, node, own_reason))
+            .collect(),
+        warnings: warnings(service),
+    }
+}
+
+const fn durability(durability: Durability) -> status::Durability {
+    match durability {
+        Durability::Quorum { .. } => status::Durability::Quorum,
+        Durability::Preferred { .. } => status::Durability::Preferred,
+        Durability::Async { .. } => status::Durability::Async,
+    }
+}
+
+/// How far a service has come.
+pub(super) fn phase(service: ServiceSeen<'_>) -> Phase {
+    let Some(appointment) = service.appointment() else { return Phase::Founding };
+    if service.state.switchover.is_some() {
+        return Phase::Switchover;
+    }
+    if service.state.forced.is_some() {
+        return Phase::Electing;
+    }
+    let view = service.view();
+    let begun = view.promised_max() > appointment.term;
+    match verdict::judge(&view, appointment, service.seen.now) {
+        Verdict::Dead(..) => return Phase::Electing,
+        Verdict::Moving(_) | Verdict::Unknown(_) if begun => return Phase::Electing,
+        Verdict::Moving(_) | Verdict::Unknown(_) | Verdict::Serving => {}
+    }
+    match appointment.phase {
+        state::Phase::Appointed => Phase::Appointed,
+        state::Phase::Active => Phase::Active,
+    }
+}
+
+fn endpoints(service: ServiceSeen<'_>) -> Vec<Endpoint> {
+    let Some(config) = service.config() else { return Vec::new() };
+    let nodes = service.seen.config.nodes.iter();
+    nodes
+        .map(|(name, node)| Endpoint {
+            node: name.clone(),
+            listen: reachable(config.listen.on(node), node),
+            read_listen: config.read_listen.map(|listen| reachable(listen.on(node), node)),
+        })
+        .collect()
+}
+
+/// One instance.
+pub(super) fn instance_status(
+    service: ServiceSeen<'_>,
+    node: &NodeId,
+    own_reason: OwnReason<'_>,
+) -> InstanceStatus {
+    let facts = service.instance(node);
+    let with_data = facts.filter(|facts| facts.system.is_some());
+    let (lag_bytes, lag_s) = lag(service, node, facts);
+    let address = service.seen.config.nodes.get(node).zip(service.config());
+    InstanceStatus {
+        node: node.clone(),
+        role: role(service, node),
+        state: instance_state(service, node),
+        address: address
+            .map(|(node, config)| reachable(config.instance_address(node), node))
+            .unwrap_or_default(),
+        timeline: with_data.map(|facts| facts.timeline),
+        lsn: with_data.map(|facts| facts.flushed),
+        lag_bytes,
+        lag_s,
+        in_commit_quorum: in_commit_quorum(service, node),
+        reason: reason(service, node, own_reason),
+    }
+}
+
+/// What a node's instance is in the present term.
+pub(super) fn role(service: ServiceSeen<'_>, node: &NodeId) -> InstanceRole {
+    let spec = service.seen.agreed.spec.nodes.get(node);
+    if spec.is_some_and(|spec| spec.role == NodeRole::Witness) {
+        InstanceRole::Witness
+    } else if service.appointment().is_some_and(|appointment| appointment.primary == *node) {
+        InstanceRole::Primary
+    } else {
+        InstanceRole::Standby
+    }
+}
+
+/// What a node's instance does.
+pub(super) fn instance_state(service: ServiceSeen<'_>, node: &NodeId) -> InstanceState {
+    if role(service, node) == InstanceRole::Witness {
+        return InstanceState::Absent;
+    }
+    let Some(facts) = service.instance(node) else { return InstanceState::Unknown };
+    match &facts.data {
+        Data::Quarantined { .. } => return InstanceState::Quarantined,
+        Data::Copying { .. } => return InstanceState::Cloning,
+        Data::Witness => return InstanceState::Absent,
+        Data::Empty if facts.process == Process::Stopped => return InstanceState::Absent,
+        Data::Empty | Data::Present | Data::Mixed => {}
+    }
+    let is_up = matches!(facts.process, Process::Primary | Process::Standby);
+    if is_up && matches!(facts.health, Health::Hung(_) | Health::DiskStuck(_)) {
+        return InstanceState::Hung;
+    }
+    match facts.process {
+        Process::Stopped => InstanceState::Stopped,
+        Process::Starting => InstanceState::Starting,
+        Process::Promoting => InstanceState::Promoting,
+        Process::Stopping => InstanceState::Stopping,
+        Process::Primary if facts.serving == Some(service.state.term()) => InstanceState::Running,
+        Process::Primary => InstanceState::Promoting,
+        Process::Standby => standby_state(service, facts),
+    }
+}
+
+fn standby_state(service: ServiceSeen<'_>, facts: &InstanceFacts) -> InstanceState {
+    if facts.ballot.is_some_and(|ballot| ballot.term > service.state.term()) {
+        return InstanceState::Promised;
+    }
+    match facts.stream {
+        Stream::Connected(silence) if silence <= service.spec.timing.suspicion * 2 => {
+            InstanceState::Streaming
+        }
+        Stream::Connected(_) | Stream::None => InstanceState::Disconnected,
+    }
+}
+
+fn lag(
+    service: ServiceSeen<'_>,
+    node: &NodeId,
+    facts: Option<&InstanceFacts>,
+) -> (Option<u64>, Option<f64>) {
+    let Some(facts) = facts.filter(|facts| facts.system.is_some()) else { return (None, None) };
+    if service.appointment().is_some_and(|appointment| appointment.primary == *node) {
+        let serves = facts.process == Process::Primary;
+        return if serves { (Some(0), Some(0.0)) } else { (None, None) };
+    }
+    let lag_bytes = service.lag_bytes(facts);
+    let age = service.seen.facts.get(node).map_or(Duration::ZERO, |it| it.age(service.seen.now));
+    let lag_s = match (lag_bytes, facts.stream) {
+        (Some(0), Stream::Connected(_)) => Some(0.0),
+        // At most so old: an idle primary sends nothing.
+        (_, Stream::Connected(silence)) => Some(silence.saturating_add(age).as_secs_f64()),
+        (_, Stream::None) => None,
+    };
+    (lag_bytes, lag_s)
+}
+
+/// Whether every rule that may be in force counts on the node.
+pub(super) fn in_commit_quorum(service: ServiceSeen<'_>, node: &NodeId) -> bool {
+    let Some(Appointment { primary, rules, phase, .. }) = service.appointment() else {
+        return false;
+    };
+    if primary == node {
+        return *phase == state::Phase::Active;
+    }
+    !rules.is_empty() && rules.iter().all(|rule| rule.standbys.contains(node))
+}
+
+/// Why an instance is not as it should be; none where it is.
+fn reason(service: ServiceSeen<'_>, node: &NodeId, own_reason: OwnReason<'_>) -> Option<String> {
+    let role = role(service, node);
+    let state = instance_state(service, node);
+    let is_well = matches!(
+        (role, state),
+        (InstanceRole::Witness, _)
+            | (InstanceRole::Primary, InstanceState::Running)
+            | (InstanceRole::Standby, InstanceState::Streaming)
+    );
+    let Some(facts) = service.instance(node) else {
+        return not_heard(service.seen, node).filter(|_| role != InstanceRole::Witness);
+    };
+    if let Some(reason) = unwell(facts) {
+        return Some(reason);
+    }
+    if is_well {
+        return facts.pending_restart.then(|| "settings wait for a restart".to_owned());
+    }
+    if *node == service.seen.me {
+        return own_reason(service.name).map(|explained| explained.reason);
+    }
+    facts.process.eq(&Process::Primary).then(|| {
+        if role == InstanceRole::Primary {
+            "its barrier is not confirmed yet".to_owned()
+        } else {
+            "is no longer the primary".to_owned()
+        }
+    })
+}
+
+fn not_heard(seen: &Seen, node: &NodeId) -> Option<String> {
+    let Some(observed) = seen.facts.get(node) else {
+        return Some(format!("{node} was never heard by {}", seen.me));
+    };
+    if observed.age(seen.now) <= seen.suspicion() {
+        return Some(format!("{node} does not speak of it yet"));
+    }
+    let age = observed.age(seen.now).as_secs_f64();
+    Some(format!("{node} was last heard {age:.1} s ago"))
+}
+
+/// What the facts themselves complain about.
+pub(super) fn unwell(facts: &InstanceFacts) -> Option<String> {
+    let seconds = |age: Duration| age.as_secs_f64();
+    match &facts.data {
+        Data::Quarantined { reason } => return Some(format!("quarantined: {reason}")),
+        Data::Mixed => return Some("a copy was interrupted; it will be made again".to_owned()),
+        Data::Copying { percent: Some(percent) } => return Some(format!("{percent} % copied")),
+        Data::Copying { percent: None } => return Some("being copied".to_owned()),
+        Data::Empty | Data::Present | Data::Witness => {}
+    }
+    match facts.health {
+        Health::Good => None,
+        Health::Hung(age) => Some(format!("no answer for {:.1} s", seconds(age))),
+        Health::ConnectionsUsedUp => Some("all connections are in use".to_owned()),
+        Health::DiskStuck(age) => Some(format!("its disk is stuck for {:.1} s", seconds(age))),
+        Health::DiskFull => Some("no space is left on its disk".to_owned()),
+    }
+}
+
+/// What the owner should know, loudest first.
+pub(super) fn warnings(service: ServiceSeen<'_>) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if service.seen.leadership.leader.is_none() {
+        let me = &service.seen.me;
+        warnings.push(format!("{me} knows of no leader: what it shows may be old"));
+    }
+    let Some(appointment) = service.appointment() else { return warnings };
+    let primary = &appointment.primary;
+    if service.instance(primary).is_none() {
+        warnings.push(format!("the primary {primary} is not heard by {}", service.seen.me));
+    }
+    if let (Some(rule), Some(own)) = (appointment.rules.last(), service.instance(primary)) {
+        let streams = |node: &&NodeId| own.replicas.get(*node).is_some_and(|it| it.streaming);
+        let streaming = rule.standbys.iter().filter(streams).count();
+        if streaming < rule.acks {
+            warnings.push(format!(
+                "writes wait: each needs {} of {} standbys, and {streaming} stream",
+                rule.acks,
+                rule.standbys.len()
+            ));
+        }
+        let (Durability::Quorum { acks } | Durability::Preferred { acks }) =
+            service.spec.durability
+        else {
+            warnings.push("commits are confirmed by nobody else (async)".to_owned());
+            return paused(service, warnings);
+        };
+        if rule.acks == 0 {
+            warnings.push(format!(
+                "commits are confirmed by nobody else: the loss of {primary}'s disk loses them"
+            ));
+        } else if rule.acks < acks {
+            warnings.push(format!("commits are confirmed by {} of {acks} standbys", rule.acks));
+        }
+    }
+    paused(service, warnings)
+}
+
+fn paused(service: ServiceSeen<'_>, mut warnings: Vec<String>) -> Vec<String> {
+    if service.state.paused {
+        warnings.push("automatic failover is paused".to_owned());
+    }
+    warnings
+}

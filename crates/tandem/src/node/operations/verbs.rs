@@ -1,0 +1,157 @@
+//! Talks to operators who want something done: hands each verb to what carries it out.
+//! In: `Verb`. Out: `Outcome` or `Refused`, each recorded as an event.
+//! Not here: what takes more than a few lines (`switchover.rs`, `failover.rs`, `wishes.rs`).
+//! Tested by: the modules named above, and against three nodes.
+
+use super::{NodeOperations, members, refusals};
+use crate::api::operations::{Outcome, Refused, Verb};
+use crate::consensus::Agreed;
+use crate::telemetry::codes;
+use crate::telemetry::event_kind::EventKind;
+use crate::telemetry::events::Draft;
+use crate::telemetry::problem::Problem;
+use std::time::Duration;
+use tandem_core::cluster::command::{Command, ServiceCommand};
+use tandem_core::cluster::state::{Applied, ServiceState};
+use tandem_core::ids::{NodeId, ServiceId};
+
+/// For the primaries of a node to move away.
+const EMPTIED: Duration = Duration::from_secs(30);
+/// For a change to be seen on this node.
+const SEEN: Duration = Duration::from_secs(1);
+
+/// Carries a verb out, and records that it was asked and what was refused.
+pub(super) async fn operate(operations: NodeOperations, verb: Verb) -> Result<Outcome, Refused> {
+    let events = &operations.ground().events;
+    let (name, service, subject) = describe(&verb);
+    let draft = |kind, message: String| {
+        let draft = Draft::new(kind, message).field("verb", name);
+        let draft =
+            if let Some(node) = &subject { draft.field("node", node.as_str()) } else { draft };
+        if let Some(service) = &service { draft.service(service) } else { draft }
+    };
+    let on = service.as_ref().map(ServiceId::as_str).or(subject.as_ref().map(NodeId::as_str));
+    let on = on.unwrap_or("the cluster");
+    events.record(draft(EventKind::OperatorAsked, format!("{name} of {on}")));
+    let outcome = carry_out(&operations, verb).await;
+    if let Err(problem) = &outcome {
+        let refused = draft(EventKind::OperatorRefused, format!("{name} of {on}: {problem}"));
+        events.record(refused.field("code", problem.code.to_string()));
+    }
+    outcome
+}
+
+fn describe(verb: &Verb) -> (&'static str, Option<ServiceId>, Option<NodeId>) {
+    match verb {
+        Verb::Switchover { service, to, .. } => ("switchover", Some(service.clone()), to.clone()),
+        Verb::CancelSwitchover { service } => ("cancel-switchover", Some(service.clone()), None),
+        Verb::Failover { service, to, .. } => ("failover", Some(service.clone()), to.clone()),
+        Verb::Pause { service } => ("pause", Some(service.clone()), None),
+        Verb::Resume { service } => ("resume", Some(service.clone()), None),
+        Verb::Restart { service, node } => ("restart", Some(service.clone()), Some(node.clone())),
+        Verb::Reload { service } => ("reload", Some(service.clone()), None),
+        Verb::Reinit { service, node } => ("reinit", Some(service.clone()), Some(node.clone())),
+        Verb::Drain { node } => ("drain", None, Some(node.clone())),
+        Verb::Undrain { node } => ("undrain", None, Some(node.clone())),
+        Verb::ApplyConfig { .. } => ("apply-config", None, None),
+        Verb::AddNode { node, .. } => ("add-node", None, Some(node.clone())),
+        Verb::RemoveNode { node } => ("remove-node", None, Some(node.clone())),
+        Verb::MintToken { node } => ("mint-token", None, Some(node.clone())),
+    }
+}
+
+async fn carry_out(operations: &NodeOperations, verb: Verb) -> Result<Outcome, Refused> {
+    match verb {
+        Verb::Switchover { service, to, at_unix_ms } => {
+            operations.switchover(service, to, at_unix_ms).await
+        }
+        Verb::CancelSwitchover { service } => operations.cancel_switchover(service).await,
+        Verb::Failover { service, to, accept_loss } => {
+            operations.failover(service, to, accept_loss).await
+        }
+        Verb::Pause { service } => operations.pause(&service, true).await,
+        Verb::Resume { service } => operations.pause(&service, false).await,
+        Verb::Restart { service, node } => operations.restart(service, node).await,
+        Verb::Reload { service } => operations.reload(service).await,
+        Verb::Reinit { service, node } => operations.reinit(service, node).await,
+        Verb::Drain { node } => operations.drain(node).await,
+        Verb::Undrain { node } => operations.undrain(node).await,
+        verb @ (Verb::ApplyConfig { .. }
+        | Verb::AddNode { .. }
+        | Verb::RemoveNode { .. }
+        | Verb::MintToken { .. }) => members::operate(operations, verb).await,
+    }
+}
+
+impl NodeOperations {
+    async fn pause(&self, service: &ServiceId, paused: bool) -> Result<Outcome, Refused> {
+        let word = if paused { "pause" } else { "resume" };
+        let what = format!("cannot {word} automatic failover of {service}");
+        let make = |state: &ServiceState| {
+            if state.paused == paused {
+                let because = if paused { "it is paused" } else { "it is not paused" };
+                return Err(Problem::new(codes::ALREADY_SO, &what, because, "tandem status"));
+            }
+            Ok(ServiceCommand::Pause { paused })
+        };
+        let asked = self.change(service, &what, &make).await?;
+        let is_seen = |agreed: &Agreed| {
+            agreed.state.services.get(service).is_none_or(|state| state.revision > asked)
+        };
+        let _ = self.wait(SEEN, is_seen).await;
+        let word = if paused { "off" } else { "on" };
+        let message = format!("automatic failover of {service} is {word}");
+        Ok(Outcome::done(message).field("service", service.as_str()).field("paused", paused))
+    }
+
+    async fn mark_draining(
+        &self,
+        node: &NodeId,
+        draining: bool,
+        what: &str,
+    ) -> Result<(), Refused> {
+        if !self.seen().agreed.spec.nodes.contains_key(node) {
+            return Err(refusals::no_such_node(node));
+        }
+        let command = Command::Drain { node: node.clone(), draining };
+        match self.agree(command, what).await? {
+            Applied::Changed => Ok(()),
+            Applied::Ignored { because } => {
+                Err(Problem::new(codes::ALREADY_SO, what, because, "tandem status shows it"))
+            }
+        }
+    }
+
+    async fn drain(&self, node: NodeId) -> Result<Outcome, Refused> {
+        let what = format!("cannot empty {node}");
+        self.mark_draining(&node, true, &what).await?;
+        let left = |agreed: &Agreed| -> Vec<String> {
+            let is_here = |state: &ServiceState| {
+                state.appointment.as_ref().is_some_and(|it| it.primary == node)
+            };
+            let services = agreed.state.services.iter().filter(|(_, state)| is_here(state));
+            services.map(|(service, _)| service.to_string()).collect()
+        };
+        let is_empty =
+            |agreed: &Agreed| agreed.state.draining.contains(&node) && left(agreed).is_empty();
+        if self.wait(EMPTIED, is_empty).await.is_some() {
+            let message = format!("{node} is no primary, and will not become one");
+            return Ok(Outcome::done(message).field("node", node.as_str()));
+        }
+        let services = left(&self.ground().consensus.state().borrow());
+        let message = format!(
+            "{node} will not become primary, and still is of {}: no other node can take over yet",
+            services.join(", ")
+        );
+        Ok(Outcome::accepted(message).field("node", node.as_str()).field("services", services))
+    }
+
+    async fn undrain(&self, node: NodeId) -> Result<Outcome, Refused> {
+        let what = format!("cannot use {node} again");
+        self.mark_draining(&node, false, &what).await?;
+        let is_seen = |agreed: &Agreed| !agreed.state.draining.contains(&node);
+        let _ = self.wait(SEEN, is_seen).await;
+        let message = format!("{node} may be primary again");
+        Ok(Outcome::done(message).field("node", node.as_str()))
+    }
+}

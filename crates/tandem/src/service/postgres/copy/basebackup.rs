@@ -1,0 +1,111 @@
+//! Talks to pg_basebackup: a new copy of a member's data.
+//! In: the source, a place for the progress, a way to give up. Out: a standby's data directory.
+//! Keeps: H19 sentinel around it; H25 its slot keeps the WAL from the backup's first byte until the
+//! new standby streams; H44 a backup that did not end well never counts.
+//! Tested by: `tests/postgres_adapter.rs`.
+
+use super::super::{Error, Postgres, Sentinel, names};
+use super::{display, is_unreachable};
+use std::time::Duration;
+use tandem_core::ids::NodeId;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+const SLOT_WITHIN: Duration = Duration::from_secs(5);
+
+impl Postgres {
+    /// Replaces all data by a copy of `source`'s. What was here is gone at once: whether it may go
+    /// is the caller's decision. Repeating it after an interruption begins again.
+    ///
+    /// # Errors
+    /// `SourceUnavailable` (the sentinel stays: the old data is gone), `Cancelled`, `Tool`,
+    /// `StillRunning`, `Quarantined`.
+    pub async fn clone_from(
+        &self,
+        source: &NodeId,
+        progress: watch::Sender<Option<u8>>,
+        cancel: CancellationToken,
+    ) -> Result<(), Error> {
+        if let Some(reason) = self.load_state_or_default().await?.quarantined {
+            return Err(Error::Quarantined { reason });
+        }
+        self.alone().await?;
+        self.write_passfile().await?;
+        // Asked before anything is removed: a source that is down costs nothing then.
+        self.make_slot_on(source, SLOT_WITHIN).await?;
+        self.set_sentinel(Some(Sentinel::Cloning)).await?;
+        self.wipe().await?;
+        tokio::select! {
+            biased;
+            () = cancel.cancelled() => return Err(Error::Cancelled),
+            copied = self.basebackup(source, &progress) => copied?,
+        }
+        self.clean_after_copy().await?;
+        self.write_files(Some(source), None).await?;
+        self.sync_data().await?;
+        self.set_sentinel(None).await
+    }
+
+    async fn basebackup(
+        &self,
+        source: &NodeId,
+        progress: &watch::Sender<Option<u8>>,
+    ) -> Result<(), Error> {
+        let dbname = format!("--dbname={}", self.conninfo(source, None)?);
+        let slot = format!("--slot={}", names::slot(&self.config().me));
+        let data = display(&self.data_dir());
+        let label = format!("--label=tandem {}", self.config().me);
+        let arguments = [
+            "-D",
+            &data,
+            &dbname,
+            &slot,
+            "--wal-method=stream",
+            "--checkpoint=fast",
+            "--no-password",
+            "--progress",
+            "--no-sync",
+            &label,
+        ];
+        let watch = |line: &str| {
+            if let Some(percent) = percent(line) {
+                progress.send_replace(Some(percent));
+            }
+        };
+        let finished = self.run_watched("pg_basebackup", arguments, "", watch).await?;
+        if !finished.status.success() && is_unreachable(&finished.output) {
+            let Err(Error::Tool { output, .. }) = finished.ok("pg_basebackup") else {
+                return Err(Error::Interrupted);
+            };
+            return Err(Error::SourceUnavailable { source_node: source.clone(), output });
+        }
+        finished.ok("pg_basebackup").map(|_| ())
+    }
+
+    /// As `load_state`; a missing file is no obstacle to replacing all the data.
+    async fn load_state_or_default(&self) -> Result<super::super::StateFile, Error> {
+        match self.load_state().await {
+            Err(Error::StateMissing { .. }) => Ok(super::super::StateFile::default()),
+            other => other,
+        }
+    }
+}
+
+/// ` 22903/22903 kB (100%), 1/1 tablespace`
+fn percent(line: &str) -> Option<u8> {
+    let (before, _) = line.split_once("%)")?;
+    let (_, number) = before.rsplit_once('(')?;
+    number.parse::<u8>().ok().map(|percent| percent.min(100))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn progress_is_read() {
+        assert_eq!(percent("22903/22903 kB (100%), 1/1 tablespace"), Some(100));
+        assert_eq!(percent("  123/22903 kB (7%), 0/1 tablespace (/x)"), Some(7));
+        assert_eq!(percent("waiting for checkpoint"), None);
+    }
+}

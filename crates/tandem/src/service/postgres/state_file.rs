@@ -1,0 +1,181 @@
+//! Talks to `state.json`: what this node promised about the instance, and what it was doing to it.
+//! In / Out: `StateFile`. Keeps: INV-2 a promise is on disk before `change_state` returns; INV-5 it never
+//! goes back; H19 a sentinel outlives the process that set it; H36.
+//! Tested by: below.
+
+use super::{Error, Postgres, files};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::path::Path;
+use std::sync::{Arc, PoisonError};
+use tandem_core::ids::Term;
+
+const VERSION: u32 = 1;
+
+/// What must survive a crash of the node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StateFile {
+    version: u32,
+    /// Follows no primary of a smaller term.
+    pub promised: Term,
+    /// The last term for which a promotion was begun.
+    pub promoted: Term,
+    /// The last term in which it was set up to follow.
+    pub followed: Term,
+    /// The term in whose promotion the data's timeline began, if it began here (H6).
+    pub timeline_term: Term,
+    /// The data was last written as a primary.
+    pub was_primary: bool,
+    /// What was being done to the data directory.
+    pub sentinel: Option<Sentinel>,
+    /// Why a human must look.
+    pub quarantined: Option<String>,
+}
+
+impl Default for StateFile {
+    fn default() -> Self {
+        Self {
+            version: VERSION,
+            promised: Term(0),
+            promoted: Term(0),
+            followed: Term(0),
+            timeline_term: Term(0),
+            was_primary: false,
+            sentinel: None,
+            quarantined: None,
+        }
+    }
+}
+
+/// Something that leaves a mixture behind when it is interrupted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Sentinel {
+    /// initdb.
+    Founding,
+    /// A base backup.
+    Cloning,
+    /// pg_rewind.
+    Rewinding,
+}
+
+impl fmt::Display for Sentinel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Founding => "foundation",
+            Self::Cloning => "base backup",
+            Self::Rewinding => "rewind",
+        })
+    }
+}
+
+#[derive(Deserialize)]
+struct OnlyVersion {
+    version: u32,
+}
+
+impl StateFile {
+    fn load(path: &Path) -> Result<Option<Self>, Error> {
+        let Some(text) = files::read(path)? else {
+            return Ok(None);
+        };
+        let damaged = |source| Error::StateDamaged { path: path.to_owned(), source };
+        // The version first: what else a newer file holds cannot be known here (H46).
+        let OnlyVersion { version } = serde_json::from_str(&text).map_err(damaged)?;
+        if version != VERSION {
+            return Err(Error::StateVersion { path: path.to_owned(), version, known: VERSION });
+        }
+        serde_json::from_str(&text).map(Some).map_err(damaged)
+    }
+
+    pub(super) fn save(&self, path: &Path) -> Result<(), Error> {
+        if let Some(old) = Self::load(path)? {
+            for (from, to) in [(old.promised, self.promised), (old.promoted, self.promoted)] {
+                if to < from {
+                    return Err(Error::GoesBack { from, to });
+                }
+            }
+        }
+        let text = serde_json::to_string_pretty(self)
+            .map_err(|source| Error::StateDamaged { path: path.to_owned(), source })?;
+        files::replace_durably(path, &text, None)
+    }
+}
+
+impl Postgres {
+    /// Reads the state; the empty one where there is neither a file nor data.
+    ///
+    /// # Errors
+    /// `StateDamaged`, `StateVersion`, or `StateMissing` where there is data: a lost promise is
+    /// never taken for "nothing promised".
+    pub async fn load_state(&self) -> Result<StateFile, Error> {
+        let (path, data) = (self.state_path(), self.data_dir());
+        files::blocking(move || match StateFile::load(&path)? {
+            Some(state) => Ok(state),
+            None if files::is_empty(&data)? => Ok(StateFile::default()),
+            None => Err(Error::StateMissing { path }),
+        })
+        .await
+    }
+
+    /// Changes the state and makes it durable, then returns it. One change at a time: a promise
+    /// that is saved while a copy sets its sentinel must not undo it.
+    ///
+    /// # Errors
+    /// `GoesBack` for a smaller term than is recorded; as `load_state`; `File`.
+    pub async fn change_state<F>(&self, change: F) -> Result<StateFile, Error>
+    where
+        F: FnOnce(&mut StateFile) + Send + 'static,
+    {
+        let (path, turn) = (self.state_path(), Arc::clone(&self.state_turn));
+        files::blocking(move || {
+            let _turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(parent) = path.parent() {
+                std::fs::create_dir_all(parent).map_err(Error::file("create", parent))?;
+            }
+            let mut state = StateFile::load(&path)?.unwrap_or_default();
+            change(&mut state);
+            state.save(&path)?;
+            Ok(state)
+        })
+        .await
+    }
+
+    pub(super) async fn set_sentinel(&self, sentinel: Option<Sentinel>) -> Result<(), Error> {
+        self.change_state(move |state| state.sentinel = sentinel).await.map(|_| ())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_promise_survives_and_never_goes_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state.json");
+        assert_eq!(StateFile::load(&path).unwrap(), None);
+        let state = StateFile {
+            promised: Term(7),
+            sentinel: Some(Sentinel::Rewinding),
+            ..StateFile::default()
+        };
+        state.save(&path).unwrap();
+        assert_eq!(StateFile::load(&path).unwrap().as_ref(), Some(&state));
+        let back = StateFile { promised: Term(6), ..state };
+        assert!(matches!(back.save(&path), Err(Error::GoesBack { .. })));
+    }
+
+    #[test]
+    fn damage_is_an_error_and_not_a_default() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state.json");
+        for text in ["", "{", "{\"version\":1}", "{\"version\":1,\"promised\":1,\"else\":2}"] {
+            std::fs::write(&path, text).unwrap();
+            assert!(matches!(StateFile::load(&path), Err(Error::StateDamaged { .. })), "{text}");
+        }
+        std::fs::write(&path, "{\"version\":2,\"new\":1}").unwrap();
+        assert!(matches!(StateFile::load(&path), Err(Error::StateVersion { .. })));
+    }
+}

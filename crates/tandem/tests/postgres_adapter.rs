@@ -1,0 +1,307 @@
+//! The PostgreSQL adapter against real servers: one story per test.
+
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "test code outside of test functions")]
+
+mod postgres_cluster;
+
+use nix::sys::signal::Signal;
+use postgres_cluster::{Node, SHORT, nodes, rule, timed};
+use std::collections::BTreeMap;
+use std::time::Duration;
+use tandem::service::postgres::copy::found::AdoptionWarning;
+use tandem::service::postgres::{ControlState, Error, Finding, Rewind, RuleState, Sentinel, Why};
+use tandem_core::facts::Data;
+use tandem_core::ids::{NodeId, Term, TimelineId};
+use tandem_core::lsn::Lsn;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+async fn found(node: &mut Node) {
+    timed("initdb", node.postgres.found()).await.unwrap();
+    timed("start", node.start_following(None)).await;
+    timed("promote the first", node.postgres.promote(SHORT)).await.unwrap();
+    timed("roles", node.postgres.ensure_roles(SHORT)).await.unwrap();
+}
+
+async fn clone(node: &mut Node, source: &str) {
+    let (progress, seen) = watch::channel(None);
+    let token = CancellationToken::new();
+    let source_id = NodeId::from(source);
+    timed("clone", node.postgres.clone_from(&source_id, progress, token)).await.unwrap();
+    assert_eq!(*seen.borrow(), Some(100));
+    timed("start a standby", node.start_following(Some(source))).await;
+    node.until("it streams", |o| o.receiver.as_ref().is_some_and(|r| r.streaming)).await;
+}
+
+#[tokio::test]
+async fn a_first_primary() {
+    let (_dir, mut nodes) = nodes(&["a", "b"]).await;
+    let a = &mut nodes[0];
+    let alone = rule("a", &[], 0);
+    assert_eq!(a.postgres.data().await.unwrap(), Data::Empty);
+    assert!(matches!(a.postgres.prepare_start(None, None).await, Err(Error::NoData { .. })));
+    let not_there = a.postgres.observer().observe(SHORT).await;
+    assert!(matches!(not_there, Err(Error::NotRunning)), "{not_there:?}");
+    found(a).await;
+    assert!(matches!(a.postgres.found().await, Err(Error::StillRunning { .. })));
+    assert_eq!(a.postgres.data().await.unwrap(), Data::Present);
+    a.postgres.ensure_roles(SHORT).await.unwrap();
+    timed("record the term alone", a.postgres.record_term(Term(1), &alone, SHORT)).await.unwrap();
+    a.postgres.record_term(Term(1), &alone, SHORT).await.unwrap();
+    let mut observer = a.postgres.observer();
+    timed("first look", observer.observe(SHORT)).await.unwrap();
+    let seen = timed("next look", observer.observe(SHORT)).await.unwrap();
+    assert!(!seen.in_recovery && seen.data_term == Term(1) && seen.replicas.is_empty());
+    assert_eq!(seen.timeline, TimelineId(2), "promoted once");
+    a.sql("INSERT INTO tandem.history VALUES (2, 'somebody', 9, '0/1')");
+    let taken = a.postgres.record_term(Term(2), &alone, SHORT).await;
+    assert!(matches!(taken, Err(Error::TermTaken { .. })), "{taken:?}");
+    probes(a).await;
+    overrides_and_audit(a).await;
+    slots_of_members(a).await;
+    stopped_cleanly(a).await;
+}
+
+async fn probes(a: &Node) {
+    timed("probe of the disk", a.postgres.probe_disk(SHORT)).await.unwrap();
+    assert!(a.postgres.free_space().await.unwrap().free_bytes > 0);
+    timed("new connection", a.postgres.probe_new_connection(SHORT)).await.unwrap();
+    // H29: a hung postmaster is told apart from a dead one, and an old connection hides it.
+    let mut observer = a.postgres.observer();
+    observer.observe(SHORT).await.unwrap();
+    a.signal(Signal::SIGSTOP);
+    let hung = a.postgres.probe_new_connection(Duration::from_millis(300)).await;
+    let old = observer.observe(SHORT).await;
+    a.signal(Signal::SIGCONT);
+    assert!(matches!(hung, Err(Error::Timeout { .. })), "{hung:?}");
+    assert!(old.is_ok(), "{old:?}");
+}
+
+async fn overrides_and_audit(a: &Node) {
+    // H10, H13: what ALTER SYSTEM says about our settings does not survive us.
+    a.sql("ALTER SYSTEM SET synchronous_standby_names = '*'");
+    a.sql("ALTER SYSTEM SET work_mem = '5MB'");
+    a.sql("ALTER ROLE app SET synchronous_commit = 'local'");
+    a.sql("CREATE UNLOGGED TABLE fleeting ()");
+    let state = timed("rule of nobody", a.postgres.apply_rule(&rule("a", &[], 0), SHORT)).await;
+    assert_eq!(state.unwrap(), RuleState::Proven);
+    assert_eq!(a.sql("SHOW synchronous_standby_names"), "");
+    assert_eq!(a.sql("SHOW work_mem"), "5MB");
+    let findings = a.postgres.audit(SHORT).await.unwrap();
+    let weak = |f: &Finding| matches!(f, Finding::WeakCommit { role, .. } if role == "app");
+    assert!(findings.iter().any(weak), "{findings:?}");
+    let unlogged = Finding::UnloggedTables { database: "postgres".into(), count: 1 };
+    assert!(findings.contains(&unlogged), "{findings:?}");
+    // H8: with nobody there to confirm, a rule is not proven, and says what is missing.
+    let short = Duration::from_millis(400);
+    let state = a.postgres.apply_rule(&rule("a", &["b"], 1), short).await.unwrap();
+    let why = Why::TooFew { confirmed: 0, acks: 1 };
+    assert_eq!(state, RuleState::Pending { why });
+    // H11: a wait that was cancelled commits here, warns, and proves nothing.
+    let cancel = async {
+        let waits = "SELECT pid FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
+        while a.sql(waits).is_empty() {
+            tokio::task::yield_now().await;
+        }
+        a.sql(&format!("SELECT pg_cancel_backend(pid) FROM ({waits}) w"));
+    };
+    let b = rule("a", &["b"], 1);
+    let (recorded, ()) = tokio::join!(a.postgres.record_term(Term(3), &b, SHORT), cancel);
+    assert!(matches!(recorded, Err(Error::Unproven { .. })), "{recorded:?}");
+    // It is in the table now; the repetition waits all the same.
+    let again = a.postgres.record_term(Term(3), &b, Duration::from_millis(300)).await;
+    assert!(matches!(again, Err(Error::Timeout { .. })), "{again:?}");
+    let state = a.postgres.apply_rule(&rule("a", &[], 0), SHORT).await.unwrap();
+    assert_eq!(state, RuleState::Proven);
+}
+
+async fn slots_of_members(a: &Node) {
+    let others = BTreeMap::from([("b".into(), None), ("x-1".into(), None), ("a".into(), None)]);
+    let report = timed("slots", a.postgres.ensure_slots(&others, SHORT)).await.unwrap();
+    assert_eq!(report.created.len(), 2, "{report:?}");
+    let fewer = BTreeMap::from([("b".into(), Some(Lsn(1)))]);
+    let report = a.postgres.ensure_slots(&fewer, SHORT).await.unwrap();
+    assert_eq!((report.created.len(), report.dropped.len()), (0, 1), "{report:?}");
+}
+
+async fn stopped_cleanly(a: &mut Node) {
+    assert_eq!(a.postgres.terminate_clients(SHORT).await.unwrap(), 0);
+    // A kept connection that an operator ends is not a server that is down.
+    let mut observer = a.postgres.observer();
+    observer.observe(SHORT).await.unwrap();
+    a.sql(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'tandem'",
+    );
+    observer.observe(SHORT).await.unwrap();
+    a.stop(Signal::SIGINT);
+    let stopped = timed("inspect", a.postgres.inspect_stopped()).await.unwrap();
+    assert_eq!((stopped.state, stopped.checksums), (ControlState::ShutDown, true));
+    assert!(stopped.end > stopped.checkpoint && stopped.forks.len() == 1, "{stopped:?}");
+    // H5: whatever starts it, it is a standby.
+    a.start_following(None).await;
+    let seen = a.until("it is a standby", |o| o.in_recovery).await;
+    assert_eq!((seen.flushed, seen.data_term), (stopped.end, Term(3)));
+    assert!(matches!(a.postgres.ensure_roles(SHORT).await, Err(Error::Role { .. })));
+}
+
+#[tokio::test]
+async fn failover_and_rejoin() {
+    let (_dir, mut nodes) = nodes(&["a", "b", "c-1"]).await;
+    let [a, b, c] = nodes.as_mut_slice() else { panic!("three") };
+    found(a).await;
+    interrupted_clone(b).await;
+    clone(b, "a").await;
+    clone(c, "a").await;
+    quorum(a, b, c).await;
+    failover(a, b, c).await;
+    timed("checkpoint", b.postgres.checkpoint(SHORT)).await.unwrap();
+    let seen = b.until("it shows the checkpoint", |o| o.checkpoint_timeline == o.timeline).await;
+    assert_eq!(seen.timeline, TimelineId(3));
+    rejoin(a, b).await;
+    switchover(a, b, c).await;
+}
+
+/// H19: half a clone never starts.
+async fn interrupted_clone(b: &mut Node) {
+    let a = NodeId::from("a");
+    let (progress, _seen) = watch::channel(None);
+    let token = CancellationToken::new();
+    token.cancel();
+    let cut = b.postgres.clone_from(&a, progress.clone(), token).await;
+    assert!(matches!(cut, Err(Error::Cancelled)), "{cut:?}");
+    assert_eq!(b.postgres.data().await.unwrap(), Data::Mixed);
+    let refused = b.postgres.prepare_start(Some(&a), None).await;
+    assert!(matches!(refused, Err(Error::MixedData(Sentinel::Cloning))), "{refused:?}");
+    // A promise made meanwhile keeps the sentinel.
+    let state = b.postgres.change_state(|state| state.promised = Term(1)).await.unwrap();
+    assert_eq!(state.sentinel, Some(Sentinel::Cloning));
+    let nobody = NodeId::from("c-1");
+    let away = b.postgres.clone_from(&nobody, progress, CancellationToken::new()).await;
+    assert!(matches!(away, Err(Error::SourceUnavailable { .. })), "{away:?}");
+}
+
+async fn quorum(a: &Node, b: &Node, c: &Node) {
+    let state = a.postgres.apply_rule(&rule("a", &["b", "c-1"], 2), SHORT).await.unwrap();
+    assert_eq!(state, RuleState::Proven);
+    let any = rule("a", &["b", "c-1"], 1);
+    let state = timed("rule", a.postgres.apply_rule(&any, SHORT)).await.unwrap();
+    assert_eq!(state, RuleState::Proven);
+    timed("record the term", a.postgres.record_term(Term(1), &any, SHORT)).await.unwrap();
+    a.sql("CREATE TABLE t AS SELECT generate_series(1, 10000) AS i");
+    let seen = a.until("both stream", |o| o.replicas.values().filter(|r| r.streaming).count() == 2);
+    let seen = timed("look with standbys", seen).await;
+    assert_eq!(seen.replicas.keys().map(NodeId::as_str).collect::<Vec<_>>(), ["b", "c-1"]);
+    // H24, H25: slots on a standby are made and moved along.
+    let others = |lsn| BTreeMap::from([("a".into(), lsn), ("c-1".into(), lsn)]);
+    b.postgres.ensure_slots(&others(None), SHORT).await.unwrap();
+    let restart = "SELECT restart_lsn FROM pg_replication_slots WHERE slot_name = 'tandem_a'";
+    let before: Lsn = b.sql(restart).parse().unwrap();
+    a.sql("INSERT INTO t SELECT generate_series(1, 1000)");
+    let seen = c.until("it replayed more", |o| o.replayed > before).await;
+    b.until("it replayed as much", |o| o.replayed >= seen.replayed).await;
+    b.postgres.ensure_slots(&others(Some(seen.replayed)), SHORT).await.unwrap();
+    assert!(b.sql(restart).parse::<Lsn>().unwrap() > before);
+}
+
+async fn failover(a: &mut Node, b: &Node, c: &Node) {
+    // H15: while the primary is alive and writes, a promised standby gets nothing more.
+    let at_c = timed("stop the receiver", c.postgres.stop_receiver(SHORT)).await.unwrap();
+    a.sql("INSERT INTO t SELECT generate_series(1, 1000)");
+    let seen = c.until("it answers", |_| true).await;
+    assert_eq!((seen.flushed, seen.receiver), (at_c.flushed, None));
+    a.stop(Signal::SIGKILL);
+    let at_b = timed("stop the receiver of a dead primary", b.postgres.stop_receiver(SHORT)).await;
+    let at_b = at_b.unwrap();
+    assert!(at_b.flushed > at_c.flushed && at_b.replayed <= at_b.flushed, "{at_b:?} {at_c:?}");
+    timed("stop it again", b.postgres.stop_receiver(SHORT)).await.unwrap();
+    let next = rule("b", &["a", "c-1"], 1);
+    let state = timed("rule before promotion", b.postgres.write_rule(&next, SHORT)).await.unwrap();
+    assert_eq!(state, RuleState::Proven);
+    timed("promote", b.postgres.promote(SHORT)).await.unwrap();
+    let upstream = NodeId::from("b");
+    timed("follow", c.postgres.follow(&upstream, SHORT)).await.unwrap();
+    timed("record the term after promotion", b.postgres.record_term(Term(2), &next, SHORT))
+        .await
+        .unwrap();
+    c.until("it follows", |o| o.data_term == Term(2) && o.timeline == TimelineId(3)).await;
+    assert_eq!(c.sql("SELECT count(*) FROM t"), "12000");
+}
+
+/// H18 to H21: the old primary comes back as a standby, without a clone.
+async fn rejoin(a: &mut Node, b: &Node) {
+    let stopped = a.postgres.inspect_stopped().await.unwrap();
+    assert_eq!(stopped.state, ControlState::InProduction);
+    let source = NodeId::from("b");
+    let rewound = timed("rewind", a.postgres.rewind_from(&source, CancellationToken::new())).await;
+    let log = a.log();
+    assert_eq!(rewound.unwrap_or_else(|error| panic!("{error}: {error:?}{log}")), Rewind::Rewound);
+    assert_eq!(a.postgres.load_state().await.unwrap().sentinel, None);
+    timed("start after the rewind", a.start_following(Some("b"))).await;
+    let streams = a.until("it streams", |o| {
+        o.receiver.as_ref().is_some_and(|r| r.streaming) && o.data_term == Term(2)
+    });
+    timed("stream after the rewind", streams).await;
+    assert_eq!(a.sql("SELECT count(*) FROM pg_replication_slots"), "0");
+    let name = a.sql("SHOW cluster_name");
+    assert_eq!((name.as_str(), a.sql("SHOW port").parse()), ("orders/a", Ok(port(a))));
+    assert_ne!(port(a), port(b));
+}
+
+fn port(node: &Node) -> u16 {
+    node.postgres.config().port
+}
+
+/// H39: the next primary has every byte of the last, the shutdown checkpoint too.
+async fn switchover(a: &mut Node, b: &mut Node, c: &Node) {
+    // A rewind removes slots: without them nobody could follow the next primary.
+    let others = BTreeMap::from([("b".into(), None), ("c-1".into(), None)]);
+    a.postgres.ensure_slots(&others, SHORT).await.unwrap();
+    let replayed = b.until("both stream", |o| o.replicas.len() == 2).await.flushed;
+    b.postgres.terminate_clients(SHORT).await.unwrap();
+    a.until("it is there", |o| o.replayed >= replayed).await;
+    b.stop(Signal::SIGINT);
+    let stopped = b.postgres.inspect_stopped().await.unwrap();
+    let at_a = timed("stop the receiver", a.postgres.stop_receiver(SHORT)).await.unwrap();
+    assert_eq!(at_a.flushed, stopped.end, "{stopped:?}");
+    let next = rule("a", &["b", "c-1"], 1);
+    assert_eq!(a.postgres.write_rule(&next, SHORT).await.unwrap(), RuleState::Proven);
+    timed("promote", a.postgres.promote(SHORT)).await.unwrap();
+    timed("follow", c.postgres.follow(&"a".into(), SHORT)).await.unwrap();
+    timed("record the term", a.postgres.record_term(Term(3), &next, SHORT)).await.unwrap();
+    // It had everything, so nothing has to be rewound: it follows as it is.
+    b.start_following(Some("a")).await;
+    b.until("it follows", |o| o.data_term == Term(3)).await;
+    assert_eq!(a.postgres.apply_rule(&next, SHORT).await.unwrap(), RuleState::Proven);
+    // A standby that crashed is not rewound (H21).
+    b.stop(Signal::SIGQUIT);
+    let token = CancellationToken::new();
+    let refused = b.postgres.rewind_from(&"a".into(), token).await;
+    assert!(matches!(refused, Err(Error::NotRewindable)), "{refused:?}");
+    let ended = timed("end walsenders", a.postgres.terminate_walsenders(SHORT)).await.unwrap();
+    assert_eq!(ended, 1);
+}
+
+#[tokio::test]
+async fn adoption_keeps_what_is_there() {
+    let (_dir, mut nodes) = nodes(&["a"]).await;
+    let a = &mut nodes[0];
+    a.postgres.found().await.unwrap();
+    // As somebody else would have left it: no state, no role of ours, a configuration of their own.
+    let data = a.postgres.data_dir();
+    std::fs::remove_file(a.postgres.state_path()).unwrap();
+    for name in ["standby.signal", "tandem.conf", "tandem.sync.conf", "tandem.upstream.conf"] {
+        std::fs::remove_file(data.join(name)).unwrap();
+    }
+    std::fs::write(data.join("postgresql.conf"), "work_mem = '7MB'\nport = 1\n").unwrap();
+    std::fs::write(data.join("pg_hba.conf"), "host x y 10.0.0.0/8 md5\n").unwrap();
+    let missing = a.postgres.load_state().await;
+    assert!(matches!(missing, Err(Error::StateMissing { .. })), "{missing:?}");
+    let warnings = timed("adopt", a.postgres.adopt()).await.unwrap();
+    assert!(!warnings.contains(&AdoptionWarning::NoChecksums), "{warnings:?}");
+    a.start_following(None).await;
+    a.postgres.promote(SHORT).await.unwrap();
+    a.postgres.ensure_roles(SHORT).await.unwrap();
+    assert_eq!(a.sql("SHOW work_mem"), "7MB");
+    let hba = std::fs::read_to_string(data.join("pg_hba.conf")).unwrap();
+    assert!(hba.contains("\nhost x y 10.0.0.0/8 md5\n"), "{hba}");
+}
