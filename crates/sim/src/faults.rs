@@ -302,11 +302,15 @@ impl World {
 
     /// Everything is mended, and everyone is there again.
     pub fn on_heal(&mut self) {
+        if self.healed {
+            return;
+        }
         self.note(0, || "HEAL".into());
         let count = self.nodes.len();
         self.net = crate::network::Net::new(count);
         self.clients_rest = false;
         self.healed = true;
+        self.healed_at = self.now;
         for n in 0..count {
             self.on_thaw(n);
             self.on_boot(n);

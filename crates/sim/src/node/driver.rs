@@ -481,6 +481,7 @@ impl Seen {
         own.flushed = lsn(self.flushed);
         own.replayed = lsn(self.flushed);
         own.data_term = self.term;
+        own.checkpointed = self.checkpointed;
         own.stream = self.stream.map_or(Stream::None, Stream::Connected);
         own.replicas.clone_from(&self.replicas);
     }
