@@ -4,7 +4,7 @@ use tandem_sim::explore::{Bounds, Explored, explore};
 
 #[test]
 fn two_faults_anywhere_are_survived() {
-    let bounds = Bounds { first: 36, second: 24 };
+    let bounds = Bounds { first: 30, second: 22 };
     let parts: Vec<Explored> = std::thread::scope(|scope| {
         let halves: Vec<_> =
             [0, 1].map(|share| scope.spawn(move || explore(bounds, (share, 2)))).into();

@@ -155,7 +155,8 @@ fn promise(view: &InstanceView<'_>) -> Option<Next> {
     let is_empty = own.process == Process::Stopped && own.data != Data::Present;
     let can_vote = own.process == Process::Standby || is_empty;
     let term = own.promised;
-    (term > settled && own.ballot.is_none() && can_vote)
+    let is_told = own.ballot.is_some_and(|ballot| ballot.term >= term);
+    (term > settled && !is_told && can_vote)
         .then(|| act(Action::Promise { term }, format!("votes in term {term}, as promised")))
 }
 
