@@ -14,6 +14,11 @@ fn two_faults_anywhere_are_survived() {
     println!("{runs} placements explored");
     assert!(runs > 10_000, "only {runs} placements");
     for part in parts {
-        assert!(part.failures.is_empty(), "{} fail, first {:?}", part.failures.len(), part.failures[0]);
+        assert!(
+            part.failures.is_empty(),
+            "{} fail, first {:?}",
+            part.failures.len(),
+            part.failures[0]
+        );
     }
 }

@@ -77,7 +77,7 @@ impl World {
         if std::mem::take(&mut self.rules_changed) {
             quorums_meet::check(self);
         }
-        if self.events % 32 == 0 {
+        if self.events.is_multiple_of(32) {
             routes::check(self);
         }
     }

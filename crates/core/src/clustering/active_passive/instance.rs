@@ -308,7 +308,9 @@ fn stay_fed(view: &InstanceView<'_>, appointment: &Appointment) -> Next {
     let (primary, term) = (&appointment.primary, appointment.term);
     let follows = own.upstream == Some((primary.clone(), term));
     let Some(serving) = serving_primary(view, term) else {
-        return if follows || own.followed != term {
+        return if follows {
+            wait(format!("waits until {primary} serves"))
+        } else if own.followed != term {
             wait(format!("waits until {primary} serves, to compare with it (H6)"))
         } else {
             let primary = primary.clone();

@@ -145,7 +145,11 @@ fn leave_draining_node(
     let to = streaming(view, appointment, now)
         .into_iter()
         .filter(|node| !view.draining.contains(node))
-        .max_by_key(|node| view.nodes.get(node).map_or(0, |spec| spec.priority))?;
+        .max_by_key(|node| {
+            let priority = view.nodes.get(node).map_or(0, |spec| spec.priority);
+            let flushed = view.instance(node, now).map(|instance| instance.flushed);
+            (priority, flushed, core::cmp::Reverse(node.clone()))
+        })?;
     let reason = format!("{} is being emptied: {to} takes over", appointment.primary);
     let deadline_unix_ms = view.unix_ms + SWITCHOVER_PATIENCE_MS;
     Some(Plan::propose(ServiceCommand::RequestSwitchover { to, deadline_unix_ms }, reason))
