@@ -97,6 +97,10 @@ impl super::Disk {
         let Some(data) = self.data.as_ref().filter(|_| own.data == Data::Present) else { return };
         own.system = Some(SystemId(data.system));
         own.timeline = own.timeline.max(TimelineId(data.checkpoint_timeline));
+        if own.was_primary {
+            // pg_control lags behind a promotion; the history file does not.
+            own.timeline = own.timeline.max(TimelineId(data.known.last().copied().unwrap_or(0)));
+        }
         own.stopped_cleanly = data.clean;
         let end = lsn(if data.clean { data.flushed } else { data.checkpoint });
         own.flushed = if own.was_primary { end } else { own.flushed.max(end) };

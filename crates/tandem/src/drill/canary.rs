@@ -1,7 +1,8 @@
 //! Talks to every instance directly, past all doors, as a client on that node would.
 //! In: addresses. Out: `CanaryWrite`s, for `overlap.rs` and the ledger check.
-//! Writes every 50 ms, as in published measurements of other products. A standby refuses, which
-//! costs it next to nothing; the session is kept, so a promotion is noticed at the next beat.
+//! Writes every 50 ms, as in published measurements of other products. A standby is only asked whether
+//! it still is one: refused writes would fill its log. The session is kept, so a promotion is noticed
+//! at the next beat.
 //! Tested by: below, against PostgreSQL.
 
 use super::overlap::CanaryWrite;
@@ -72,11 +73,20 @@ struct Perch {
     n: i64,
 }
 
+/// A session on an instance.
+struct Place {
+    session: Session,
+    insert: Statement,
+    probe: Statement,
+    /// It was no standby when last asked.
+    writable: bool,
+}
+
 impl Perch {
     async fn sing(mut self) {
         let mut beat = tokio::time::interval(BEAT);
         beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut place: Option<(Session, Statement)> = None;
+        let mut place: Option<Place> = None;
         loop {
             tokio::select! {
                 () = self.stop.cancelled() => return,
@@ -85,23 +95,37 @@ impl Perch {
             if place.is_none() {
                 place = self.open().await;
             }
-            if let Some((session, statement)) = &place
-                && !self.write(session, statement).await
+            if let Some(open) = &mut place
+                && !self.beat(open).await
             {
                 place = None;
             }
         }
     }
 
-    async fn open(&self) -> Option<(Session, Statement)> {
+    async fn open(&self) -> Option<Place> {
         let session = self.login.connect(self.address).await?;
         // Fails while a standby has not replayed the table yet; then the next beat tries again.
         let prepared = session.client().prepare(INSERT);
-        let statement = tokio::time::timeout(STATEMENT_MAX, prepared).await.ok()?.ok()?;
-        Some((session, statement))
+        let insert = tokio::time::timeout(STATEMENT_MAX, prepared).await.ok()?.ok()?;
+        let prepared = session.client().prepare("SELECT pg_is_in_recovery()");
+        let probe = tokio::time::timeout(STATEMENT_MAX, prepared).await.ok()?.ok()?;
+        Some(Place { session, insert, probe, writable: false })
     }
 
     /// False when the session is of no more use.
+    async fn beat(&mut self, place: &mut Place) -> bool {
+        if !place.writable {
+            let query = place.session.client().query_one(&place.probe, &[]);
+            let Ok(Ok(row)) = tokio::time::timeout(STATEMENT_MAX, query).await else {
+                return false;
+            };
+            place.writable = row.try_get(0).is_ok_and(|in_recovery: bool| !in_recovery);
+        }
+        // After a failure of any kind the session begins anew, and asks again.
+        !place.writable || self.write(&place.session, &place.insert).await
+    }
+
     async fn write(&mut self, session: &Session, statement: &Statement) -> bool {
         self.n += 1;
         let node = self.node.as_str();
@@ -110,10 +134,7 @@ impl Perch {
         let query = session.client().query_one(statement, &row);
         let Ok(answer) = tokio::time::timeout(STATEMENT_MAX, query).await else { return false };
         let acked = clock::now();
-        let row = match answer {
-            Ok(row) => row,
-            Err(error) => return !error.is_closed() && error.code().is_some(),
-        };
+        let Ok(row) = answer else { return false };
         let timeline = row.try_get::<_, &str>(0).ok().and_then(|t| u32::from_str_radix(t, 16).ok());
         let Some(timeline) = timeline.map(TimelineId) else { return false };
         let write = CanaryWrite { node: self.node.clone(), n: self.n, sent, acked, timeline };

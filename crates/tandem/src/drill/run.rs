@@ -120,13 +120,25 @@ async fn rounds(
     }
     for round in 1..=args.rounds.max(1) {
         for fault in faults {
-            let line = step(stage, (*fault, round, args.seed), report).await;
+            let (line, next) = step(stage, (*fault, round, args.seed), report).await;
             if !args.json {
                 print(out, &line)?;
+            }
+            if next == Next::GiveUp {
+                return Ok(());
             }
         }
     }
     Ok(())
+}
+
+/// Whether a drill can go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    /// With the next fault.
+    GoOn,
+    /// The cluster does not become whole any more; every further fault would only wait for that.
+    GiveUp,
 }
 
 /// Runs one fault and files what came of it; one line for people.
@@ -134,7 +146,7 @@ pub(super) async fn step(
     stage: &Stage,
     (fault, round, seed): (Fault, u32, u64),
     report: &mut Report,
-) -> String {
+) -> (String, Next) {
     match stage.run(fault, round, seed).await {
         Ok(run) => {
             if run.redundant_again_s.is_none() {
@@ -142,18 +154,20 @@ pub(super) async fn step(
             }
             let line = run.line();
             report.runs.push(run);
-            line
+            (line, Next::GoOn)
         }
         Err(error) => {
             let reason = with_causes(&error);
             let omission = Omission { fault: fault.name(), round, reason: reason.clone() };
             if matches!(error, Error::Skipped { .. }) {
                 report.skipped.push(omission);
-                return format!("{fault:<18} skipped: {reason}");
+                return (format!("{fault:<18} skipped: {reason}"), Next::GoOn);
             }
             stage.mend().await;
             report.failed.push(omission);
-            format!("{fault:<18} failed: {reason}")
+            let stuck = matches!(error, Error::NotRedundant { .. });
+            let next = if stuck { Next::GiveUp } else { Next::GoOn };
+            (format!("{fault:<18} failed: {reason}"), next)
         }
     }
 }

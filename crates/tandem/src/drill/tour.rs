@@ -2,7 +2,7 @@
 //! In: `TourArgs`. Out: text, with a live line while something happens; `Verdict`.
 //! Tested by: `make demo`; the live line below.
 
-use super::run::{print, step};
+use super::run::{Next, print, step};
 use super::stage::{Bounds, Progress, Stage};
 use super::workload::Load;
 use super::{Cluster, Error, Fault, Report, Verdict};
@@ -98,12 +98,15 @@ async fn perform(
         ),
     )?;
     for fault in FAULTS {
-        let line = {
+        let (line, next) = {
             let performing = step(stage, (fault, 1, args.seed), &mut report);
             let mut progress = (args.live && !args.json).then(|| stage.progress());
             watched(performing, progress.as_mut(), out).await?
         };
         tell(args, out, &line)?;
+        if next == Next::GiveUp {
+            break;
+        }
     }
     report.conclude();
     let text = if args.json { report.json()? } else { format!("\n{}", report.conclusion()) };

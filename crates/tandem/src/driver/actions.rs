@@ -39,6 +39,19 @@ const STOP_IMMEDIATE: Duration = Duration::from_secs(2);
 /// What is different after an action.
 pub type Change = Box<dyn FnOnce(&mut InstanceFacts) + Send>;
 
+/// What an action may rely on.
+#[derive(Clone, Debug)]
+pub struct Given {
+    /// The own copy as it was when the action was planned.
+    pub own: InstanceFacts,
+    /// Until when a primary may serve by what is proven now.
+    pub lease: Option<Timestamp>,
+    /// Before this moment a ballot does not count (`Async`).
+    pub fence_wait: Option<Timestamp>,
+    /// Ends the action where it can be ended.
+    pub cancel: CancellationToken,
+}
+
 /// Why an action did not succeed, for the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
@@ -130,6 +143,11 @@ impl Context {
             Ok(stopped) => {
                 own.system = Some(stopped.system);
                 own.timeline = own.timeline.max(stopped.timeline);
+                if own.was_primary {
+                    // pg_control learns of a promotion with the next checkpoint only (H6).
+                    let newest = self.postgres.newest_timeline().await.ok().flatten();
+                    own.timeline = own.timeline.max(newest.unwrap_or_default());
+                }
                 own.stopped_cleanly = stopped.state.is_clean();
                 // A standby's control file may lag behind what it had flushed.
                 let end = stopped.end;
@@ -157,15 +175,9 @@ impl Context {
         }
     }
 
-    /// Does it. `lease` is what is proven now, `fence_wait` when a ballot may count.
-    pub async fn execute(
-        self,
-        action: Action,
-        own: InstanceFacts,
-        lease: Option<Timestamp>,
-        fence_wait: Option<Timestamp>,
-        cancel: CancellationToken,
-    ) -> Result<Change, Failure> {
+    /// Does it.
+    pub async fn execute(self, action: Action, given: Given) -> Result<Change, Failure> {
+        let Given { own, lease, fence_wait, cancel } = given;
         let result = match action {
             Action::Promise { term } => self.promise(term, &own, fence_wait).await,
             Action::Found => self.found().await,
@@ -389,8 +401,11 @@ impl Context {
     }
 
     async fn hand_over(&self) -> Result<Change, Error> {
-        // Now rather than while nobody can write.
-        self.postgres.checkpoint(CHECKPOINT).await?;
+        // Now rather than while nobody can write. Where the disk is full it fails, and the stop may
+        // not be clean: then the others elect (H27).
+        if let Err(error) = self.postgres.checkpoint(CHECKPOINT).await {
+            tracing::warn!(service = %self.service, %error, "no checkpoint before the stop");
+        }
         self.stop().await?;
         Ok(Box::new(|_| {}))
     }

@@ -11,6 +11,7 @@ use crate::consensus::{Agreed, Consensus};
 use crate::peers::{Channel, Mesh};
 use crate::runtime::clock;
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 use std::time::Duration;
 use tandem_core::cluster::command::Command;
@@ -105,9 +106,9 @@ impl Controller {
                 match step {
                     Step::Recruit { node, term } => {
                         let key = (node, service.clone(), term);
-                        if !recruited.contains_key(&key) {
-                            self.recruit(&key).await;
-                            recruited.insert(key, now);
+                        if let Entry::Vacant(entry) = recruited.entry(key) {
+                            self.recruit(entry.key()).await;
+                            entry.insert(now);
                         }
                     }
                     Step::Propose(command) => {

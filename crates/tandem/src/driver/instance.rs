@@ -6,7 +6,7 @@
 //! Not here: the decisions (`tandem_core::clustering::active_passive::instance`), the actions'
 //! steps (`actions.rs`), the SQL (`service/postgres`).
 
-use super::actions::{Change, Context, Failure};
+use super::actions::{Change, Context, Failure, Given};
 use super::explain::Explanations;
 use super::hub::Hub;
 use super::observer::{Observed, Observer};
@@ -492,7 +492,8 @@ impl InstanceDriver {
             let fence_wait = self.fence_wait(spec);
             let sender = self.finished.0.clone();
             async move {
-                let work = context.execute(action.clone(), own, lease, fence_wait, cancel.clone());
+                let given = Given { own, lease, fence_wait, cancel: cancel.clone() };
+                let work = context.execute(action.clone(), given);
                 let result = tokio::select! {
                     biased;
                     () = cancel.cancelled() => return,

@@ -64,10 +64,11 @@ impl Upkeep {
             self.due.notify_one();
             tokio::time::sleep(Duration::from_millis(500)).await;
         }
-        if instance.process == Process::Primary && !instance.checkpointed {
-            if let Err(error) = self.postgres.checkpoint(CHECKPOINT).await {
-                tracing::warn!(service = %self.service, %error, "no checkpoint after the promotion");
-            }
+        if instance.process == Process::Primary
+            && !instance.checkpointed
+            && let Err(error) = self.postgres.checkpoint(CHECKPOINT).await
+        {
+            tracing::warn!(service = %self.service, %error, "no checkpoint after the promotion");
         }
     }
 

@@ -11,7 +11,7 @@ use super::election::{self, Decision};
 use super::verdict::{self, Verdict};
 use crate::cluster::command::ServiceCommand;
 use crate::cluster::state::{Appointment, Cause, Phase, Switchover};
-use crate::facts::{Data, Process, Stream};
+use crate::facts::{Data, Health, Process, Stream};
 use crate::ids::NodeId;
 use crate::replication::primary_replica::sync_quorum::CommitRule;
 use crate::replication::primary_replica::{desired_rule, sync_quorum};
@@ -42,7 +42,7 @@ pub(super) fn plan(view: &ControllerView<'_>, appointment: &Appointment, now: Ti
     }
     settle(view, appointment, now)
         .or_else(|| change_rule(view, appointment, now))
-        .or_else(|| leave_draining_node(view, appointment, now))
+        .or_else(|| leave_node(view, appointment, now))
         .unwrap_or_else(|| Plan::wait(format!("{} serves", appointment.primary)))
 }
 
@@ -134,23 +134,31 @@ fn streaming(
     view.data_nodes().filter(|node| **node != appointment.primary).filter(is_fed).cloned().collect()
 }
 
-fn leave_draining_node(
+/// A node that is being emptied hands over, and so does one whose disk is full, if a peer has room:
+/// otherwise a move would help nobody (H27).
+fn leave_node(
     view: &ControllerView<'_>,
     appointment: &Appointment,
     now: Timestamp,
 ) -> Option<Plan> {
-    if !view.draining.contains(&appointment.primary) {
+    let primary = view.instance(&appointment.primary, now)?;
+    let is_full = primary.health == Health::DiskFull;
+    if !is_full && !view.draining.contains(&appointment.primary) {
         return None;
     }
+    let has_room = |node: &NodeId| {
+        view.instance(node, now).is_some_and(|instance| instance.health == Health::Good)
+    };
     let to = streaming(view, appointment, now)
         .into_iter()
-        .filter(|node| !view.draining.contains(node))
+        .filter(|node| !view.draining.contains(node) && has_room(node))
         .max_by_key(|node| {
             let priority = view.nodes.get(node).map_or(0, |spec| spec.priority);
             let flushed = view.instance(node, now).map(|instance| instance.flushed);
             (priority, flushed, core::cmp::Reverse(node.clone()))
         })?;
-    let reason = format!("{} is being emptied: {to} takes over", appointment.primary);
+    let why = if is_full { "the disk is full" } else { "it is being emptied" };
+    let reason = format!("{} hands over to {to}: {why}", appointment.primary);
     let deadline_unix_ms = view.unix_ms + SWITCHOVER_PATIENCE_MS;
     Some(Plan::propose(ServiceCommand::RequestSwitchover { to, deadline_unix_ms }, reason))
 }
@@ -206,6 +214,12 @@ fn hand_over(
     let have = view.instance(&switchover.to, now).map_or(crate::lsn::Lsn::ZERO, |i| i.flushed);
     if have < end {
         let to = &switchover.to;
+        let is_fed = view.instance(to, now).is_some_and(|i| i.stream != Stream::None);
+        if !is_fed {
+            // What it lacks, nobody is left to send: the old primary resumes (H39).
+            let reason = format!("{to} ended at {have}, {} at {end}", appointment.primary);
+            return Plan::propose(ServiceCommand::CancelSwitchover, reason);
+        }
         return Plan::wait(format!("{to} is at {have} and must reach {end} first (H39)"));
     }
     let term = appointment.term.next().max(view.promised_max());
