@@ -200,6 +200,15 @@ impl World {
         let Some(leader) = self.raft.leader.filter(|leader| self.nodes[*leader].awake()) else {
             return;
         };
+        let named = match fault {
+            Fault::Switchover { to } => Some(to),
+            Fault::Failover { to } => to,
+            _ => None,
+        };
+        // As the node that takes the request does.
+        if named.is_some_and(|to| self.nodes[to].witness) {
+            return;
+        }
         let agreed = self.agreed(leader);
         let Some(state) = agreed.services.get(&self.service) else { return };
         let now_ms = self.nodes[leader].clock.unix_ms(self.now);
@@ -302,11 +311,15 @@ impl World {
 
     /// Everything is mended, and everyone is there again.
     pub fn on_heal(&mut self) {
+        if self.healed {
+            return;
+        }
         self.note(0, || "HEAL".into());
         let count = self.nodes.len();
         self.net = crate::network::Net::new(count);
         self.clients_rest = false;
         self.healed = true;
+        self.healed_at = self.now;
         for n in 0..count {
             self.on_thaw(n);
             self.on_boot(n);

@@ -140,6 +140,7 @@ impl World {
         let Proposal { inc, command, .. } = self.raft.pending.remove(index);
         self.append(&command);
         self.nodes[by].applied = self.raft.states.len() - 1;
+        self.pass_boundary(by);
         self.after(0, 2_000, Event::ProposalEnded { n: by, inc, id });
         self.replicate(true);
         self.hub_changed(by);

@@ -34,8 +34,12 @@ impl World {
                 daemon.own.process = Process::Stopping;
             }
             Action::Clone { .. } => daemon.own.data = Data::Copying { percent: None },
-            Action::Promise { .. }
-            | Action::Found
+            Action::Promise { term } => {
+                if self.options.mutation != Some(Mutation::DropPromise) {
+                    daemon.own.promised = daemon.own.promised.max(*term);
+                }
+            }
+            Action::Found
             | Action::Start { .. }
             | Action::Follow { .. }
             | Action::Reaffirm { .. }
@@ -86,10 +90,8 @@ impl World {
         let Some(mut running) = daemon.running.clone().filter(|running| running.id == id) else {
             return;
         };
-        self.steps += 1;
-        if self.crash_at == Some(self.steps) {
-            self.crash_at = None;
-            self.place_crash(n);
+        self.pass_boundary(n);
+        if !self.is_daemon(n, inc) || !self.nodes[n].awake() {
             return;
         }
         let outcome = self.carry_out(n, &mut running);

@@ -4,15 +4,14 @@
 use super::hub::Hub;
 use super::steps::Change;
 use crate::event::{Event, Micros};
-use crate::postgres::server::{Mode, Seen};
-use crate::world::{World, lsn};
+use crate::world::World;
 use std::collections::BTreeMap;
 use std::time::Duration;
 use tandem_core::cluster::lease::{self, Proof};
 use tandem_core::cluster::state::{Appointment, ServiceState};
 use tandem_core::clustering::active_passive::{Action, InstanceView, instance};
 use tandem_core::facts::{Data, InstanceFacts, Process, Stream};
-use tandem_core::ids::{SystemId, Term, TimelineId};
+use tandem_core::ids::Term;
 use tandem_core::replication::primary_replica::sync_quorum::CommitRule;
 use tandem_core::spec::Durability;
 use tandem_core::time::Timestamp;
@@ -154,99 +153,6 @@ impl World {
             self.queue.push(self.now + TICK, Event::Tick { n, inc });
             self.hub_changed(n);
         }
-    }
-
-    /// What runs, as the keeper says when a daemon attaches.
-    pub fn on_keeper_status(&mut self, n: usize, inc: u32) {
-        if !self.is_daemon(n, inc) {
-            return;
-        }
-        let runs = self.nodes[n].server.is_some();
-        let Some(daemon) = self.nodes[n].daemon.as_mut() else { return };
-        if runs && daemon.own.process == Process::Stopped {
-            daemon.own.process = Process::Starting;
-            self.drive(n);
-            self.look(n);
-        }
-    }
-
-    /// No process of the instance is left.
-    pub fn on_exited(&mut self, n: usize, inc: u32, pg: u32) {
-        if !self.is_daemon(n, inc) || self.nodes[n].servers != pg {
-            return;
-        }
-        let node = &mut self.nodes[n];
-        let now = node.clock.at(self.now);
-        let Some(daemon) = node.daemon.as_mut() else { return };
-        daemon.changed_at = now;
-        daemon.lease = Timestamp(0);
-        daemon.own = InstanceFacts {
-            process: Process::Stopped,
-            ballot: None,
-            upstream: None,
-            stream: Stream::None,
-            serving: None,
-            rule: None,
-            replicas: BTreeMap::new(),
-            checkpointed: false,
-            ..daemon.own.clone()
-        };
-        node.disk.inspect(&mut daemon.own);
-        daemon.observed_at = now;
-        self.drive(n);
-    }
-
-    /// Looks at the server soon.
-    pub fn look(&mut self, n: usize) {
-        let inc = self.nodes[n].daemons;
-        let Some(daemon) = self.nodes[n].daemon.as_mut() else { return };
-        if !daemon.look_planned {
-            daemon.look_planned = true;
-            self.after(300, 4_000, Event::Look { n, inc, nudged: true });
-        }
-    }
-
-    /// Asks the server; the answer takes a moment.
-    pub fn on_look(&mut self, n: usize, inc: u32, nudged: bool) {
-        if !self.is_daemon(n, inc) {
-            return;
-        }
-        if !nudged {
-            self.queue.push(self.now + 100_000, Event::Look { n, inc, nudged: false });
-        }
-        let seen = self.seen(n);
-        let node = &mut self.nodes[n];
-        let Some(daemon) = node.daemon.as_mut() else { return };
-        daemon.look_planned = daemon.look_planned && !nudged;
-        let (began, pg) = (node.clock.at(self.now), node.servers);
-        self.after(300, 3_000, Event::Looked { n, inc, pg, began, seen });
-    }
-
-    /// The answer; thrown away if anything was changed since the question (INV-8).
-    pub fn on_looked(&mut self, n: usize, inc: u32, look: (u32, Timestamp, Option<Box<Seen>>)) {
-        let (pg, began, seen) = look;
-        let (Some(seen), true) = (seen, self.is_daemon(n, inc)) else { return };
-        let servers = self.nodes[n].servers;
-        let Some(daemon) = self.nodes[n].daemon.as_mut() else { return };
-        let settled = !matches!(daemon.own.process, Process::Stopped | Process::Stopping);
-        if began < daemon.changed_at || !settled || pg != servers {
-            return;
-        }
-        let promoting =
-            daemon.running.as_ref().is_some_and(|r| matches!(r.action, Action::Promote { .. }));
-        seen.apply(&mut daemon.own, promoting);
-        daemon.observed_at = began;
-        if daemon.adopting && matches!(daemon.own.process, Process::Primary | Process::Standby) {
-            daemon.adopting = false;
-            let own = &mut daemon.own;
-            if own.process == Process::Primary
-                && own.promoted > Term(0)
-                && own.data_term == own.promoted
-            {
-                own.serving = Some(own.promoted);
-            }
-        }
-        self.drive(n);
     }
 
     /// Something that plans depend on changed.
@@ -416,7 +322,9 @@ impl World {
                 let wait = BACKOFF.saturating_mul(1 << daemon.failures.min(6)).min(BACKOFF_MAX);
                 daemon.retry_at = now.plus(wait);
                 if matches!(running.action, Action::Rewind { .. } | Action::Clone { .. }) {
-                    daemon.own.rejoin_failures += 1;
+                    if !why.contains("source") {
+                        daemon.own.rejoin_failures += 1;
+                    }
                     node.disk.inspect(&mut daemon.own);
                 }
                 self.note(n, || format!("failed {:?}: {why}", running.action));
@@ -424,87 +332,4 @@ impl World {
         }
         self.drive(n);
     }
-
-    /// The keeper lets the instance serve until then.
-    pub fn renew(&mut self, n: usize, until: Timestamp) {
-        let node = &mut self.nodes[n];
-        let Some(server) = &node.server else { return };
-        if let Some(lease) = node.lease.as_mut()
-            && *lease >= node.clock.at(self.now)
-            && until > *lease
-        {
-            *lease = until;
-            let at = node.clock.when(until);
-            self.queue.push(at, Event::LeaseEnds { n, pg: server.number });
-        }
-    }
-
-    /// The keeper limits the instance's lease: before a promotion (H42).
-    pub fn limit(&mut self, n: usize, until: Timestamp) -> bool {
-        let node = &mut self.nodes[n];
-        let now = node.clock.at(self.now);
-        let Some(server) = &node.server else { return false };
-        if node.lease.is_some_and(|lease| lease < now) || until <= now {
-            return false;
-        }
-        node.lease = Some(until);
-        let at = node.clock.when(until);
-        self.queue.push(at, Event::LeaseEnds { n, pg: server.number });
-        true
-    }
-
-    /// The keeper looks at the time.
-    pub fn on_lease_ends(&mut self, n: usize, pg: u32) {
-        let node = &self.nodes[n];
-        let past = node.lease.is_some_and(|lease| lease <= node.clock.at(self.now));
-        if past && node.keeper && node.server.as_ref().is_some_and(|s| s.number == pg) {
-            self.server_ends(n, false, "its lease passed");
-        }
-    }
-}
-
-impl Seen {
-    /// Takes what was seen into the facts, as the shell's observer does.
-    pub fn apply(&self, own: &mut InstanceFacts, promoting: bool) {
-        own.process = match (self.in_recovery, promoting) {
-            // It is a primary once the action that promotes it says so: before, what it was
-            // promoted for is not known here.
-            (_, true) => Process::Promoting,
-            (true, false) => Process::Standby,
-            (false, false) => Process::Primary,
-        };
-        own.system = Some(SystemId(self.system));
-        own.timeline = TimelineId(self.timeline);
-        own.forks.clone_from(&self.forks);
-        own.flushed = lsn(self.flushed);
-        own.replayed = lsn(self.flushed);
-        own.data_term = self.term;
-        own.stream = self.stream.map_or(Stream::None, Stream::Connected);
-        own.replicas.clone_from(&self.replicas);
-    }
-}
-
-impl super::Disk {
-    /// Fills in what the files of a stopped instance say.
-    pub fn inspect(&self, own: &mut InstanceFacts) {
-        super::steps::adopt_state(own, self.state);
-        own.data = match (&self.data, self.sentinel) {
-            (_, true) => Data::Mixed,
-            (None, false) => Data::Empty,
-            (Some(_), false) => Data::Present,
-        };
-        let Some(data) = self.data.as_ref().filter(|_| own.data == Data::Present) else { return };
-        own.system = Some(SystemId(data.system));
-        own.timeline = own.timeline.max(TimelineId(data.checkpoint_timeline));
-        own.stopped_cleanly = data.clean;
-        let end = lsn(if data.clean { data.flushed } else { data.checkpoint });
-        own.flushed = if own.was_primary { end } else { own.flushed.max(end) };
-        let timeline = own.timeline;
-        own.forks = data.forks().into_iter().take_while(|fork| fork.timeline != timeline).collect();
-    }
-}
-
-/// Whether a server answers questions.
-pub const fn answers(mode: Mode) -> bool {
-    matches!(mode, Mode::Standby | Mode::Promoting | Mode::Primary)
 }

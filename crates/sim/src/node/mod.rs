@@ -5,6 +5,8 @@ pub mod controller;
 pub mod copies;
 pub mod driver;
 pub mod hub;
+pub mod keeper;
+pub mod observer;
 pub mod steps;
 
 use crate::event::{Event, Micros};

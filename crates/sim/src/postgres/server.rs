@@ -101,6 +101,8 @@ pub struct Seen {
     pub flushed: usize,
     /// Greatest visible term.
     pub term: Term,
+    /// A checkpoint ended on this timeline.
+    pub checkpointed: bool,
     /// How long ago the receiver last got anything, if it is connected.
     pub stream: Option<Duration>,
     /// The standbys.
@@ -246,6 +248,7 @@ impl World {
             forks: data.forks(),
             flushed: data.flushed,
             term: if is_primary { server.term_seen } else { data.term(data.flushed) },
+            checkpointed: is_primary && data.checkpoint_timeline == data.timeline(),
             stream: server.receiver.map(|r| Duration::from_micros(self.now - r.last)),
             replicas: server
                 .senders

@@ -143,6 +143,11 @@ impl Context {
             Ok(stopped) => {
                 own.system = Some(stopped.system);
                 own.timeline = own.timeline.max(stopped.timeline);
+                if own.was_primary {
+                    // pg_control learns of a promotion with the next checkpoint only (H6).
+                    let newest = self.postgres.newest_timeline().await.ok().flatten();
+                    own.timeline = own.timeline.max(newest.unwrap_or_default());
+                }
                 own.stopped_cleanly = stopped.state.is_clean();
                 // A standby's control file may lag behind what it had flushed.
                 let end = stopped.end;

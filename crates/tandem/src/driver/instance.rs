@@ -470,8 +470,10 @@ impl InstanceDriver {
                 self.context.stopped.send_replace(false);
             }
             Action::Clone { .. } => self.own.data = Data::Copying { percent: None },
-            Action::Promise { .. }
-            | Action::Found
+            // From now on what this node acknowledges proves no lease any more; the ballot follows
+            // once the promise is durable.
+            Action::Promise { term } => self.own.promised = self.own.promised.max(*term),
+            Action::Found
             | Action::Start { .. }
             | Action::Follow { .. }
             | Action::Reaffirm { .. }

@@ -155,7 +155,8 @@ fn promise(view: &InstanceView<'_>) -> Option<Next> {
     let is_empty = own.process == Process::Stopped && own.data != Data::Present;
     let can_vote = own.process == Process::Standby || is_empty;
     let term = own.promised;
-    (term > settled && own.ballot.is_none() && can_vote)
+    let is_told = own.ballot.is_some_and(|ballot| ballot.term >= term);
+    (term > settled && !is_told && can_vote)
         .then(|| act(Action::Promise { term }, format!("votes in term {term}, as promised")))
 }
 
@@ -307,7 +308,9 @@ fn stay_fed(view: &InstanceView<'_>, appointment: &Appointment) -> Next {
     let (primary, term) = (&appointment.primary, appointment.term);
     let follows = own.upstream == Some((primary.clone(), term));
     let Some(serving) = serving_primary(view, term) else {
-        return if follows || own.followed != term {
+        return if follows {
+            wait(format!("waits until {primary} serves"))
+        } else if own.followed != term {
             wait(format!("waits until {primary} serves, to compare with it (H6)"))
         } else {
             let primary = primary.clone();

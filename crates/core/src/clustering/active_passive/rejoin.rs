@@ -6,7 +6,9 @@
 
 use crate::cluster::state::ServiceState;
 use crate::facts::{InstanceFacts, Process};
+use crate::ids::TimelineId;
 use crate::lsn::Lsn;
+use alloc::vec::Vec;
 
 /// How a copy comes back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -59,13 +61,25 @@ fn numbers_mean_the_same(
     let origin = if own.was_primary { own.timeline_term } else { own.followed };
     let Some(appointment) = &agreed.appointment else { return false };
     let line = agreed.history.iter().find(|line| line.term == origin);
+    // What this primary began since then lies at the end of its past; a number that occurs there
+    // and here may name two timelines.
+    let since = agreed
+        .history
+        .iter()
+        .filter(|line| line.term > origin && line.primary == appointment.primary)
+        .count();
+    let past = |facts: &InstanceFacts| -> Vec<TimelineId> {
+        facts.forks.iter().map(|fork| fork.timeline).chain([facts.timeline]).collect()
+    };
+    let (here, there) = (past(own), past(primary));
+    let clash = there.iter().rev().take(since).any(|begun| here.contains(begun));
     let by_itself = line.is_some_and(|line| line.primary == appointment.primary);
     // An acknowledged barrier is on every later primary, if commits are confirmed at all.
     let confirmed = appointment.rules.iter().all(|rule| rule.acks > 0);
     let by_barrier = line.is_some_and(|line| line.active_unix_ms.is_some());
     origin == primary.timeline_term
-        || origin == primary.followed
-        || by_itself && primary.followed < origin
+        || origin == primary.followed && !clash
+        || by_itself && primary.followed < origin && !clash
         || by_barrier && confirmed && origin < primary.timeline_term
 }
 

@@ -152,7 +152,11 @@ fn leave_node(
     let to = streaming(view, appointment, now)
         .into_iter()
         .filter(|node| !view.draining.contains(node) && has_room(node))
-        .max_by_key(|node| view.nodes.get(node).map_or(0, |spec| spec.priority))?;
+        .max_by_key(|node| {
+            let priority = view.nodes.get(node).map_or(0, |spec| spec.priority);
+            let flushed = view.instance(node, now).map(|instance| instance.flushed);
+            (priority, flushed, core::cmp::Reverse(node.clone()))
+        })?;
     let why = if is_full { "the disk is full" } else { "it is being emptied" };
     let reason = format!("{} hands over to {to}: {why}", appointment.primary);
     let deadline_unix_ms = view.unix_ms + SWITCHOVER_PATIENCE_MS;
@@ -210,6 +214,12 @@ fn hand_over(
     let have = view.instance(&switchover.to, now).map_or(crate::lsn::Lsn::ZERO, |i| i.flushed);
     if have < end {
         let to = &switchover.to;
+        let is_fed = view.instance(to, now).is_some_and(|i| i.stream != Stream::None);
+        if !is_fed {
+            // What it lacks, nobody is left to send: the old primary resumes (H39).
+            let reason = format!("{to} ended at {have}, {} at {end}", appointment.primary);
+            return Plan::propose(ServiceCommand::CancelSwitchover, reason);
+        }
         return Plan::wait(format!("{to} is at {have} and must reach {end} first (H39)"));
     }
     let term = appointment.term.next().max(view.promised_max());

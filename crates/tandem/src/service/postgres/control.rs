@@ -107,6 +107,23 @@ impl Postgres {
         .await
     }
 
+    /// The greatest timeline whose history is here: a promotion writes that before anything else.
+    ///
+    /// # Errors
+    /// `File`.
+    pub async fn newest_timeline(&self) -> Result<Option<TimelineId>, Error> {
+        let folder = self.data_dir().join("pg_wal");
+        files::blocking(move || {
+            let entries = std::fs::read_dir(&folder).map_err(Error::file("read", &folder))?;
+            let number = |name: &str| {
+                let digits = name.strip_suffix(".history")?;
+                u32::from_str_radix(digits, 16).ok().map(TimelineId)
+            };
+            Ok(entries.flatten().filter_map(|entry| number(entry.file_name().to_str()?)).max())
+        })
+        .await
+    }
+
     async fn end_of_record(&self, stopped: &Stopped, segment_bytes: u64) -> Result<Lsn, Error> {
         let wal = self.data_dir().join("pg_wal").display().to_string();
         let (start, timeline) = (stopped.checkpoint.to_string(), stopped.timeline.to_string());
