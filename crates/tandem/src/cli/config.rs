@@ -281,7 +281,7 @@ t.toml can be used: 0 errors, 0 warnings
         let outcome = check(&text, "t.toml", Format::Text);
         assert!(outcome.usable);
         for part in [
-            "warning[TDM0131]: no automatic failover\n --> t.toml:3:2\n",
+            "warning[TDM0231]: no automatic failover\n --> t.toml:3:2\n",
             "= try: add a third node",
             "  failover    not automatic: see the warning\n",
             "t.toml can be used: 0 errors, 1 warning\n",

@@ -88,7 +88,7 @@ pub struct Context {
 
 /// An action that did not succeed; the next plan decides what follows.
 #[derive(Debug, thiserror::Error)]
-enum Error {
+pub(super) enum Error {
     #[error(transparent)]
     Postgres(#[from] postgres::Error),
     #[error(transparent)]
@@ -416,7 +416,7 @@ impl Context {
     }
 
     /// Fast, then immediate, then killed, each stage bounded (H38).
-    async fn stop(&self) -> Result<(), Error> {
+    pub(super) async fn stop(&self) -> Result<(), Error> {
         let mut stopped = self.stopped.subscribe();
         for (signal, patience) in [(Signal::Fast, STOP_FAST), (Signal::Immediate, STOP_IMMEDIATE)] {
             self.keeper.signal(signal).await?;

@@ -6,6 +6,9 @@
 //! Not here: the decisions (`tandem_core::clustering::active_passive::instance`), the actions'
 //! steps (`actions.rs`), the SQL (`service/postgres`).
 
+mod told;
+pub mod wishes;
+
 use super::actions::{Change, Context, Failure, Given};
 use super::explain::Explanations;
 use super::hub::Hub;
@@ -16,6 +19,8 @@ use crate::fence::client::KeeperEvent;
 use crate::fence::protocol::{State, Status};
 use crate::runtime::clock;
 use crate::runtime::supervisor::{Supervisor, TaskKind};
+use crate::telemetry::event_kind::EventKind;
+use crate::telemetry::events::EventLog;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -47,6 +52,8 @@ pub struct InstanceDriver {
     agreed: watch::Receiver<Agreed>,
     asks: mpsc::Receiver<Term>,
     asked: Option<Term>,
+    wishes: mpsc::Receiver<wishes::Asked>,
+    events: EventLog,
     keeper_events: mpsc::Receiver<KeeperEvent>,
     observer: Observer,
     upkeep_due: Arc<Notify>,
@@ -96,6 +103,10 @@ pub struct Wiring {
     pub agreed: watch::Receiver<Agreed>,
     /// Terms that controllers ask to promise.
     pub asks: mpsc::Receiver<Term>,
+    /// What operators want.
+    pub wishes: mpsc::Receiver<wishes::Asked>,
+    /// What happened, for operators.
+    pub events: EventLog,
     /// What the keeper says.
     pub keeper_events: mpsc::Receiver<KeeperEvent>,
     /// The own copy as its files describe it.
@@ -123,6 +134,8 @@ impl InstanceDriver {
             agreed: wiring.agreed,
             asks: wiring.asks,
             asked: None,
+            wishes: wiring.wishes,
+            events: wiring.events,
             keeper_events: wiring.keeper_events,
             observer,
             upkeep_due,
@@ -158,6 +171,7 @@ impl InstanceDriver {
                 Some(event) = self.keeper_events.recv() => self.on_keeper(event).await,
                 Some(finished) = self.finished.1.recv() => self.on_finished(finished).await,
                 Some(term) = self.asks.recv() => self.asked = self.asked.max(Some(term)),
+                Some(asked) = self.wishes.recv() => self.on_wish(asked).await,
                 Ok(()) = observations.changed() => {
                     let observed = observations.borrow_and_update().clone();
                     self.on_observed(observed).await;
@@ -210,14 +224,17 @@ impl InstanceDriver {
         match event {
             KeeperEvent::Started { .. } => {}
             KeeperEvent::Exited(end) => {
-                tracing::info!(service = %self.service(), ?end, "the instance ended");
+                self.tell_end(&end);
                 self.gone(end.is_clean()).await;
             }
             KeeperEvent::Stuck { pids } => {
                 tracing::error!(service = %self.service(), ?pids, "killed processes do not die");
             }
             KeeperEvent::KeeperGone => {
-                tracing::warn!(service = %self.service(), "the keeper is gone, and the instance with it");
+                self.tell(
+                    EventKind::InstanceExited,
+                    "the keeper is gone, and the instance with it",
+                );
                 self.gone(false).await;
                 self.reattach().await;
             }
@@ -230,6 +247,7 @@ impl InstanceDriver {
             if self.own.process == Process::Stopped {
                 self.own.process = Process::Starting;
                 self.observer.watch_running(true);
+                self.tell(EventKind::InstanceAdopted, "a running instance was taken over");
             }
         } else if self.own.process != Process::Stopped {
             self.gone(false).await;
@@ -290,6 +308,7 @@ impl InstanceDriver {
         }
         match result {
             Ok(change) => {
+                self.tell_action(&action, None);
                 self.changed_at = clock::now();
                 self.observed_at = self.changed_at;
                 change(&mut self.own);
@@ -303,6 +322,7 @@ impl InstanceDriver {
             }
             Err(Failure { text, passes }) => {
                 tracing::warn!(service = %self.service(), ?action, error = text, "action failed");
+                self.tell_action(&action, Some(&text));
                 self.back_off();
                 let copies = matches!(action, Action::Rewind { .. } | Action::Clone { .. });
                 if copies && !passes {
@@ -458,6 +478,7 @@ impl InstanceDriver {
 
     fn begin(&mut self, action: Action, lease: Option<Timestamp>, spec: &ServiceSpec) {
         tracing::info!(service = %self.service(), ?action, "begins");
+        self.tell_begin(&action);
         match &action {
             // From the first byte of the new setting on, nothing is proven (H9).
             Action::ApplyRule { .. } => self.own.rule = None,

@@ -68,6 +68,11 @@ impl Identity {
         Ok(Self { cluster, node, secret: parts.secret, tls })
     }
 
+    /// When the node's certificate or its authority's ends, seconds since 1970.
+    pub fn expires_unix_s(&self) -> Option<i64> {
+        self.tls.expires_unix_s()
+    }
+
     /// The cluster that this node belongs to.
     pub fn cluster(&self) -> &ClusterId {
         &self.cluster

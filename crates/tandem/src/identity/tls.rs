@@ -79,6 +79,15 @@ impl Tls {
         })
     }
 
+    /// When the first certificate of the chain ends, own or authority's; seconds since 1970.
+    pub fn expires_unix_s(&self) -> Option<i64> {
+        let ends = |certificate: &CertificateDer<'_>| {
+            let (_, parsed) = x509_parser::parse_x509_certificate(certificate).ok()?;
+            Some(parsed.validity().not_after.timestamp())
+        };
+        self.chain.iter().filter_map(ends).min()
+    }
+
     pub fn own_name(&self) -> Option<(NodeId, ClusterId)> {
         self.chain.first().and_then(name_in)
     }

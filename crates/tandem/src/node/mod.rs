@@ -213,7 +213,7 @@ async fn start(args: NodeArgs, supervisor: &Supervisor) -> Result<Running, Error
     let mesh = connect(&ground, reception.clone(), supervisor).await?;
     let _ = transport.0.set(mesh.clone());
     found(&ground, &consensus, supervisor).await?;
-    services::start(&ground, &consensus, receivers).await?;
+    let instances = services::start(&ground, &consensus, receivers).await?;
     beat(&ground, &mesh);
     let mut opened = Vec::new();
     for door in doors {
@@ -221,7 +221,20 @@ async fn start(args: NodeArgs, supervisor: &Supervisor) -> Result<Running, Error
     }
     control(&ground, &consensus, &mesh, asks);
     let doors = Arc::new(opened);
-    operate(&ground, &consensus, &mesh, &reception, doors.clone()).await?;
+    let parts = operations::Ground {
+        me: ground.args.node.clone(),
+        config: ground.config.clone(),
+        hub: ground.hub.clone(),
+        consensus: consensus.clone(),
+        mesh,
+        explanations: ground.explanations.clone(),
+        events: ground.events.clone(),
+        supervisor: ground.supervisor.clone(),
+        doors: doors.clone(),
+        instances,
+        identity: ground.identity.clone(),
+    };
+    operate(&ground, parts, &reception).await?;
     Ok(Running { doors, consensus })
 }
 
@@ -377,23 +390,13 @@ fn control(ground: &Ground, consensus: &Consensus, mesh: &Mesh, asks: Asks) {
 /// Serves operators: the API, and what other nodes ask for theirs.
 async fn operate(
     ground: &Ground,
-    consensus: &Consensus,
-    mesh: &Mesh,
+    parts: operations::Ground,
     reception: &Reception,
-    doors: Arc<Vec<(ServiceId, proxy::Door)>>,
 ) -> Result<(), Error> {
-    let operations = operations::NodeOperations::new(operations::Ground {
-        me: ground.args.node.clone(),
-        config: ground.config.clone(),
-        hub: ground.hub.clone(),
-        consensus: consensus.clone(),
-        mesh: mesh.clone(),
-        explanations: ground.explanations.clone(),
-        events: ground.events.clone(),
-        supervisor: ground.supervisor.clone(),
-        doors,
-    });
+    let operations = operations::NodeOperations::new(parts);
     let _ = reception.operate.set(operations.for_peers());
+    let _ = reception.local.set(operations.for_wishes());
+    operations.watch();
     let Some(node) = ground.config.nodes.get(&ground.args.node) else { return Ok(()) };
     let served = api::server::serve(node.api, Arc::new(operations), ground.supervisor.clone());
     let address = served.await?;

@@ -5,6 +5,7 @@ use super::{AskReceivers, Error, Ground};
 use crate::config::{ReadLag, Service};
 use crate::consensus::Consensus;
 use crate::driver::actions::Context;
+use crate::driver::instance::wishes::Asked;
 use crate::driver::instance::{InstanceDriver, Wiring};
 use crate::driver::routes::Router;
 use crate::driver::witness::Witness;
@@ -98,22 +99,41 @@ fn addresses(
         .collect()
 }
 
+/// What operators need of an instance of this node.
+#[derive(Clone, Debug)]
+pub(super) struct OwnInstance {
+    /// Where its driver takes wishes.
+    pub wishes: mpsc::Sender<Asked>,
+    /// To look at it.
+    pub postgres: Postgres,
+}
+
+/// The instances of this node.
+pub(super) type OwnInstances = BTreeMap<ServiceId, OwnInstance>;
+
+/// Wishes that may wait; one more is refused.
+const WISHES_MAX: usize = 4;
+
 pub(super) async fn start(
     ground: &Ground,
     consensus: &Consensus,
     mut asks: AskReceivers,
-) -> Result<(), Error> {
+) -> Result<OwnInstances, Error> {
+    let mut instances = OwnInstances::new();
     let role = ground.config.nodes.get(&ground.args.node).map(|node| node.role);
     for (service, config) in &ground.config.services {
         let Some(asks) = asks.remove(service) else { continue };
         match role {
             Some(NodeRole::Data) => {
-                start_instance(ground, consensus, service, config, asks).await?;
+                let (wishes, receiver) = mpsc::channel(WISHES_MAX);
+                let requests = (asks, receiver);
+                let postgres = start_instance(ground, consensus, service, config, requests).await?;
+                instances.insert(service.clone(), OwnInstance { wishes, postgres });
             }
             Some(NodeRole::Witness) | None => start_witness(ground, service, asks)?,
         }
     }
-    Ok(())
+    Ok(instances)
 }
 
 fn start_witness(
@@ -142,8 +162,8 @@ async fn start_instance(
     consensus: &Consensus,
     service: &ServiceId,
     config: &Service,
-    asks: mpsc::Receiver<Term>,
-) -> Result<(), Error> {
+    (asks, wishes): (mpsc::Receiver<Term>, mpsc::Receiver<Asked>),
+) -> Result<Postgres, Error> {
     let postgres = Postgres::new(instance_config(ground, service, config).await?)?;
     prepare_folder(&postgres)?;
     let run_dir = postgres.run_dir();
@@ -154,7 +174,7 @@ async fn start_instance(
     let context = Context {
         service: service.clone(),
         me: ground.args.node.clone(),
-        postgres,
+        postgres: postgres.clone(),
         keeper,
         run_dir,
         exe,
@@ -172,12 +192,14 @@ async fn start_instance(
         supervisor: ground.supervisor.clone(),
         agreed: consensus.state(),
         asks,
+        wishes,
+        events: ground.events.clone(),
         keeper_events,
         own,
     });
     let run = driver.run(ground.supervisor.stopping());
     ground.supervisor.spawn("instance driver", TaskKind::Essential, run);
-    Ok(())
+    Ok(postgres)
 }
 
 async fn instance_config(

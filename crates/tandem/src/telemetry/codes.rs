@@ -70,6 +70,64 @@ codes! {
     CANNOT_READ_FILE = 106 "TDM0106" 500 Failed;
     /// An argument of a command makes no sense here.
     ARGUMENT = 107 "TDM0107" 400 Usage;
+    /// The file is not TOML.
+    CONFIG_SYNTAX = 201 "TDM0201" 422 Usage;
+    /// The file is too large.
+    CONFIG_TOO_LARGE = 202 "TDM0202" 422 Usage;
+    /// A key that does not exist.
+    CONFIG_UNKNOWN_KEY = 203 "TDM0203" 422 Usage;
+    /// A key that must be written is not there.
+    CONFIG_MISSING_KEY = 205 "TDM0205" 422 Usage;
+    /// A number where text belongs, or the like.
+    CONFIG_WRONG_TYPE = 206 "TDM0206" 422 Usage;
+    /// A value that cannot be read.
+    CONFIG_BAD_VALUE = 207 "TDM0207" 422 Usage;
+    /// A number outside its limits.
+    CONFIG_OUT_OF_RANGE = 208 "TDM0208" 422 Usage;
+    /// A name that cannot be used.
+    CONFIG_BAD_NAME = 209 "TDM0209" 422 Usage;
+    /// A secret in a file that is the same on every node.
+    CONFIG_SECRET = 210 "TDM0210" 422 Usage;
+    /// Clustering and replication that do not go together.
+    CONFIG_REFUSED_PAIR = 211 "TDM0211" 422 Usage;
+    /// A pairing that this version does not run.
+    CONFIG_NOT_YET = 212 "TDM0212" 422 Usage;
+    /// Two nodes with one address.
+    CONFIG_DUPLICATE_ADDRESS = 213 "TDM0213" 422 Usage;
+    /// Two listeners on one port.
+    CONFIG_PORT_CLASH = 214 "TDM0214" 422 Usage;
+    /// Not enough nodes for anything to run.
+    CONFIG_TOO_FEW_NODES = 215 "TDM0215" 422 Usage;
+    /// A durability that these nodes cannot keep.
+    CONFIG_DURABILITY = 216 "TDM0216" 422 Usage;
+    /// Times that contradict each other.
+    CONFIG_TIMING = 217 "TDM0217" 422 Usage;
+    /// A PostgreSQL setting that Tandem sets, or that would lose data.
+    CONFIG_SETTING = 218 "TDM0218" 422 Usage;
+    /// A data directory that cannot be used.
+    CONFIG_DATA_DIRECTORY = 219 "TDM0219" 422 Usage;
+    /// Keys that contradict each other.
+    CONFIG_CONTRADICTION = 220 "TDM0220" 422 Usage;
+    /// An older word for a pattern.
+    CONFIG_OLDER_WORD = 230 "TDM0230" 422 Usage;
+    /// No automatic failover.
+    CONFIG_NO_FAILOVER = 231 "TDM0231" 422 Usage;
+    /// An even number of voters.
+    CONFIG_EVEN_VOTERS = 232 "TDM0232" 422 Usage;
+    /// A key that changes nothing here.
+    CONFIG_NO_EFFECT = 233 "TDM0233" 422 Usage;
+    /// Nodes that share a machine, or cannot reach each other.
+    CONFIG_SHARED_MACHINE = 234 "TDM0234" 422 Usage;
+    /// One lost standby makes writes wait.
+    CONFIG_WRITES_WAIT = 235 "TDM0235" 422 Usage;
+    /// A rule that lets clients in without a password.
+    CONFIG_OPEN_DOOR = 236 "TDM0236" 422 Usage;
+    /// A change that a running cluster must not make.
+    CONFIG_UNSAFE_CHANGE = 240 "TDM0240" 422 Usage;
+    /// A change that restarts something.
+    CONFIG_RESTART = 241 "TDM0241" 422 Usage;
+    /// A change that takes something away.
+    CONFIG_WEAKER = 242 "TDM0242" 422 Usage;
     /// There is no service of that name.
     NO_SUCH_SERVICE = 601 "TDM0601" 404 Refused;
     /// There is no node of that name.

@@ -27,63 +27,63 @@ macro_rules! codes {
 
 codes! {
     /// The file is not TOML.
-    Syntax => "TDM0101",
+    Syntax => "TDM0201",
     /// The file is too large.
-    TooLarge => "TDM0102",
+    TooLarge => "TDM0202",
     /// A key that does not exist.
-    UnknownKey => "TDM0103",
+    UnknownKey => "TDM0203",
     /// A key that must be written is not there.
-    MissingKey => "TDM0105",
+    MissingKey => "TDM0205",
     /// A number where text belongs, or the like.
-    WrongType => "TDM0106",
+    WrongType => "TDM0206",
     /// A value that cannot be read.
-    BadValue => "TDM0107",
+    BadValue => "TDM0207",
     /// A number outside its limits.
-    OutOfRange => "TDM0108",
+    OutOfRange => "TDM0208",
     /// A name that cannot be used.
-    BadName => "TDM0109",
+    BadName => "TDM0209",
     /// A secret in a file that is the same on every node.
-    Secret => "TDM0110",
+    Secret => "TDM0210",
     /// Clustering and replication that do not go together.
-    RefusedPair => "TDM0111",
+    RefusedPair => "TDM0211",
     /// A pairing that this version does not run.
-    NotYet => "TDM0112",
+    NotYet => "TDM0212",
     /// Two nodes with one address.
-    DuplicateAddress => "TDM0113",
+    DuplicateAddress => "TDM0213",
     /// Two listeners on one port.
-    PortClash => "TDM0114",
+    PortClash => "TDM0214",
     /// Not enough nodes for anything to run.
-    TooFewNodes => "TDM0115",
+    TooFewNodes => "TDM0215",
     /// A durability that these nodes cannot keep.
-    Durability => "TDM0116",
+    Durability => "TDM0216",
     /// Times that contradict each other.
-    Timing => "TDM0117",
+    Timing => "TDM0217",
     /// A PostgreSQL setting that Tandem sets, or that would lose data.
-    Setting => "TDM0118",
+    Setting => "TDM0218",
     /// A data directory that cannot be used.
-    DataDirectory => "TDM0119",
+    DataDirectory => "TDM0219",
     /// Keys that contradict each other.
-    Contradiction => "TDM0120",
+    Contradiction => "TDM0220",
     /// An older word for a pattern.
-    OlderWord => "TDM0130",
+    OlderWord => "TDM0230",
     /// No automatic failover.
-    NoFailover => "TDM0131",
+    NoFailover => "TDM0231",
     /// An even number of voters.
-    EvenVoters => "TDM0132",
+    EvenVoters => "TDM0232",
     /// A key that changes nothing here.
-    NoEffect => "TDM0133",
+    NoEffect => "TDM0233",
     /// Nodes that share a machine, or cannot reach each other.
-    SharedMachine => "TDM0134",
+    SharedMachine => "TDM0234",
     /// One lost standby makes writes wait.
-    WritesWait => "TDM0135",
+    WritesWait => "TDM0235",
     /// A rule that lets clients in without a password.
-    OpenDoor => "TDM0136",
+    OpenDoor => "TDM0236",
     /// A change that a running cluster must not make.
-    UnsafeChange => "TDM0140",
+    UnsafeChange => "TDM0240",
     /// A change that restarts something.
-    Restart => "TDM0141",
+    Restart => "TDM0241",
     /// A change that takes something away.
-    Weaker => "TDM0142",
+    Weaker => "TDM0242",
 }
 
 impl fmt::Display for Code {

@@ -78,14 +78,14 @@ fn every_bad_file_is_told_what_where_why_and_what_instead() {
 #[test]
 fn somebody_must_be_able_to_be_primary() {
     let never = GOOD.replace(":7400\"\n", ":7400\"\npriority = 0\n");
-    assert_eq!(lines(&problems(&never)), ["TDM0115 error 3:2 +5: no node may be primary"]);
+    assert_eq!(lines(&problems(&never)), ["TDM0215 error 3:2 +5: no node may be primary"]);
     let one = never.replacen("priority = 0", "priority = 1", 1);
-    assert_eq!(lines(&problems(&one)), ["TDM0131 warning 3:2 +5: no automatic failover"]);
+    assert_eq!(lines(&problems(&one)), ["TDM0231 warning 3:2 +5: no automatic failover"]);
     let witnesses = GOOD.replace(":7400\"\n", ":7400\"\nrole = \"witness\"\n");
-    assert_eq!(lines(&problems(&witnesses)), ["TDM0115 error 3:2 +5: every node is a witness"]);
+    assert_eq!(lines(&problems(&witnesses)), ["TDM0215 error 3:2 +5: every node is a witness"]);
     assert_eq!(
         lines(&problems("cluster = \"shop\"\n")),
-        ["TDM0115 error 1:1 +0: there is no node"]
+        ["TDM0215 error 1:1 +0: there is no node"]
     );
 }
 

@@ -25,33 +25,33 @@ fn what_would_be_unsafe_is_refused() {
     for (new, expected) in [
         (
             with("\"shop\"", "\"mall\""),
-            "TDM0140 error 1:11 +6: the cluster would be renamed from shop to mall",
+            "TDM0240 error 1:11 +6: the cluster would be renamed from shop to mall",
         ),
-        (moved, "TDM0140 error 4:11 +15: 2 nodes would change at once: a moves, b moves"),
-        (alone, "TDM0140 error 3:2 +5: 2 nodes would change at once: b goes, c goes"),
-        (added, "TDM0140 error 23:8 +1: 2 nodes would change at once: d comes, e comes"),
-        (swapped, "TDM0140 error 8:8 +1: 2 nodes would change at once: d comes, c goes"),
+        (moved, "TDM0240 error 4:11 +15: 2 nodes would change at once: a moves, b moves"),
+        (alone, "TDM0240 error 3:2 +5: 2 nodes would change at once: b goes, c goes"),
+        (added, "TDM0240 error 23:8 +1: 2 nodes would change at once: d comes, e comes"),
+        (swapped, "TDM0240 error 8:8 +1: 2 nodes would change at once: d comes, c goes"),
         (
             with("[nodes.c]", "[nodes.c]\nrole = \"witness\""),
-            "TDM0140 error 9:8 +9: the role of c would change",
+            "TDM0240 error 9:8 +9: the role of c would change",
         ),
         (
             with("active-passive", "load-balanced"),
-            "TDM0140 error 13:14 +15: services.orders: clustering would change from postgres as \
+            "TDM0240 error 13:14 +15: services.orders: clustering would change from postgres as \
              active-passive with primary-replica to postgres as load-balanced with primary-replica",
         ),
         (
             with("listen = 5432", "listen = 5433"),
-            "TDM0140 error 11:11 +6: services.orders: port would change from 6432 to 6433",
+            "TDM0240 error 11:11 +6: services.orders: port would change from 6432 to 6433",
         ),
         (
             with("listen = 5432", "listen = 5432\ndata_dir = \"/srv/x\""),
-            "TDM0140 error 16:12 +8: services.orders: data_dir would change from the default to \
+            "TDM0240 error 16:12 +8: services.orders: data_dir would change from the default to \
              /srv/x",
         ),
         (
             with("listen = 5432", "listen = 5432\nrun_as = \"pg\""),
-            "TDM0140 error 16:10 +4: services.orders: run_as would change from the default to pg",
+            "TDM0240 error 16:10 +4: services.orders: run_as would change from the default to pg",
         ),
     ] {
         assert_eq!(refusals(&new), [expected]);
@@ -73,7 +73,7 @@ fn a_lease_that_others_count_on_is_not_shortened() {
     assert!(refusals(&shorter).is_empty(), "with a quorum safety rests on promises");
     let asynchronous = |text: &str| text.replace("listen =", "durability = \"async\"\nlisten =");
     let found = unsafe_change(&parse(&asynchronous(GOOD)), &parse(&asynchronous(&shorter)));
-    let expected = "TDM0140 error 23:9 +8: services.orders: lease would shrink from 2s to 1500ms";
+    let expected = "TDM0240 error 23:9 +8: services.orders: lease would shrink from 2s to 1500ms";
     assert_eq!(lines(&found), [expected]);
     assert!(unsafe_change(&parse(&asynchronous(&shorter)), &parse(&asynchronous(GOOD))).is_empty());
     assert_eq!(unsafe_change(&good(), &parse(&asynchronous(&shorter))).len(), 1);
@@ -84,31 +84,31 @@ fn what_restarts_or_gets_weaker_is_said() {
     for (new, expected) in [
         (
             with("max_connections = 200", "max_connections = 300\nwork_mem = \"8MB\""),
-            "TDM0141 note 19:19 +3: the instances of orders must be restarted for max_connections",
+            "TDM0241 note 19:19 +3: the instances of orders must be restarted for max_connections",
         ),
         (
             with("max_connections = 200", ""),
-            "TDM0141 note 18:18 +10: the instances of orders must be restarted for max_connections",
+            "TDM0241 note 18:18 +10: the instances of orders must be restarted for max_connections",
         ),
         (
             with("listen = 5432", "listen = 5433\nport = 6432"),
-            "TDM0141 note 15:10 +4: the front door of orders moves on every node",
+            "TDM0241 note 15:10 +4: the front door of orders moves on every node",
         ),
         (
             with("zone = \"x\"", "api = \"127.0.0.1:8000\""),
-            "TDM0141 note 5:7 +16: the daemon of a must be restarted",
+            "TDM0241 note 5:7 +16: the daemon of a must be restarted",
         ),
         (
             with("listen =", "bin_dir = \"/opt/pg/bin\"\nlisten ="),
-            "TDM0141 note 15:11 +13: the instances of orders must be restarted for bin_dir",
+            "TDM0241 note 15:11 +13: the instances of orders must be restarted for bin_dir",
         ),
         (
             with("listen =", "durability = \"preferred\"\nlisten ="),
-            "TDM0142 warning 15:14 +11: services.orders: durability goes from quorum to preferred",
+            "TDM0242 warning 15:14 +11: services.orders: durability goes from quorum to preferred",
         ),
         (
             with("services.orders", "services.bills").replace("services.orders", "services.bills"),
-            "TDM0142 warning 11:2 +8: service orders ends",
+            "TDM0242 warning 11:2 +8: service orders ends",
         ),
     ] {
         assert_eq!(notes(GOOD, &new), [expected]);
@@ -117,7 +117,7 @@ fn what_restarts_or_gets_weaker_is_said() {
     let one_ack = two_acks.replace("acks = 2", "acks = 1");
     assert_eq!(
         notes(&two_acks, &one_ack),
-        ["TDM0142 warning 16:8 +1: services.orders: acks goes from 2 to 1"]
+        ["TDM0242 warning 16:8 +1: services.orders: acks goes from 2 to 1"]
     );
 }
 

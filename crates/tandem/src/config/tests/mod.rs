@@ -60,7 +60,7 @@ pub(super) fn problems(text: &str) -> Vec<Problem> {
     }
 }
 
-/// `TDM0103 error 3:1 "what is underlined": what`.
+/// `TDM0203 error 3:1 "what is underlined": what`.
 pub(super) fn lines(problems: &[Problem]) -> Vec<String> {
     problems
         .iter()

@@ -29,11 +29,11 @@ fn every_pair_is_run_postponed_or_refused_at_its_clustering() {
                     }
                     Ok(_) => {
                         counted[1] += 1;
-                        assert_eq!(found[0].code.id(), "TDM0112", "{case}");
+                        assert_eq!(found[0].code.id(), "TDM0212", "{case}");
                     }
                     Err(refusal) => {
                         counted[2] += 1;
-                        assert_eq!(found[0].code.id(), "TDM0111", "{case}");
+                        assert_eq!(found[0].code.id(), "TDM0211", "{case}");
                         assert_eq!(found[0].because, refusal.because);
                         assert_eq!(found[0].try_, refusal.instead);
                     }
@@ -52,13 +52,13 @@ fn older_words_are_read_with_a_warning() {
     let text = with("\"primary-replica\"", "\"master-slave\"");
     assert_eq!(
         lines(&problems(&text)),
-        ["TDM0130 warning 14:15 +14: \"master-slave\" is an older word for \"primary-replica\""]
+        ["TDM0230 warning 14:15 +14: \"master-slave\" is an older word for \"primary-replica\""]
     );
     let orders = &parse(&text).services[&"orders".into()];
     assert_eq!(orders.pairing.replication(), Replication::PrimaryReplica);
     let found = problems(&with("\"primary-replica\"", "\"multi-master\""));
     let codes: Vec<_> = found.iter().map(|problem| problem.code.id()).collect();
-    assert_eq!(codes, ["TDM0112", "TDM0130"]);
+    assert_eq!(codes, ["TDM0212", "TDM0230"]);
 }
 
 #[test]
@@ -75,6 +75,6 @@ listen = 8080
 "#;
     assert_eq!(
         lines(&problems(&format!("{GOOD}{web}"))),
-        ["TDM0112 error 27:14 +15: command as load-balanced with none is not in this version yet"]
+        ["TDM0212 error 27:14 +15: command as load-balanced with none is not in this version yet"]
     );
 }

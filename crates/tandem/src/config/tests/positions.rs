@@ -16,7 +16,7 @@ fn a_problem_looks_like_a_compilers() {
     assert_eq!(
         first(&text).render(),
         "\
-error[TDM0103]: unknown key `nodes.a.zonne`
+error[TDM0203]: unknown key `nodes.a.zonne`
  --> t.toml:5:1
   |
 5 | zonne = \"x\"
@@ -102,7 +102,7 @@ fn every_syntax_error_has_its_line_and_comes_alone() {
         .replace("lease", "leas");
     let found = problems(&text);
     let seen: Vec<_> = found.iter().map(|p| (p.code.id(), p.line)).collect();
-    assert_eq!(seen, [("TDM0101", 5), ("TDM0101", 15)], "{:#?}", lines(&found));
+    assert_eq!(seen, [("TDM0201", 5), ("TDM0201", 15)], "{:#?}", lines(&found));
     let twice = with("zone = \"x\"", "zone = \"x\"\nzone = \"y\"");
     assert_eq!(place(&twice, &first(&twice)), (6, 1, "zone"));
 }
@@ -122,7 +122,7 @@ fn a_file_over_the_limit_is_not_read() {
     let text = format!("{GOOD}#{}", "x".repeat(crate::config::FILE_BYTES_MAX));
     let found = problems(&text);
     assert_eq!(found.len(), 1);
-    assert_eq!((found[0].code.id(), found[0].severity), ("TDM0102", Severity::Error));
+    assert_eq!((found[0].code.id(), found[0].severity), ("TDM0202", Severity::Error));
 }
 
 #[test]
@@ -137,7 +137,7 @@ fn nesting_is_bounded() {
 #[test]
 fn a_problem_is_json_for_programs() {
     let json = serde_json::to_value(first(&with("zone = \"x\"", "zonne = 1"))).expect("json");
-    assert_eq!(json["code"], "TDM0103");
+    assert_eq!(json["code"], "TDM0203");
     assert_eq!(json["severity"], "error");
     assert_eq!((&json["line"], &json["column"]), (&5.into(), &1.into()));
     assert_eq!(json["try"], "did you mean `zone`?");

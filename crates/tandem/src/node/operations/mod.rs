@@ -5,7 +5,9 @@
 //! Not here: HTTP (`api`), decisions (the core), members and configuration (`membership.rs`).
 //! Tested by: `tests/`, with made-up facts.
 
+mod between;
 mod candidates;
+mod doctor;
 mod explain;
 mod failover;
 mod members;
@@ -16,10 +18,14 @@ mod role;
 mod seen;
 mod status;
 mod switchover;
+#[cfg(test)]
+mod tests;
 mod verbs;
+mod watcher;
 mod wishes;
 
-use super::handler::Operate;
+use super::handler::{Local, Operate};
+use super::services::OwnInstances;
 use crate::api::explain::{Explanation, Finding};
 use crate::api::metrics::MetricsSnapshot;
 use crate::api::operations::{Operations, Outcome, Refused, RunningConfig, Verb};
@@ -29,6 +35,7 @@ use crate::config::Config;
 use crate::consensus::Consensus;
 use crate::driver::explain::Explanations;
 use crate::driver::hub::Hub;
+use crate::identity::Identity;
 use crate::peers::Mesh;
 use crate::proxy::Door;
 use crate::runtime::clock;
@@ -54,6 +61,8 @@ pub(super) struct Ground {
     pub events: EventLog,
     pub supervisor: Supervisor,
     pub doors: Arc<Vec<(ServiceId, Door)>>,
+    pub instances: OwnInstances,
+    pub identity: Arc<Identity>,
 }
 
 /// The operations of this node. Clones share them.
@@ -86,7 +95,19 @@ impl NodeOperations {
     /// What other nodes ask for their operators.
     pub(super) fn for_peers(&self) -> Operate {
         let operations = self.clone();
-        Arc::new(move |verb| std::future::ready(operations.asked_by_peer(&verb)).boxed())
+        Arc::new(move |verb| {
+            let operations = operations.clone();
+            async move { operations.asked_by_peer(&verb).await }.boxed()
+        })
+    }
+
+    /// Wishes for own instances.
+    pub(super) fn for_wishes(&self) -> Local {
+        let operations = self.clone();
+        Arc::new(move |service, wish| {
+            let operations = operations.clone();
+            async move { operations.wish_here(&service, wish).await }.boxed()
+        })
     }
 
     fn ground(&self) -> &Ground {
@@ -165,7 +186,8 @@ impl Operations for NodeOperations {
     }
 
     fn doctor(&self) -> BoxFuture<'static, Vec<Finding>> {
-        std::future::ready(Vec::new()).boxed()
+        let operations = self.clone();
+        async move { operations.examine().await }.boxed()
     }
 
     fn config(&self) -> RunningConfig {

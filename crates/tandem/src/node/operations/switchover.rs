@@ -10,15 +10,12 @@
 use super::{NodeOperations, candidates, refusals};
 use crate::api::operations::{Outcome, Refused};
 use crate::consensus::Agreed;
-use crate::driver::wire::{Request, Response, decode, encode};
-use crate::peers::Channel;
 use crate::runtime::clock;
 use crate::runtime::supervisor::TaskKind;
 use crate::telemetry::codes;
 use crate::telemetry::event_kind::EventKind;
 use crate::telemetry::events::Draft;
 use crate::telemetry::problem::Problem;
-use serde::{Deserialize, Serialize};
 use std::sync::PoisonError;
 use std::time::Duration;
 use tandem_core::cluster::command::ServiceCommand;
@@ -36,7 +33,6 @@ const AHEAD_MAX: Duration = Duration::from_secs(30 * 86_400);
 const PAST_MAX_MS: u64 = 60_000;
 /// The wall clock may be set while a schedule waits, so it is read again this often.
 const LOOK_AGAIN: Duration = Duration::from_secs(10);
-const ASK_PEER: Duration = Duration::from_secs(1);
 
 /// A switchover that waits for its time on this node.
 #[derive(Clone, Debug)]
@@ -44,14 +40,6 @@ pub(super) struct Scheduled {
     pub to: Option<NodeId>,
     pub at_unix_ms: u64,
     cancel: CancellationToken,
-}
-
-/// What nodes ask each other for operators.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(super) enum PeerVerb {
-    /// Forget a switchover that waits for its time.
-    CancelScheduled(ServiceId),
 }
 
 /// What a change of primary has come to.
@@ -296,7 +284,7 @@ impl NodeOperations {
     pub(super) async fn cancel_switchover(&self, service: ServiceId) -> Result<Outcome, Refused> {
         let what = format!("cannot take back a switchover of {service}");
         let state = self.service_state(&service)?;
-        let scheduled = self.cancel_scheduled(&service) | self.cancel_on_peers(&service).await;
+        let scheduled = self.cancel_scheduled(&service) | self.cancelled_on_peers(&service).await;
         let mut under_way = false;
         if state.switchover.is_some() {
             self.change(&service, &what, &|_| Ok(ServiceCommand::CancelSwitchover)).await?;
@@ -322,33 +310,6 @@ impl NodeOperations {
                 .field("at_unix_ms", scheduled.at_unix_ms),
         );
         true
-    }
-
-    async fn cancel_on_peers(&self, service: &ServiceId) -> bool {
-        let ground = self.ground();
-        let Ok(verb) = serde_json::to_string(&PeerVerb::CancelScheduled(service.clone())) else {
-            return false;
-        };
-        let body = encode(&Request::Operate { verb, from: ground.me.clone() });
-        let peers: Vec<NodeId> =
-            ground.config.nodes.keys().filter(|node| **node != ground.me).cloned().collect();
-        let asked = peers
-            .iter()
-            .map(|peer| ground.mesh.request(peer, Channel::Operate, body.clone(), ASK_PEER));
-        let answers = futures::future::join_all(asked).await;
-        answers.into_iter().flatten().any(|answer| {
-            matches!(decode::<Response>(&answer), Ok(Response::Outcome(text)) if text == "true")
-        })
-    }
-
-    /// Another node asks on behalf of its operator.
-    pub(super) fn asked_by_peer(&self, verb: &str) -> Response {
-        match serde_json::from_str::<PeerVerb>(verb) {
-            Ok(PeerVerb::CancelScheduled(service)) => {
-                Response::Outcome(self.cancel_scheduled(&service).to_string())
-            }
-            Err(error) => Response::Refused(format!("not understood: {error}")),
-        }
     }
 }
 

@@ -1,28 +1,248 @@
 //! Talks to instances for operators: restart, reload, copy again; on whatever node they are.
+//! In: a service, a node. Out: `Outcome`, once the instance is back or the time is over.
+//! Keeps: a primary is never stopped without a successor; H1 a copy is thrown away only where the
+//! others can still confirm commits and elect.
+//! Not here: what the instance does (`driver/instance/wishes.rs`).
+//! Tested by: `tests/wishes.rs`, and against three nodes.
 
-use super::NodeOperations;
+use super::seen::{Seen, ServiceSeen};
+use super::{NodeOperations, refusals};
 use crate::api::operations::{Outcome, Refused};
+use crate::api::status::InstanceState;
+use crate::driver::instance::wishes::Asked;
+use crate::driver::wire::{Request, Response, Wish, decode, encode};
+use crate::peers::Channel;
+use crate::runtime::clock;
 use crate::telemetry::codes;
-use crate::telemetry::problem::Problem;
+use crate::telemetry::event_kind::EventKind;
+use crate::telemetry::events::Draft;
+use crate::telemetry::problem::{Problem, chain};
+use std::time::Duration;
+use tandem_core::facts::Data;
 use tandem_core::ids::{NodeId, ServiceId};
+use tandem_core::spec::{Durability, NodeRole};
+use tokio::sync::oneshot;
 
-fn not_yet(what: &str) -> Problem {
-    Problem::new(codes::NOT_SUPPORTED, what, "this node cannot do it", "tandem status")
-}
+/// Every stage of a stop, and some more.
+const STOP: Duration = Duration::from_secs(15);
+/// For a restarted instance to be fed again.
+const BACK: Duration = Duration::from_secs(45);
+/// For a new copy; a large one goes on, and is followed by events.
+const COPIED: Duration = Duration::from_secs(60);
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
 
 impl NodeOperations {
-    #[allow(clippy::unused_async, reason = "waits for the instance")]
-    pub(super) async fn restart(&self, s: ServiceId, n: NodeId) -> Result<Outcome, Refused> {
-        Err(not_yet(&format!("cannot restart {s} on {n}")))
+    /// Hands a wish to one of this node's own instances.
+    pub(super) async fn wish_here(&self, service: &ServiceId, wish: Wish) -> Response {
+        let refused = |why: &str| Response::Refused(why.to_owned());
+        let Some(instance) = self.ground().instances.get(service) else {
+            return refused("this node has no instance of it");
+        };
+        let (answer, answered) = oneshot::channel();
+        if instance.wishes.try_send(Asked { wish, answer }).is_err() {
+            return refused("other operations on it are under way");
+        }
+        match tokio::time::timeout(STOP, answered).await {
+            Ok(Ok(response)) => response,
+            Ok(Err(_)) => refused("the node stops"),
+            Err(_) => refused("it did not answer in time"),
+        }
     }
 
-    #[allow(clippy::unused_async, reason = "waits for the instance")]
-    pub(super) async fn reload(&self, s: ServiceId) -> Result<Outcome, Refused> {
-        Err(not_yet(&format!("cannot reload {s}")))
+    /// Hands a wish to an instance, wherever it is.
+    async fn wish(
+        &self,
+        service: &ServiceId,
+        node: &NodeId,
+        wish: Wish,
+        what: &str,
+    ) -> Result<(), Problem> {
+        let response = if *node == self.ground().me {
+            self.wish_here(service, wish).await
+        } else {
+            let body = encode(&Request::Local { service: service.clone(), wish });
+            let asked = self.ground().mesh.request(node, Channel::Operate, body, STOP).await;
+            let failed = |because: String| {
+                let advice = "tandem doctor shows which nodes cannot be reached";
+                Problem::new(codes::OPERATION_FAILED, what, because, advice)
+            };
+            let body = asked.map_err(|error| failed(chain(&error)))?;
+            decode::<Response>(&body).map_err(failed)?
+        };
+        match response {
+            Response::Taken | Response::Outcome(_) => Ok(()),
+            Response::Refused(because) => {
+                let because = format!("{node}: {because}");
+                Err(Problem::new(codes::OPERATION_FAILED, what, because, "tandem status"))
+            }
+        }
     }
 
-    #[allow(clippy::unused_async, reason = "waits for the instance")]
-    pub(super) async fn reinit(&self, s: ServiceId, n: NodeId) -> Result<Outcome, Refused> {
-        Err(not_yet(&format!("cannot copy {s} on {n} again")))
+    pub(super) async fn restart(
+        &self,
+        service: ServiceId,
+        node: NodeId,
+    ) -> Result<Outcome, Refused> {
+        let what = format!("cannot restart {service} on {node}");
+        let began = clock::now();
+        let is_primary = {
+            let seen = self.seen();
+            let of = data_node(&seen, &service, &node, &what)?;
+            of.appointment().is_some_and(|appointment| appointment.primary == node)
+        };
+        if is_primary {
+            // A planned move stops and starts it, and clients are held meanwhile.
+            self.switch_over_now(&service, None).await.map_err(|problem| Problem {
+                what: format!("{what}, the primary, without a successor"),
+                ..problem
+            })?;
+        } else {
+            self.wish(&service, &node, Wish::Restart, &what).await?;
+        }
+        let is_back = self.until(&service, &node, InstanceState::Streaming, BACK).await;
+        let message = match (is_back, is_primary) {
+            (true, false) => format!("{service} on {node} was restarted"),
+            (true, true) => {
+                format!("{service} on {node} was restarted; another node is primary now")
+            }
+            (false, _) => format!("{service} on {node} was stopped, and is on its way back"),
+        };
+        let took_ms = u64::try_from(clock::now().since(began).as_millis()).unwrap_or(u64::MAX);
+        let outcome = if is_back { Outcome::done(message) } else { Outcome::accepted(message) };
+        Ok(outcome
+            .field("service", service.as_str())
+            .field("node", node.as_str())
+            .field("switched_over", is_primary)
+            .field("took_ms", took_ms))
     }
+
+    pub(super) async fn reload(&self, service: ServiceId) -> Result<Outcome, Refused> {
+        let what = format!("cannot reload {service}");
+        self.service_state(&service)?;
+        let nodes: Vec<NodeId> = self.seen().agreed.spec.data_nodes().cloned().collect();
+        let wishes = nodes.iter().map(|node| self.wish(&service, node, Wish::Reload, &what));
+        let answers = futures::future::join_all(wishes).await;
+        let (mut done, mut failed) = (Vec::new(), Vec::new());
+        for (node, answer) in nodes.iter().zip(answers) {
+            match answer {
+                Ok(()) => done.push(node.to_string()),
+                Err(problem) => failed.push(problem.because),
+            }
+        }
+        if done.is_empty() {
+            let because = failed.join("; ");
+            return Err(Problem::new(codes::OPERATION_FAILED, what, because, "tandem status"));
+        }
+        let event = Draft::new(EventKind::ServiceReloaded, format!("reloaded on {done:?}"));
+        self.ground().events.record(event.service(&service).field("nodes", done.clone()));
+        let message = if failed.is_empty() {
+            format!("the settings of {service} were loaded again on every node")
+        } else {
+            format!("loaded again on {}; not on: {}", done.join(", "), failed.join("; "))
+        };
+        Ok(Outcome::done(message).field("nodes", done).field("failed", failed))
+    }
+
+    pub(super) async fn reinit(
+        &self,
+        service: ServiceId,
+        node: NodeId,
+    ) -> Result<Outcome, Refused> {
+        let what = format!("cannot copy {service} on {node} again");
+        let began = clock::now();
+        {
+            let seen = self.seen();
+            spare(data_node(&seen, &service, &node, &what)?, &node, &what)?;
+        }
+        self.wish(&service, &node, Wish::Reinit, &what).await?;
+        let is_back = self.until(&service, &node, InstanceState::Streaming, COPIED).await;
+        let took_ms = u64::try_from(clock::now().since(began).as_millis()).unwrap_or(u64::MAX);
+        let outcome = if is_back {
+            Outcome::done(format!("{service} on {node} has a new copy, and streams"))
+        } else {
+            Outcome::accepted(format!("{service} on {node} is being copied"))
+        };
+        Ok(outcome
+            .field("service", service.as_str())
+            .field("node", node.as_str())
+            .field("took_ms", took_ms))
+    }
+
+    /// Waits until a node's instance is in a state, which it left before this was called.
+    async fn until(
+        &self,
+        service: &ServiceId,
+        node: &NodeId,
+        state: InstanceState,
+        limit: Duration,
+    ) -> bool {
+        let mut changed = self.ground().hub.changed();
+        // Until its facts say so, it is shown as it was before.
+        let mut left = false;
+        let reached = async {
+            loop {
+                let now = {
+                    let seen = self.seen();
+                    let of = seen.service(service);
+                    of.map(|of| super::status::instance_state(of, node))
+                };
+                left |= now != Some(state);
+                if left && now == Some(state) {
+                    return;
+                }
+                tokio::select! {
+                    _ = changed.changed() => {}
+                    () = tokio::time::sleep(LOOK_AGAIN) => {}
+                }
+            }
+        };
+        tokio::time::timeout(limit, reached).await.is_ok()
+    }
+}
+
+/// The service, if the node holds a copy of it.
+fn data_node<'a>(
+    seen: &'a Seen,
+    service: &ServiceId,
+    node: &NodeId,
+    what: &str,
+) -> Result<ServiceSeen<'a>, Problem> {
+    let of = seen.service(service).ok_or_else(|| refusals::no_such_service(service))?;
+    let spec = seen.agreed.spec.nodes.get(node).ok_or_else(|| refusals::no_such_node(node))?;
+    match spec.role {
+        NodeRole::Data => Ok(of),
+        NodeRole::Witness => Err(refusals::witness(node, what)),
+    }
+}
+
+/// Whether the cluster can do without a node's copy for as long as it takes to make another.
+pub(super) fn spare(of: ServiceSeen<'_>, node: &NodeId, what: &str) -> Result<(), Problem> {
+    let refuse =
+        |code, because: String, advice: &str| Err(Problem::new(code, what, because, advice));
+    let Some(appointment) = of.appointment() else {
+        return Err(refusals::no_primary(of.name, what));
+    };
+    let primary = &appointment.primary;
+    if primary == node {
+        let because = format!("{node} is the primary of {}", of.name);
+        return refuse(codes::PRIMARY_NOT_TOUCHED, because, "switch over first");
+    }
+    let Some(serving) = of.serving_primary() else {
+        let because = format!("{primary} does not serve, so there is nobody to copy from");
+        return refuse(codes::PRIMARY_NOT_TOUCHED, because, "wait until tandem status shows it");
+    };
+    let holds_data = of.instance(node).is_some_and(|own| own.data == Data::Present);
+    if let Durability::Quorum { acks } = of.spec.durability
+        && holds_data
+    {
+        let others = serving.replicas.iter().filter(|(it, copy)| *it != node && copy.streaming);
+        let left = others.count();
+        if left < acks {
+            let because = format!(
+                "{left} standbys would be left, and each commit needs {acks}: writes would wait"
+            );
+            return refuse(codes::WOULD_LOSE_QUORUM, because, "bring another standby back first");
+        }
+    }
+    Ok(())
 }

@@ -1,0 +1,124 @@
+//! Talks to the same module on other nodes, on behalf of an operator of this one.
+//! In: `PeerVerb` as JSON inside `wire::Request::Operate`. Out: an answer as JSON, or a refusal.
+//! A verb that another version does not know is refused there, and counts as no answer here (H46).
+//! Tested by: below.
+
+use super::NodeOperations;
+use crate::api::explain::Finding;
+use crate::driver::wire::{Request, Response, decode, encode};
+use crate::peers::Channel;
+use crate::runtime::clock;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+use tandem_core::ids::{NodeId, ServiceId};
+use tandem_core::time::Timestamp;
+
+/// What nodes ask each other for operators.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum PeerVerb {
+    /// Forget a switchover that waits for its time.
+    CancelScheduled(ServiceId),
+    /// Examine yourself.
+    Examine,
+}
+
+/// What a node found out about itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Examined {
+    pub version: String,
+    /// Its wall clock.
+    pub unix_ms: u64,
+    pub findings: Vec<Finding>,
+}
+
+/// A peer's answer, and how long it took.
+#[derive(Debug)]
+pub(super) struct Answered<T> {
+    pub node: NodeId,
+    pub answer: Result<T, String>,
+    pub sent_unix_ms: u64,
+    pub took: Duration,
+}
+
+const CANCEL: Duration = Duration::from_secs(1);
+
+impl NodeOperations {
+    /// Asks every other node, all at once.
+    pub(super) async fn ask_peers<T: DeserializeOwned>(
+        &self,
+        verb: &PeerVerb,
+        deadline: Duration,
+    ) -> Vec<Answered<T>> {
+        let ground = self.ground();
+        let verb = serde_json::to_string(verb).unwrap_or_default();
+        let body = encode(&Request::Operate { verb, from: ground.me.clone() });
+        let nodes = self.seen().config.nodes.keys().cloned().collect::<Vec<_>>();
+        let asked = nodes.into_iter().filter(|node| *node != ground.me).map(|node| {
+            let body = body.clone();
+            async move {
+                let (sent, sent_unix_ms) = (clock::now(), clock::unix_ms());
+                let answer = ground.mesh.request(&node, Channel::Operate, body, deadline).await;
+                let answer = answer.map_err(|error| error.to_string());
+                let answer = answer.and_then(|body| read(&body));
+                Answered { node, answer, sent_unix_ms, took: since(sent) }
+            }
+        });
+        futures::future::join_all(asked).await
+    }
+
+    /// Whether a switchover was scheduled on any other node, and no longer is.
+    pub(super) async fn cancelled_on_peers(&self, service: &ServiceId) -> bool {
+        let verb = PeerVerb::CancelScheduled(service.clone());
+        let answers = self.ask_peers::<bool>(&verb, CANCEL).await;
+        answers.into_iter().any(|answered| answered.answer == Ok(true))
+    }
+
+    /// Another node asks on behalf of its operator.
+    pub(super) async fn asked_by_peer(&self, verb: &str) -> Response {
+        let answer = match serde_json::from_str::<PeerVerb>(verb) {
+            Ok(PeerVerb::CancelScheduled(service)) => {
+                serde_json::to_string(&self.cancel_scheduled(&service))
+            }
+            Ok(PeerVerb::Examine) => serde_json::to_string(&self.examine_here().await),
+            Err(error) => Err(error),
+        };
+        match answer {
+            Ok(text) => Response::Outcome(text),
+            Err(error) => Response::Refused(format!("not understood: {error}")),
+        }
+    }
+}
+
+fn since(sent: Timestamp) -> Duration {
+    clock::now().since(sent)
+}
+
+fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, String> {
+    match decode::<Response>(body)? {
+        Response::Outcome(text) => serde_json::from_str(&text).map_err(|error| error.to_string()),
+        Response::Refused(why) => Err(why),
+        Response::Taken => Err("an answer of another kind".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn verbs_have_stable_words() {
+        let verb = PeerVerb::CancelScheduled("orders".into());
+        assert_eq!(serde_json::to_string(&verb).unwrap(), r#"{"cancel_scheduled":"orders"}"#);
+        assert_eq!(serde_json::to_string(&PeerVerb::Examine).unwrap(), r#""examine""#);
+    }
+
+    #[test]
+    fn an_answer_is_read_or_refused_in_words() {
+        let answer = encode(&Response::Outcome("true".into()));
+        assert_eq!(read::<bool>(&answer), Ok(true));
+        assert_eq!(read::<bool>(&encode(&Response::Refused("no".into()))), Err("no".into()));
+        assert!(read::<bool>(&encode(&Response::Outcome("5".into()))).is_err());
+    }
+}
