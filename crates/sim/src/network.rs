@@ -6,7 +6,6 @@ use crate::world::{World, name};
 use std::rc::Rc;
 use std::time::Duration;
 use tandem_core::facts::NodeFacts;
-use tandem_core::ids::Term;
 use tandem_core::time::Timestamp;
 
 /// Between two heartbeats when nothing changes.
@@ -184,9 +183,9 @@ impl World {
         }
         let (service, peer) = (self.service.clone(), self.nodes[from].id.clone());
         let Some(daemon) = self.nodes[to].daemon.as_mut() else { return };
-        let agreed = facts.instances.get(&service).map_or(Term(0), |own| own.agreed);
+        let outlives = facts.instances.get(&service).and_then(|own| own.outlives);
         let changed = daemon.hub.heard((*facts).clone(), &service, now);
-        daemon.hub.acknowledged(&peer, sent, agreed);
+        daemon.hub.acknowledged(&peer, sent, outlives);
         if changed {
             self.hub_changed(to);
         }

@@ -8,6 +8,7 @@
 //! Not here: who enforces it (the keeper process), promises (`Ballot`).
 //! Tested by: below, and the simulator.
 
+use crate::cluster::state::ServiceState;
 use crate::ids::{NodeId, Term};
 use crate::replication::primary_replica::sync_quorum::CommitRule;
 use crate::spec::{Durability, ServiceSpec};
@@ -54,13 +55,22 @@ pub fn valid_until(proof: &Proof<'_>, lease: Duration) -> Option<Timestamp> {
     }
 }
 
-/// Whether an answer supports the lease of the primary of `term`, given the term of the appointment
-/// that its sender knew: in `Async` mode its sender must have known whom it supports, or else it would
-/// wait for the lease of an earlier primary before it votes.
-pub fn supports(spec: &ServiceSpec, term: Term, known: Term) -> bool {
+/// The term whose primary's lease a node waits out before it votes, by what it knows as agreed; none
+/// where promises alone fence the old primary.
+pub fn outlives(spec: &ServiceSpec, state: &ServiceState) -> Option<Term> {
+    match spec.durability {
+        Durability::Quorum { .. } | Durability::Preferred { .. } => None,
+        Durability::Async { .. } => Some(state.term()),
+    }
+}
+
+/// Whether an answer supports the lease of the primary of `term`, given what its sender would wait
+/// out (`outlives`): in `Async` mode a voter that does not know the mode yet, or knows an earlier
+/// primary only, would vote too early.
+pub fn supports(spec: &ServiceSpec, term: Term, outlives: Option<Term>) -> bool {
     match spec.durability {
         Durability::Quorum { .. } | Durability::Preferred { .. } => true,
-        Durability::Async { .. } => known >= term,
+        Durability::Async { .. } => outlives >= Some(term),
     }
 }
 

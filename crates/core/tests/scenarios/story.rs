@@ -349,6 +349,7 @@ fn appointed(term: Term, primary: &NodeId, at_unix_ms: u64) -> Appointed {
         cause: Cause::PostmasterDied,
         reason: String::new(),
         at_unix_ms,
+        whole: true,
         active_unix_ms: Some(at_unix_ms),
     }
 }

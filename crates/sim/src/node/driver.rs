@@ -191,7 +191,7 @@ impl World {
         let agreed = self.agreed(n);
         let Some(state) = agreed.services.get(&self.service) else { return };
         if let Some(daemon) = self.nodes[n].daemon.as_mut() {
-            daemon.own.agreed = state.term();
+            daemon.own.outlives = lease::outlives(&self.spec, state);
         }
         self.publish(n);
         if self.nodes[n].witness {
@@ -242,13 +242,9 @@ impl World {
         let node = &self.nodes[n];
         let now = node.clock.at(self.now);
         let Some(daemon) = node.daemon.as_ref() else { return };
-        let primary = state
-            .appointment
-            .as_ref()
-            .filter(|appointment| appointment.primary != node.id)
-            .and_then(|appointment| daemon.hub.facts.get(&appointment.primary))
-            .and_then(|facts| facts.fresh(now, self.spec.timing.suspicion))
-            .and_then(|facts| facts.instances.get(&self.service));
+        let of = (&self.service, state);
+        let times = (&self.spec.timing, now);
+        let primary = InstanceView::heard_primary(&node.id, of, &daemon.hub.facts, times);
         let view = InstanceView {
             me: &node.id,
             timing: self.spec.timing,

@@ -2,7 +2,7 @@
 //! changes. Runs on the Raft leader; without memory, so it may stop and move at any time.
 //! In: `ControllerView`. Out: `Plan`: promises to ask for and commands to propose, with the reason.
 //! States: no primary → founded → appointed → active → (verdict, operator) elected → appointed.
-//! Keeps: INV-1, INV-2, INV-4 (through `election.rs`); H17, H30, H36, H37, H39.
+//! Keeps: INV-1, INV-4, INV-11 (through `election.rs`); H17, H30, H36, H37, H39.
 //! Not here: what a node does with its own copy (`instance.rs`).
 //! Tested by: the scenarios, and every run of the simulator.
 
