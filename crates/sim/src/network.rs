@@ -1,6 +1,7 @@
 //! Decides what arrives: cuts in either direction, loss, delay, reordering; carries heartbeats.
 
 use crate::event::{Event, Micros};
+use crate::invariants;
 use crate::node::hub::Told;
 use crate::world::{World, name};
 use std::rc::Rc;
@@ -102,6 +103,7 @@ impl World {
 
     fn beat(&mut self, n: usize) {
         let Some(facts) = self.own_facts(n).map(Rc::new) else { return };
+        invariants::promises::check(self, n, &facts);
         let (inc, sent) = (self.nodes[n].daemons, self.nodes[n].clock.at(self.now));
         for peer in (0..self.nodes.len()).filter(|peer| *peer != n) {
             let facts = facts.clone();
@@ -164,6 +166,7 @@ impl World {
         let Some(daemon) = self.nodes[to].daemon.as_mut() else { return };
         let changed = daemon.hub.heard((*facts).clone(), &service, now);
         let Some(own) = self.own_facts(to).map(Rc::new) else { return };
+        invariants::promises::check(self, to, &own);
         let peer = self.nodes[from].id.clone();
         if let Some(daemon) = self.nodes[to].daemon.as_mut() {
             daemon.hub.answered(&peer, now);

@@ -92,11 +92,16 @@ impl Hub {
 
     /// Per peer that promised nothing later than `term` and supports its primary: when the heartbeat
     /// was sent that it last acknowledged.
-    pub fn proof(&self, spec: &ServiceSpec, term: Term) -> BTreeMap<NodeId, Timestamp> {
+    pub fn proof(
+        &self,
+        spec: &ServiceSpec,
+        term: Term,
+        strangers: bool,
+    ) -> BTreeMap<NodeId, Timestamp> {
         self.acknowledged
             .iter()
             .filter(|(peer, _)| self.promised.get(*peer).is_none_or(|promised| *promised <= term))
-            .filter(|(_, (_, outlives))| lease::supports(spec, term, *outlives))
+            .filter(|(_, (_, outlives))| strangers || lease::supports(spec, term, *outlives))
             .map(|(peer, (sent, _))| (peer.clone(), *sent))
             .collect()
     }

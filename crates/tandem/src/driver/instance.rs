@@ -450,6 +450,10 @@ impl InstanceDriver {
                 .appointment
                 .as_ref()
                 .and_then(|appointment| self.proven_until(appointment, spec, &voters));
+            if matches!(action, Action::Promote { .. }) && lease.is_none_or(|until| until <= now) {
+                // Those who know of the appointment answer in a moment: no failure to back off from.
+                return;
+            }
             self.begin(action, lease, spec);
         }
     }
