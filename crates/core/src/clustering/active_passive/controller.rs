@@ -10,7 +10,7 @@ use super::verdict::{self, Verdict};
 use super::{election, founding, steady};
 use crate::cluster::command::ServiceCommand;
 use crate::cluster::state::{Cause, ServiceState};
-use crate::facts::{InstanceFacts, Link, NodeFacts};
+use crate::facts::{Data, InstanceFacts, Link, NodeFacts};
 use crate::ids::{NodeId, ServiceId, Term};
 use crate::spec::{NodeRole, NodeSpec, ServiceSpec};
 use crate::time::{Observed, Timestamp};
@@ -123,6 +123,11 @@ pub fn plan(view: &ControllerView<'_>, now: Timestamp) -> Plan {
                 "no failover was possible in time",
             );
         }
+        if let Some(to) = forced.to.as_ref().filter(|to| has_no_data(view, to, now)) {
+            // Waiting for it would only keep everybody else from taking over.
+            let reason = format!("{to} has no usable data to take over with");
+            return Plan::propose(ServiceCommand::CancelFailover, reason);
+        }
         return election::plan(view, appointment, Cause::Forced, "demanded by an operator", now);
     }
     if let Some(switchover) = &view.state.switchover {
@@ -151,6 +156,10 @@ pub fn plan(view: &ControllerView<'_>, now: Timestamp) -> Plan {
             Some(_) | None => election::plan(view, appointment, cause, &reason, now),
         },
     }
+}
+
+fn has_no_data(view: &ControllerView<'_>, node: &NodeId, now: Timestamp) -> bool {
+    view.instance(node, now).is_some_and(|own| own.data != Data::Present)
 }
 
 /// An operator waits minutes, not hours: a deadline further away was set by a clock that is wrong,

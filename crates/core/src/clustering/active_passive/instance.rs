@@ -249,6 +249,12 @@ fn serve(view: &InstanceView<'_>, term: Term, rule: CommitRule) -> Next {
         let reason = format!("hands over to {to}");
         return act(Action::HandOver { to }, reason);
     }
+    let feeds = own.replicas.iter().filter(|(_, replica)| replica.streaming);
+    let fed = feeds.map(|(node, _)| node.clone()).collect();
+    if !own.checkpointed && !rule.acknowledges(&fed) {
+        // No rule can be proven before somebody comes, who may have to rewind first.
+        return act(Action::Checkpoint, "nobody can confirm; others may have to rewind (H18)");
+    }
     if own.rule.as_ref() != Some(&rule) {
         let reason = format!("the commit rule becomes {rule}");
         return act(Action::ApplyRule { rule }, reason);

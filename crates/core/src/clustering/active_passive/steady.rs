@@ -106,7 +106,9 @@ fn change_rule(
 ) -> Option<Plan> {
     let last = appointment.rules.last()?;
     let streaming = streaming(view, appointment, now);
-    let rule = desired_rule::desired(view.spec.durability, last, &streaming);
+    let others = view.data_nodes().filter(|node| **node != appointment.primary);
+    let everyone: BTreeSet<NodeId> = others.cloned().collect();
+    let rule = desired_rule::desired(view.spec.durability, last, &streaming, &everyone);
     (rule != *last).then(|| {
         let reason = format!("{streaming:?} stream from {}: {last} becomes {rule}", rule.primary);
         Plan::propose(ServiceCommand::ChangeRule { term: appointment.term, rule }, reason)
