@@ -110,10 +110,21 @@ fn blocks_election(proof: &Proof<'_>, hold: &BTreeSet<NodeId>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pairing::{Clustering, Kind, Pairing, Replication};
+    use crate::spec::Timing;
 
     fn until(acks: &[(&str, u64)], standbys: &[&str], k: usize) -> Option<Timestamp> {
+        until_among(&["a", "b", "c"], acks, standbys, k)
+    }
+
+    fn until_among(
+        voters: &[&str],
+        acks: &[(&str, u64)],
+        standbys: &[&str],
+        k: usize,
+    ) -> Option<Timestamp> {
         let me = "a".into();
-        let voters = ["a", "b", "c"].map(NodeId::from).into();
+        let voters = voters.iter().map(|name| NodeId::from(*name)).collect();
         let rules = [CommitRule {
             primary: "a".into(),
             standbys: standbys.iter().map(|n| NodeId::from(*n)).collect(),
@@ -129,6 +140,44 @@ mod tests {
     fn the_newest_sufficient_proof_counts() {
         assert_eq!(until(&[("b", 10), ("c", 50)], &["b", "c"], 1), Some(Timestamp(1050)));
         assert_eq!(until(&[("b", 10)], &["b", "c"], 1), Some(Timestamp(1010)));
+    }
+
+    #[test]
+    fn h31_the_commit_quorum_is_proof_enough_without_a_majority() {
+        let five = ["a", "b", "c", "d", "e"];
+        let standbys = ["b", "c", "d", "e"];
+        // The leader and most voters are gone; b and c keep two of four from electing: acks 2.
+        let held = until_among(&five, &[("b", 10), ("c", 20)], &standbys, 2);
+        assert_eq!(held, Some(Timestamp(1010)), "three of five are a majority as well");
+        let held = until_among(&five, &[("b", 10)], &["b"], 1);
+        assert_eq!(
+            held,
+            Some(Timestamp(1010)),
+            "two of five are none, but nobody elects without b"
+        );
+        let lost = until_among(&five, &[("d", 10)], &["b"], 1);
+        assert_eq!(lost, None, "d confirms nothing");
+        let alone = until_among(&five, &[("b", 10)], &[], 0);
+        assert_eq!(alone, None, "no quorum confirms, so only a majority proves anything");
+    }
+
+    #[test]
+    fn an_async_lease_rests_only_on_those_who_know_whom_they_support() {
+        let spec = |durability| {
+            let pair = Pairing::new(
+                Kind::Postgres,
+                Clustering::ActivePassive,
+                Replication::PrimaryReplica,
+            );
+            let pairing = pair.unwrap_or_else(|_| unreachable!());
+            ServiceSpec { pairing, durability, timing: Timing::default() }
+        };
+        let lossy = spec(Durability::Async { lag_bytes_max: 1 });
+        assert!(supports(&lossy, Term(5), Some(Term(5))));
+        assert!(supports(&lossy, Term(5), Some(Term(6))));
+        assert!(!supports(&lossy, Term(5), Some(Term(4))), "knows an earlier primary only");
+        assert!(!supports(&lossy, Term(5), None), "does not know that it must wait");
+        assert!(supports(&spec(Durability::Quorum { acks: 1 }), Term(5), None));
     }
 
     #[test]
