@@ -4,7 +4,7 @@
 //! States: no primary → founded → appointed → active → (verdict, operator) elected → appointed.
 //! Keeps: INV-1, INV-4, INV-11 (through `election.rs`); H17, H30, H36, H37, H39.
 //! Not here: what a node does with its own copy (`instance.rs`).
-//! Tested by: the scenarios, and every run of the simulator.
+//! Tested by: `controller/tests.rs`, the scenarios, and every run of the simulator.
 
 use super::verdict::{self, Verdict};
 use super::{election, founding, steady};
@@ -193,3 +193,6 @@ pub fn hold_off(view: &ControllerView<'_>) -> Option<Duration> {
     let passed = view.unix_ms.checked_sub(last.at_unix_ms)?;
     (passed < wait_ms).then(|| Duration::from_millis(wait_ms - passed))
 }
+
+#[cfg(test)]
+mod tests;

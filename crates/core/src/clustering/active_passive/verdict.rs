@@ -3,7 +3,7 @@
 //! Silence is not evidence by itself: a silent node counts as dead only where a majority of the
 //! voters does not hear it *and* no standby is still fed by it (H3, H33, H34).
 //! Not here: what follows from it (`controller.rs`).
-//! Tested by: below, and the scenarios.
+//! Tested by: the scenarios, among them `silent_node.txt`, `hung.txt`, `leader_cut_off_*.txt`.
 
 use super::controller::ControllerView;
 use crate::cluster::state::{Appointment, Cause};
