@@ -8,8 +8,10 @@ use crate::runtime::clock;
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use tandem_core::cluster::lease;
 use tandem_core::facts::{InstanceFacts, Link, NodeFacts, Stream};
 use tandem_core::ids::{ConfigVersion, NodeId, ServiceId, Term};
+use tandem_core::spec::ServiceSpec;
 use tandem_core::time::{Observed, Timestamp};
 use tokio::sync::watch;
 
@@ -26,12 +28,20 @@ pub struct Hub {
 struct Known {
     peers: BTreeMap<NodeId, Observed<NodeFacts>>,
     promised: BTreeMap<(NodeId, ServiceId), Term>,
-    acknowledged: BTreeMap<NodeId, Timestamp>,
+    acknowledged: BTreeMap<NodeId, Acknowledged>,
     answered: BTreeMap<NodeId, Timestamp>,
     links: BTreeMap<NodeId, LinkFact>,
     instances: BTreeMap<ServiceId, (InstanceFacts, Timestamp)>,
     config_version: ConfigVersion,
     draining: bool,
+}
+
+/// The last heartbeat that a peer acknowledged.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Acknowledged {
+    sent: Timestamp,
+    /// The appointments that the peer knew when it answered.
+    agreed: BTreeMap<ServiceId, Term>,
 }
 
 /// What the connection to a peer is like, apart from when it was last heard.
@@ -90,11 +100,18 @@ impl Hub {
         }
     }
 
-    /// A peer acknowledged a heartbeat that was sent at `sent`.
-    pub fn acknowledged(&self, peer: &NodeId, sent: Timestamp) {
+    /// A peer answered a heartbeat that was sent at `sent` with these facts.
+    pub fn acknowledged(&self, sent: Timestamp, facts: NodeFacts) {
+        let agreed = |(service, own): (&ServiceId, &InstanceFacts)| (service.clone(), own.agreed);
+        let agreed = facts.instances.iter().map(agreed).collect();
+        let peer = facts.node.clone();
+        // First what it says, then that it acknowledged: a promise in the answer must count.
+        self.heard(facts);
         let mut known = self.known();
-        let at = known.acknowledged.entry(peer.clone()).or_default();
-        *at = (*at).max(sent);
+        let last = known.acknowledged.entry(peer).or_default();
+        if sent >= last.sent {
+            *last = Acknowledged { sent, agreed };
+        }
     }
 
     /// This node answered a peer's heartbeat: until a lease later, the peer may rest on it.
@@ -105,6 +122,11 @@ impl Hub {
     /// When this node last answered a peer's heartbeat.
     pub fn answered_at(&self, peer: &NodeId) -> Option<Timestamp> {
         self.known().answered.get(peer).copied()
+    }
+
+    /// When this node last answered each peer's heartbeat.
+    pub fn answered_all(&self) -> BTreeMap<NodeId, Timestamp> {
+        self.known().answered.clone()
     }
 
     /// A peer's machine refuses connections (true), or no longer does.
@@ -165,18 +187,23 @@ impl Hub {
         all
     }
 
-    /// Per peer that promised nothing later than `term`: when the heartbeat was sent that it last
-    /// acknowledged.
-    pub fn proof(&self, service: &ServiceId, term: Term) -> BTreeMap<NodeId, Timestamp> {
+    /// Per peer that promised nothing later than `term` and supports its primary: when the heartbeat
+    /// was sent that it last acknowledged.
+    pub fn proof(
+        &self,
+        service: &ServiceId,
+        spec: &ServiceSpec,
+        term: Term,
+    ) -> BTreeMap<NodeId, Timestamp> {
         let known = self.known();
-        known
-            .acknowledged
-            .iter()
-            .filter(|(peer, _)| {
-                let promised = known.promised.get(&((*peer).clone(), service.clone()));
-                promised.is_none_or(|promised| *promised <= term)
-            })
-            .map(|(peer, at)| (peer.clone(), *at))
+        let supports = |peer: &NodeId, last: &Acknowledged| {
+            let promised = known.promised.get(&(peer.clone(), service.clone()));
+            let agreed = last.agreed.get(service).copied().unwrap_or_default();
+            promised.is_none_or(|promised| *promised <= term) && lease::supports(spec, term, agreed)
+        };
+        let all = known.acknowledged.iter();
+        all.filter(|(peer, last)| supports(peer, last))
+            .map(|(peer, last)| (peer.clone(), last.sent))
             .collect()
     }
 
@@ -236,6 +263,7 @@ fn instance_differs(before: &InstanceFacts, after: &InstanceFacts) -> bool {
         || before.ballot != after.ballot
         || before.promised != after.promised
         || before.promoted != after.promoted
+        || before.agreed != after.agreed
         || before.serving != after.serving
         || before.rule != after.rule
         || before.upstream != after.upstream

@@ -203,8 +203,10 @@ impl InstanceDriver {
                 self.reattach().await;
             }
             self.note_stall();
-            self.publish();
             let agreed = self.agreed.borrow_and_update().clone();
+            let known = agreed.state.services.get(self.service());
+            self.own.agreed = known.map_or(Term(0), ServiceState::term);
+            self.publish();
             let Some(state) = agreed.state.services.get(self.service()).cloned() else { continue };
             let Some(spec) = agreed.state.spec.services.get(self.service()).cloned() else {
                 continue;
@@ -452,7 +454,7 @@ impl InstanceDriver {
             me,
             voters,
             rules: &appointment.rules,
-            acknowledged: &self.hub.proof(self.service(), term),
+            acknowledged: &self.hub.proof(self.service(), spec, term),
         };
         lease::valid_until(&proof, spec.timing.lease)
     }
@@ -586,14 +588,11 @@ impl InstanceDriver {
         self.running = Some(Running { action, cancel });
     }
 
-    /// In `Async` mode a ballot counts only after the lease that this node took part in has passed.
+    /// From when on a ballot of this node counts (`Async`).
     fn fence_wait(&self, spec: &ServiceSpec) -> Option<Timestamp> {
-        let tandem_core::spec::Durability::Async { .. } = spec.durability else { return None };
         let agreed = self.agreed.borrow();
         let primary = &agreed.state.services.get(self.service())?.appointment.as_ref()?.primary;
-        // What an earlier daemon of this node answered is not known any more.
-        let answered = self.hub.answered_at(primary).max(Some(self.started))?;
-        Some(answered.plus(spec.timing.lease).plus(spec.timing.drift_margin))
+        lease::outlived(spec, self.hub.answered_at(primary), self.started)
     }
 }
 
