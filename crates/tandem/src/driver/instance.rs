@@ -34,6 +34,9 @@ use tandem_core::time::Timestamp;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
+/// To find out what is there after a start; then the others are told whatever is known. Below the
+/// time for which they believe what an earlier daemon said.
+pub const SETTLE: Duration = Duration::from_millis(700);
 /// How often to plan when nothing changes.
 const TICK: Duration = Duration::from_millis(100);
 /// The lease is pushed again when it grew by this much.
@@ -72,6 +75,8 @@ pub struct InstanceDriver {
     /// Counts the ends of the instance: what an action found out about an earlier life is no news.
     life: u64,
     keeper_lost: bool,
+    /// It is known what the keeper holds, and if that runs, what it is.
+    settled: bool,
 }
 
 #[derive(Debug)]
@@ -165,6 +170,7 @@ impl InstanceDriver {
             retry_at: Timestamp(0),
             life: 0,
             keeper_lost: false,
+            settled: false,
         }
     }
 
@@ -218,6 +224,11 @@ impl InstanceDriver {
     }
 
     fn publish(&mut self) {
+        // A daemon that was restarted beside its running primary must not say "stopped" first: every
+        // door would cut its sessions.
+        if !self.settled && clock::now().since(self.started) < SETTLE {
+            return;
+        }
         self.own.stalled =
             self.stalled_since.map_or(Duration::ZERO, |since| clock::now().since(since));
         self.hub.publish(&self.context.service, &self.own, self.observed_at);
@@ -269,7 +280,10 @@ impl InstanceDriver {
                 self.observer.watch_running(true);
                 self.tell(EventKind::InstanceAdopted, "a running instance was taken over");
             }
-        } else if self.own.process != Process::Stopped {
+            return;
+        }
+        self.settled = true;
+        if self.own.process != Process::Stopped {
             self.gone(false).await;
         }
     }
@@ -396,6 +410,7 @@ impl InstanceDriver {
             // Found running after the daemon's restart: a barrier that is in the data was
             // acknowledged, since a row is visible only after the wait for its confirmation.
             self.adopting = false;
+            self.settled = true;
             let adopted = self.own.process == Process::Primary
                 && self.own.promoted > Term(0)
                 && self.own.data_term == self.own.promoted;
