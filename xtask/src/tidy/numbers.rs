@@ -1,8 +1,9 @@
 //! Reports numbers that lead nowhere: invariants and hazards against docs/invariants.md both ways,
 //! error codes against docs/errors.
-//! In the list, a row begins with `| H12 |` or `| INV-3 |`. A row may name files in backticks, tests
-//! as `path::name` and stories as `scenarios/name.txt`: each must exist, and a file or story under
-//! crates must name the number, unless the row's state is "open". What the code names must not be called open.
+//! In the list, a row begins with `| H12 |` or `| INV-3 |`. A row may name files in backticks,
+//! tests as `path::name` and stories as `scenarios/name.txt`: each must exist, and a file or story
+//! under crates must name the number, unless the row's state is "open". What the code names must
+//! not be called open.
 
 use super::{Finding, tree::File, tree::Tree};
 use std::collections::{BTreeMap, BTreeSet};

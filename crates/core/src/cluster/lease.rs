@@ -26,8 +26,8 @@ pub struct Proof<'a> {
     pub voters: &'a BTreeSet<NodeId>,
     /// The rules in force.
     pub rules: &'a [CommitRule],
-    /// Per peer that has promised nothing later than our term and whose answers support us: when the
-    /// heartbeat that it last acknowledged was *sent*, on our clock.
+    /// Per peer that has promised nothing later than our term and whose answers support us: when
+    /// the heartbeat that it last acknowledged was *sent*, on our clock.
     pub acknowledged: &'a BTreeMap<NodeId, Timestamp>,
 }
 
@@ -55,8 +55,8 @@ pub fn valid_until(proof: &Proof<'_>, lease: Duration) -> Option<Timestamp> {
     }
 }
 
-/// The term whose primary's lease a node waits out before it votes, by what it knows as agreed; none
-/// where promises alone fence the old primary.
+/// The term whose primary's lease a node waits out before it votes, by what it knows as agreed;
+/// none where promises alone fence the old primary.
 pub fn outlives(spec: &ServiceSpec, state: &ServiceState) -> Option<Term> {
     match spec.durability {
         Durability::Quorum { .. } | Durability::Preferred { .. } => None,
@@ -77,8 +77,8 @@ pub fn supports(spec: &ServiceSpec, term: Term, outlives: Option<Term>) -> bool 
 /// From when on the ballot of a node counts; none where promises alone fence the old primary.
 ///
 /// In `Async` mode nobody confirms commits, so the old primary goes on until its lease passed, and
-/// that may rest on this node's last answer before it promised. `answered` is that moment, `started`
-/// when this daemon began: what an earlier one answered is not known any more.
+/// that may rest on this node's last answer before it promised. `answered` is that moment,
+/// `started` when this daemon began: what an earlier one answered is not known any more.
 pub fn outlived(
     spec: &ServiceSpec,
     answered: Option<Timestamp>,

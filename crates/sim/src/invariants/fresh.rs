@@ -1,6 +1,6 @@
-//! INV-8: no plan rests on an observation that is older than its limit: with everything stale
-//! blanked out, apart from what cannot go back, the plan of the controller is the same, and so is
-//! that of an instance.
+//! Checks INV-8: no plan rests on an observation that is older than its limit: with everything
+//! stale blanked out, apart from what cannot go back, the plan of the controller is the same, and
+//! so is that of an instance.
 
 use std::collections::BTreeMap;
 use tandem_core::cluster::state::ServiceState;

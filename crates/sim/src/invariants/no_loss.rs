@@ -1,6 +1,6 @@
-//! INV-11: whoever leaves recovery as a primary holds every acknowledged commit; in `Async` mode it
-//! lacks at most the bound, of what the controller knew to exist. What an operator accepted to lose
-//! is no loss.
+//! Checks INV-11: whoever leaves recovery as a primary holds every acknowledged commit; in `Async`
+//! mode it lacks at most the bound, of what the controller knew to exist. What an operator accepted
+//! to lose is no loss.
 
 use crate::world::{World, name};
 use tandem_core::cluster::state::Cause;

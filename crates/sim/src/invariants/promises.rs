@@ -1,4 +1,5 @@
-//! INV-2: a promise is durable before it is sent: what a node tells as its ballot is on its disk.
+//! Checks INV-2: a promise is durable before it is sent: what a node tells as its ballot is on its
+//! disk.
 
 use crate::world::{World, name};
 use tandem_core::facts::NodeFacts;

@@ -1,6 +1,6 @@
-//! INV-7: a front door sends nobody to a node that is not primary of the term behind its barrier, nor
-//! into a term that another one has followed, longer than the old primary's lease and the age of what
-//! a door goes by allow together.
+//! Checks INV-7: a front door sends nobody to a node that is not primary of the term behind its
+//! barrier, nor into a term that another one has followed, longer than the old primary's lease and
+//! the age of what a door goes by allow together.
 
 use crate::event::Micros;
 use crate::mutation::Mutation;

@@ -51,7 +51,8 @@ impl Hub {
         changed
     }
 
-    /// A peer acknowledged a heartbeat that was sent at `sent`, and would wait out that term's lease.
+    /// A peer acknowledged a heartbeat that was sent at `sent`, and would wait out that term's
+    /// lease.
     pub fn acknowledged(&mut self, peer: &NodeId, sent: Timestamp, outlives: Option<Term>) {
         let last = self.acknowledged.entry(peer.clone()).or_default();
         if sent >= last.0 {
@@ -90,8 +91,8 @@ impl Hub {
         }
     }
 
-    /// Per peer that promised nothing later than `term` and supports its primary: when the heartbeat
-    /// was sent that it last acknowledged.
+    /// Per peer that promised nothing later than `term` and supports its primary: when the
+    /// heartbeat was sent that it last acknowledged.
     pub fn proof(
         &self,
         spec: &ServiceSpec,

@@ -5,7 +5,8 @@
 //! Not here: the sending (`heartbeat.rs`), decisions (the core).
 
 use crate::runtime::clock;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tandem_core::cluster::lease;
@@ -25,6 +26,7 @@ pub struct Hub {
     known: Mutex<Known>,
     changed: watch::Sender<u64>,
     own_changed: watch::Sender<u64>,
+    speaks: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -63,7 +65,29 @@ impl Hub {
             known: Mutex::new(Known { heartbeat: HEARTBEAT, ..Known::default() }),
             changed: watch::Sender::new(0),
             own_changed: watch::Sender::new(0),
+            speaks: AtomicBool::new(false),
         }
+    }
+
+    /// Waits until every service of `services` has something to say, `limit` at most; from then on
+    /// this node speaks for itself.
+    pub async fn settle(&self, services: &BTreeSet<ServiceId>, limit: Duration) {
+        let mut published = self.own_changed();
+        let all = async {
+            while !services.iter().all(|it| self.known().instances.contains_key(it)) {
+                if published.changed().await.is_err() {
+                    return;
+                }
+            }
+        };
+        // What is missing by now is missing in what this node says, too.
+        let _ = tokio::time::timeout(limit, all).await;
+        self.speaks.store(true, Ordering::Release);
+    }
+
+    /// Whether heartbeats may be answered: before, an earlier daemon's words still stand.
+    pub fn speaks(&self) -> bool {
+        self.speaks.load(Ordering::Acquire)
     }
 
     /// This node.
@@ -195,8 +219,8 @@ impl Hub {
         all
     }
 
-    /// Per peer that promised nothing later than `term` and supports its primary: when the heartbeat
-    /// was sent that it last acknowledged.
+    /// Per peer that promised nothing later than `term` and supports its primary: when the
+    /// heartbeat was sent that it last acknowledged.
     pub fn proof(
         &self,
         service: &ServiceId,

@@ -1,5 +1,7 @@
-//! Keeps: INV-2 a promise is durable before it is told; INV-1 a ballot waits until no lease can rest
-//! on what this node answered before it promised.
+//! Carries out what a witness decides: it promises and votes, and holds no data.
+//! In: terms that controllers ask to promise. Out: ballots without a position.
+//! Keeps: INV-2 a promise is durable before it is told; INV-1 a ballot waits until no lease can
+//! rest on what this node answered before it promised.
 //! Not here: the decisions (`tandem_core::clustering::active_passive::witness`).
 //! Tested by: `witness/tests.rs`.
 
@@ -45,7 +47,7 @@ impl Witness {
             Ok(term) => term,
             Err(error) => {
                 // Without its memory it must not vote; the cluster goes on without this vote.
-                tracing::error!(service = %self.service, %error, "the witness cannot read its promise");
+                tracing::error!(service = %self.service, %error, "its promise cannot be read");
                 return;
             }
         };

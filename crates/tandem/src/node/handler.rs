@@ -4,7 +4,7 @@
 use crate::consensus::{Consensus, RaftTransport, TransportError};
 use crate::driver::hub::Hub;
 use crate::driver::wire::{Beat, Request, Response, decode, encode};
-use crate::peers::{Channel, Error, Handler, LinkState, Mesh};
+use crate::peers::{Channel, Error, LinkState, Mesh, Respond};
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -40,7 +40,7 @@ impl std::fmt::Debug for Reception {
     }
 }
 
-impl Handler for Reception {
+impl Respond for Reception {
     fn request(
         &self,
         from: NodeId,
@@ -72,8 +72,11 @@ impl Reception {
             return Err(format!("{from} speaks for {}", beat.facts.node));
         }
         self.hub.heard(beat.facts);
-        // Before the own facts are read: an answer that does not tell a promise yet must be known to
-        // whoever makes that promise, since a lease may rest on it.
+        if !self.hub.speaks() {
+            return Err("starting".to_owned());
+        }
+        // Before the own facts are read: an answer that does not tell a promise yet must be known
+        // to whoever makes that promise, since a lease may rest on it.
         self.hub.answered(from);
         let facts = self.hub.own();
         Ok(encode(&Beat { facts }))

@@ -1,7 +1,8 @@
 //! Decides who is the next primary among those that promised.
 //! In: ballots. Out: the best, and who else is needed if there is none.
 //! Keeps: INV-11 the winner holds every acknowledged commit, since it is the most advanced of a set
-//! that meets every commit quorum (H7); H16 priority and zone only break ties between equal positions.
+//! that meets every commit quorum (H7); H16 priority and zone only break ties between equal
+//! positions.
 //! Not here: whether an election is due (`controller.rs`).
 //! Tested by: the scenarios `priority_*.txt`, `zone.txt`.
 
@@ -68,8 +69,9 @@ impl Ballots {
         self.positions.keys().cloned().collect()
     }
 
-    /// The most advanced; among equals one that is not being emptied, then the preferred one. A node
-    /// of priority 0 wins only where it alone holds that much, and hands over soon (`steady.rs`).
+    /// The most advanced; among equals one that is not being emptied, then the preferred one. A
+    /// node of priority 0 wins only where it alone holds that much, and hands over soon
+    /// (`steady.rs`).
     pub fn best(&self, view: &ControllerView<'_>, old: &NodeId) -> Option<NodeId> {
         let key = |(node, position): &(&NodeId, &Position)| {
             (**position, !view.draining.contains(*node), preference(view.nodes, old, node))

@@ -1,7 +1,7 @@
 //! Decides whom a front door may send clients to.
 //! In: agreed state, facts with their ages. Out: `Routing`.
-//! Keeps: INV-7 only the appointed primary whose barrier was acknowledged takes clients; H41 what was
-//! heard too long ago counts for nothing.
+//! Keeps: INV-7 only the appointed primary whose barrier was acknowledged takes clients; H41 what
+//! was heard too long ago counts for nothing.
 //! Not here: addresses (the shell), what a session does about it (`proxy`).
 //! Tested by: below, and the simulator, in which every node routes.
 
