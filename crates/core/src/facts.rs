@@ -17,6 +17,8 @@ use serde::{Deserialize, Serialize};
 pub struct NodeFacts {
     /// Who says so.
     pub node: NodeId,
+    /// Which of all that it said.
+    pub told: Told,
     /// The agreed configuration it has applied.
     pub config_version: ConfigVersion,
     /// How it sees each peer: the visibility matrix, one row (H33).
@@ -25,6 +27,23 @@ pub struct NodeFacts {
     pub instances: BTreeMap<ServiceId, InstanceFacts>,
     /// Whether it takes no new work, by an operator's wish.
     pub draining: bool,
+}
+
+/// Orders what one node says: an answer that was delayed on its way must not undo newer facts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Told {
+    /// Tells one run of the node's daemon from another.
+    pub start: u64,
+    /// Grows with all that this run says.
+    pub number: u64,
+}
+
+impl Told {
+    /// Whether this was said before `known`. Of two runs the one heard last counts: an earlier run's
+    /// connections ended with it.
+    pub const fn is_before(&self, known: &Self) -> bool {
+        self.start == known.start && self.number < known.number
+    }
 }
 
 /// How a node sees a peer.
@@ -255,6 +274,14 @@ pub enum Health {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_said_earlier_is_known_by_its_number() {
+        let told = |start, number| Told { start, number };
+        assert!(told(7, 1).is_before(&told(7, 2)));
+        assert!(!told(7, 2).is_before(&told(7, 2)));
+        assert!(!told(8, 1).is_before(&told(7, 2)), "a daemon that started again");
+    }
 
     #[test]
     fn silence_is_measured_in_heartbeats() {

@@ -6,7 +6,7 @@ use crate::node::hub::Told;
 use crate::world::{World, name};
 use std::rc::Rc;
 use std::time::Duration;
-use tandem_core::facts::NodeFacts;
+use tandem_core::facts::{NodeFacts, Told as Order};
 use tandem_core::time::Timestamp;
 
 /// Between two heartbeats when nothing changes.
@@ -75,6 +75,7 @@ impl World {
             age: now.since(daemon.observed_at),
             config_version: state.config_version,
             draining: state.draining.contains(&node.id),
+            order: Order { start: node.daemons.into(), number: self.events },
         };
         Some(daemon.hub.own(&node.id, told, now))
     }

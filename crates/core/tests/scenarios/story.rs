@@ -15,7 +15,7 @@ use tandem_core::clustering::active_passive::{
     ControllerView, InstanceView, Step, controller, instance,
 };
 use tandem_core::facts::{
-    Ballot, Data, Health, InstanceFacts, Link, NodeFacts, Position, Process, Replica, Stream,
+    Ballot, Data, Health, InstanceFacts, Link, NodeFacts, Position, Process, Replica, Stream, Told,
 };
 use tandem_core::ids::{ConfigVersion, NodeId, Revision, ServiceId, SystemId, Term, TimelineId};
 use tandem_core::lsn::Lsn;
@@ -275,6 +275,7 @@ impl Node {
     fn told(&self, id: &NodeId, service: &ServiceId) -> Observed<NodeFacts> {
         let facts = NodeFacts {
             node: id.clone(),
+            told: Told::default(),
             config_version: ConfigVersion(1),
             links: self.links.clone(),
             instances: [(service.clone(), self.facts.clone())].into(),

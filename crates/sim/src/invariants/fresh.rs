@@ -67,6 +67,7 @@ fn blank(facts: &NodeFacts) -> NodeFacts {
     };
     NodeFacts {
         node: facts.node.clone(),
+        told: facts.told,
         config_version: facts.config_version,
         links: BTreeMap::new(),
         instances: facts.instances.iter().map(|(name, i)| (name.clone(), keep(i))).collect(),

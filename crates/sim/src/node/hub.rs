@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use tandem_core::cluster::lease;
-use tandem_core::facts::{InstanceFacts, Link, NodeFacts, Stream};
+use tandem_core::facts::{InstanceFacts, Link, NodeFacts, Stream, Told as Order};
 use tandem_core::ids::{ConfigVersion, NodeId, ServiceId, Term};
 use tandem_core::spec::ServiceSpec;
 use tandem_core::time::{Observed, Timestamp};
@@ -46,6 +46,9 @@ impl Hub {
         link.last_heard = Some(now);
         link.refused_at = None;
         let before = self.facts.get(&facts.node);
+        if before.is_some_and(|before| facts.told.is_before(&before.last_known().told)) {
+            return false;
+        }
         let changed = before.is_none_or(|before| differs(before.last_known(), &facts));
         self.facts.insert(facts.node.clone(), Observed::new(facts, now));
         changed
@@ -84,6 +87,7 @@ impl Hub {
     pub fn own(&self, me: &NodeId, own: Told<'_>, now: Timestamp) -> NodeFacts {
         NodeFacts {
             node: me.clone(),
+            told: own.order,
             config_version: own.config_version,
             draining: own.draining,
             links: self.links.iter().map(|(peer, l)| (peer.clone(), link(*l, BEAT, now))).collect(),
@@ -121,6 +125,8 @@ pub struct Told<'a> {
     pub config_version: ConfigVersion,
     /// Takes no new work.
     pub draining: bool,
+    /// Which of all that it says.
+    pub order: Order,
 }
 
 fn link(fact: LinkFact, heartbeat: Duration, now: Timestamp) -> Link {

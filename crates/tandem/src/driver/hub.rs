@@ -1,7 +1,7 @@
 //! Keeps what this node knows of itself and of the others, and wakes whoever plans on it.
 //! In: own observations, peers' heartbeats, acknowledgements. Out: snapshots, `changed()`.
-//! Keeps: INV-8 every fact has the time at which it was learnt; a promise, once heard, is never
-//! forgotten, whatever order messages arrive in.
+//! Keeps: INV-8 every fact has the time at which it was learnt, and a delayed one undoes no newer
+//! one; a promise, once heard, is never forgotten, whatever order messages arrive in.
 //! Not here: the sending (`heartbeat.rs`), decisions (the core).
 
 use crate::runtime::clock;
@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tandem_core::cluster::lease;
-use tandem_core::facts::{InstanceFacts, Link, NodeFacts, Stream};
+use tandem_core::facts::{InstanceFacts, Link, NodeFacts, Stream, Told};
 use tandem_core::ids::{ConfigVersion, NodeId, ServiceId, Term};
 use tandem_core::spec::ServiceSpec;
 use tandem_core::time::{Observed, Timestamp};
@@ -23,6 +23,7 @@ const HEARTBEAT: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub struct Hub {
     me: NodeId,
+    start: u64,
     known: Mutex<Known>,
     changed: watch::Sender<u64>,
     own_changed: watch::Sender<u64>,
@@ -40,6 +41,7 @@ struct Known {
     config_version: ConfigVersion,
     draining: bool,
     heartbeat: Duration,
+    said: u64,
 }
 
 /// The last heartbeat that a peer acknowledged.
@@ -62,6 +64,7 @@ impl Hub {
     pub fn new(me: NodeId) -> Self {
         Self {
             me,
+            start: clock::unix_ms(),
             known: Mutex::new(Known { heartbeat: HEARTBEAT, ..Known::default() }),
             changed: watch::Sender::new(0),
             own_changed: watch::Sender::new(0),
@@ -121,6 +124,10 @@ impl Hub {
         let link = known.links.entry(facts.node.clone()).or_default();
         link.last_heard = Some(now);
         link.refused_at = None;
+        let older = |before: &Observed<NodeFacts>| facts.told.is_before(&before.last_known().told);
+        if known.peers.get(&facts.node).is_some_and(older) {
+            return;
+        }
         let before = known.peers.insert(facts.node.clone(), Observed::new(facts.clone(), now));
         drop(known);
         if before.is_none_or(|before| differs(before.last_known(), &facts)) {
@@ -194,9 +201,11 @@ impl Hub {
     /// What this node tells the others now.
     pub fn own(&self) -> NodeFacts {
         let now = clock::now();
-        let known = self.known();
+        let mut known = self.known();
+        known.said += 1;
         NodeFacts {
             node: self.me.clone(),
+            told: Told { start: self.start, number: known.said },
             config_version: known.config_version,
             draining: known.draining,
             links: known

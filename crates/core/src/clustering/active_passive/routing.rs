@@ -125,6 +125,7 @@ mod tests {
         change(&mut own);
         let facts = NodeFacts {
             node: "a".into(),
+            told: crate::facts::Told::default(),
             config_version: ConfigVersion(1),
             links: BTreeMap::new(),
             instances: [("orders".into(), own)].into(),
