@@ -27,6 +27,23 @@ pub fn tune(stream: &TcpStream) -> io::Result<()> {
     socket.set_tcp_notsent_lowat(UNSENT_BYTES_MAX)
 }
 
+/// What an error says, and what may help where that is known.
+pub fn words(error: &io::Error) -> String {
+    use rustls::{AlertDescription, CertificateError};
+    let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    let advice = match tls {
+        Some(rustls::Error::InvalidCertificate(
+            CertificateError::Expired | CertificateError::ExpiredContext { .. },
+        )) => "check both clocks, or let that node join again (tandem token, tandem join)",
+        Some(rustls::Error::AlertReceived(AlertDescription::CertificateExpired)) => {
+            "this node's own certificate has ended for the peer: check both clocks, or let this node \
+             join again (tandem token, tandem join)"
+        }
+        _ => return error.to_string(),
+    };
+    format!("{error}; {advice}")
+}
+
 /// A stream that knows whether it was ever answered.
 #[derive(Debug)]
 pub struct Counted {
