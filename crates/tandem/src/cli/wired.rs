@@ -104,7 +104,8 @@ fn cluster_failed(error: &crate::dev::Error) -> Error {
     Error::Problem(Problem::caused_by(codes::DEV_CLUSTER, what, error, try_))
 }
 
-/// A fault that does not exist was asked for wrongly; a cluster that does not start is its own case.
+/// A fault that does not exist was asked for wrongly; a cluster that does not start is its own
+/// case.
 fn drill_failed(what: &str, error: &drills::Error) -> Error {
     let (code, try_) = match error {
         drills::Error::UnknownFault { .. } => (codes::ARGUMENT, "tandem drill --help"),

@@ -1,4 +1,4 @@
-//! Decides what a fault may cost, and says what it costs elsewhere: our budget beside others' medians.
+//! Decides what a fault may cost, and says what it costs elsewhere: our budget, others' medians.
 //! In: a `Fault`, a `Summary`. Out: `Budget`, `Peers`, what is over budget in words.
 //! How the others were measured, and what the numbers do not say: `docs/peers.md`.
 //! Tested by: below.

@@ -1,5 +1,6 @@
 //! Talks to this machine before a node runs on it: what would keep it from starting.
-//! In: a configuration, a node's name and folder. Out: `Error` at the start, `Finding`s for a doctor.
+//! In: a configuration, a node's name and folder. Out: `Error` at the start, `Finding`s for a
+//! doctor.
 //! Checked before anything is started, so that a mistake is an error and not half a node.
 //! A port that this node's own PostgreSQL holds is no clash: it outlives the daemon.
 //! Tested by: `tests/bad_days.rs`.

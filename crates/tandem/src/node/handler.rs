@@ -4,7 +4,7 @@
 use crate::consensus::{Consensus, RaftTransport, TransportError};
 use crate::driver::hub::Hub;
 use crate::driver::wire::{Beat, Request, Response, decode, encode};
-use crate::peers::{Channel, Error, Handler, LinkState, Mesh};
+use crate::peers::{Channel, Error, LinkState, Mesh, Respond};
 use crate::telemetry::event_kind::EventKind;
 use crate::telemetry::events::{Draft, EventLog};
 use bytes::Bytes;
@@ -45,7 +45,7 @@ impl std::fmt::Debug for Reception {
     }
 }
 
-impl Handler for Reception {
+impl Respond for Reception {
     fn request(
         &self,
         from: NodeId,
@@ -82,8 +82,13 @@ impl Reception {
             return Err(format!("{from} speaks for {}", beat.facts.node));
         }
         self.hub.heard(beat.facts);
-        let facts = self.hub.own();
+        if !self.hub.speaks() {
+            return Err("starting".to_owned());
+        }
+        // Before the own facts are read: an answer that does not tell a promise yet must be known to
+        // whoever makes that promise, since a lease may rest on it.
         self.hub.answered(from);
+        let facts = self.hub.own();
         Ok(encode(&Beat { facts }))
     }
 

@@ -19,6 +19,7 @@ use crate::driver::controller::Controller;
 use crate::driver::explain::Explanations;
 use crate::driver::heartbeat;
 use crate::driver::hub::Hub;
+use crate::driver::instance;
 use crate::identity::{self, Identity};
 use crate::peers::{self, Mesh, MeshConfig};
 use crate::proxy;
@@ -130,7 +131,8 @@ pub enum Error {
     Api(#[from] api::server::Error),
     /// No such user of the operating system.
     #[error(
-        "service {service} shall run as user {user}, who does not exist; create the user, or set run_as"
+        "service {service} shall run as user {user}, who does not exist; create the user, or set \
+         run_as"
     )]
     NoUser {
         /// The service.
@@ -229,6 +231,8 @@ async fn start(args: NodeArgs, supervisor: &Supervisor) -> Result<Running, Error
     let _ = transport.0.set(mesh.clone());
     found(&ground, &consensus, supervisor).await?;
     let instances = services::start(&ground, &consensus, receivers).await?;
+    let services = ground.config.services.keys().cloned().collect();
+    ground.hub.settle(&services, instance::SETTLE).await;
     beat(&ground, &mesh);
     let mut opened = Vec::new();
     for door in doors {

@@ -1,12 +1,13 @@
-//! Talks to the rest of the mesh through what its tasks share: who the peers are, how their links are.
+//! Talks to the rest of the mesh through what its tasks share: who the peers are, how their links
+//! are.
 //! Keeps: H35, a greeting must name the node of its certificate and this cluster; H48, a removed
-//! peer's token ends whatever belongs to it; H30, of two processes with one identity the later one is
-//! refused for as long as the earlier one is heard.
+//! peer's token ends whatever belongs to it; H30, of two processes with one identity the later one
+//! is refused for as long as the earlier one is heard.
 //! Tested by: `tests/`.
 
 use super::dialled::Dialled;
 use super::wire::{Greeting, Hello};
-use super::{Handler, LinkState};
+use super::{LinkState, Respond};
 use crate::identity::{Identity, JoinDesk};
 use crate::runtime::clock;
 use crate::runtime::supervisor::Supervisor;
@@ -29,7 +30,7 @@ const SUCCESSION_LOOK: Duration = Duration::from_millis(10);
 /// What all tasks of a mesh share.
 pub(super) struct Shared {
     pub identity: Arc<Identity>,
-    pub handler: Arc<dyn Handler>,
+    pub handler: Arc<dyn Respond>,
     pub supervisor: Supervisor,
     /// Random for each start of the process.
     pub incarnation: u64,

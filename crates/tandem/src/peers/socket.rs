@@ -1,4 +1,5 @@
 //! Talks to the sockets' options, and counts what was read before a connection was lost.
+//! Handles: H45, an expired certificate is told apart, with what may help.
 //! Tested by: `tests/`.
 
 use socket2::{SockRef, TcpKeepalive};
@@ -36,8 +37,8 @@ pub fn words(error: &io::Error) -> String {
             CertificateError::Expired | CertificateError::ExpiredContext { .. },
         )) => "check both clocks, or let that node join again (tandem token, tandem join)",
         Some(rustls::Error::AlertReceived(AlertDescription::CertificateExpired)) => {
-            "this node's own certificate has ended for the peer: check both clocks, or let this node \
-             join again (tandem token, tandem join)"
+            "this node's own certificate has ended for the peer: check both clocks, or let this \
+             node join again (tandem token, tandem join)"
         }
         _ => return error.to_string(),
     };

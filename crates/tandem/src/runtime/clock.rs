@@ -1,4 +1,5 @@
 //! Reads CLOCK_BOOTTIME, which counts through a suspend and is never set back (H4).
+//! Handles: H45, the time of day is for people, so one that is wrong changes no decision.
 
 use rustix::time::{ClockId, clock_gettime};
 use std::time::{SystemTime, UNIX_EPOCH};

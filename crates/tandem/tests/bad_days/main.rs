@@ -1,4 +1,4 @@
-//! Bad input and bad days, with real processes: each is refused or survived, with what, because, try.
+//! Bad input and bad days, with real processes: refused or survived, with what, because, try.
 //! What a test of one process cannot show is tested where it can be: `docs/operating/bad-days.md`
 //! lists every situation with its test.
 

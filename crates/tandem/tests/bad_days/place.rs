@@ -98,7 +98,8 @@ impl Place {
     pub fn text(&self) -> String {
         format!(
             "cluster = \"shop\"\n[nodes.a]\naddress = \"{}\"\napi = \"{}\"\n[services.orders]\n\
-             kind = \"postgres\"\nclustering = \"active-passive\"\nreplication = \"primary-replica\"\n\
+             kind = \"postgres\"\nclustering = \"active-passive\"\n\
+             replication = \"primary-replica\"\n\
              durability = \"async\"\nlisten = {}\nport = {}\n{}",
             self.address("peer"),
             self.address("api"),

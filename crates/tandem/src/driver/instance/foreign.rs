@@ -1,5 +1,6 @@
 //! Decides that data of another cluster stays as it is until a human has looked.
-//! In: the own facts, the agreed identity of the data. Out: `Data::Quarantined`, with what may help.
+//! In: the own facts, the agreed identity of the data. Out: `Data::Quarantined`, with what may
+//! help.
 //! Folders get mixed up when machines are moved and restored. To copy over what was found would be
 //! the end of somebody else's database; an operator says so with `tandem reinit`.
 //! A copy that never followed nor led is the rest of an interrupted founding, and goes.

@@ -19,8 +19,8 @@ use tandem_core::cluster::state::Cause;
 use tandem_core::ids::{ServiceId, Term};
 use tandem_core::time::Timestamp;
 
-/// Appointments by their cause, counted for as long as the daemon runs: the agreed history keeps only
-/// the last ones, and a counter must not fall.
+/// Appointments by their cause, counted for as long as the daemon runs: the agreed history keeps
+/// only the last ones, and a counter must not fall.
 #[derive(Debug, Default)]
 pub(super) struct Appointments(BTreeMap<ServiceId, Counted>);
 
@@ -104,7 +104,8 @@ fn service_metrics(
     counted: Counted,
 ) -> ServiceMetrics {
     let counters = doors.iter().filter(|(name, _)| name == service.name);
-    let lease = role::lease_left(service, &hub.proof(service.name, service.state.term()));
+    let lease =
+        role::lease_left(service, &hub.proof(service.name, service.spec, service.state.term()));
     ServiceMetrics {
         service: service.name.clone(),
         term: service.state.term(),

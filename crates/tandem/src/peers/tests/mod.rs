@@ -23,7 +23,7 @@ struct Echo {
     refusals: Arc<Mutex<Vec<String>>>,
 }
 
-impl Handler for Echo {
+impl Respond for Echo {
     fn request(
         &self,
         from: NodeId,

@@ -1,6 +1,6 @@
 //! Talks to `state.json`: what this node promised about the instance, and what it was doing to it.
-//! In / Out: `StateFile`. Keeps: INV-2 a promise is on disk before `change_state` returns; INV-5 it never
-//! goes back; H19 a sentinel outlives the process that set it; H36.
+//! In / Out: `StateFile`. Keeps: INV-2 a promise is on disk before `change_state` returns; INV-5 it
+//! never goes back; H19 a sentinel outlives the process that set it; H36.
 //! Tested by: below.
 
 use super::{Error, Postgres, files};

@@ -19,8 +19,8 @@ pub enum AdoptionWarning {
 }
 
 impl Postgres {
-    /// Makes a new database cluster, with checksums and the daemon's role. Start it, promote it, then
-    /// `ensure_roles`.
+    /// Makes a new database cluster, with checksums and the daemon's role. Start it, promote it,
+    /// then `ensure_roles`.
     ///
     /// # Errors
     /// `NotEmpty`, `StillRunning`, `Tool`, `File`.
@@ -63,8 +63,9 @@ impl Postgres {
         self.run("initdb", arguments).await?.ok("initdb").map(|_| ())
     }
 
-    /// Takes over a database cluster that somebody else made and stopped. Its configuration is kept;
-    /// ours is included last. The daemon's role is made in single-user mode, which needs no password.
+    /// Takes over a database cluster that somebody else made and stopped. Its configuration is
+    /// kept; ours is included last. The daemon's role is made in single-user mode, which needs no
+    /// password.
     ///
     /// # Errors
     /// `NotCleanPrimary` unless it was shut down cleanly; `DataVersion`, `Owner`, `StillRunning`.
