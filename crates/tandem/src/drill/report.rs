@@ -282,9 +282,6 @@ impl Report {
             "runs",
             "outage s\nmin / median / max",
             "budget",
-            "Patroni\n(tuned)",
-            "pg_auto_\nfailover",
-            "repmgr",
             "stall s\nmedian",
             "redundant again s\nmedian",
             "errors\n(one session)",
@@ -302,9 +299,6 @@ impl Report {
                 summary.runs.to_string(),
                 format!("{min:.2} / {median:.2} / {max:.2}"),
                 budget(summary),
-                elsewhere(summary, |peers| peers.patroni_default, |peers| peers.patroni_tuned),
-                elsewhere(summary, |peers| peers.pg_auto_failover, |_| None),
-                elsewhere(summary, |peers| peers.repmgr, |_| None),
                 format!("{:.2}", summary.stall_max_s.median),
                 again.unwrap_or_else(|| "never".into()),
                 format!("{} ({})", summary.errors, summary.errors_per_session_max),
@@ -316,6 +310,7 @@ impl Report {
             ]);
         }
         let mut text = table.to_string();
+        text.push_str(&self.beside());
         for (what, omissions) in [("skipped", &self.skipped), ("failed", &self.failed)] {
             for omission in omissions {
                 let Omission { fault, round, reason } = omission;
@@ -335,6 +330,33 @@ impl Report {
         }
         text.push_str(&format!("\n{}", self.conclusion()));
         text
+    }
+
+    /// The same faults elsewhere; nothing where none of them was measured.
+    fn beside(&self) -> String {
+        let mut table = Table::new();
+        table.load_style(presets::UTF8_HORIZONTAL_ONLY);
+        let others = ["Patroni (tuned)", "pg_auto_failover", "repmgr"];
+        table.set_header(["median outage s", "here"].into_iter().chain(others));
+        let mut any = false;
+        for summary in &self.summary {
+            let Some(peers) = &summary.peers else { continue };
+            any = true;
+            let show = |seconds: Option<f64>| {
+                seconds.map_or_else(|| "-".to_string(), |seconds| format!("{seconds:.1}"))
+            };
+            table.add_row([
+                summary.fault.to_string(),
+                format!("{:.2}", summary.outage_s.median),
+                format!("{} ({})", show(peers.patroni_default), show(peers.patroni_tuned)),
+                show(peers.pg_auto_failover),
+                show(peers.repmgr),
+            ]);
+        }
+        if !any {
+            return String::new();
+        }
+        format!("\n{table}\nHow the others were measured: docs/peers.md")
     }
 
     /// The verdict in one sentence.
@@ -358,17 +380,6 @@ impl Report {
 fn budget(summary: &Summary) -> String {
     let mark = if summary.over_budget.is_empty() { "" } else { " OVER" };
     summary.budget_s.map_or_else(|| format!("-{mark}"), |budget| format!("{budget:.1}{mark}"))
-}
-
-fn elsewhere(
-    summary: &Summary,
-    usual: fn(&Peers) -> Option<f64>,
-    tuned: fn(&Peers) -> Option<f64>,
-) -> String {
-    let show = |seconds: f64| format!("{seconds:.1}");
-    let Some(peers) = &summary.peers else { return "-".into() };
-    let usual = usual(peers).map_or_else(|| "-".into(), show);
-    tuned(peers).map_or(usual.clone(), |tuned| format!("{usual} ({tuned:.1})"))
 }
 
 fn summarize(runs: &[&RunReport]) -> Option<Summary> {
@@ -460,6 +471,7 @@ mod tests {
         assert_eq!(json["summary"][0]["peers"]["patroni_default"], 8.5);
         assert_eq!(json["summary"][0]["errors_per_session_max"], 1);
         let slow = super::tests::report(vec![run(Fault::PostmasterKill, 0.7)]).table();
+        assert!(slow.contains("8.5 (3.1)"), "{slow}");
         assert!(
             slow.contains("0.4 OVER") && slow.contains("over budget: postmaster-kill"),
             "{slow}"
