@@ -9,7 +9,7 @@ use crate::cli::ask::doctor;
 use crate::cli::run::config::Written;
 use crate::cli::run::{dev, drill, init, join, node, recover, tour};
 use crate::cli::terminal::Terminal;
-use crate::cli::wired;
+use crate::cli::{joining, wired};
 use crate::config::{self, Config};
 use crate::node::NodeArgs;
 use crate::telemetry::codes;
@@ -105,8 +105,8 @@ impl Entry for Product {
         })
     }
 
-    fn join<'a>(&'a self, _: join::Arguments, _: &'a mut Terminal) -> Running<'a> {
-        Box::pin(ready(Err(not_wired("join"))))
+    fn join<'a>(&'a self, arguments: join::Arguments, terminal: &'a mut Terminal) -> Running<'a> {
+        Box::pin(joining::join(arguments, terminal))
     }
 
     fn node<'a>(&'a self, arguments: node::Arguments, _: &'a mut Terminal) -> Running<'a> {

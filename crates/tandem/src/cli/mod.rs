@@ -9,6 +9,7 @@ pub mod ask;
 pub mod client;
 pub mod config;
 pub mod entry;
+mod joining;
 pub mod moment;
 pub mod operate;
 pub mod report;

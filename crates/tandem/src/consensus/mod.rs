@@ -149,6 +149,8 @@ pub struct Leadership {
     pub voters: BTreeSet<NodeId>,
     /// Who only receives.
     pub learners: BTreeSet<NodeId>,
+    /// Where each of them is reached.
+    pub addresses: BTreeMap<NodeId, String>,
     /// This node was a member and is none any more (H48).
     pub removed: bool,
 }

@@ -33,8 +33,8 @@ const ROLES: Duration = Duration::from_secs(10);
 const RULE: Duration = Duration::from_secs(2);
 const CHECKPOINT: Duration = Duration::from_secs(300);
 /// Stages of a stop: fast, then immediate, then killed (H38).
-const STOP_FAST: Duration = Duration::from_secs(4);
-const STOP_IMMEDIATE: Duration = Duration::from_secs(2);
+pub(super) const STOP_FAST: Duration = Duration::from_secs(4);
+pub(super) const STOP_IMMEDIATE: Duration = Duration::from_secs(2);
 
 /// What is different after an action.
 pub type Change = Box<dyn FnOnce(&mut InstanceFacts) + Send>;

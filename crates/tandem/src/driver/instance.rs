@@ -6,6 +6,7 @@
 //! Not here: the decisions (`tandem_core::clustering::active_passive::instance`), the actions'
 //! steps (`actions.rs`), the SQL (`service/postgres`).
 
+pub mod leaving;
 mod told;
 pub mod wishes;
 
@@ -19,6 +20,7 @@ use crate::fence::client::KeeperEvent;
 use crate::fence::protocol::{State, Status};
 use crate::runtime::clock;
 use crate::runtime::supervisor::{Supervisor, TaskKind};
+use crate::service::postgres::Postgres;
 use crate::telemetry::event_kind::EventKind;
 use crate::telemetry::events::EventLog;
 use std::collections::BTreeSet;
@@ -53,6 +55,9 @@ pub struct InstanceDriver {
     asks: mpsc::Receiver<Term>,
     asked: Option<Term>,
     wishes: mpsc::Receiver<wishes::Asked>,
+    configs: mpsc::Receiver<leaving::Reconfigured>,
+    /// The adapter as others shall use it.
+    shared: watch::Sender<Postgres>,
     events: EventLog,
     keeper_events: mpsc::Receiver<KeeperEvent>,
     observer: Observer,
@@ -69,6 +74,8 @@ pub struct InstanceDriver {
     lease: Timestamp,
     failures: u32,
     retry_at: Timestamp,
+    /// Until then the copy stays stopped: its node is being removed.
+    away_until: Timestamp,
 }
 
 #[derive(Debug)]
@@ -105,6 +112,10 @@ pub struct Wiring {
     pub asks: mpsc::Receiver<Term>,
     /// What operators want.
     pub wishes: mpsc::Receiver<wishes::Asked>,
+    /// Other configurations of the own copy.
+    pub configs: mpsc::Receiver<leaving::Reconfigured>,
+    /// Where others find the adapter as it is configured now.
+    pub shared: watch::Sender<Postgres>,
     /// What happened, for operators.
     pub events: EventLog,
     /// What the keeper says.
@@ -121,7 +132,7 @@ impl InstanceDriver {
         let upkeep = Upkeep {
             service: wiring.context.service.clone(),
             hub: wiring.hub.clone(),
-            postgres: wiring.context.postgres.clone(),
+            postgres: wiring.shared.subscribe(),
             due: upkeep_due.clone(),
         };
         let stop = wiring.supervisor.stopping();
@@ -135,6 +146,8 @@ impl InstanceDriver {
             asks: wiring.asks,
             asked: None,
             wishes: wiring.wishes,
+            configs: wiring.configs,
+            shared: wiring.shared,
             events: wiring.events,
             keeper_events: wiring.keeper_events,
             observer,
@@ -150,6 +163,7 @@ impl InstanceDriver {
             lease: Timestamp(0),
             failures: 0,
             retry_at: Timestamp(0),
+            away_until: Timestamp(0),
         }
     }
 
@@ -172,6 +186,7 @@ impl InstanceDriver {
                 Some(finished) = self.finished.1.recv() => self.on_finished(finished).await,
                 Some(term) = self.asks.recv() => self.asked = self.asked.max(Some(term)),
                 Some(asked) = self.wishes.recv() => self.on_wish(asked).await,
+                Some(new) = self.configs.recv() => self.reconfigure(new),
                 Ok(()) = observations.changed() => {
                     let observed = observations.borrow_and_update().clone();
                     self.on_observed(observed).await;
@@ -187,6 +202,10 @@ impl InstanceDriver {
             self.note_stall();
             self.publish();
             let agreed = self.agreed.borrow_and_update().clone();
+            if !self.has_a_place(&agreed) {
+                self.leave(&agreed).await;
+                continue;
+            }
             let Some(state) = agreed.state.services.get(self.service()).cloned() else { continue };
             let Some(spec) = agreed.state.spec.services.get(self.service()).cloned() else {
                 continue;

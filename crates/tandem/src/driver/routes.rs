@@ -33,7 +33,7 @@ pub struct Router {
     /// What is agreed.
     pub agreed: watch::Receiver<Agreed>,
     /// Where this node reaches each instance.
-    pub addresses: BTreeMap<NodeId, SocketAddr>,
+    pub addresses: watch::Receiver<BTreeMap<NodeId, SocketAddr>>,
     /// A replica further behind than this serves no reads, in bytes.
     pub lag_bytes_max: u64,
     /// The doors' side.
@@ -78,8 +78,9 @@ impl Router {
         let instance = |node: &NodeId| -> Option<&InstanceFacts> {
             facts.get(node)?.fresh(now, HEARD_WITHIN)?.instances.get(&self.service)
         };
+        let addresses = self.addresses.borrow();
         let target = |node: &NodeId| -> Option<Target> {
-            Some(Target { node: node.clone(), address: *self.addresses.get(node)? })
+            Some(Target { node: node.clone(), address: *addresses.get(node)? })
         };
         let primary = instance(&appointment.primary).filter(|own| {
             own.process == Process::Primary

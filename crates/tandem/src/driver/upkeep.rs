@@ -13,7 +13,7 @@ use std::time::Duration;
 use tandem_core::facts::Process;
 use tandem_core::ids::{NodeId, ServiceId};
 use tandem_core::lsn::Lsn;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 /// Between two rounds when nothing changes.
@@ -28,8 +28,8 @@ pub struct Upkeep {
     pub service: ServiceId,
     /// What this node knows.
     pub hub: Arc<Hub>,
-    /// The adapter.
-    pub postgres: Postgres,
+    /// The adapter, as it is configured now.
+    pub postgres: watch::Receiver<Postgres>,
     /// Nudged when the instance got another role.
     pub due: Arc<Notify>,
 }
@@ -58,7 +58,9 @@ impl Upkeep {
         if !matches!(instance.process, Process::Primary | Process::Standby) {
             return;
         }
-        if let Err(error) = self.postgres.ensure_slots(&self.positions(), SLOTS).await {
+        let postgres = self.postgres.borrow().clone();
+        let positions = self.positions(&postgres);
+        if let Err(error) = postgres.ensure_slots(&positions, SLOTS).await {
             tracing::warn!(service = %self.service, %error, "slots could not be kept");
             // A standby that just started may not take it yet.
             self.due.notify_one();
@@ -66,20 +68,20 @@ impl Upkeep {
         }
         if instance.process == Process::Primary
             && !instance.checkpointed
-            && let Err(error) = self.postgres.checkpoint(CHECKPOINT).await
+            && let Err(error) = postgres.checkpoint(CHECKPOINT).await
         {
             tracing::warn!(service = %self.service, %error, "no checkpoint after the promotion");
         }
     }
 
     /// How far each member has come, as it last said; a member that is away keeps its slot.
-    fn positions(&self) -> BTreeMap<NodeId, Option<Lsn>> {
+    fn positions(&self, postgres: &Postgres) -> BTreeMap<NodeId, Option<Lsn>> {
         let everyone = self.hub.everyone();
         let position = |node: &NodeId| {
             let instance = everyone.get(node)?.last_known().instances.get(&self.service)?;
             (instance.replayed > Lsn::ZERO).then_some(instance.replayed)
         };
-        let members = &self.postgres.config().members;
+        let members = &postgres.config().members;
         members.iter().map(|node| (node.clone(), position(node))).collect()
     }
 }

@@ -50,6 +50,8 @@ pub enum Wish {
     Reload,
     /// Throw the copy away and make a new one.
     Reinit,
+    /// Stop and stay so: the node is about to be removed.
+    Leave,
 }
 
 /// What the answer says.

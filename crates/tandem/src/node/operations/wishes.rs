@@ -50,7 +50,7 @@ impl NodeOperations {
     }
 
     /// Hands a wish to an instance, wherever it is.
-    async fn wish(
+    pub(super) async fn wish(
         &self,
         service: &ServiceId,
         node: &NodeId,
