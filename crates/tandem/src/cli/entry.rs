@@ -9,7 +9,7 @@ use crate::cli::ask::doctor;
 use crate::cli::run::config::Written;
 use crate::cli::run::{dev, drill, init, join, node, recover, tour};
 use crate::cli::terminal::Terminal;
-use crate::cli::{joining, wired};
+use crate::cli::{joining, recovering, wired};
 use crate::config::{self, Config};
 use crate::node::NodeArgs;
 use crate::telemetry::codes;
@@ -131,8 +131,12 @@ impl Entry for Product {
         Box::pin(wired::drill(arguments, terminal))
     }
 
-    fn recover<'a>(&'a self, _: recover::Arguments, _: &'a mut Terminal) -> Running<'a> {
-        Box::pin(ready(Err(not_wired("recover"))))
+    fn recover<'a>(
+        &'a self,
+        arguments: recover::Arguments,
+        terminal: &'a mut Terminal,
+    ) -> Running<'a> {
+        Box::pin(recovering::recover(arguments, terminal))
     }
 
     fn doctor(&self, _: doctor::Arguments) -> BoxFuture<'_, Result<Vec<Finding>, Error>> {

@@ -12,6 +12,7 @@ pub mod entry;
 mod joining;
 pub mod moment;
 pub mod operate;
+mod recovering;
 pub mod report;
 pub mod run;
 pub mod terminal;

@@ -5,7 +5,7 @@
 //! Tested by: below.
 
 use std::collections::BTreeSet;
-use tandem_core::ids::NodeId;
+use tandem_core::ids::{NodeId, ServiceId};
 use tandem_core::spec::NodeRole;
 use toml_edit::{DocumentMut, Item, Table, TableLike, value};
 
@@ -82,13 +82,18 @@ pub fn with_node(text: &str, new: &NewNode) -> Result<String, EditError> {
     Ok(document.to_string())
 }
 
-/// The text with another durability, and none of its numbers, for every service.
+/// The text with another durability, and none of its numbers, for some services.
 ///
 /// # Errors
 /// When it is no configuration.
-pub fn with_durability(text: &str, word: &str) -> Result<String, EditError> {
+pub fn with_durability(
+    text: &str,
+    word: &str,
+    services: &BTreeSet<ServiceId>,
+) -> Result<String, EditError> {
     let mut document = document(text)?;
-    for (_, item) in table(&mut document, "services")?.iter_mut() {
+    let all = table(&mut document, "services")?.iter_mut();
+    for (_, item) in all.filter(|(name, _)| services.contains(&ServiceId::new(name.get()))) {
         let service = item.as_table_like_mut().ok_or(EditError::NoTable("services"))?;
         service.insert("durability", value(word));
         service.remove("acks");
@@ -144,7 +149,7 @@ mod tests {
 
     #[test]
     fn durability_is_written_without_the_old_numbers() {
-        let config = parse(&with_durability(TEXT, "preferred").unwrap());
+        let config = parse(&with_durability(TEXT, "preferred", &["orders".into()].into()).unwrap());
         let orders = &config.services[&"orders".into()];
         assert_eq!(orders.durability, Durability::Preferred { acks: 1 });
     }

@@ -36,7 +36,7 @@ mod tests;
 pub use error::Error;
 pub use refusal::Refusal;
 pub use store::Error as StoreError;
-pub use store::recover::{Recovered, recover};
+pub use store::recover::{Recovered, Survivor, recover, survivor};
 
 use crate::runtime::supervisor::{Supervisor, TaskKind};
 use bytes::Bytes;

@@ -12,6 +12,7 @@ mod handler;
 mod live;
 mod operations;
 mod prepare;
+pub mod recover;
 mod services;
 
 use crate::api;
