@@ -113,9 +113,18 @@ impl Entry for Product {
         Box::pin(async move {
             let node::Arguments { config, node, dir, routes } = arguments;
             let args = NodeArgs { config, node: NodeId::new(node), dir, routes };
-            crate::node::run(args, crate::runtime::signals::asked_to_stop())
-                .await
-                .map_err(|error| failed("run the node", &error))
+            crate::node::run(args, crate::runtime::signals::asked_to_stop()).await.map_err(
+                |error| match &error {
+                    // Its own exit status: a unit must not start it again and again.
+                    crate::node::Error::Removed { .. } => Error::Problem(Problem::caused_by(
+                        codes::NO_SUCH_NODE,
+                        "cannot run the node",
+                        &error,
+                        "systemctl disable tandem",
+                    )),
+                    _ => failed("run the node", &error),
+                },
+            )
         })
     }
 

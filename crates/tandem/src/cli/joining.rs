@@ -2,7 +2,7 @@
 //! In: the token, from a file, stdin or the environment. Out: the node's identity, and the
 //! configuration to start it with.
 //! Not here: the protocol (`identity`).
-//! Tested by: `tests/members.rs`.
+//! Tested by: `tests/members`.
 
 use crate::api::operations::Secret;
 use crate::cli::Error;

@@ -1,7 +1,7 @@
 //! Talks to the operator of a node that shall go on after a majority was lost for good.
 //! In: the node's folder. Out: what may be lost; with `--accept-loss` the node goes on alone.
 //! Not here: how (`node/recover.rs`).
-//! Tested by: `tests/members.rs`.
+//! Tested by: `tests/members`.
 
 use crate::cli::Error;
 use crate::cli::run::recover::Arguments;

@@ -6,7 +6,7 @@
 //! Keeps: H48 a removed node is told, stops, and is talked to no more; H41 a configuration counts
 //! as applied when the servers have loaded it, not when it was agreed.
 //! Not here: whether it may be applied (`operations/members`), the instances (`driver/instance`).
-//! Tested by: `tests/members.rs`.
+//! Tested by: `tests/members`.
 
 use super::agreed::{self, Kept};
 use super::services::{self, Place, Places};
@@ -156,6 +156,7 @@ impl Live {
         let part = self.removed_since.is_some_and(|since| since.elapsed() >= REMOVED_AFTER);
         if part && !self.applied.borrow().removed {
             self.part().await;
+            self.meet(leadership);
         }
     }
 
@@ -174,6 +175,9 @@ impl Live {
             peers.insert(node.clone(), dial(node, &it.address.to_string()));
         }
         peers.remove(me);
+        if self.applied.borrow().removed {
+            peers.clear();
+        }
         let now = Instant::now();
         for (node, address) in self.peers.iter().filter(|(node, _)| !peers.contains_key(*node)) {
             let farewell = (address.clone(), now + FAREWELL);

@@ -5,7 +5,7 @@
 //! Three things name the lost: Raft's members, the agreed nodes, which leases are proven by, and the
 //! commit rules. The first two are rewritten here; the third is the planner's, once the node runs.
 //! Not here: Raft's part (`consensus::recover`), the words for the operator (`cli`).
-//! Tested by: `consensus/tests/recovery.rs`, `tests/members.rs`.
+//! Tested by: `consensus/tests/recovery.rs`, `tests/members`.
 
 use super::agreed::{self, Kept};
 use crate::config::{self, Config, EditError};
@@ -148,4 +148,39 @@ fn cost(state: &ServiceState, node: &NodeId) -> String {
         appointment.primary,
         rules.join(" and ")
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tandem_core::cluster::state::{Appointment, Phase};
+    use tandem_core::ids::Term;
+    use tandem_core::replication::primary_replica::sync_quorum::CommitRule;
+
+    fn appointed(primary: &str, standbys: &[&str], acks: usize) -> ServiceState {
+        let rule = CommitRule {
+            primary: primary.into(),
+            standbys: standbys.iter().map(|it| NodeId::from(*it)).collect(),
+            acks,
+        };
+        let appointment = Appointment {
+            term: Term(4),
+            primary: primary.into(),
+            rules: vec![rule],
+            phase: Phase::Active,
+        };
+        ServiceState { appointment: Some(appointment), ..ServiceState::default() }
+    }
+
+    #[test]
+    fn what_may_be_lost_follows_from_the_commit_rule() {
+        let cost = |state: &ServiceState| cost(state, &"c".into());
+        assert!(cost(&ServiceState::default()).contains("no data"));
+        assert!(
+            cost(&appointed("c", &["a", "b"], 1)).contains("every acknowledged commit is here")
+        );
+        assert!(cost(&appointed("a", &["b", "c"], 2)).contains("nothing is lost"));
+        assert!(cost(&appointed("a", &["b", "c"], 1)).contains("may be lost: a+any 1 of (b,c)"));
+        assert!(cost(&appointed("a", &[], 0)).contains("may be lost"));
+    }
 }

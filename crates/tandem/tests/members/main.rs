@@ -71,7 +71,7 @@ async fn unsafe_changes_are_refused(machines: &Machines) {
     };
     let version = |status: &Value| status["config_version"].as_u64().unwrap();
     let before = version(&machines.status("a").unwrap());
-    machines.write_config(&["a"], "");
+    machines.write_config(&["a", "d"], "");
     refused(machines.apply("a"), "TDM0240");
     machines.write_config(&["a", "b", "c"], "fsync = \"off\"\n");
     refused(machines.apply("a"), "TDM0613");

@@ -6,7 +6,7 @@
 //! Keeps: a service that ends is stopped cleanly, not by a lease that runs out; H48 the copy of a
 //! node that is no member stops.
 //! Not here: which configuration it is (`node/live.rs`).
-//! Tested by: `tests/members.rs`.
+//! Tested by: `tests/members`.
 
 use super::InstanceDriver;
 use crate::consensus::Agreed;

@@ -7,7 +7,7 @@
 //! that nobody can ask for a promise; no change may leave fewer standbys than commits wait for.
 //! Not here: what forbids a change by the two texts alone (`config::unsafe_change`), carrying it
 //! out on each node (`node/live.rs`).
-//! Tested by: `tests/members.rs`.
+//! Tested by: `tests/members`.
 
 use super::seen::{Seen, ServiceSeen};
 use super::{NodeOperations, refusals};
@@ -98,9 +98,7 @@ impl NodeOperations {
         let config = command::Config { text: new.text.clone(), spec: new.spec() };
         let command = Command::Configure { expected: version, config: Box::new(config) };
         if let Applied::Ignored { because } = self.agree(command, what).await? {
-            if let Some((node, _)) = &members.comes {
-                let _ = self.end_membership(node, what).await;
-            }
+            self.take_back(members, what).await;
             return Err(changed(what, &because));
         }
         // From here on it is agreed: what fails is said, and done by repeating it.
@@ -113,6 +111,17 @@ impl NodeOperations {
                 ..problem
             }),
             None => Ok(()),
+        }
+    }
+
+    /// Somebody else's change came first.
+    async fn take_back(&self, members: &Members, what: &str) {
+        if let Some((node, _)) = &members.comes {
+            let _ = self.end_membership(node, what).await;
+        }
+        if let Some((node, _)) = &members.goes {
+            // Its copy returns by itself (`driver/instance/leaving.rs`).
+            let _ = self.agree(Command::Drain { node: node.clone(), draining: false }, what).await;
         }
     }
 

@@ -3,7 +3,7 @@
 //! Adding and removing by name is a change of the agreed configuration's text; how that is agreed
 //! and carried out is the same for both (`apply.rs`).
 //! Not here: what the new node does with its token (`identity::join`).
-//! Tested by: `tests/members.rs`.
+//! Tested by: `tests/members`.
 
 use super::{NodeOperations, refusals};
 use crate::api::operations::{Outcome, Refused, Secret};
