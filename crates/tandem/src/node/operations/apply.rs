@@ -15,6 +15,7 @@ use crate::api::operations::{Outcome, Refused};
 use crate::config::{self, Config};
 use crate::consensus::{self, Agreed};
 use crate::driver::wire::Wish;
+use crate::peers::LinkState;
 use crate::telemetry::codes;
 use crate::telemetry::problem::{Problem, chain};
 use std::collections::BTreeSet;
@@ -26,6 +27,8 @@ use tandem_core::spec::{Durability, NodeRole};
 
 /// For a new node to be reached and to hold the log, or a removed one to be out.
 const MEMBER: Duration = Duration::from_secs(20);
+/// For a node that runs to be dialled.
+const DIALLED: Duration = Duration::from_secs(5);
 /// For commits not to wait for a node that is to go.
 const SETTLED: Duration = Duration::from_secs(15);
 /// For every node that is heard to have carried it out.
@@ -132,20 +135,41 @@ impl NodeOperations {
         address: &str,
         what: &str,
     ) -> Result<(), Problem> {
-        let consensus = &self.ground().consensus;
-        let added = consensus.add_member(node.clone(), address.to_owned(), true, MEMBER).await;
-        let Err(error) = added else { return Ok(()) };
-        if !matches!(error, consensus::Error::Unknown { .. }) {
-            let _ = self.end_membership(node, what).await;
+        if self.ground().consensus.leadership().borrow().voters.contains(node) {
+            // An earlier attempt ended between its two halves.
+            return Ok(());
         }
+        let Err(because) = self.teach(node, address).await else { return Ok(()) };
+        let _ = self.end_membership(node, what).await;
         Err(Problem::new(
             codes::OPERATION_FAILED,
             what,
-            format!("{node} at {address} did not become a voter: {}", chain(&error)),
+            format!("{node} at {address} did not become a voter: {because}"),
             format!(
                 "let it join (tandem token {node}) and start it with the new file, then apply again"
             ),
         ))
+    }
+
+    /// First it receives, so that it is dialled at all; once it holds everything, it votes.
+    async fn teach(&self, node: &NodeId, address: &str) -> Result<(), String> {
+        let ground = self.ground();
+        let add = async |voter| {
+            let added =
+                ground.consensus.add_member(node.clone(), address.to_owned(), voter, MEMBER);
+            added.await.map_err(|error| chain(&error))
+        };
+        add(false).await?;
+        let is_there = async {
+            while ground.mesh.link(node) != LinkState::Connected {
+                tokio::time::sleep(LOOK_AGAIN).await;
+            }
+        };
+        if tokio::time::timeout(DIALLED, is_there).await.is_err() {
+            let trouble = ground.mesh.trouble(node);
+            return Err(trouble.unwrap_or_else(|| "it refuses connections".to_owned()));
+        }
+        add(true).await
     }
 
     /// Takes a node's vote.
