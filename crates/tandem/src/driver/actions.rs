@@ -9,7 +9,7 @@ use crate::fence::client::{self, Keeper, KeeperEvent};
 use crate::fence::protocol::{Lease, Signal, StartSpec, User, WhenOrphaned};
 use crate::runtime::clock;
 use crate::runtime::supervisor::Supervisor;
-use crate::service::postgres::{self, Postgres, RuleState, StartCommand, StateFile};
+use crate::service::postgres::{self, ControlState, Postgres, RuleState, StartCommand, StateFile};
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,7 +20,7 @@ use tandem_core::ids::{NodeId, ServiceId, Term, TimelineId};
 use tandem_core::lsn::Lsn;
 use tandem_core::replication::primary_replica::sync_quorum::CommitRule;
 use tandem_core::time::Timestamp;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 /// Stopping the WAL receiver and replaying what it brought.
@@ -40,7 +40,7 @@ pub(super) const STOP_IMMEDIATE: Duration = Duration::from_secs(2);
 pub type Change = Box<dyn FnOnce(&mut InstanceFacts) + Send>;
 
 /// What an action may rely on.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Given {
     /// The own copy as it was when the action was planned.
     pub own: InstanceFacts,
@@ -50,6 +50,8 @@ pub struct Given {
     pub fence_wait: Option<Timestamp>,
     /// Ends the action where it can be ended.
     pub cancel: CancellationToken,
+    /// Where an action that stops the server says so first, and waits to be let on.
+    pub stops: oneshot::Sender<oneshot::Sender<()>>,
 }
 
 /// Why an action did not succeed, for the log.
@@ -99,6 +101,8 @@ pub(super) enum Error {
     RuleUnproven(String),
     #[error("it does not stop, though killed")]
     DoesNotStop,
+    #[error("it ended, or the switchover was given up, before it was stopped")]
+    NotLetOn,
 }
 
 /// The facts that are kept in the durable state.
@@ -148,7 +152,9 @@ impl Context {
                     let newest = self.postgres.newest_timeline().await.ok().flatten();
                     own.timeline = own.timeline.max(newest.unwrap_or_default());
                 }
-                own.stopped_cleanly = stopped.state.is_clean();
+                // A primary that was stopped cleanly wrote its shutdown checkpoint as one.
+                own.stopped_cleanly = stopped.state.is_clean()
+                    && (!own.was_primary || stopped.state == ControlState::ShutDown);
                 // A standby's control file may lag behind what it had flushed.
                 let end = stopped.end;
                 own.flushed = if own.was_primary { end } else { own.flushed.max(end) };
@@ -177,7 +183,7 @@ impl Context {
 
     /// Does it.
     pub async fn execute(self, action: Action, given: Given) -> Result<Change, Failure> {
-        let Given { own, lease, fence_wait, cancel } = given;
+        let Given { own, lease, fence_wait, cancel, stops } = given;
         let result = match action {
             Action::Promise { term } => self.promise(term, &own, fence_wait).await,
             Action::Found => self.found().await,
@@ -188,7 +194,7 @@ impl Context {
             Action::RecordTerm { term, rule } => self.record_term(term, rule, &own).await,
             Action::ApplyRule { rule } => self.apply_rule(rule).await,
             Action::Checkpoint => self.checkpoint().await,
-            Action::StopForSwitchover { .. } => self.stop_for_switchover().await,
+            Action::StopForSwitchover { .. } => self.stop_for_switchover(stops).await,
             Action::StopToRejoin => self.stop_to_rejoin().await,
             Action::Rewind { from, term } => self.rewind(&from, term, cancel).await,
             Action::Clone { from, term } => self.clone_from(&from, term, cancel).await,
@@ -197,7 +203,9 @@ impl Context {
         result.map_err(|error| {
             let passes = match &error {
                 Error::Postgres(error) => error.may_pass_by_itself(),
-                Error::NoLease | Error::RuleUnproven(_) | Error::Keeper(_) => true,
+                Error::NoLease | Error::RuleUnproven(_) | Error::Keeper(_) | Error::NotLetOn => {
+                    true
+                }
                 Error::DoesNotStop => false,
             };
             let mut text = error.to_string();
@@ -239,12 +247,14 @@ impl Context {
             let wait = until.since(clock::now());
             tokio::time::sleep(wait).await;
         }
-        let position = Position { data_term: seen.data_term, flushed: stopped.flushed };
+        // What can be replayed counts: a confirmed commit is a whole record, and flushed bytes that
+        // cannot be read are no copy of anything.
+        let position = Position { data_term: seen.data_term, flushed: stopped.replayed };
         Ok(Box::new(move |own| {
             promised(own);
             own.upstream = None;
             own.stream = Stream::None;
-            own.flushed = position.flushed;
+            own.flushed = stopped.flushed;
             own.data_term = position.data_term;
             own.ballot = Some(Ballot { term, position: Some(position) });
         }))
@@ -312,6 +322,11 @@ impl Context {
         lease: Option<Timestamp>,
     ) -> Result<Change, Error> {
         let until = lease.filter(|until| *until > clock::now()).ok_or(Error::NoLease)?;
+        self.keeper.limit(until).await?;
+        if let RuleState::Pending { why } = self.postgres.write_rule(&rule, RULE).await? {
+            return Err(Error::RuleUnproven(why.to_string()));
+        }
+        // From here on it may have left recovery, whatever happens.
         let state = self
             .postgres
             .change_state(move |state| {
@@ -321,15 +336,17 @@ impl Context {
                 state.was_primary = true;
             })
             .await?;
-        self.keeper.limit(until).await?;
-        if let RuleState::Pending { why } = self.postgres.write_rule(&rule, RULE).await? {
-            return Err(Error::RuleUnproven(why.to_string()));
-        }
-        self.postgres.promote(PROMOTION).await?;
+        // The others compare their logs with this one's history as soon as they hear of it: what they
+        // hear must be of the new timeline, or they take themselves for another past (H6).
+        let timeline = self.postgres.promote(PROMOTION).await?;
+        let mut fresh = InstanceFacts { timeline, ..InstanceFacts::default() };
+        self.history(&mut fresh).await;
         *self.promoted_under.lock().unwrap_or_else(PoisonError::into_inner) = Some(rule);
         Ok(Box::new(move |own| {
             adopt_state(own, &state);
             own.process = Process::Primary;
+            own.timeline = fresh.timeline;
+            own.forks = fresh.forks;
             own.upstream = None;
             own.stream = Stream::None;
             own.ballot = None;
@@ -400,12 +417,18 @@ impl Context {
         Ok(Box::new(|own| own.checkpointed = true))
     }
 
-    async fn stop_for_switchover(&self) -> Result<Change, Error> {
+    async fn stop_for_switchover(
+        &self,
+        stops: oneshot::Sender<oneshot::Sender<()>>,
+    ) -> Result<Change, Error> {
         // Now rather than while nobody can write. Where the disk is full it fails, and the stop may
         // not be clean: then the others elect (H27).
         if let Err(error) = self.postgres.checkpoint(CHECKPOINT).await {
             tracing::warn!(service = %self.service, %error, "no checkpoint before the stop");
         }
+        let (go, may_go) = oneshot::channel();
+        let _ = stops.send(go);
+        may_go.await.map_err(|_closed| Error::NotLetOn)?;
         self.stop().await?;
         Ok(Box::new(|_| {}))
     }

@@ -23,7 +23,7 @@ use crate::runtime::supervisor::{Supervisor, TaskKind};
 use crate::service::postgres::Postgres;
 use crate::telemetry::event_kind::EventKind;
 use crate::telemetry::events::EventLog;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 use tandem_core::cluster::lease::{self, Proof};
@@ -33,9 +33,12 @@ use tandem_core::facts::{Data, InstanceFacts, NodeFacts, Process, Stream};
 use tandem_core::ids::{NodeId, ServiceId, Term};
 use tandem_core::spec::ServiceSpec;
 use tandem_core::time::Timestamp;
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
+/// To find out what is there after a start; then the others are told whatever is known. Below the
+/// time for which they believe what an earlier daemon said.
+pub const SETTLE: Duration = Duration::from_millis(700);
 /// How often to plan when nothing changes.
 const TICK: Duration = Duration::from_millis(100);
 /// The lease is pushed again when it grew by this much.
@@ -76,6 +79,11 @@ pub struct InstanceDriver {
     retry_at: Timestamp,
     /// Until then the copy stays stopped: its node is being removed.
     away_until: Timestamp,
+    /// Counts the ends of the instance: what an action found out about an earlier life is no news.
+    life: u64,
+    keeper_lost: bool,
+    /// It is known what the keeper holds, and if that runs, what it is.
+    settled: bool,
 }
 
 #[derive(Debug)]
@@ -84,9 +92,19 @@ struct Running {
     cancel: CancellationToken,
 }
 
+/// What an action tells the driver.
 struct Finished {
     action: Action,
-    result: Result<Change, Failure>,
+    /// The life of the instance in which it began.
+    life: u64,
+    end: End,
+}
+
+enum End {
+    /// It ended.
+    Over(Result<Change, Failure>),
+    /// It wants to stop the server; goes on once the driver knows, or ends if it is not answered.
+    Stops(oneshot::Sender<()>),
 }
 
 impl std::fmt::Debug for Finished {
@@ -164,6 +182,9 @@ impl InstanceDriver {
             failures: 0,
             retry_at: Timestamp(0),
             away_until: Timestamp(0),
+            life: 0,
+            keeper_lost: false,
+            settled: false,
         }
     }
 
@@ -199,9 +220,14 @@ impl InstanceDriver {
                 }
                 _ = ticks.tick() => {}
             }
+            if self.keeper_lost && clock::now() >= self.retry_at {
+                self.reattach().await;
+            }
             self.note_stall();
-            self.publish();
             let agreed = self.agreed.borrow_and_update().clone();
+            let known = agreed.state.services.get(self.service());
+            self.own.agreed = known.map_or(Term(0), ServiceState::term);
+            self.publish();
             if !self.has_a_place(&agreed) {
                 self.leave(&agreed).await;
                 continue;
@@ -217,6 +243,11 @@ impl InstanceDriver {
     }
 
     fn publish(&mut self) {
+        // A daemon that was restarted beside its running primary must not say "stopped" first: every
+        // door would cut its sessions.
+        if !self.settled && clock::now().since(self.started) < SETTLE {
+            return;
+        }
         self.own.stalled =
             self.stalled_since.map_or(Duration::ZERO, |since| clock::now().since(since));
         self.hub.publish(&self.context.service, &self.own, self.observed_at);
@@ -268,7 +299,10 @@ impl InstanceDriver {
                 self.observer.watch_running(true);
                 self.tell(EventKind::InstanceAdopted, "a running instance was taken over");
             }
-        } else if self.own.process != Process::Stopped {
+            return;
+        }
+        self.settled = true;
+        if self.own.process != Process::Stopped {
             self.gone(false).await;
         }
     }
@@ -279,12 +313,14 @@ impl InstanceDriver {
             Ok((keeper, events)) => {
                 self.context.keeper = keeper;
                 self.keeper_events = events;
+                self.keeper_lost = false;
             }
             Err(error) => {
                 tracing::error!(service = %self.service(), %error, "no keeper can be started");
                 let (_, never) = mpsc::channel(1);
                 self.keeper_events = never;
-                self.retry_at = clock::now().plus(BACKOFF);
+                self.keeper_lost = true;
+                self.back_off();
             }
         }
     }
@@ -295,22 +331,14 @@ impl InstanceDriver {
             // It ended before it answered once: the next start would end the same way.
             self.back_off();
         }
+        self.life += 1;
         self.observer.watch_running(false);
         self.context.stopped.send_replace(true);
         self.changed_at = clock::now();
         self.lease = Timestamp(0);
-        let ended = InstanceFacts {
-            process: Process::Stopped,
-            ballot: None,
-            upstream: None,
-            stream: Stream::None,
-            serving: None,
-            rule: None,
-            replicas: std::collections::BTreeMap::new(),
-            checkpointed: false,
-            stopped_cleanly: clean,
-            ..self.own.clone()
-        };
+        // Whether it ended cleanly, and where, only its files prove: an immediate stop exits with 0
+        // as well. Until they were read it counts as a crash.
+        let ended = after_end(self.own.clone());
         if !clean {
             // The others need to know at once; where the log ends matters only later.
             self.own = ended.clone();
@@ -321,8 +349,22 @@ impl InstanceDriver {
         self.observed_at = clock::now();
     }
 
-    async fn on_finished(&mut self, Finished { action, result }: Finished) {
-        if self.running.as_ref().is_some_and(|running| running.action == action) {
+    async fn on_finished(&mut self, Finished { action, life, end }: Finished) {
+        let is_current = self.running.as_ref().is_some_and(|running| running.action == action);
+        let result = match end {
+            End::Over(result) => result,
+            End::Stops(go) => {
+                if is_current && life == self.life {
+                    self.own.process = Process::Stopping;
+                    self.context.stopped.send_replace(false);
+                    self.publish();
+                    // It ended meanwhile: then there is nothing to stop.
+                    let _ = go.send(());
+                }
+                return;
+            }
+        };
+        if is_current {
             self.running = None;
         }
         match result {
@@ -331,6 +373,13 @@ impl InstanceDriver {
                 self.changed_at = clock::now();
                 self.observed_at = self.changed_at;
                 change(&mut self.own);
+                if life != self.life && self.own.process != Process::Stopped {
+                    // The instance ended before this was heard: what was made durable counts, what
+                    // it says of a running server does not.
+                    self.own = after_end(self.own.clone());
+                    self.context.inspect(&mut self.own).await;
+                    self.back_off();
+                }
                 if !matches!(action, Action::Start { .. }) {
                     self.failures = 0;
                     self.retry_at = Timestamp(0);
@@ -370,6 +419,7 @@ impl InstanceDriver {
             matches!(self.running, Some(Running { action: Action::Promote { .. }, .. }));
         let before = self.own.process;
         observed.apply(&mut self.own, promoting);
+        self.compare_rule(&observed);
         if self.own.process != before {
             self.upkeep_due.notify_one();
         }
@@ -379,12 +429,24 @@ impl InstanceDriver {
             // Found running after the daemon's restart: a barrier that is in the data was
             // acknowledged, since a row is visible only after the wait for its confirmation.
             self.adopting = false;
+            self.settled = true;
             let adopted = self.own.process == Process::Primary
                 && self.own.promoted > Term(0)
                 && self.own.data_term == self.own.promoted;
             if adopted {
                 self.own.serving = Some(self.own.promoted);
             }
+        }
+    }
+
+    /// A superuser may have changed whom commits wait for: then nothing is proven (H9).
+    fn compare_rule(&mut self, observed: &Observed) {
+        let Some(names) = observed.sync_names() else { return };
+        let postgres = &self.context.postgres;
+        let differs = self.own.rule.as_ref().is_some_and(|rule| postgres.sync_names(rule) != names);
+        if self.own.process == Process::Primary && differs {
+            tracing::warn!(service = %self.service(), names, "somebody changed the commit rule");
+            self.own.rule = None;
         }
     }
 
@@ -396,7 +458,9 @@ impl InstanceDriver {
         voters: &BTreeSet<NodeId>,
     ) {
         let rises = matches!(self.running, Some(Running { action: Action::Promote { .. }, .. }));
-        if self.own.process != Process::Primary && !rises {
+        let stops =
+            matches!(self.running, Some(Running { action: Action::StopForSwitchover { .. }, .. }));
+        if self.own.process != Process::Primary && !rises && !stops {
             return;
         }
         let Some(appointment) = state.appointment.as_ref() else { return };
@@ -424,7 +488,7 @@ impl InstanceDriver {
             me,
             voters,
             rules: &appointment.rules,
-            acknowledged: &self.hub.proof(self.service(), term),
+            acknowledged: &self.hub.proof(self.service(), spec, term),
         };
         lease::valid_until(&proof, spec.timing.lease)
     }
@@ -482,10 +546,17 @@ impl InstanceDriver {
             Action::RecordTerm { .. } | Action::ApplyRule { .. } | Action::Checkpoint
         );
         let copies = matches!(running.action, Action::Clone { .. });
-        let yields = waits || copies && next.is_some();
+        // Before it stops the server it only writes a checkpoint.
+        let prepares = matches!(running.action, Action::StopForSwitchover { .. })
+            && self.own.process == Process::Primary;
+        let yields = waits || prepares || copies && next.is_some();
         if yields && next != Some(&running.action) {
             running.cancel.cancel();
             self.running = None;
+            if copies {
+                // Its sentinel is on disk: what there is of the copy is of no use.
+                self.own.data = Data::Mixed;
+            }
         }
     }
 
@@ -505,7 +576,7 @@ impl InstanceDriver {
                 self.own.rule.take_if(|own| own != rule);
             }
             Action::Promote { .. } => self.own.process = Process::Promoting,
-            Action::StopForSwitchover { .. } | Action::StopToRejoin => {
+            Action::StopToRejoin => {
                 self.own.process = Process::Stopping;
                 self.context.stopped.send_replace(false);
             }
@@ -517,6 +588,7 @@ impl InstanceDriver {
             | Action::Start { .. }
             | Action::Follow { .. }
             | Action::Reaffirm { .. }
+            | Action::StopForSwitchover { .. }
             | Action::Checkpoint
             | Action::Rewind { .. }
             | Action::Fence => {}
@@ -531,29 +603,57 @@ impl InstanceDriver {
             let (action, cancel, own) = (action.clone(), cancel.clone(), self.own.clone());
             let fence_wait = self.fence_wait(spec);
             let sender = self.finished.0.clone();
+            let life = self.life;
             async move {
-                let given = Given { own, lease, fence_wait, cancel: cancel.clone() };
+                let (stops, asked) = oneshot::channel();
+                let given = Given { own, lease, fence_wait, cancel: cancel.clone(), stops };
                 let work = context.execute(action.clone(), given);
-                let result = tokio::select! {
+                let told = tell_of_stop(&sender, &action, life, asked);
+                let (result, ()) = tokio::select! {
                     biased;
                     () = cancel.cancelled() => return,
-                    result = work => result,
+                    ends = async { tokio::join!(work, told) } => ends,
                 };
                 // The driver ended first: there is nobody left to tell.
-                let _ = sender.send(Finished { action, result }).await;
+                let _ = sender.send(Finished { action, life, end: End::Over(result) }).await;
             }
         };
         self.supervisor.spawn("instance action", TaskKind::Session, task);
         self.running = Some(Running { action, cancel });
     }
 
-    /// In `Async` mode a ballot counts only after the lease that this node took part in has passed.
+    /// From when on a ballot of this node counts (`Async`).
     fn fence_wait(&self, spec: &ServiceSpec) -> Option<Timestamp> {
-        let tandem_core::spec::Durability::Async { .. } = spec.durability else { return None };
         let agreed = self.agreed.borrow();
         let primary = &agreed.state.services.get(self.service())?.appointment.as_ref()?.primary;
-        // What an earlier daemon of this node answered is not known any more.
-        let answered = self.hub.answered_at(primary).max(Some(self.started))?;
-        Some(answered.plus(spec.timing.lease).plus(spec.timing.drift_margin))
+        lease::outlived(spec, self.hub.answered_at(primary), self.started)
+    }
+}
+
+/// Passes an action's wish to stop the server on to the driver.
+async fn tell_of_stop(
+    sender: &mpsc::Sender<Finished>,
+    action: &Action,
+    life: u64,
+    asked: oneshot::Receiver<oneshot::Sender<()>>,
+) {
+    // Most actions never ask.
+    let Ok(go) = asked.await else { return };
+    let _ = sender.send(Finished { action: action.clone(), life, end: End::Stops(go) }).await;
+}
+
+/// The facts of an instance of which no process is left, before its files were read.
+fn after_end(own: InstanceFacts) -> InstanceFacts {
+    InstanceFacts {
+        process: Process::Stopped,
+        ballot: None,
+        upstream: None,
+        stream: Stream::None,
+        serving: None,
+        rule: None,
+        replicas: BTreeMap::new(),
+        checkpointed: false,
+        stopped_cleanly: false,
+        ..own
     }
 }

@@ -21,6 +21,7 @@ use crate::consensus::{self, Consensus, ConsensusConfig, RaftTiming};
 use crate::driver::controller::Controller;
 use crate::driver::explain::Explanations;
 use crate::driver::hub::Hub;
+use crate::driver::instance;
 use crate::identity::{self, Identity, JoinDesk};
 use crate::peers::{self, LinkState, Mesh, MeshConfig};
 use crate::proxy;
@@ -257,6 +258,8 @@ async fn start(args: NodeArgs, supervisor: &Supervisor) -> Result<Running, Error
     founding::found(&ground, &consensus).await?;
     let mut places = services::places(&ground);
     let instances = services::start(&ground, &consensus, receivers, &mut places).await?;
+    let services = ground.config.services.keys().cloned().collect();
+    ground.hub.settle(&services, instance::SETTLE).await;
     let mut opened = Vec::new();
     for door in doors {
         opened.extend(door.serve(&ground, &consensus, &places));

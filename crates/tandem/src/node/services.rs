@@ -166,7 +166,7 @@ pub(super) async fn start(
                 }
                 instances.insert(service.clone(), OwnInstance { wishes, postgres });
             }
-            Some(NodeRole::Witness) | None => start_witness(ground, service, asks)?,
+            Some(NodeRole::Witness) | None => start_witness(ground, consensus, service, asks)?,
         }
     }
     Ok(instances)
@@ -174,6 +174,7 @@ pub(super) async fn start(
 
 fn start_witness(
     ground: &Ground,
+    consensus: &Consensus,
     service: &ServiceId,
     asks: mpsc::Receiver<Term>,
 ) -> Result<(), Error> {
@@ -182,6 +183,7 @@ fn start_witness(
     let witness = Witness {
         service: service.clone(),
         hub: ground.hub.clone(),
+        agreed: consensus.state(),
         path: dir.join("promised"),
         asks,
     };

@@ -7,16 +7,16 @@
 //! Where PostgreSQL keeps the rule (syncrep.c, walsender.c, checkpointer.c):
 //! 1. Whether a commit waits at all is a flag in shared memory, set by the *checkpointer* when it
 //!    handles the reload. Until then commits pass, whatever `SHOW` says. Proof: it slept in its
-//! main    wait after the signal (`asleep`).
+//!    main wait after the signal (`asleep`).
 //! 2. Which standbys count is known to each *walsender* by its own copy of the names, and a
-//! walsender    releases commits whenever its standby confirms. One with the old copy still
-//! releases by the old    rule. It reads the names again at the top of its loop, before it reads a
-//! confirmation. So a    confirmation of a record that was *written after* the signal was read by a
-//! walsender that    had handled the signal: the barrier record is that, and every listed walsender
-//! must have    confirmed it, be gone, or still be catching up (such a one releases nothing, and
-//! goes through    the top of its loop before it does).
+//!    walsender releases commits whenever its standby confirms. One with the old copy still
+//!    releases by the old rule. It reads the names again at the top of its loop, before it reads a
+//!    confirmation. So a confirmation of a record that was *written after* the signal was read by
+//!    a walsender that had handled the signal: the barrier record is that, and every listed
+//!    walsender must have confirmed it, be gone, or still be catching up (such a one releases
+//!    nothing, and goes through the top of its loop before it does).
 //! 3. A walsender that is not listed, by its own copy, has priority 0 and releases nothing. One
-//! that    was listed shows 0 only after it has read the new names.
+//!    that was listed shows 0 only after it has read the new names.
 //!
 //! Commits that were acknowledged under the old rule lie before the barrier, so `acks`
 //! confirmations of the barrier by standbys of the new rule make the new rule hold for them too.
