@@ -108,8 +108,10 @@ mod tests {
     use crate::config::Config;
     use tandem_core::spec::Durability;
 
-    const TEXT: &str = "# the shop\ncluster = \"shop\"\n\n[nodes.a]\naddress = \"10.0.0.1:7400\"\n\n\
-        # in the cellar\n[nodes.b]\naddress = \"10.0.0.2:7400\"\n\n[nodes.c]\naddress = \"10.0.0.3:7400\"\n\n\
+    const TEXT: &str = "# the shop\ncluster = \"shop\"\n\n\
+        [nodes.a]\naddress = \"10.0.0.1:7400\"\n\n\
+        # in the cellar\n[nodes.b]\naddress = \"10.0.0.2:7400\"\n\n\
+        [nodes.c]\naddress = \"10.0.0.3:7400\"\n\n\
         # the money\n[services.orders]\nkind = \"postgres\"\nclustering = \"active-passive\"\n\
         replication = \"primary-replica\"\nacks = 2\nlisten = 5432\n";
 
@@ -127,7 +129,8 @@ mod tests {
 
     #[test]
     fn other_ways_to_write_nodes_are_understood() {
-        let text = "cluster = \"s\"\n[nodes]\na = { address = \"10.0.0.1:7400\" }\nb.address = \"10.0.0.2:7400\"\n";
+        let text = "cluster = \"s\"\n[nodes]\na = { address = \"10.0.0.1:7400\" }\n\
+            b.address = \"10.0.0.2:7400\"\n";
         let left = without_nodes(text, &["b".into()].into()).unwrap();
         assert_eq!(parse(&left).nodes.len(), 1, "{left}");
     }

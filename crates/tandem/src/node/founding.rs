@@ -1,4 +1,4 @@
-//! Founds a new cluster together with the other nodes of its first configuration.
+//! Talks to the consensus of a new cluster: founds it, together with its other nodes.
 //! In: the node's own file. Out: the first agreed configuration.
 //! Keeps: a node that another one let in never founds: its cluster is there, and an empty store
 //! that took itself for the beginning could only split it (H30).

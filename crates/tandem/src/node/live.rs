@@ -37,6 +37,8 @@ const REMOVED_AFTER: Duration = Duration::from_secs(3);
 const AGAIN: Duration = Duration::from_secs(5);
 /// For one instance to load its settings.
 const LOADED: Duration = Duration::from_secs(10);
+/// Whether this node is still known, which no event tells.
+const LOOK: Duration = Duration::from_secs(1);
 const DOOR_GRACE: Duration = Duration::from_millis(500);
 
 /// How far this node has carried the agreed configuration out.
@@ -126,7 +128,8 @@ impl Live {
         let farewell = self.left.values().map(|(_, until)| *until).min();
         let removed = self.removed_since.map(|since| since + REMOVED_AFTER);
         let removed = removed.filter(|_| !self.applied.borrow().removed);
-        [farewell, removed, self.again].into_iter().flatten().min()
+        let look = (self.version > ConfigVersion(0)).then(|| Instant::now() + LOOK);
+        [farewell, removed, self.again, look].into_iter().flatten().min()
     }
 
     async fn follow(&mut self, now: &Agreed, leadership: &Leadership) {
@@ -145,7 +148,8 @@ impl Live {
             self.version = state.config_version;
         }
         let listed = self.config.nodes.contains_key(&self.ground.args.node);
-        let removed = state.cluster.is_some() && !listed && leadership.removed;
+        let left = !listed && leadership.removed;
+        let removed = state.cluster.is_some() && (left || self.is_stranger(leadership));
         self.removed_since = removed.then(|| self.removed_since.unwrap_or_else(Instant::now));
         self.meet(leadership);
         let is_due = self.again.is_some_and(|again| again <= Instant::now());
@@ -158,6 +162,15 @@ impl Live {
             self.part().await;
             self.meet(leadership);
         }
+    }
+
+    /// Whether most of those that this node takes for other voters do not know it: it was removed
+    /// while it was away, and nobody sends it what was agreed since.
+    fn is_stranger(&self, leadership: &Leadership) -> bool {
+        let voters = &leadership.voters;
+        let strange = voters.iter().filter(|it| self.hands.mesh.is_stranger_to(it)).count();
+        let others = voters.iter().filter(|it| **it != self.ground.args.node).count();
+        strange > 0 && strange * 2 > others
     }
 
     /// Talks to whom the configuration and Raft name, and to nobody else.
@@ -266,7 +279,10 @@ impl Live {
         let config = services::instance_config(&self.ground, &self.config, (service, own)).await;
         let config = config.map_err(|error| error.to_string())?;
         let (answer, answered) = oneshot::channel();
-        configs.send(Reconfigured { config, answer }).await.map_err(|_| "it stops".to_owned())?;
+        configs
+            .send(Reconfigured { config: Some(config), answer })
+            .await
+            .map_err(|_| "it stops".to_owned())?;
         match timeout(LOADED, answered).await {
             Ok(Ok(done)) => done,
             Ok(Err(_)) => Err("it stops".to_owned()),
@@ -305,6 +321,13 @@ impl Live {
         let message = format!("{me} is no member of the cluster any more");
         let draft = Draft::new(EventKind::NodeRemoved, message).field("node", me.as_str());
         self.ground.events.record(draft);
+        for place in self.hands.places.values() {
+            if let Some(configs) = &place.configs {
+                let (answer, _) = oneshot::channel();
+                // A driver that ended has nothing to stop.
+                let _ = configs.send(Reconfigured { config: None, answer }).await;
+            }
+        }
         self.close_doors(BTreeSet::new()).await;
         self.keep();
         let version = self.version;

@@ -7,7 +7,7 @@
 use super::peer::{Peer, Shared, locked};
 use super::served::serve;
 use super::socket::tune;
-use super::wire::{Greeting, codec, widen};
+use super::wire::{Greeting, codec, stranger, widen};
 use crate::identity::{ALPN_JOIN, ALPN_MESH, JoinDesk};
 use crate::runtime::supervisor::TaskKind;
 use bytes::Bytes;
@@ -138,9 +138,7 @@ fn judge(shared: &Shared, frame: &[u8], certified: Option<NodeId>) -> Result<Arc
     match Greeting::decode(frame) {
         Ok(Greeting::Hello(hello)) => match shared.objection(&hello, &certified) {
             Some(why) => Err(why),
-            None => shared.peer(&certified).ok_or_else(|| {
-                format!("{certified} is not a member here; add it to the configuration")
-            }),
+            None => shared.peer(&certified).ok_or_else(|| stranger(&certified)),
         },
         Ok(Greeting::Refused(why)) => Err(why),
         Err(error) => Err(error.to_string()),

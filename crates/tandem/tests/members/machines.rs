@@ -88,13 +88,23 @@ impl Machines {
         self.root.path().join("tandem.toml").display().to_string()
     }
 
-    /// The file that its owner keeps, with these nodes and settings.
-    pub fn write_config(&self, names: &[&str], settings: &str) {
+    /// The file that its owner keeps, with these nodes and no service.
+    pub fn write_nodes(&self, names: &[&str]) {
+        fs::write(self.config_path(), self.nodes(names)).unwrap();
+    }
+
+    fn nodes(&self, names: &[&str]) -> String {
         let mut text = String::from("# the shop's\ncluster = \"shop\"\n");
         for name in names {
             let Machine { peer, api, .. } = self.of(name);
             let _ = write!(text, "\n[nodes.{name}]\naddress = \"{peer}\"\napi = \"{api}\"\n");
         }
+        text
+    }
+
+    /// The file that its owner keeps, with these nodes and settings.
+    pub fn write_config(&self, names: &[&str], settings: &str) {
+        let mut text = self.nodes(names);
         let Machine { door, instance, .. } = &self.all[0];
         let _ = write!(
             text,
@@ -177,6 +187,23 @@ impl Machines {
         command.args(["node", "--config", config, "--node", name, "--dir"]).arg(&machine.dir);
         command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log).process_group(0);
         machine.daemon = Some(command.spawn().unwrap());
+    }
+
+    /// The daemon, as an operator does it; its server stays with its keeper.
+    pub fn stop(&mut self, name: &str) {
+        let machine = self.all.iter_mut().find(|it| it.name == name).unwrap();
+        let mut daemon = machine.daemon.take().unwrap();
+        kill(Pid::from_raw(daemon.id().cast_signed()), Signal::SIGTERM).unwrap();
+        daemon.wait().unwrap();
+    }
+
+    pub fn log(&self, name: &str) -> String {
+        fs::read_to_string(self.dir(name).join("node.log")).unwrap_or_default()
+    }
+
+    /// As a new machine.
+    pub fn empty(&self, name: &str) {
+        fs::remove_dir_all(self.dir(name)).unwrap();
     }
 
     /// Every process of a machine, at once.

@@ -17,8 +17,11 @@ async fn a_cluster_is_made_changed_and_recovered() {
     a_live_setting(&machines).await;
     unsafe_changes_are_refused(&machines).await;
     a_fourth_node_comes(&mut machines).await;
+    a_leader_hands_on(&mut machines).await;
+    a_dead_node_is_replaced(&mut machines).await;
     a_node_goes(&mut machines).await;
-    a_majority_is_lost(&mut machines).await;
+    let survivor = a_majority_is_lost(&mut machines).await;
+    a_service_ends(&machines, &survivor).await;
 }
 
 async fn founded_by_joining(machines: &mut Machines) {
@@ -103,6 +106,32 @@ async fn a_fourth_node_comes(machines: &mut Machines) {
     machines.took("added a node");
 }
 
+async fn a_leader_hands_on(machines: &mut Machines) {
+    let leader = machines.status("a").unwrap()["leader"].as_str().unwrap().to_owned();
+    machines.stop(&leader);
+    assert!(machines.log(&leader).contains("handed the leadership on"));
+    machines.start(&leader);
+    machines.serves(&leader, 4).await;
+    machines.took("restarted the leader's daemon");
+}
+
+async fn a_dead_node_is_replaced(machines: &mut Machines) {
+    machines.kill("d");
+    machines.tandem("a", &["remove", "d"]).success();
+    machines.start("d");
+    machines.reachable("d").await;
+    machines.found("d", "it knows", |out| out.contains("d was removed from the cluster")).await;
+    machines.instance_gone("d").await;
+    machines.kill("d");
+    machines.empty("d");
+    let token = machines.token("a", "d");
+    machines.join("d", &token);
+    machines.start("d");
+    machines.apply("a").success();
+    machines.serves("a", 4).await;
+    machines.took("replaced a dead node");
+}
+
 async fn a_node_goes(machines: &mut Machines) {
     let primary = machines.primary("a");
     let gone = if primary == "c" { "b" } else { "c" };
@@ -127,7 +156,7 @@ async fn a_node_goes(machines: &mut Machines) {
     machines.took("removed a node");
 }
 
-async fn a_majority_is_lost(machines: &mut Machines) {
+async fn a_majority_is_lost(machines: &mut Machines) -> String {
     let primary = machines.primary("a");
     let names = machines.members("a");
     let survivor = names.iter().find(|it| **it != primary).unwrap().clone();
@@ -153,4 +182,17 @@ async fn a_majority_is_lost(machines: &mut Machines) {
     machines.sql(&survivor, "INSERT INTO kept VALUES (2)").await;
     assert_eq!(machines.sql(&survivor, "SELECT count(*)::text FROM kept").await, "2");
     machines.took("recovered the last one");
+    survivor
+}
+
+/// Its server writes its shutdown checkpoint: no lease ran out on it.
+async fn a_service_ends(machines: &Machines, survivor: &str) {
+    machines.write_nodes(&[survivor]);
+    machines.apply(survivor).success();
+    machines.instance_gone(survivor).await;
+    let log = machines.dir(survivor).join("services/orders/postgres.log");
+    let log = std::fs::read_to_string(log).unwrap();
+    assert!(log.trim_end().ends_with("database system is shut down"), "{log}");
+    assert!(!machines.log(survivor).contains("lease.expired"));
+    machines.took("ended a service");
 }

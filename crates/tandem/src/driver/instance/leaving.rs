@@ -1,4 +1,4 @@
-//! Follows the agreed configuration with the own copy: takes new settings, and ends where it has
+//! Carries the agreed configuration out on the own copy: takes new settings, and ends where it has
 //! no place any more.
 //! In: `Reconfigured`, the agreed state. Out: an answer once the server was told; a clean stop.
 //! States: here → (its service or its node left the configuration) stopping → stopped → (they came
@@ -30,8 +30,8 @@ const AWAY_MAX: Duration = Duration::from_secs(60);
 /// Another configuration of the own copy, and where the answer goes.
 #[derive(Debug)]
 pub struct Reconfigured {
-    /// From now on.
-    pub config: InstanceConfig,
+    /// From now on; none where the node is no member any more.
+    pub config: Option<InstanceConfig>,
     /// The server was told, or why not.
     pub answer: oneshot::Sender<Result<(), String>>,
 }
@@ -89,6 +89,11 @@ impl InstanceDriver {
 
     /// Uses another configuration; a running server loads it, another one has it when it starts.
     pub(super) fn reconfigure(&mut self, Reconfigured { config, answer }: Reconfigured) {
+        let Some(config) = config else {
+            self.away_until = Timestamp(u64::MAX);
+            let _ = answer.send(Ok(()));
+            return;
+        };
         if let Err(error) = self.context.postgres.reconfigure(config) {
             let _ = answer.send(Err(chain(&error)));
             return;

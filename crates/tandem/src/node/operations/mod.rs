@@ -5,7 +5,6 @@
 //! Not here: HTTP (`api`), decisions (the core), members and configuration (`membership.rs`).
 //! Tested by: `tests/`, with made-up facts.
 
-mod apply;
 mod between;
 mod candidates;
 mod doctor;

@@ -9,8 +9,8 @@
 //! out on each node (`node/live.rs`).
 //! Tested by: `tests/members`.
 
-use super::seen::{Seen, ServiceSeen};
-use super::{NodeOperations, refusals};
+use super::super::seen::{Seen, ServiceSeen};
+use super::super::{NodeOperations, refusals};
 use crate::api::operations::{Outcome, Refused};
 use crate::config::{self, Config};
 use crate::consensus::{self, Agreed};
@@ -56,7 +56,7 @@ impl Members {
 
 impl NodeOperations {
     /// Has another configuration agreed and carried out.
-    pub(super) async fn apply_config(
+    pub(in crate::node::operations) async fn apply_config(
         &self,
         text: &str,
         expected: Option<ConfigVersion>,
@@ -321,7 +321,8 @@ fn check_commits(
         return Ok(());
     }
     let because = format!(
-        "{left} standbys of {name} would be fed, and each commit would need {acks}: writes would wait"
+        "{left} standbys of {name} would be fed, and each commit would need {acks}: writes would \
+         wait"
     );
     let advice = "bring another standby back first, or ask for fewer acks";
     Err(Problem::new(codes::WOULD_LOSE_QUORUM, what, because, advice))

@@ -5,6 +5,8 @@
 //! Not here: what the new node does with its token (`identity::join`).
 //! Tested by: `tests/members`.
 
+mod apply;
+
 use super::{NodeOperations, refusals};
 use crate::api::operations::{Outcome, Refused, Secret};
 use crate::config::{self, EditError, NewNode};
@@ -80,7 +82,7 @@ impl NodeOperations {
     }
 
     /// What is agreed, once anything is.
-    pub(super) fn agreed_state(&self, what: &str) -> Result<ClusterState, Problem> {
+    fn agreed_state(&self, what: &str) -> Result<ClusterState, Problem> {
         let state = self.ground().consensus.state().borrow().state.clone();
         if state.cluster.is_some() {
             return Ok((*state).clone());
