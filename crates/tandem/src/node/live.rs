@@ -210,6 +210,7 @@ impl Live {
             self.beats.clear();
         }
         self.every = every;
+        self.ground.hub.expect_every(every);
         for node in peers.keys() {
             self.ground.hub.expect(node);
         }

@@ -3,7 +3,8 @@
 //! In: the folder. Out: `Loss`, and a cluster whose members, configuration and rules need nobody
 //! who is gone.
 //! Three things name the lost: Raft's members, the agreed nodes, which leases are proven by, and
-//! the commit rules. The first two are rewritten here; the third is the planner's, once the node runs.
+//! the commit rules. The first two are rewritten here; the third is the planner's, once the node
+//! runs.
 //! Not here: Raft's part (`consensus::recover`), the words for the operator (`cli`).
 //! Tested by: `consensus/tests/recovery.rs`, `tests/members`.
 
