@@ -11,6 +11,7 @@ use crate::cli::run::join::Arguments;
 use crate::cli::terminal::Terminal;
 use crate::config::Config;
 use crate::identity::{self, JoinToken};
+use crate::node::problem;
 use crate::telemetry::codes;
 use crate::telemetry::problem::Problem;
 use std::io::{self, Read as _};
@@ -34,8 +35,9 @@ pub(super) async fn join(arguments: Arguments, terminal: &mut Terminal) -> Resul
         Some(address) => token.through(address),
         None => token,
     };
-    let joined =
-        identity::join(&token, &dir).await.map_err(|error| failed("join the cluster", &error))?;
+    let joined = identity::join(&token, &dir)
+        .await
+        .map_err(|error| Error::Problem(problem::of_identity(&error)))?;
     let file = keep(&dir, &joined.configuration)?;
     let (cluster, dir) = (joined.identity.cluster(), dir.display());
     terminal.line(format_args!("joined cluster {cluster} as node {node}, in {dir}"))?;

@@ -4,22 +4,18 @@
 //! Not here: how processes and links are broken (`dev`).
 //! Tested by: the tests of each file, against a plain PostgreSQL and a stand-in cluster.
 
-mod canary;
 mod cluster;
+mod evidence;
 mod fault;
-mod history;
-mod ledger;
-mod overlap;
+mod peers;
 mod report;
 mod run;
-mod session;
 mod stage;
 mod steps;
 #[cfg(test)]
 mod testing;
 mod tour;
 mod view;
-mod workload;
 
 pub use cluster::{Action, Cluster};
 pub use fault::Fault;

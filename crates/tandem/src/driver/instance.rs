@@ -6,6 +6,7 @@
 //! Not here: the decisions (`tandem_core::clustering::active_passive::instance`), the actions'
 //! steps (`actions.rs`), the SQL (`service/postgres`).
 
+mod foreign;
 pub mod leaving;
 mod told;
 pub mod wishes;
@@ -496,6 +497,7 @@ impl InstanceDriver {
 
     async fn decide(&mut self, state: &ServiceState, spec: &ServiceSpec, voters: BTreeSet<NodeId>) {
         self.own.revision = state.revision;
+        foreign::keep(&mut self.own, state.system);
         let everyone = self.hub.everyone();
         let now = clock::now();
         let of = (self.service(), state);

@@ -7,16 +7,18 @@
 //! Not here: what a part does.
 
 mod agreed;
+pub mod before;
 mod founding;
 mod handler;
 mod live;
 mod operations;
 mod prepare;
+pub(crate) mod problem;
 pub mod recover;
 mod services;
 
 use crate::api;
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::consensus::{self, Consensus, ConsensusConfig, RaftTiming};
 use crate::driver::controller::Controller;
 use crate::driver::explain::Explanations;
@@ -70,9 +72,12 @@ pub enum Error {
         /// The system's words.
         source: std::io::Error,
     },
+    /// The configuration cannot be read.
+    #[error(transparent)]
+    Unreadable(config::Error),
     /// The configuration has errors.
-    #[error("{0}")]
-    Config(String),
+    #[error("the configuration has {} problems", .0.len())]
+    Config(Vec<config::Problem>),
     /// The configuration does not name this node.
     #[error("the configuration has no node named {node}; it has {known}")]
     NoSuchNode {
@@ -127,6 +132,14 @@ pub enum Error {
     /// PostgreSQL.
     #[error(transparent)]
     Postgres(#[from] postgres::Error),
+    /// PostgreSQL's port is somebody else's.
+    #[error("service {service}: something else listens on {address}, PostgreSQL's port")]
+    PostgresPort {
+        /// The service.
+        service: ServiceId,
+        /// Where PostgreSQL shall listen.
+        address: SocketAddr,
+    },
     /// The keeper of an instance.
     #[error(transparent)]
     Keeper(#[from] crate::fence::client::Error),
@@ -232,6 +245,7 @@ impl Running {
 
 async fn start(args: NodeArgs, supervisor: &Supervisor) -> Result<Running, Error> {
     let ground = Arc::new(prepare::prepare(args, supervisor)?);
+    before::check(&ground).await?;
     let doors = services::open_doors(&ground).await?;
     let transport = Arc::new(RaftOverMesh::default());
     let consensus = Consensus::start(
@@ -252,6 +266,7 @@ async fn start(args: NodeArgs, supervisor: &Supervisor) -> Result<Running, Error
         asks: asks.clone(),
         operate: OnceLock::new(),
         local: OnceLock::new(),
+        events: ground.events.clone(),
     });
     let mesh = connect(&ground, &consensus, reception.clone()).await?;
     let _ = transport.0.set(mesh.clone());

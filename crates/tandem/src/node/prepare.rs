@@ -4,7 +4,7 @@
 //! cluster, or tells a node that joins where the others are. H48 a node that was removed stays out.
 
 use super::{Error, Ground, NodeArgs, agreed};
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::driver::hub::Hub;
 use crate::identity::Identity;
 use crate::runtime::supervisor::Supervisor;
@@ -54,7 +54,8 @@ fn configuration(args: &NodeArgs) -> Result<(ConfigVersion, Config), Error> {
     let kept =
         agreed::load(&args.dir).map_err(|source| Error::File { path: file.clone(), source })?;
     let Some(kept) = kept else {
-        let config = parse(&read(&args.config)?, &args.config)?;
+        let text = config::read_file(&args.config).map_err(Error::Unreadable)?;
+        let config = parse(&text, &args.config)?;
         if config.nodes.contains_key(&args.node) {
             return Ok((ConfigVersion(0), config));
         }
@@ -77,7 +78,5 @@ fn configuration(args: &NodeArgs) -> Result<(ConfigVersion, Config), Error> {
 }
 
 fn parse(text: &str, path: &Path) -> Result<Config, Error> {
-    Config::parse(text, &path.display().to_string()).map_err(|problems| {
-        Error::Config(problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
-    })
+    Config::parse(text, &path.display().to_string()).map_err(Error::Config)
 }

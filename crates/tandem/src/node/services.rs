@@ -285,7 +285,7 @@ pub(super) async fn instance_config(
 }
 
 /// PostgreSQL refuses to run as root; as a plain user it runs as that user.
-fn run_as(service: &ServiceId, config: &Service) -> Result<Option<RunAs>, Error> {
+pub(super) fn run_as(service: &ServiceId, config: &Service) -> Result<Option<RunAs>, Error> {
     let is_root = nix::unistd::geteuid().is_root();
     let name = match (&config.run_as, is_root) {
         (Some(name), _) => name.as_str(),

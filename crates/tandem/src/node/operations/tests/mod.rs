@@ -3,6 +3,7 @@
 mod candidates;
 mod doctor;
 mod explain;
+mod metrics;
 mod outcomes;
 mod role;
 mod status;
