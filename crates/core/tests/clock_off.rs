@@ -43,6 +43,7 @@ fn appointed(term: u64, at_unix_ms: u64) -> Appointed {
         reason: String::new(),
         at_unix_ms,
         active_unix_ms: Some(at_unix_ms),
+        whole: true,
     }
 }
 

@@ -1,6 +1,6 @@
 //! Breaks a cluster on purpose and says what it cost. Talks to the cluster through `Cluster`.
 //! In: `DrillArgs`. Out: a report for people or as JSON, and a `Verdict`.
-//! Keeps: INV-1 and INV-2 are checked here from outside, by what clients saw.
+//! Keeps: INV-1 and INV-11 are checked here from outside, by what clients saw.
 //! Not here: how processes and links are broken (`dev`).
 //! Tested by: the tests of each file, against a plain PostgreSQL and a stand-in cluster.
 

@@ -28,7 +28,7 @@ use std::time::Duration;
 use tandem_core::cluster::lease::{self, Proof};
 use tandem_core::cluster::state::{Appointment, ServiceState};
 use tandem_core::clustering::active_passive::{Action, InstanceView, instance};
-use tandem_core::facts::{Data, InstanceFacts, NodeFacts, Process, Stream};
+use tandem_core::facts::{Data, InstanceFacts, Process, Stream};
 use tandem_core::ids::{NodeId, ServiceId, Term};
 use tandem_core::spec::ServiceSpec;
 use tandem_core::time::Timestamp;
@@ -212,7 +212,8 @@ impl InstanceDriver {
             self.note_stall();
             let agreed = self.agreed.borrow_and_update().clone();
             let known = agreed.state.services.get(self.service());
-            self.own.agreed = known.map_or(Term(0), ServiceState::term);
+            let spec = agreed.state.spec.services.get(self.service());
+            self.own.outlives = spec.zip(known).and_then(|(spec, s)| lease::outlives(spec, s));
             self.publish();
             let Some(state) = agreed.state.services.get(self.service()).cloned() else { continue };
             let Some(spec) = agreed.state.spec.services.get(self.service()).cloned() else {
@@ -225,8 +226,8 @@ impl InstanceDriver {
     }
 
     fn publish(&mut self) {
-        // A daemon that was restarted beside its running primary must not say "stopped" first: every
-        // door would cut its sessions.
+        // A daemon that was restarted beside its running primary must not say "stopped" first:
+        // every door would cut its sessions.
         if !self.settled && clock::now().since(self.started) < SETTLE {
             return;
         }
@@ -480,13 +481,9 @@ impl InstanceDriver {
         foreign::keep(&mut self.own, state.system);
         let everyone = self.hub.everyone();
         let now = clock::now();
-        let primary = state
-            .appointment
-            .as_ref()
-            .filter(|appointment| appointment.primary != *self.hub.me())
-            .and_then(|appointment| everyone.get(&appointment.primary))
-            .and_then(|facts| facts.fresh(now, spec.timing.suspicion))
-            .and_then(|facts: &NodeFacts| facts.instances.get(self.service()));
+        let of = (self.service(), state);
+        let me = self.hub.me();
+        let primary = InstanceView::heard_primary(me, of, &everyone, (&spec.timing, now));
         let view = InstanceView {
             me: self.hub.me(),
             timing: spec.timing,
@@ -517,6 +514,11 @@ impl InstanceDriver {
                 .appointment
                 .as_ref()
                 .and_then(|appointment| self.proven_until(appointment, spec, &voters));
+            if matches!(action, Action::Promote { .. }) && lease.is_none_or(|until| until <= now) {
+                // Those who know of the appointment answer in a moment: no failure to back off
+                // from.
+                return;
+            }
             self.begin(action, lease, spec);
         }
     }
@@ -608,8 +610,12 @@ impl InstanceDriver {
     /// From when on a ballot of this node counts (`Async`).
     fn fence_wait(&self, spec: &ServiceSpec) -> Option<Timestamp> {
         let agreed = self.agreed.borrow();
-        let primary = &agreed.state.services.get(self.service())?.appointment.as_ref()?.primary;
-        lease::outlived(spec, self.hub.answered_at(primary), self.started)
+        let state = agreed.state.services.get(self.service());
+        let appointment = state.and_then(|state| state.appointment.as_ref());
+        let answered = appointment.and_then(|it| self.hub.answered_at(&it.primary));
+        // Where nobody is known to be appointed, this daemon supported nobody: only an earlier one
+        // did.
+        lease::outlived(spec, answered, self.started)
     }
 }
 

@@ -85,8 +85,8 @@ impl Reception {
         if !self.hub.speaks() {
             return Err("starting".to_owned());
         }
-        // Before the own facts are read: an answer that does not tell a promise yet must be known to
-        // whoever makes that promise, since a lease may rest on it.
+        // Before the own facts are read: an answer that does not tell a promise yet must be known
+        // to whoever makes that promise, since a lease may rest on it.
         self.hub.answered(from);
         let facts = self.hub.own();
         Ok(encode(&Beat { facts }))

@@ -380,6 +380,7 @@ fn beat(ground: &Ground, mesh: &Mesh) {
         .map(|service| service.timing.heartbeat)
         .min()
         .unwrap_or(Duration::from_millis(100));
+    ground.hub.expect_every(every);
     for peer in ground.config.nodes.keys().filter(|peer| **peer != ground.args.node) {
         let exchange = heartbeat::exchange(
             ground.hub.clone(),

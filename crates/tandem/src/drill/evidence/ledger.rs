@@ -2,7 +2,7 @@
 //! In: `History`, the rows of the final primary. Out: `Balance`.
 //! The table has no unique key on purpose: with one, a write carried out twice would show as an
 //! error of the second time, and the copy would stay hidden.
-//! Keeps: INV-2, checked. Tested by: below, with crafted histories, and against PostgreSQL.
+//! Keeps: INV-11, checked. Tested by: below, with crafted histories, and against PostgreSQL.
 
 use super::history::{History, Outcome};
 use super::session::Session;
