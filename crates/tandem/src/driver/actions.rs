@@ -336,8 +336,8 @@ impl Context {
                 state.was_primary = true;
             })
             .await?;
-        // The others compare their logs with this one's history as soon as they hear of it: what they
-        // hear must be of the new timeline, or they take themselves for another past (H6).
+        // The others compare their logs with this one's history as soon as they hear of it: what
+        // they hear must be of the new timeline, or they take themselves for another past (H6).
         let timeline = self.postgres.promote(PROMOTION).await?;
         let mut fresh = InstanceFacts { timeline, ..InstanceFacts::default() };
         self.history(&mut fresh).await;

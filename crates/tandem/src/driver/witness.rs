@@ -62,7 +62,7 @@ impl Witness {
             let again = match plan(&view, clock::now()) {
                 Next::Promise { term } => {
                     if let Err(error) = save(&self.path, term) {
-                        tracing::error!(service = %self.service, %error, "a promise cannot be kept");
+                        tracing::error!(service = %self.service, %error, "no promise can be kept");
                         asked = None;
                         continue;
                     }
