@@ -292,6 +292,8 @@ impl Node {
                 (facts.upstream, facts.stream) = (None, Stream::None);
             }
             ["witness"] => *facts = InstanceFacts { data: Data::Witness, ..Default::default() },
+            ["data", "not", "made", "here"] => facts.data = Data::Foreign,
+            ["of", "database", number] => facts.system = Some(SystemId(number.parse().ok()?)),
             ["empty"] => *facts = InstanceFacts::default(),
             ["stopped"] => stop(facts, false),
             ["stopped", "cleanly"] => stop(facts, true),

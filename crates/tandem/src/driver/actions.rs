@@ -32,6 +32,8 @@ const FOLLOW: Duration = Duration::from_secs(3);
 const ROLES: Duration = Duration::from_secs(10);
 const RULE: Duration = Duration::from_secs(2);
 const CHECKPOINT: Duration = Duration::from_secs(300);
+/// Telling sessions to end; the stop ends them too.
+const SESSIONS: Duration = Duration::from_secs(1);
 /// Stages of a stop: fast, then immediate, then killed (H38).
 const STOP_FAST: Duration = Duration::from_secs(4);
 const STOP_IMMEDIATE: Duration = Duration::from_secs(2);
@@ -124,24 +126,23 @@ impl Context {
 
     /// Fills in what a stopped instance's files say.
     pub async fn inspect(&self, own: &mut InstanceFacts) {
-        let state = match self.postgres.load_state().await {
-            Ok(state) => state,
-            Err(error) => {
-                own.data = Data::Quarantined { reason: error.to_string() };
-                return;
-            }
-        };
-        adopt_state(own, &state);
+        // A state that cannot be read is told by what it makes of the data.
+        if let Ok(state) = self.postgres.load_state().await {
+            adopt_state(own, &state);
+        }
         own.data = match self.postgres.data().await {
             Ok(data) => data,
             Err(error) => Data::Quarantined { reason: error.to_string() },
         };
-        if own.data != Data::Present {
+        if !matches!(own.data, Data::Present | Data::Foreign) {
             return;
         }
         match self.postgres.inspect_stopped().await {
             Ok(stopped) => {
                 own.system = Some(stopped.system);
+                if own.data == Data::Foreign {
+                    own.was_primary = stopped.state.was_primary();
+                }
                 own.timeline = own.timeline.max(stopped.timeline);
                 if own.was_primary {
                     // pg_control learns of a promotion with the next checkpoint only (H6).
@@ -180,7 +181,7 @@ impl Context {
         let Given { own, lease, fence_wait, cancel } = given;
         let result = match action {
             Action::Promise { term } => self.promise(term, &own, fence_wait).await,
-            Action::Found => self.found().await,
+            Action::Found => self.found(&own).await,
             Action::Start { upstream } => self.start(upstream).await,
             Action::Follow { primary, term } => self.follow(primary, term).await,
             Action::Promote { term, rule } => self.promote(term, rule, lease).await,
@@ -188,10 +189,11 @@ impl Context {
             Action::RecordTerm { term, rule } => self.record_term(term, rule, &own).await,
             Action::ApplyRule { rule } => self.apply_rule(rule).await,
             Action::Checkpoint => self.checkpoint().await,
-            Action::HandOver { .. } => self.hand_over().await,
+            Action::HandOver { to } => self.hand_over(&to).await,
             Action::StopToRejoin => self.stop_to_rejoin().await,
             Action::Rewind { from, term } => self.rewind(&from, term, cancel).await,
             Action::Clone { from, term } => self.clone_from(&from, term, cancel).await,
+            Action::Quarantine { reason } => self.quarantine(reason).await,
             Action::Fence => self.kill().await,
         };
         result.map_err(|error| {
@@ -250,8 +252,14 @@ impl Context {
         }))
     }
 
-    async fn found(&self) -> Result<Change, Error> {
-        self.postgres.found().await?;
+    async fn found(&self, own: &InstanceFacts) -> Result<Change, Error> {
+        if own.data == Data::Foreign {
+            for warning in self.postgres.adopt().await? {
+                tracing::warn!(service = %self.service, %warning, "the data was adopted");
+            }
+        } else {
+            self.postgres.found().await?;
+        }
         let mut own = InstanceFacts::default();
         self.inspect(&mut own).await;
         Ok(Box::new(move |facts| {
@@ -260,6 +268,7 @@ impl Context {
             facts.timeline = own.timeline;
             facts.flushed = own.flushed;
             facts.stopped_cleanly = own.stopped_cleanly;
+            facts.was_primary = own.was_primary;
         }))
     }
 
@@ -400,11 +409,19 @@ impl Context {
         Ok(Box::new(|own| own.checkpointed = true))
     }
 
-    async fn hand_over(&self) -> Result<Change, Error> {
+    async fn hand_over(&self, next: &NodeId) -> Result<Change, Error> {
         // Now rather than while nobody can write. Where the disk is full it fails, and the stop may
         // not be clean: then the others elect (H27).
         if let Err(error) = self.postgres.checkpoint(CHECKPOINT).await {
             tracing::warn!(service = %self.service, %error, "no checkpoint before the stop");
+        }
+        // Clients first: what they still commit needs the standbys. Then whoever need not have the
+        // shutdown checkpoint, or one that cannot be reached would keep the stop from ending (H38).
+        match self.postgres.end_sessions(next, SESSIONS).await {
+            Ok(ended) => tracing::info!(service = %self.service, ?ended, "sessions end"),
+            Err(error) => {
+                tracing::warn!(service = %self.service, %error, "sessions could not be ended");
+            }
         }
         self.stop().await?;
         Ok(Box::new(|_| {}))
@@ -471,6 +488,12 @@ impl Context {
             // Where it starts from is not known before it starts; nothing of its own is left.
             own.flushed = Lsn::ZERO;
         }))
+    }
+
+    async fn quarantine(&self, reason: String) -> Result<Change, Error> {
+        let why = reason.clone();
+        self.postgres.change_state(move |state| state.quarantined = Some(why)).await?;
+        Ok(Box::new(move |own| own.data = Data::Quarantined { reason }))
     }
 
     async fn kill(&self) -> Result<Change, Error> {

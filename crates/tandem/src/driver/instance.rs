@@ -13,6 +13,7 @@ use super::actions::{Change, Context, Failure, Given};
 use super::explain::Explanations;
 use super::hub::Hub;
 use super::observer::{Observed, Observer};
+use super::sweep::sweep;
 use super::upkeep::Upkeep;
 use crate::consensus::Agreed;
 use crate::fence::client::KeeperEvent;
@@ -67,8 +68,11 @@ pub struct InstanceDriver {
     running: Option<Running>,
     finished: (mpsc::Sender<Finished>, mpsc::Receiver<Finished>),
     lease: Timestamp,
+    has_keeper: bool,
     failures: u32,
     retry_at: Timestamp,
+    /// The action that failed last, until another succeeds.
+    failed: Option<Action>,
 }
 
 #[derive(Debug)]
@@ -122,6 +126,7 @@ impl InstanceDriver {
             service: wiring.context.service.clone(),
             hub: wiring.hub.clone(),
             postgres: wiring.context.postgres.clone(),
+            events: wiring.events.clone(),
             due: upkeep_due.clone(),
         };
         let stop = wiring.supervisor.stopping();
@@ -148,8 +153,10 @@ impl InstanceDriver {
             running: None,
             finished: mpsc::channel(4),
             lease: Timestamp(0),
+            has_keeper: true,
             failures: 0,
             retry_at: Timestamp(0),
+            failed: None,
         }
     }
 
@@ -161,8 +168,15 @@ impl InstanceDriver {
     pub async fn run(mut self, stop: CancellationToken) {
         let mut changed = self.hub.changed();
         let mut observations = self.observer.observations();
+        let mut copied = self.context.progress.subscribe();
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        // What the keeper says first is whether something runs: "stopped" would be a claim (H3).
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            Some(event) = self.keeper_events.recv() => self.on_keeper(event).await,
+        }
         self.publish();
         loop {
             tokio::select! {
@@ -176,6 +190,7 @@ impl InstanceDriver {
                     let observed = observations.borrow_and_update().clone();
                     self.on_observed(observed).await;
                 }
+                Ok(()) = copied.changed() => self.on_copied(*copied.borrow_and_update()),
                 result = self.agreed.changed() => if result.is_err() { return },
                 result = changed.changed() => {
                     if result.is_err() { return }
@@ -183,6 +198,9 @@ impl InstanceDriver {
                     self.observer.look();
                 }
                 _ = ticks.tick() => {}
+            }
+            if !self.has_keeper && clock::now() >= self.retry_at {
+                self.reattach().await;
             }
             self.note_stall();
             self.publish();
@@ -231,10 +249,10 @@ impl InstanceDriver {
                 tracing::error!(service = %self.service(), ?pids, "killed processes do not die");
             }
             KeeperEvent::KeeperGone => {
-                self.tell(
-                    EventKind::InstanceExited,
-                    "the keeper is gone, and the instance with it",
-                );
+                let Some(left) = self.sweep().await else { return };
+                let message =
+                    format!("the keeper is gone, and the instance with it; {left} were killed");
+                self.tell(EventKind::InstanceExited, message);
                 self.gone(false).await;
                 self.reattach().await;
             }
@@ -249,8 +267,28 @@ impl InstanceDriver {
                 self.observer.watch_running(true);
                 self.tell(EventKind::InstanceAdopted, "a running instance was taken over");
             }
-        } else if self.own.process != Process::Stopped {
+            return;
+        }
+        // An earlier keeper may have been killed while nobody was there to hear of it.
+        let Some(left) = self.sweep().await else { return };
+        if left > 0 {
+            let message = format!("{left} processes without a keeper were killed");
+            self.tell(EventKind::InstanceExited, message);
+        }
+        if self.own.process != Process::Stopped {
             self.gone(false).await;
+        }
+    }
+
+    /// Returns once no process works in the data directory (H3); how many were killed for it.
+    /// None if the daemon is to end meanwhile: then nothing is claimed.
+    async fn sweep(&self) -> Option<usize> {
+        let data = self.context.postgres.data_dir();
+        let stop = self.supervisor.stopping();
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => None,
+            killed = sweep(&data) => Some(killed.len()),
         }
     }
 
@@ -260,12 +298,14 @@ impl InstanceDriver {
             Ok((keeper, events)) => {
                 self.context.keeper = keeper;
                 self.keeper_events = events;
+                self.has_keeper = true;
             }
             Err(error) => {
                 tracing::error!(service = %self.service(), %error, "no keeper can be started");
                 let (_, never) = mpsc::channel(1);
                 self.keeper_events = never;
-                self.retry_at = clock::now().plus(BACKOFF);
+                self.has_keeper = false;
+                self.back_off();
             }
         }
     }
@@ -312,6 +352,7 @@ impl InstanceDriver {
                 self.changed_at = clock::now();
                 self.observed_at = self.changed_at;
                 change(&mut self.own);
+                self.failed = None;
                 if !matches!(action, Action::Start { .. }) {
                     self.failures = 0;
                     self.retry_at = Timestamp(0);
@@ -324,6 +365,7 @@ impl InstanceDriver {
                 tracing::warn!(service = %self.service(), ?action, error = text, "action failed");
                 self.tell_action(&action, Some(&text));
                 self.back_off();
+                self.failed = Some(action.clone());
                 let copies = matches!(action, Action::Rewind { .. } | Action::Clone { .. });
                 if copies && !passes {
                     self.own.rejoin_failures += 1;
@@ -333,6 +375,13 @@ impl InstanceDriver {
                     self.context.inspect(&mut self.own).await;
                 }
             }
+        }
+    }
+
+    /// A copy has come this far.
+    fn on_copied(&mut self, percent: Option<u8>) {
+        if let Data::Copying { percent: known } = &mut self.own.data {
+            *known = percent;
         }
     }
 
@@ -445,7 +494,9 @@ impl InstanceDriver {
             return;
         }
         self.stop_running(Some(&action));
-        let urgent = matches!(action, Action::Promise { .. });
+        // One that cannot be made durable waits like everything else before it is tried again.
+        let has_failed = self.failed.as_ref() == Some(&action);
+        let urgent = matches!(action, Action::Promise { .. }) && !has_failed;
         if self.running.is_none() && (urgent || now >= self.retry_at) {
             let lease = state
                 .appointment
@@ -490,7 +541,10 @@ impl InstanceDriver {
                 self.own.process = Process::Stopping;
                 self.context.stopped.send_replace(false);
             }
-            Action::Clone { .. } => self.own.data = Data::Copying { percent: None },
+            Action::Clone { .. } => {
+                self.context.progress.send_replace(None);
+                self.own.data = Data::Copying { percent: None };
+            }
             // From now on what this node acknowledges proves no lease any more; the ballot follows
             // once the promise is durable.
             Action::Promise { term } => self.own.promised = self.own.promised.max(*term),
@@ -500,6 +554,7 @@ impl InstanceDriver {
             | Action::Reaffirm { .. }
             | Action::Checkpoint
             | Action::Rewind { .. }
+            | Action::Quarantine { .. }
             | Action::Fence => {}
         }
         if let (Action::Promote { .. }, Some(until)) = (&action, lease) {

@@ -125,6 +125,19 @@ pub enum Error {
         /// The name.
         user: String,
     },
+    /// Only root may run an instance as another user.
+    #[error(
+        "service {service} shall run as user {user}, but this daemon is user {uid} and not root; \
+         start the daemon as {user} or as root, or remove run_as"
+    )]
+    OtherUser {
+        /// The service.
+        service: ServiceId,
+        /// The name.
+        user: String,
+        /// Who the daemon is.
+        uid: u32,
+    },
     /// A part that must run ended.
     #[error("a part of the node ended unexpectedly; the log says which")]
     Broken,
