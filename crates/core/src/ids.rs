@@ -60,9 +60,8 @@ name_type! {
 macro_rules! number_type {
     ($(#[$doc:meta])* $name:ident($inner:ty)) => {
         $(#[$doc])*
-        #[derive(
-            Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-        )]
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[derive(Serialize, Deserialize)]
         #[serde(transparent)]
         pub struct $name(pub $inner);
 
@@ -87,7 +86,8 @@ number_type! {
     Term(u64)
 }
 number_type! {
-    /// Counts the agreed commands that changed one service; a command names the one it was planned on.
+    /// Counts the agreed commands that changed one service; a command names the one it was planned
+    /// on.
     Revision(u64)
 }
 number_type! {

@@ -126,11 +126,13 @@ impl Pairing {
             }
             (K::Postgres, C::ActivePassive, R::PeerToPeer) => (
                 "peer-to-peer has no quorum that could choose the active node",
-                "use replication = \"multi-primary\" for one writer at a time, or clustering = \"active-active\"",
+                "use replication = \"multi-primary\" for one writer at a time, or clustering = \
+                 \"active-active\"",
             ),
             (K::Postgres, C::ActiveActive, R::PrimaryReplica) => (
                 "with primary-replica only one node takes writes, so not all can be active",
-                "use clustering = \"load-balanced\" to spread reads, or replication = \"multi-primary\" to write everywhere",
+                "use clustering = \"load-balanced\" to spread reads, or replication = \
+                 \"multi-primary\" to write everywhere",
             ),
             (K::Postgres, _, R::None) => (
                 "postgres keeps data, and without replication nobody could take over",
@@ -146,7 +148,8 @@ impl Pairing {
             ),
             (K::Http | K::Tcp, C::ActivePassive | C::ActiveActive, R::None) => (
                 "Tandem does not run these endpoints, so it cannot start, stop or fence them",
-                "use clustering = \"load-balanced\", or kind = \"command\" so that Tandem runs the service",
+                "use clustering = \"load-balanced\", or kind = \"command\" so that Tandem runs the \
+                 service",
             ),
         };
         Err(Refusal { because, instead })

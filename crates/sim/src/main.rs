@@ -116,7 +116,8 @@ fn report(failure: &Failure, arguments: &Arguments) {
     let mutate =
         arguments.options.mutation.map_or(String::new(), |m| format!(" --mutate {}", m.word()));
     say(&format!(
-        "repeat: make sim SEED={}   or: cargo run -p tandem-sim -- --seed {}{nodes}{mutate} --trace",
+        "repeat: make sim SEED={}   or: \
+         cargo run -p tandem-sim -- --seed {}{nodes}{mutate} --trace",
         failure.seed, failure.seed
     ));
 }

@@ -13,8 +13,8 @@ const CORE_RANKS: &[(&str, u8)] = &[
     ("time", 0),
     ("pairing", 0),
     ("spec", 1),
-    ("cluster", 2),
-    ("replication", 3),
+    ("replication", 2),
+    ("cluster", 3),
     ("facts", 4),
     ("clustering", 5),
 ];
@@ -23,6 +23,8 @@ const AXES: &[&str] = &["clustering", "replication"];
 
 /// Open to all of the shell.
 const SHELL_OPEN: &[&str] = &["runtime", "telemetry"];
+/// A link between nodes is as good as the proof of who is at its ends.
+const SHELL_PAIRS: &[(&str, &str)] = &[("peers", "identity")];
 /// Build and hold the others, so they may import them.
 const SHELL_HUBS: &[&str] = &["cli", "node", "driver", "dev", "drill"];
 
@@ -69,6 +71,7 @@ fn shell(file: &File, path: &str) -> Option<String> {
     let allowed = imported == own
         || SHELL_OPEN.contains(&imported) && !SHELL_OPEN.contains(&own)
         || own == "telemetry" && imported == "runtime"
+        || SHELL_PAIRS.contains(&(own, imported))
         || SHELL_HUBS.contains(&own);
     (!allowed).then(|| format!("{own} imports {imported}: they meet in a hub"))
 }

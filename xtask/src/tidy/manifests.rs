@@ -50,7 +50,8 @@ mod tests {
             ),
             (
                 "crates/tandem/Cargo.toml",
-                "[dependencies]\ntokio = \"1\"\n[dev-dependencies]\ntandem-sim = { path = \"x\" }\n",
+                "[dependencies]\ntokio = \"1\"\n[dev-dependencies]\n\
+                 tandem-sim = { path = \"x\" }\n",
             ),
         ];
         assert_eq!(

@@ -1,5 +1,5 @@
-//! H6, H22: a standby is fed only by a log that its own is the beginning of. PostgreSQL compares
-//! numbers of timelines and positions, so it does not notice.
+//! Checks H6, H22: a standby is fed only by a log that its own is the beginning of. PostgreSQL
+//! compares numbers of timelines and positions, so it does not notice.
 
 use crate::world::{World, name};
 

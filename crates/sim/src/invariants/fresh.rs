@@ -1,5 +1,5 @@
-//! INV-8: no plan rests on an observation that is older than its limit: with everything stale
-//! blanked out, apart from what cannot go back, the plan is the same.
+//! Checks INV-8: no plan rests on an observation that is older than its limit: with everything
+//! stale blanked out, apart from what cannot go back, the plan is the same.
 
 use std::collections::BTreeMap;
 use tandem_core::clustering::active_passive::{ControllerView, Plan, controller};

@@ -1,4 +1,4 @@
-//! INV-6: a command or a durable change that is applied twice equals once.
+//! Checks INV-6: a command or a durable change that is applied twice equals once.
 
 use crate::world::{World, name};
 use tandem_core::cluster::command::Command;

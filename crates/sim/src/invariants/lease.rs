@@ -1,4 +1,4 @@
-//! INV-3: nothing is acknowledged after the lease passed, on the primary's own clock.
+//! Checks INV-3: nothing is acknowledged after the lease passed, on the primary's own clock.
 
 use crate::world::{World, name};
 

@@ -1,4 +1,5 @@
-//! After all faults are over it serves again, in full: nobody is stuck, nobody waits for a human.
+//! Checks that after all faults it serves again, in full: nobody is stuck, nobody waits for a
+//! human.
 
 use crate::world::World;
 use tandem_core::cluster::state::Phase;

@@ -1,4 +1,4 @@
-//! INV-5: terms, promises and the applied index never go back, through any crash.
+//! Checks INV-5: terms, promises and the applied index never go back, through any crash.
 
 use crate::world::{World, name};
 

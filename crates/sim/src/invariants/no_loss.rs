@@ -1,5 +1,5 @@
-//! INV-2: whoever leaves recovery as a primary holds every acknowledged commit; in `Async` mode the
-//! loss is bounded.
+//! Checks INV-2: whoever leaves recovery as a primary holds every acknowledged commit; in `Async`
+//! mode the loss is bounded.
 
 use crate::world::{World, name};
 use tandem_core::spec::Durability;

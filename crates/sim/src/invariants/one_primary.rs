@@ -1,4 +1,4 @@
-//! INV-1: acknowledging terms never go back, and each term has one acknowledging instance.
+//! Checks INV-1: acknowledging terms never go back, and each term has one acknowledging instance.
 
 use crate::world::{World, name};
 

@@ -1,5 +1,5 @@
-//! INV-4: every set that can acknowledge a commit meets every set that can elect, with the rules by
-//! which the walsenders really work.
+//! Checks INV-4: every set that can acknowledge a commit meets every set that can elect, with the
+//! rules by which the walsenders really work.
 
 use crate::postgres::server::Mode;
 use crate::world::{World, name};
@@ -19,7 +19,8 @@ pub fn check(world: &mut World) {
             if let Some(set) = escapes(world, n, &among, acks) {
                 let rules = rules_text(world);
                 world.violate(format!(
-                    "INV-4: {} can acknowledge with {set:?}, which the election under {rules} need not meet",
+                    "INV-4: {} can acknowledge with {set:?}, which the election \
+                     under {rules} need not meet",
                     name(n)
                 ));
             }

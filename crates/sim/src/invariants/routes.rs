@@ -1,4 +1,4 @@
-//! INV-7: a front door sends nobody to a node that was not appointed for the route's term.
+//! Checks INV-7: a front door sends nobody to a node that was not appointed for the route's term.
 
 use crate::world::{World, index, name};
 use std::time::Duration;

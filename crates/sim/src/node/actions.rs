@@ -1,4 +1,5 @@
-//! Begins an action on the own copy, and knows what each does, step by step, as the shell does.
+//! Carries out an action on the own copy, and knows what each does, step by step, as the shell
+//! does.
 
 use super::driver::Running;
 use super::steps::{Outcome, adopt_state};
@@ -30,7 +31,7 @@ impl World {
                 daemon.own.rule.take_if(|own| own != rule);
             }
             Action::Promote { .. } => daemon.own.process = Process::Promoting,
-            Action::HandOver { .. } | Action::StopToRejoin => {
+            Action::StopForSwitchover { .. } | Action::StopToRejoin => {
                 daemon.own.process = Process::Stopping;
             }
             Action::Clone { .. } => daemon.own.data = Data::Copying { percent: None },
@@ -155,7 +156,7 @@ impl World {
                 }
             }
             Action::Checkpoint => self.step_checkpoint(n, running.step),
-            Action::HandOver { .. } => self.step_stop(n, running),
+            Action::StopForSwitchover { .. } => self.step_stop(n, running),
             Action::StopToRejoin => match self.step_stop(n, running) {
                 Outcome::Done(_) => Outcome::done(|own, _| own.rejoin_failures += 1),
                 other => other,

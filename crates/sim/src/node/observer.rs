@@ -1,4 +1,4 @@
-//! Looks at the own server many times a second, and at the files of one that is stopped.
+//! Reads the own server many times a second, and at the files of one that is stopped.
 
 use crate::event::Event;
 use crate::postgres::server::Seen;

@@ -122,8 +122,8 @@ impl DataDir {
         fork.is_some_and(|fork| position as u64 <= fork.end.0)
     }
 
-    /// What pg_rewind finds, by the numbers and beginnings of timelines and pg_control alone, so two
-    /// that began at one place under one number are the same to it (H6, H18).
+    /// What pg_rewind finds, by the numbers and beginnings of timelines and pg_control alone, so
+    /// two that began at one place under one number are the same to it (H6, H18).
     pub fn rewind_is_needed(&self, source: &Self) -> bool {
         if source.checkpoint_timeline == self.timeline() && source.forks() == self.forks() {
             return false;

@@ -176,7 +176,8 @@ async fn converse(stream: TcpStream, router: Router, limits: Limits, stopping: C
 /// Says why in one packet and closes, without waiting for the other side.
 fn turn_away(stream: &TcpStream) {
     const BODY: &str = "{\"code\":\"TDM0708\",\"what\":\"cannot take more connections\",\
-        \"because\":\"as many are open as are allowed\",\"try\":\"try again shortly or close some\"}";
+        \"because\":\"as many are open as are allowed\",\
+        \"try\":\"try again shortly or close some\"}";
     let answer = format!(
         "HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\nconnection: close\r\n\
          content-type: application/problem+json\r\ncontent-length: {}\r\n\r\n{BODY}",

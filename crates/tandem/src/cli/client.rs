@@ -1,6 +1,6 @@
 //! Talks to a node's API from the command line.
-//! In: addresses, a question or a verb. Out: its answer, or a `Problem`: the node's own, or one that
-//! says whether anything was sent at all.
+//! In: addresses, a question or a verb. Out: its answer, or a `Problem`: the node's own, or one
+//! that says whether anything was sent at all.
 //! The next address is tried only while nothing was sent, so a verb is never sent twice.
 //! Not here: server-sent events (`stream.rs` reads them).
 //! Tested by: `tests/`.

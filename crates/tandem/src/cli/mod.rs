@@ -2,7 +2,8 @@
 //! In: arguments. Out: text or `--json` on stdout, errors on stderr, an exit status.
 //! `ask` and `operate` hold what talks to a running node, `run` what starts or makes something.
 //! Not here: what those commands do inside a node (`entry.rs` calls it).
-//! Tested by: `tests/`, every command's help and the ones that talk to a node against a made-up one.
+//! Tested by: `tests/`, every command's help and the ones that talk to a node against a made-up
+//! one.
 
 pub mod ask;
 pub mod client;

@@ -38,7 +38,8 @@ pub enum Error {
     },
     /// Perhaps agreed, perhaps not: look at the state before proposing it again.
     #[error(
-        "the outcome is unknown after {waited:?}: the leader took it, or may have, and did not confirm"
+        "the outcome is unknown after {waited:?}: the leader took it, or may have, and did not \
+         confirm"
     )]
     Unknown {
         /// How long it was waited for.

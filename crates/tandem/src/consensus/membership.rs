@@ -162,7 +162,7 @@ impl Consensus {
             }
             self.check_majority(after.clone()).await?;
             if node == self.inner.me {
-                return self.hand_over(&after).await;
+                return self.pass_leadership_on(&after).await;
             }
             ChangeMembers::RemoveVoters(BTreeSet::from([node.clone()]))
         } else {
@@ -174,7 +174,7 @@ impl Consensus {
     }
 
     /// A leader does not remove itself: the next one does.
-    async fn hand_over(&self, candidates: &BTreeSet<NodeId>) -> Result<(), Outcome> {
+    async fn pass_leadership_on(&self, candidates: &BTreeSet<NodeId>) -> Result<(), Outcome> {
         let metrics = self.metrics();
         let live = self.heard_within(&metrics, self.inner.timing.election_max * LIVE_LEASES);
         let matched = |node: &&NodeId| replicated(&metrics, node);

@@ -28,7 +28,8 @@ use tokio::sync::watch;
 const PIECE_BYTES_MAX: usize = 4 << 20;
 
 /// How long a follower may take to have entries on disk before they are sent again. openraft's own
-/// limit is one heartbeat: a disk that stalls for longer would get the same entries again and again.
+/// limit is one heartbeat: a disk that stalls for longer would get the same entries again and
+/// again.
 const APPEND_WITHIN: Duration = Duration::from_secs(1);
 
 /// Why a call brought nothing.

@@ -1,6 +1,7 @@
 //! Talks to the file system: makes the folders of a dev cluster so that PostgreSQL can use them.
-//! PostgreSQL refuses to run as root, so where we are root it runs as user `postgres`, which must be
-//! able to enter every folder on the way. Folders of others are never changed: an error says how.
+//! PostgreSQL refuses to run as root, so where we are root it runs as user `postgres`, which must
+//! be able to enter every folder on the way. Folders of others are never changed: an error says
+//! how.
 //! Tested by: below.
 
 use super::Error;

@@ -1,4 +1,5 @@
-//! Talks to a whole cluster on one machine: its daemons, its processes, the relays between its nodes.
+//! Talks to a whole cluster on one machine: its daemons, its processes, the relays between its
+//! nodes.
 //! In: `DevConfig`, `Wiring`. Out: `DevCluster`, with one method per way to break it.
 //! Keeps: nothing but what it started is ever signalled; nothing is left behind.
 //! Not here: what a fault costs (`drill`), what a daemon does (`node`).
@@ -59,7 +60,8 @@ pub struct DevConfig {
     pub nodes: usize,
     /// The last node votes and holds no data.
     pub witness: bool,
-    /// Where; none for a new temporary folder. It must be empty, and is removed if it was made here.
+    /// Where; none for a new temporary folder. It must be empty, and is removed if it was made
+    /// here.
     pub root: Option<PathBuf>,
     /// Leave the folder there at the end; its processes go in any case.
     pub keep: bool,
@@ -67,7 +69,8 @@ pub struct DevConfig {
     pub bin_dir: Option<PathBuf>,
     /// As in the configuration file; none for its default.
     pub durability: Option<String>,
-    /// Puts the services of each node on a small disk of its own, so that it can be filled. Needs root.
+    /// Puts the services of each node on a small disk of its own, so that it can be filled. Needs
+    /// root.
     pub disk_bytes: Option<u64>,
 }
 
@@ -109,7 +112,8 @@ pub enum Error {
     #[error("user postgres is not known here; try installing postgresql, or run as a plain user")]
     NoPostgresUser,
     #[error(
-        "no free loopback addresses: in each of {tried} networks below 127.0.0.0/8 a port was taken; \
+        "no free loopback addresses: in each of {tried} networks below 127.0.0.0/8 a port was \
+         taken; \
          try ending other clusters of this machine"
     )]
     NoFreeAddresses { tried: usize },

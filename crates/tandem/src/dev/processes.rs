@@ -164,7 +164,8 @@ fn is_postgres(entry: &Entry) -> bool {
     entry.name.starts_with("postgres") || entry.name.starts_with("pg_") || entry.name == "initdb"
 }
 
-/// Whether an argument is `dir`, something in it, or holds such a path (`--dir=…`, `host=… user=…`).
+/// Whether an argument is `dir`, something in it, or holds such a path (`--dir=…`, `host=…
+/// user=…`).
 fn names(arg: &str, dir: &Path) -> bool {
     arg.split(['=', ' ', '\'', '"', ',']).any(|part| Path::new(part).starts_with(dir))
 }
@@ -177,7 +178,8 @@ fn role(entry: &Entry, table: &[Entry], dir: &Path) -> Role {
         return Role::Keeper;
     }
     let parent = table.iter().find(|other| other.pid == entry.parent);
-    // A child of PostgreSQL or of one of its programs is a session, a helper, or `postgres --single`.
+    // A child of PostgreSQL or of one of its programs is a session, a helper, or `postgres
+    // --single`.
     if entry.name == "postgres" && !parent.is_some_and(is_postgres) && started_as_server(entry) {
         return Role::Postmaster;
     }

@@ -1,7 +1,8 @@
 //! Talks to both ends of a connection between two nodes, and stands between them when told to.
 //! In: `Condition`, changed at any time. Out: one loopback address that leads to a target.
-//! A cut is a black hole, as when a switch stops forwarding: nothing arrives, nothing is closed, and
-//! nobody is told. What was read before waits here and goes on after healing, as TCP would resend it.
+//! A cut is a black hole, as when a switch stops forwarding: nothing arrives, nothing is closed,
+//! and nobody is told. What was read before waits here and goes on after healing, as TCP would
+//! resend it.
 //! An end and a reset pass through unless cut: they are evidence that nodes act on at once.
 //! Not here: which relays there are (`mesh.rs`).
 //! Tested by: below.

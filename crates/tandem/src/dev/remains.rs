@@ -1,5 +1,6 @@
-//! Talks to what is left of a cluster: ends its processes and removes its folder, whatever happened.
-//! Runs in a destructor, so also after a panic; therefore blocking, bounded, and without errors.
+//! Talks to what is left of a cluster: ends its processes and removes its folder, whatever
+//! happened. Runs in a destructor, so also after a panic; therefore blocking, bounded, and without
+//! errors.
 //! Order: daemons first, so that nobody restarts anything; then PostgreSQL by its immediate
 //! shutdown, which gives shared memory back; then whatever is still there.
 //! Tested by: below, with stand-ins; `cluster.rs`.

@@ -106,7 +106,8 @@ mod tests {
         let text = format!(
             r#"{{"cluster":"dev","leader":"b","new":1,"nodes":[{{"name":"a"}}],"services":[
             {{"name":"orders","term":3,"phase":"active","primary":"a","durability":"quorum",
-              "endpoints":[{{"node":"a","listen":"127.0.0.11:5432"}}],"instances":[{instances}]}}]}}"#
+              "endpoints":[{{"node":"a","listen":"127.0.0.11:5432"}}],
+              "instances":[{instances}]}}]}}"#
         );
         let status: Status = serde_json::from_str(&text).unwrap();
         status.service("orders").unwrap().clone()

@@ -1,8 +1,8 @@
 //! Talks to every instance directly, past all doors, as a client on that node would.
 //! In: addresses. Out: `CanaryWrite`s, for `overlap.rs` and the ledger check.
-//! Writes every 50 ms, as in published measurements of other products. A standby is only asked whether
-//! it still is one: refused writes would fill its log. The session is kept, so a promotion is noticed
-//! at the next beat.
+//! Writes every 50 ms, as in published measurements of other products. A standby is only asked
+//! whether it still is one: refused writes would fill its log. The session is kept, so a promotion
+//! is noticed at the next beat.
 //! Tested by: below, against PostgreSQL.
 
 use super::overlap::CanaryWrite;

@@ -1,10 +1,10 @@
 //! Decides whether two nodes accepted writes at the same time, from what the canary wrote down.
 //! In: `CanaryWrite`s. Out: how many of them prove it.
 //! That two writes were under way at once proves nothing: an acknowledgement can arrive seconds
-//! after the commit, from a node that was frozen in between. What does prove it: a node that accepted
-//! a write before another node's write was sent, and one after that was acknowledged, on one and the
-//! same timeline. Promotion always begins a new timeline, so it was primary all the while.
-//! Both nodes' writes count, as in published measurements of other products.
+//! after the commit, from a node that was frozen in between. What does prove it: a node that
+//! accepted a write before another node's write was sent, and one after that was acknowledged, on
+//! one and the same timeline. Promotion always begins a new timeline, so it was primary all the
+//! while. Both nodes' writes count, as in published measurements of other products.
 //! Keeps: INV-1, checked. Tested by: below, with crafted histories.
 
 use std::collections::BTreeMap;
@@ -28,7 +28,8 @@ pub struct CanaryWrite {
 
 /// How many writes were accepted while another node was provably a primary too.
 pub fn dual_primary_instants(writes: &[CanaryWrite]) -> u64 {
-    // From a first acknowledgement to a last sending, each (node, timeline) was primary for certain.
+    // From a first acknowledgement to a last sending, each (node, timeline) was primary for
+    // certain.
     let mut reigns = BTreeMap::<(&NodeId, TimelineId), (Timestamp, Timestamp)>::new();
     for write in writes {
         let reign =

@@ -357,7 +357,8 @@ mod tests {
             r#"{"tandem":"0.1.0","postgres":"unknown","durability":"quorum","seed":7,"runs":[{"#,
             r#""fault":"node-kill","round":1,"node":"a","outage_s":0.9,"errors":4,"acked":100,"#,
             r#""lost":0,"duplicated":0,"indeterminate":2,"dual_primary_instants":0,"#,
-            r#""primary_after":"b","redundant_again_s":3.2,"latency_p50_ms":1.1,"latency_p99_ms":9.0"#,
+            r#""primary_after":"b","redundant_again_s":3.2,"latency_p50_ms":1.1,"#,
+            r#""latency_p99_ms":9.0"#,
         );
         assert!(text.starts_with(start), "{text}");
         let json: serde_json::Value = serde_json::from_str(&text).unwrap();

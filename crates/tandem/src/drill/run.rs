@@ -41,7 +41,8 @@ pub struct DrillArgs {
 /// Runs a drill on a cluster of its own.
 ///
 /// # Errors
-/// When there is no cluster to break, or nothing can be printed. What faults cost is in the verdict.
+/// When there is no cluster to break, or nothing can be printed. What faults cost is in the
+/// verdict.
 pub async fn run(args: &DrillArgs, out: &mut (dyn Write + Send)) -> Result<Verdict, Error> {
     let mut report = Report::new(args.seed);
     let all = || Fault::ALL.to_vec();

@@ -1,4 +1,4 @@
-//! A stand-in cluster: three names, one real PostgreSQL as the primary's instance and door.
+//! Simulates a cluster: three names, one real PostgreSQL as the primary's instance and door.
 
 use super::super::cluster::Cluster;
 use super::super::stage::Bounds;
@@ -103,9 +103,10 @@ impl Cluster for StandIn {
             if state.silent.contains(node) {
                 return Err(Error::TooFewNodes { needed: 0, data_nodes: 0 });
             }
-            let instances = NODES.map(
-                |node| serde_json::json!({"node": node, "state": "streaming", "in_commit_quorum": true}),
-            );
+            let instances = NODES.map(|node| {
+                let state = "streaming";
+                serde_json::json!({"node": node, "state": state, "in_commit_quorum": true})
+            });
             let json = serde_json::json!({"leader": "a", "services": [{
                 "name": "orders", "term": state.done.len(), "phase": "active",
                 "durability": "quorum", "primary": NODES[state.primary], "instances": instances,

@@ -1,4 +1,5 @@
-//! Talks to someone who sees this for the first time: starts a cluster, breaks it, shows what it cost.
+//! Talks to someone who sees this for the first time: starts a cluster, breaks it, shows what it
+//! cost.
 //! In: `TourArgs`. Out: text, with a live line while something happens; `Verdict`.
 //! Tested by: `make demo`; the live line below.
 

@@ -129,7 +129,10 @@ mod tests {
     use super::*;
 
     fn status(term: u64, primary: &str, c: &str) -> Result<Status, Error> {
-        let instance = |node: &str, state: &str| serde_json::json!({"node": node, "state": state, "in_commit_quorum": true});
+        let instance = |node: &str, state: &str| {
+            let quorum = true;
+            serde_json::json!({"node": node, "state": state, "in_commit_quorum": quorum})
+        };
         let json = serde_json::json!({"leader": "c", "services": [{
             "name": "orders", "term": term, "phase": "active", "primary": primary,
             "instances": [instance("a", "streaming"), instance("b", "streaming"), instance("c", c)],

@@ -21,8 +21,8 @@ use tokio_postgres::types::ToSql;
 use tokio_util::sync::CancellationToken;
 
 /// How long a writer waits for the answer to one statement before it gives the session up and
-/// takes the outcome as unknown. Longer than any budget of DESIGN except a hung instance's (5 s), so
-/// a client that a failover leaves alone resumes; short enough that a forgotten session shows.
+/// takes the outcome as unknown. Longer than any budget of DESIGN except a hung instance's (5 s),
+/// so a client that a failover leaves alone resumes; short enough that a forgotten session shows.
 pub const STATEMENT_MAX: Duration = Duration::from_secs(3);
 /// Before the doors are tried from the beginning.
 const DOORS_CLOSED: Duration = Duration::from_millis(20);
@@ -180,7 +180,8 @@ impl Writer {
                 Err(_) => (Outcome::Unknown, false),
             };
             self.note_ended(outcome);
-            // After an unknown outcome, or on a server that takes no writes, another door is better.
+            // After an unknown outcome, or on a server that takes no writes, another door is
+            // better.
             if !usable || outcome != Outcome::Acked {
                 return;
             }
@@ -220,8 +221,8 @@ impl Writer {
 
 /// What a failed statement means. Only codes that PostgreSQL sends before it could commit, and the
 /// front door for what it certainly rolled back, count as refused. An administrator's shutdown, a
-/// crash of another session (57P01, 57P02) and a cancel (57014) can hit a commit that is done here and
-/// waits for its standbys (H11): unknown.
+/// crash of another session (57P01, 57P02) and a cancel (57014) can hit a commit that is done here
+/// and waits for its standbys (H11): unknown.
 fn verdict(error: &tokio_postgres::Error) -> Outcome {
     let Some(code) = error.code() else { return Outcome::Unknown };
     let certain = [

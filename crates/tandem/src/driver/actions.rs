@@ -189,7 +189,7 @@ impl Context {
             Action::RecordTerm { term, rule } => self.record_term(term, rule, &own).await,
             Action::ApplyRule { rule } => self.apply_rule(rule).await,
             Action::Checkpoint => self.checkpoint().await,
-            Action::HandOver { to } => self.hand_over(&to).await,
+            Action::StopForSwitchover { to } => self.stop_for_switchover(&to).await,
             Action::StopToRejoin => self.stop_to_rejoin().await,
             Action::Rewind { from, term } => self.rewind(&from, term, cancel).await,
             Action::Clone { from, term } => self.clone_from(&from, term, cancel).await,
@@ -409,7 +409,7 @@ impl Context {
         Ok(Box::new(|own| own.checkpointed = true))
     }
 
-    async fn hand_over(&self, next: &NodeId) -> Result<Change, Error> {
+    async fn stop_for_switchover(&self, next: &NodeId) -> Result<Change, Error> {
         // Now rather than while nobody can write. Where the disk is full it fails, and the stop may
         // not be clean: then the others elect (H27).
         if let Err(error) = self.postgres.checkpoint(CHECKPOINT).await {

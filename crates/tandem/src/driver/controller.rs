@@ -2,7 +2,8 @@
 //! In: agreed state, facts. Out: commands proposed, promises asked for.
 //! Keeps: INV-6 each command names the revision it was planned on; a leader that lost its majority
 //! can propose nothing, and what it recruits only delays (CRATES: `is_leader` proves nothing).
-//! Not here: the decisions (`tandem_core::clustering::active_passive`), the own copy (`instance.rs`).
+//! Not here: the decisions (`tandem_core::clustering::active_passive`), the own copy
+//! (`instance.rs`).
 
 use super::explain::Explanations;
 use super::hub::Hub;

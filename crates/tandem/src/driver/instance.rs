@@ -537,7 +537,7 @@ impl InstanceDriver {
                 self.own.rule.take_if(|own| own != rule);
             }
             Action::Promote { .. } => self.own.process = Process::Promoting,
-            Action::HandOver { .. } | Action::StopToRejoin => {
+            Action::StopForSwitchover { .. } | Action::StopToRejoin => {
                 self.own.process = Process::Stopping;
                 self.context.stopped.send_replace(false);
             }

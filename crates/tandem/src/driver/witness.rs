@@ -33,7 +33,7 @@ impl Witness {
             Ok(term) => term,
             Err(error) => {
                 // Without its memory it must not vote; the cluster goes on without this vote.
-                tracing::error!(service = %self.service, %error, "the witness cannot read its promise");
+                tracing::error!(service = %self.service, %error, "its promise cannot be read");
                 return;
             }
         };

@@ -1,5 +1,6 @@
 //! Talks TLS 1.3: whom a node believes, and what it shows of itself.
-//! In: the parts of an identity. Out: rustls settings, the node and cluster that a certificate names.
+//! In: the parts of an identity. Out: rustls settings, the node and cluster that a certificate
+//! names.
 //! Keeps: H35. One provider, *ring*, is named explicitly: with two in the build rustls panics
 //! when it has to guess.
 //! Tested by: `tests.rs`.

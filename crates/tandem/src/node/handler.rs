@@ -4,7 +4,7 @@
 use crate::consensus::{Consensus, RaftTransport, TransportError};
 use crate::driver::hub::Hub;
 use crate::driver::wire::{Beat, Request, Response, decode, encode};
-use crate::peers::{Channel, Error, Handler, LinkState, Mesh};
+use crate::peers::{Channel, Error, LinkState, Mesh, Respond};
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -40,7 +40,7 @@ impl std::fmt::Debug for Reception {
     }
 }
 
-impl Handler for Reception {
+impl Respond for Reception {
     fn request(
         &self,
         from: NodeId,

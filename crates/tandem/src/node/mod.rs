@@ -117,7 +117,8 @@ pub enum Error {
     Api(#[from] api::server::Error),
     /// No such user of the operating system.
     #[error(
-        "service {service} shall run as user {user}, who does not exist; create the user, or set run_as"
+        "service {service} shall run as user {user}, who does not exist; create the user, or set \
+         run_as"
     )]
     NoUser {
         /// The service.

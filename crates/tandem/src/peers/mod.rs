@@ -1,5 +1,6 @@
 //! Talks to the other nodes: to each one connection that this node dialled, mutually authenticated.
-//! In: `MeshConfig`, requests by channel. Out: answers; `Handler` gets peers' requests and link changes.
+//! In: `MeshConfig`, requests by channel. Out: answers; `Respond` gets peers' requests and link
+//! changes.
 //! States of a link: Unreachable → Connected → (closed) Reset → Connected | Refused | Unreachable.
 //! Keeps: H35, certificate and greeting must name the same node of this cluster; H46, another
 //! protocol version is refused in the greeting; H48, a removed member is cut off at once.
@@ -62,8 +63,9 @@ pub enum LinkState {
 }
 
 /// What a node does with what its peers want.
-pub trait Handler: Send + Sync + 'static {
-    /// Answers a peer's request, in a task of its own, which is not cut short when the peer is lost.
+pub trait Respond: Send + Sync + 'static {
+    /// Answers a peer's request, in a task of its own, which is not cut short when the peer is
+    /// lost.
     fn request(
         &self,
         from: NodeId,
@@ -110,7 +112,7 @@ impl Mesh {
     /// The address cannot be listened on.
     pub async fn start(
         config: MeshConfig,
-        handler: Arc<dyn Handler>,
+        handler: Arc<dyn Respond>,
         supervisor: Supervisor,
     ) -> Result<Self, Error> {
         let listen_error = |source| Error::Listen { address: config.listen, source };

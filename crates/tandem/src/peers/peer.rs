@@ -1,11 +1,12 @@
-//! Talks to the rest of the mesh through what its tasks share: who the peers are, how their links are.
+//! Talks to the rest of the mesh through what its tasks share: who the peers are, how their links
+//! are.
 //! Keeps: H35, a greeting must name the node of its certificate and this cluster; H48, a removed
 //! peer's token ends whatever belongs to it.
 //! Tested by: `tests/`.
 
 use super::dialled::Dialled;
 use super::wire::{Greeting, Hello};
-use super::{Handler, LinkState};
+use super::{LinkState, Respond};
 use crate::identity::{Identity, JoinDesk};
 use crate::runtime::clock;
 use crate::runtime::supervisor::Supervisor;
@@ -21,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 /// What all tasks of a mesh share.
 pub(super) struct Shared {
     pub identity: Arc<Identity>,
-    pub handler: Arc<dyn Handler>,
+    pub handler: Arc<dyn Respond>,
     pub supervisor: Supervisor,
     /// Random for each start of the process.
     pub incarnation: u64,

@@ -1,5 +1,5 @@
 //! Talks over one connection that a peer dialled: hands its requests on, sends the answers.
-//! In: frames. Out: calls of `Handler`, each in a task of its own.
+//! In: frames. Out: calls of `Respond`, each in a task of its own.
 //! Limits: 256 requests and 64 MiB in hand per connection, more are answered "busy"; a peer has one
 //! such connection, a newer one ends the older.
 //! Tested by: `tests/`.

@@ -130,7 +130,8 @@ impl Hold<'_> {
         match opened {
             Ok((server, first)) => {
                 let lease = shared.registry.enter(claim, load);
-                // Entered first, looked at second: a change of routes is seen here or by the reaper.
+                // Entered first, looked at second: a change of routes is seen here or by the
+                // reaper.
                 let routes = Arc::clone(&shared.routes.borrow());
                 let verdict = shared.view(&routes).judge(shared.config.mode, &lease.entry.claim);
                 (verdict == Verdict::Stay).then_some(Routed { server, lease, first })

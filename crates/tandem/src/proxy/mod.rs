@@ -13,9 +13,9 @@
 //! What it costs, and how to measure: per round trip two reads, two writes and at most two waits
 //! (`strace -f -c` on the process while `pgbench -S -c 8` runs); no memory for buffers while a
 //! session is idle. To compare: PostgreSQL on loopback, `pgbench -S -M prepared -c 1, 8, 64 -T 30`
-//! against the door and against HAProxy 2.6 in TCP mode, alternating, five runs each, release build;
-//! report medians of transactions per second and CPU time of the proxy per transaction. Bulk:
-//! `COPY (SELECT … 10 million rows) TO STDOUT`. Connects: `pgbench -S -C`. The ignored test
+//! against the door and against HAProxy 2.6 in TCP mode, alternating, five runs each, release
+//! build; report medians of transactions per second and CPU time of the proxy per transaction.
+//! Bulk: `COPY (SELECT … 10 million rows) TO STDOUT`. Connects: `pgbench -S -C`. The ignored test
 //! `round_trips` gives a first number without a server.
 
 mod cancel;

@@ -1,7 +1,7 @@
 //! Talks to both legs of a routed session: copies bytes, in one task, until something ends it.
 //! In: two streams, the session's lease. Out: `End`, and what may still be said to the client.
-//! Keeps: H2 and H41, a cut is looked at before any byte moves, and what an old primary said but the
-//! client has not got is dropped; H11, nothing passes after the warning.
+//! Keeps: H2 and H41, a cut is looked at before any byte moves, and what an old primary said but
+//! the client has not got is dropped; H11, nothing passes after the warning.
 //! Costs per round trip: two reads, two writes. A read that does not fill the buffer is not
 //! followed by another one (tokio then knows that the socket is empty), and a buffer exists only
 //! while bytes are on their way.

@@ -79,7 +79,7 @@ async fn session(shared: &Arc<Shared>, mut client: TcpStream, startup: Startup) 
     }
     if matches!(end, End::LocalCommit) {
         shared.tally.local_commits.fetch_add(1, Ordering::Relaxed);
-        tracing::warn!(%service, %node, "a commit was confirmed by no standby; the client was told");
+        tracing::warn!(%service, %node, "no standby confirmed a commit; the client was told");
     }
     if let Some(fatal) = last_words(shared, &relay, &end) {
         farewell(shared, &mut relay.client, &fatal).await;

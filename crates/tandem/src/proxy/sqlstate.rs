@@ -1,4 +1,5 @@
-//! Talks to clients about what went wrong, in PostgreSQL's own words: builds ErrorResponse messages.
+//! Talks to clients about what went wrong, in PostgreSQL's own words: builds ErrorResponse
+//! messages.
 //! In: a SQLSTATE and what, because, try. Out: bytes of one message.
 //! Not here: when which is sent (`hold.rs`, `session.rs`).
 //! Tested by: below, and by psql and tokio-postgres in `tests/`.

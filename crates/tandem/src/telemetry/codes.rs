@@ -46,7 +46,10 @@ pub struct Entry {
 }
 
 macro_rules! codes {
-    ($($(#[doc = $doc:literal])+ $name:ident = $number:literal $page:literal $status:literal $exit:ident;)+) => {
+    ($(
+        $(#[doc = $doc:literal])+
+        $name:ident = $number:literal $page:literal $status:literal $exit:ident;
+    )+) => {
         $($(#[doc = $doc])+ pub const $name: Code = Code($number);)+
 
         /// Every code, in the order of its number.

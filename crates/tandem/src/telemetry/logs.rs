@@ -1,6 +1,7 @@
 //! Talks to stderr: log lines for people, or one JSON object per line for programs.
 //! In: `TANDEM_LOG` (which lines, default `info`) and a format. Out: a global subscriber.
-//! Not here: what is logged; each module logs where it handles a thing, never where it passes it on.
+//! Not here: what is logged; each module logs where it handles a thing, never where it passes it
+//! on.
 //! Tested by: below.
 
 use clap::ValueEnum;

@@ -69,8 +69,8 @@ pub(super) fn reaffirm(view: &ControllerView<'_>, appointment: &Appointment) -> 
 }
 
 /// The appointed primary was elected with everything and has followed nobody since, so its own
-/// ballot stands in for older rules whose standbys were overwritten by it or are gone. But then only
-/// it, or who holds its barrier, may win.
+/// ballot stands in for older rules whose standbys were overwritten by it or are gone. But then
+/// only it, or who holds its barrier, may win.
 fn standing_in(
     view: &ControllerView<'_>,
     appointment: &Appointment,

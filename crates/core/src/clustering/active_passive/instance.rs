@@ -89,7 +89,7 @@ pub enum Action {
     /// Write a checkpoint, so that others can rewind to this timeline (H18).
     Checkpoint,
     /// Checkpoint, end the sessions, stop cleanly.
-    HandOver {
+    StopForSwitchover {
         /// The next primary.
         to: NodeId,
     },
@@ -239,7 +239,7 @@ fn serve(view: &InstanceView<'_>, term: Term, rule: CommitRule) -> Next {
     if let Some(switchover) = &view.state.switchover {
         let to = switchover.to.clone();
         let reason = format!("hands over to {to}");
-        return act(Action::HandOver { to }, reason);
+        return act(Action::StopForSwitchover { to }, reason);
     }
     if own.rule.as_ref() != Some(&rule) {
         let reason = format!("the commit rule becomes {rule}");

@@ -49,8 +49,8 @@ pub fn rung(own: &InstanceFacts, primary: &InstanceFacts, agreed: &ServiceState)
     if raised == Rung::Rewind && !can_rewind { Rung::Clone } else { raised }
 }
 
-/// Whether a timeline's number names the same timeline here and on the primary, so that forks can be
-/// compared. Two nodes can make timelines of one number that begin at one position, and neither
+/// Whether a timeline's number names the same timeline here and on the primary, so that forks can
+/// be compared. Two nodes can make timelines of one number that begin at one position, and neither
 /// PostgreSQL nor pg_rewind can tell them apart (H6). Known from terms: all of the own data was
 /// written by the primary of `origin`, or before; is that primary's timeline in this one's past?
 fn numbers_mean_the_same(

@@ -195,7 +195,7 @@ pub(super) fn switch_over(
         }
         Process::Stopping => Plan::wait(format!("{} stops", appointment.primary)),
         Process::Stopped if primary.stopped_cleanly => {
-            hand_over(view, appointment, switchover, now)
+            stop_for_switchover(view, appointment, switchover, now)
         }
         Process::Stopped | Process::Starting | Process::Standby | Process::Promoting => {
             cancel(format!("{} did not stop as it should", appointment.primary))
@@ -204,7 +204,7 @@ pub(super) fn switch_over(
 }
 
 /// The old primary is down and said where its log ends: the target must hold all of it.
-fn hand_over(
+fn stop_for_switchover(
     view: &ControllerView<'_>,
     appointment: &Appointment,
     switchover: &Switchover,

@@ -1,4 +1,5 @@
-//! Talks about what is wrong or soon will be: on a running node, or on a machine before there is one.
+//! Talks about what is wrong or soon will be: on a running node, or on a machine before there is
+//! one.
 //! Tested by: `cli/tests/doctor.rs`.
 
 use crate::api::explain::{Finding, Severity};

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 #[command(after_help = "\
 Example:
   tandem recover --dir /var/lib/tandem                 says what would be lost, changes nothing
-  tandem recover --dir /var/lib/tandem --accept-loss   on one surviving node, stopped; never on two")]
+  tandem recover --dir /var/lib/tandem --accept-loss   on one survivor, stopped; never on two")]
 pub struct Arguments {
     /// The node's own folder; its daemon must not run
     #[arg(long, value_name = "DIR")]

@@ -27,7 +27,8 @@ orders  postgres active-passive primary-replica  durability preferred  term 4  a
   warning: commits are confirmed by nobody else
 INSTANCE  ROLE     STATE         TL  LSN        LAG              SYNC  ADDRESS        REASON
 a         primary  running       2   0/3000060  0 B / 0.0 s      -     10.0.0.1:5432
-b         standby  disconnected  2   0/3000060  20.0 MB / 2.5 s  yes   10.0.0.2:5432  node b is silent
+b         standby  disconnected  2   0/3000060  20.0 MB / 2.5 s  yes   10.0.0.2:5432  \
+node b is silent
 ";
     assert_eq!(page, expected);
 }

@@ -57,7 +57,10 @@ pub enum Error {
         source: super::wire::Garbage,
     },
     /// The log has a hole, or an entry in the wrong place.
-    #[error("{}: the Raft store is corrupted: its log has entry {found} where {expected} should be", path.display())]
+    #[error(
+        "{}: the Raft store is corrupted: its log has entry {found} where {expected} should be",
+        path.display()
+    )]
     Hole {
         /// The file.
         path: PathBuf,
@@ -67,7 +70,10 @@ pub enum Error {
         found: u64,
     },
     /// The database code gave up.
-    #[error("{}: the Raft store is corrupted: reading it failed inside the database", path.display())]
+    #[error(
+        "{}: the Raft store is corrupted: reading it failed inside the database",
+        path.display()
+    )]
     Panicked {
         /// The file.
         path: PathBuf,

@@ -122,7 +122,8 @@ async fn what_is_no_store_is_refused() {
     assert!(matches!(nowhere, Error::Database { .. }), "{nowhere:?}");
 }
 
-/// Bytes flipped and tails cut off: an error, or nothing that matters; never the end of the process.
+/// Bytes flipped and tails cut off: an error, or nothing that matters; never the end of the
+/// process.
 #[tokio::test]
 async fn a_damaged_file_is_an_error_at_most() {
     let dir = tempfile::tempdir().unwrap();

@@ -1,5 +1,6 @@
 //! Carries out what an operator wants of this node's own copy: restart, reload, copy again.
-//! In: `Asked`. Out: an answer, once it is done or refused; what follows from it is planned as ever.
+//! In: `Asked`. Out: an answer, once it is done or refused; what follows from it is planned as
+//! ever.
 //! Keeps: INV-2 what was promised stays promised; H19 a copy that shall go is marked as a mixture
 //! before it is stopped, so that nothing can start it again in between; a primary is never touched.
 //! Not here: whether the cluster can spare the copy (`node/operations/wishes.rs`).

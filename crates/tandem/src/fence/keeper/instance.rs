@@ -200,8 +200,8 @@ impl Instance {
         }
     }
 
-    /// Starts the stub, which becomes the program. `/proc/self/exe` is this very binary even when an
-    /// upgrade has put another in its place.
+    /// Starts the stub, which becomes the program. `/proc/self/exe` is this very binary even when
+    /// an upgrade has put another in its place.
     fn launch(&self, spec: &StartSpec) -> io::Result<(Pid, PipeReader)> {
         let order = serde_json::to_string(&Order::new(spec, &self.run_dir, self.nice))?;
         let (report, stubs_end) = io::pipe()?;

@@ -45,7 +45,7 @@ pub(super) fn switchover_target(
         return Err(Problem::new(
             codes::TARGET_NOT_ELIGIBLE,
             what,
-            format!("the primary {} does not serve, so it cannot hand over", appointment.primary),
+            format!("the primary {} does not serve, so it cannot end cleanly", appointment.primary),
             format!("tandem explain {name} says why; tandem failover {name} replaces it"),
         ));
     }

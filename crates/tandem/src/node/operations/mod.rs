@@ -9,15 +9,14 @@ mod between;
 mod candidates;
 mod doctor;
 mod explain;
-mod failover;
 mod members;
 mod metrics;
+mod moves;
 mod propose;
 mod refusals;
 mod role;
 mod seen;
 mod status;
-mod switchover;
 #[cfg(test)]
 mod tests;
 mod verbs;
@@ -76,7 +75,7 @@ struct Inner {
     started: Timestamp,
     /// The agreed configuration, read once per version.
     config: Mutex<(ConfigVersion, Arc<Config>)>,
-    scheduled: Mutex<BTreeMap<ServiceId, switchover::Scheduled>>,
+    scheduled: Mutex<BTreeMap<ServiceId, moves::switchover::Scheduled>>,
 }
 
 impl std::fmt::Debug for NodeOperations {

@@ -21,7 +21,7 @@ struct Echo {
     links: watch::Sender<BTreeMap<NodeId, Vec<LinkState>>>,
 }
 
-impl Handler for Echo {
+impl Respond for Echo {
     fn request(
         &self,
         from: NodeId,

@@ -16,7 +16,8 @@ where
     tokio::task::spawn_blocking(work).await.unwrap_or(Err(Error::Interrupted))
 }
 
-/// Replaces a file of mode 0600 in one step. Without fsync: for what is written again before every start.
+/// Replaces a file of mode 0600 in one step. Without fsync: for what is written again before every
+/// start.
 pub(super) fn replace(path: &Path, text: &str, owner: Option<RunAs>) -> Result<(), Error> {
     let (temporary, _file) = write_beside(path, text, owner)?;
     fs::rename(&temporary, path).map_err(Error::file("replace", path))

@@ -1,7 +1,9 @@
 //! Talks to PostgreSQL: the processes, files and SQL of one instance.
 //! In: `InstanceConfig`, and one method call per thing to do, each with its own deadline.
-//! Out: `Observation`, `Stopped`, `StartCommand`, positions, or an `Error` that says what is missing.
-//! It starts no tasks and owns no policy: the driver decides, the keeper is the postmaster's parent.
+//! Out: `Observation`, `Stopped`, `StartCommand`, positions, or an `Error` that says what is
+//! missing.
+//! It starts no tasks and owns no policy: the driver decides, the keeper is the postmaster's
+//! parent.
 //! Keeps: INV-2 the promise is durable (`state_file`); INV-6 every method may be repeated; H5 an
 //! instance always starts as a standby (`config`).
 //! Not here: when to do what (core), who runs the postmaster (the keeper).

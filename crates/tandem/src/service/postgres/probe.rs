@@ -1,7 +1,7 @@
 //! Talks to the disk and to the postmaster, to tell a sick instance from a dead one.
 //! In: a deadline. Out: nothing, or what is wrong: each told apart.
-//! Keeps: H27 a full disk is its own case; H28 a disk that hangs holds up one thread of its own, never
-//! two, and no task; H29 a new connection tells a hung postmaster from a busy one.
+//! Keeps: H27 a full disk is its own case; H28 a disk that hangs holds up one thread of its own,
+//! never two, and no task; H29 a new connection tells a hung postmaster from a busy one.
 //! Tested by: `tests/postgres_adapter.rs`.
 
 use super::sql::within;
@@ -83,8 +83,8 @@ impl Postgres {
         .await
     }
 
-    /// Opens a connection on the slots reserved for it, and asks for nothing: an old connection goes
-    /// on answering while the postmaster hangs (H29).
+    /// Opens a connection on the slots reserved for it, and asks for nothing: an old connection
+    /// goes on answering while the postmaster hangs (H29).
     ///
     /// # Errors
     /// `Timeout` is hung; `NotRunning` is down; `Starting`, `ConnectionsUsedUp` are neither.

@@ -1,7 +1,7 @@
 //! Talks to `state.json`: what this node promised about the instance, and what it was doing to it.
-//! In / Out: `StateFile`. Keeps: INV-2 a promise is on disk before `change_state` returns; INV-5 it never
-//! goes back, and what is missing beside data is never taken for "nothing promised"; H19 a sentinel
-//! outlives the process that set it; H36.
+//! In / Out: `StateFile`. Keeps: INV-2 a promise is on disk before `change_state` returns; INV-5 it
+//! never goes back, and what is missing beside data is never taken for "nothing promised"; H19 a
+//! sentinel outlives the process that set it; H36.
 //! Tested by: below, `tests/postgres_adapter.rs`.
 
 use super::{Error, Postgres, files};

@@ -1,5 +1,5 @@
 use super::super::candidates::{failover_now, switchover_target};
-use super::super::failover::{Price, check};
+use super::super::moves::failover::{Price, check};
 use super::*;
 use crate::api::explain::Safety;
 use crate::telemetry::codes;

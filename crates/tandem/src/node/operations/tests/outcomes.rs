@@ -1,4 +1,4 @@
-use super::super::switchover::{Move, progress};
+use super::super::moves::switchover::{Move, progress};
 use super::*;
 
 fn end(seen: &Seen, asked: (tandem_core::ids::Revision, Term)) -> Move {

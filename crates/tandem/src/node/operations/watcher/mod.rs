@@ -1,7 +1,7 @@
 //! Tells what happens to the cluster: records the differences between two looks as events.
 //! In: looks at agreed state and facts. Out: `Draft`s, in the order of their causes.
-//! Every class of failure has its event: postmaster (`instance.exited`), node (`node.died`), silence
-//! (`node.silent`), hung (`instance.hung`), disk (`disk.stuck`, `disk.full`), connections
+//! Every class of failure has its event: postmaster (`instance.exited`), node (`node.died`),
+//! silence (`node.silent`), hung (`instance.hung`), disk (`disk.stuck`, `disk.full`), connections
 //! (`connections.used_up`), link (`link.cut`), planned (`switchover.started`); `failover.started`
 //! and `failover.done` name the cause they acted on, as the planner judged it.
 //! Each node tells what it sees itself, so one happening may be told by several nodes.

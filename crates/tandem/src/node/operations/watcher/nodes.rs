@@ -99,7 +99,11 @@ pub(super) fn cuts(cut: &mut BTreeSet<(NodeId, NodeId)>, after: &Seen) -> Vec<Dr
 fn cut_now(seen: &Seen) -> BTreeSet<(NodeId, NodeId)> {
     let nodes: Vec<&NodeId> = seen.config.nodes.keys().collect();
     let link = |from: &NodeId, to: &NodeId| seen.fresh(from)?.links.get(to).copied();
-    let silent = |from: &NodeId, to: &NodeId| matches!(link(from, to), Some(Link::Silent(age)) if age >= seen.suspicion());
+    let limit = seen.suspicion();
+    let silent = |from: &NodeId, to: &NodeId| {
+        let found = link(from, to);
+        matches!(found, Some(Link::Silent(age)) if age >= limit)
+    };
     let hears = |from: &NodeId, to: &NodeId| matches!(link(from, to), Some(Link::Up(_)));
     let mut cut = BTreeSet::new();
     for (index, a) in nodes.iter().enumerate() {

@@ -8,7 +8,8 @@ use super::super::{Error, Postgres, REPLICATION_ROLE, names};
 use tandem_core::ids::NodeId;
 
 impl Postgres {
-    /// How this node reaches PostgreSQL on `source`; with a database for SQL, without for streaming.
+    /// How this node reaches PostgreSQL on `source`; with a database for SQL, without for
+    /// streaming.
     pub(in super::super) fn conninfo(
         &self,
         source: &NodeId,

@@ -2,8 +2,8 @@
 //! In: `InstanceConfig`, whom to follow, the commit rule. Out: files, and the `StartCommand` that
 //! the keeper runs.
 //! The owner's postgresql.conf and pg_hba.conf are kept; ours come last and first in them.
-//! Keeps: H5 `standby.signal` is there before any start; H19 no start on a mixture; H20 everything is
-//! written again before every start, whatever a copy brought along.
+//! Keeps: H5 `standby.signal` is there before any start; H19 no start on a mixture; H20 everything
+//! is written again before every start, whatever a copy brought along.
 //! Tested by: below, and `tests/postgres_adapter.rs`.
 
 mod conninfo;

@@ -40,8 +40,8 @@ impl fmt::Display for AdoptionWarning {
 }
 
 impl Postgres {
-    /// Makes a new database cluster, with checksums and the daemon's role. Start it, promote it, then
-    /// `ensure_roles`.
+    /// Makes a new database cluster, with checksums and the daemon's role. Start it, promote it,
+    /// then `ensure_roles`.
     ///
     /// # Errors
     /// `NotEmpty`, `StillRunning`, `Tool`, `File`.

@@ -1,11 +1,11 @@
 //! Talks to /proc and pg_stat_activity: proof that a process of PostgreSQL has handled a signal.
 //!
-//! PostgreSQL's background processes say nowhere which configuration they have read. But they handle
-//! a reload before they wait again: its signal sets the latch they wait on, so they cannot be asleep
-//! *in that wait* with an unhandled reload. The kernel wakes a sleeping process before `kill`
-//! returns. So a process that is asleep in a known wait, at a moment after the signal was sent, has
-//! handled it. "Asleep at one moment, in that wait" is: the same count of voluntary context switches
-//! and state S before and after the query that shows the wait.
+//! PostgreSQL's background processes say nowhere which configuration they have read. But they
+//! handle a reload before they wait again: its signal sets the latch they wait on, so they cannot
+//! be asleep *in that wait* with an unhandled reload. The kernel wakes a sleeping process before
+//! `kill` returns. So a process that is asleep in a known wait, at a moment after the signal was
+//! sent, has handled it. "Asleep at one moment, in that wait" is: the same count of voluntary
+//! context switches and state S before and after the query that shows the wait.
 //! Not here: that the signal was sent (`reload_until`).
 //! Tested by: below, and `tests/postgres_adapter.rs`.
 
@@ -26,8 +26,8 @@ fn parse(status: &str) -> Option<u64> {
 }
 
 impl Session {
-    /// The row of `sql`, if the process of that kind slept in one of `waits` the whole time it took.
-    /// The row's first two columns are the process's number and its wait event.
+    /// The row of `sql`, if the process of that kind slept in one of `waits` the whole time it
+    /// took. The row's first two columns are the process's number and its wait event.
     pub(super) async fn while_asleep(
         &mut self,
         sql: &str,

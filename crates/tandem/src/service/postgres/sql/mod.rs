@@ -1,5 +1,6 @@
 //! Talks SQL to the instance over its unix socket, as the daemon's own role.
-//! In: a query and a deadline. Out: rows, or an `Error` that tells down, starting, full and hung apart.
+//! In: a query and a deadline. Out: rows, or an `Error` that tells down, starting, full and hung
+//! apart.
 //! A connection is driven by whoever waits for an answer on it: there is no task behind it.
 //! Tested by: `tests/postgres_adapter.rs`.
 

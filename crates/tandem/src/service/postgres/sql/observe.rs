@@ -1,4 +1,5 @@
-//! Talks to the instance several times a second: everything a plan needs to know, in one round trip.
+//! Talks to the instance several times a second: everything a plan needs to know, in one round
+//! trip.
 //! In: a deadline. Out: `Observation`.
 //! Keeps: H6 and H30 the greatest term in the data; H10 two standbys of one name are reported;
 //! H15 received, flushed and replayed are told apart; H29 hung, full and down are told apart.
@@ -133,7 +134,8 @@ impl Observer {
         let look = async {
             let kept = session.is_some();
             match self.look(session).await {
-                // That a kept connection ended says nothing of the server: somebody may have ended it.
+                // That a kept connection ended says nothing of the server: somebody may have ended
+                // it.
                 Err(Error::NotRunning) if kept => self.look(None).await,
                 other => other,
             }

@@ -15,7 +15,8 @@ use tokio::time::sleep;
 use tokio_postgres::error::{DbError, Severity};
 use tokio_postgres::types::ToSql;
 
-// An update where the row is there already: a repetition must write, or its commit waits for nobody.
+// An update where the row is there already: a repetition must write, or its commit waits for
+// nobody.
 const RECORD: &str = "
 INSERT INTO tandem.history AS h (term, node, timeline, lsn)
 VALUES ($1, $2, ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int4,
@@ -44,8 +45,8 @@ impl Postgres {
     }
 
     /// Records who is primary in `term`, and returns once the commit quorum of `rule` has it.
-    /// It has a connection of its own, so it can be given up: the row may still become durable then,
-    /// and the same call again waits for it anew.
+    /// It has a connection of its own, so it can be given up: the row may still become durable
+    /// then, and the same call again waits for it anew.
     ///
     /// # Errors
     /// `Unproven` if the wait was cut short (H11); `TermTaken`; `Timeout`.

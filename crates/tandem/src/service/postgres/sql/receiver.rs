@@ -38,8 +38,8 @@ impl Postgres {
     /// An empty pg_stat_wal_receiver proves nothing: a receiver that is connecting does not show,
     /// and a startup process that has not read its configuration yet starts the next one. The proof
     /// is the startup process asleep in the wait that it enters only after it stopped its receiver
-    /// and found nothing more to replay, at a moment after the reload was signalled (`asleep`), with
-    /// no connection string to start another one.
+    /// and found nothing more to replay, at a moment after the reload was signalled (`asleep`),
+    /// with no connection string to start another one.
     ///
     /// # Errors
     /// `Role` on a primary; `Timeout` while the replay is still going on: call again.

@@ -6,20 +6,20 @@
 //!
 //! Where PostgreSQL keeps the rule (syncrep.c, walsender.c, checkpointer.c):
 //! 1. Whether a commit waits at all is a flag in shared memory, set by the *checkpointer* when it
-//!    handles the reload. Until then commits pass, whatever `SHOW` says. Proof: it slept in its main
-//!    wait after the signal (`asleep`).
-//! 2. Which standbys count is known to each *walsender* by its own copy of the names, and a walsender
-//!    releases commits whenever its standby confirms. One with the old copy still releases by the old
-//!    rule. It reads the names again at the top of its loop, before it reads a confirmation. So a
-//!    confirmation of a record that was *written after* the signal was read by a walsender that
-//!    had handled the signal: the barrier record is that, and every listed walsender must have
-//!    confirmed it, be gone, or still be catching up (such a one releases nothing, and goes through
-//!    the top of its loop before it does).
-//! 3. A walsender that is not listed, by its own copy, has priority 0 and releases nothing. One that
-//!    was listed shows 0 only after it has read the new names.
+//!    handles the reload. Until then commits pass, whatever `SHOW` says. Proof: it slept in its
+//!    main wait after the signal (`asleep`).
+//! 2. Which standbys count is known to each *walsender* by its own copy of the names, and a
+//!    walsender releases commits whenever its standby confirms. One with the old copy still
+//!    releases by the old rule. It reads the names again at the top of its loop, before it reads a
+//!    confirmation. So a confirmation of a record that was *written after* the signal was read by
+//!    a walsender that had handled the signal: the barrier record is that, and every listed
+//!    walsender must have confirmed it, be gone, or still be catching up (such a one releases
+//!    nothing, and goes through the top of its loop before it does).
+//! 3. A walsender that is not listed, by its own copy, has priority 0 and releases nothing. One
+//!    that was listed shows 0 only after it has read the new names.
 //!
-//! Commits that were acknowledged under the old rule lie before the barrier, so `acks` confirmations
-//! of the barrier by standbys of the new rule make the new rule hold for them too.
+//! Commits that were acknowledged under the old rule lie before the barrier, so `acks`
+//! confirmations of the barrier by standbys of the new rule make the new rule hold for them too.
 //! Not here: when a rule changes (core).
 //! Tested by: below, and `tests/postgres_adapter.rs`.
 
@@ -119,7 +119,8 @@ struct Walsender {
 }
 
 impl Postgres {
-    /// Writes a rule and proves that commits will obey it, on a standby that is about to be promoted.
+    /// Writes a rule and proves that commits will obey it, on a standby that is about to be
+    /// promoted.
     ///
     /// # Errors
     /// Those of files and connections. Running out of time is `Pending`.
@@ -168,8 +169,8 @@ impl Postgres {
         }
     }
 
-    /// Steps common to both: the names are written, every process is signalled, and the checkpointer
-    /// has handled it.
+    /// Steps common to both: the names are written, every process is signalled, and the
+    /// checkpointer has handled it.
     async fn load_rule(
         &self,
         rule: &CommitRule,

@@ -1,7 +1,7 @@
 //! Talks to the instance about physical slots: on every node, one for each other member, so that
 //! whoever becomes primary has the WAL that the others still need.
-//! Keeps: H24 slots are there before a failover; H25 a slot on a standby is moved along, or it would
-//! retain WAL for ever; slots of nodes that left are dropped.
+//! Keeps: H24 slots are there before a failover; H25 a slot on a standby is moved along, or it
+//! would retain WAL for ever; slots of nodes that left are dropped.
 //! Tested by: `tests/postgres_adapter.rs`.
 
 use super::{Error, Session, within};
@@ -27,8 +27,8 @@ pub struct SlotReport {
 }
 
 impl Postgres {
-    /// Makes the slots of `replayed`'s nodes, moves idle ones along to what their node has replayed,
-    /// and drops those of nodes that are no members.
+    /// Makes the slots of `replayed`'s nodes, moves idle ones along to what their node has
+    /// replayed, and drops those of nodes that are no members.
     ///
     /// # Errors
     /// `Timeout`, `Sql`.

@@ -7,7 +7,7 @@
 //! Not here: the move itself (`tandem_core::clustering::active_passive`).
 //! Tested by: `tests/outcomes.rs`.
 
-use super::{NodeOperations, candidates, refusals};
+use super::super::{NodeOperations, candidates, refusals};
 use crate::api::operations::{Outcome, Refused};
 use crate::consensus::Agreed;
 use crate::runtime::clock;
@@ -36,7 +36,7 @@ const LOOK_AGAIN: Duration = Duration::from_secs(10);
 
 /// A switchover that waits for its time on this node.
 #[derive(Clone, Debug)]
-pub(super) struct Scheduled {
+pub(in crate::node::operations) struct Scheduled {
     pub to: Option<NodeId>,
     pub at_unix_ms: u64,
     cancel: CancellationToken,
@@ -44,7 +44,7 @@ pub(super) struct Scheduled {
 
 /// What a change of primary has come to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Move {
+pub(in crate::node::operations) enum Move {
     /// The line of the history that ended it, active.
     Done(Appointed),
     /// Another primary was appointed.
@@ -56,7 +56,7 @@ pub(super) enum Move {
 }
 
 /// What has come of a request that was made on `asked` in `term`.
-pub(super) fn progress(
+pub(in crate::node::operations) fn progress(
     state: &ServiceState,
     (asked, term): (Revision, Term),
     to: Option<&NodeId>,
@@ -79,7 +79,7 @@ pub(super) fn progress(
 
 impl NodeOperations {
     /// Moves the primary, now or later.
-    pub(super) async fn switchover(
+    pub(in crate::node::operations) async fn switchover(
         &self,
         service: ServiceId,
         to: Option<NodeId>,
@@ -92,7 +92,7 @@ impl NodeOperations {
         }
     }
 
-    pub(super) async fn switch_over_now(
+    pub(in crate::node::operations) async fn switch_over_now(
         &self,
         service: &ServiceId,
         to: Option<NodeId>,
@@ -138,7 +138,7 @@ impl NodeOperations {
     }
 
     /// Waits for the end of a change of primary, bounded.
-    pub(super) async fn outcome(
+    pub(in crate::node::operations) async fn outcome(
         &self,
         service: &ServiceId,
         asked: (Revision, Term),
@@ -154,7 +154,7 @@ impl NodeOperations {
     }
 
     /// A change of primary that did not end as asked.
-    pub(super) fn not_moved(
+    pub(in crate::node::operations) fn not_moved(
         &self,
         service: &ServiceId,
         what: &str,
@@ -281,7 +281,10 @@ impl NodeOperations {
     }
 
     /// Takes back what is scheduled, on whatever node, and what is under way.
-    pub(super) async fn cancel_switchover(&self, service: ServiceId) -> Result<Outcome, Refused> {
+    pub(in crate::node::operations) async fn cancel_switchover(
+        &self,
+        service: ServiceId,
+    ) -> Result<Outcome, Refused> {
         let what = format!("cannot take back a switchover of {service}");
         let state = self.service_state(&service)?;
         let scheduled = self.cancel_scheduled(&service) | self.cancelled_on_peers(&service).await;
@@ -300,7 +303,7 @@ impl NodeOperations {
     }
 
     /// Whether one was scheduled here.
-    pub(super) fn cancel_scheduled(&self, service: &ServiceId) -> bool {
+    pub(in crate::node::operations) fn cancel_scheduled(&self, service: &ServiceId) -> bool {
         let Some(scheduled) = self.forget_scheduled(service) else { return false };
         scheduled.cancel.cancel();
         self.ground().events.record(
@@ -328,7 +331,7 @@ fn check_time(what: &str, at_unix_ms: u64, now_unix_ms: u64) -> Result<(), Probl
     Ok(())
 }
 
-pub(super) fn busy(what: &str, service: &ServiceId) -> Problem {
+pub(in crate::node::operations) fn busy(what: &str, service: &ServiceId) -> Problem {
     Problem::new(
         codes::BUSY,
         what,

@@ -4,8 +4,8 @@
 //! Not here: the election (`tandem_core::clustering::active_passive`).
 //! Tested by: `tests/candidates.rs`, `tests/outcomes.rs`.
 
+use super::super::{NodeOperations, candidates, refusals};
 use super::switchover::{Move, busy};
-use super::{NodeOperations, candidates, refusals};
 use crate::api::explain::{FailoverNow, Safety};
 use crate::api::operations::{Outcome, Refused};
 use crate::runtime::clock;
@@ -21,14 +21,14 @@ const PATIENCE_MS: u64 = 15_000;
 
 /// What a failover that was let through may cost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Price {
+pub(in crate::node::operations) struct Price {
     pub safe: bool,
     pub may_lose_bytes: Option<u64>,
 }
 
 /// Refuses a failover that cannot be, or that may lose what nobody accepted to lose.
-pub(super) fn check(
-    service: super::seen::ServiceSeen<'_>,
+pub(in crate::node::operations) fn check(
+    service: super::super::seen::ServiceSeen<'_>,
     to: Option<&NodeId>,
     accept_loss: bool,
 ) -> Result<Price, Problem> {
@@ -62,7 +62,7 @@ fn price(
     now: &FailoverNow,
     to: Option<&NodeId>,
     accept_loss: bool,
-    service: super::seen::ServiceSeen<'_>,
+    service: super::super::seen::ServiceSeen<'_>,
 ) -> Result<Price, Problem> {
     let name = service.name;
     if now.safety == Safety::Impossible {
@@ -99,7 +99,7 @@ fn price(
 
 impl NodeOperations {
     /// Replaces the primary.
-    pub(super) async fn failover(
+    pub(in crate::node::operations) async fn failover(
         &self,
         service: ServiceId,
         to: Option<NodeId>,

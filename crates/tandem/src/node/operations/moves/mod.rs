@@ -1,0 +1,4 @@
+//! Carries out moves of a primary for operators: planned, and forced.
+
+pub(super) mod failover;
+pub(super) mod switchover;
