@@ -271,7 +271,9 @@ async fn switchover(a: &mut Node, b: &mut Node, c: &Node) {
     let receiver = nix::unistd::Pid::from_raw(receiver);
     nix::sys::signal::kill(receiver, Signal::SIGSTOP).unwrap();
     b.sql("INSERT INTO t SELECT generate_series(1, 100000)");
-    let mut client = b.psql("SELECT pg_sleep(600)").spawn().unwrap();
+    let mut client = b.psql("SELECT pg_sleep(600)");
+    let client = client.args(["-U", "app", "-d", "app"]).env("PGPASSWORD", "app-secret");
+    let mut client = client.spawn().unwrap();
     b.until_sql("SELECT count(*) FROM pg_stat_activity WHERE query ~ '^SELECT pg_sleep'", "1");
     let ended = timed("end sessions", b.postgres.end_sessions(&"a".into(), SHORT)).await.unwrap();
     assert_eq!(ended, Ended { clients: 1, walsenders: 1 });

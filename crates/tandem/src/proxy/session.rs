@@ -144,7 +144,12 @@ fn lower_durability(shared: &Shared, startup: &Startup) -> Option<Fatal> {
         detail: "Its commits are acknowledged only once standbys have them; a session may not ask \
                  for less, nor hide the warning that one is not."
             .into(),
-        hint: "Remove the setting from the connection's parameters and options.",
+        hint: match setting {
+            durability::SILENCES => {
+                "Remove client_min_messages from the connection's parameters and options."
+            }
+            _ => "Remove synchronous_commit from the connection's parameters and options.",
+        },
     })
 }
 

@@ -62,6 +62,7 @@ impl Daemon {
             "cluster = \"shop\"\n[nodes.a]\naddress = \"127.0.0.1:{peer}\"\n\
              api = \"127.0.0.1:{api}\"\n[services.orders]\nkind = \"postgres\"\n\
              clustering = \"active-passive\"\nreplication = \"primary-replica\"\n\
+             durability = \"preferred\"\n\
              listen = \"127.0.0.1:{door}\"\nport = {port}\ndata_dir = \"{}\"\n\
              bin_dir = \"{}\"\n[services.orders.postgresql]\nshared_buffers = \"16MB\"\n",
             self.data().display(),

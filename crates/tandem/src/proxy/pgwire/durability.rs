@@ -16,11 +16,14 @@ pub(in crate::proxy) struct Lowered {
     pub(in crate::proxy) value: String,
 }
 
+/// The setting that hides warnings.
+pub(in crate::proxy) const SILENCES: &str = "client_min_messages";
+
 /// The settings that count, and their values that lower nothing: `on`, its hidden synonyms and
 /// `remote_apply`; and whatever still shows warnings. What is unknown does not pass.
 const SETTINGS: [(&str, &[&str]); 2] = [
     ("synchronous_commit", &["on", "remote_apply", "true", "yes", "1"]),
-    ("client_min_messages", SHOWS_WARNINGS),
+    (SILENCES, SHOWS_WARNINGS),
 ];
 
 /// The first setting that lowers what the service promises.
