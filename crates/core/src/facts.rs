@@ -45,6 +45,8 @@ pub enum Link {
 pub struct InstanceFacts {
     /// The agreed revision of the service that it last planned on.
     pub revision: Revision,
+    /// The term of the appointment that it knew then.
+    pub agreed: Term,
     /// What is in the data directory.
     pub data: Data,
     /// What the server process does.
@@ -104,6 +106,7 @@ impl Default for InstanceFacts {
     fn default() -> Self {
         Self {
             revision: Revision(0),
+            agreed: Term(0),
             data: Data::Empty,
             process: Process::Stopped,
             system: None,

@@ -6,6 +6,7 @@ use crate::world::{World, name};
 use std::rc::Rc;
 use std::time::Duration;
 use tandem_core::facts::NodeFacts;
+use tandem_core::ids::Term;
 use tandem_core::time::Timestamp;
 
 /// Between two heartbeats when nothing changes.
@@ -183,8 +184,9 @@ impl World {
         }
         let (service, peer) = (self.service.clone(), self.nodes[from].id.clone());
         let Some(daemon) = self.nodes[to].daemon.as_mut() else { return };
+        let agreed = facts.instances.get(&service).map_or(Term(0), |own| own.agreed);
         let changed = daemon.hub.heard((*facts).clone(), &service, now);
-        daemon.hub.acknowledged(&peer, sent);
+        daemon.hub.acknowledged(&peer, sent, agreed);
         if changed {
             self.hub_changed(to);
         }

@@ -1,13 +1,16 @@
-//! Decides until when a primary may serve: as long as nobody else can have been elected.
-//! In: when each peer last acknowledged a heartbeat without having promised a later term.
-//! Out: the moment at which the instance must be gone, unless there is newer proof.
+//! Decides until when a primary may serve: as long as nobody else can have been elected; and, where
+//! no commit quorum fences, from when on the vote of a peer that it rested on may count.
+//! In: when each peer last acknowledged a heartbeat without having promised a later term; when this
+//! node last answered the primary. Out: the moment at which the instance must be gone, unless there
+//! is newer proof; the moment from which it surely is.
 //! Keeps: INV-3 no provable lease, no writes; H31 the commit quorum is proof enough, so the loss
 //! of the controller demotes nobody.
 //! Not here: who enforces it (the keeper process), promises (`Ballot`).
 //! Tested by: below, and the simulator.
 
-use crate::ids::NodeId;
+use crate::ids::{NodeId, Term};
 use crate::replication::primary_replica::sync_quorum::CommitRule;
+use crate::spec::{Durability, ServiceSpec};
 use crate::time::Timestamp;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
@@ -22,8 +25,8 @@ pub struct Proof<'a> {
     pub voters: &'a BTreeSet<NodeId>,
     /// The rules in force.
     pub rules: &'a [CommitRule],
-    /// Per peer that has promised nothing later than our term: when the heartbeat that it last
-    /// acknowledged was *sent*, on our clock.
+    /// Per peer that has promised nothing later than our term and whose answers support us: when the
+    /// heartbeat that it last acknowledged was *sent*, on our clock.
     pub acknowledged: &'a BTreeMap<NodeId, Timestamp>,
 }
 
@@ -48,6 +51,35 @@ pub fn valid_until(proof: &Proof<'_>, lease: Duration) -> Option<Timestamp> {
         Some(since) => Some(since.plus(lease)),
         None if alone => Some(Timestamp(u64::MAX)),
         None => None,
+    }
+}
+
+/// Whether an answer supports the lease of the primary of `term`, given the term of the appointment
+/// that its sender knew: in `Async` mode its sender must have known whom it supports, or else it would
+/// wait for the lease of an earlier primary before it votes.
+pub fn supports(spec: &ServiceSpec, term: Term, known: Term) -> bool {
+    match spec.durability {
+        Durability::Quorum { .. } | Durability::Preferred { .. } => true,
+        Durability::Async { .. } => known >= term,
+    }
+}
+
+/// From when on the ballot of a node counts; none where promises alone fence the old primary.
+///
+/// In `Async` mode nobody confirms commits, so the old primary goes on until its lease passed, and
+/// that may rest on this node's last answer before it promised. `answered` is that moment, `started`
+/// when this daemon began: what an earlier one answered is not known any more.
+pub fn outlived(
+    spec: &ServiceSpec,
+    answered: Option<Timestamp>,
+    started: Timestamp,
+) -> Option<Timestamp> {
+    match spec.durability {
+        Durability::Quorum { .. } | Durability::Preferred { .. } => None,
+        Durability::Async { .. } => {
+            let last = answered.map_or(started, |answered| answered.max(started));
+            Some(last.plus(spec.timing.lease).plus(spec.timing.drift_margin))
+        }
     }
 }
 

@@ -6,12 +6,14 @@ use super::steps::{Outcome, adopt_state};
 use crate::event::{Event, Micros};
 use crate::mutation::Mutation;
 use crate::world::World;
+use std::collections::BTreeMap;
 use std::time::Duration;
+use tandem_core::cluster::lease;
 use tandem_core::cluster::state::ServiceState;
 use tandem_core::clustering::active_passive::Action;
+use tandem_core::clustering::active_passive::witness::{self, Next, WitnessView};
 use tandem_core::facts::{Ballot, Data, Position, Process, Stream};
-use tandem_core::ids::Term;
-use tandem_core::spec::Durability;
+use tandem_core::ids::{NodeId, Term};
 use tandem_core::time::Timestamp;
 
 /// How long an action may take.
@@ -70,17 +72,24 @@ impl World {
         self.after(200, 3_000, Event::Step { n, inc, id });
     }
 
-    /// In `Async` mode a ballot counts only after the lease that this node took part in has passed.
+    /// From when on a ballot of this node counts.
     fn fence_wait(&self, n: usize, state: &ServiceState) -> Option<Timestamp> {
-        let Durability::Async { .. } = self.spec.durability else { return None };
+        let answered = self.nodes[n].daemon.as_ref()?.hub.answered_all();
+        self.outlived(n, state, answered)
+    }
+
+    fn outlived(
+        &self,
+        n: usize,
+        state: &ServiceState,
+        answered: &BTreeMap<NodeId, Timestamp>,
+    ) -> Option<Timestamp> {
         if self.options.mutation == Some(Mutation::PromoteBeforeFence) {
             return None;
         }
-        let primary = &state.appointment.as_ref()?.primary;
-        let daemon = self.nodes[n].daemon.as_ref()?;
-        let answered = daemon.hub.answered_at(primary).max(Some(daemon.started))?;
-        let timing = self.spec.timing;
-        Some(answered.plus(timing.lease).plus(timing.drift_margin))
+        let primary = state.appointment.as_ref().map(|appointment| &appointment.primary);
+        let answered = primary.and_then(|primary| answered.get(primary)).copied();
+        lease::outlived(&self.spec, answered, self.nodes[n].daemon.as_ref()?.started)
     }
 
     /// The next step of the action under way.
@@ -268,30 +277,34 @@ impl World {
         Outcome::done(|own, _| own.checkpointed = true)
     }
 
-    /// A witness promises at once and holds nothing.
-    pub fn drive_witness(&mut self, n: usize) {
-        let agreed = self.agreed(n);
-        let wait = agreed.services.get(&self.service).and_then(|state| self.fence_wait(n, state));
-        let node = &mut self.nodes[n];
-        let now = node.clock.at(self.now);
-        let Some(daemon) = node.daemon.as_mut() else { return };
-        if let Some(term) = daemon.asked.filter(|term| *term > daemon.own.promised) {
-            if self.options.mutation != Some(Mutation::DropPromise) {
-                node.disk.state.promised = term;
+    /// What the shell's witness does.
+    pub fn drive_witness(&mut self, n: usize, state: &ServiceState) {
+        let now = self.nodes[n].clock.at(self.now);
+        loop {
+            let Some(daemon) = self.nodes[n].daemon.as_ref() else { return };
+            let view = WitnessView {
+                asked: daemon.asked,
+                promised: daemon.own.promised,
+                ballot: daemon.own.ballot,
+                counts_from: self.outlived(n, state, &daemon.answered),
+            };
+            let next = witness::plan(&view, now);
+            if let Next::Promise { term } = next
+                && self.options.mutation != Some(Mutation::DropPromise)
+            {
+                self.change_state(n, |state| state.promised = state.promised.max(term));
             }
-            daemon.own.promised = term;
-            daemon.ballot_at = wait.unwrap_or(now);
-            self.plan_beat(n);
-        }
-        let Some(daemon) = self.nodes[n].daemon.as_mut() else { return };
-        let term = daemon.own.promised;
-        let is_told = daemon.own.ballot.is_some_and(|ballot| ballot.term == term);
-        if term > Term(0) && !is_told && daemon.ballot_at <= now {
-            daemon.own.ballot = Some(Ballot { term, position: None });
-            self.plan_beat(n);
-        }
-        if let Some(daemon) = self.nodes[n].daemon.as_mut() {
+            let Some(daemon) = self.nodes[n].daemon.as_mut() else { return };
             daemon.observed_at = now;
+            match next {
+                Next::Promise { term } => {
+                    daemon.own.promised = term;
+                    daemon.answered = daemon.hub.answered_all().clone();
+                }
+                Next::Vote(ballot) => daemon.own.ballot = Some(ballot),
+                Next::Wait(_) => return,
+            }
+            self.plan_beat(n);
         }
     }
 }

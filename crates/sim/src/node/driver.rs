@@ -11,9 +11,8 @@ use tandem_core::cluster::lease::{self, Proof};
 use tandem_core::cluster::state::{Appointment, ServiceState};
 use tandem_core::clustering::active_passive::{Action, InstanceView, instance};
 use tandem_core::facts::{Data, InstanceFacts, Process, Stream};
-use tandem_core::ids::Term;
+use tandem_core::ids::{NodeId, Term};
 use tandem_core::replication::primary_replica::sync_quorum::CommitRule;
-use tandem_core::spec::Durability;
 use tandem_core::time::Timestamp;
 
 const TICK: Micros = 50_000;
@@ -36,8 +35,8 @@ pub struct Daemon {
     pub changed_at: Timestamp,
     /// When it started.
     pub started: Timestamp,
-    /// A witness: when its ballot may count.
-    pub ballot_at: Timestamp,
+    /// A witness: when it last answered each peer before it promised.
+    pub answered: BTreeMap<NodeId, Timestamp>,
     /// The instance was found running.
     pub adopting: bool,
     stalled_since: Option<Timestamp>,
@@ -103,11 +102,6 @@ impl World {
         node.keeper |= node.server.is_none();
         let inc = node.daemons;
         let now = node.clock.at(self.now);
-        let fenced = if matches!(self.spec.durability, Durability::Async { .. }) {
-            now.plus(self.spec.timing.lease).plus(self.spec.timing.drift_margin)
-        } else {
-            now
-        };
         let mut own = InstanceFacts::default();
         if node.witness {
             let promised = node.disk.state.promised;
@@ -123,7 +117,7 @@ impl World {
             observed_at: now,
             changed_at: Timestamp(0),
             started: now,
-            ballot_at: fenced,
+            answered: BTreeMap::new(),
             adopting: true,
             stalled_since: None,
             running: None,
@@ -194,13 +188,16 @@ impl World {
         if !self.nodes[n].awake() {
             return;
         }
-        self.publish(n);
-        if self.nodes[n].witness {
-            self.drive_witness(n);
-            return;
-        }
         let agreed = self.agreed(n);
         let Some(state) = agreed.services.get(&self.service) else { return };
+        if let Some(daemon) = self.nodes[n].daemon.as_mut() {
+            daemon.own.agreed = state.term();
+        }
+        self.publish(n);
+        if self.nodes[n].witness {
+            self.drive_witness(n, state);
+            return;
+        }
         self.hold_lease(n, state);
         if let Some(daemon) = self.nodes[n].daemon.as_mut() {
             daemon.own.revision = state.revision;
@@ -231,7 +228,7 @@ impl World {
         if appointment.primary != node.id || daemon.own.promised > appointment.term {
             return None;
         }
-        let acknowledged = daemon.hub.proof(appointment.term);
+        let acknowledged = daemon.hub.proof(&self.spec, appointment.term);
         let proof = Proof {
             me: &node.id,
             voters: &self.voters,

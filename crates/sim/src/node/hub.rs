@@ -2,8 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
+use tandem_core::cluster::lease;
 use tandem_core::facts::{InstanceFacts, Link, NodeFacts, Stream};
 use tandem_core::ids::{ConfigVersion, NodeId, ServiceId, Term};
+use tandem_core::spec::ServiceSpec;
 use tandem_core::time::{Observed, Timestamp};
 
 /// Everything that one daemon knows; lost with it.
@@ -12,7 +14,8 @@ pub struct Hub {
     /// What each node last said; the own facts are put in before each plan.
     pub facts: BTreeMap<NodeId, Observed<NodeFacts>>,
     promised: BTreeMap<NodeId, Term>,
-    acknowledged: BTreeMap<NodeId, Timestamp>,
+    /// When the heartbeat was sent, and the term of the appointment that the peer knew.
+    acknowledged: BTreeMap<NodeId, (Timestamp, Term)>,
     answered: BTreeMap<NodeId, Timestamp>,
     links: BTreeMap<NodeId, LinkFact>,
 }
@@ -45,10 +48,12 @@ impl Hub {
         changed
     }
 
-    /// A peer acknowledged a heartbeat that was sent at `sent`.
-    pub fn acknowledged(&mut self, peer: &NodeId, sent: Timestamp) {
-        let at = self.acknowledged.entry(peer.clone()).or_default();
-        *at = (*at).max(sent);
+    /// A peer acknowledged a heartbeat that was sent at `sent`, and knew that appointment.
+    pub fn acknowledged(&mut self, peer: &NodeId, sent: Timestamp, agreed: Term) {
+        let last = self.acknowledged.entry(peer.clone()).or_default();
+        if sent >= last.0 {
+            *last = (sent, agreed);
+        }
     }
 
     /// This node answered a peer.
@@ -56,9 +61,9 @@ impl Hub {
         self.answered.insert(peer.clone(), now);
     }
 
-    /// When this node last answered a peer.
-    pub fn answered_at(&self, peer: &NodeId) -> Option<Timestamp> {
-        self.answered.get(peer).copied()
+    /// When this node last answered each peer.
+    pub const fn answered_all(&self) -> &BTreeMap<NodeId, Timestamp> {
+        &self.answered
     }
 
     /// A peer's machine refuses connections, or no longer does; whether that is new.
@@ -82,13 +87,14 @@ impl Hub {
         }
     }
 
-    /// Per peer that promised nothing later than `term`: when the heartbeat was sent that it last
-    /// acknowledged.
-    pub fn proof(&self, term: Term) -> BTreeMap<NodeId, Timestamp> {
+    /// Per peer that promised nothing later than `term` and supports its primary: when the heartbeat
+    /// was sent that it last acknowledged.
+    pub fn proof(&self, spec: &ServiceSpec, term: Term) -> BTreeMap<NodeId, Timestamp> {
         self.acknowledged
             .iter()
             .filter(|(peer, _)| self.promised.get(*peer).is_none_or(|promised| *promised <= term))
-            .map(|(peer, at)| (peer.clone(), *at))
+            .filter(|(_, (_, agreed))| lease::supports(spec, term, *agreed))
+            .map(|(peer, (sent, _))| (peer.clone(), *sent))
             .collect()
     }
 }
@@ -148,6 +154,7 @@ pub fn instance_differs(before: &InstanceFacts, after: &InstanceFacts) -> bool {
         || before.ballot != after.ballot
         || before.promised != after.promised
         || before.promoted != after.promoted
+        || before.agreed != after.agreed
         || before.serving != after.serving
         || before.rule != after.rule
         || before.upstream != after.upstream

@@ -68,8 +68,6 @@ async fn beat(hub: &Hub, mesh: &Mesh, peer: &NodeId) -> Answer {
 
 fn take_in(hub: &Hub, peer: &NodeId, (sent, answer): Answer) {
     if let Some(beat) = answer.filter(|beat| beat.facts.node == *peer) {
-        // First what it says, then that it acknowledged: a promise in the answer must count.
-        hub.heard(beat.facts);
-        hub.acknowledged(peer, sent);
+        hub.acknowledged(sent, beat.facts);
     }
 }

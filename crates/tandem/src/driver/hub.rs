@@ -5,11 +5,14 @@
 //! Not here: the sending (`heartbeat.rs`), decisions (the core).
 
 use crate::runtime::clock;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use tandem_core::cluster::lease;
 use tandem_core::facts::{InstanceFacts, Link, NodeFacts, Stream};
 use tandem_core::ids::{ConfigVersion, NodeId, ServiceId, Term};
+use tandem_core::spec::ServiceSpec;
 use tandem_core::time::{Observed, Timestamp};
 use tokio::sync::watch;
 
@@ -20,18 +23,27 @@ pub struct Hub {
     known: Mutex<Known>,
     changed: watch::Sender<u64>,
     own_changed: watch::Sender<u64>,
+    speaks: AtomicBool,
 }
 
 #[derive(Debug, Default)]
 struct Known {
     peers: BTreeMap<NodeId, Observed<NodeFacts>>,
     promised: BTreeMap<(NodeId, ServiceId), Term>,
-    acknowledged: BTreeMap<NodeId, Timestamp>,
+    acknowledged: BTreeMap<NodeId, Acknowledged>,
     answered: BTreeMap<NodeId, Timestamp>,
     links: BTreeMap<NodeId, LinkFact>,
     instances: BTreeMap<ServiceId, (InstanceFacts, Timestamp)>,
     config_version: ConfigVersion,
     draining: bool,
+}
+
+/// The last heartbeat that a peer acknowledged.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Acknowledged {
+    sent: Timestamp,
+    /// The appointments that the peer knew when it answered.
+    agreed: BTreeMap<ServiceId, Term>,
 }
 
 /// What the connection to a peer is like, apart from when it was last heard.
@@ -49,7 +61,29 @@ impl Hub {
             known: Mutex::default(),
             changed: watch::Sender::new(0),
             own_changed: watch::Sender::new(0),
+            speaks: AtomicBool::new(false),
         }
+    }
+
+    /// Waits until every service of `services` has something to say, `limit` at most; from then on
+    /// this node speaks for itself.
+    pub async fn settle(&self, services: &BTreeSet<ServiceId>, limit: Duration) {
+        let mut published = self.own_changed();
+        let all = async {
+            while !services.iter().all(|it| self.known().instances.contains_key(it)) {
+                if published.changed().await.is_err() {
+                    return;
+                }
+            }
+        };
+        // What is missing by now is missing in what this node says, too.
+        let _ = tokio::time::timeout(limit, all).await;
+        self.speaks.store(true, Ordering::Release);
+    }
+
+    /// Whether heartbeats may be answered: before, an earlier daemon's words still stand.
+    pub fn speaks(&self) -> bool {
+        self.speaks.load(Ordering::Acquire)
     }
 
     /// This node.
@@ -90,11 +124,18 @@ impl Hub {
         }
     }
 
-    /// A peer acknowledged a heartbeat that was sent at `sent`.
-    pub fn acknowledged(&self, peer: &NodeId, sent: Timestamp) {
+    /// A peer answered a heartbeat that was sent at `sent` with these facts.
+    pub fn acknowledged(&self, sent: Timestamp, facts: NodeFacts) {
+        let agreed = |(service, own): (&ServiceId, &InstanceFacts)| (service.clone(), own.agreed);
+        let agreed = facts.instances.iter().map(agreed).collect();
+        let peer = facts.node.clone();
+        // First what it says, then that it acknowledged: a promise in the answer must count.
+        self.heard(facts);
         let mut known = self.known();
-        let at = known.acknowledged.entry(peer.clone()).or_default();
-        *at = (*at).max(sent);
+        let last = known.acknowledged.entry(peer).or_default();
+        if sent >= last.sent {
+            *last = Acknowledged { sent, agreed };
+        }
     }
 
     /// This node answered a peer's heartbeat: until a lease later, the peer may rest on it.
@@ -105,6 +146,11 @@ impl Hub {
     /// When this node last answered a peer's heartbeat.
     pub fn answered_at(&self, peer: &NodeId) -> Option<Timestamp> {
         self.known().answered.get(peer).copied()
+    }
+
+    /// When this node last answered each peer's heartbeat.
+    pub fn answered_all(&self) -> BTreeMap<NodeId, Timestamp> {
+        self.known().answered.clone()
     }
 
     /// A peer's machine refuses connections (true), or no longer does.
@@ -165,18 +211,23 @@ impl Hub {
         all
     }
 
-    /// Per peer that promised nothing later than `term`: when the heartbeat was sent that it last
-    /// acknowledged.
-    pub fn proof(&self, service: &ServiceId, term: Term) -> BTreeMap<NodeId, Timestamp> {
+    /// Per peer that promised nothing later than `term` and supports its primary: when the heartbeat
+    /// was sent that it last acknowledged.
+    pub fn proof(
+        &self,
+        service: &ServiceId,
+        spec: &ServiceSpec,
+        term: Term,
+    ) -> BTreeMap<NodeId, Timestamp> {
         let known = self.known();
-        known
-            .acknowledged
-            .iter()
-            .filter(|(peer, _)| {
-                let promised = known.promised.get(&((*peer).clone(), service.clone()));
-                promised.is_none_or(|promised| *promised <= term)
-            })
-            .map(|(peer, at)| (peer.clone(), *at))
+        let supports = |peer: &NodeId, last: &Acknowledged| {
+            let promised = known.promised.get(&(peer.clone(), service.clone()));
+            let agreed = last.agreed.get(service).copied().unwrap_or_default();
+            promised.is_none_or(|promised| *promised <= term) && lease::supports(spec, term, agreed)
+        };
+        let all = known.acknowledged.iter();
+        all.filter(|(peer, last)| supports(peer, last))
+            .map(|(peer, last)| (peer.clone(), last.sent))
             .collect()
     }
 
@@ -236,6 +287,7 @@ fn instance_differs(before: &InstanceFacts, after: &InstanceFacts) -> bool {
         || before.ballot != after.ballot
         || before.promised != after.promised
         || before.promoted != after.promoted
+        || before.agreed != after.agreed
         || before.serving != after.serving
         || before.rule != after.rule
         || before.upstream != after.upstream

@@ -8,7 +8,6 @@ pub mod hub;
 pub mod instance;
 pub mod observer;
 pub mod routes;
-mod sweep;
 pub mod upkeep;
 pub mod wire;
 pub mod witness;

@@ -1,7 +1,8 @@
 //! Talks to the own PostgreSQL many times a second: what is it, how far is it, does it answer.
 //! In: whether it runs, and nudges to look now. Out: the newest observation, and when it began.
 //! Keeps: H28, H29 a server that does not answer, one whose connections are used up and a stuck
-//! disk are told apart, and none of them blocks a plan.
+//! disk are told apart, and none of them blocks a plan; a primary that is being shut down and lets
+//! nobody in is hung.
 
 use crate::runtime::clock;
 use crate::runtime::supervisor::{Supervisor, TaskKind};
@@ -56,13 +57,22 @@ impl Observer {
         let first = Observed { began: Timestamp(0), seen: None, health: Health::Good };
         let (sender, observations) = watch::channel(first);
         let (health_sender, health) = watch::channel(Health::Good);
+        let (role_sender, role) = watch::channel(false);
         let stop = supervisor.stopping();
         supervisor.spawn(
             "instance probes",
             TaskKind::Session,
-            probe(postgres.clone(), watch_running.clone(), health_sender, stop.clone()),
+            Probes { postgres: postgres.clone(), running: watch_running.clone(), is_primary: role }
+                .run(health_sender, stop.clone()),
         );
-        let eye = Eye { postgres, running: watch_running, look: look.clone(), health, sender };
+        let eye = Eye {
+            postgres,
+            running: watch_running,
+            look: look.clone(),
+            health,
+            is_primary: role_sender,
+            sender,
+        };
         supervisor.spawn("instance observer", TaskKind::Session, eye.run(stop));
         Self { running, look, observations }
     }
@@ -88,6 +98,7 @@ struct Eye {
     running: watch::Receiver<bool>,
     look: Arc<Notify>,
     health: watch::Receiver<Health>,
+    is_primary: watch::Sender<bool>,
     sender: watch::Sender<Observed>,
 }
 
@@ -134,6 +145,7 @@ impl Eye {
         match seen {
             Ok(observation) => {
                 *silent_since = None;
+                self.is_primary.send_replace(!observation.in_recovery);
                 Observed { began, seen: Some(Ok(Arc::new(observation))), health: probed }
             }
             Err(postgres::Error::NotRunning | postgres::Error::Starting { .. }) => {
@@ -154,45 +166,60 @@ impl Eye {
 }
 
 /// Probes what a kept connection hides: new connections and the disk.
-async fn probe(
+struct Probes {
     postgres: Postgres,
-    mut running: watch::Receiver<bool>,
-    health: watch::Sender<Health>,
-    stop: CancellationToken,
-) {
-    let (mut hung_since, mut stuck_since) = (None::<Timestamp>, None::<Timestamp>);
-    loop {
-        if *running.borrow_and_update() {
-            let began = clock::now();
-            let (connection, disk) = tokio::join!(
-                postgres.probe_new_connection(PROBE_DEADLINE),
-                postgres.probe_disk(PROBE_DEADLINE)
-            );
-            let timed_out = |result: &Result<(), postgres::Error>| {
-                matches!(
-                    result,
-                    Err(postgres::Error::Timeout { .. } | postgres::Error::DiskStuck { .. })
-                )
-            };
-            note(&mut hung_since, timed_out(&connection), began);
-            note(&mut stuck_since, timed_out(&disk), began);
-            let now = clock::now();
-            let full = matches!(disk, Err(postgres::Error::DiskFull { .. }));
-            health.send_replace(match (stuck_since, hung_since, connection) {
-                (Some(since), _, _) => Health::DiskStuck(now.since(since)),
-                (None, Some(since), _) => Health::Hung(now.since(since)),
-                (None, None, Err(postgres::Error::ConnectionsUsedUp)) => Health::ConnectionsUsedUp,
-                (None, None, _) if full => Health::DiskFull,
-                (None, None, _) => Health::Good,
-            });
-        } else {
-            (hung_since, stuck_since) = (None, None);
-            health.send_replace(Health::Good);
+    running: watch::Receiver<bool>,
+    is_primary: watch::Receiver<bool>,
+}
+
+impl Probes {
+    async fn run(mut self, health: watch::Sender<Health>, stop: CancellationToken) {
+        let (mut hung_since, mut stuck_since) = (None::<Timestamp>, None::<Timestamp>);
+        loop {
+            if *self.running.borrow_and_update() {
+                health.send_replace(self.probe(&mut hung_since, &mut stuck_since).await);
+            } else {
+                (hung_since, stuck_since) = (None, None);
+                health.send_replace(Health::Good);
+            }
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(PROBE_EVERY) => {}
+            }
         }
-        tokio::select! {
-            biased;
-            () = stop.cancelled() => return,
-            () = tokio::time::sleep(PROBE_EVERY) => {}
+    }
+
+    async fn probe(
+        &self,
+        hung_since: &mut Option<Timestamp>,
+        stuck_since: &mut Option<Timestamp>,
+    ) -> Health {
+        let began = clock::now();
+        let (connection, disk) = tokio::join!(
+            self.postgres.probe_new_connection(PROBE_DEADLINE),
+            self.postgres.probe_disk(PROBE_DEADLINE)
+        );
+        // A standby refuses until it is consistent. A primary that does so is being shut down, and
+        // our own kept connection may be what it waits for.
+        let is_closed = matches!(connection, Err(postgres::Error::Starting { .. }))
+            && *self.is_primary.borrow();
+        let timed_out = |result: &Result<(), postgres::Error>| {
+            matches!(
+                result,
+                Err(postgres::Error::Timeout { .. } | postgres::Error::DiskStuck { .. })
+            )
+        };
+        note(hung_since, is_closed || timed_out(&connection), began);
+        note(stuck_since, timed_out(&disk), began);
+        let now = clock::now();
+        let full = matches!(disk, Err(postgres::Error::DiskFull { .. }));
+        match (*stuck_since, *hung_since, connection) {
+            (Some(since), _, _) => Health::DiskStuck(now.since(since)),
+            (None, Some(since), _) => Health::Hung(now.since(since)),
+            (None, None, Err(postgres::Error::ConnectionsUsedUp)) => Health::ConnectionsUsedUp,
+            (None, None, _) if full => Health::DiskFull,
+            (None, None, _) => Health::Good,
         }
     }
 }
@@ -202,6 +229,14 @@ fn note(since: &mut Option<Timestamp>, is_bad: bool, began: Timestamp) {
 }
 
 impl Observed {
+    /// The names that commits wait for, as the server has them.
+    pub fn sync_names(&self) -> Option<&str> {
+        match &self.seen {
+            Some(Ok(observation)) => Some(&observation.sync_names),
+            Some(Err(_)) | None => None,
+        }
+    }
+
     /// Takes what was seen into the facts.
     pub fn apply(&self, own: &mut InstanceFacts, promoting: bool) {
         own.health = self.health;

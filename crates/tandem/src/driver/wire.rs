@@ -50,6 +50,8 @@ pub enum Wish {
     Reload,
     /// Throw the copy away and make a new one.
     Reinit,
+    /// Write a checkpoint while it still serves, so that its shutdown needs a short one.
+    Checkpoint,
 }
 
 /// What the answer says.

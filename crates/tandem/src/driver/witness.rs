@@ -1,17 +1,26 @@
-//! Keeps a witness's promises: it votes and holds no data.
-//! In: terms that controllers ask to promise. Out: ballots without a position.
-//! Keeps: INV-2 a promise is durable before it is told.
+//! Keeps: INV-2 a promise is durable before it is told; INV-1 a ballot waits until no lease can rest
+//! on what this node answered before it promised.
+//! Not here: the decisions (`tandem_core::clustering::active_passive::witness`).
+//! Tested by: `witness/tests.rs`.
 
 use super::hub::Hub;
+use crate::consensus::Agreed;
 use crate::runtime::clock;
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use tandem_core::facts::{Ballot, Data, InstanceFacts};
-use tandem_core::ids::{ServiceId, Term};
-use tokio::sync::mpsc;
+use tandem_core::cluster::lease;
+use tandem_core::clustering::active_passive::witness::{Next, WitnessView, plan};
+use tandem_core::facts::{Data, InstanceFacts};
+use tandem_core::ids::{NodeId, ServiceId, Term};
+use tandem_core::time::Timestamp;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
+
+#[cfg(test)]
+mod tests;
 
 /// The witness of one service.
 #[derive(Debug)]
@@ -20,6 +29,8 @@ pub struct Witness {
     pub service: ServiceId,
     /// What this node knows.
     pub hub: Arc<Hub>,
+    /// What is agreed.
+    pub agreed: watch::Receiver<Agreed>,
     /// Where the promise is kept.
     pub path: PathBuf,
     /// Terms that controllers ask to promise.
@@ -29,6 +40,7 @@ pub struct Witness {
 impl Witness {
     /// Promises until `stop`.
     pub async fn run(mut self, stop: CancellationToken) {
+        let started = clock::now();
         let promised = match load(&self.path) {
             Ok(term) => term,
             Err(error) => {
@@ -38,24 +50,68 @@ impl Witness {
             }
         };
         let mut own = InstanceFacts { data: Data::Witness, promised, ..InstanceFacts::default() };
-        own.ballot = (promised > Term(0)).then_some(Ballot { term: promised, position: None });
-        self.hub.publish(&self.service, &own, clock::now());
+        let mut answered = self.hub.answered_all();
+        let mut asked = None;
         loop {
-            let term = tokio::select! {
-                biased;
-                () = stop.cancelled() => return,
-                term = self.asks.recv() => match term { Some(term) => term, None => return },
-            };
-            if term > own.promised {
-                if let Err(error) = save(&self.path, term) {
-                    tracing::error!(service = %self.service, %error, "a promise cannot be kept");
+            let counts_from = self.counts_from(&answered, started, &mut own);
+            self.hub.publish(&self.service, &own, clock::now());
+            let (promised, ballot) = (own.promised, own.ballot);
+            let view = WitnessView { asked, promised, ballot, counts_from };
+            let again = match plan(&view, clock::now()) {
+                Next::Promise { term } => {
+                    if let Err(error) = save(&self.path, term) {
+                        tracing::error!(service = %self.service, %error, "a promise cannot be kept");
+                        asked = None;
+                        continue;
+                    }
+                    own.promised = term;
+                    // Told first: whatever is answered from now on supports no older lease.
+                    self.hub.publish(&self.service, &own, clock::now());
+                    answered = self.hub.answered_all();
                     continue;
                 }
-                own.promised = term;
-                own.ballot = Some(Ballot { term, position: None });
+                Next::Vote(ballot) => {
+                    own.ballot = Some(ballot);
+                    continue;
+                }
+                Next::Wait(again) => again,
+            };
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                term = self.asks.recv() => match term {
+                    Some(term) => asked = asked.max(Some(term)),
+                    None => return,
+                },
+                result = self.agreed.changed() => if result.is_err() { return },
+                () = until(again) => {}
             }
-            self.hub.publish(&self.service, &own, clock::now());
         }
+    }
+
+    /// From when on a ballot counts, by what was answered before the promise; also takes over which
+    /// appointment is known. For good where nothing is agreed yet: whom it supported is not known.
+    fn counts_from(
+        &mut self,
+        answered: &BTreeMap<NodeId, Timestamp>,
+        started: Timestamp,
+        own: &mut InstanceFacts,
+    ) -> Option<Timestamp> {
+        let agreed = self.agreed.borrow_and_update();
+        let spec = agreed.state.spec.services.get(&self.service);
+        let state = agreed.state.services.get(&self.service);
+        let (Some(spec), Some(state)) = (spec, state) else { return Some(Timestamp(u64::MAX)) };
+        (own.revision, own.agreed) = (state.revision, state.term());
+        let primary = state.appointment.as_ref().map(|appointment| &appointment.primary);
+        lease::outlived(spec, primary.and_then(|primary| answered.get(primary)).copied(), started)
+    }
+}
+
+/// Sleeps until that moment of the own clock; for good if there is none.
+async fn until(moment: Option<Timestamp>) {
+    match moment {
+        Some(moment) => tokio::time::sleep(moment.since(clock::now())).await,
+        None => std::future::pending().await,
     }
 }
 

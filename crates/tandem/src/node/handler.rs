@@ -72,8 +72,13 @@ impl Reception {
             return Err(format!("{from} speaks for {}", beat.facts.node));
         }
         self.hub.heard(beat.facts);
-        let facts = self.hub.own();
+        if !self.hub.speaks() {
+            return Err("starting".to_owned());
+        }
+        // Before the own facts are read: an answer that does not tell a promise yet must be known to
+        // whoever makes that promise, since a lease may rest on it.
         self.hub.answered(from);
+        let facts = self.hub.own();
         Ok(encode(&Beat { facts }))
     }
 

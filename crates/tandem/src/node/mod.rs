@@ -17,6 +17,7 @@ use crate::driver::controller::Controller;
 use crate::driver::explain::Explanations;
 use crate::driver::heartbeat;
 use crate::driver::hub::Hub;
+use crate::driver::instance;
 use crate::identity::{self, Identity};
 use crate::peers::{self, Mesh, MeshConfig};
 use crate::proxy;
@@ -228,6 +229,8 @@ async fn start(args: NodeArgs, supervisor: &Supervisor) -> Result<Running, Error
     let _ = transport.0.set(mesh.clone());
     found(&ground, &consensus, supervisor).await?;
     let instances = services::start(&ground, &consensus, receivers).await?;
+    let services = ground.config.services.keys().cloned().collect();
+    ground.hub.settle(&services, instance::SETTLE).await;
     beat(&ground, &mesh);
     let mut opened = Vec::new();
     for door in doors {

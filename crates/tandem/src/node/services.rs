@@ -130,7 +130,7 @@ pub(super) async fn start(
                 let postgres = start_instance(ground, consensus, service, config, requests).await?;
                 instances.insert(service.clone(), OwnInstance { wishes, postgres });
             }
-            Some(NodeRole::Witness) | None => start_witness(ground, service, asks)?,
+            Some(NodeRole::Witness) | None => start_witness(ground, consensus, service, asks)?,
         }
     }
     Ok(instances)
@@ -138,6 +138,7 @@ pub(super) async fn start(
 
 fn start_witness(
     ground: &Ground,
+    consensus: &Consensus,
     service: &ServiceId,
     asks: mpsc::Receiver<Term>,
 ) -> Result<(), Error> {
@@ -146,6 +147,7 @@ fn start_witness(
     let witness = Witness {
         service: service.clone(),
         hub: ground.hub.clone(),
+        agreed: consensus.state(),
         path: dir.join("promised"),
         asks,
     };

@@ -12,6 +12,7 @@ pub mod instance;
 pub mod rejoin;
 mod steady;
 pub mod verdict;
+pub mod witness;
 
 pub use controller::{ControllerView, Plan, Step};
 pub use instance::{Action, InstanceView};

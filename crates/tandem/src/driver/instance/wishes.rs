@@ -15,6 +15,8 @@ use tandem_core::ids::Term;
 use tokio::sync::oneshot;
 
 const RELOAD: Duration = Duration::from_secs(5);
+/// The server goes on with a checkpoint that nobody waits for any more.
+pub const CHECKPOINT: Duration = Duration::from_secs(30);
 
 /// A wish, and where the answer goes.
 #[derive(Debug)]
@@ -34,6 +36,7 @@ impl InstanceDriver {
         tracing::info!(service = %self.service(), ?wish, "an operator's wish");
         match wish {
             Wish::Reload => self.reload(answer),
+            Wish::Checkpoint => self.checkpoint(answer),
             Wish::Restart => self.stop_for(answer, false),
             Wish::Reinit if self.own.process == Process::Stopped => self.wipe(answer).await,
             Wish::Reinit => {
@@ -47,7 +50,8 @@ impl InstanceDriver {
         let own = &self.own;
         let runs = matches!(own.process, Process::Standby | Process::Primary);
         match wish {
-            Wish::Reload if runs => None,
+            Wish::Reload | Wish::Checkpoint if runs => None,
+            Wish::Checkpoint => Some("it does not run".into()),
             Wish::Reload => Some("it does not run: the settings count at its next start".into()),
             Wish::Restart | Wish::Reinit if own.process == Process::Primary => {
                 Some("it is a primary, which only a switchover stops".into())
@@ -73,6 +77,14 @@ impl InstanceDriver {
         let postgres = self.context.postgres.clone();
         self.supervisor.spawn("reload", TaskKind::Session, async move {
             let done = postgres.reload(RELOAD).await;
+            let _ = answer.send(done.map_or_else(|error| refused(&error), |()| Response::Taken));
+        });
+    }
+
+    fn checkpoint(&self, answer: oneshot::Sender<Response>) {
+        let postgres = self.context.postgres.clone();
+        self.supervisor.spawn("checkpoint", TaskKind::Session, async move {
+            let done = postgres.checkpoint(CHECKPOINT).await;
             let _ = answer.send(done.map_or_else(|error| refused(&error), |()| Response::Taken));
         });
     }

@@ -59,7 +59,8 @@ fn service_metrics(
         u64::try_from(history.iter().filter(|line| is(line.cause)).count()).unwrap_or(u64::MAX)
     };
     let counters = doors.iter().filter(|(name, _)| name == service.name);
-    let lease = role::lease_left(service, &hub.proof(service.name, service.state.term()));
+    let lease =
+        role::lease_left(service, &hub.proof(service.name, service.spec, service.state.term()));
     ServiceMetrics {
         service: service.name.clone(),
         term: service.state.term(),

@@ -43,7 +43,7 @@ pub(super) fn role(seen: &Seen, service: Option<&ServiceId>, hub: &Hub) -> RoleC
             reason: Some(reason),
         };
     };
-    let acknowledged = hub.proof(of.name, of.state.term());
+    let acknowledged = hub.proof(of.name, of.spec, of.state.term());
     role_in(of, &acknowledged)
 }
 

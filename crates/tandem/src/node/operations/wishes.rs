@@ -9,7 +9,7 @@ use super::seen::{Seen, ServiceSeen};
 use super::{NodeOperations, refusals};
 use crate::api::operations::{Outcome, Refused};
 use crate::api::status::InstanceState;
-use crate::driver::instance::wishes::Asked;
+use crate::driver::instance::wishes::{Asked, CHECKPOINT};
 use crate::driver::wire::{Request, Response, Wish, decode, encode};
 use crate::peers::Channel;
 use crate::runtime::clock;
@@ -42,7 +42,7 @@ impl NodeOperations {
         if instance.wishes.try_send(Asked { wish, answer }).is_err() {
             return refused("other operations on it are under way");
         }
-        match tokio::time::timeout(STOP, answered).await {
+        match tokio::time::timeout(patience(wish), answered).await {
             Ok(Ok(response)) => response,
             Ok(Err(_)) => refused("the node stops"),
             Err(_) => refused("it did not answer in time"),
@@ -50,7 +50,7 @@ impl NodeOperations {
     }
 
     /// Hands a wish to an instance, wherever it is.
-    async fn wish(
+    pub(super) async fn wish(
         &self,
         service: &ServiceId,
         node: &NodeId,
@@ -61,7 +61,8 @@ impl NodeOperations {
             self.wish_here(service, wish).await
         } else {
             let body = encode(&Request::Local { service: service.clone(), wish });
-            let asked = self.ground().mesh.request(node, Channel::Operate, body, STOP).await;
+            let asked =
+                self.ground().mesh.request(node, Channel::Operate, body, patience(wish)).await;
             let failed = |because: String| {
                 let advice = "tandem doctor shows which nodes cannot be reached";
                 Problem::new(codes::OPERATION_FAILED, what, because, advice)
@@ -197,6 +198,13 @@ impl NodeOperations {
             }
         };
         tokio::time::timeout(limit, reached).await.is_ok()
+    }
+}
+
+const fn patience(wish: Wish) -> Duration {
+    match wish {
+        Wish::Restart | Wish::Reload | Wish::Reinit => STOP,
+        Wish::Checkpoint => CHECKPOINT,
     }
 }
 

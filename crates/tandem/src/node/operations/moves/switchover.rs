@@ -10,6 +10,7 @@
 use super::super::{NodeOperations, candidates, refusals};
 use crate::api::operations::{Outcome, Refused};
 use crate::consensus::Agreed;
+use crate::driver::wire::Wish;
 use crate::runtime::clock;
 use crate::runtime::supervisor::TaskKind;
 use crate::telemetry::codes;
@@ -111,6 +112,13 @@ impl NodeOperations {
         };
         let from = before.appointment.as_ref().map(|it| it.primary.clone());
         let term = before.term();
+        if let Some(primary) = &from {
+            // While it still serves: the checkpoint that follows, and the shutdown's, are short.
+            let written = self.wish(service, primary, Wish::Checkpoint, &what).await;
+            if let Err(problem) = written {
+                tracing::warn!(%service, because = problem.because, "no checkpoint beforehand");
+            }
+        }
         let make = |state: &ServiceState| {
             if state.switchover.is_some() || state.forced.is_some() || state.term() != term {
                 return Err(busy(&what, service));

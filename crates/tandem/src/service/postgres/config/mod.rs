@@ -143,6 +143,11 @@ impl Postgres {
         Ok(text)
     }
 
+    /// `synchronous_standby_names` for a rule, as the server shows it.
+    pub fn sync_names(&self, rule: &CommitRule) -> String {
+        names::sync_names(&self.config().cluster, Some(rule))
+    }
+
     fn sync_text(&self, rule: Option<&CommitRule>) -> String {
         let mut text = String::from("# Who confirms commits. Written by Tandem.\n");
         let names = names::sync_names(&self.config().cluster, rule);

@@ -9,7 +9,7 @@ use crate::service::postgres::Postgres;
 use std::time::Duration;
 use tandem_core::ids::NodeId;
 use tandem_core::lsn::Lsn;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 /// The startup process waits here when it has replayed everything there is, and receives nothing.
 const IDLE: &[&str] = &["RecoveryRetrieveRetryInterval"];
@@ -20,6 +20,17 @@ SELECT s.pid, s.wait_event,
   greatest(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn())::text,
   pg_last_wal_replay_lsn()::text
 FROM pg_stat_activity s WHERE s.backend_type = 'startup'";
+
+/// Ends what the replay waits for: queries and locks of clients that would hold up a vote for as
+/// long as `max_standby_streaming_delay` allows.
+const UNBLOCK: &str = "
+SELECT count(pg_terminate_backend(c.pid)) FROM pg_stat_activity c
+WHERE c.backend_type = 'client backend' AND c.state <> 'idle' AND c.pid <> pg_backend_pid()
+  AND EXISTS (SELECT FROM pg_stat_activity s WHERE s.backend_type = 'startup'
+    AND (s.wait_event LIKE 'RecoveryConflict%' OR s.wait_event_type IN ('Lock', 'BufferPin')))";
+
+/// A replay that goes on for so long may wait for somebody.
+const UNBLOCK_AFTER: Duration = Duration::from_millis(200);
 
 const RESUME: &str = "SELECT CASE WHEN pg_is_wal_replay_paused() THEN pg_wal_replay_resume() END";
 
@@ -52,11 +63,16 @@ impl Postgres {
             }
             session.one("resuming the replay", RESUME).await?;
             let mut startup = None;
+            let mut unblock = Instant::now() + UNBLOCK_AFTER;
             loop {
                 if let Some(row) = session.while_asleep(STATE, IDLE, &mut startup).await?
                     && !row.get::<_, bool>(2)
                 {
                     return Ok(StoppedAt { flushed: lsn(&row, 3)?, replayed: lsn(&row, 4)? });
+                }
+                if Instant::now() >= unblock {
+                    session.one("ending what the replay waits for", UNBLOCK).await?;
+                    unblock = Instant::now() + UNBLOCK_AFTER;
                 }
                 sleep(POLL).await;
             }
