@@ -46,11 +46,17 @@ impl Context {
                 state.was_primary = true;
             })
             .await?;
-        self.postgres.promote(PROMOTION).await?;
+        // The others compare their logs with this one's history as soon as they hear of it: what they
+        // hear must be of the new timeline, or they take themselves for another past (H6).
+        let timeline = self.postgres.promote(PROMOTION).await?;
+        let mut fresh = InstanceFacts { timeline, ..InstanceFacts::default() };
+        self.history(&mut fresh).await;
         *self.promoted_under.lock().unwrap_or_else(PoisonError::into_inner) = Some(rule);
         Ok(Box::new(move |own| {
             adopt_state(own, &state);
             own.process = Process::Primary;
+            own.timeline = fresh.timeline;
+            own.forks = fresh.forks;
             own.upstream = None;
             own.stream = Stream::None;
             own.ballot = None;

@@ -190,7 +190,7 @@ impl InstanceDriver {
                 self.observed_at = self.changed_at;
                 change(&mut self.own);
                 self.failed = None;
-                if life != self.life {
+                if life != self.life && self.own.process != Process::Stopped {
                     // The instance ended before this was heard: what was made durable counts, what
                     // it says of a running server does not.
                     self.own = after_end(self.own.clone());

@@ -8,7 +8,7 @@
 use super::{Error, POLL, lsn, within};
 use crate::service::postgres::Postgres;
 use std::time::Duration;
-use tandem_core::ids::Term;
+use tandem_core::ids::{Term, TimelineId};
 use tandem_core::lsn::Lsn;
 use tandem_core::replication::primary_replica::sync_quorum::CommitRule;
 use tokio::time::sleep;
@@ -24,22 +24,26 @@ VALUES ($1, $2, ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bi
 ON CONFLICT (term) DO UPDATE SET at = now() WHERE h.node = excluded.node
 RETURNING term";
 
+const TIMELINE: &str =
+    "SELECT ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int4";
+
 impl Postgres {
-    /// Promotes, and returns once it accepts writes. Done already is done.
+    /// Promotes, and returns the timeline that it writes once it accepts writes. Done already is
+    /// done.
     ///
     /// # Errors
     /// `Timeout`: it goes on by itself; call again.
-    pub async fn promote(&self, deadline: Duration) -> Result<(), Error> {
+    pub async fn promote(&self, deadline: Duration) -> Result<TimelineId, Error> {
         within("promoting", deadline, async {
             let mut session = self.connect().await?;
-            if !session.in_recovery().await? {
-                return Ok(());
+            if session.in_recovery().await? {
+                session.one("asking for promotion", "SELECT pg_promote(false)").await?;
+                while session.in_recovery().await? {
+                    sleep(POLL).await;
+                }
             }
-            session.one("asking for promotion", "SELECT pg_promote(false)").await?;
-            while session.in_recovery().await? {
-                sleep(POLL).await;
-            }
-            Ok(())
+            let row = session.one("reading the timeline", TIMELINE).await?;
+            Ok(TimelineId(u32::try_from(row.get::<_, i32>(0)).unwrap_or(0)))
         })
         .await
     }
