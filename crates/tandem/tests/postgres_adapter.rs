@@ -11,7 +11,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 use tandem::service::postgres::copy::found::AdoptionWarning;
 use tandem::service::postgres::sql::sessions::Ended;
-use tandem::service::postgres::{ControlState, Error, Finding, Rewind, RuleState, Sentinel, Why};
+use tandem::service::postgres::{
+    ControlState, Error, Finding, Rewind, RuleState, Sentinel, StateFile, Why,
+};
 use tandem_core::facts::Data;
 use tandem_core::ids::{NodeId, Term, TimelineId};
 use tandem_core::lsn::Lsn;
@@ -94,7 +96,10 @@ async fn overrides_and_audit(a: &Node) {
     let weak = |f: &Finding| matches!(f, Finding::WeakCommit { role, .. } if role == "app");
     assert!(findings.iter().any(weak), "{findings:?}");
     // H11: who does not see the warning takes a cancelled wait for a success.
-    let hides = |f: &Finding| matches!(f, Finding::WeakCommit { setting, .. } if setting == "client_min_messages");
+    let hides = |f: &Finding| match f {
+        Finding::WeakCommit { setting, .. } => setting == "client_min_messages",
+        _ => false,
+    };
     assert!(findings.iter().any(hides), "{findings:?}");
     a.sql("ALTER DATABASE postgres RESET client_min_messages");
     let unlogged = Finding::UnloggedTables { database: "postgres".into(), count: 1 };
@@ -183,6 +188,15 @@ async fn interrupted_clone(b: &mut Node) {
     // A promise made meanwhile keeps the sentinel.
     let state = b.postgres.change_state(|state| state.promised = Term(1)).await.unwrap();
     assert_eq!(state.sentinel, Some(Sentinel::Cloning));
+    // A human's decision outlives everything else, until a human has it copied again.
+    let why = |state: &mut StateFile| state.quarantined = Some("it says why".into());
+    b.postgres.change_state(why).await.unwrap();
+    let reason = String::from("it says why");
+    assert_eq!(b.postgres.data().await.unwrap(), Data::Quarantined { reason });
+    let refused = b.postgres.clone_from(&a, progress.clone(), CancellationToken::new()).await;
+    assert!(matches!(refused, Err(Error::Quarantined { .. })), "{refused:?}");
+    b.postgres.begin_state(|state| state.quarantined = None).await.unwrap();
+    assert_eq!(b.postgres.data().await.unwrap(), Data::Mixed);
     let nobody = NodeId::from("c-1");
     let away = b.postgres.clone_from(&nobody, progress, CancellationToken::new()).await;
     assert!(matches!(away, Err(Error::SourceUnavailable { .. })), "{away:?}");

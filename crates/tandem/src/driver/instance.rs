@@ -224,8 +224,8 @@ impl InstanceDriver {
     }
 
     fn publish(&mut self) {
-        // A daemon that was restarted beside its running primary must not say "stopped" first: every
-        // door would cut its sessions.
+        // A daemon that was restarted beside its running primary must not say "stopped" first:
+        // every door would cut its sessions.
         if !self.settled && clock::now().since(self.started) < SETTLE {
             return;
         }

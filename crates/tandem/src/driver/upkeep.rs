@@ -97,7 +97,7 @@ impl Upkeep {
             tracing::info!(service = %self.service, %node, "a slot was made");
         }
         for slot in &report.dropped {
-            tracing::info!(service = %self.service, slot, "the slot of a node that left was dropped");
+            tracing::info!(service = %self.service, slot, "dropped: its node is no member");
         }
     }
 

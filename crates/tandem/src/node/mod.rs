@@ -9,6 +9,7 @@
 mod handler;
 mod operations;
 mod services;
+mod user;
 
 use crate::api;
 use crate::config::Config;
@@ -116,30 +117,9 @@ pub enum Error {
     /// The HTTP interface.
     #[error(transparent)]
     Api(#[from] api::server::Error),
-    /// No such user of the operating system.
-    #[error(
-        "service {service} shall run as user {user}, who does not exist; create the user, or set \
-         run_as"
-    )]
-    NoUser {
-        /// The service.
-        service: ServiceId,
-        /// The name.
-        user: String,
-    },
-    /// Only root may run an instance as another user.
-    #[error(
-        "service {service} shall run as user {user}, but this daemon is user {uid} and not root; \
-         start the daemon as {user} or as root, or remove run_as"
-    )]
-    OtherUser {
-        /// The service.
-        service: ServiceId,
-        /// The name.
-        user: String,
-        /// Who the daemon is.
-        uid: u32,
-    },
+    /// The user of an instance.
+    #[error(transparent)]
+    User(#[from] user::Error),
     /// A part that must run ended.
     #[error("a part of the node ended unexpectedly; the log says which")]
     Broken,

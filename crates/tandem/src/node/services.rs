@@ -1,6 +1,7 @@
 //! Builds what each service needs on this node: doors, the adapter, the keeper, the driver.
 //! In: `Ground`. Out: running tasks.
 
+use super::user::run_as;
 use super::{AskReceivers, Error, Ground};
 use crate::config::{ReadLag, Service};
 use crate::consensus::Consensus;
@@ -238,24 +239,6 @@ async fn instance_config(
     })
 }
 
-/// PostgreSQL refuses to run as root; as a plain user it runs as that user, and as nobody else.
-fn run_as(service: &ServiceId, written: Option<&str>) -> Result<Option<RunAs>, Error> {
-    let me = nix::unistd::geteuid();
-    let is_root = me.is_root();
-    let name = match (written, is_root) {
-        (Some(name), _) => name,
-        (None, true) => "postgres",
-        (None, false) => return Ok(None),
-    };
-    let no_user = || Error::NoUser { service: service.clone(), user: name.into() };
-    let user = nix::unistd::User::from_name(name).ok().flatten().ok_or_else(no_user)?;
-    if !is_root && user.uid != me {
-        let service = service.clone();
-        return Err(Error::OtherUser { service, user: name.into(), uid: me.as_raw() });
-    }
-    Ok(is_root.then(|| RunAs { uid: user.uid.as_raw(), gid: user.gid.as_raw() }))
-}
-
 /// The folder that keeper and server put their sockets in: of the server's user, closed to others.
 fn prepare_folder(postgres: &Postgres) -> Result<(), Error> {
     let run_dir = postgres.run_dir();
@@ -269,26 +252,4 @@ fn prepare_folder(postgres: &Postgres) -> Result<(), Error> {
         }
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_root_runs_instances_as_somebody_else() {
-        let me = nix::unistd::geteuid();
-        let own = nix::unistd::User::from_uid(me).unwrap().unwrap().name;
-        let service = ServiceId::from("orders");
-        let other = if own == "daemon" { "bin" } else { "daemon" };
-        let result = run_as(&service, Some(other));
-        if me.is_root() {
-            assert_ne!(result.unwrap().unwrap().uid, 0);
-        } else {
-            assert!(matches!(result, Err(Error::OtherUser { .. })), "{result:?}");
-            assert_eq!(run_as(&service, Some(&own)).unwrap(), None);
-        }
-        let nobody = run_as(&service, Some("no_such_user_here"));
-        assert!(matches!(nobody, Err(Error::NoUser { .. })), "{nobody:?}");
-    }
 }

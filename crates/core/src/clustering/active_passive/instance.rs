@@ -311,8 +311,8 @@ fn rejoin(view: &InstanceView<'_>, appointment: &Appointment) -> Next {
     }
 }
 
-/// Data of another's making, beside a primary that is not this node: replaced only if the primary has
-/// all of it. Whom it followed is not recorded, so it is not fed as it is (H6).
+/// Data of another's making, beside a primary that is not this node: replaced only if the primary
+/// has all of it. Whom it followed is not recorded, so it is not fed as it is (H6).
 fn replace_foreign(view: &InstanceView<'_>, appointment: &Appointment) -> Next {
     let own = view.own;
     let (from, term) = (appointment.primary.clone(), appointment.term);
@@ -327,7 +327,8 @@ fn replace_foreign(view: &InstanceView<'_>, appointment: &Appointment) -> Next {
     }
     if own.was_primary || own.flushed > primary.flushed {
         return wait(format!(
-            "its data is of the same database, and may hold what {from} does not: reinit replaces it"
+            "its data is of the same database, and may hold what {from} has not: reinit \
+             replaces it"
         ));
     }
     if own.rejoin_failures >= REJOIN_FAILURES_MAX {

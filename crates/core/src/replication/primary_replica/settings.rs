@@ -3,8 +3,8 @@
 //! One table for whoever reads a configuration and for whoever runs it: what the first accepts must
 //! not keep the second from starting.
 //! Keeps: H5 `restart_after_crash`; H10, H20 what belongs to the failover is not the owner's; H11
-//! the warning of a cancelled wait is sent; H13, H14 a commit is acknowledged once a standby flushed
-//! it; H15 no `restore_command`; H26 `data_sync_retry`.
+//! the warning of a cancelled wait is sent; H13, H14 a commit is acknowledged once a standby
+//! flushed it; H15 no `restore_command`; H26 `data_sync_retry`.
 //! Not here: what the settings are set to (the PostgreSQL adapter).
 //! Tested by: below.
 
@@ -66,7 +66,8 @@ const OURS: &[(&str, &str, &str)] = &[
     ("include_if_exists", SETS, "write the settings here"),
 ];
 
-/// Settings of which some values lose data or block a failover: name, good values, because, instead.
+/// Settings of which some values lose data or block a failover: name, good values, because, and
+/// instead.
 const GUARDED: &[(&str, &[&str], &str, &str)] = &[
     (
         "fsync",
@@ -106,8 +107,8 @@ const GUARDED: &[(&str, &[&str], &str, &str)] = &[
     ),
 ];
 
-/// Values of `client_min_messages` with which warnings are sent: the one that says that a commit was
-/// not replicated is all that tells it from a success (H11).
+/// Values of `client_min_messages` with which warnings are sent: the one that says that a commit
+/// was not replicated is all that tells it from a success (H11).
 pub const SHOWS_WARNINGS: &[&str] = &[
     "debug5", "debug4", "debug3", "debug2", "debug1", "debug", "log", "info", "notice", "warning",
 ];

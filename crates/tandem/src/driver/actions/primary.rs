@@ -1,7 +1,8 @@
-//! What a copy does as a primary, or to become one: promote, prove the rule, record the term, hand over.
+//! Carries out what a copy does as a primary, or to become one: promote, prove the rule, record the
+//! term, stop for the next.
 //! In: a term, a rule. Out: `Change`.
-//! Keeps: INV-2, H42 what must be durable and the lease come before the promotion; H8, H9 no term is
-//! recorded before the rule is proven; H38 a planned stop waits for nobody but the next primary.
+//! Keeps: INV-2, H42 what must be durable and the lease come before the promotion; H8, H9 no term
+//! is recorded before the rule is proven; H38 a planned stop waits for nobody but the next primary.
 
 use super::inspect::adopt_state;
 use super::{Change, Context, Error};
@@ -46,8 +47,8 @@ impl Context {
                 state.was_primary = true;
             })
             .await?;
-        // The others compare their logs with this one's history as soon as they hear of it: what they
-        // hear must be of the new timeline, or they take themselves for another past (H6).
+        // The others compare their logs with this one's history as soon as they hear of it: what
+        // they hear must be of the new timeline, or they take themselves for another past (H6).
         let timeline = self.postgres.promote(PROMOTION).await?;
         let mut fresh = InstanceFacts { timeline, ..InstanceFacts::default() };
         self.history(&mut fresh).await;

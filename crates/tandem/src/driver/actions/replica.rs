@@ -1,4 +1,5 @@
-//! What a copy does to become a standby and to stay one: promise, found, start, follow, rejoin.
+//! Carries out what a copy does to become a standby and to stay one: promise, found, start, follow,
+//! rejoin.
 //! In: a term, a primary. Out: `Change`.
 //! Keeps: INV-2 a promise is durable before the ballot is told; H15 the ballot comes after the WAL
 //! receiver stopped; H5 every start is in recovery.

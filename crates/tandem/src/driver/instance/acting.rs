@@ -1,5 +1,5 @@
-//! Begins the action that is planned for the own copy, ends one that is not wanted any more, and
-//! takes what it changed into the facts: one action at a time.
+//! Runs the action that is planned for the own copy: begins it, ends it when it is not wanted any
+//! more, and takes what it changed into the facts; one at a time.
 //! In: agreed state, facts. Out: an action under way; facts once it is over.
 //! Keeps: a fence waits for nothing; H42 the lease is known before a promotion begins.
 //! Not here: what an action does, step by step (`actions/`).

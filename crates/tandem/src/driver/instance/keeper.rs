@@ -1,4 +1,4 @@
-//! Hears the keeper of the own copy, and what its death leaves behind.
+//! Answers what the keeper of the own copy says, and its death.
 //! In: the keeper's words. Out: facts: "stopped" only once no process of the instance is left (H3).
 //! Not here: what the keeper is told (`acting.rs`, `actions/`).
 

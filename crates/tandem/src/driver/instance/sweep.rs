@@ -1,8 +1,8 @@
-//! Talks to the kernel about what a killed keeper may have left: processes that nobody's lease ends.
+//! Talks to the kernel about what a killed keeper may have left: processes that no lease ends.
 //! In: the data directory. Out: who was killed, once nobody works in it any more.
-//! Keeps: H3 an instance is "stopped" only when none of its processes is left. PostgreSQL's backends
-//! make sessions of their own, so a postmaster that was itself stopped leaves them behind, and neither
-//! it nor a new keeper can end them.
+//! Keeps: H3 an instance is "stopped" only when none of its processes is left. PostgreSQL's
+//! backends make sessions of their own, so a postmaster that was itself stopped leaves them behind,
+//! and neither it nor a new keeper can end them.
 //! Not here: what a living keeper ends by itself (`fence/keeper`).
 //! Tested by: below, `tests/postgres_adapter.rs` with the daemon and real servers.
 
@@ -36,7 +36,8 @@ pub(super) async fn sweep(data: &Path) -> BTreeSet<i32> {
                 return killed;
             }
             if clock::now() >= complain_at {
-                tracing::error!(data = %data.display(), pids = ?left, "killed processes do not die");
+                let data = data.display();
+                tracing::error!(%data, pids = ?left, "killed processes do not die");
                 complain_at = clock::now().plus(STUCK_AFTER * 30);
             }
             killed.extend(left);

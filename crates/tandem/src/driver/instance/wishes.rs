@@ -124,8 +124,8 @@ impl InstanceDriver {
     }
 }
 
-/// Marks a copy as one to be made anew. Where promises were lost with the state, it follows at least
-/// no primary that is of the past already.
+/// Marks a copy as one to be made anew. Where promises were lost with the state, it follows at
+/// least no primary that is of the past already.
 async fn mark(postgres: &Postgres, term: Term) -> Result<(), postgres::Error> {
     postgres
         .begin_state(move |state| {

@@ -123,8 +123,9 @@ mod tests {
     fn what_a_configuration_may_say_can_be_run() {
         let file = |name: &str, value: &str| {
             format!(
-                "cluster = 'x'\n[nodes.a]\naddress = '10.0.0.1:7400'\n[nodes.b]\naddress = '10.0.0.2:7400'\n\
-                 [nodes.c]\naddress = '10.0.0.3:7400'\n[services.x]\nkind = 'postgres'\n\
+                "cluster = 'x'\n[nodes.a]\naddress = '10.0.0.1:7400'\n[nodes.b]\n\
+                 address = '10.0.0.2:7400'\n[nodes.c]\naddress = '10.0.0.3:7400'\n\
+                 [services.x]\nkind = 'postgres'\n\
                  clustering = 'active-passive'\nreplication = 'primary-replica'\nlisten = 5432\n\
                  durability = 'async'\n[services.x.postgresql]\n{name} = {value:?}\n"
             )

@@ -1,6 +1,6 @@
 //! Talks to every database: what would be lost or weakened at a failover, for `doctor`.
-//! Keeps: H11, H13 settings of roles and databases that weaken a commit or hide that it is weak; H40 what a promotion does not
-//! carry over.
+//! Keeps: H11, H13 settings of roles and databases that weaken a commit or hide that it is weak;
+//! H40 what a promotion does not carry over.
 //! Tested by: `tests/postgres_adapter.rs`.
 
 use super::{Error, within};
@@ -46,7 +46,8 @@ pub enum Finding {
 }
 
 const WEAK: &str = "SELECT coalesce(r.rolname, '')::text, coalesce(d.datname, '')::text, \
-    split_part(setting, '=', 1), split_part(setting, '=', 2) FROM pg_db_role_setting s CROSS JOIN unnest(s.setconfig) setting \
+    split_part(setting, '=', 1), split_part(setting, '=', 2) \
+    FROM pg_db_role_setting s CROSS JOIN unnest(s.setconfig) setting \
     LEFT JOIN pg_roles r ON r.oid = s.setrole LEFT JOIN pg_database d ON d.oid = s.setdatabase \
     WHERE (split_part(setting, '=', 1) = 'synchronous_commit' \
     AND lower(split_part(setting, '=', 2)) NOT IN ('on', 'remote_apply', 'true', 'yes', '1')) \
