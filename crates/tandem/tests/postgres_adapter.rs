@@ -240,7 +240,7 @@ async fn failover(a: &mut Node, b: &Node, c: &Node) {
     let state = timed("rule before promotion", b.postgres.write_rule(&next, SHORT)).await.unwrap();
     assert_eq!(state, RuleState::Proven);
     let timeline = timed("promote", b.postgres.promote(SHORT)).await.unwrap();
-    assert_eq!(timeline, TimelineId(2), "what the others compare with is of the new timeline");
+    assert_eq!(timeline, TimelineId(3), "what the others compare with is of the new timeline");
     let upstream = NodeId::from("b");
     timed("follow", c.postgres.follow(&upstream, SHORT)).await.unwrap();
     timed("record the term after promotion", b.postgres.record_term(Term(2), &next, SHORT))
