@@ -49,6 +49,11 @@ impl Process {
         }
     }
 
+    /// Whether this very process, and not one with its number, can still do anything.
+    pub fn is_still_alive(&self) -> bool {
+        read(self.pid).is_some_and(|now| now.started == self.started && now.is_alive())
+    }
+
     fn is_still_there(&self) -> bool {
         read(self.pid).is_some_and(|now| now.started == self.started)
     }
@@ -96,17 +101,17 @@ pub fn in_directory(dir: &Path) -> Vec<i32> {
     pids().filter(|pid| fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|d| d == dir)).collect()
 }
 
-/// Kills every process whose current directory is `dir`; returns the ids of those that were alive.
-/// Only for a directory that belongs to one instance, such as a data directory. What has a terminal
-/// is a human's shell: no service has one.
-pub fn kill_in_directory(dir: &Path) -> Vec<i32> {
+/// Kills every process whose current directory is `dir`; returns those that were alive. Only for a
+/// directory that belongs to one instance, such as a data directory. What has a terminal is a
+/// human's shell: no service has one. A process that dies leaves its directory before it is gone.
+pub fn kill_in_directory(dir: &Path) -> Vec<Process> {
     let found: Vec<Process> = in_directory(dir)
         .into_iter()
         .filter_map(read)
         .filter(|process| process.is_alive() && process.terminal == 0)
         .collect();
     found.iter().for_each(|process| process.signal(Signal::KILL));
-    found.into_iter().map(|process| process.pid).collect()
+    found
 }
 
 /// Every process of this session: its leader's id is the session's.

@@ -7,7 +7,7 @@
 //! Tested by: below, `tests/postgres_adapter.rs` with the daemon and real servers.
 
 use crate::runtime::clock;
-use crate::runtime::process;
+use crate::runtime::process::{Process, kill_in_directory};
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
@@ -22,25 +22,28 @@ const STUCK_AFTER: Duration = Duration::from_secs(1);
 /// Kills whatever works in `data`, again and again until nothing does.
 pub(super) async fn sweep(data: &Path) -> BTreeSet<i32> {
     let mut killed = BTreeSet::new();
+    let mut dying: Vec<Process> = Vec::new();
     let mut pause = AGAIN_MIN;
     let mut complain_at: Timestamp = clock::now().plus(STUCK_AFTER);
     loop {
         let place = data.to_owned();
         let look = move || {
             // The kernel names a process's folder without links.
-            process::kill_in_directory(&place.canonicalize().unwrap_or(place))
+            kill_in_directory(&place.canonicalize().unwrap_or(place))
         };
         // Where the answer is missing the daemon ends, and nobody waits for this any more.
-        if let Ok(left) = tokio::task::spawn_blocking(look).await {
-            if left.is_empty() {
+        if let Ok(found) = tokio::task::spawn_blocking(look).await {
+            killed.extend(found.iter().map(|process| process.pid));
+            dying.extend(found);
+            dying.retain(Process::is_still_alive);
+            if dying.is_empty() {
                 return killed;
             }
             if clock::now() >= complain_at {
                 let data = data.display();
-                tracing::error!(%data, pids = ?left, "killed processes do not die");
+                tracing::error!(%data, pids = ?dying, "killed processes do not die");
                 complain_at = clock::now().plus(STUCK_AFTER * 30);
             }
-            killed.extend(left);
         }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(AGAIN_MAX);
@@ -50,6 +53,7 @@ pub(super) async fn sweep(data: &Path) -> BTreeSet<i32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::runtime::process;
     use std::os::unix::process::CommandExt as _;
     use std::process::{Command, Stdio};
 

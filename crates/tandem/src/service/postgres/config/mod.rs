@@ -135,7 +135,7 @@ impl Postgres {
     fn upstream_text(&self, upstream: Option<&NodeId>) -> Result<String, Error> {
         let mut text = String::from("# Whom to follow. Written by Tandem.\n");
         let (conninfo, slot) = match upstream {
-            Some(node) => (self.conninfo(node, None)?, names::slot(&self.config().me)),
+            Some(node) => (self.stream_conninfo(node)?, names::slot(&self.config().me)),
             None => (String::new(), String::new()),
         };
         settings::line(&mut text, "primary_conninfo", &conninfo);
