@@ -17,6 +17,8 @@ use serde::{Deserialize, Serialize};
 pub struct NodeFacts {
     /// Who says so.
     pub node: NodeId,
+    /// Which of all that it said.
+    pub told: Told,
     /// The agreed configuration it has applied.
     pub config_version: ConfigVersion,
     /// How it sees each peer: the visibility matrix, one row (H33).
@@ -25,6 +27,23 @@ pub struct NodeFacts {
     pub instances: BTreeMap<ServiceId, InstanceFacts>,
     /// Whether it takes no new work, by an operator's wish.
     pub draining: bool,
+}
+
+/// Orders what one node says: an answer that was delayed on its way must not undo newer facts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Told {
+    /// Tells one run of the node's daemon from another.
+    pub start: u64,
+    /// Grows with all that this run says.
+    pub number: u64,
+}
+
+impl Told {
+    /// Whether this was said before `known`. Of two runs the one heard last counts: an earlier run's
+    /// connections ended with it.
+    pub const fn is_before(&self, known: &Self) -> bool {
+        self.start == known.start && self.number < known.number
+    }
 }
 
 /// How a node sees a peer.
@@ -40,13 +59,26 @@ pub enum Link {
     Never,
 }
 
+impl Link {
+    /// What is known of a peer: refused so long ago, heard so long ago, by how often it should be
+    /// heard: later than three heartbeats is silence so far.
+    pub fn new(refused: Option<Duration>, heard: Option<Duration>, heartbeat: Duration) -> Self {
+        match (refused, heard) {
+            (Some(ago), _) => Self::Refused(ago),
+            (None, None) => Self::Never,
+            (None, Some(ago)) if ago <= heartbeat.saturating_mul(3) => Self::Up(ago),
+            (None, Some(ago)) => Self::Silent(ago),
+        }
+    }
+}
+
 /// One instance of PostgreSQL, as its node sees it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InstanceFacts {
     /// The agreed revision of the service that it last planned on.
     pub revision: Revision,
-    /// The term of the appointment that it knew then.
-    pub agreed: Term,
+    /// The term whose primary's lease it would wait out before it votes (`lease::outlives`).
+    pub outlives: Option<Term>,
     /// What is in the data directory.
     pub data: Data,
     /// What the server process does.
@@ -106,7 +138,7 @@ impl Default for InstanceFacts {
     fn default() -> Self {
         Self {
             revision: Revision(0),
-            agreed: Term(0),
+            outlives: None,
             data: Data::Empty,
             process: Process::Stopped,
             system: None,
@@ -240,4 +272,28 @@ pub enum Health {
     DiskStuck(Duration),
     /// No space left where the data is (H27).
     DiskFull,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_said_earlier_is_known_by_its_number() {
+        let told = |start, number| Told { start, number };
+        assert!(told(7, 1).is_before(&told(7, 2)));
+        assert!(!told(7, 2).is_before(&told(7, 2)));
+        assert!(!told(8, 1).is_before(&told(7, 2)), "a daemon that started again");
+    }
+
+    #[test]
+    fn silence_is_measured_in_heartbeats() {
+        let ms = Duration::from_millis;
+        let link = |heard, heartbeat| Link::new(None, Some(ms(heard)), ms(heartbeat));
+        assert_eq!(link(300, 100), Link::Up(ms(300)));
+        assert_eq!(link(301, 100), Link::Silent(ms(301)));
+        assert_eq!(link(4_000, 2_000), Link::Up(ms(4_000)), "slow heartbeats are not silence");
+        assert_eq!(Link::new(None, None, ms(100)), Link::Never);
+        assert_eq!(Link::new(Some(ms(5)), Some(ms(1)), ms(100)), Link::Refused(ms(5)));
+    }
 }

@@ -30,9 +30,10 @@ impl ClusterSpec {
 pub struct NodeSpec {
     /// Whether it holds data.
     pub role: NodeRole,
-    /// Where it stands; ties between candidates prefer another zone's survivor only by name.
+    /// Where it stands: among candidates of equal priority one in the old primary's zone is
+    /// preferred.
     pub zone: Option<String>,
-    /// Preferred as primary among equals; greater wins, default 100, 0 is never.
+    /// Preferred as primary among equals; greater wins, default 100; 0 is never for long.
     pub priority: u32,
 }
 

@@ -52,6 +52,7 @@ pub enum Event {
     Boot { n: usize },
     StartDaemon { n: usize },
     Thaw { n: usize },
+    ThawDaemon { n: usize },
     Heal,
     Judge,
 }
@@ -95,9 +96,35 @@ impl Event {
             | Self::Fault(_)
             | Self::Boot { .. }
             | Self::Thaw { .. }
+            | Self::ThawDaemon { .. }
             | Self::Heal
             | Self::Judge => None,
         }
+    }
+}
+
+impl Event {
+    /// Whether the daemon takes part in it: waits while the daemon alone is frozen.
+    pub const fn is_for_daemon(&self) -> bool {
+        matches!(
+            self,
+            Self::Tick { .. }
+                | Self::BeatTick { .. }
+                | Self::BeatNow { .. }
+                | Self::BeatRequest { .. }
+                | Self::BeatAnswer { .. }
+                | Self::Refused { .. }
+                | Self::Look { .. }
+                | Self::Looked { .. }
+                | Self::KeeperExited { .. }
+                | Self::KeeperStatus { .. }
+                | Self::Step { .. }
+                | Self::Asked { .. }
+                | Self::Applied { .. }
+                | Self::Depose { .. }
+                | Self::ProposalEnded { .. }
+                | Self::StartDaemon { .. }
+        )
     }
 }
 

@@ -1,9 +1,11 @@
-//! Decides what goes wrong, from the seed: crashes at any moment, cuts, freezes, operators.
+//! Decides what goes wrong, from the seed: crashes at any moment, cuts, freezes of a node or of its
+//! daemon alone, sick instances, clocks that step, operators and their configurations.
 
 use crate::event::{Event, Micros};
 use crate::world::World;
-use tandem_core::cluster::command::{Command, ServiceCommand};
-use tandem_core::cluster::state::Forced;
+use std::time::Duration;
+use tandem_core::facts::Health;
+use tandem_core::spec::Durability;
 
 /// Faults come until then.
 pub const FAULTS_UNTIL: Micros = 12_000_000;
@@ -25,12 +27,18 @@ pub enum Fault {
     CutStream { a: usize, b: usize, mend: Micros },
     Mend { from: usize, to: usize },
     MendStream { a: usize, b: usize },
+    FreezeDaemon { n: usize, thaw: Micros },
+    Sick { n: usize, health: Health, well: Micros },
+    Well { n: usize },
+    StepClock { n: usize, by_ms: i64 },
+    Applies { n: usize, late: bool, mend: Micros },
+    Durability { durability: Durability },
     AllOff { back: Micros },
     Lossy { percent: u64, delay_max: Micros },
     LeaderGivesUp,
     ClientsRest { rest: bool },
     Switchover { to: usize },
-    Failover { to: Option<usize> },
+    Failover { to: Option<usize>, accept_loss: bool },
     Pause { paused: bool },
     Drain { n: usize, draining: bool },
 }
@@ -67,7 +75,7 @@ impl World {
             self.rng.between(20_000, 900_000)
         };
         let mend = back;
-        match self.rng.below(40) {
+        match self.rng.below(52) {
             0..5 => Fault::PowerOff { n, back },
             5..8 => Fault::ProcessesDie { n, back },
             8..12 => Fault::DaemonDies { n, back },
@@ -85,9 +93,35 @@ impl World {
             31..33 => Fault::LeaderGivesUp,
             33 => Fault::ClientsRest { rest: self.rng.chance(50) },
             34..37 => Fault::Switchover { to: other },
-            37 => Fault::Failover { to: self.rng.chance(50).then_some(other) },
+            37 => Fault::Failover {
+                to: self.rng.chance(50).then_some(other),
+                accept_loss: self.rng.chance(40),
+            },
+            40..43 => Fault::FreezeDaemon { n, thaw: back },
+            43..46 => Fault::Sick { n, health: self.draw_health(), well: back * 2 },
+            46 | 47 => Fault::StepClock { n, by_ms: self.rng.between(0, 120_000) as i64 - 60_000 },
+            48..50 => Fault::Applies { n: other, late: true, mend },
+            50 | 51 => Fault::Durability { durability: self.draw_durability() },
             38 => Fault::Pause { paused: self.rng.chance(60) },
             _ => Fault::Drain { n: other, draining: self.rng.chance(60) },
+        }
+    }
+
+    fn draw_health(&mut self) -> Health {
+        // Since when it lasts is counted from when it began.
+        match self.rng.below(4) {
+            0 => Health::Hung(Duration::ZERO),
+            1 => Health::DiskStuck(Duration::ZERO),
+            2 => Health::DiskFull,
+            _ => Health::ConnectionsUsedUp,
+        }
+    }
+
+    fn draw_durability(&mut self) -> Durability {
+        match self.rng.below(4) {
+            0 => Durability::Async { lag_bytes_max: self.rng.between(20, 200) },
+            1 => Durability::Preferred { acks: 1 },
+            _ => Durability::Quorum { acks: 1 },
         }
     }
 
@@ -145,6 +179,31 @@ impl World {
                     self.queue.push(self.now + thaw, Event::Thaw { n });
                 }
             }
+            Fault::FreezeDaemon { n, thaw } => {
+                let n = self.whom(n);
+                if self.nodes[n].awake() {
+                    self.nodes[n].daemon_frozen = true;
+                    self.queue.push(self.now + thaw, Event::ThawDaemon { n });
+                }
+            }
+            Fault::Sick { n, health, well } => {
+                let n = self.whom(n);
+                self.nodes[n].health = health;
+                self.nodes[n].sick_since = self.now;
+                self.queue.push(self.now + well, Event::Fault(Fault::Well { n }));
+            }
+            Fault::Well { n } => self.nodes[n].health = Health::Good,
+            Fault::StepClock { n, by_ms } => {
+                let n = self.whom(n);
+                self.nodes[n].clock.skew_ms += by_ms;
+            }
+            Fault::Applies { n, late, mend } => {
+                self.nodes[n].applies_late = late;
+                if late {
+                    let mended = Fault::Applies { n, late: false, mend: 0 };
+                    self.queue.push(self.now + mend, Event::Fault(mended));
+                }
+            }
             Fault::LeaderGivesUp => self.abdicate(),
             Fault::ClientsRest { rest } => self.clients_rest = rest,
             Fault::Lossy { percent, delay_max } => {
@@ -158,6 +217,7 @@ impl World {
             | Fault::MendStream { .. } => self.cut(fault),
             Fault::Switchover { .. }
             | Fault::Failover { .. }
+            | Fault::Durability { .. }
             | Fault::Pause { .. }
             | Fault::Drain { .. } => self.operate(fault),
         }
@@ -196,58 +256,6 @@ impl World {
         }
     }
 
-    fn operate(&mut self, fault: Fault) {
-        let Some(leader) = self.raft.leader.filter(|leader| self.nodes[*leader].awake()) else {
-            return;
-        };
-        let named = match fault {
-            Fault::Switchover { to } => Some(to),
-            Fault::Failover { to } => to,
-            _ => None,
-        };
-        // As the node that takes the request does.
-        if named.is_some_and(|to| self.nodes[to].witness) {
-            return;
-        }
-        let agreed = self.agreed(leader);
-        let Some(state) = agreed.services.get(&self.service) else { return };
-        let now_ms = self.nodes[leader].clock.unix_ms(self.now);
-        let id = |n: usize| self.nodes[n].id.clone();
-        let command = match fault {
-            Fault::Switchover { to } => {
-                ServiceCommand::RequestSwitchover { to: id(to), deadline_unix_ms: now_ms + 15_000 }
-            }
-            Fault::Failover { to } => ServiceCommand::RequestFailover {
-                forced: Forced {
-                    to: to.map(id),
-                    accept_loss: false,
-                    deadline_unix_ms: now_ms + 15_000,
-                },
-            },
-            Fault::Pause { paused } => ServiceCommand::Pause { paused },
-            Fault::Drain { n, draining } => {
-                self.propose(leader, Command::Drain { node: id(n), draining });
-                return;
-            }
-            _ => return,
-        };
-        let service = self.service.clone();
-        self.propose(leader, Command::Service { service, expected: state.revision, command });
-    }
-
-    /// Operators end what they began.
-    pub fn resume(&mut self) {
-        let agreed = self.raft.last().clone();
-        if agreed.services.get(&self.service).is_some_and(|state| state.paused) {
-            self.operate(Fault::Pause { paused: false });
-        }
-        for n in 0..self.nodes.len() {
-            if agreed.draining.contains(&self.nodes[n].id) {
-                self.operate(Fault::Drain { n, draining: false });
-            }
-        }
-    }
-
     /// The machine loses power.
     pub fn power_off(&mut self, n: usize) {
         let node = &mut self.nodes[n];
@@ -256,6 +264,7 @@ impl World {
         }
         node.powered = false;
         node.frozen = false;
+        node.daemon_frozen = false;
         node.inbox.clear();
         node.daemon = None;
         node.keeper = false;
@@ -274,6 +283,8 @@ impl World {
 
     fn daemon_dies(&mut self, n: usize, back: Micros) {
         if self.nodes[n].moving() && self.nodes[n].daemon.take().is_some() {
+            self.nodes[n].daemon_frozen = false;
+            self.nodes[n].inbox.clear();
             self.daemon_is_refused(n);
             self.queue.push(self.now + back, Event::StartDaemon { n });
         }
@@ -292,21 +303,35 @@ impl World {
         self.queue.push(self.now + 10_000, Event::StartDaemon { n });
     }
 
+    /// The daemon goes on; the keeper and the server were never frozen.
+    pub fn on_thaw_daemon(&mut self, n: usize) {
+        if !std::mem::take(&mut self.nodes[n].daemon_frozen) || self.nodes[n].frozen {
+            return;
+        }
+        self.nodes[n].thawed = self.now;
+        self.wake_up(n);
+    }
+
+    fn wake_up(&mut self, n: usize) {
+        for event in std::mem::take(&mut self.nodes[n].inbox) {
+            let at = self.now + self.rng.between(0, 300);
+            self.queue.push(at, event);
+        }
+        self.reconsider_leader();
+    }
+
     /// It goes on where it was; the keeper looks at the time first (H4).
     pub fn on_thaw(&mut self, n: usize) {
         if !self.nodes[n].frozen {
             return;
         }
         self.nodes[n].frozen = false;
+        self.nodes[n].thawed = self.now;
         self.note(n, || "thaws".into());
         if let Some(number) = self.nodes[n].server.as_ref().map(|server| server.number) {
             self.on_lease_ends(n, number);
         }
-        for event in std::mem::take(&mut self.nodes[n].inbox) {
-            let at = self.now + self.rng.between(0, 300);
-            self.queue.push(at, event);
-        }
-        self.reconsider_leader();
+        self.wake_up(n);
     }
 
     /// Everything is mended, and everyone is there again.
@@ -322,6 +347,9 @@ impl World {
         self.healed_at = self.now;
         for n in 0..count {
             self.on_thaw(n);
+            self.on_thaw_daemon(n);
+            self.nodes[n].health = Health::Good;
+            self.nodes[n].applies_late = false;
             self.on_boot(n);
             self.queue.push(self.now + 20_000, Event::StartDaemon { n });
         }

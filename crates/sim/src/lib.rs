@@ -12,6 +12,7 @@ pub mod invariants;
 pub mod mutation;
 pub mod network;
 pub mod node;
+pub mod operators;
 pub mod options;
 pub mod postgres;
 pub mod raft;

@@ -12,12 +12,28 @@ pub enum Mutation {
     PromoteBeforeFence,
     /// A commit rule is replaced at once, without a time in which both count.
     GrowAndShrink,
+    /// A ballot is told before the promise is on the disk.
+    BallotBeforePersist,
+    /// A door goes on with what it once heard.
+    RouteForEver,
+    /// `Async`: however far behind, it is elected.
+    DropBound,
+    /// `Async`: an answer supports whoever asks, known to its sender or not.
+    SupportStrangers,
 }
 
 impl Mutation {
     /// Every mutation.
-    pub const ALL: [Self; 4] =
-        [Self::DropPromise, Self::DropMeeting, Self::PromoteBeforeFence, Self::GrowAndShrink];
+    pub const ALL: [Self; 8] = [
+        Self::DropPromise,
+        Self::DropMeeting,
+        Self::PromoteBeforeFence,
+        Self::GrowAndShrink,
+        Self::BallotBeforePersist,
+        Self::RouteForEver,
+        Self::DropBound,
+        Self::SupportStrangers,
+    ];
 
     /// As on the command line.
     pub const fn word(self) -> &'static str {
@@ -26,6 +42,10 @@ impl Mutation {
             Self::DropMeeting => "drop-meeting",
             Self::PromoteBeforeFence => "promote-before-fence",
             Self::GrowAndShrink => "grow-and-shrink",
+            Self::BallotBeforePersist => "ballot-before-persist",
+            Self::RouteForEver => "route-for-ever",
+            Self::DropBound => "drop-bound",
+            Self::SupportStrangers => "support-strangers",
         }
     }
 

@@ -1,12 +1,12 @@
 //! Decides what arrives: cuts in either direction, loss, delay, reordering; carries heartbeats.
 
 use crate::event::{Event, Micros};
+use crate::invariants;
 use crate::node::hub::Told;
 use crate::world::{World, name};
 use std::rc::Rc;
 use std::time::Duration;
-use tandem_core::facts::NodeFacts;
-use tandem_core::ids::Term;
+use tandem_core::facts::{NodeFacts, Told as Order};
 use tandem_core::time::Timestamp;
 
 /// Between two heartbeats when nothing changes.
@@ -75,6 +75,7 @@ impl World {
             age: now.since(daemon.observed_at),
             config_version: state.config_version,
             draining: state.draining.contains(&node.id),
+            order: Order { start: node.daemons.into(), number: self.events },
         };
         Some(daemon.hub.own(&node.id, told, now))
     }
@@ -103,6 +104,7 @@ impl World {
 
     fn beat(&mut self, n: usize) {
         let Some(facts) = self.own_facts(n).map(Rc::new) else { return };
+        invariants::promises::check(self, n, &facts);
         let (inc, sent) = (self.nodes[n].daemons, self.nodes[n].clock.at(self.now));
         for peer in (0..self.nodes.len()).filter(|peer| *peer != n) {
             let facts = facts.clone();
@@ -165,6 +167,7 @@ impl World {
         let Some(daemon) = self.nodes[to].daemon.as_mut() else { return };
         let changed = daemon.hub.heard((*facts).clone(), &service, now);
         let Some(own) = self.own_facts(to).map(Rc::new) else { return };
+        invariants::promises::check(self, to, &own);
         let peer = self.nodes[from].id.clone();
         if let Some(daemon) = self.nodes[to].daemon.as_mut() {
             daemon.hub.answered(&peer, now);
@@ -184,9 +187,9 @@ impl World {
         }
         let (service, peer) = (self.service.clone(), self.nodes[from].id.clone());
         let Some(daemon) = self.nodes[to].daemon.as_mut() else { return };
-        let agreed = facts.instances.get(&service).map_or(Term(0), |own| own.agreed);
+        let outlives = facts.instances.get(&service).and_then(|own| own.outlives);
         let changed = daemon.hub.heard((*facts).clone(), &service, now);
-        daemon.hub.acknowledged(&peer, sent, agreed);
+        daemon.hub.acknowledged(&peer, sent, outlives);
         if changed {
             self.hub_changed(to);
         }

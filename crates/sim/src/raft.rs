@@ -7,6 +7,7 @@ use crate::world::{World, name};
 use std::rc::Rc;
 use tandem_core::cluster::command::{Command, ServiceCommand};
 use tandem_core::cluster::state::{Applied, ClusterState};
+use tandem_core::spec::Durability;
 
 /// How long the proposer waits.
 const PROPOSAL: Micros = 2_000_000;
@@ -163,8 +164,17 @@ impl World {
             }
         }
         self.raft.states.push(Rc::new(state));
+        self.note_bound();
         self.rules_changed = true;
         self.check_agreed();
+    }
+
+    /// What may be lost, once commits that nobody confirms are asked for.
+    pub fn note_bound(&mut self) {
+        if let Durability::Async { lag_bytes_max } = self.spec_now().durability {
+            let most = self.record.async_bound.max(Some(lag_bytes_max));
+            self.record.async_bound = most;
+        }
     }
 
     /// The leader tells the others what is agreed.
@@ -174,7 +184,8 @@ impl World {
         };
         let upto = self.raft.states.len() - 1;
         for n in (0..self.nodes.len()).filter(|n| *n != leader) {
-            if self.nodes[n].applied < upto && self.net.both(leader, n) {
+            let late = self.nodes[n].applies_late;
+            if self.nodes[n].applied < upto && self.net.both(leader, n) && !late {
                 let most = if at_once { 20_000 } else { 5_000 };
                 self.after(300, most, Event::Applied { n, upto });
             }

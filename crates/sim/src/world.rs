@@ -15,6 +15,7 @@ use std::collections::BTreeSet;
 use std::rc::Rc;
 use tandem_core::cluster::command::{Command, Config};
 use tandem_core::cluster::state::ClusterState;
+use tandem_core::facts::Health;
 use tandem_core::ids::{ClusterId, NodeId, ServiceId};
 use tandem_core::lsn::Lsn;
 use tandem_core::pairing::{Clustering, Kind as ServiceKind, Pairing, Replication};
@@ -129,6 +130,7 @@ impl World {
             events: 0,
             ids: 0,
         };
+        world.note_bound();
         world.begin_run();
         world
     }
@@ -163,6 +165,20 @@ impl World {
         self.trace.note(self.now, || format!("{}: {}", name(n), line()));
     }
 
+    /// What the owner asked for, as a node knows it.
+    pub fn spec_of(&self, n: usize) -> ServiceSpec {
+        self.spec_in(&self.agreed(n))
+    }
+
+    /// What the owner asked for, as last agreed.
+    pub fn spec_now(&self) -> ServiceSpec {
+        self.spec_in(self.raft.last())
+    }
+
+    fn spec_in(&self, state: &ClusterState) -> ServiceSpec {
+        state.spec.services.get(&self.service).unwrap_or(&self.spec).clone()
+    }
+
     /// Whether the daemon is still that one.
     pub fn is_daemon(&self, n: usize, inc: u32) -> bool {
         self.nodes[n].daemon.is_some() && self.nodes[n].daemons == inc
@@ -187,7 +203,8 @@ impl World {
             if !self.nodes[n].powered {
                 return true;
             }
-            if self.nodes[n].frozen {
+            let daemon_waits = self.nodes[n].daemon_frozen && event.is_for_daemon();
+            if self.nodes[n].frozen || daemon_waits {
                 self.nodes[n].inbox.push(event);
                 return true;
             }
@@ -226,6 +243,7 @@ impl World {
             Event::Boot { n } => self.on_boot(n),
             Event::StartDaemon { n } => self.on_start_daemon(n),
             Event::Thaw { n } => self.on_thaw(n),
+            Event::ThawDaemon { n } => self.on_thaw_daemon(n),
             Event::Heal => self.on_heal(),
             Event::Judge => self.on_judge(),
             Event::LeaseEnds { .. }
@@ -314,6 +332,13 @@ fn node(n: usize, shape: Shape, rng: &mut Rng) -> Node {
         witness,
         powered: true,
         frozen: false,
+        thawed: 0,
+        daemon_frozen: false,
+        health: Health::Good,
+        sick_since: 0,
+        priority: [100, 100, 100, 0, 50, 200][rng.below(6)],
+        zone: [None, Some("east"), Some("west")][rng.below(3)],
+        applies_late: false,
         inbox: Vec::new(),
         clock,
         disk: Disk::default(),
@@ -330,8 +355,8 @@ fn node(n: usize, shape: Shape, rng: &mut Rng) -> Node {
 fn founded(nodes: &[Node], service: &ServiceId, spec: &ServiceSpec) -> ClusterState {
     let machine = |node: &Node| NodeSpec {
         role: if node.witness { NodeRole::Witness } else { NodeRole::Data },
-        zone: None,
-        priority: 100,
+        zone: node.zone.map(String::from),
+        priority: node.priority,
     };
     let spec = ClusterSpec {
         nodes: nodes.iter().map(|node| (node.id.clone(), machine(node))).collect(),

@@ -1,5 +1,6 @@
 //! What is broken on purpose is noticed within few seeds, and those seeds pass when it is not.
 
+use tandem_core::spec::Durability;
 use tandem_sim::mutation::Mutation;
 use tandem_sim::options::Options;
 use tandem_sim::runner::{run, run_many};
@@ -8,12 +9,42 @@ use tandem_sim::runner::{run, run_many};
 const SEEDS: u64 = 600;
 
 fn is_caught(mutation: Mutation) {
-    let broken = Options { mutation: Some(mutation), ..Options::default() };
+    is_caught_by(mutation, "INV-", Options::default());
+}
+
+fn is_caught_by(mutation: Mutation, checker: &str, options: Options) {
+    let broken = Options { mutation: Some(mutation), ..options };
     let outcome = run_many(0..SEEDS, broken, (2, 1), &|_| {});
     let failure = outcome.failures.first().unwrap_or_else(|| panic!("{mutation:?} is not caught"));
-    assert!(failure.violation.starts_with("INV-"), "{failure:?}");
-    let whole = run(failure.seed, Options::default());
+    assert!(failure.violation.starts_with(checker), "{failure:?}");
+    let whole = run(failure.seed, options);
     assert!(whole.is_none(), "seed {} fails without a mutation: {whole:?}", failure.seed);
+}
+
+/// Little may be lost, and nobody changes that often enough to hide it.
+fn asynchronous() -> Options {
+    let durability = Some(Durability::Async { lag_bytes_max: 5 });
+    Options { durability, ..Options::default() }
+}
+
+#[test]
+fn a_ballot_before_its_promise_is_caught() {
+    is_caught_by(Mutation::BallotBeforePersist, "INV-2", Options::default());
+}
+
+#[test]
+fn a_door_that_never_forgets_is_caught() {
+    is_caught_by(Mutation::RouteForEver, "INV-7", Options::default());
+}
+
+#[test]
+fn a_dropped_bound_is_caught() {
+    is_caught_by(Mutation::DropBound, "INV-11", asynchronous());
+}
+
+#[test]
+fn a_lease_that_rests_on_strangers_is_caught() {
+    is_caught_by(Mutation::SupportStrangers, "INV-", asynchronous());
 }
 
 #[test]

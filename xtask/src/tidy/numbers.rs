@@ -1,8 +1,9 @@
 //! Reports numbers that lead nowhere: invariants and hazards against docs/invariants.md both ways,
 //! error codes against docs/errors.
-//! In the list, a row begins with `| H12 |` or `| INV-3 |`. A row may name files in backticks and
-//! tests as `path::name`: each must exist, and a file under crates must name the number, unless
-//! the row's state is "open". What the code names must not be called open.
+//! In the list, a row begins with `| H12 |` or `| INV-3 |`. A row may name files in backticks,
+//! tests as `path::name` and stories as `scenarios/name.txt`: each must exist, and a file or story
+//! under crates must name the number, unless the row's state is "open". What the code names must
+//! not be called open.
 
 use super::{Finding, tree::File, tree::Tree};
 use std::collections::{BTreeMap, BTreeSet};
@@ -81,6 +82,7 @@ fn wrong(tree: &Tree, number: &str, place: &str, is_open: bool) -> Option<String
             || file.path == format!("crates/tandem/src/{path}")
             || file.path == format!("crates/tandem/{path}")
             || file.path == format!("crates/{path}")
+            || file.path == format!("crates/core/{path}")
             || file.path == format!("crates/core/src/{path}")
     };
     let Some(file) = tree.files.iter().find(full) else {
@@ -139,9 +141,12 @@ mod tests {
             | H1 | handled | `a.rs` `a.rs::works` |\n\
             | H2 | handled | `a.rs` `gone.rs` `a.rs::fails` |\n\
             | H3 | open | |\n\
-            | H4 | handled | |\n";
+            | H4 | handled | |\n\
+            | H5 | handled | `scenarios/told.txt` `scenarios/other.txt` `scenarios/gone.txt` |\n";
         let code = "//! Decides. Keeps: H1, H3, H9.\nfn works() {}\n";
-        let files = [(LIST, list), ("crates/tandem/src/a.rs", code)];
+        let told_of = ("crates/core/scenarios/told.txt", "# A story (H5).\n");
+        let other = ("crates/core/scenarios/other.txt", "# Another story.\n");
+        let files = [(LIST, list), ("crates/tandem/src/a.rs", code), told_of, other];
         assert_eq!(
             told(check, &files),
             [
@@ -151,6 +156,8 @@ mod tests {
                 "docs/invariants.md:4: H2: a.rs has no test fails",
                 "docs/invariants.md:4: H2: there is no file gone.rs",
                 "docs/invariants.md:6: H4 is not called open, and names no file",
+                "docs/invariants.md:7: H5: scenarios/other.txt does not name it",
+                "docs/invariants.md:7: H5: there is no file scenarios/gone.txt",
             ]
         );
     }

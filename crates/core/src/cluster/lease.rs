@@ -8,6 +8,7 @@
 //! Not here: who enforces it (the keeper process), promises (`Ballot`).
 //! Tested by: below, and the simulator.
 
+use crate::cluster::state::ServiceState;
 use crate::ids::{NodeId, Term};
 use crate::replication::primary_replica::sync_quorum::CommitRule;
 use crate::spec::{Durability, ServiceSpec};
@@ -25,8 +26,8 @@ pub struct Proof<'a> {
     pub voters: &'a BTreeSet<NodeId>,
     /// The rules in force.
     pub rules: &'a [CommitRule],
-    /// Per peer that has promised nothing later than our term and whose answers support us: when the
-    /// heartbeat that it last acknowledged was *sent*, on our clock.
+    /// Per peer that has promised nothing later than our term and whose answers support us: when
+    /// the heartbeat that it last acknowledged was *sent*, on our clock.
     pub acknowledged: &'a BTreeMap<NodeId, Timestamp>,
 }
 
@@ -54,21 +55,30 @@ pub fn valid_until(proof: &Proof<'_>, lease: Duration) -> Option<Timestamp> {
     }
 }
 
-/// Whether an answer supports the lease of the primary of `term`, given the term of the appointment
-/// that its sender knew: in `Async` mode its sender must have known whom it supports, or else it would
-/// wait for the lease of an earlier primary before it votes.
-pub fn supports(spec: &ServiceSpec, term: Term, known: Term) -> bool {
+/// The term whose primary's lease a node waits out before it votes, by what it knows as agreed;
+/// none where promises alone fence the old primary.
+pub fn outlives(spec: &ServiceSpec, state: &ServiceState) -> Option<Term> {
+    match spec.durability {
+        Durability::Quorum { .. } | Durability::Preferred { .. } => None,
+        Durability::Async { .. } => Some(state.term()),
+    }
+}
+
+/// Whether an answer supports the lease of the primary of `term`, given what its sender would wait
+/// out (`outlives`): in `Async` mode a voter that does not know the mode yet, or knows an earlier
+/// primary only, would vote too early.
+pub fn supports(spec: &ServiceSpec, term: Term, outlives: Option<Term>) -> bool {
     match spec.durability {
         Durability::Quorum { .. } | Durability::Preferred { .. } => true,
-        Durability::Async { .. } => known >= term,
+        Durability::Async { .. } => outlives >= Some(term),
     }
 }
 
 /// From when on the ballot of a node counts; none where promises alone fence the old primary.
 ///
 /// In `Async` mode nobody confirms commits, so the old primary goes on until its lease passed, and
-/// that may rest on this node's last answer before it promised. `answered` is that moment, `started`
-/// when this daemon began: what an earlier one answered is not known any more.
+/// that may rest on this node's last answer before it promised. `answered` is that moment,
+/// `started` when this daemon began: what an earlier one answered is not known any more.
 pub fn outlived(
     spec: &ServiceSpec,
     answered: Option<Timestamp>,
@@ -100,10 +110,21 @@ fn blocks_election(proof: &Proof<'_>, hold: &BTreeSet<NodeId>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pairing::{Clustering, Kind, Pairing, Replication};
+    use crate::spec::Timing;
 
     fn until(acks: &[(&str, u64)], standbys: &[&str], k: usize) -> Option<Timestamp> {
+        until_among(&["a", "b", "c"], acks, standbys, k)
+    }
+
+    fn until_among(
+        voters: &[&str],
+        acks: &[(&str, u64)],
+        standbys: &[&str],
+        k: usize,
+    ) -> Option<Timestamp> {
         let me = "a".into();
-        let voters = ["a", "b", "c"].map(NodeId::from).into();
+        let voters = voters.iter().map(|name| NodeId::from(*name)).collect();
         let rules = [CommitRule {
             primary: "a".into(),
             standbys: standbys.iter().map(|n| NodeId::from(*n)).collect(),
@@ -119,6 +140,44 @@ mod tests {
     fn the_newest_sufficient_proof_counts() {
         assert_eq!(until(&[("b", 10), ("c", 50)], &["b", "c"], 1), Some(Timestamp(1050)));
         assert_eq!(until(&[("b", 10)], &["b", "c"], 1), Some(Timestamp(1010)));
+    }
+
+    #[test]
+    fn h31_the_commit_quorum_is_proof_enough_without_a_majority() {
+        let five = ["a", "b", "c", "d", "e"];
+        let standbys = ["b", "c", "d", "e"];
+        // The leader and most voters are gone; b and c keep two of four from electing: acks 2.
+        let held = until_among(&five, &[("b", 10), ("c", 20)], &standbys, 2);
+        assert_eq!(held, Some(Timestamp(1010)), "three of five are a majority as well");
+        let held = until_among(&five, &[("b", 10)], &["b"], 1);
+        assert_eq!(
+            held,
+            Some(Timestamp(1010)),
+            "two of five are none, but nobody elects without b"
+        );
+        let lost = until_among(&five, &[("d", 10)], &["b"], 1);
+        assert_eq!(lost, None, "d confirms nothing");
+        let alone = until_among(&five, &[("b", 10)], &[], 0);
+        assert_eq!(alone, None, "no quorum confirms, so only a majority proves anything");
+    }
+
+    #[test]
+    fn an_async_lease_rests_only_on_those_who_know_whom_they_support() {
+        let spec = |durability| {
+            let pair = Pairing::new(
+                Kind::Postgres,
+                Clustering::ActivePassive,
+                Replication::PrimaryReplica,
+            );
+            let pairing = pair.unwrap_or_else(|_| unreachable!());
+            ServiceSpec { pairing, durability, timing: Timing::default() }
+        };
+        let lossy = spec(Durability::Async { lag_bytes_max: 1 });
+        assert!(supports(&lossy, Term(5), Some(Term(5))));
+        assert!(supports(&lossy, Term(5), Some(Term(6))));
+        assert!(!supports(&lossy, Term(5), Some(Term(4))), "knows an earlier primary only");
+        assert!(!supports(&lossy, Term(5), None), "does not know that it must wait");
+        assert!(supports(&spec(Durability::Quorum { acks: 1 }), Term(5), None));
     }
 
     #[test]

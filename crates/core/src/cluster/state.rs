@@ -117,6 +117,8 @@ pub struct Appointed {
     pub reason: String,
     /// When decided, milliseconds since 1970 on the controller's clock.
     pub at_unix_ms: u64,
+    /// Whether it was elected with every commit that earlier terms may have acknowledged.
+    pub whole: bool,
     /// When the barrier was acknowledged.
     pub active_unix_ms: Option<u64>,
 }
@@ -259,12 +261,15 @@ impl ServiceState {
                     return ignored("terms never go back");
                 }
                 self.system = self.system.or(*system);
+                let rules = &appointment.rules;
+                let own = |rule: &CommitRule| rule.acks > 0 || rule.primary == appointment.primary;
                 self.appoint(Appointed {
                     term: appointment.term,
                     primary: appointment.primary.clone(),
                     cause: *cause,
                     reason: reason.clone(),
                     at_unix_ms: *at_unix_ms,
+                    whole: *cause != Cause::Forced && rules.iter().all(own),
                     active_unix_ms: None,
                 });
                 self.appointment = Some(appointment.clone());

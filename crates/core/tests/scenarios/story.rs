@@ -2,7 +2,8 @@
 //!
 //! For the service: `durability quorum 1 | preferred 1 | async 100`, `leader c`,
 //! `term 3 is a, active | appointed`, `rule a waits for 1 of b c`, `switchover to b`, `paused`,
-//! `draining a`, `primaries of late: 4, each for 2 s`, `nothing is agreed`.
+//! `draining a`, `primaries of late: 4, each for 2 s`, `nothing is agreed`, `failover demanded`,
+//! `failover demanded to c`.
 //! For a node: `b: ` and words separated by commas, as in `Node::word`.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,7 +15,7 @@ use tandem_core::clustering::active_passive::{
     ControllerView, InstanceView, Step, controller, instance,
 };
 use tandem_core::facts::{
-    Ballot, Data, InstanceFacts, Link, NodeFacts, Position, Process, Replica, Stream,
+    Ballot, Data, Health, InstanceFacts, Link, NodeFacts, Position, Process, Replica, Stream, Told,
 };
 use tandem_core::ids::{ConfigVersion, NodeId, Revision, ServiceId, SystemId, Term, TimelineId};
 use tandem_core::lsn::Lsn;
@@ -42,6 +43,8 @@ struct Node {
     silence_ms: Option<u64>,
     asked: Option<Term>,
     unheard: bool,
+    priority: u32,
+    zone: Option<String>,
 }
 
 impl Story {
@@ -102,9 +105,14 @@ impl Story {
                 let deadline_unix_ms = NOW_MS + 10_000;
                 self.state.switchover = Some(Switchover { to: (*node).into(), deadline_unix_ms });
             }
-            ["failover", "demanded"] => {
+            ["failover", "demanded", to @ ..] => {
+                let to = match to {
+                    ["to", node] => Some(NodeId::from(*node)),
+                    [] => None,
+                    _ => return None,
+                };
                 let deadline_unix_ms = NOW_MS + 10_000;
-                let forced = Forced { to: None, accept_loss: false, deadline_unix_ms };
+                let forced = Forced { to, accept_loss: false, deadline_unix_ms };
                 self.state.forced = Some(forced);
             }
             ["paused"] => self.state.paused = true,
@@ -247,18 +255,27 @@ impl Node {
             timeline: TimelineId(1),
             ..InstanceFacts::default()
         };
-        Self { facts, links: BTreeMap::new(), silence_ms: None, asked: None, unheard: false }
+        Self {
+            facts,
+            links: BTreeMap::new(),
+            silence_ms: None,
+            asked: None,
+            unheard: false,
+            priority: 100,
+            zone: None,
+        }
     }
 
     fn spec(&self) -> NodeSpec {
         let is_witness = self.facts.data == Data::Witness;
         let role = if is_witness { NodeRole::Witness } else { NodeRole::Data };
-        NodeSpec { role, zone: None, priority: 100 }
+        NodeSpec { role, zone: self.zone.clone(), priority: self.priority }
     }
 
     fn told(&self, id: &NodeId, service: &ServiceId) -> Observed<NodeFacts> {
         let facts = NodeFacts {
             node: id.clone(),
+            told: Told::default(),
             config_version: ConfigVersion(1),
             links: self.links.clone(),
             instances: [(service.clone(), self.facts.clone())].into(),
@@ -321,6 +338,13 @@ impl Node {
             }
             ["silent", "for", ms, "ms"] => self.silence_ms = Some(ms.parse().ok()?),
             ["unheard"] => self.unheard = true,
+            ["priority", number] => self.priority = number.parse().ok()?,
+            ["zone", name] => self.zone = Some((*name).into()),
+            ["hung", "for", ms, "ms"] => facts.health = Health::Hung(millis(ms)?),
+            ["disk", "stuck", "for", ms, "ms"] => facts.health = Health::DiskStuck(millis(ms)?),
+            ["disk", "full"] => facts.health = Health::DiskFull,
+            ["connections", "used", "up"] => facts.health = Health::ConnectionsUsedUp,
+            ["its", "copy", "was", "begun"] => facts.data = Data::Mixed,
             ["refused", "by", peer] => {
                 self.links.insert((*peer).into(), Link::Refused(Duration::from_millis(20)));
             }
@@ -355,6 +379,7 @@ fn appointed(term: Term, primary: &NodeId, at_unix_ms: u64) -> Appointed {
         cause: Cause::PostmasterDied,
         reason: String::new(),
         at_unix_ms,
+        whole: true,
         active_unix_ms: Some(at_unix_ms),
     }
 }

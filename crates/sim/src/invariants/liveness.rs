@@ -1,9 +1,11 @@
 //! Checks that after all faults it serves again, in full: nobody is stuck, nobody waits for a
 //! human.
 
-use crate::world::World;
+use crate::node::Node;
+use crate::world::{World, index};
 use tandem_core::cluster::state::Phase;
 use tandem_core::facts::{Data, Process, Stream};
+use tandem_core::ids::NodeId;
 use tandem_core::spec::Durability;
 
 /// Commits that must be acknowledged after healing.
@@ -19,6 +21,11 @@ impl World {
         }
         if state.switchover.is_some() || state.forced.is_some() {
             return Some("an operator's demand is still open".into());
+        }
+        let priority = |node: &NodeId| self.nodes[index(node)].priority;
+        let better = |node: &Node| !node.witness && node.priority > 0;
+        if priority(&appointment.primary) == 0 && self.nodes.iter().any(better) {
+            return Some(format!("{} has priority 0, and is primary", appointment.primary));
         }
         for (n, node) in self.nodes.iter().enumerate().filter(|(_, node)| !node.witness) {
             let Some(daemon) = &node.daemon else { return Some(format!("{} is down", node.id)) };
@@ -43,7 +50,7 @@ impl World {
             }
             let rule = &appointment.rules[0];
             let confirms = rule.standbys.contains(&node.id) || appointment.primary == node.id;
-            let is_async = matches!(self.spec.durability, Durability::Async { .. });
+            let is_async = matches!(self.spec_now().durability, Durability::Async { .. });
             if !confirms && !is_async {
                 return Some(format!("{} is not in {rule}", node.id));
             }

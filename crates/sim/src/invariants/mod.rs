@@ -9,9 +9,11 @@ pub mod liveness;
 pub mod monotonic;
 pub mod no_loss;
 pub mod one_primary;
+pub mod promises;
 pub mod quorums_meet;
 pub mod routes;
 
+use crate::event::Micros;
 use crate::node::StateFile;
 use crate::postgres::server::Waiter;
 use crate::world::World;
@@ -25,6 +27,14 @@ pub struct Record {
     pub acknowledged: Vec<Acknowledged>,
     /// The greatest term that acknowledged.
     pub term: Term,
+    /// When each term first acknowledged, in true time.
+    pub began: BTreeMap<Term, Micros>,
+    /// `Async`: how far a controller that elects knows that the old primary had come.
+    pub heard: usize,
+    /// The greatest bound, if `Async` was ever configured.
+    pub async_bound: Option<u64>,
+    /// An operator accepted that commits are lost.
+    pub accepted: bool,
     /// Who acknowledged in each term.
     pub by_term: BTreeMap<Term, usize>,
     /// Whom each term was agreed for.
@@ -77,14 +87,12 @@ impl World {
         if std::mem::take(&mut self.rules_changed) {
             quorums_meet::check(self);
         }
-        if self.events.is_multiple_of(32) {
-            routes::check(self);
-        }
     }
 
     /// A server told a client that its commit is safe.
     pub fn check_acknowledged(&mut self, n: usize, waiter: Waiter) {
         one_primary::check(self, n);
+        self.record.began.entry(self.record.term).or_insert(self.now);
         lease::check(self, n);
         self.record
             .acknowledged

@@ -1,39 +1,48 @@
-//! Checks INV-2: whoever leaves recovery as a primary holds every acknowledged commit; in `Async`
-//! mode the loss is bounded.
+//! Checks INV-11: whoever leaves recovery as a primary holds every acknowledged commit; in `Async`
+//! mode it lacks at most the bound, of what the controller knew to exist. What an operator accepted
+//! to lose is no loss.
 
 use crate::world::{World, name};
-use tandem_core::spec::Durability;
-
-/// Commits that may be on the way while a primary is lost: what is written between the last word
-/// heard of it and the end of its lease, at the clients' greatest rate.
-const ON_THE_WAY_MAX: usize = 700;
+use tandem_core::cluster::state::Cause;
 
 /// An instance left recovery.
 pub fn check(world: &mut World, n: usize) {
     let Some(data) = world.nodes[n].disk.data.as_ref() else { return };
-    let missing: Vec<u64> = world
+    let missing: Vec<_> = world
         .record
         .acknowledged
         .iter()
         .filter(|commit| !data.holds(commit.id, commit.position))
-        .map(|commit| commit.id)
+        .copied()
         .collect();
     if missing.is_empty() {
         return;
     }
-    let Durability::Async { lag_bytes_max } = world.spec.durability else {
-        let count = missing.len();
-        world.violate(format!(
-            "INV-2: {} became primary without {count} acknowledged commits, the first is {}",
-            name(n),
-            missing[0]
-        ));
-        return;
-    };
-    let most = usize::try_from(lag_bytes_max).unwrap_or(usize::MAX) + ON_THE_WAY_MAX;
+    let end = data.flushed;
     let count = missing.len();
-    world.check(count <= most, || {
-        format!("INV-2: {count} acknowledged commits are lost, the bound is {most}")
+    let first = missing[0].id;
+    let term = world.nodes[n].disk.state.promoted;
+    let line = world.raft.last().services.get(&world.service).and_then(|state| {
+        state.history.iter().find(|line| line.term == term).map(|line| (line.cause, line.whole))
     });
-    world.record.acknowledged.retain(|commit| !missing.contains(&commit.id));
+    let bound = match line {
+        Some((Cause::Forced, _)) if world.record.accepted => None,
+        Some((_, false)) => Some(world.record.async_bound.unwrap_or(0) as usize),
+        Some((_, true)) | None => Some(0),
+    };
+    if let Some(bound) = bound {
+        // What was acknowledged after the last word of the old primary nobody can know of, and its
+        // lease limits how long that goes on.
+        let heard = if bound == 0 { usize::MAX } else { world.record.heard };
+        let known = missing.iter().filter(|commit| commit.position <= heard).count();
+        world.check(known <= bound, || {
+            format!(
+                "INV-11: {} became primary at {end} without {known} of {count} acknowledged \
+                 commits, the first is {first}, the bound is {bound}, {heard} was known",
+                name(n)
+            )
+        });
+    }
+    let is_missing = |id| missing.iter().any(|commit| commit.id == id);
+    world.record.acknowledged.retain(|commit| !is_missing(commit.id));
 }

@@ -89,7 +89,7 @@ impl World {
         }
         let primary = state.appointment.as_ref().map(|appointment| &appointment.primary);
         let answered = primary.and_then(|primary| answered.get(primary)).copied();
-        lease::outlived(&self.spec, answered, self.nodes[n].daemon.as_ref()?.started)
+        lease::outlived(&self.spec_of(n), answered, self.nodes[n].daemon.as_ref()?.started)
     }
 
     /// The next step of the action under way.
@@ -183,6 +183,18 @@ impl World {
         let broken = self.options.mutation == Some(Mutation::DropPromise);
         match running.step {
             0 => {
+                if self.options.mutation == Some(Mutation::BallotBeforePersist) {
+                    let daemon = self.nodes[n].daemon.as_mut();
+                    let own = daemon.map(|daemon| &mut daemon.own);
+                    if let Some(own) = own.filter(|own| own.promised < term || own.ballot.is_none())
+                    {
+                        let flushed = own.flushed;
+                        let position = Some(Position { data_term: own.data_term, flushed });
+                        own.ballot = Some(Ballot { term, position });
+                        self.plan_beat(n);
+                        return Outcome::Again;
+                    }
+                }
                 if !broken {
                     self.change_state(n, |state| state.promised = state.promised.max(term));
                 }

@@ -11,6 +11,7 @@ use tandem_core::cluster::state::ServiceState;
 use tandem_core::clustering::active_passive::{ControllerView, Plan, Step, controller};
 use tandem_core::ids::Term;
 use tandem_core::replication::primary_replica::sync_quorum::CommitRule;
+use tandem_core::spec::{Durability, ServiceSpec};
 use tandem_core::time::Observed;
 
 const RECRUIT_AGAIN: Duration = Duration::from_millis(150);
@@ -35,17 +36,26 @@ impl World {
         let Some(state) = agreed.services.get(&self.service) else { return };
         let node = &self.nodes[n];
         let Some(daemon) = node.daemon.as_ref() else { return };
+        let spec = self.spec_of(n);
         let view = ControllerView {
             me: &node.id,
             service: &self.service,
-            spec: &self.spec,
+            spec: &spec,
             nodes: &agreed.spec.nodes,
             draining: &agreed.draining,
             state,
             facts: &daemon.hub.facts,
             unix_ms: node.clock.unix_ms(self.now),
         };
+        let boundless = ServiceSpec {
+            durability: Durability::Async { lag_bytes_max: u64::MAX },
+            ..spec.clone()
+        };
+        let unbound = self.options.mutation == Some(Mutation::DropBound)
+            && matches!(spec.durability, Durability::Async { .. });
+        let view = ControllerView { spec: if unbound { &boundless } else { &spec }, ..view };
         let mut plan = controller::plan(&view, now);
+        let heard = known_end(&view);
         let same = invariants::fresh::plans_alike(&view, &plan, now);
         let broken = self.weaken(state, &plan);
         if let Some(state) = &broken {
@@ -64,6 +74,9 @@ impl World {
             match step {
                 Step::Recruit { node, term } => self.recruit(n, index(&node), term),
                 Step::Propose(command) => {
+                    if matches!(command, ServiceCommand::Appoint { .. }) {
+                        self.record.heard = heard;
+                    }
                     let command = Command::Service {
                         service: self.service.clone(),
                         expected: state.revision,
@@ -128,6 +141,14 @@ impl World {
         appointment.rules = vec![CommitRule { primary, standbys: BTreeSet::new(), acks: 1 }];
         Some(state)
     }
+}
+
+/// How far the appointed primary is known to have come.
+fn known_end(view: &ControllerView<'_>) -> usize {
+    let primary = view.state.appointment.as_ref().map(|appointment| &appointment.primary);
+    let told = primary.and_then(|primary| view.facts.get(primary)).map(Observed::last_known);
+    let own = told.and_then(|facts| facts.instances.get(view.service));
+    own.map_or(0, |own| own.flushed.0 as usize)
 }
 
 /// What is agreed under a weakened view still has the real rules.

@@ -4,6 +4,8 @@
 use super::hub::Hub;
 use super::steps::Change;
 use crate::event::{Event, Micros};
+use crate::invariants;
+use crate::mutation::Mutation;
 use crate::world::World;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -190,12 +192,14 @@ impl World {
         }
         let agreed = self.agreed(n);
         let Some(state) = agreed.services.get(&self.service) else { return };
+        let spec = self.spec_of(n);
         if let Some(daemon) = self.nodes[n].daemon.as_mut() {
-            daemon.own.agreed = state.term();
+            daemon.own.outlives = lease::outlives(&spec, state);
         }
         self.publish(n);
         if self.nodes[n].witness {
             self.drive_witness(n, state);
+            invariants::routes::check(self, n);
             return;
         }
         self.hold_lease(n, state);
@@ -204,6 +208,7 @@ impl World {
         }
         self.decide(n, state);
         self.publish(n);
+        invariants::routes::check(self, n);
     }
 
     fn hold_lease(&mut self, n: usize, state: &ServiceState) {
@@ -223,12 +228,13 @@ impl World {
 
     /// Until when the primary may serve, as far as this node knows.
     pub fn proven_until(&self, n: usize, appointment: &Appointment) -> Option<Timestamp> {
+        let strangers = self.options.mutation == Some(Mutation::SupportStrangers);
         let node = &self.nodes[n];
         let daemon = node.daemon.as_ref()?;
         if appointment.primary != node.id || daemon.own.promised > appointment.term {
             return None;
         }
-        let acknowledged = daemon.hub.proof(&self.spec, appointment.term);
+        let acknowledged = daemon.hub.proof(&self.spec_of(n), appointment.term, strangers);
         let proof = Proof {
             me: &node.id,
             voters: &self.voters,
@@ -242,13 +248,9 @@ impl World {
         let node = &self.nodes[n];
         let now = node.clock.at(self.now);
         let Some(daemon) = node.daemon.as_ref() else { return };
-        let primary = state
-            .appointment
-            .as_ref()
-            .filter(|appointment| appointment.primary != node.id)
-            .and_then(|appointment| daemon.hub.facts.get(&appointment.primary))
-            .and_then(|facts| facts.fresh(now, self.spec.timing.suspicion))
-            .and_then(|facts| facts.instances.get(&self.service));
+        let of = (&self.service, state);
+        let times = (&self.spec.timing, now);
+        let primary = InstanceView::heard_primary(&node.id, of, &daemon.hub.facts, times);
         let view = InstanceView {
             me: &node.id,
             timing: self.spec.timing,
@@ -258,6 +260,11 @@ impl World {
             asked: daemon.asked,
         };
         let next = instance::plan(&view);
+        let same = invariants::fresh::acts_alike(&view, &daemon.hub.facts, of, (&next, now));
+        if !same {
+            self.violate(format!("{}: {}", invariants::fresh::RULE, next.reason));
+            return;
+        }
         let Some(action) = next.action else {
             self.stop_running(n, None);
             return;
@@ -275,8 +282,11 @@ impl World {
         let ready = urgent || now >= daemon.retry_at;
         self.stop_running(n, Some(&action));
         if ready && self.nodes[n].daemon.as_ref().is_some_and(|d| d.running.is_none()) {
-            self.note(n, || format!("begins {action:?}: {}", next.reason));
             let lease = state.appointment.as_ref().and_then(|a| self.proven_until(n, a));
+            if matches!(action, Action::Promote { .. }) && lease.is_none_or(|until| until <= now) {
+                return;
+            }
+            self.note(n, || format!("begins {action:?}: {}", next.reason));
             self.begin(n, action, lease, state);
         }
     }

@@ -3,10 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use tandem_core::cluster::lease;
-use tandem_core::facts::{InstanceFacts, Link, NodeFacts, Stream};
+use tandem_core::facts::{InstanceFacts, Link, NodeFacts, Stream, Told as Order};
 use tandem_core::ids::{ConfigVersion, NodeId, ServiceId, Term};
 use tandem_core::spec::ServiceSpec;
 use tandem_core::time::{Observed, Timestamp};
+
+/// Between two heartbeats.
+const BEAT: Duration = Duration::from_millis(100);
 
 /// Everything that one daemon knows; lost with it.
 #[derive(Debug, Default)]
@@ -14,8 +17,8 @@ pub struct Hub {
     /// What each node last said; the own facts are put in before each plan.
     pub facts: BTreeMap<NodeId, Observed<NodeFacts>>,
     promised: BTreeMap<NodeId, Term>,
-    /// When the heartbeat was sent, and the term of the appointment that the peer knew.
-    acknowledged: BTreeMap<NodeId, (Timestamp, Term)>,
+    /// When the heartbeat was sent, and what the peer would wait out before it votes.
+    acknowledged: BTreeMap<NodeId, (Timestamp, Option<Term>)>,
     answered: BTreeMap<NodeId, Timestamp>,
     links: BTreeMap<NodeId, LinkFact>,
 }
@@ -43,16 +46,20 @@ impl Hub {
         link.last_heard = Some(now);
         link.refused_at = None;
         let before = self.facts.get(&facts.node);
+        if before.is_some_and(|before| facts.told.is_before(&before.last_known().told)) {
+            return false;
+        }
         let changed = before.is_none_or(|before| differs(before.last_known(), &facts));
         self.facts.insert(facts.node.clone(), Observed::new(facts, now));
         changed
     }
 
-    /// A peer acknowledged a heartbeat that was sent at `sent`, and knew that appointment.
-    pub fn acknowledged(&mut self, peer: &NodeId, sent: Timestamp, agreed: Term) {
+    /// A peer acknowledged a heartbeat that was sent at `sent`, and would wait out that term's
+    /// lease.
+    pub fn acknowledged(&mut self, peer: &NodeId, sent: Timestamp, outlives: Option<Term>) {
         let last = self.acknowledged.entry(peer.clone()).or_default();
         if sent >= last.0 {
-            *last = (sent, agreed);
+            *last = (sent, outlives);
         }
     }
 
@@ -80,20 +87,26 @@ impl Hub {
     pub fn own(&self, me: &NodeId, own: Told<'_>, now: Timestamp) -> NodeFacts {
         NodeFacts {
             node: me.clone(),
+            told: own.order,
             config_version: own.config_version,
             draining: own.draining,
-            links: self.links.iter().map(|(peer, l)| (peer.clone(), link(*l, now))).collect(),
+            links: self.links.iter().map(|(peer, l)| (peer.clone(), link(*l, BEAT, now))).collect(),
             instances: BTreeMap::from([(own.service.clone(), aged(own.instance, own.age))]),
         }
     }
 
-    /// Per peer that promised nothing later than `term` and supports its primary: when the heartbeat
-    /// was sent that it last acknowledged.
-    pub fn proof(&self, spec: &ServiceSpec, term: Term) -> BTreeMap<NodeId, Timestamp> {
+    /// Per peer that promised nothing later than `term` and supports its primary: when the
+    /// heartbeat was sent that it last acknowledged.
+    pub fn proof(
+        &self,
+        spec: &ServiceSpec,
+        term: Term,
+        strangers: bool,
+    ) -> BTreeMap<NodeId, Timestamp> {
         self.acknowledged
             .iter()
             .filter(|(peer, _)| self.promised.get(*peer).is_none_or(|promised| *promised <= term))
-            .filter(|(_, (_, agreed))| lease::supports(spec, term, *agreed))
+            .filter(|(_, (_, outlives))| strangers || lease::supports(spec, term, *outlives))
             .map(|(peer, (sent, _))| (peer.clone(), *sent))
             .collect()
     }
@@ -112,15 +125,13 @@ pub struct Told<'a> {
     pub config_version: ConfigVersion,
     /// Takes no new work.
     pub draining: bool,
+    /// Which of all that it says.
+    pub order: Order,
 }
 
-fn link(fact: LinkFact, now: Timestamp) -> Link {
-    match (fact.refused_at, fact.last_heard) {
-        (Some(at), _) => Link::Refused(now.since(at)),
-        (None, None) => Link::Never,
-        (None, Some(at)) if now.since(at) <= Duration::from_millis(300) => Link::Up(now.since(at)),
-        (None, Some(at)) => Link::Silent(now.since(at)),
-    }
+fn link(fact: LinkFact, heartbeat: Duration, now: Timestamp) -> Link {
+    let ago = |at: Option<Timestamp>| at.map(|at| now.since(at));
+    Link::new(ago(fact.refused_at), ago(fact.last_heard), heartbeat)
 }
 
 fn aged(facts: &InstanceFacts, age: Duration) -> InstanceFacts {
@@ -154,7 +165,7 @@ pub fn instance_differs(before: &InstanceFacts, after: &InstanceFacts) -> bool {
         || before.ballot != after.ballot
         || before.promised != after.promised
         || before.promoted != after.promoted
-        || before.agreed != after.agreed
+        || before.outlives != after.outlives
         || before.serving != after.serving
         || before.rule != after.rule
         || before.upstream != after.upstream

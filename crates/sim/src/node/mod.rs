@@ -13,6 +13,7 @@ use crate::event::{Event, Micros};
 use crate::postgres::server::Server;
 use crate::postgres::wal::DataDir;
 use driver::Daemon;
+use tandem_core::facts::Health;
 use tandem_core::ids::{NodeId, Term};
 use tandem_core::time::Timestamp;
 
@@ -87,6 +88,20 @@ pub struct Node {
     pub powered: bool,
     /// Frozen as a whole, until when events wait.
     pub frozen: bool,
+    /// As configured.
+    pub priority: u32,
+    /// As configured.
+    pub zone: Option<&'static str>,
+    /// When it last thawed.
+    pub thawed: Micros,
+    /// Its daemon alone is frozen.
+    pub daemon_frozen: bool,
+    /// What is wrong with its instance, as probes would find.
+    pub health: Health,
+    /// Since when.
+    pub sick_since: Micros,
+    /// Applies what is agreed only once that ends, though it votes.
+    pub applies_late: bool,
     /// What waits.
     pub inbox: Vec<Event>,
     /// Its clocks.
@@ -112,7 +127,7 @@ pub struct Node {
 impl Node {
     /// Whether its daemon runs and is not frozen.
     pub const fn awake(&self) -> bool {
-        self.powered && !self.frozen && self.daemon.is_some()
+        self.powered && !self.frozen && !self.daemon_frozen && self.daemon.is_some()
     }
 
     /// Whether its server, if there is one, can do anything.

@@ -3,8 +3,9 @@
 use crate::event::Event;
 use crate::postgres::server::Seen;
 use crate::world::{World, lsn};
+use std::time::Duration;
 use tandem_core::clustering::active_passive::Action;
-use tandem_core::facts::{Data, InstanceFacts, Process, Stream};
+use tandem_core::facts::{Data, Health, InstanceFacts, Process, Stream};
 use tandem_core::ids::{SystemId, Term, TimelineId};
 use tandem_core::time::Timestamp;
 
@@ -40,6 +41,7 @@ impl World {
         let (pg, began, seen) = look;
         let (Some(seen), true) = (seen, self.is_daemon(n, inc)) else { return };
         let servers = self.nodes[n].servers;
+        let (health, node_sick_since) = (self.nodes[n].health, self.nodes[n].sick_since);
         let Some(daemon) = self.nodes[n].daemon.as_mut() else { return };
         let settled = !matches!(daemon.own.process, Process::Stopped | Process::Stopping);
         if began < daemon.changed_at || !settled || pg != servers {
@@ -48,6 +50,12 @@ impl World {
         let promoting =
             daemon.running.as_ref().is_some_and(|r| matches!(r.action, Action::Promote { .. }));
         seen.apply(&mut daemon.own, promoting);
+        let ago = Duration::from_micros(self.now - node_sick_since);
+        daemon.own.health = match health {
+            Health::Hung(_) => Health::Hung(ago),
+            Health::DiskStuck(_) => Health::DiskStuck(ago),
+            Health::Good | Health::ConnectionsUsedUp | Health::DiskFull => health,
+        };
         daemon.observed_at = began;
         if daemon.adopting && matches!(daemon.own.process, Process::Primary | Process::Standby) {
             daemon.adopting = false;

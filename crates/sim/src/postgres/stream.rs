@@ -81,7 +81,10 @@ impl World {
         let Some(receiver) = server.receiver.as_mut() else { return };
         if receiver.conn == conn && !receiver.busy {
             receiver.busy = true;
-            self.after(200, 3_000, Event::Receive { n, pg, conn });
+            // A stream loses nothing, but what was lost on the way is sent again, later.
+            let again = self.rng.chance(self.net.loss_percent);
+            let most = self.net.delay_max.max(3_000) + if again { 400_000 } else { 0 };
+            self.after(200, most, Event::Receive { n, pg, conn });
         }
     }
 

@@ -81,6 +81,10 @@ pub struct DoorMetrics {
     pub refused_total: u64,
     /// Sessions that were cut because their primary was deposed.
     pub cut_total: u64,
+    /// Commits that no standby confirmed, and that were not shown as success (H11).
+    pub local_commits_total: u64,
+    /// Cancel requests that were sent on.
+    pub cancels_total: u64,
 }
 
 /// One instance as this node sees it.
@@ -190,6 +194,12 @@ fn doors(page: &mut Page, services: &[ServiceMetrics]) {
     family("tandem_door_held_total", "Sessions that waited.", |door| door.held_total);
     family("tandem_door_refused_total", "Sessions refused.", |door| door.refused_total);
     family("tandem_door_cut_total", "Sessions cut at a fence.", |door| door.cut_total);
+    family(
+        "tandem_door_local_commits_total",
+        "Commits that no standby confirmed, and that were not shown as success.",
+        |door| door.local_commits_total,
+    );
+    family("tandem_door_cancels_total", "Cancel requests sent on.", |door| door.cancels_total);
 }
 
 fn instances(page: &mut Page, services: &[ServiceMetrics]) {

@@ -93,7 +93,7 @@ async fn explain_service(
     State(shared): State<Shared>,
     Path(service): Path<ServiceId>,
 ) -> Answer<Json<explain::Explanation>> {
-    let explanation = shared.operations.explain(&service);
+    let explanation = shared.operations.explain(&service).await;
     explanation.map(Json).ok_or_else(|| problem::no_such_service(&service).into())
 }
 

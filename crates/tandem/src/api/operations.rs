@@ -32,7 +32,7 @@ pub trait Operations: Send + Sync + 'static {
     fn subscribe(&self) -> broadcast::Receiver<Event>;
 
     /// Why a service is as it is; none if there is no such service.
-    fn explain(&self, service: &ServiceId) -> Option<Explanation>;
+    fn explain(&self, service: &ServiceId) -> BoxFuture<'static, Option<Explanation>>;
 
     /// Carries a verb out. The future runs to its end even if the asker goes away, so it has its
     /// own deadline.

@@ -11,7 +11,8 @@ use crate::cli::run::{dev, drill, init, join, node, recover, tour};
 use crate::cli::terminal::Terminal;
 use crate::cli::wired;
 use crate::config::{self, Config};
-use crate::node::NodeArgs;
+use crate::node::before::{self, Before};
+use crate::node::{Error as NodeError, NodeArgs, problem};
 use crate::telemetry::codes;
 use crate::telemetry::problem::Problem;
 use crate::{cli, fence, identity};
@@ -88,13 +89,18 @@ impl Entry for Product {
     fn init<'a>(&'a self, arguments: init::Arguments, terminal: &'a mut Terminal) -> Running<'a> {
         Box::pin(async move {
             let init::Arguments { config, node, dir } = arguments;
-            let text =
-                config::read_file(&config).map_err(|error| failed("read the file", &error))?;
+            let text = config::read_file(&config)
+                .map_err(|error| Error::Problem(NodeError::Unreadable(error).into()))?;
             let parsed = Config::parse(&text, &config.display().to_string())
-                .map_err(|problems| Error::Problem(first(problems)))?;
+                .map_err(|problems| Error::Problem(problem::of_config(&problems)))?;
             let node = NodeId::new(node);
+            if !parsed.nodes.contains_key(&node) {
+                let known: Vec<&str> = parsed.nodes.keys().map(NodeId::as_str).collect();
+                let error = NodeError::NoSuchNode { node, known: known.join(", ") };
+                return Err(Error::Problem(error.into()));
+            }
             let identity = identity::create_cluster(&dir, &parsed.cluster, &node)
-                .map_err(|error| failed("make the cluster's identity", &error))?;
+                .map_err(|error| Error::Problem(problem::of_identity(&error)))?;
             let cluster = identity.cluster();
             terminal.line(format_args!(
                 "made cluster {} ({cluster}) with node {node} in {}",
@@ -115,7 +121,7 @@ impl Entry for Product {
             let args = NodeArgs { config, node: NodeId::new(node), dir, routes };
             crate::node::run(args, crate::runtime::signals::asked_to_stop())
                 .await
-                .map_err(|error| failed("run the node", &error))
+                .map_err(|error| Error::Problem(error.into()))
         })
     }
 
@@ -135,8 +141,11 @@ impl Entry for Product {
         Box::pin(ready(Err(not_wired("recover"))))
     }
 
-    fn doctor(&self, _: doctor::Arguments) -> BoxFuture<'_, Result<Vec<Finding>, Error>> {
-        Box::pin(ready(Err(not_wired("doctor"))))
+    fn doctor(&self, arguments: doctor::Arguments) -> BoxFuture<'_, Result<Vec<Finding>, Error>> {
+        let doctor::Arguments { config, dir, node, before: _ } = arguments;
+        Box::pin(async move {
+            Ok(before::examine(&Before { config, dir, node: node.map(NodeId::new) }).await)
+        })
     }
 
     fn config_check(&self, file: &Written, terminal: &mut Terminal) -> Result<(), Error> {
@@ -160,17 +169,6 @@ fn print_config(
     let outcome = print(&file.text, &file.path.display().to_string(), format);
     terminal.line(outcome.text.trim_end())?;
     if outcome.usable { Ok(()) } else { Err(Error::Unsuccessful) }
-}
-
-/// The first problem of a file, for a command that cannot go on without it.
-fn first(problems: Vec<config::Problem>) -> Problem {
-    let text = problems.iter().map(config::Problem::render).collect::<Vec<_>>().join("\n");
-    Problem::new(
-        codes::UNEXPECTED,
-        format!("the configuration cannot be used\n{text}"),
-        "of what is marked above",
-        "tandem config check",
-    )
 }
 
 pub(super) fn failed(what: &str, error: &dyn std::error::Error) -> Error {

@@ -45,6 +45,23 @@ impl FromStr for Moment {
     }
 }
 
+/// The longest delay between two nodes that a cluster on this machine takes.
+const DELAY_MAX: Duration = Duration::from_secs(1);
+
+/// How long something takes longer, as `5ms`.
+///
+/// # Errors
+/// The text is no time, or more than a second.
+pub fn delay(text: &str) -> Result<Duration, InvalidDelay> {
+    let delay: SignedDuration = text.trim().parse().map_err(|_| InvalidDelay)?;
+    Duration::try_from(delay).ok().filter(|delay| *delay <= DELAY_MAX).ok_or(InvalidDelay)
+}
+
+/// The text names no delay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("expected a time of at most one second, as 5ms")]
+pub struct InvalidDelay;
+
 /// A moment for people, in UTC: nodes in several time zones are read side by side.
 pub fn show(unix_ms: u64) -> String {
     let time = i64::try_from(unix_ms).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok());
@@ -54,6 +71,14 @@ pub fn show(unix_ms: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn delays_are_short() {
+        assert_eq!(delay("5ms"), Ok(Duration::from_millis(5)));
+        for text in ["", "5", "-5ms", "2s"] {
+            assert_eq!(delay(text), Err(InvalidDelay), "{text}");
+        }
+    }
 
     #[test]
     fn both_forms() {

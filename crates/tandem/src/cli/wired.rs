@@ -8,6 +8,8 @@ use crate::cli::{Error, entry};
 use crate::dev::{DevArgs, DevConfig, Wiring};
 use crate::drill::{self as drills, DrillArgs, Fault, TourArgs, Verdict};
 use crate::identity::{self, Identity};
+use crate::telemetry::codes;
+use crate::telemetry::problem::Problem;
 use std::path::PathBuf;
 use std::sync::Arc;
 use tandem_core::ids::ServiceId;
@@ -32,19 +34,18 @@ fn bin_dir(given: Option<PathBuf>) -> Option<PathBuf> {
 }
 
 pub(super) async fn dev(args: dev::Arguments, terminal: &mut Terminal) -> Result<(), Error> {
-    let dev::Arguments { nodes, dir, keep, postgres, durability } = args;
+    let dev::Arguments { nodes, dir, keep, postgres, durability, delay } = args;
     let config = DevConfig {
         nodes: nodes.into(),
         root: dir,
         keep,
         bin_dir: bin_dir(postgres),
         durability: Some(durability),
+        delay,
         ..DevConfig::default()
     };
     let args = DevArgs { config, wiring: wiring()? };
-    crate::dev::run(&args, terminal.writer())
-        .await
-        .map_err(|error| entry::failed("run the cluster", &error))
+    crate::dev::run(&args, terminal.writer()).await.map_err(|error| cluster_failed(&error))
 }
 
 pub(super) async fn tour(args: tour::Arguments, terminal: &mut Terminal) -> Result<(), Error> {
@@ -66,24 +67,26 @@ pub(super) async fn tour(args: tour::Arguments, terminal: &mut Terminal) -> Resu
     };
     let verdict = drills::tour(&args, terminal.writer())
         .await
-        .map_err(|error| entry::failed("give the tour", &error))?;
+        .map_err(|error| drill_failed("give the tour", &error))?;
     judged(verdict)
 }
 
 pub(super) async fn drill(args: drill::Arguments, terminal: &mut Terminal) -> Result<(), Error> {
-    let drill::Arguments { faults, rounds, seed, writers, nodes, durability, dir, postgres } = args;
-    let faults: Result<Vec<Fault>, _> = faults.iter().map(|fault| fault.parse()).collect();
+    let drill::Arguments { rounds, seed, writers, nodes, durability, delay, dir, postgres, .. } =
+        args;
+    let faults: Result<Vec<Fault>, _> = args.faults.iter().map(|fault| fault.parse()).collect();
     let config = DevConfig {
         nodes: nodes.into(),
         root: dir,
         bin_dir: bin_dir(postgres),
         durability: Some(durability),
+        delay,
         ..DevConfig::default()
     };
     let args = DrillArgs {
         config,
         wiring: wiring()?,
-        faults: faults.map_err(|error| entry::failed("run the drill", &error))?,
+        faults: faults.map_err(|error| drill_failed("run the drill", &error))?,
         rounds,
         seed: seed.unwrap_or_else(rand::random),
         writers: writers.into(),
@@ -91,8 +94,25 @@ pub(super) async fn drill(args: drill::Arguments, terminal: &mut Terminal) -> Re
     };
     let verdict = drills::run(&args, terminal.writer())
         .await
-        .map_err(|error| entry::failed("run the drill", &error))?;
+        .map_err(|error| drill_failed("run the drill", &error))?;
     judged(verdict)
+}
+
+fn cluster_failed(error: &crate::dev::Error) -> Error {
+    let try_ = "tandem doctor --before, another --dir, or --postgres with the programs' folder";
+    let what = "the cluster on this machine does not start";
+    Error::Problem(Problem::caused_by(codes::DEV_CLUSTER, what, error, try_))
+}
+
+/// A fault that does not exist was asked for wrongly; a cluster that does not start is its own
+/// case.
+fn drill_failed(what: &str, error: &drills::Error) -> Error {
+    let (code, try_) = match error {
+        drills::Error::UnknownFault { .. } => (codes::ARGUMENT, "tandem drill --help"),
+        drills::Error::Cluster(error) => return cluster_failed(error),
+        _ => (codes::DRILL_STOPPED, "what was measured until then is in the report above"),
+    };
+    Error::Problem(Problem::caused_by(code, format!("cannot {what}"), error, try_))
 }
 
 fn judged(verdict: Verdict) -> Result<(), Error> {

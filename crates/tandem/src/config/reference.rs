@@ -73,14 +73,16 @@ entries! {
         because "loopback only until its owner decides otherwise; nodes that share a machine have \
             loopback addresses of their own",
     "nodes.NAME.zone": "text" = Unset("the node is in no zone");
-        "Where the node stands, such as a data centre; candidates with equal data are told apart \
-            by it."
+        "Where the node stands, such as a data centre: among candidates with equal data and \
+            priority one in the old primary's zone takes over."
         because "a guessed zone would be a promise about failures that nobody made",
     "nodes.NAME.role": "\"data\" or \"witness\"" = Value("data");
         "A data node votes and runs instances; a witness votes only."
         because "most nodes hold data; a witness is the exception that breaks a tie",
     "nodes.NAME.priority": "0 to 1000" = Value("100");
-        "Among standbys with equal data the greatest is preferred; 0 is never primary."
+        "Among standbys with equal data the greatest is preferred. 0 is never primary for long: it \
+            is elected only if it alone holds the newest data, and then a standby of another \
+            priority takes over, planned, as soon as one is fed."
         because "all equal, with room above and below; it never outweighs data",
     "services.NAME.kind": "\"postgres\" (\"command\", \"http\", \"tcp\": not in this version \
         yet)" = Required;

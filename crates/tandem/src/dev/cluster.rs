@@ -59,7 +59,7 @@ impl DevCluster {
         let names: Vec<NodeId> = layout.nodes.iter().map(|place| place.node.clone()).collect();
         (wiring.identities)(&path, &names).map_err(|source| Error::Identities { source })?;
         let tasks = Supervisor::new();
-        let mesh = Mesh::start(&tasks, &layout).await?;
+        let mesh = Mesh::start(&tasks, &layout, config.delay).await?;
         let mut daemons = BTreeMap::new();
         for place in &layout.nodes {
             let routes = layout::routes_text(&mesh.detours(&place.node));
@@ -82,6 +82,11 @@ impl DevCluster {
     /// Where everything is.
     pub const fn layout(&self) -> &Layout {
         &self.layout
+    }
+
+    /// The program that its nodes run; it need not be on PATH.
+    pub fn exe(&self) -> &std::path::Path {
+        &self.wiring.exe
     }
 
     /// The name of its service.

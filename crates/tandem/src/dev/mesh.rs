@@ -7,6 +7,7 @@ use super::layout::{Detours, Layout};
 use super::relay::{Condition, Relay};
 use crate::runtime::supervisor::Supervisor;
 use std::collections::BTreeMap;
+use std::time::Duration;
 use tandem_core::ids::NodeId;
 
 /// One direction between two nodes, by who dials.
@@ -20,11 +21,17 @@ struct Way {
 #[derive(Debug)]
 pub struct Mesh {
     ways: BTreeMap<(NodeId, NodeId), Way>,
+    /// How slow a link is that nothing is wrong with.
+    delay: Duration,
 }
 
 impl Mesh {
-    /// Opens the relays of a layout.
-    pub async fn start(tasks: &Supervisor, layout: &Layout) -> Result<Self, Error> {
+    /// Opens the relays of a layout; every byte takes `delay` longer, each way.
+    pub async fn start(
+        tasks: &Supervisor,
+        layout: &Layout,
+        delay: Duration,
+    ) -> Result<Self, Error> {
         let mut ways = BTreeMap::new();
         for from in &layout.nodes {
             for to in layout.nodes.iter().filter(|to| to.node != from.node) {
@@ -36,7 +43,9 @@ impl Mesh {
                 ways.insert((from.node.clone(), to.node.clone()), Way { peer, service });
             }
         }
-        Ok(Self { ways })
+        let mesh = Self { ways, delay };
+        mesh.heal();
+        Ok(mesh)
     }
 
     /// What one node dials to reach the others.
@@ -71,6 +80,7 @@ impl Mesh {
     }
 
     fn set(&self, condition: Condition, affected: impl Fn(&NodeId, &NodeId) -> bool) {
+        let condition = Condition { delay: condition.delay.max(self.delay), ..condition };
         for ((from, to), way) in &self.ways {
             if affected(from, to) {
                 way.peer.set(condition);
@@ -93,7 +103,7 @@ mod tests {
         let tasks = Supervisor::new();
         let config = DevConfig { witness: true, ..DevConfig::default() };
         let (layout, _claim) = Layout::find(&config, Path::new("/x")).unwrap();
-        let mesh = Mesh::start(&tasks, &layout).await.unwrap();
+        let mesh = Mesh::start(&tasks, &layout, Duration::from_millis(5)).await.unwrap();
         let cut = || -> Vec<String> {
             mesh.ways
                 .iter()
@@ -111,6 +121,8 @@ mod tests {
         mesh.heal();
         mesh.set_way(&a, &c, broken);
         assert_eq!(cut(), ["ac"]);
+        let slow = |way: &Way| way.peer.condition().delay == Duration::from_millis(5);
+        assert!(mesh.ways.values().all(slow), "healing ends a fault, not the distance");
         let detours = mesh.detours(&a);
         assert!(detours[&b].1.is_some() && detours[&c].1.is_none(), "a witness has no instance");
         assert!(tasks.stop(std::time::Duration::from_secs(5)).await);

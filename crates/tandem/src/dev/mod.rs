@@ -8,7 +8,7 @@
 pub mod client;
 mod cluster;
 mod daemon;
-mod disk;
+pub(crate) mod disk;
 mod faults;
 mod folders;
 mod layout;
@@ -27,6 +27,7 @@ pub use run::{DevArgs, interrupted, run, unless_interrupted, write_how_to_connec
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 use tandem_core::ids::NodeId;
 
 /// An error of something that is handed in.
@@ -72,6 +73,8 @@ pub struct DevConfig {
     /// Puts the services of each node on a small disk of its own, so that it can be filled. Needs
     /// root.
     pub disk_bytes: Option<u64>,
+    /// How much longer everything between two nodes takes, each way.
+    pub delay: Duration,
 }
 
 impl Default for DevConfig {
@@ -85,6 +88,7 @@ impl Default for DevConfig {
             bin_dir: None,
             durability: None,
             disk_bytes: None,
+            delay: Duration::ZERO,
         }
     }
 }

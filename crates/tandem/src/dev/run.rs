@@ -81,7 +81,7 @@ pub fn write_how_to_connect(
             door.ip(),
             door.port()
         ),
-        format!("status     tandem status --api http://{}", layout.api(first)),
+        format!("status     {} status --api http://{}", cluster.exe().display(), layout.api(first)),
         "API".to_string(),
     ];
     for place in &layout.nodes {

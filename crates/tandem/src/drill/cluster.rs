@@ -7,7 +7,11 @@ use crate::dev::DevCluster;
 use crate::dev::status::Status;
 use futures::future::BoxFuture;
 use std::net::SocketAddr;
+use std::time::Duration;
 use tandem_core::ids::NodeId;
+
+/// Each way: as far as the other side of the earth, and less than any silence that is doubted.
+const SLOW: Duration = Duration::from_millis(150);
 
 /// One thing to do to a cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +32,7 @@ pub enum Action {
     HealNode(NodeId),
     CutLink(NodeId, NodeId),
     HealLink(NodeId, NodeId),
+    SlowLink(NodeId, NodeId),
     FillDisk(NodeId),
     FreeDisk(NodeId),
     SwitchOver {
@@ -55,6 +60,11 @@ pub trait Cluster: Send + Sync {
     fn service(&self) -> &str;
     /// Its nodes, in the order of their names.
     fn addresses(&self) -> Vec<Address>;
+    /// The instances that hold a copy each, past all doors.
+    fn copies(&self) -> Vec<(NodeId, SocketAddr)> {
+        let addresses = self.addresses().into_iter();
+        addresses.filter_map(|address| Some((address.node, address.instance?))).collect()
+    }
     /// The password of role `app`.
     ///
     /// # Errors
@@ -107,6 +117,10 @@ impl Cluster for DevCluster {
                 Action::HealNode(node) => self.heal_node(node),
                 Action::CutLink(a, b) => self.cut_link(a, b),
                 Action::HealLink(a, b) => self.set_link(a, b, crate::dev::Condition::default()),
+                Action::SlowLink(a, b) => {
+                    let slow = crate::dev::Condition { cut: false, delay: SLOW };
+                    self.set_link(a, b, slow);
+                }
                 Action::FillDisk(node) => self.fill_disk(node).await?,
                 Action::FreeDisk(node) => self.free_disk(node)?,
                 Action::SwitchOver { via, to } => self

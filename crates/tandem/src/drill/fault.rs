@@ -43,6 +43,8 @@ faults! {
     NodeCut => "node-cut",
     /// The primary's node loses the link to one standby.
     LinkCut => "link-cut",
+    /// The link between the primary and one standby takes a while.
+    LinkSlow => "link-slow",
     /// SIGKILL to every process of a standby's node.
     StandbyKill => "standby-kill",
     /// The same to the Raft leader's node, while it is not the primary's.
@@ -125,6 +127,7 @@ impl Fault {
             | Self::NodeFreeze
             | Self::NodeCut
             | Self::LinkCut
+            | Self::LinkSlow
             | Self::StandbyKill
             | Self::LeaderKill
             | Self::DiskFull => Duration::from_secs(5),
@@ -141,7 +144,15 @@ impl Fault {
 
     /// Whether the primary must stay where it is.
     pub const fn keeps_primary(self) -> bool {
-        matches!(self, Self::LinkCut | Self::StandbyKill | Self::LeaderKill)
+        matches!(
+            self,
+            Self::LinkCut
+                | Self::LinkSlow
+                | Self::StandbyKill
+                | Self::LeaderKill
+                | Self::DaemonKill
+                | Self::DaemonRestart
+        )
     }
 
     /// Whether the primary must be another one afterwards.
@@ -175,6 +186,11 @@ impl Fault {
                 let (a, b) = (primary.clone(), standby?.clone());
                 let heal = vec![A::HealLink(a.clone(), b.clone())];
                 (primary.clone(), vec![A::CutLink(a, b)], heal)
+            }
+            Self::LinkSlow => {
+                let (a, b) = (primary.clone(), standby?.clone());
+                let heal = vec![A::HealLink(a.clone(), b.clone())];
+                (primary.clone(), vec![A::SlowLink(a, b)], heal)
             }
             Self::StandbyKill => kill(&[standby?.clone()])?,
             Self::LeaderKill => kill(&[cast.leader.clone().filter(|leader| leader != primary)?])?,
@@ -214,7 +230,7 @@ mod tests {
         for fault in Fault::ALL {
             assert_eq!(fault.name().parse::<Fault>().unwrap(), *fault);
         }
-        assert_eq!(Fault::ALL.len(), 15);
+        assert_eq!(Fault::ALL.len(), 16);
         let error = "node-kil".parse::<Fault>().unwrap_err();
         assert!(error.to_string().contains("node-kill"));
     }

@@ -1,25 +1,21 @@
 //! Breaks a cluster on purpose and says what it cost. Talks to the cluster through `Cluster`.
 //! In: `DrillArgs`. Out: a report for people or as JSON, and a `Verdict`.
-//! Keeps: INV-1 and INV-2 are checked here from outside, by what clients saw.
+//! Keeps: INV-1 and INV-11 are checked here from outside, by what clients saw.
 //! Not here: how processes and links are broken (`dev`).
 //! Tested by: the tests of each file, against a plain PostgreSQL and a stand-in cluster.
 
-mod canary;
 mod cluster;
+mod evidence;
 mod fault;
-mod history;
-mod ledger;
-mod overlap;
+mod peers;
 mod report;
 mod run;
-mod session;
 mod stage;
 mod steps;
 #[cfg(test)]
 mod testing;
 mod tour;
 mod view;
-mod workload;
 
 pub use cluster::{Action, Cluster};
 pub use fault::Fault;

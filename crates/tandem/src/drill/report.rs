@@ -2,6 +2,7 @@
 //! In: `RunReport`s. Out: the documented JSON, tables, one line per run, `Verdict`.
 //! Tested by: below.
 
+use super::peers::{Peers, over_budget};
 use super::{Error, Fault};
 use comfy_table::{Table, presets};
 use serde::Serialize;
@@ -58,6 +59,10 @@ pub struct RunReport {
     pub canary_acked: u64,
     /// Of these, missing in the end.
     pub canary_lost: u64,
+    /// Copies of canary writes that were sent once.
+    pub canary_duplicated: u64,
+    /// The most errors that one single client saw from the fault on.
+    pub errors_per_session_max: u64,
     /// What else was not as it must be.
     pub problems: Vec<String>,
 }
@@ -98,6 +103,14 @@ pub struct Summary {
     pub indeterminate: u64,
     /// Sum.
     pub dual_primary_instants: u64,
+    /// Greatest.
+    pub errors_per_session_max: u64,
+    /// What the outage may be, as a median on a quiet machine; none where nothing is promised.
+    pub budget_s: Option<f64>,
+    /// What was more than it may be, in words. On a busy machine this says nothing.
+    pub over_budget: Vec<String>,
+    /// Median outages of other products under the same fault; none where that was not measured.
+    pub peers: Option<Peers>,
 }
 
 /// A run that was not done or not finished, and why.
@@ -130,17 +143,46 @@ pub struct Report {
     pub skipped: Vec<Omission>,
     /// Begun and not finished.
     pub failed: Vec<Omission>,
+    /// Why the drill ended before it was done; none if it did not.
+    pub stopped: Option<String>,
     /// The end of it.
     pub verdict: Verdict,
 }
 
+#[cfg(test)]
+impl Summary {
+    /// Of no runs.
+    pub fn empty(fault: &'static str) -> Self {
+        let nothing = Spread { min: 0.0, median: 0.0, max: 0.0 };
+        Self {
+            fault,
+            runs: 0,
+            outage_s: nothing,
+            stall_max_s: nothing,
+            redundant_again_s: None,
+            errors: 0,
+            acked: 0,
+            lost: 0,
+            duplicated: 0,
+            indeterminate: 0,
+            dual_primary_instants: 0,
+            errors_per_session_max: 0,
+            budget_s: None,
+            over_budget: Vec::new(),
+            peers: None,
+        }
+    }
+}
+
 impl RunReport {
-    /// Whether everything was as it must be. What the canary lost counts where no loss is allowed.
+    /// Whether everything was as it must be. Losses are told in any case, whoever wrote; with
+    /// `async` they are what its owner chose, and fail nothing.
     pub fn verdict(&self, durability: &str) -> Verdict {
-        let canary_lost = if durability == "quorum" { self.canary_lost } else { 0 };
-        let bad = self.lost + self.duplicated + self.dual_primary_instants + self.phantoms;
+        let lost = if durability == "async" { 0 } else { self.lost + self.canary_lost };
+        let duplicated = self.duplicated + self.canary_duplicated;
+        let bad = lost + duplicated + self.dual_primary_instants + self.phantoms;
         let whole = self.redundant_again_s.is_some() && self.problems.is_empty();
-        if bad + canary_lost == 0 && whole { Verdict::Pass } else { Verdict::Fail }
+        if bad == 0 && whole { Verdict::Pass } else { Verdict::Fail }
     }
 
     /// One line for people.
@@ -203,6 +245,7 @@ impl Report {
             summary: Vec::new(),
             skipped: Vec::new(),
             failed: Vec::new(),
+            stopped: None,
             verdict: Verdict::Fail,
         }
     }
@@ -217,7 +260,8 @@ impl Report {
         self.summary = by_fault.values().filter_map(|runs| summarize(runs)).collect();
         let durability = &self.durability;
         let passed = self.runs.iter().all(|run| run.verdict(durability) == Verdict::Pass);
-        let complete = self.failed.is_empty() && !(self.runs.is_empty() && self.skipped.is_empty());
+        // What was only skipped shows nothing.
+        let complete = self.failed.is_empty() && self.stopped.is_none() && !self.runs.is_empty();
         self.verdict = if passed && complete { Verdict::Pass } else { Verdict::Fail };
     }
 
@@ -237,8 +281,10 @@ impl Report {
             "fault",
             "runs",
             "outage s\nmin / median / max",
+            "budget",
+            "stall s\nmedian",
             "redundant again s\nmedian",
-            "errors",
+            "errors\n(one session)",
             "acked",
             "lost",
             "dupl.",
@@ -252,8 +298,10 @@ impl Report {
                 summary.fault.to_string(),
                 summary.runs.to_string(),
                 format!("{min:.2} / {median:.2} / {max:.2}"),
+                budget(summary),
+                format!("{:.2}", summary.stall_max_s.median),
                 again.unwrap_or_else(|| "never".into()),
-                summary.errors.to_string(),
+                format!("{} ({})", summary.errors, summary.errors_per_session_max),
                 summary.acked.to_string(),
                 summary.lost.to_string(),
                 summary.duplicated.to_string(),
@@ -262,11 +310,19 @@ impl Report {
             ]);
         }
         let mut text = table.to_string();
+        text.push_str(&self.beside());
         for (what, omissions) in [("skipped", &self.skipped), ("failed", &self.failed)] {
             for omission in omissions {
                 let Omission { fault, round, reason } = omission;
                 text.push_str(&format!("\n{what}: {fault}, round {round}: {reason}"));
             }
+        }
+        for summary in self.summary.iter().filter(|summary| !summary.over_budget.is_empty()) {
+            let over = summary.over_budget.join("; ");
+            text.push_str(&format!("\nover budget: {}: {over}", summary.fault));
+        }
+        if let Some(stopped) = &self.stopped {
+            text.push_str(&format!("\nstopped: {stopped}"));
         }
         for run in self.runs.iter().filter(|run| !run.problems.is_empty()) {
             let problems = run.problems.join("; ");
@@ -274,6 +330,33 @@ impl Report {
         }
         text.push_str(&format!("\n{}", self.conclusion()));
         text
+    }
+
+    /// The same faults elsewhere; nothing where none of them was measured.
+    fn beside(&self) -> String {
+        let mut table = Table::new();
+        table.load_style(presets::UTF8_HORIZONTAL_ONLY);
+        let others = ["Patroni (tuned)", "pg_auto_failover", "repmgr"];
+        table.set_header(["median outage s", "here"].into_iter().chain(others));
+        let mut any = false;
+        for summary in &self.summary {
+            let Some(peers) = &summary.peers else { continue };
+            any = true;
+            let show = |seconds: Option<f64>| {
+                seconds.map_or_else(|| "-".to_string(), |seconds| format!("{seconds:.1}"))
+            };
+            table.add_row([
+                summary.fault.to_string(),
+                format!("{:.2}", summary.outage_s.median),
+                format!("{} ({})", show(peers.patroni_default), show(peers.patroni_tuned)),
+                show(peers.pg_auto_failover),
+                show(peers.repmgr),
+            ]);
+        }
+        if !any {
+            return String::new();
+        }
+        format!("\n{table}\nHow the others were measured: docs/peers.md")
     }
 
     /// The verdict in one sentence.
@@ -293,9 +376,16 @@ impl Report {
     }
 }
 
+/// The budget, marked where the median is over it.
+fn budget(summary: &Summary) -> String {
+    let mark = if summary.over_budget.is_empty() { "" } else { " OVER" };
+    summary.budget_s.map_or_else(|| format!("-{mark}"), |budget| format!("{budget:.1}{mark}"))
+}
+
 fn summarize(runs: &[&RunReport]) -> Option<Summary> {
     let sum = |number: fn(&RunReport) -> u64| runs.iter().map(|run| number(run)).sum::<u64>();
-    Some(Summary {
+    let fault: Option<Fault> = runs.first()?.fault.parse().ok();
+    let mut summary = Summary {
         fault: runs.first()?.fault,
         runs: runs.len(),
         outage_s: spread(runs.iter().map(|run| run.outage_s).collect())?,
@@ -307,7 +397,13 @@ fn summarize(runs: &[&RunReport]) -> Option<Summary> {
         duplicated: sum(|run| run.duplicated),
         indeterminate: sum(|run| run.indeterminate),
         dual_primary_instants: sum(|run| run.dual_primary_instants),
-    })
+        errors_per_session_max: runs.iter().map(|run| run.errors_per_session_max).max()?,
+        budget_s: fault.and_then(|fault| fault.budget().outage_s),
+        over_budget: Vec::new(),
+        peers: fault.and_then(Fault::peers),
+    };
+    summary.over_budget = fault.map(|fault| over_budget(fault, &summary)).unwrap_or_default();
+    Some(summary)
 }
 
 #[cfg(test)]
@@ -334,6 +430,8 @@ mod tests {
             phantoms: 0,
             canary_acked: 20,
             canary_lost: 0,
+            canary_duplicated: 0,
+            errors_per_session_max: 1,
             problems: Vec::new(),
         }
     }
@@ -368,6 +466,16 @@ mod tests {
         assert_eq!(json["summary"][0]["outage_s"], spread);
         assert_eq!(json["summary"][0]["lost"], 0);
         assert_eq!(json["verdict"], "pass");
+        assert_eq!(json["summary"][0]["budget_s"], 0.4);
+        assert_eq!(json["summary"][0]["over_budget"], serde_json::json!([]));
+        assert_eq!(json["summary"][0]["peers"]["patroni_default"], 8.5);
+        assert_eq!(json["summary"][0]["errors_per_session_max"], 1);
+        let slow = super::tests::report(vec![run(Fault::PostmasterKill, 0.7)]).table();
+        assert!(slow.contains("8.5 (3.1)"), "{slow}");
+        assert!(
+            slow.contains("0.4 OVER") && slow.contains("over budget: postmaster-kill"),
+            "{slow}"
+        );
         let table = report.table();
         assert!(
             table.contains("0.20 / 0.30 / 0.40") && table.contains("PASS: 400 writes"),
@@ -377,12 +485,13 @@ mod tests {
 
     #[test]
     fn every_defect_fails_the_drill() {
-        let defects: [fn(&mut RunReport); 7] = [
+        let defects: [fn(&mut RunReport); 8] = [
             |run| run.lost = 1,
             |run| run.duplicated = 1,
             |run| run.dual_primary_instants = 1,
             |run| run.phantoms = 1,
             |run| run.canary_lost = 1,
+            |run| run.canary_duplicated = 1,
             |run| run.redundant_again_s = None,
             |run| run.problems.push("failed over".into()),
         ];
@@ -394,9 +503,21 @@ mod tests {
             assert!(report.table().contains("FAIL"));
         }
         assert_eq!(report(Vec::new()).verdict, Verdict::Fail, "nothing was shown");
-        let mut asynchronous = run(Fault::NodeKill, 0.1);
-        asynchronous.canary_lost = 5;
-        assert_eq!(asynchronous.verdict("async"), Verdict::Pass, "a loss that was allowed");
+        let mut lossy = run(Fault::NodeKill, 0.1);
+        (lossy.canary_lost, lossy.lost) = (5, 5);
+        assert_eq!(lossy.verdict("async"), Verdict::Pass, "a loss that its owner chose");
+        assert_eq!(lossy.verdict("preferred"), Verdict::Fail, "one node lost is no reason for it");
+
+        let mut skipped = Report::new(7);
+        let reason = "no small disks".to_string();
+        skipped.skipped.push(Omission { fault: Fault::DiskFull.name(), round: 1, reason });
+        skipped.conclude();
+        assert_eq!(skipped.verdict, Verdict::Fail, "what was only skipped shows nothing");
+        let mut stopped = report(vec![run(Fault::NodeKill, 0.1)]);
+        stopped.stopped = Some("interrupted".into());
+        stopped.conclude();
+        assert_eq!(stopped.verdict, Verdict::Fail);
+        assert!(stopped.json().unwrap().contains(r#""stopped":"interrupted""#));
     }
 
     #[test]

@@ -3,10 +3,10 @@
 //! Not here: one single fault (`steps.rs`).
 //! Tested by: below; `make drill`.
 
+use super::evidence::workload::Load;
 use super::report::Omission;
 use super::stage::{Bounds, Stage};
 use super::steps::with_causes;
-use super::workload::Load;
 use super::{Cluster, Error, Fault, Report, Verdict};
 use crate::dev::{self, DevCluster, DevConfig, Wiring};
 use crate::runtime::supervisor::Supervisor;
@@ -50,11 +50,15 @@ pub async fn run(args: &DrillArgs, out: &mut (dyn Write + Send)) -> Result<Verdi
     // A disk that can be filled is in memory, and would flatter every other fault.
     let (disk, usual): (Vec<Fault>, Vec<Fault>) =
         faults.into_iter().partition(|fault| *fault == Fault::DiskFull);
-    both(args, (&usual, &disk), &mut report, out).await?;
+    let outcome = both(args, (&usual, &disk), &mut report, out).await;
+    // What was measured before something went wrong is worth as much as before.
+    report.stopped = outcome.as_ref().err().map(|error| with_causes(error));
     report.conclude();
-    let text = if args.json { report.json()? } else { report.table() };
-    print(out, &text)?;
-    Ok(report.verdict)
+    if outcome.is_ok() || args.json || !report.runs.is_empty() {
+        let text = if args.json { report.json()? } else { report.table() };
+        print(out, &text)?;
+    }
+    outcome.map(|()| report.verdict)
 }
 
 async fn both(

@@ -4,11 +4,12 @@
 //! Tested by: `steps_tests.rs`.
 
 use super::cluster::{Action, Cluster};
+use super::evidence::ledger;
+use super::evidence::session::{Login, Session};
+use super::evidence::workload::{Load, Workload};
 use super::fault::Cast;
-use super::session::{Login, Session};
 use super::view::{Observer, View};
-use super::workload::{Load, Workload};
-use super::{Error, Fault, ledger};
+use super::{Error, Fault};
 use crate::runtime::clock;
 use crate::runtime::supervisor::Supervisor;
 use rand::rngs::StdRng;

@@ -4,14 +4,15 @@
 //! Not here: what each fault does (`fault.rs`), the order of runs (`run.rs`).
 //! Tested by: below, with a stand-in cluster whose instance is a real PostgreSQL.
 
-use super::canary::Canary;
 use super::cluster::{Action, Address};
+use super::evidence::canary::Canary;
+use super::evidence::history::Window;
+use super::evidence::workload::Workload;
+use super::evidence::{copies, ledger, overlap};
 use super::fault::{Cast, Injection, Writes};
-use super::history::{History, Outcome, Window};
 use super::report::{RunReport, milliseconds, seconds};
 use super::stage::{Stage, flowing};
-use super::workload::Workload;
-use super::{Error, Fault, ledger, overlap};
+use super::{Error, Fault};
 use crate::runtime::clock;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -49,17 +50,22 @@ impl Stage {
         let doors: Vec<SocketAddr> = addresses.iter().map(|address| address.door).collect();
         let workload = Workload::start(&self.load, &doors, &self.login, &run);
         let canary = Canary::start(&instances(&addresses), &self.login, &run);
-        let times = self.break_and_heal(fault, &injection, &workload).await;
+        let times = self.break_and_heal(fault, &injection, (&workload, &canary)).await;
         let songs = canary.stop().await;
         let history = workload.stop().await;
         let mut times = times?;
         self.judge(fault, &cast, &mut times);
-
         let (rows, canary_rows) = self.read(&run).await?;
+        if times.whole {
+            let primary = self.view().primary;
+            let copies = self.cluster.copies();
+            let differ = copies::differences(&self.login, &copies, primary.as_ref(), &run).await;
+            times.problems.extend(differ);
+        }
         let balance = ledger::balance(&history, &rows);
         let canary_lost = songs
             .iter()
-            .filter(|song| !canary_rows.contains(&(song.node.as_str().to_string(), song.n)))
+            .filter(|song| !canary_rows.contains_key(&(song.node.as_str().to_string(), song.n)))
             .count() as u64;
         let (p50, p99) = history.latency();
         let window = Window { from: times.fault_at, to: times.over_at };
@@ -68,7 +74,8 @@ impl Stage {
             round,
             node: injection.node,
             outage_s: seconds(history.outage(window)),
-            errors: errors(&history),
+            errors: history.errors(),
+            errors_per_session_max: history.errors_per_session_max(window),
             acked: balance.acked,
             lost: balance.lost,
             duplicated: balance.duplicated,
@@ -82,6 +89,7 @@ impl Stage {
             phantoms: balance.phantoms,
             canary_acked: songs.len() as u64,
             canary_lost,
+            canary_duplicated: ledger::canary_duplicated(&canary_rows),
             problems: times.problems,
         })
     }
@@ -90,7 +98,7 @@ impl Stage {
         &self,
         fault: Fault,
         injection: &Injection,
-        workload: &Workload,
+        (workload, canary): (&Workload, &Canary),
     ) -> Result<Times, Error> {
         self.say(fault, "warming up", Some(workload));
         let flows = || workload.acked() > 0 && flowing(workload);
@@ -115,10 +123,12 @@ impl Stage {
             }
             Writes::Stop => {
                 tokio::time::sleep(IN_FLIGHT).await;
-                let before = workload.acked();
+                // Through the doors and past them: a client on the node itself counts too.
+                let acked = || workload.acked() + canary.acked();
+                let before = acked();
                 let watched = (fault, "broken; nothing may be written", workload);
                 self.until(fault.lasts() * 2, watched, lasted).await;
-                let more = workload.acked() - before;
+                let more = acked() - before;
                 if more > 0 && self.view().durability.as_deref() == Some("quorum") {
                     problems.push(format!("{more} writes acknowledged without a commit quorum"));
                 }
@@ -165,10 +175,6 @@ impl Stage {
         let since = self.view().redundant_since.unwrap_or(times.over_at);
         since.since(times.healed_at.unwrap_or(times.fault_at))
     }
-}
-
-fn errors(history: &History) -> u64 {
-    history.count(Outcome::Refused) + history.closed_doors
 }
 
 fn instances(addresses: &[Address]) -> Vec<(NodeId, SocketAddr)> {

@@ -1,9 +1,9 @@
 //! Simulates a cluster: three names, one real PostgreSQL as the primary's instance and door.
 
 use super::super::cluster::Cluster;
+use super::super::evidence::workload::Load;
 use super::super::stage::Bounds;
 use super::super::testing::{Postgres, version_prefix};
-use super::super::workload::Load;
 use super::*;
 use crate::dev::status::Status;
 use crate::runtime::supervisor::Supervisor;
@@ -91,6 +91,12 @@ impl Cluster for StandIn {
                 instance: Some(if index == primary { door } else { nowhere }),
             })
             .collect()
+    }
+
+    /// There is one server behind all names.
+    fn copies(&self) -> Vec<(NodeId, SocketAddr)> {
+        let (door, primary) = (self.postgres().address(), self.state().primary);
+        vec![(NodeId::new(NODES[primary]), door)]
     }
 
     fn password(&self) -> Result<String, Error> {

@@ -3,9 +3,9 @@
 //! In: `TourArgs`. Out: text, with a live line while something happens; `Verdict`.
 //! Tested by: `make demo`; the live line below.
 
+use super::evidence::workload::Load;
 use super::run::{Next, print, step};
 use super::stage::{Bounds, Progress, Stage};
-use super::workload::Load;
 use super::{Cluster, Error, Fault, Report, Verdict};
 use crate::dev::{self, DevCluster, DevConfig, Wiring};
 use crate::runtime::supervisor::Supervisor;

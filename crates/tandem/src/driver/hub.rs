@@ -1,7 +1,7 @@
 //! Keeps what this node knows of itself and of the others, and wakes whoever plans on it.
 //! In: own observations, peers' heartbeats, acknowledgements. Out: snapshots, `changed()`.
-//! Keeps: INV-8 every fact has the time at which it was learnt; a promise, once heard, is never
-//! forgotten, whatever order messages arrive in.
+//! Keeps: INV-8 every fact has the time at which it was learnt, and a delayed one undoes no newer
+//! one; a promise, once heard, is never forgotten, whatever order messages arrive in.
 //! Not here: the sending (`heartbeat.rs`), decisions (the core).
 
 use crate::runtime::clock;
@@ -10,16 +10,20 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tandem_core::cluster::lease;
-use tandem_core::facts::{InstanceFacts, Link, NodeFacts, Stream};
+use tandem_core::facts::{InstanceFacts, Link, NodeFacts, Stream, Told};
 use tandem_core::ids::{ConfigVersion, NodeId, ServiceId, Term};
 use tandem_core::spec::ServiceSpec;
 use tandem_core::time::{Observed, Timestamp};
 use tokio::sync::watch;
 
+/// Between two heartbeats where the configuration does not say otherwise.
+const HEARTBEAT: Duration = Duration::from_millis(100);
+
 /// Everything known, shared by the tasks of a node.
 #[derive(Debug)]
 pub struct Hub {
     me: NodeId,
+    start: u64,
     known: Mutex<Known>,
     changed: watch::Sender<u64>,
     own_changed: watch::Sender<u64>,
@@ -36,14 +40,16 @@ struct Known {
     instances: BTreeMap<ServiceId, (InstanceFacts, Timestamp)>,
     config_version: ConfigVersion,
     draining: bool,
+    heartbeat: Duration,
+    said: u64,
 }
 
 /// The last heartbeat that a peer acknowledged.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Acknowledged {
     sent: Timestamp,
-    /// The appointments that the peer knew when it answered.
-    agreed: BTreeMap<ServiceId, Term>,
+    /// Whose lease the peer would wait out, as it knew when it answered.
+    outlives: BTreeMap<ServiceId, Option<Term>>,
 }
 
 /// What the connection to a peer is like, apart from when it was last heard.
@@ -58,7 +64,8 @@ impl Hub {
     pub fn new(me: NodeId) -> Self {
         Self {
             me,
-            known: Mutex::default(),
+            start: clock::unix_ms(),
+            known: Mutex::new(Known { heartbeat: HEARTBEAT, ..Known::default() }),
             changed: watch::Sender::new(0),
             own_changed: watch::Sender::new(0),
             speaks: AtomicBool::new(false),
@@ -117,6 +124,10 @@ impl Hub {
         let link = known.links.entry(facts.node.clone()).or_default();
         link.last_heard = Some(now);
         link.refused_at = None;
+        let older = |before: &Observed<NodeFacts>| facts.told.is_before(&before.last_known().told);
+        if known.peers.get(&facts.node).is_some_and(older) {
+            return;
+        }
         let before = known.peers.insert(facts.node.clone(), Observed::new(facts.clone(), now));
         drop(known);
         if before.is_none_or(|before| differs(before.last_known(), &facts)) {
@@ -126,15 +137,15 @@ impl Hub {
 
     /// A peer answered a heartbeat that was sent at `sent` with these facts.
     pub fn acknowledged(&self, sent: Timestamp, facts: NodeFacts) {
-        let agreed = |(service, own): (&ServiceId, &InstanceFacts)| (service.clone(), own.agreed);
-        let agreed = facts.instances.iter().map(agreed).collect();
+        let told = facts.instances.iter();
+        let outlives = told.map(|(service, own)| (service.clone(), own.outlives)).collect();
         let peer = facts.node.clone();
         // First what it says, then that it acknowledged: a promise in the answer must count.
         self.heard(facts);
         let mut known = self.known();
         let last = known.acknowledged.entry(peer).or_default();
         if sent >= last.sent {
-            *last = Acknowledged { sent, agreed };
+            *last = Acknowledged { sent, outlives };
         }
     }
 
@@ -190,12 +201,18 @@ impl Hub {
     /// What this node tells the others now.
     pub fn own(&self) -> NodeFacts {
         let now = clock::now();
-        let known = self.known();
+        let mut known = self.known();
+        known.said += 1;
         NodeFacts {
             node: self.me.clone(),
+            told: Told { start: self.start, number: known.said },
             config_version: known.config_version,
             draining: known.draining,
-            links: known.links.iter().map(|(peer, l)| (peer.clone(), link(*l, now))).collect(),
+            links: known
+                .links
+                .iter()
+                .map(|(peer, l)| (peer.clone(), link(*l, known.heartbeat, now)))
+                .collect(),
             instances: known
                 .instances
                 .iter()
@@ -211,8 +228,8 @@ impl Hub {
         all
     }
 
-    /// Per peer that promised nothing later than `term` and supports its primary: when the heartbeat
-    /// was sent that it last acknowledged.
+    /// Per peer that promised nothing later than `term` and supports its primary: when the
+    /// heartbeat was sent that it last acknowledged.
     pub fn proof(
         &self,
         service: &ServiceId,
@@ -222,8 +239,9 @@ impl Hub {
         let known = self.known();
         let supports = |peer: &NodeId, last: &Acknowledged| {
             let promised = known.promised.get(&(peer.clone(), service.clone()));
-            let agreed = last.agreed.get(service).copied().unwrap_or_default();
-            promised.is_none_or(|promised| *promised <= term) && lease::supports(spec, term, agreed)
+            let outlives = last.outlives.get(service).copied().flatten();
+            promised.is_none_or(|promised| *promised <= term)
+                && lease::supports(spec, term, outlives)
         };
         let all = known.acknowledged.iter();
         all.filter(|(peer, last)| supports(peer, last))
@@ -239,20 +257,20 @@ impl Hub {
         known.acknowledged.retain(|node, _| keep(node));
     }
 
+    /// How often each peer should be heard.
+    pub fn expect_every(&self, heartbeat: Duration) {
+        self.known().heartbeat = heartbeat;
+    }
+
     /// Peers whose connection is watched from now on.
     pub fn expect(&self, peer: &NodeId) {
         self.known().links.entry(peer.clone()).or_default();
     }
 }
 
-fn link(fact: LinkFact, now: Timestamp) -> Link {
-    match (fact.refused_at, fact.last_heard) {
-        (Some(at), _) => Link::Refused(now.since(at)),
-        (None, None) => Link::Never,
-        // Heartbeats come every 100 ms: what is older than three of them is silence so far.
-        (None, Some(at)) if now.since(at) <= Duration::from_millis(300) => Link::Up(now.since(at)),
-        (None, Some(at)) => Link::Silent(now.since(at)),
-    }
+fn link(fact: LinkFact, heartbeat: Duration, now: Timestamp) -> Link {
+    let ago = |at: Option<Timestamp>| at.map(|at| now.since(at));
+    Link::new(ago(fact.refused_at), ago(fact.last_heard), heartbeat)
 }
 
 /// The same facts, told later than they were observed.
@@ -287,7 +305,7 @@ fn instance_differs(before: &InstanceFacts, after: &InstanceFacts) -> bool {
         || before.ballot != after.ballot
         || before.promised != after.promised
         || before.promoted != after.promoted
-        || before.agreed != after.agreed
+        || before.outlives != after.outlives
         || before.serving != after.serving
         || before.rule != after.rule
         || before.upstream != after.upstream

@@ -7,6 +7,7 @@
 //! steps (`actions.rs`), the SQL (`service/postgres`).
 
 mod acting;
+mod foreign;
 mod keeper;
 mod lease;
 mod sweep;
@@ -25,7 +26,7 @@ use crate::runtime::supervisor::{Supervisor, TaskKind};
 use crate::telemetry::events::EventLog;
 use std::sync::Arc;
 use std::time::Duration;
-use tandem_core::cluster::state::ServiceState;
+use tandem_core::cluster::lease::outlives;
 use tandem_core::clustering::active_passive::Action;
 use tandem_core::facts::{Data, InstanceFacts, Process, Stream};
 use tandem_core::ids::{ServiceId, Term};
@@ -211,7 +212,8 @@ impl InstanceDriver {
             self.note_stall();
             let agreed = self.agreed.borrow_and_update().clone();
             let known = agreed.state.services.get(self.service());
-            self.own.agreed = known.map_or(Term(0), ServiceState::term);
+            let spec = agreed.state.spec.services.get(self.service());
+            self.own.outlives = spec.zip(known).and_then(|(spec, s)| outlives(spec, s));
             self.publish();
             let Some(state) = agreed.state.services.get(self.service()).cloned() else { continue };
             let Some(spec) = agreed.state.spec.services.get(self.service()).cloned() else {

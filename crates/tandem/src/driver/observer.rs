@@ -253,7 +253,11 @@ impl Observed {
         };
         own.system = Some(observation.system);
         own.timeline = observation.timeline;
-        own.flushed = observation.flushed;
+        // While a ballot stands, nothing arrives and everything whole was replayed. What else was
+        // flushed is the beginning of a record whose end never came: it is in nobody's past, and a
+        // standby that has it can follow without a rewind.
+        let has_voted = observation.in_recovery && own.ballot.is_some();
+        own.flushed = if has_voted { observation.replayed } else { observation.flushed };
         own.replayed = observation.replayed;
         own.data_term = observation.data_term;
         own.checkpointed =

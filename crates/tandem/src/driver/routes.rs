@@ -1,8 +1,8 @@
 //! Tells the front doors who may be talked to, from agreed state and facts.
 //! In: agreed state, facts. Out: `Routes`, whenever they change.
-//! Keeps: INV-7 only the appointed primary whose barrier was acknowledged takes clients; H41 what
-//! was heard too long ago counts for nothing.
-//! Not here: what a session does about it (`proxy`).
+//! Keeps: INV-7, H41, by the core's decision.
+//! Not here: the decision (`tandem_core::clustering::active_passive::routing`), what a session does
+//! about it (`proxy`).
 
 use super::hub::Hub;
 use crate::consensus::Agreed;
@@ -12,7 +12,8 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use tandem_core::facts::{InstanceFacts, NodeFacts, Process, Stream};
+use tandem_core::clustering::active_passive::routing::{Readable, RoutingView, routing};
+use tandem_core::facts::NodeFacts;
 use tandem_core::ids::{NodeId, ServiceId};
 use tandem_core::time::{Observed, Timestamp};
 use tokio::sync::watch;
@@ -20,8 +21,6 @@ use tokio_util::sync::CancellationToken;
 
 /// How often to look when nothing changes: keeps `valid_until` ahead.
 const TICK: Duration = Duration::from_millis(100);
-/// A node that was not heard for this long is not routed to.
-const HEARD_WITHIN: Duration = Duration::from_millis(1500);
 
 /// What the routes of one service are made of.
 #[derive(Debug)]
@@ -74,40 +73,32 @@ impl Router {
         let Some(state) = agreed.state.services.get(&self.service) else {
             return Routes::default();
         };
-        let Some(appointment) = &state.appointment else { return Routes::default() };
-        let instance = |node: &NodeId| -> Option<&InstanceFacts> {
-            facts.get(node)?.fresh(now, HEARD_WITHIN)?.instances.get(&self.service)
+        let Some(service) = agreed.state.spec.services.get(&self.service) else {
+            return Routes::default();
         };
+        let view = RoutingView {
+            service: &self.service,
+            spec: &agreed.state.spec,
+            timing: service.timing,
+            state,
+            facts,
+            lag_bytes_max: self.lag_bytes_max,
+        };
+        let routing = routing(&view, now);
         let target = |node: &NodeId| -> Option<Target> {
             Some(Target { node: node.clone(), address: *self.addresses.get(node)? })
         };
-        let primary = instance(&appointment.primary).filter(|own| {
-            own.process == Process::Primary
-                && own.promoted == appointment.term
-                && own.serving == Some(appointment.term)
-        });
-        let end = primary.map(|own| own.flushed);
-        let mut replicas = Vec::new();
-        for node in agreed.state.spec.data_nodes().filter(|n| **n != appointment.primary) {
-            let Some(own) = instance(node) else { continue };
-            let follows = own.upstream == Some((appointment.primary.clone(), appointment.term));
-            let Stream::Connected(silence) = own.stream else { continue };
-            let lag_bytes = end.map_or(0, |end| end.bytes_ahead_of(own.replayed));
-            let is_near = own.process == Process::Standby && lag_bytes <= self.lag_bytes_max;
-            if let (true, true, Some(target)) = (follows, is_near, target(node)) {
-                // Coarse, so that a difference of a few bytes is not a new route.
-                let lag = Duration::from_secs(silence.as_secs());
-                replicas.push(Replica { target, lag_bytes: lag_bytes >> 20 << 20, lag });
-            }
-        }
-        let heard = facts.get(&appointment.primary).map(|facts| facts.age(now));
-        let left = heard.map_or(Duration::ZERO, |age| HEARD_WITHIN.saturating_sub(age));
+        let replica = |it: &Readable| {
+            // Coarse, so that a difference of a few bytes is not a new route.
+            let lag = Duration::from_secs(it.silence.as_secs());
+            Some(Replica { target: target(&it.node)?, lag_bytes: it.lag_bytes >> 20 << 20, lag })
+        };
         Routes {
-            term: appointment.term,
-            primary: primary.and_then(|_| target(&appointment.primary)),
-            replicas,
-            holding: state.switchover.is_some() || state.forced.is_some(),
-            valid_until: Some(quantised(now.plus(left))),
+            term: routing.term,
+            primary: routing.primary.as_ref().and_then(target),
+            replicas: routing.replicas.iter().filter_map(replica).collect(),
+            holding: routing.holding,
+            valid_until: routing.valid_until.map(quantised),
         }
     }
 }

@@ -1,5 +1,7 @@
-//! Keeps: INV-2 a promise is durable before it is told; INV-1 a ballot waits until no lease can rest
-//! on what this node answered before it promised.
+//! Carries out what a witness decides: it promises and votes, and holds no data.
+//! In: terms that controllers ask to promise. Out: ballots without a position.
+//! Keeps: INV-2 a promise is durable before it is told; INV-1 a ballot waits until no lease can
+//! rest on what this node answered before it promised.
 //! Not here: the decisions (`tandem_core::clustering::active_passive::witness`).
 //! Tested by: `witness/tests.rs`.
 
@@ -60,7 +62,7 @@ impl Witness {
             let again = match plan(&view, clock::now()) {
                 Next::Promise { term } => {
                     if let Err(error) = save(&self.path, term) {
-                        tracing::error!(service = %self.service, %error, "a promise cannot be kept");
+                        tracing::error!(service = %self.service, %error, "no promise can be kept");
                         asked = None;
                         continue;
                     }
@@ -89,8 +91,8 @@ impl Witness {
         }
     }
 
-    /// From when on a ballot counts, by what was answered before the promise; also takes over which
-    /// appointment is known. For good where nothing is agreed yet: whom it supported is not known.
+    /// From when on a ballot counts, by what was answered before the promise; also takes over what
+    /// is agreed. For good where nothing is agreed yet: whom it supported is not known.
     fn counts_from(
         &mut self,
         answered: &BTreeMap<NodeId, Timestamp>,
@@ -101,7 +103,8 @@ impl Witness {
         let spec = agreed.state.spec.services.get(&self.service);
         let state = agreed.state.services.get(&self.service);
         let (Some(spec), Some(state)) = (spec, state) else { return Some(Timestamp(u64::MAX)) };
-        (own.revision, own.agreed) = (state.revision, state.term());
+        own.revision = state.revision;
+        own.outlives = lease::outlives(spec, state);
         let primary = state.appointment.as_ref().map(|appointment| &appointment.primary);
         lease::outlived(spec, primary.and_then(|primary| answered.get(primary)).copied(), started)
     }

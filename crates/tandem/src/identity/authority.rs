@@ -65,6 +65,29 @@ pub fn create_node(ca_dir: &Path, node: &NodeId, target: &Path) -> Result<Identi
     Identity::load(target)
 }
 
+/// As `create_node`, with a certificate that ends, or ended, at a given time.
+#[cfg(test)]
+pub fn create_node_until(
+    ca_dir: &Path,
+    node: &NodeId,
+    target: &Path,
+    not_after: OffsetDateTime,
+) -> Result<Identity, Error> {
+    let authority = Authority::load(ca_dir)?;
+    let key = KeyPair::generate()?;
+    let mut params = node_params(node, &authority.cluster)?;
+    params.not_after = not_after;
+    Folder::of(target).store(&Parts {
+        ca_cert: authority.ca_cert,
+        node_cert: params.signed_by(&key, &authority.issuer)?.pem(),
+        node_key: key.serialize_pem(),
+        secret: authority.secret,
+        cluster: authority.cluster,
+        ca_key: None,
+    })?;
+    Identity::load(target)
+}
+
 /// Creates a whole cluster's identities, each in `root/NODE`; the first node holds the authority.
 ///
 /// # Errors

@@ -13,6 +13,8 @@ mod token;
 #[cfg(test)]
 mod tests;
 
+#[cfg(test)]
+pub use authority::create_node_until;
 pub use authority::{create_cluster, create_many, create_node};
 pub use join::{JoinDesk, Joined, join};
 pub use tls::{ALPN_JOIN, ALPN_MESH};

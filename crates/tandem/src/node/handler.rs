@@ -5,10 +5,13 @@ use crate::consensus::{Consensus, RaftTransport, TransportError};
 use crate::driver::hub::Hub;
 use crate::driver::wire::{Beat, Request, Response, decode, encode};
 use crate::peers::{Channel, Error, LinkState, Mesh, Respond};
+use crate::telemetry::event_kind::EventKind;
+use crate::telemetry::events::{Draft, EventLog};
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tandem_core::ids::{NodeId, ServiceId, Term};
@@ -32,6 +35,8 @@ pub struct Reception {
     pub operate: OnceLock<Operate>,
     /// Wishes for own instances.
     pub local: OnceLock<Local>,
+    /// What happened, for operators.
+    pub events: EventLog,
 }
 
 impl std::fmt::Debug for Reception {
@@ -63,6 +68,11 @@ impl Respond for Reception {
     fn link_changed(&self, peer: &NodeId, link: LinkState) {
         self.hub.refused(peer, link == LinkState::Refused);
     }
+
+    fn refused(&self, from: SocketAddr, why: &str) {
+        let event = Draft::new(EventKind::PeerRefused, format!("{from} was not let in: {why}"));
+        self.events.record(event.field("from", from.to_string()));
+    }
 }
 
 impl Reception {
@@ -75,8 +85,8 @@ impl Reception {
         if !self.hub.speaks() {
             return Err("starting".to_owned());
         }
-        // Before the own facts are read: an answer that does not tell a promise yet must be known to
-        // whoever makes that promise, since a lease may rest on it.
+        // Before the own facts are read: an answer that does not tell a promise yet must be known
+        // to whoever makes that promise, since a lease may rest on it.
         self.hub.answered(from);
         let facts = self.hub.own();
         Ok(encode(&Beat { facts }))

@@ -6,13 +6,15 @@
 //! daemon restarts no database, and a stop for good is `tandem drain` first.
 //! Not here: what a part does.
 
+pub mod before;
 mod handler;
 mod operations;
+pub(crate) mod problem;
 mod services;
 mod user;
 
 use crate::api;
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::consensus::{self, Consensus, ConsensusConfig, RaftTiming};
 use crate::driver::controller::Controller;
 use crate::driver::explain::Explanations;
@@ -67,9 +69,12 @@ pub enum Error {
         /// The system's words.
         source: std::io::Error,
     },
+    /// The configuration cannot be read.
+    #[error(transparent)]
+    Unreadable(config::Error),
     /// The configuration has errors.
-    #[error("{0}")]
-    Config(String),
+    #[error("the configuration has {} problems", .0.len())]
+    Config(Vec<config::Problem>),
     /// The configuration does not name this node.
     #[error("the configuration has no node named {node}; it has {known}")]
     NoSuchNode {
@@ -111,6 +116,14 @@ pub enum Error {
     /// PostgreSQL.
     #[error(transparent)]
     Postgres(#[from] postgres::Error),
+    /// PostgreSQL's port is somebody else's.
+    #[error("service {service}: something else listens on {address}, PostgreSQL's port")]
+    PostgresPort {
+        /// The service.
+        service: ServiceId,
+        /// Where PostgreSQL shall listen.
+        address: SocketAddr,
+    },
     /// The keeper of an instance.
     #[error(transparent)]
     Keeper(#[from] crate::fence::client::Error),
@@ -184,6 +197,7 @@ impl Running {
 
 async fn start(args: NodeArgs, supervisor: &Supervisor) -> Result<Running, Error> {
     let ground = prepare(args, supervisor)?;
+    before::check(&ground).await?;
     let doors = services::open_doors(&ground).await?;
     let transport = Arc::new(RaftOverMesh::default());
     let consensus = Consensus::start(
@@ -204,6 +218,7 @@ async fn start(args: NodeArgs, supervisor: &Supervisor) -> Result<Running, Error
         asks: asks.clone(),
         operate: OnceLock::new(),
         local: OnceLock::new(),
+        events: ground.events.clone(),
     });
     let mesh = connect(&ground, reception.clone(), supervisor).await?;
     let _ = transport.0.set(mesh.clone());
@@ -239,10 +254,8 @@ fn prepare(args: NodeArgs, supervisor: &Supervisor) -> Result<Ground, Error> {
     let read = |path: &Path| {
         std::fs::read_to_string(path).map_err(|source| Error::File { path: path.into(), source })
     };
-    let text = read(&args.config)?;
-    let config = Config::parse(&text, &args.config.display().to_string()).map_err(|problems| {
-        Error::Config(problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
-    })?;
+    let text = config::read_file(&args.config).map_err(Error::Unreadable)?;
+    let config = Config::parse(&text, &args.config.display().to_string()).map_err(Error::Config)?;
     if !config.nodes.contains_key(&args.node) {
         let known: Vec<&str> = config.nodes.keys().map(NodeId::as_str).collect();
         return Err(Error::NoSuchNode { node: args.node, known: known.join(", ") });
@@ -360,6 +373,7 @@ fn beat(ground: &Ground, mesh: &Mesh) {
         .map(|service| service.timing.heartbeat)
         .min()
         .unwrap_or(Duration::from_millis(100));
+    ground.hub.expect_every(every);
     for peer in ground.config.nodes.keys().filter(|peer| **peer != ground.args.node) {
         let exchange = heartbeat::exchange(
             ground.hub.clone(),

@@ -205,7 +205,7 @@ async fn start_instance(
     Ok(postgres)
 }
 
-async fn instance_config(
+pub(super) async fn instance_config(
     ground: &Ground,
     service: &ServiceId,
     config: &Service,

@@ -8,7 +8,7 @@
 use super::LinkState;
 use super::dialled::Dialled;
 use super::peer::{Peer, Shared};
-use super::socket::{Counted, tune};
+use super::socket::{Counted, tune, words};
 use super::wire::{Greeting, codec, widen};
 use crate::runtime::supervisor::TaskKind;
 use futures::stream::FuturesUnordered;
@@ -307,10 +307,13 @@ async fn greet(shared: &Shared, peer: &Peer, stream: TcpStream) -> Outcome {
     match greeting {
         Ok(Greeting::Hello(hello)) => match shared.objection(&hello, &peer.node) {
             Some(why) => Outcome::Rejected(why),
-            None => {
-                widen(framed.codec_mut());
-                Outcome::Connected(Box::new(framed))
-            }
+            None => match peer.admit(hello.incarnation).await {
+                Ok(()) => {
+                    widen(framed.codec_mut());
+                    Outcome::Connected(Box::new(framed))
+                }
+                Err(why) => Outcome::Rejected(why),
+            },
         },
         Ok(Greeting::Refused(why)) => Outcome::Rejected(format!("it refused: {why}")),
         Err(error) => Outcome::Rejected(error.to_string()),
@@ -331,6 +334,6 @@ fn lost(error: &io::Error) -> Outcome {
     if is_end(error) {
         Outcome::Unreachable(format!("the connection was lost in the greeting: {error}"))
     } else {
-        Outcome::Rejected(error.to_string())
+        Outcome::Rejected(words(error))
     }
 }

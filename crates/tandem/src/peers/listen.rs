@@ -6,7 +6,7 @@
 
 use super::peer::{Peer, Shared, locked};
 use super::served::serve;
-use super::socket::tune;
+use super::socket::{tune, words};
 use super::wire::{Greeting, codec, widen};
 use crate::identity::{ALPN_JOIN, ALPN_MESH, JoinDesk};
 use crate::runtime::supervisor::TaskKind;
@@ -84,7 +84,7 @@ async fn greet(
             }
             drop(place);
         }
-        Err(error) => shared.log_refusal(from, error.to_string()),
+        Err(error) => shared.log_refusal(from, words(&error)),
     }
 }
 
@@ -114,7 +114,7 @@ async fn introduce(shared: &Shared, stream: TcpStream) -> io::Result<Guest> {
         .and_then(|certificate| shared.identity.node_of(certificate));
     let mut framed = Framed::new(stream, codec());
     let frame = framed.next().await.ok_or(ErrorKind::UnexpectedEof)??;
-    match judge(shared, &frame, certified) {
+    match judge(shared, &frame, certified).await {
         Ok(peer) => {
             framed.send(shared.hello().encode()).await?;
             widen(framed.codec_mut());
@@ -133,14 +133,21 @@ fn offers(start: &StartHandshake<TcpStream>, protocol: &[u8]) -> bool {
     start.client_hello().alpn().is_some_and(|mut offered| offered.any(|name| name == protocol))
 }
 
-fn judge(shared: &Shared, frame: &[u8], certified: Option<NodeId>) -> Result<Arc<Peer>, String> {
+async fn judge(
+    shared: &Shared,
+    frame: &[u8],
+    certified: Option<NodeId>,
+) -> Result<Arc<Peer>, String> {
     let certified = certified.ok_or("your certificate is not of a node of this cluster")?;
     match Greeting::decode(frame) {
         Ok(Greeting::Hello(hello)) => match shared.objection(&hello, &certified) {
             Some(why) => Err(why),
-            None => shared.peer(&certified).ok_or_else(|| {
-                format!("{certified} is not a member here; add it to the configuration")
-            }),
+            None => {
+                let peer = shared.peer(&certified).ok_or_else(|| {
+                    format!("{certified} is not a member here; add it to the configuration")
+                })?;
+                peer.admit(hello.incarnation).await.map(|()| peer)
+            }
         },
         Ok(Greeting::Refused(why)) => Err(why),
         Err(error) => Err(error.to_string()),
@@ -169,6 +176,7 @@ impl Shared {
             last.as_ref().is_some_and(|(known, at)| *known == why && at.elapsed() < LOG_AGAIN);
         if !known {
             tracing::warn!(%from, %why, "refused a connection to the peer port");
+            self.handler.refused(from, &why);
             *last = Some((why, Instant::now()));
         }
     }

@@ -75,6 +75,9 @@ pub trait Respond: Send + Sync + 'static {
 
     /// Called at once when a link changed, in order for each peer. Must not block.
     fn link_changed(&self, peer: &NodeId, link: LinkState);
+
+    /// Somebody was not let in; the same reason is told once a minute. Must not block.
+    fn refused(&self, _from: SocketAddr, _why: &str) {}
 }
 
 /// What a mesh needs.

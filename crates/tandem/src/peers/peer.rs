@@ -1,7 +1,8 @@
 //! Talks to the rest of the mesh through what its tasks share: who the peers are, how their links
 //! are.
 //! Keeps: H35, a greeting must name the node of its certificate and this cluster; H48, a removed
-//! peer's token ends whatever belongs to it.
+//! peer's token ends whatever belongs to it; H30, of two processes with one identity the later one
+//! is refused for as long as the earlier one is heard.
 //! Tested by: `tests/`.
 
 use super::dialled::Dialled;
@@ -14,10 +15,17 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tandem_core::ids::NodeId;
+use tandem_core::time::Timestamp;
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
+
+/// A process that was heard so lately is there: it says something ten times a second.
+const ALIVE: Duration = Duration::from_secs(1);
+/// A restarted node may be faster than the news of its former self's end.
+const SUCCESSION: Duration = Duration::from_millis(300);
+const SUCCESSION_LOOK: Duration = Duration::from_millis(10);
 
 /// What all tasks of a mesh share.
 pub(super) struct Shared {
@@ -95,6 +103,8 @@ pub(super) struct Peer {
     pub link: Mutex<Link>,
     /// Microseconds of CLOCK_BOOTTIME; 0 is never.
     pub heard: AtomicU64,
+    /// Which start of the peer's process was last let in; 0 is none.
+    incarnation: AtomicU64,
     /// The connection that we dialled.
     pub connection: Mutex<Option<Arc<Dialled>>>,
     /// Ends the connection that it dialled.
@@ -113,8 +123,9 @@ impl Peer {
             address: Mutex::new(address),
             link: Mutex::new(Link { state: LinkState::Unreachable, trouble: None }),
             heard: AtomicU64::new(0),
+            incarnation: AtomicU64::new(0),
             connection: Mutex::new(None),
-            served: Mutex::new(CancellationToken::new()),
+            served: Mutex::new(ended()),
             dialled: AtomicBool::new(false),
             redial: Notify::new(),
             removed: CancellationToken::new(),
@@ -149,6 +160,39 @@ impl Peer {
         self.redial.notify_one();
     }
 
+    /// Lets one start of the peer's process in, unless another one is there: a copied folder, a
+    /// restored machine. Taking turns with both would make two nodes look like one that lies.
+    ///
+    /// # Errors
+    /// Says so.
+    pub(super) async fn admit(&self, incarnation: u64) -> Result<(), String> {
+        let deadline = Instant::now() + SUCCESSION;
+        while let Some(silence) = self.other_process(incarnation) {
+            if Instant::now() > deadline {
+                let node = &self.node;
+                return Err(format!(
+                    "another process runs as {node}, heard {} ms ago: the identity was copied; end \
+                     one of the two, and let a new node join with a name of its own",
+                    silence.as_millis()
+                ));
+            }
+            tokio::time::sleep(SUCCESSION_LOOK).await;
+        }
+        self.incarnation.store(incarnation, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// How long ago another start of the peer's process was heard, while it has a connection.
+    fn other_process(&self, incarnation: u64) -> Option<Duration> {
+        let known = self.incarnation.load(Ordering::Relaxed);
+        if known == 0 || known == incarnation {
+            return None;
+        }
+        let connected = self.connection().is_some() || !locked(&self.served).is_cancelled();
+        let silence = clock::now().since(Timestamp(self.heard.load(Ordering::Relaxed)));
+        (connected && silence < ALIVE).then_some(silence)
+    }
+
     pub(super) fn hear(&self) {
         self.heard.fetch_max(clock::now().0, Ordering::Relaxed);
     }
@@ -159,6 +203,13 @@ impl Peer {
         std::mem::replace(&mut *locked(&self.served), new.clone()).cancel();
         new
     }
+}
+
+/// The token of a connection that there is not.
+fn ended() -> CancellationToken {
+    let token = CancellationToken::new();
+    token.cancel();
+    token
 }
 
 /// Nothing that is done under these locks can panic half-way.

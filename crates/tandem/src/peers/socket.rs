@@ -1,4 +1,5 @@
 //! Talks to the sockets' options, and counts what was read before a connection was lost.
+//! Handles: H45, an expired certificate is told apart, with what may help.
 //! Tested by: `tests/`.
 
 use socket2::{SockRef, TcpKeepalive};
@@ -25,6 +26,23 @@ pub fn tune(stream: &TcpStream) -> io::Result<()> {
         &TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE).with_retries(3),
     )?;
     socket.set_tcp_notsent_lowat(UNSENT_BYTES_MAX)
+}
+
+/// What an error says, and what may help where that is known.
+pub fn words(error: &io::Error) -> String {
+    use rustls::{AlertDescription, CertificateError};
+    let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    let advice = match tls {
+        Some(rustls::Error::InvalidCertificate(
+            CertificateError::Expired | CertificateError::ExpiredContext { .. },
+        )) => "check both clocks, or let that node join again (tandem token, tandem join)",
+        Some(rustls::Error::AlertReceived(AlertDescription::CertificateExpired)) => {
+            "this node's own certificate has ended for the peer: check both clocks, or let this \
+             node join again (tandem token, tandem join)"
+        }
+        _ => return error.to_string(),
+    };
+    format!("{error}; {advice}")
 }
 
 /// A stream that knows whether it was ever answered.

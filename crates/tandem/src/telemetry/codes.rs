@@ -73,6 +73,16 @@ codes! {
     CANNOT_READ_FILE = 106 "TDM0106" 500 Failed;
     /// An argument of a command makes no sense here.
     ARGUMENT = 107 "TDM0107" 400 Usage;
+    /// The configuration has no node of that name.
+    NOT_IN_FILE = 108 "TDM0108" 404 Usage;
+    /// The file of other addresses cannot be understood.
+    ROUTES = 109 "TDM0109" 422 Usage;
+    /// There is no such user of the operating system.
+    NO_SUCH_USER = 110 "TDM0110" 500 Failed;
+    /// A part of the node ended, and with it the node.
+    NODE_BROKE = 111 "TDM0111" 500 Failed;
+    /// The keeper of an instance cannot be had.
+    KEEPER = 112 "TDM0112" 500 Failed;
     /// The file is not TOML.
     CONFIG_SYNTAX = 201 "TDM0201" 422 Usage;
     /// The file is too large.
@@ -131,6 +141,44 @@ codes! {
     CONFIG_RESTART = 241 "TDM0241" 422 Usage;
     /// A change that takes something away.
     CONFIG_WEAKER = 242 "TDM0242" 422 Usage;
+    /// There is no identity in the folder.
+    NO_IDENTITY = 301 "TDM0301" 409 Refused;
+    /// The folder holds an identity already.
+    IDENTITY_EXISTS = 302 "TDM0302" 409 Refused;
+    /// The identity is damaged or cannot be read.
+    IDENTITY_DAMAGED = 303 "TDM0303" 500 Failed;
+    /// The folder is another node's.
+    FOLDER_OF_ANOTHER = 304 "TDM0304" 409 Refused;
+    /// Other users could read a secret.
+    SECRET_EXPOSED = 305 "TDM0305" 409 Refused;
+    /// The Raft store cannot be opened, read or written.
+    RAFT_STORE = 401 "TDM0401" 500 Failed;
+    /// The Raft store is damaged.
+    RAFT_STORE_DAMAGED = 402 "TDM0402" 500 Failed;
+    /// The Raft store is another node's or another cluster's.
+    RAFT_STORE_OF_ANOTHER = 403 "TDM0403" 409 Refused;
+    /// No room on the disk of the Raft store.
+    RAFT_DISK_FULL = 404 "TDM0404" 507 Failed;
+    /// Raft does not start or has stopped.
+    RAFT_STOPPED = 405 "TDM0405" 500 Failed;
+    /// No programs of PostgreSQL.
+    NO_POSTGRES = 501 "TDM0501" 500 Failed;
+    /// Programs of a version that is not supported.
+    POSTGRES_VERSION = 502 "TDM0502" 500 Failed;
+    /// The data is of another major version than the programs.
+    DATA_VERSION = 503 "TDM0503" 409 Refused;
+    /// The data directory belongs to another user.
+    DATA_OWNER = 504 "TDM0504" 409 Refused;
+    /// Something else listens on PostgreSQL's port.
+    POSTGRES_PORT = 505 "TDM0505" 500 Failed;
+    /// The record of what was promised about the data cannot be used.
+    STATE_FILE = 506 "TDM0506" 500 Failed;
+    /// No room on the disk of the data.
+    DATA_DISK_FULL = 507 "TDM0507" 507 Failed;
+    /// The data is of another cluster.
+    FOREIGN_DATA = 508 "TDM0508" 409 Refused;
+    /// Something else that an instance needs failed.
+    POSTGRES_FAILED = 509 "TDM0509" 500 Failed;
     /// There is no service of that name.
     NO_SUCH_SERVICE = 601 "TDM0601" 404 Refused;
     /// There is no node of that name.
@@ -185,6 +233,10 @@ codes! {
     FOREIGN_ORIGIN = 709 "TDM0709" 403 Refused;
     /// The request came too slowly.
     REQUEST_TOO_SLOW = 710 "TDM0710" 408 Failed;
+    /// A cluster on this machine does not start.
+    DEV_CLUSTER = 901 "TDM0901" 500 Failed;
+    /// A drill or a tour could not go on.
+    DRILL_STOPPED = 902 "TDM0902" 500 Failed;
 }
 
 /// What is known of a code; none for one of another version.

@@ -187,7 +187,7 @@ kinds! {
     OperatorRefused = "operator.refused" Info,
     /// A message of another cluster, name or version was refused.
     PeerRefused = "peer.refused" Warn,
-    /// Two clocks of the cluster differ by more than certificates bear.
+    /// A doctor found two clocks of the cluster that differ by more than a minute.
     ClockSkewed = "clock.skewed" Warn,
 }
 

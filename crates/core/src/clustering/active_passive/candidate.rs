@@ -1,14 +1,38 @@
 //! Decides who is the next primary among those that promised.
 //! In: ballots. Out: the best, and who else is needed if there is none.
-//! Keeps: INV-2 the winner holds every acknowledged commit, since it is the most advanced of a set
-//! that meets every commit quorum (H7); H16 priority only breaks ties between equal positions.
+//! Keeps: INV-11 the winner holds every acknowledged commit, since it is the most advanced of a set
+//! that meets every commit quorum (H7); H16 priority and zone only break ties between equal
+//! positions.
 //! Not here: whether an election is due (`controller.rs`).
+//! Tested by: the scenarios `priority_*.txt`, `zone.txt`.
 
 use super::controller::ControllerView;
 use crate::facts::{Ballot, Position};
 use crate::ids::{NodeId, Term};
+use crate::spec::NodeSpec;
 use crate::time::Timestamp;
 use alloc::collections::{BTreeMap, BTreeSet};
+use core::cmp::Reverse;
+
+/// How much its owner would like a node to be primary, among nodes that hold the same: greater is
+/// preferred. In the order of the fields.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Preference {
+    priority: u32,
+    in_the_old_zone: bool,
+    name: Reverse<NodeId>,
+}
+
+/// The preference for `node` as successor of `old`: priority, then the old primary's zone, where
+/// clients are near, then the order of names.
+pub fn preference(nodes: &BTreeMap<NodeId, NodeSpec>, old: &NodeId, node: &NodeId) -> Preference {
+    let zone = |node| nodes.get(node).and_then(|spec| spec.zone.as_ref());
+    Preference {
+        priority: nodes.get(node).map_or(0, |spec| spec.priority),
+        in_the_old_zone: zone(node).is_some() && zone(node) == zone(old),
+        name: Reverse(node.clone()),
+    }
+}
 
 /// The valid ballots of a term.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -45,19 +69,13 @@ impl Ballots {
         self.positions.keys().cloned().collect()
     }
 
-    /// The most advanced; ties by not draining, then by priority, then by name.
-    pub fn best(&self, view: &ControllerView<'_>) -> Option<NodeId> {
-        self.positions
-            .iter()
-            .max_by_key(|(node, position)| {
-                let priority = view.nodes.get(*node).map_or(0, |spec| spec.priority);
-                (
-                    **position,
-                    !view.draining.contains(*node),
-                    priority,
-                    core::cmp::Reverse((*node).clone()),
-                )
-            })
-            .map(|(node, _)| node.clone())
+    /// The most advanced; among equals one that is not being emptied, then the preferred one. A
+    /// node of priority 0 wins only where it alone holds that much, and hands over soon
+    /// (`steady.rs`).
+    pub fn best(&self, view: &ControllerView<'_>, old: &NodeId) -> Option<NodeId> {
+        let key = |(node, position): &(&NodeId, &Position)| {
+            (**position, !view.draining.contains(*node), preference(view.nodes, old, node))
+        };
+        self.positions.iter().max_by_key(key).map(|(node, _)| node.clone())
     }
 }

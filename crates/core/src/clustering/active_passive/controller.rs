@@ -2,15 +2,15 @@
 //! changes. Runs on the Raft leader; without memory, so it may stop and move at any time.
 //! In: `ControllerView`. Out: `Plan`: promises to ask for and commands to propose, with the reason.
 //! States: no primary → founded → appointed → active → (verdict, operator) elected → appointed.
-//! Keeps: INV-1, INV-2, INV-4 (through `election.rs`); H17, H30, H36, H37, H39.
+//! Keeps: INV-1, INV-4, INV-11 (through `election.rs`); H17, H30, H36, H37, H39.
 //! Not here: what a node does with its own copy (`instance.rs`).
-//! Tested by: the scenarios, and every run of the simulator.
+//! Tested by: `controller/tests.rs`, the scenarios, and every run of the simulator.
 
 use super::verdict::{self, Verdict};
 use super::{election, founding, steady};
 use crate::cluster::command::ServiceCommand;
 use crate::cluster::state::{Cause, ServiceState};
-use crate::facts::{InstanceFacts, Link, NodeFacts};
+use crate::facts::{Data, InstanceFacts, Link, NodeFacts};
 use crate::ids::{NodeId, ServiceId, Term};
 use crate::spec::{NodeRole, NodeSpec, ServiceSpec};
 use crate::time::{Observed, Timestamp};
@@ -123,6 +123,11 @@ pub fn plan(view: &ControllerView<'_>, now: Timestamp) -> Plan {
                 "no failover was possible in time",
             );
         }
+        if let Some(to) = forced.to.as_ref().filter(|to| has_no_data(view, to, now)) {
+            // Waiting for it would only keep everybody else from taking over.
+            let reason = format!("{to} has no usable data to take over with");
+            return Plan::propose(ServiceCommand::CancelFailover, reason);
+        }
         return election::plan(view, appointment, Cause::Forced, "demanded by an operator", now);
     }
     if let Some(switchover) = &view.state.switchover {
@@ -151,6 +156,10 @@ pub fn plan(view: &ControllerView<'_>, now: Timestamp) -> Plan {
             Some(_) | None => election::plan(view, appointment, cause, &reason, now),
         },
     }
+}
+
+fn has_no_data(view: &ControllerView<'_>, node: &NodeId, now: Timestamp) -> bool {
+    view.instance(node, now).is_some_and(|own| own.data != Data::Present)
 }
 
 /// An operator waits minutes, not hours: a deadline further away was set by a clock that is wrong,
@@ -184,3 +193,6 @@ pub fn hold_off(view: &ControllerView<'_>) -> Option<Duration> {
     let passed = view.unix_ms.checked_sub(last.at_unix_ms)?;
     (passed < wait_ms).then(|| Duration::from_millis(wait_ms - passed))
 }
+
+#[cfg(test)]
+mod tests;

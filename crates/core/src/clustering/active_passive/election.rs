@@ -1,9 +1,10 @@
 //! Decides an election: whose promises are needed, and who wins.
 //! In: the rules that may be in force, and the ballots. Out: recruits, then one appointment.
-//! Keeps: INV-2, INV-4: nobody is appointed before the promises meet every commit quorum, so the
+//! Keeps: INV-4, INV-11: nobody is appointed before the promises meet every commit quorum, so the
 //! old primary can acknowledge nothing, however alive it is, and the winner lacks nothing (H7,
-//! H15, H17). In `Async` mode, where no quorum confirms, a majority must have promised after the
-//! lease passed (`instance.rs`), and the winner may lack at most the bound (H1).
+//! H15, H17). Where no quorum confirms (`Async`, once its rule is in force), a majority must have
+//! promised after the lease passed (`cluster/lease.rs`), and the winner may lack at most the bound
+//! (H1); a rule of an earlier mode that still may be in force is met as ever.
 //! Not here: whether an election is due (`controller.rs`, `verdict.rs`).
 //! Tested by: the simulator, whose mutations drop the promise and the meeting of quorums.
 
@@ -13,9 +14,9 @@ use crate::cluster::command::ServiceCommand;
 use crate::cluster::state::{Appointment, Cause, Forced, Phase};
 use crate::facts::Data;
 use crate::ids::{NodeId, Term};
-use crate::replication::primary_replica::{desired_rule, sync_quorum};
+use crate::replication::primary_replica::desired_rule;
 use crate::spec::Durability;
-use crate::time::Timestamp;
+use crate::time::{Observed, Timestamp};
 use alloc::collections::BTreeSet;
 use alloc::format;
 use alloc::string::String;
@@ -33,17 +34,17 @@ pub(super) fn plan(
     let ballots = ballots(view, term, now);
     let ballots = standing_in(view, appointment, ballots);
     let forced = view.state.forced.as_ref();
-    let obstacle = obstacle(view, appointment, &ballots, now);
+    let obstacle = obstacle(view, appointment, &ballots);
     let accepted =
         forced.is_some_and(|forced| forced.accept_loss) && heard_all(view, &ballots, now);
     if let Some(obstacle) = obstacle.filter(|_| !accepted) {
         return recruit(view, term, &ballots, &format!("{why}; {obstacle}"), now);
     }
-    let winner = match demanded(view, forced, &ballots) {
+    let winner = match demanded(view, appointment, &ballots) {
         Ok(winner) => winner,
         Err(reason) => return recruit(view, term, &ballots, &format!("{why}; {reason}"), now),
     };
-    let Some(winner) = winner.or_else(|| ballots.best(view)) else {
+    let Some(winner) = winner.or_else(|| ballots.best(view, &appointment.primary)) else {
         return recruit(view, term, &ballots, why, now);
     };
     appoint(view, appointment, &winner, Decision { term, cause, why, ballots: &ballots }, now)
@@ -77,9 +78,7 @@ fn standing_in(
     mut ballots: Ballots,
 ) -> Ballots {
     let holders = ballots.holders();
-    let is_async = matches!(view.spec.durability, Durability::Async { .. });
-    let meets = sync_quorum::elects(&appointment.rules, &holders);
-    if !is_async && !meets && holders.contains(&appointment.primary) {
+    if !meets_all(view, appointment, &holders) && holders.contains(&appointment.primary) {
         ballots.positions.retain(|node, position| {
             *node == appointment.primary || position.data_term >= appointment.term
         });
@@ -87,37 +86,41 @@ fn standing_in(
     ballots
 }
 
+/// Whether nobody outside `holders` can acknowledge under any rule that is met by promises. In
+/// `Async` mode a rule without confirmations is fenced by its primary's lease instead.
+fn meets_all(
+    view: &ControllerView<'_>,
+    appointment: &Appointment,
+    holders: &BTreeSet<NodeId>,
+) -> bool {
+    let is_async = matches!(view.spec.durability, Durability::Async { .. });
+    let mut rules = appointment.rules.iter().filter(|rule| !is_async || rule.acks > 0);
+    (is_async || !appointment.rules.is_empty()) && rules.all(|rule| rule.elects(holders))
+}
+
 /// What keeps the ballots from electing, if anything.
 pub(super) fn obstacle(
     view: &ControllerView<'_>,
     appointment: &Appointment,
     ballots: &Ballots,
-    now: Timestamp,
 ) -> Option<String> {
     let holders = ballots.holders();
-    match view.spec.durability {
-        Durability::Quorum { .. } | Durability::Preferred { .. } => {
-            if sync_quorum::elects(&appointment.rules, &holders)
-                || holders.contains(&appointment.primary)
-            {
-                return None;
-            }
-            let missing: Vec<String> =
-                appointment.rules.iter().map(|rule| format!("{rule}")).collect();
-            Some(format!(
-                "promised with data: {holders:?}; that does not meet every commit quorum of {}",
-                missing.join(" and ")
-            ))
-        }
-        Durability::Async { lag_bytes_max } => {
-            let majority = view.nodes.len() / 2 + 1;
-            if ballots.promised.len() < majority {
-                let count = ballots.promised.len();
-                return Some(format!("{count} of {majority} voters promised"));
-            }
-            too_far_behind(view, appointment, ballots, lag_bytes_max, now)
-        }
+    if !meets_all(view, appointment, &holders) && !holders.contains(&appointment.primary) {
+        let rules: Vec<String> = appointment.rules.iter().map(|rule| format!("{rule}")).collect();
+        return Some(format!(
+            "promised with data: {holders:?}; that does not meet every commit quorum of {}",
+            rules.join(" and ")
+        ));
     }
+    let Durability::Async { lag_bytes_max } = view.spec.durability else { return None };
+    if appointment.rules.iter().all(|rule| rule.acks > 0) {
+        return None;
+    }
+    let majority = view.nodes.len() / 2 + 1;
+    if ballots.promised.len() < majority {
+        return Some(format!("{} of {majority} voters promised", ballots.promised.len()));
+    }
+    too_far_behind(view, appointment, ballots, lag_bytes_max)
 }
 
 /// The bound of `Async` (H1), against the last position that the old primary told anyone.
@@ -126,10 +129,17 @@ fn too_far_behind(
     appointment: &Appointment,
     ballots: &Ballots,
     lag_bytes_max: u64,
-    _now: Timestamp,
 ) -> Option<String> {
+    let primary = &appointment.primary;
     let best = ballots.positions.values().max()?;
-    let last = view.facts.get(&appointment.primary)?.last_known().instances.get(view.service)?;
+    let told = view.facts.get(primary).map(Observed::last_known);
+    let last = told.and_then(|facts| facts.instances.get(view.service));
+    // A standby that holds the term's barrier was fed by it, but how far it got is not known here.
+    let Some(last) = last.filter(|last| last.system.is_some()) else {
+        return Some(format!(
+            "how far {primary} had come is not known here, so neither is the loss"
+        ));
+    };
     let lag_bytes = last.flushed.bytes_ahead_of(best.flushed);
     (lag_bytes > lag_bytes_max)
         .then(|| format!("the best is {lag_bytes} bytes behind, over the limit of {lag_bytes_max}"))
@@ -147,11 +157,13 @@ fn heard_all(view: &ControllerView<'_>, ballots: &Ballots, now: Timestamp) -> bo
 /// The node that an operator named, if it lacks nothing that another has, or loss is accepted.
 fn demanded(
     view: &ControllerView<'_>,
-    forced: Option<&Forced>,
+    appointment: &Appointment,
     ballots: &Ballots,
 ) -> Result<Option<NodeId>, String> {
+    let forced = view.state.forced.as_ref();
     let Some(Forced { to: Some(to), accept_loss, .. }) = forced else { return Ok(None) };
-    let best = ballots.best(view).and_then(|best| ballots.positions.get(&best));
+    let best =
+        ballots.best(view, &appointment.primary).and_then(|best| ballots.positions.get(&best));
     match (ballots.positions.get(to), best) {
         (Some(own), Some(best)) if own >= best || *accept_loss => Ok(Some(to.clone())),
         (Some(own), Some(best)) => Err(format!(

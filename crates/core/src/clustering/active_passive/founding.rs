@@ -13,10 +13,14 @@ use crate::replication::primary_replica::desired_rule;
 use crate::time::Timestamp;
 use alloc::collections::BTreeSet;
 use alloc::format;
+use core::cmp::Reverse;
+use core::time::Duration;
 
 pub(super) fn plan(view: &ControllerView<'_>, now: Timestamp) -> Plan {
     match &view.state.founder {
-        Some(founder) => appoint_founder(view, founder, now),
+        Some(founder) if view.nodes.contains_key(founder) => appoint_founder(view, founder, now),
+        // Removed from the configuration since.
+        Some(_) => choose_founder(view, now),
         None => choose_founder(view, now),
     }
 }
@@ -45,10 +49,7 @@ fn choose_founder(view: &ControllerView<'_>, now: Timestamp) -> Plan {
             }
         }
     }
-    let by_priority = |node: &&NodeId| {
-        (view.nodes.get(*node).map_or(0, |spec| spec.priority), core::cmp::Reverse((*node).clone()))
-    };
-    match holder.or_else(|| view.data_nodes().max_by_key(by_priority)) {
+    match holder.or_else(|| view.data_nodes().max_by_key(|node| by_priority(view, node))) {
         Some(node) => Plan::propose(
             ServiceCommand::ChooseFounder { node: node.clone() },
             format!("{node} makes the first copy"),
@@ -57,9 +58,42 @@ fn choose_founder(view: &ControllerView<'_>, now: Timestamp) -> Plan {
     }
 }
 
+/// How long a founder may be silent before another one is chosen.
+const FOUNDER_PATIENCE: Duration = Duration::from_secs(30);
+
+/// A founder that is lost before the first appointment took nothing with it but its own copy, which
+/// nobody ever wrote to; one that brought data of its owner is waited for.
+fn replace_founder(view: &ControllerView<'_>, founder: &NodeId, now: Timestamp) -> Plan {
+    let wait =
+        |why| Plan::wait(format!("{founder} makes the first copy, and does not answer{why}"));
+    let Some(told) = view.facts.get(founder) else {
+        return wait("; what it holds is not known: wait, or take it out of the configuration");
+    };
+    let own = told.last_known().instances.get(view.service);
+    let brought_nothing = own.is_some_and(|own| matches!(own.data, Data::Empty | Data::Mixed));
+    if !brought_nothing || told.age(now) < FOUNDER_PATIENCE {
+        return wait("");
+    }
+    let is_empty = |node: &&NodeId| {
+        view.instance(node, now)
+            .is_some_and(|own| own.data == Data::Empty && own.promised == Term(0))
+    };
+    match view.data_nodes().filter(is_empty).max_by_key(|node| by_priority(view, node)) {
+        Some(node) => Plan::propose(
+            ServiceCommand::ChooseFounder { node: node.clone() },
+            format!("{founder} was lost before its copy was made: {node} makes the first copy"),
+        ),
+        None => wait(", and no other node is empty"),
+    }
+}
+
+fn by_priority(view: &ControllerView<'_>, node: &NodeId) -> (u32, Reverse<NodeId>) {
+    (view.nodes.get(node).map_or(0, |spec| spec.priority), Reverse(node.clone()))
+}
+
 fn appoint_founder(view: &ControllerView<'_>, founder: &NodeId, now: Timestamp) -> Plan {
     let Some(instance) = view.instance(founder, now) else {
-        return Plan::wait(format!("{founder} is making the first copy, and does not answer"));
+        return replace_founder(view, founder, now);
     };
     if instance.data != Data::Present || instance.process != Process::Standby {
         return Plan::wait(format!("{founder} is making the first copy: {:?}", instance.data));

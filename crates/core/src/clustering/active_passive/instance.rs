@@ -9,10 +9,12 @@
 
 use super::rejoin::{Rung, rung};
 use crate::cluster::state::{Appointment, ServiceState};
-use crate::facts::{Data, InstanceFacts, Process};
-use crate::ids::{NodeId, Term};
+use crate::facts::{Data, InstanceFacts, NodeFacts, Process};
+use crate::ids::{NodeId, ServiceId, Term};
 use crate::replication::primary_replica::sync_quorum::CommitRule;
 use crate::spec::Timing;
+use crate::time::{Observed, Timestamp};
+use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::String;
 use core::time::Duration;
@@ -125,6 +127,19 @@ pub struct Next {
     pub action: Option<Action>,
     /// Why.
     pub reason: String,
+}
+
+impl<'a> InstanceView<'a> {
+    /// The appointed primary's copy, unless it is this node's or was heard too long ago (INV-8).
+    pub fn heard_primary(
+        me: &NodeId,
+        (service, state): (&ServiceId, &ServiceState),
+        facts: &'a BTreeMap<NodeId, Observed<NodeFacts>>,
+        (timing, now): (&Timing, Timestamp),
+    ) -> Option<&'a InstanceFacts> {
+        let primary = &state.appointment.as_ref().filter(|it| it.primary != *me)?.primary;
+        facts.get(primary)?.fresh(now, timing.suspicion)?.instances.get(service)
+    }
 }
 
 fn act(action: Action, reason: impl Into<String>) -> Next {
@@ -241,6 +256,12 @@ fn serve(view: &InstanceView<'_>, term: Term, rule: CommitRule) -> Next {
         let reason = format!("hands over to {to}");
         return act(Action::StopForSwitchover { to }, reason);
     }
+    let feeds = own.replicas.iter().filter(|(_, replica)| replica.streaming);
+    let fed = feeds.map(|(node, _)| node.clone()).collect();
+    if !own.checkpointed && !rule.acknowledges(&fed) {
+        // No rule can be proven before somebody comes, who may have to rewind first.
+        return act(Action::Checkpoint, "nobody can confirm; others may have to rewind (H18)");
+    }
     if own.rule.as_ref() != Some(&rule) {
         let reason = format!("the commit rule becomes {rule}");
         return act(Action::ApplyRule { rule }, reason);
@@ -265,13 +286,17 @@ fn follow(view: &InstanceView<'_>, appointment: &Appointment) -> Next {
             Some(_) => act(Action::Clone { from: primary.clone(), term }, "has no usable data"),
             None => wait(format!("waits until {primary} serves, to copy from it")),
         },
+        (Data::Mixed, Process::Standby) => {
+            act(Action::StopToRejoin, "its data is given up: a copy of it was begun (H19)")
+        }
         (Data::Present, Process::Stopped) => rejoin(view, appointment),
         (Data::Foreign, Process::Stopped) => replace_foreign(view, appointment),
         (Data::Present, Process::Standby) => stay_fed(view, appointment),
         (
             Data::Present | Data::Empty | Data::Mixed | Data::Foreign,
-            Process::Starting | Process::Standby | Process::Promoting | Process::Stopping,
-        ) => wait(format!("{:?}", own.process)),
+            Process::Starting | Process::Promoting | Process::Stopping,
+        )
+        | (Data::Empty | Data::Foreign, Process::Standby) => wait(format!("{:?}", own.process)),
     }
 }
 

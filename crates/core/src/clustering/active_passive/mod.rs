@@ -10,6 +10,7 @@ mod election;
 mod founding;
 pub mod instance;
 pub mod rejoin;
+pub mod routing;
 mod steady;
 pub mod verdict;
 pub mod witness;

@@ -4,7 +4,7 @@
 //! cleanly is never rewound (H21); rewinding waits for the primary's checkpoint (H18).
 //! Not here: when (`instance.rs`), how (the PostgreSQL adapter).
 
-use crate::cluster::state::ServiceState;
+use crate::cluster::state::{Appointed, ServiceState};
 use crate::facts::{InstanceFacts, Process};
 use crate::ids::TimelineId;
 use crate::lsn::Lsn;
@@ -74,8 +74,10 @@ fn numbers_mean_the_same(
     let (here, there) = (past(own), past(primary));
     let clash = there.iter().rev().take(since).any(|begun| here.contains(begun));
     let by_itself = line.is_some_and(|line| line.primary == appointment.primary);
-    // An acknowledged barrier is on every later primary, if commits are confirmed at all.
+    // An acknowledged barrier is on every later primary, if every one of them was elected whole.
+    let whole = |line: &Appointed| line.term <= origin || line.whole;
     let confirmed = appointment.rules.iter().all(|rule| rule.acks > 0);
+    let confirmed = confirmed && agreed.history.iter().all(whole);
     let by_barrier = line.is_some_and(|line| line.active_unix_ms.is_some());
     origin == primary.timeline_term
         || origin == primary.followed && !clash

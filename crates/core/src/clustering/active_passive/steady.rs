@@ -5,13 +5,13 @@
 //! switchover ends at its target only if that holds the shutdown checkpoint.
 //! Not here: failures (`verdict.rs`), elections (`election.rs`).
 
-use super::candidate::ballots;
+use super::candidate::{ballots, preference};
 use super::controller::{ControllerView, Plan, Step};
 use super::election::{self, Decision};
 use super::verdict::{self, Verdict};
 use crate::cluster::command::ServiceCommand;
 use crate::cluster::state::{Appointment, Cause, Phase, Switchover};
-use crate::facts::{Data, Health, Process, Stream};
+use crate::facts::{Data, Health, InstanceFacts, Process, Stream};
 use crate::ids::NodeId;
 use crate::replication::primary_replica::sync_quorum::CommitRule;
 use crate::replication::primary_replica::{desired_rule, sync_quorum};
@@ -106,7 +106,9 @@ fn change_rule(
 ) -> Option<Plan> {
     let last = appointment.rules.last()?;
     let streaming = streaming(view, appointment, now);
-    let rule = desired_rule::desired(view.spec.durability, last, &streaming);
+    let others = view.data_nodes().filter(|node| **node != appointment.primary);
+    let everyone: BTreeSet<NodeId> = others.cloned().collect();
+    let rule = desired_rule::desired(view.spec.durability, last, &streaming, &everyone);
     (rule != *last).then(|| {
         let reason = format!("{streaming:?} stream from {}: {last} becomes {rule}", rule.primary);
         Plan::propose(ServiceCommand::ChangeRule { term: appointment.term, rule }, reason)
@@ -134,31 +136,38 @@ fn streaming(
     view.data_nodes().filter(|node| **node != appointment.primary).filter(is_fed).cloned().collect()
 }
 
-/// A node that is being emptied hands over, and so does one whose disk is full, if a peer has room:
-/// otherwise a move would help nobody (H27).
+/// A node that is being emptied hands over, and so does one whose disk is full or whose owner wants
+/// it never primary, if a peer can do better: otherwise a move would help nobody (H27).
 fn leave_node(
     view: &ControllerView<'_>,
     appointment: &Appointment,
     now: Timestamp,
 ) -> Option<Plan> {
-    let primary = view.instance(&appointment.primary, now)?;
-    let is_full = primary.health == Health::DiskFull;
-    if !is_full && !view.draining.contains(&appointment.primary) {
-        return None;
-    }
-    let has_room = |node: &NodeId| {
-        view.instance(node, now).is_some_and(|instance| instance.health == Health::Good)
+    let primary = &appointment.primary;
+    let is_full = view.instance(primary, now)?.health == Health::DiskFull;
+    let never = |node: &NodeId| view.nodes.get(node).is_some_and(|spec| spec.priority == 0);
+    let why = match (view.draining.contains(primary), is_full, never(primary)) {
+        (true, _, _) => "it is being emptied",
+        // Nobody asked for these: while an operator has paused the service it stays where it is.
+        (false, _, _) if view.state.paused => return None,
+        (false, true, _) => "the disk is full",
+        (false, false, true) => "its owner wants it never primary (priority 0)",
+        (false, false, false) => return None,
     };
+    let end = view.instance(primary, now)?.flushed;
+    let can_take_over = |node: &NodeId| {
+        let has_room = |own: &InstanceFacts| {
+            own.health == Health::Good
+                && end.bytes_ahead_of(own.flushed) <= SWITCHOVER_LAG_BYTES_MAX
+        };
+        view.instance(node, now).is_some_and(has_room)
+    };
+    // Before the move is done the target holds everything, so what each holds now does not matter.
     let to = streaming(view, appointment, now)
         .into_iter()
-        .filter(|node| !view.draining.contains(node) && has_room(node))
-        .max_by_key(|node| {
-            let priority = view.nodes.get(node).map_or(0, |spec| spec.priority);
-            let flushed = view.instance(node, now).map(|instance| instance.flushed);
-            (priority, flushed, core::cmp::Reverse(node.clone()))
-        })?;
-    let why = if is_full { "the disk is full" } else { "it is being emptied" };
-    let reason = format!("{} hands over to {to}: {why}", appointment.primary);
+        .filter(|node| !view.draining.contains(node) && !never(node) && can_take_over(node))
+        .max_by_key(|node| preference(view.nodes, primary, node))?;
+    let reason = format!("{primary} hands over to {to}: {why}");
     let deadline_unix_ms = view.unix_ms + SWITCHOVER_PATIENCE_MS;
     Some(Plan::propose(ServiceCommand::RequestSwitchover { to, deadline_unix_ms }, reason))
 }

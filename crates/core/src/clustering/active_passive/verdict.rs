@@ -3,7 +3,7 @@
 //! Silence is not evidence by itself: a silent node counts as dead only where a majority of the
 //! voters does not hear it *and* no standby is still fed by it (H3, H33, H34).
 //! Not here: what follows from it (`controller.rs`).
-//! Tested by: below, and the scenarios.
+//! Tested by: the scenarios, among them `silent_node.txt`, `hung.txt`, `leader_cut_off_*.txt`.
 
 use super::controller::ControllerView;
 use crate::cluster::state::{Appointment, Cause};
@@ -88,7 +88,10 @@ fn judge_progress(
     instance: &InstanceFacts,
 ) -> Verdict {
     let begun = view.state.history.last().map_or(view.unix_ms, |line| line.at_unix_ms);
-    let waited = Duration::from_millis(view.unix_ms.saturating_sub(begun));
+    // Recorded by a clock that is far ahead of ours: how long ago is not known, so long enough.
+    let ahead = Duration::from_millis(begun.saturating_sub(view.unix_ms));
+    let passed = Duration::from_millis(view.unix_ms.saturating_sub(begun));
+    let waited = if ahead > PROMOTION_PATIENCE { ahead } else { passed };
     let what = format!(
         "{} is {:?} on its way to term {}",
         appointment.primary, instance.process, appointment.term
@@ -108,6 +111,7 @@ fn judge_by_others(
 ) -> Verdict {
     let primary = &appointment.primary;
     let (mut refused, mut silent, mut heard) = (0_usize, 0_usize, None::<NodeId>);
+    let feeds_nobody = feeds_nobody(view, appointment, now);
     for node in view.nodes.keys().filter(|node| *node != primary) {
         if view.fresh(node, now).is_none() {
             continue;
@@ -116,6 +120,8 @@ fn judge_by_others(
             Some(Link::Refused(_)) => refused += 1,
             Some(Link::Silent(age)) if age >= view.spec.timing.suspicion => silent += 1,
             Some(Link::Never) => silent += 1,
+            // Its daemon talks, but of its instance nobody gets anything, and we cannot ask it.
+            Some(Link::Up(_)) if feeds_nobody => silent += 1,
             Some(Link::Up(_)) => heard = Some(node.clone()),
             Some(Link::Silent(_)) | None => {}
         }
@@ -144,6 +150,21 @@ fn judge_by_others(
         );
     }
     Verdict::Unknown(format!("{primary}: {refused} refused, {silent} silent, {majority} needed"))
+}
+
+/// Whether every standby that is heard has gone without its primary for so long that it serves
+/// nobody who needs a commit confirmed (a witness that hears its daemon cannot tell).
+fn feeds_nobody(view: &ControllerView<'_>, appointment: &Appointment, now: Timestamp) -> bool {
+    let mut standbys = view
+        .data_nodes()
+        .filter(|node| **node != appointment.primary)
+        .filter_map(|node| view.instance(node, now))
+        .peekable();
+    standbys.peek().is_some()
+        && standbys.all(|own| {
+            let votes = own.promised > appointment.term;
+            own.stream == Stream::None && (votes || own.stalled >= HUNG_AFTER)
+        })
 }
 
 /// How long ago a standby was fed by the primary, if lately.

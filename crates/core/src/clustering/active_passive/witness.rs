@@ -1,8 +1,8 @@
 //! Decides what a witness does: it promises, and votes once its vote may count.
 //! In: `WitnessView`. Out: `Next`.
 //! States: voted → (asked) promised → (the old lease passed) voted.
-//! Keeps: INV-1 in `Async` mode its ballot waits until no lease can rest on its last answer, as that
-//! of a node with data does; INV-2 what is promised is made durable first.
+//! Keeps: INV-1 in `Async` mode its ballot waits until no lease can rest on its last answer, as
+//! that of a node with data does; INV-2 what is promised is made durable first.
 //! Not here: the file (the shell), the lease (`cluster/lease.rs`).
 //! Tested by: below, and the simulator, whose witness runs this.
 

@@ -58,8 +58,9 @@ impl Operations for Fake {
         self.log.subscribe()
     }
 
-    fn explain(&self, service: &ServiceId) -> Option<Explanation> {
-        (service.as_str() == "orders").then(explanation)
+    fn explain(&self, service: &ServiceId) -> BoxFuture<'static, Option<Explanation>> {
+        let found = (service.as_str() == "orders").then(explanation);
+        Box::pin(std::future::ready(found))
     }
 
     fn operate(&self, verb: Verb) -> BoxFuture<'static, Result<Outcome, Refused>> {
@@ -266,6 +267,7 @@ fn metrics() -> MetricsSnapshot {
                 sessions: 7,
                 held: 1,
                 sessions_total: 90,
+                local_commits_total: 2,
                 ..DoorMetrics::default()
             },
             instances: vec![instance("a", true, Some(0)), instance("b", false, None)],

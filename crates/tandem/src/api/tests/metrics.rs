@@ -34,6 +34,8 @@ async fn every_family_is_described_once_and_holds_its_samples() {
         r#"tandem_service_lease_seconds{service="orders"} 1.4"#,
         r#"tandem_door_sessions{service="orders"} 7"#,
         r#"tandem_door_held{service="orders"} 1"#,
+        r#"tandem_door_local_commits_total{service="orders"} 2"#,
+        r#"tandem_door_cancels_total{service="orders"} 0"#,
         r#"tandem_instance_lag_bytes{service="orders",node="a"} 0"#,
         r#"tandem_peer_up{peer="c"} 0"#,
         "process_resident_memory_bytes 20000000",

@@ -18,17 +18,21 @@ use std::path::PathBuf;
 #[command(after_help = "\
 Example:
   tandem doctor
-  tandem doctor --before --config tandem.toml")]
+  tandem doctor --before --config tandem.toml --node a
+  tandem doctor --before --config tandem.toml --dir /var/lib/tandem")]
 pub struct Arguments {
     /// Check this machine only, without asking a node
     #[arg(long)]
     pub before: bool,
     /// The configuration to check this machine for
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", requires = "before")]
     pub config: Option<PathBuf>,
     /// The folder a node would use
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", requires = "before")]
     pub dir: Option<PathBuf>,
+    /// Which node of the configuration; left out, the one that the folder belongs to
+    #[arg(long, value_name = "NODE", requires = "before")]
+    pub node: Option<String>,
 }
 
 /// Shows what was found.

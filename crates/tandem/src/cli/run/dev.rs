@@ -1,13 +1,16 @@
 //! Talks about a whole cluster on one machine.
 
+use crate::cli::moment::delay;
 use clap::Args;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Run a whole cluster on this machine until Ctrl-C; nothing is left behind
 #[derive(Clone, Debug, Args)]
 #[command(after_help = "\
 Example:
   tandem dev
+  tandem dev --delay 5ms
   tandem dev --nodes 5 --dir /tmp/shop --keep")]
 pub struct Arguments {
     /// How many nodes
@@ -27,4 +30,7 @@ pub struct Arguments {
     #[arg(long, value_name = "quorum|preferred|async", default_value = "quorum")]
     #[arg(value_parser = ["quorum", "preferred", "async"])]
     pub durability: String,
+    /// Between any two nodes, each way, as 5ms; at most 1s
+    #[arg(long, value_name = "TIME", default_value = "0ms", value_parser = delay)]
+    pub delay: Duration,
 }

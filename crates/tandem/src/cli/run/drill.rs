@@ -1,13 +1,16 @@
 //! Talks about the drill: faults on purpose, and what they cost.
 
+use crate::cli::moment::delay;
 use clap::Args;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Break a cluster on this machine on purpose, and report outage, loss and duplicates per fault
 #[derive(Clone, Debug, Args)]
 #[command(after_help = "\
 Example:
   tandem drill --rounds 5
+  tandem drill --fault link-slow,switchover --delay 5ms
   tandem drill --fault postmaster-kill --fault node-cut --seed 7 --json")]
 pub struct Arguments {
     /// Only these faults, in this order; left out, all
@@ -32,6 +35,9 @@ pub struct Arguments {
     #[arg(long, value_name = "quorum|preferred|async", default_value = "quorum")]
     #[arg(value_parser = ["quorum", "preferred", "async"])]
     pub durability: String,
+    /// Between any two nodes, each way, as 5ms; at most 1s
+    #[arg(long, value_name = "TIME", default_value = "0ms", value_parser = delay)]
+    pub delay: Duration,
     /// Where; left out, a temporary folder
     #[arg(long, value_name = "DIR")]
     pub dir: Option<PathBuf>,

@@ -180,6 +180,12 @@ fn what_starts_something_reaches_the_entry() {
 }
 
 #[test]
+fn a_fault_that_does_not_exist_is_status_2() {
+    let product = crate::cli::entry::Product;
+    assert_eq!(run(words("drill --fault node-kil"), &product), ExitCode::from(2));
+}
+
+#[test]
 fn wrong_usage_is_status_2() {
     let entry = Remembers::default();
     for line in [
@@ -191,6 +197,7 @@ fn wrong_usage_is_status_2() {
         "switchover --at tomorrow",
         "switchover --cancel --to b",
         "drill --rounds 0",
+        "drill --delay 2s",
     ] {
         assert_eq!(run(words(line), &entry), ExitCode::from(2), "{line}");
     }

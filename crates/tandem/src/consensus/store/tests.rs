@@ -122,13 +122,13 @@ async fn what_is_no_store_is_refused() {
     assert!(matches!(nowhere, Error::Database { .. }), "{nowhere:?}");
 }
 
-/// Bytes flipped and tails cut off: an error, or nothing that matters; never the end of the
-/// process.
+/// Bytes flipped and tails cut off: an error, or nothing that matters: every entry, the vote and
+/// what was committed are as they were; never the end of the process.
 #[tokio::test]
 async fn a_damaged_file_is_an_error_at_most() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("raft.redb");
-    filled(&path).await;
+    let entries = filled(&path).await;
     let sound = std::fs::read(&path).unwrap();
     let victim = dir.path().join("damaged");
     let mut refused = 0;
@@ -145,10 +145,59 @@ async fn a_damaged_file_is_an_error_at_most() {
         }
         std::fs::write(&victim, &bytes).unwrap();
         match open(&victim).await {
-            Ok(opened) => opened.store.close().await,
+            Ok(opened) => {
+                let mut log = Log(opened.store);
+                assert_eq!(log.try_get_log_entries(..).await.unwrap(), entries, "round {round}");
+                let vote = log.read_vote().await.unwrap().unwrap();
+                assert_eq!((vote.leader_id.term, vote.committed), (3, true), "round {round}");
+                let committed = log.read_committed().await.unwrap();
+                assert_eq!(committed, Some(log_id(1, 20)), "round {round}");
+                log.0.close().await;
+            }
             Err(_) => refused += 1,
         }
     }
     println!("{refused} of 60 damaged files were refused, the others were sound where it matters");
     assert!(refused > 0);
+}
+
+/// A disk that runs full: the write fails in words, nothing is acknowledged after it, and what was
+/// acknowledged before is there once there is room again.
+#[tokio::test]
+async fn a_full_disk_is_an_error_and_loses_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let Ok(_disk) = crate::dev::disk::Disk::mount(dir.path(), 16 << 20) else {
+        println!("SKIPPED: a disk that can be filled needs the right to mount");
+        return;
+    };
+    let path = dir.path().join("raft.redb");
+    let mut log = Log(open(&path).await.unwrap().store);
+    log.blocking_append([founding()]).await.unwrap();
+    let filler = dir.path().join("filler");
+    crate::dev::disk::fill(dir.path()).unwrap();
+    let (mut kept, mut failure) = (1, None);
+    for index in 1..20_000 {
+        match log.blocking_append([entry(1, index)]).await {
+            Ok(()) => kept += 1,
+            Err(error) => {
+                failure = Some(error);
+                break;
+            }
+        }
+    }
+    let failure = failure.expect("the disk to be full");
+    let words = crate::telemetry::problem::chain(&failure);
+    assert!(words.contains("No space left"), "{words}");
+    assert!(log.blocking_append([entry(1, kept)]).await.is_err(), "nothing is written after it");
+    log.0.close().await;
+    // A start writes too, and says so.
+    if let Err(error) = open(&path).await {
+        let words = crate::telemetry::problem::chain(&error);
+        assert!(words.contains("No space left") && words.contains("raft.redb"), "{words}");
+    }
+    std::fs::remove_file(filler).unwrap();
+    let mut log = Log(open(&path).await.unwrap().store);
+    let found = log.try_get_log_entries(..).await.unwrap();
+    assert!(found.len() as u64 >= kept, "{} of {kept}", found.len());
+    log.0.close().await;
 }

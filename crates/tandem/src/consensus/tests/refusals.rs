@@ -107,6 +107,21 @@ async fn a_voter_with_an_older_store_is_refused() {
     assert!(!leader.state().borrow().state.draining.contains(&NodeId::new("y")));
 }
 
+/// H30: a copy that was started as often as the original has all numbers right but the random one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_copy_started_as_often_is_told_apart_by_its_nonce() {
+    let cluster = Cluster::founded(&["a", "b", "c"]).await;
+    let leader = cluster.leader().await;
+    let other = cluster.others().await.remove(0);
+    let (name, sound) = (other.inner.me.clone(), other.inner.caller.origins.own());
+    leader.inner.caller.origins.check(&name, &sound).await.unwrap();
+    let mut copy = sound.clone();
+    copy.run.nonce = sound.run.nonce.wrapping_add(1);
+    let refused = leader.inner.caller.origins.check(&name, &copy).await.unwrap_err().to_string();
+    assert!(refused.contains("older copy") && refused.contains("join it again"), "{refused}");
+    leader.inner.caller.origins.check(&name, &sound).await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn founding_without_oneself_is_refused() {
     let cluster = Cluster::empty();

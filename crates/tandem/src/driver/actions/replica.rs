@@ -58,7 +58,7 @@ impl Context {
             promised(own);
             own.upstream = None;
             own.stream = Stream::None;
-            own.flushed = stopped.flushed;
+            own.flushed = position.flushed;
             own.data_term = position.data_term;
             own.ballot = Some(Ballot { term, position: Some(position) });
         }))

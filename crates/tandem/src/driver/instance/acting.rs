@@ -4,6 +4,7 @@
 //! Keeps: a fence waits for nothing; H42 the lease is known before a promotion begins.
 //! Not here: what an action does, step by step (`actions/`).
 
+use super::foreign;
 use super::keeper::after_end;
 use super::{End, Finished, InstanceDriver, Running};
 use crate::driver::actions::{Failure, Given};
@@ -13,7 +14,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 use tandem_core::cluster::state::ServiceState;
 use tandem_core::clustering::active_passive::{Action, InstanceView, instance};
-use tandem_core::facts::{Data, NodeFacts, Process};
+use tandem_core::facts::{Data, Process};
 use tandem_core::ids::NodeId;
 use tandem_core::spec::ServiceSpec;
 use tandem_core::time::Timestamp;
@@ -32,15 +33,12 @@ impl InstanceDriver {
         voters: BTreeSet<NodeId>,
     ) {
         self.own.revision = state.revision;
+        foreign::keep(&mut self.own, state.system);
         let everyone = self.hub.everyone();
         let now = clock::now();
-        let primary = state
-            .appointment
-            .as_ref()
-            .filter(|appointment| appointment.primary != *self.hub.me())
-            .and_then(|appointment| everyone.get(&appointment.primary))
-            .and_then(|facts| facts.fresh(now, spec.timing.suspicion))
-            .and_then(|facts: &NodeFacts| facts.instances.get(self.service()));
+        let of = (self.service(), state);
+        let me = self.hub.me();
+        let primary = InstanceView::heard_primary(me, of, &everyone, (&spec.timing, now));
         let view = InstanceView {
             me: self.hub.me(),
             timing: spec.timing,
@@ -73,6 +71,11 @@ impl InstanceDriver {
                 .appointment
                 .as_ref()
                 .and_then(|appointment| self.proven_until(appointment, spec, &voters));
+            if matches!(action, Action::Promote { .. }) && lease.is_none_or(|until| until <= now) {
+                // Those who know of the appointment answer in a moment: no failure to back off
+                // from.
+                return;
+            }
             self.begin(action, lease, spec);
         }
     }

@@ -64,7 +64,11 @@ impl InstanceDriver {
     /// From when on a ballot of this node counts (`Async`).
     pub(super) fn fence_wait(&self, spec: &ServiceSpec) -> Option<Timestamp> {
         let agreed = self.agreed.borrow();
-        let primary = &agreed.state.services.get(self.service())?.appointment.as_ref()?.primary;
-        lease::outlived(spec, self.hub.answered_at(primary), self.started)
+        let state = agreed.state.services.get(self.service());
+        let appointment = state.and_then(|state| state.appointment.as_ref());
+        let answered = appointment.and_then(|it| self.hub.answered_at(&it.primary));
+        // Where nobody is known to be appointed, this daemon supported nobody: only an earlier one
+        // did.
+        lease::outlived(spec, answered, self.started)
     }
 }

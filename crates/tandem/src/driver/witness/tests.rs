@@ -92,7 +92,7 @@ fn voted(own: &InstanceFacts) -> bool {
 #[tokio::test]
 async fn an_async_ballot_comes_after_the_lease_and_the_promise_before() {
     let witness = start(Some(Durability::Async { lag_bytes_max: 1 }), None);
-    witness.until(|own| own.agreed == Term(3)).await;
+    witness.until(|own| own.outlives == Some(Term(3))).await;
     let answered = clock::now();
     witness.hub.answered(&"a".into());
     witness.asks.send(Term(4)).await.unwrap();

@@ -3,8 +3,8 @@
 //! A verb that another version does not know is refused there, and counts as no answer here (H46).
 //! Tested by: below.
 
-use super::NodeOperations;
-use crate::api::explain::Finding;
+use super::{NodeOperations, explain};
+use crate::api::explain::{Finding, Planned};
 use crate::driver::wire::{Request, Response, decode, encode};
 use crate::peers::Channel;
 use crate::runtime::clock;
@@ -22,6 +22,8 @@ pub(super) enum PeerVerb {
     CancelScheduled(ServiceId),
     /// Examine yourself.
     Examine,
+    /// Tell the plans that you made for a service.
+    Plans(ServiceId),
 }
 
 /// What a node found out about itself.
@@ -43,6 +45,8 @@ pub(super) struct Answered<T> {
 }
 
 const CANCEL: Duration = Duration::from_secs(1);
+/// An operator waits for the slowest node, and would rather not wait for a dead one.
+const PLANS: Duration = Duration::from_millis(700);
 
 impl NodeOperations {
     /// Asks every other node, all at once.
@@ -75,12 +79,30 @@ impl NodeOperations {
         answers.into_iter().any(|answered| answered.answer == Ok(true))
     }
 
+    /// The plans of every node, newest first: the leader's controller among them, and each
+    /// instance's own. Of nodes that do not answer in time there are none.
+    pub(super) async fn plans_everywhere(&self, service: &ServiceId) -> Vec<Planned> {
+        let verb = PeerVerb::Plans(service.clone());
+        let answers = self.ask_peers::<Vec<Planned>>(&verb, PLANS).await;
+        let others = answers.into_iter().filter_map(|answered| answered.answer.ok()).flatten();
+        let mut plans: Vec<Planned> = self.plans_here(service).into_iter().chain(others).collect();
+        plans.sort_by_key(|plan| std::cmp::Reverse(plan.unix_ms));
+        plans
+    }
+
+    fn plans_here(&self, service: &ServiceId) -> Vec<Planned> {
+        let ground = self.ground();
+        let plans = ground.explanations.of(service).into_iter().rev();
+        plans.map(|plan| explain::planned(&ground.me, plan)).collect()
+    }
+
     /// Another node asks on behalf of its operator.
     pub(super) async fn asked_by_peer(&self, verb: &str) -> Response {
         let answer = match serde_json::from_str::<PeerVerb>(verb) {
             Ok(PeerVerb::CancelScheduled(service)) => {
                 serde_json::to_string(&self.cancel_scheduled(&service))
             }
+            Ok(PeerVerb::Plans(service)) => serde_json::to_string(&self.plans_here(&service)),
             Ok(PeerVerb::Examine) => serde_json::to_string(&self.examine_here().await),
             Err(error) => Err(error),
         };
@@ -112,6 +134,8 @@ mod tests {
         let verb = PeerVerb::CancelScheduled("orders".into());
         assert_eq!(serde_json::to_string(&verb).unwrap(), r#"{"cancel_scheduled":"orders"}"#);
         assert_eq!(serde_json::to_string(&PeerVerb::Examine).unwrap(), r#""examine""#);
+        let verb = PeerVerb::Plans("orders".into());
+        assert_eq!(serde_json::to_string(&verb).unwrap(), r#"{"plans":"orders"}"#);
     }
 
     #[test]

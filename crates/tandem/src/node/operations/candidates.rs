@@ -10,10 +10,10 @@ use super::seen::ServiceSeen;
 use crate::api::explain::{Candidate, FailoverNow, Reason, Safety};
 use crate::telemetry::codes;
 use crate::telemetry::problem::{Code, Problem};
-use std::cmp::Reverse;
 use std::collections::BTreeSet;
 use tandem_core::cluster::state::Appointment;
 use tandem_core::clustering::active_passive::SWITCHOVER_LAG_BYTES_MAX;
+use tandem_core::clustering::active_passive::candidate::preference;
 use tandem_core::facts::{Data, InstanceFacts, Process, Stream};
 use tandem_core::ids::NodeId;
 use tandem_core::replication::primary_replica::sync_quorum;
@@ -90,11 +90,7 @@ fn best_target(service: ServiceSeen<'_>, appointment: &Appointment) -> Result<No
             Some(objection) => objections.push(format!("{node}: {}", objection.because)),
         }
     }
-    let key = |node: &&NodeId| {
-        let flushed = service.instance(node).map(|own| own.flushed);
-        let priority = nodes.get(*node).map_or(0, |spec| spec.priority);
-        (priority, flushed, Reverse((*node).clone()))
-    };
+    let key = |node: &&NodeId| preference(nodes, &appointment.primary, node);
     // All of them hold everything before the move is done, so the owner's wish comes first.
     eligible.into_iter().max_by_key(key).cloned().ok_or_else(|| {
         Problem::new(
@@ -194,7 +190,7 @@ pub(super) fn failover_now(service: ServiceSeen<'_>) -> FailoverNow {
             because: objection.unwrap_or_else(|| "reachable, and holds data".to_owned()),
         });
     }
-    let best = most_advanced(service, &holders);
+    let best = most_advanced(service, appointment, &holders);
     let (safety, because, may_lose_bytes) = judge(service, appointment, &holders, best.as_ref());
     FailoverNow { safety, because, would_choose: best, may_lose_bytes, candidates }
 }
@@ -205,15 +201,19 @@ fn behind(service: ServiceSeen<'_>, appointment: &Appointment, own: &InstanceFac
     Some(primary.instances.get(service.name)?.flushed.bytes_ahead_of(own.flushed))
 }
 
-fn most_advanced(service: ServiceSeen<'_>, holders: &BTreeSet<NodeId>) -> Option<NodeId> {
+/// As an election chooses: what each holds comes first, then the owner's wish (priority, zone).
+fn most_advanced(
+    service: ServiceSeen<'_>,
+    appointment: &Appointment,
+    holders: &BTreeSet<NodeId>,
+) -> Option<NodeId> {
     let agreed = &service.seen.agreed;
     let key = |node: &&NodeId| {
         let own = service.instance(node);
         (
             own.map(|own| (own.data_term, own.flushed)),
             !agreed.draining.contains(*node),
-            agreed.spec.nodes.get(*node).map_or(0, |spec| spec.priority),
-            Reverse((*node).clone()),
+            preference(&agreed.spec.nodes, &appointment.primary, node),
         )
     };
     holders.iter().max_by_key(key).cloned()

@@ -14,6 +14,8 @@ use crate::api::status::{InstanceState, NodeState};
 use crate::config::print_bytes;
 use crate::runtime::clock;
 use crate::service::postgres::{self, Postgres};
+use crate::telemetry::event_kind::EventKind;
+use crate::telemetry::events::Draft;
 use std::time::Duration;
 use tandem_core::facts::Process;
 use tandem_core::ids::NodeId;
@@ -37,7 +39,12 @@ impl NodeOperations {
         let trouble = |node: &NodeId| self.ground().mesh.trouble(node);
         let mut findings = cluster(&seen);
         findings.extend(nodes(&seen, &trouble));
-        findings.extend(clocks(&others));
+        let clocks = clocks(&others);
+        for found in clocks.iter().filter(|found| found.severity == Severity::Bad) {
+            let message = format!("{}: {}", found.subject, found.what);
+            self.ground().events.record(Draft::new(EventKind::ClockSkewed, message));
+        }
+        findings.extend(clocks);
         findings.extend(versions(&own.version, &others));
         findings.extend(seen.services().flat_map(service));
         findings.extend(own.findings);

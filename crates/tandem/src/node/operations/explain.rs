@@ -1,7 +1,7 @@
 //! Talks about why a service is as it is: verdict, hold-off, candidates, plans and history.
-//! In: `ServiceSeen`, the plans noted on this node. Out: `Explanation`.
+//! In: `ServiceSeen`, the plans of every node that answers. Out: `Explanation`.
 //! Plans of the controller are known to the node that leads, and plans of an instance to its own
-//! node: the summary says where to ask for more.
+//! node: so all are asked (`between.rs`).
 //! Not here: the decisions (the core), the shapes (`api/explain.rs`).
 //! Tested by: `tests/explain.rs`.
 
@@ -17,7 +17,7 @@ use tandem_core::clustering::active_passive::verdict::{self, Verdict};
 use tandem_core::ids::NodeId;
 
 /// Why a service is as it is.
-pub(super) fn explain(service: ServiceSeen<'_>, plans: Vec<Explained>) -> Explanation {
+pub(super) fn explain(service: ServiceSeen<'_>, plans: Vec<Planned>) -> Explanation {
     let state = service.state;
     let phase = status::phase(service);
     Explanation {
@@ -28,7 +28,7 @@ pub(super) fn explain(service: ServiceSeen<'_>, plans: Vec<Explained>) -> Explan
         summary: summary(service, phase),
         no_failover_because: no_failover_because(service, phase),
         failover_now: candidates::failover_now(service),
-        plans: plans.into_iter().rev().map(|it| planned(&service.seen.me, it)).collect(),
+        plans,
         history: state
             .history
             .iter()
@@ -45,7 +45,7 @@ pub(super) fn explain(service: ServiceSeen<'_>, plans: Vec<Explained>) -> Explan
     }
 }
 
-fn planned(me: &NodeId, explained: Explained) -> Planned {
+pub(super) fn planned(me: &NodeId, explained: Explained) -> Planned {
     let steps =
         if explained.steps.is_empty() { "wait".to_owned() } else { explained.steps.join("; ") };
     Planned {

@@ -3,6 +3,7 @@
 //! Not here: the text (`api/metrics.rs`).
 //! Tested by: `tests/status.rs`.
 
+use super::Ground;
 use super::role;
 use super::seen::{Seen, ServiceSeen};
 use super::status;
@@ -13,17 +14,64 @@ use crate::api::status::{InstanceRole, InstanceState, NodeState, Phase};
 use crate::driver::hub::Hub;
 use crate::proxy::{Door, DoorCounters};
 use crate::telemetry::process;
+use std::collections::BTreeMap;
 use tandem_core::cluster::state::Cause;
-use tandem_core::ids::ServiceId;
+use tandem_core::ids::{ServiceId, Term};
 use tandem_core::time::Timestamp;
+
+/// Appointments by their cause, counted for as long as the daemon runs: the agreed history keeps
+/// only the last ones, and a counter must not fall.
+#[derive(Debug, Default)]
+pub(super) struct Appointments(BTreeMap<ServiceId, Counted>);
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Counted {
+    upto: Term,
+    failovers: u64,
+    switchovers: u64,
+}
+
+impl Appointments {
+    /// Counts what the history has that was not counted before.
+    pub(super) fn note(&mut self, seen: &Seen) {
+        for service in seen.services() {
+            let counted = self.0.entry(service.name.clone()).or_default();
+            for line in &service.state.history {
+                if line.term <= counted.upto {
+                    continue;
+                }
+                counted.upto = line.term;
+                match line.cause {
+                    Cause::Founded | Cause::Resumed => {}
+                    Cause::Switchover => counted.switchovers += 1,
+                    _ => counted.failovers += 1,
+                }
+            }
+        }
+    }
+
+    /// Failovers and switchovers.
+    #[cfg(test)]
+    pub(super) fn totals(&self, service: &ServiceId) -> (u64, u64) {
+        let Counted { failovers, switchovers, .. } = self.of(service);
+        (failovers, switchovers)
+    }
+
+    fn of(&self, service: &ServiceId) -> Counted {
+        self.0.get(service).copied().unwrap_or_default()
+    }
+}
 
 /// The node's numbers now.
 pub(super) fn metrics(
     seen: &Seen,
     started: Timestamp,
-    hub: &Hub,
-    doors: &[(ServiceId, Door)],
+    ground: &Ground,
+    appointed: &Appointments,
 ) -> MetricsSnapshot {
+    let of = |service: ServiceSeen<'_>| {
+        service_metrics(service, &ground.hub, &ground.doors, appointed.of(service.name))
+    };
     MetricsSnapshot {
         node: seen.me.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -34,7 +82,7 @@ pub(super) fn metrics(
         resident_bytes: process::resident_bytes(),
         cpu_s: Some(process::cpu_seconds()),
         peers: peers(seen),
-        services: seen.services().map(|service| service_metrics(service, hub, doors)).collect(),
+        services: seen.services().map(of).collect(),
     }
 }
 
@@ -53,11 +101,8 @@ fn service_metrics(
     service: ServiceSeen<'_>,
     hub: &Hub,
     doors: &[(ServiceId, Door)],
+    counted: Counted,
 ) -> ServiceMetrics {
-    let history = &service.state.history;
-    let count = |is: &dyn Fn(Cause) -> bool| {
-        u64::try_from(history.iter().filter(|line| is(line.cause)).count()).unwrap_or(u64::MAX)
-    };
     let counters = doors.iter().filter(|(name, _)| name == service.name);
     let lease =
         role::lease_left(service, &hub.proof(service.name, service.spec, service.state.term()));
@@ -66,10 +111,8 @@ fn service_metrics(
         term: service.state.term(),
         active: status::phase(service) == Phase::Active && service.serving_primary().is_some(),
         paused: service.state.paused,
-        failovers_total: count(&|cause| {
-            !matches!(cause, Cause::Founded | Cause::Switchover | Cause::Resumed)
-        }),
-        switchovers_total: count(&|cause| cause == Cause::Switchover),
+        failovers_total: counted.failovers,
+        switchovers_total: counted.switchovers,
         lease_s: lease.map(|left| left.as_secs_f64()),
         door: door(counters.map(|(_, door)| door.counters())),
         instances: instances(service),
@@ -84,6 +127,8 @@ fn door(counters: impl Iterator<Item = DoorCounters>) -> DoorMetrics {
         held_total: sum.held_total + it.waited,
         refused_total: sum.refused_total + it.refused + it.expired,
         cut_total: sum.cut_total + it.cut,
+        local_commits_total: sum.local_commits_total + it.local_commits,
+        cancels_total: sum.cancels_total + it.cancels,
     })
 }
 

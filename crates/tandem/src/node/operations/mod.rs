@@ -76,6 +76,8 @@ struct Inner {
     /// The agreed configuration, read once per version.
     config: Mutex<(ConfigVersion, Arc<Config>)>,
     scheduled: Mutex<BTreeMap<ServiceId, moves::switchover::Scheduled>>,
+    /// Appointments so far; the agreed history forgets the oldest.
+    appointed: Mutex<metrics::Appointments>,
 }
 
 impl std::fmt::Debug for NodeOperations {
@@ -87,8 +89,9 @@ impl std::fmt::Debug for NodeOperations {
 impl NodeOperations {
     pub(super) fn new(ground: Ground) -> Self {
         let config = Mutex::new((ConfigVersion(0), Arc::new(ground.config.clone())));
-        let scheduled = Mutex::default();
-        Self { inner: Arc::new(Inner { ground, started: clock::now(), config, scheduled }) }
+        let (scheduled, appointed) = (Mutex::default(), Mutex::default());
+        let started = clock::now();
+        Self { inner: Arc::new(Inner { ground, started, config, scheduled, appointed }) }
     }
 
     /// What other nodes ask for their operators.
@@ -165,10 +168,15 @@ impl Operations for NodeOperations {
         self.ground().events.subscribe()
     }
 
-    fn explain(&self, service: &ServiceId) -> Option<Explanation> {
-        let seen = self.seen();
-        let service = seen.service(service)?;
-        Some(explain::explain(service, self.ground().explanations.of(service.name)))
+    fn explain(&self, service: &ServiceId) -> BoxFuture<'static, Option<Explanation>> {
+        let (operations, service) = (self.clone(), service.clone());
+        async move {
+            operations.seen().service(&service)?;
+            let plans = operations.plans_everywhere(&service).await;
+            let seen = operations.seen();
+            Some(explain::explain(seen.service(&service)?, plans))
+        }
+        .boxed()
     }
 
     fn operate(&self, verb: Verb) -> BoxFuture<'static, Result<Outcome, Refused>> {
@@ -181,7 +189,11 @@ impl Operations for NodeOperations {
     }
 
     fn metrics(&self) -> MetricsSnapshot {
-        metrics::metrics(&self.seen(), self.inner.started, &self.ground().hub, &self.ground().doors)
+        let Inner { ground, started, appointed, .. } = &*self.inner;
+        let mut appointed = appointed.lock().unwrap_or_else(PoisonError::into_inner);
+        let seen = self.seen();
+        appointed.note(&seen);
+        metrics::metrics(&seen, *started, ground, &appointed)
     }
 
     fn doctor(&self) -> BoxFuture<'static, Vec<Finding>> {

@@ -1,5 +1,6 @@
 //! Meshes in one process, on loopback.
 
+mod copies;
 mod links;
 mod requests;
 mod strangers;
@@ -19,6 +20,7 @@ pub const SOON: Duration = Duration::from_secs(3);
 struct Echo {
     node: NodeId,
     links: watch::Sender<BTreeMap<NodeId, Vec<LinkState>>>,
+    refusals: Arc<Mutex<Vec<String>>>,
 }
 
 impl Respond for Echo {
@@ -47,12 +49,17 @@ impl Respond for Echo {
     fn link_changed(&self, peer: &NodeId, link: LinkState) {
         self.links.send_modify(|links| links.entry(peer.clone()).or_default().push(link));
     }
+
+    fn refused(&self, _: SocketAddr, why: &str) {
+        self.refusals.lock().unwrap().push(why.to_owned());
+    }
 }
 
 pub struct Node {
     pub mesh: Mesh,
     pub supervisor: Supervisor,
     links: watch::Receiver<BTreeMap<NodeId, Vec<LinkState>>>,
+    refusals: Arc<Mutex<Vec<String>>>,
 }
 
 impl Node {
@@ -67,10 +74,17 @@ impl Node {
     ) -> Self {
         let supervisor = Supervisor::new();
         let (links_in, links) = watch::channel(BTreeMap::new());
-        let handler = Arc::new(Echo { node: identity.node().clone(), links: links_in });
+        let refusals = Arc::<Mutex<Vec<String>>>::default();
+        let node = identity.node().clone();
+        let handler = Arc::new(Echo { node, links: links_in, refusals: refusals.clone() });
         let config = MeshConfig { identity, listen, peers: BTreeMap::new(), join };
         let mesh = Mesh::start(config, handler, supervisor.clone()).await.unwrap();
-        Self { mesh, supervisor, links }
+        Self { mesh, supervisor, links, refusals }
+    }
+
+    /// Why connections were not let in, oldest first.
+    pub fn refusals(&self) -> Vec<String> {
+        self.refusals.lock().unwrap().clone()
     }
 
     /// Waits until the states of the link to `peer`, oldest first, are as wanted.

@@ -178,20 +178,14 @@ async fn bad_clients_do_no_harm() {
 async fn a_frame_that_is_none_ends_only_its_connection() {
     let cluster = Cluster::connected(["a", "b"]).await;
     let mut framed = raw_as(&cluster, "b", "a").await;
-    let ours = cluster.identities["b"].cluster().clone();
-    let hello = Hello { cluster: ours, node: "b".into(), incarnation: 1 };
-    framed.send(Greeting::Hello(hello).encode()).await.unwrap();
+    let hello = cluster["b"].mesh.shared.hello();
+    framed.send(hello.encode()).await.unwrap();
     let answer = framed.next().await.unwrap().unwrap();
     assert!(matches!(Greeting::decode(&answer), Ok(Greeting::Hello(_))));
     // This connection took the place of b's, which comes back by itself.
     cluster["b"].links_to("a", |links| links.len() == 3).await;
     let mut framed = raw_as(&cluster, "b", "a").await;
-    let hello = Hello {
-        cluster: cluster.identities["b"].cluster().clone(),
-        node: "b".into(),
-        incarnation: 1,
-    };
-    framed.send(Greeting::Hello(hello).encode()).await.unwrap();
+    framed.send(hello.encode()).await.unwrap();
     framed.next().await.unwrap().unwrap();
     framed.send(Bytes::from(&[250, 1, 2][..])).await.unwrap();
     assert!(!matches!(framed.next().await, Some(Ok(_))));

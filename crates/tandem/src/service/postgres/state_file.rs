@@ -218,4 +218,26 @@ mod tests {
         std::fs::write(&path, "{\"version\":2,\"new\":1}").unwrap();
         assert!(matches!(StateFile::load(&path), Err(Error::StateVersion { .. })));
     }
+
+    /// A promise that does not fit on the disk was not made, and the one before it stays (H27).
+    #[test]
+    fn a_full_disk_keeps_the_last_promise() {
+        let dir = tempfile::tempdir().unwrap();
+        let Ok(_disk) = crate::dev::disk::Disk::mount(dir.path(), 1 << 20) else {
+            println!("SKIPPED: a disk that can be filled needs the right to mount");
+            return;
+        };
+        let path = dir.path().join("state.json");
+        let kept = StateFile { promised: Term(7), ..StateFile::default() };
+        kept.save(&path).unwrap();
+        crate::dev::disk::fill(dir.path()).unwrap();
+        let quarantined = Some("x".repeat(8192));
+        let next = StateFile { promised: Term(8), quarantined, ..StateFile::default() };
+        let error = next.save(&path).unwrap_err();
+        assert!(matches!(error, Error::DiskFull { .. }), "{error:?}");
+        assert_eq!(StateFile::load(&path).unwrap(), Some(kept));
+        std::fs::remove_file(dir.path().join("filler")).unwrap();
+        next.save(&path).unwrap();
+        assert_eq!(StateFile::load(&path).unwrap().map(|state| state.promised), Some(Term(8)));
+    }
 }

@@ -1,4 +1,4 @@
-use super::super::explain::explain;
+use super::super::explain::{explain, planned};
 use super::*;
 use crate::api::status::Phase;
 use crate::driver::explain::Explained;
@@ -11,7 +11,9 @@ fn plan(unix_ms: u64, steps: &[&str], reason: &str) -> Explained {
 #[test]
 fn a_primary_that_serves_says_so_with_numbers() {
     let seen = healthy("b");
-    let explanation = explain(of(&seen), vec![plan(1, &[], "old"), plan(2, &["Recruit"], "new")]);
+    let plans = [("c", plan(2, &["Recruit"], "new")), ("a", plan(1, &[], "old"))];
+    let plans = plans.into_iter().map(|(by, plan)| planned(&by.into(), plan)).collect();
+    let explanation = explain(of(&seen), plans);
     assert_eq!(explanation.summary, "a serves term 1");
     let [reason] = &explanation.no_failover_because[..] else { panic!() };
     assert_eq!(reason.text, "a serves");
@@ -19,6 +21,7 @@ fn a_primary_that_serves_says_so_with_numbers() {
     let plans: Vec<_> = explanation.plans.iter().map(|it| it.plan.as_str()).collect();
     assert_eq!(plans, ["controller: Recruit", "controller: wait"], "newest first");
     assert_eq!(explanation.plans[0].times, 2);
+    assert_eq!(explanation.plans[0].by, "c".into(), "whoever made it");
     assert_eq!(explanation.history.len(), 1);
     assert!(explanation.history[0].active_unix_ms.is_some());
 }

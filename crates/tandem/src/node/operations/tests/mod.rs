@@ -3,6 +3,7 @@
 mod candidates;
 mod doctor;
 mod explain;
+mod metrics;
 mod outcomes;
 mod role;
 mod status;
@@ -80,6 +81,7 @@ pub(super) fn cluster(text: &str, me: &str) -> Seen {
         let own = if node.as_str() == "a" { primary(1, &["b", "c"]) } else { standby("a", 1) };
         let facts = NodeFacts {
             node: node.clone(),
+            told: tandem_core::facts::Told::default(),
             config_version: ConfigVersion(1),
             links,
             instances: [(orders(), own)].into(),

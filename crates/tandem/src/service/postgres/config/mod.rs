@@ -180,7 +180,10 @@ impl Postgres {
     }
 
     /// Whether there is data that these programs can run.
-    pub(super) async fn check_data(&self) -> Result<(), Error> {
+    ///
+    /// # Errors
+    /// `NoData`, `DataVersion`, `Owner`, `File`.
+    pub async fn check_data(&self) -> Result<(), Error> {
         let (data, major) = (self.data_dir(), self.config().binaries.major());
         let expected =
             self.config().run_as.map_or_else(|| nix::unistd::geteuid().as_raw(), |user| user.uid);

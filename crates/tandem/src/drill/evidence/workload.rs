@@ -55,7 +55,7 @@ pub struct Workload {
 #[derive(Debug)]
 struct Log {
     writers: Vec<Mutex<Vec<Attempt>>>,
-    closed_doors: AtomicU64,
+    closed_doors: Vec<AtomicU64>,
     acked: AtomicU64,
     last_acked: AtomicU64,
 }
@@ -65,7 +65,7 @@ impl Workload {
     pub fn start(load: &Load, doors: &[SocketAddr], login: &Login, run: &str) -> Self {
         let log = Arc::new(Log {
             writers: (0..load.writers).map(|_| Mutex::default()).collect(),
-            closed_doors: AtomicU64::new(0),
+            closed_doors: (0..load.writers).map(|_| AtomicU64::new(0)).collect(),
             acked: AtomicU64::new(0),
             last_acked: AtomicU64::new(0),
         });
@@ -106,9 +106,10 @@ impl Workload {
         let attempts = |writer: &Mutex<Vec<Attempt>>| -> Vec<Attempt> {
             writer.lock().unwrap_or_else(PoisonError::into_inner).clone()
         };
+        let closed = self.log.closed_doors.iter();
         History {
             writers: self.log.writers.iter().map(attempts).collect(),
-            closed_doors: self.log.closed_doors.load(Ordering::Relaxed),
+            closed_doors: closed.map(|count| count.load(Ordering::Relaxed)).collect(),
         }
     }
 }
@@ -144,7 +145,9 @@ impl Writer {
                 None => {
                     failed += 1;
                     if failed % self.doors.len().max(1) == 0 {
-                        self.log.closed_doors.fetch_add(1, Ordering::Relaxed);
+                        if let Some(closed) = self.log.closed_doors.get(self.number) {
+                            closed.fetch_add(1, Ordering::Relaxed);
+                        }
                         self.pause(DOORS_CLOSED).await;
                     }
                 }
@@ -242,8 +245,8 @@ fn verdict(error: &tokio_postgres::Error) -> Outcome {
 #[cfg(test)]
 mod tests {
     use super::super::ledger;
-    use super::super::testing::{Postgres, until};
     use super::*;
+    use crate::drill::testing::{Postgres, until};
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn what_writers_were_told_is_what_is_there() {
@@ -269,7 +272,7 @@ mod tests {
         let balance = ledger::balance(&history, &rows);
         assert_eq!(balance.acked, history.count(Outcome::Acked));
         assert_eq!((balance.lost, balance.duplicated, balance.phantoms), (0, 0, 0));
-        assert!(history.closed_doors > 0, "both doors were closed for a while");
+        assert!(history.closed_doors.iter().sum::<u64>() > 0, "both doors were closed for a while");
 
         let delete = "DELETE FROM drill_ledger WHERE ctid = (SELECT min(ctid) FROM drill_ledger)";
         session.client().execute(delete, &[]).await.unwrap();

@@ -38,8 +38,8 @@ pub struct Attempt {
 pub struct History {
     /// Their attempts.
     pub writers: Vec<Vec<Attempt>>,
-    /// How often no front door could be connected to, or let a session in.
-    pub closed_doors: u64,
+    /// How often no front door could be connected to, or let a session in, by writer.
+    pub closed_doors: Vec<u64>,
 }
 
 /// A stretch of time.
@@ -55,6 +55,25 @@ impl History {
     /// How many writes ended so.
     pub fn count(&self, outcome: Outcome) -> u64 {
         self.attempts().filter(|(_, attempt)| attempt.outcome == outcome).count() as u64
+    }
+
+    /// Statements that certainly failed, and times when no door let a writer in.
+    pub fn errors(&self) -> u64 {
+        self.count(Outcome::Refused) + self.closed_doors.iter().sum::<u64>()
+    }
+
+    /// The most errors that one single client saw within the window: refused or unknown statements,
+    /// and all doors closed. Zero is a client that only waited.
+    pub fn errors_per_session_max(&self, window: Window) -> u64 {
+        let saw = |(number, attempts): (usize, &Vec<Attempt>)| {
+            let failed = attempts.iter().filter(|attempt| {
+                matches!(attempt.outcome, Outcome::Refused | Outcome::Unknown)
+                    && attempt.ended >= window.from
+                    && attempt.ended <= window.to
+            });
+            failed.count() as u64 + self.closed_doors.get(number).copied().unwrap_or(0)
+        };
+        self.writers.iter().enumerate().map(saw).max().unwrap_or(0)
     }
 
     /// Every attempt with its writer's number.
@@ -131,13 +150,21 @@ pub mod tests {
         let mut first = acked(&[10, 20, 100, 900]);
         first.push(attempt(9, 200, 500, Outcome::Unknown));
         first.push(attempt(10, 500, 501, Outcome::Refused));
-        let history = History { writers: vec![first, acked(&[30, 400, 800])], closed_doors: 0 };
+        let history =
+            History { writers: vec![first, acked(&[30, 400, 800])], closed_doors: Vec::new() };
         assert_eq!(history.outage(window(15, 1000)), Duration::from_millis(400), "400 to 800");
         assert_eq!(history.outage(window(15, 350)), Duration::from_millis(250), "100 to the edge");
         assert_eq!(history.outage(window(90, 99)), Duration::from_millis(9), "no write at all");
         assert_eq!(history.stall_max(window(15, 1000)), Duration::from_millis(800), "100 to 900");
         assert_eq!(history.count(Outcome::Acked), 7);
         assert_eq!(history.count(Outcome::Unknown), 1);
+        assert_eq!(history.errors(), 1, "an unknown outcome is no certain failure");
+        assert_eq!(
+            history.errors_per_session_max(window(15, 1000)),
+            2,
+            "and it is one for a client"
+        );
+        assert_eq!(history.errors_per_session_max(window(15, 400)), 0);
     }
 
     #[test]
@@ -146,7 +173,7 @@ pub mod tests {
             (0..98).map(|seq| attempt(seq, 0, 2, Outcome::Acked)).collect();
         attempts.extend((98..100).map(|seq| attempt(seq, 0, 50, Outcome::Acked)));
         attempts.push(attempt(100, 0, 3000, Outcome::Unknown));
-        let history = History { writers: vec![attempts], closed_doors: 0 };
+        let history = History { writers: vec![attempts], closed_doors: Vec::new() };
         let (p50, p99) = history.latency();
         assert!(p50.as_micros().abs_diff(2000) < 20, "{p50:?}");
         assert!(p99.as_micros().abs_diff(50_000) < 100, "{p99:?}");

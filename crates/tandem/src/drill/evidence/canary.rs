@@ -49,6 +49,11 @@ impl Canary {
         Self { writes, tasks }
     }
 
+    /// How many writes were acknowledged so far, on any node.
+    pub fn acked(&self) -> u64 {
+        self.writes.lock().unwrap_or_else(PoisonError::into_inner).len() as u64
+    }
+
     /// Ends it, and hands over what was acknowledged.
     pub async fn stop(self) -> Vec<CanaryWrite> {
         self.tasks.stop(STOP_MAX).await;
@@ -145,9 +150,9 @@ impl Perch {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{Postgres, until};
     use super::super::{ledger, overlap};
     use super::*;
+    use crate::drill::testing::{Postgres, until};
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn two_nodes_that_take_writes_are_found_out() {
@@ -171,7 +176,7 @@ mod tests {
         let alone: Vec<_> = writes.iter().filter(|w| w.node.as_str() == "a").cloned().collect();
         assert_eq!(overlap::dual_primary_instants(&alone), 0);
         let rows = ledger::canary_rows(&session, "r").await.unwrap();
-        assert!(alone.iter().all(|write| rows.contains(&("a".into(), write.n))));
+        assert!(alone.iter().all(|write| rows.contains_key(&("a".into(), write.n))));
         assert!(tasks.stop(Duration::from_secs(5)).await);
     }
 }
