@@ -8,9 +8,9 @@
 use super::super::{Error, Postgres, REPLICATION_ROLE, names};
 use tandem_core::ids::NodeId;
 
-/// For the sender of a stream. One whose standby takes nothing cannot end: it waits to send its last
-/// words, until the kernel gives the connection up. That must be before a planned stop loses its
-/// patience (H38); a base backup may wait for a slow disk for longer.
+/// For the sender of a stream. One whose standby takes nothing cannot end: it waits to send its
+/// last words, until the kernel gives the connection up. That must be before a planned stop loses
+/// its patience (H38); a base backup may wait for a slow disk for longer.
 const STREAM_OPTIONS: &str = "options='-c tcp_user_timeout=2500'";
 
 impl Postgres {
