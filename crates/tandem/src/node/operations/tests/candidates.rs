@@ -39,11 +39,14 @@ fn a_primary_that_does_not_serve_hands_nothing_over() {
 }
 
 #[test]
-fn the_best_target_is_the_owners_favourite_then_the_most_advanced() {
+fn the_best_target_is_the_owners_favourite_then_one_in_the_old_zone_then_by_name() {
     let mut seen = healthy("a");
-    assert_eq!(best(&seen), Ok("b".into()), "equal, so by name");
     instance(&mut seen, "c", |own| own.flushed = Lsn(950));
-    assert_eq!(best(&seen), Ok("c".into()));
+    assert_eq!(best(&seen), Ok("b".into()), "it will hold everything before the move is done");
+    let zones = THREE
+        .replace("[nodes.a]", "[nodes.a]\nzone = \"west\"")
+        .replace("[nodes.c]", "[nodes.c]\nzone = \"west\"");
+    assert_eq!(best(&cluster(&zones, "a")), Ok("c".into()));
     let preferred = THREE.replace("[nodes.b]", "[nodes.b]\npriority = 200");
     let mut seen = cluster(&preferred, "a");
     instance(&mut seen, "c", |own| own.flushed = Lsn(950));
