@@ -18,7 +18,7 @@ async fn a_wrong_configuration() {
     place.service.clear();
     fs::write(place.config(), place.text()).unwrap();
     let ended = place.node_with(&place.config(), "z", &place.dir()).await;
-    assert!(ended.refused("TDM0108", 2).contains("it names a"));
+    assert!(ended.refused("TDM0304", 3).contains("its certificate is of node a"));
 }
 
 #[tokio::test]

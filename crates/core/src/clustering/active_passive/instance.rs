@@ -253,6 +253,9 @@ fn serve(view: &InstanceView<'_>, term: Term, rule: CommitRule) -> Next {
     }
     if let Some(switchover) = &view.state.switchover {
         let to = switchover.to.clone();
+        if !own.replicas.get(&to).is_some_and(|replica| replica.streaming) {
+            return wait(format!("is to hand over to {to}, which it does not feed"));
+        }
         let reason = format!("hands over to {to}");
         return act(Action::StopForSwitchover { to }, reason);
     }
