@@ -10,6 +10,7 @@ mod acting;
 mod foreign;
 mod keeper;
 mod lease;
+pub mod leaving;
 mod sweep;
 mod told;
 pub mod wishes;
@@ -23,6 +24,7 @@ use crate::consensus::Agreed;
 use crate::fence::client::KeeperEvent;
 use crate::runtime::clock;
 use crate::runtime::supervisor::{Supervisor, TaskKind};
+use crate::service::postgres::Postgres;
 use crate::telemetry::events::EventLog;
 use std::sync::Arc;
 use std::time::Duration;
@@ -51,6 +53,9 @@ pub struct InstanceDriver {
     asks: mpsc::Receiver<Term>,
     asked: Option<Term>,
     wishes: mpsc::Receiver<wishes::Asked>,
+    configs: mpsc::Receiver<leaving::Reconfigured>,
+    /// The adapter as others shall use it.
+    shared: watch::Sender<Postgres>,
     events: EventLog,
     keeper_events: mpsc::Receiver<KeeperEvent>,
     observer: Observer,
@@ -67,6 +72,8 @@ pub struct InstanceDriver {
     lease: Timestamp,
     failures: u32,
     retry_at: Timestamp,
+    /// Until then the copy stays stopped: its node is being removed.
+    away_until: Timestamp,
     /// The action that failed last, until another succeeds.
     failed: Option<Action>,
     /// Counts the ends of the instance: what an action found out about an earlier life is no news.
@@ -120,6 +127,10 @@ pub struct Wiring {
     pub asks: mpsc::Receiver<Term>,
     /// What operators want.
     pub wishes: mpsc::Receiver<wishes::Asked>,
+    /// Other configurations of the own copy.
+    pub configs: mpsc::Receiver<leaving::Reconfigured>,
+    /// Where others find the adapter as it is configured now.
+    pub shared: watch::Sender<Postgres>,
     /// What happened, for operators.
     pub events: EventLog,
     /// What the keeper says.
@@ -136,7 +147,7 @@ impl InstanceDriver {
         let upkeep = Upkeep {
             service: wiring.context.service.clone(),
             hub: wiring.hub.clone(),
-            postgres: wiring.context.postgres.clone(),
+            postgres: wiring.shared.subscribe(),
             events: wiring.events.clone(),
             due: upkeep_due.clone(),
         };
@@ -151,6 +162,8 @@ impl InstanceDriver {
             asks: wiring.asks,
             asked: None,
             wishes: wiring.wishes,
+            configs: wiring.configs,
+            shared: wiring.shared,
             events: wiring.events,
             keeper_events: wiring.keeper_events,
             observer,
@@ -166,6 +179,7 @@ impl InstanceDriver {
             lease: Timestamp(0),
             failures: 0,
             retry_at: Timestamp(0),
+            away_until: Timestamp(0),
             failed: None,
             life: 0,
             keeper_lost: false,
@@ -193,6 +207,7 @@ impl InstanceDriver {
                 Some(finished) = self.finished.1.recv() => self.on_finished(finished).await,
                 Some(term) = self.asks.recv() => self.asked = self.asked.max(Some(term)),
                 Some(asked) = self.wishes.recv() => self.on_wish(asked).await,
+                Some(new) = self.configs.recv() => self.reconfigure(new),
                 Ok(()) = observations.changed() => {
                     let observed = observations.borrow_and_update().clone();
                     self.on_observed(observed).await;
@@ -215,6 +230,10 @@ impl InstanceDriver {
             let spec = agreed.state.spec.services.get(self.service());
             self.own.outlives = spec.zip(known).and_then(|(spec, s)| outlives(spec, s));
             self.publish();
+            if !self.has_a_place(&agreed) {
+                self.leave(&agreed).await;
+                continue;
+            }
             let Some(state) = agreed.state.services.get(self.service()).cloned() else { continue };
             let Some(spec) = agreed.state.spec.services.get(self.service()).cloned() else {
                 continue;

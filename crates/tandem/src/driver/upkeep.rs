@@ -15,7 +15,7 @@ use std::time::Duration;
 use tandem_core::facts::Process;
 use tandem_core::ids::{NodeId, ServiceId};
 use tandem_core::lsn::Lsn;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 /// Between two rounds when nothing changes.
@@ -30,8 +30,8 @@ pub struct Upkeep {
     pub service: ServiceId,
     /// What this node knows.
     pub hub: Arc<Hub>,
-    /// The adapter.
-    pub postgres: Postgres,
+    /// The adapter, as it is configured now.
+    pub postgres: watch::Receiver<Postgres>,
     /// What happened, for operators.
     pub events: EventLog,
     /// Nudged when the instance got another role.
@@ -62,8 +62,10 @@ impl Upkeep {
         if !matches!(instance.process, Process::Primary | Process::Standby) {
             return;
         }
-        match self.postgres.ensure_slots(&self.positions(), SLOTS).await {
-            Ok(report) => self.tell(&report),
+        let postgres = self.postgres.borrow().clone();
+        let positions = self.positions(&postgres);
+        match postgres.ensure_slots(&positions, SLOTS).await {
+            Ok(report) => self.tell(&postgres.config().me, &report),
             Err(error) => {
                 tracing::warn!(service = %self.service, %error, "slots could not be kept");
                 // A standby that just started may not take it yet.
@@ -73,15 +75,14 @@ impl Upkeep {
         }
         if instance.process == Process::Primary
             && !instance.checkpointed
-            && let Err(error) = self.postgres.checkpoint(CHECKPOINT).await
+            && let Err(error) = postgres.checkpoint(CHECKPOINT).await
         {
             tracing::warn!(service = %self.service, %error, "no checkpoint after the promotion");
         }
     }
 
     /// A slot that was lost is made again, and never in silence: its node lacks what it kept (H24).
-    fn tell(&self, report: &SlotReport) {
-        let me = &self.postgres.config().me;
+    fn tell(&self, me: &NodeId, report: &SlotReport) {
         for node in &report.lost {
             let message = format!(
                 "{me} had to give up the WAL that it kept for {node}: unless {node} is fed by \
@@ -102,13 +103,13 @@ impl Upkeep {
     }
 
     /// How far each member has come, as it last said; a member that is away keeps its slot.
-    fn positions(&self) -> BTreeMap<NodeId, Option<Lsn>> {
+    fn positions(&self, postgres: &Postgres) -> BTreeMap<NodeId, Option<Lsn>> {
         let everyone = self.hub.everyone();
         let position = |node: &NodeId| {
             let instance = everyone.get(node)?.last_known().instances.get(&self.service)?;
             (instance.replayed > Lsn::ZERO).then_some(instance.replayed)
         };
-        let members = &self.postgres.config().members;
+        let members = &postgres.config().members;
         members.iter().map(|node| (node.clone(), position(node))).collect()
     }
 }
@@ -124,12 +125,15 @@ mod tests {
         let upkeep = Upkeep {
             service: "orders".into(),
             hub: Arc::new(Hub::new("a".into())),
-            postgres: Postgres::for_test(),
+            postgres: watch::channel(Postgres::for_test()).1,
             events: events.clone(),
             due: Arc::default(),
         };
         let lost = BTreeSet::from([NodeId::from("b")]);
-        upkeep.tell(&SlotReport { lost, created: ["c".into()].into(), ..SlotReport::default() });
+        upkeep.tell(
+            &"a".into(),
+            &SlotReport { lost, created: ["c".into()].into(), ..SlotReport::default() },
+        );
         let all = events.since(0);
         assert_eq!(all.len(), 1, "{all:?}");
         assert_eq!(all[0].kind, EventKind::SlotLost);

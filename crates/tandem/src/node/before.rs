@@ -43,7 +43,8 @@ pub(super) async fn check(ground: &Ground) -> Result<(), Error> {
         return Ok(());
     }
     for (service, config) in &ground.config.services {
-        let postgres = Postgres::new(instance_config(ground, service, config).await?)?;
+        let postgres =
+            Postgres::new(instance_config(ground, &ground.config, (service, config)).await?)?;
         match postgres.check_data().await {
             Ok(()) | Err(postgres::Error::NoData { .. }) => {}
             Err(error) => return Err(error.into()),

@@ -40,6 +40,13 @@ impl From<Error> for Problem {
                 format!("its certificate is of node {found}"),
                 "correct --node or --dir; a new node needs tandem join, not a copy of a folder",
             ),
+            // Its own exit status: a unit must not start it again and again.
+            Error::Removed { ref node, .. } => Self::new(
+                codes::NO_SUCH_NODE,
+                format!("cannot run node {node}"),
+                error.to_string(),
+                "systemctl disable tandem; to use the machine again, let it join with an empty folder",
+            ),
             Error::Routes { path, source } => Self::new(
                 codes::ROUTES,
                 format!("cannot understand {}", path.display()),
@@ -180,6 +187,7 @@ fn of_consensus(error: consensus::Error) -> Problem {
         }
         StoreError::Database { source, .. } if is_corrupted(source) => damaged(&error),
         StoreError::Database { .. }
+        | StoreError::InUse { .. }
         | StoreError::Nothing { .. }
         | StoreError::Thread(_)
         | StoreError::Closed => Problem::caused_by(

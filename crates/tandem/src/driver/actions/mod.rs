@@ -25,8 +25,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 /// Stages of a stop: fast, then immediate, then killed (H38).
-const STOP_FAST: Duration = Duration::from_secs(4);
-const STOP_IMMEDIATE: Duration = Duration::from_secs(2);
+pub(super) const STOP_FAST: Duration = Duration::from_secs(4);
+pub(super) const STOP_IMMEDIATE: Duration = Duration::from_secs(2);
 
 /// What is different after an action.
 pub type Change = Box<dyn FnOnce(&mut InstanceFacts) + Send>;

@@ -38,6 +38,10 @@ impl InstanceDriver {
             Wish::Reload => self.reload(answer),
             Wish::Checkpoint => self.checkpoint(answer),
             Wish::Restart => self.stop_for(answer, false),
+            Wish::Leave => {
+                self.step_aside();
+                let _ = answer.send(Response::Taken);
+            }
             Wish::Reinit if self.own.process == Process::Stopped => self.wipe(answer).await,
             Wish::Reinit => {
                 self.own.rejoin_failures = 0;
@@ -53,12 +57,13 @@ impl InstanceDriver {
             Wish::Reload | Wish::Checkpoint if runs => None,
             Wish::Checkpoint => Some("it does not run".into()),
             Wish::Reload => Some("it does not run: the settings count at its next start".into()),
-            Wish::Restart | Wish::Reinit if own.process == Process::Primary => {
+            Wish::Restart | Wish::Reinit | Wish::Leave if own.process == Process::Primary => {
                 Some("it is a primary, which only a switchover stops".into())
             }
             Wish::Restart | Wish::Reinit if own.ballot.is_some() || own.promised > self.term() => {
                 Some("it takes part in an election".into())
             }
+            Wish::Leave => None,
             Wish::Restart if own.process == Process::Standby => None,
             Wish::Restart => Some(format!("it is {:?} already", own.process)),
             Wish::Reinit if own.data == Data::Witness => Some("it holds no data".into()),
