@@ -111,8 +111,8 @@ pub enum KeeperEvent {
     /// The last one, unless this daemon ends: the connection ended. If the keeper died, its
     /// instance is dying too, and the next keeper, so attach again, ends what is left of its
     /// session. What made a session of its own it cannot recognise, such as PostgreSQL's backends,
-    /// which stay if the postmaster was stopped when the keeper was killed: `runtime::process::kill_in_directory` ends whatever
-    /// works in the data directory.
+    /// which stay if the postmaster was stopped when the keeper was killed:
+    /// `runtime::process::kill_in_directory` ends whatever works in the data directory.
     KeeperGone,
 }
 

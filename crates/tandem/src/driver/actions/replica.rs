@@ -66,8 +66,10 @@ impl Context {
 
     pub(super) async fn found(&self, own: &InstanceFacts) -> Result<Change, Error> {
         if own.data == Data::Foreign {
-            for warning in self.postgres.adopt().await? {
-                tracing::warn!(service = %self.service, %warning, "the data was adopted");
+            let warnings = self.postgres.adopt().await?;
+            tracing::info!(service = %self.service, "the data was adopted");
+            for warning in warnings {
+                tracing::warn!(service = %self.service, %warning, "of the data that was adopted");
             }
         } else {
             self.postgres.found().await?;
