@@ -39,8 +39,8 @@ pub struct Told {
 }
 
 impl Told {
-    /// Whether this was said before `known`. Of two runs the one heard last counts: an earlier run's
-    /// connections ended with it.
+    /// Whether this was said before `known`. Of two runs the one heard last counts: the
+    /// connections of an earlier one ended with it.
     pub const fn is_before(&self, known: &Self) -> bool {
         self.start == known.start && self.number < known.number
     }

@@ -3,9 +3,9 @@
 //! each agreed command. The first fault is placed at every one of them; the second at every one of
 //! those that follow, up to a depth; then everything heals and must serve.
 //! The bound: three nodes, one standby per commit, one order of delays (a seed); the first fault in
-//! the first `Bounds::first` steps, the second at most `Bounds::second` steps later; each is a loss of
-//! power or a cut of any node, or the end of a daemon or a postmaster. Other orders of messages, more
-//! faults and other clusters are the seeds' part (`faults.rs`).
+//! the first `Bounds::first` steps, the second at most `Bounds::second` steps later; each is a loss
+//! of power or a cut of any node, or the end of a daemon or a postmaster. Other orders of messages,
+//! more faults and other clusters are the seeds' part (`faults.rs`).
 
 use crate::event::{Event, Micros};
 use crate::faults::Fault;

@@ -106,8 +106,8 @@ impl World {
         }
     }
 
-    /// Whether an operator accepted, with a later term, that what this primary still acknowledges is
-    /// lost: who asks for that must make sure that it is off (docs/operating/failover.md).
+    /// Whether an operator accepted, with a later term, that what this primary still acknowledges
+    /// is lost: who asks for that must make sure that it is off (docs/operating/failover.md).
     pub fn is_given_up(&self, n: usize) -> bool {
         let term = self.nodes[n].disk.state.promoted;
         let state = self.raft.last().services.get(&self.service);

@@ -7,6 +7,7 @@
 //! Not here: who is appointed (`controller.rs`), how an action is carried out (the adapter).
 //! Tested by: the scenarios, crash replay, the simulator.
 
+use super::action::Action;
 use super::rejoin::{Rung, rung};
 use crate::cluster::state::{Appointment, ServiceState};
 use crate::facts::{Data, InstanceFacts, NodeFacts, Process};
@@ -40,84 +41,6 @@ pub struct InstanceView<'a> {
     pub primary: Option<&'a InstanceFacts>,
     /// A term that a controller asked this node to promise.
     pub asked: Option<Term>,
-}
-
-/// One thing to do with the own copy.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Action {
-    /// Make the term durable, stop the WAL receiver, then publish the ballot (H15).
-    Promise {
-        /// The term.
-        term: Term,
-    },
-    /// Make the first copy.
-    Found,
-    /// Start, in recovery, fed by nobody or by the appointed primary.
-    Start {
-        /// Whom to follow, as appointed in which term.
-        upstream: Option<(NodeId, Term)>,
-    },
-    /// Be fed by the appointed primary.
-    Follow {
-        /// The primary.
-        primary: NodeId,
-        /// The term it was appointed for; becomes the least that is followed.
-        term: Term,
-    },
-    /// Make the term durable as begun, apply the rule, then leave recovery (H8).
-    Promote {
-        /// The term.
-        term: Term,
-        /// The rule to have in force before the first commit.
-        rule: CommitRule,
-    },
-    /// The same primary goes on under a new term: make it durable as begun.
-    Reaffirm {
-        /// The term.
-        term: Term,
-    },
-    /// Record the term in the data and wait until that commit is confirmed: the barrier.
-    RecordTerm {
-        /// The term.
-        term: Term,
-        /// The rule to prove first, unless the promotion brought one.
-        rule: CommitRule,
-    },
-    /// Apply a commit rule and prove that every WAL sender obeys it (H9).
-    ApplyRule {
-        /// The rule.
-        rule: CommitRule,
-    },
-    /// Write a checkpoint, so that others can rewind to this timeline (H18).
-    Checkpoint,
-    /// Checkpoint, end the sessions, stop cleanly.
-    StopForSwitchover {
-        /// The next primary.
-        to: NodeId,
-    },
-    /// Stop cleanly in order to rejoin.
-    StopToRejoin,
-    /// Undo what the primary does not have.
-    Rewind {
-        /// The primary.
-        from: NodeId,
-        /// The term it serves; becomes the last that was followed.
-        term: Term,
-    },
-    /// Copy everything from the primary.
-    Clone {
-        /// The primary.
-        from: NodeId,
-        /// The term it serves; becomes the last that was followed.
-        term: Term,
-    },
-    /// Leave it to a human, durably: what it tried does not help.
-    Quarantine {
-        /// Why.
-        reason: String,
-    },
-    /// Kill the instance at once.
-    Fence,
 }
 
 /// What to do now, and why.
@@ -254,10 +177,12 @@ fn serve(view: &InstanceView<'_>, term: Term, rule: CommitRule) -> Next {
     if let Some(switchover) = &view.state.switchover {
         let to = switchover.to.clone();
         if !own.replicas.get(&to).is_some_and(|replica| replica.streaming) {
-            return wait(format!("is to hand over to {to}, which it does not feed"));
+            return wait(format!("{to} shall be primary, which it does not feed"));
         }
-        let reason = format!("hands over to {to}");
-        return act(Action::StopForSwitchover { to }, reason);
+        return act(
+            Action::StopForSwitchover { to },
+            format!("{} shall be primary", switchover.to),
+        );
     }
     let feeds = own.replicas.iter().filter(|(_, replica)| replica.streaming);
     let fed = feeds.map(|(node, _)| node.clone()).collect();
