@@ -39,8 +39,8 @@ pub struct Told {
 }
 
 impl Told {
-    /// Whether this was said before `known`. Of two runs the one heard last counts: an earlier
-    /// run's connections ended with it.
+    /// Whether this was said before `known`. Of two runs the one heard last counts: the
+    /// connections of an earlier one ended with it.
     pub const fn is_before(&self, known: &Self) -> bool {
         self.start == known.start && self.number < known.number
     }
@@ -182,6 +182,9 @@ pub enum Data {
     },
     /// A clone or rewind was interrupted (H19): must be cloned again.
     Mixed,
+    /// A database cluster that somebody else made, where the owner said that there may be one. It
+    /// is adopted by the founder; elsewhere it is not touched.
+    Foreign,
     /// Not to be touched without a human.
     Quarantined {
         /// Why.

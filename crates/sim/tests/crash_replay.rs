@@ -1,6 +1,8 @@
 //! Every story, cut after any effect on any node, still ends with a service in full: once by the
 //! node's loss of power, once by the end of its daemon, whose server goes on.
 
+#![allow(clippy::unwrap_used, reason = "a test's helpers fail the test")]
+
 use tandem_core::cluster::state::{Cause, ServiceState};
 use tandem_core::spec::Durability;
 use tandem_sim::event::Event;

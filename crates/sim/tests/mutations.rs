@@ -21,7 +21,6 @@ fn is_caught_within(seeds: u64, mutation: Mutation, checker: &str, options: Opti
     let outcome = run_many(0..seeds, broken, (2, 1), &|_| {});
     let failure = outcome.failures.first().unwrap_or_else(|| panic!("{mutation:?} is not caught"));
     assert!(failure.violation.starts_with(checker), "{failure:?}");
-    println!("{mutation:?}: seed {}: {}", failure.seed, failure.violation);
     let whole = run(failure.seed, options);
     assert!(whole.is_none(), "seed {} fails without a mutation: {whole:?}", failure.seed);
 }

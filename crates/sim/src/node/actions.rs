@@ -48,6 +48,7 @@ impl World {
             | Action::Reaffirm { .. }
             | Action::Checkpoint
             | Action::Rewind { .. }
+            | Action::Quarantine { .. }
             | Action::Fence => {}
         }
         if let (Action::Promote { .. }, Some(until)) = (&action, lease) {
@@ -171,6 +172,9 @@ impl World {
             },
             Action::Rewind { from, term } => self.step_rewind(n, (&from, term), running),
             Action::Clone { from, term } => self.step_clone(n, (&from, term), running),
+            Action::Quarantine { reason } => {
+                Outcome::done(move |own, _| own.data = Data::Quarantined { reason })
+            }
             Action::Fence => Outcome::Failed("not an action with steps"),
         }
     }

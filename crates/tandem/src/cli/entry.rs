@@ -9,14 +9,14 @@ use crate::cli::ask::doctor;
 use crate::cli::run::config::Written;
 use crate::cli::run::{dev, drill, init, join, node, recover, tour};
 use crate::cli::terminal::Terminal;
-use crate::cli::wired;
+use crate::cli::{joining, recovering, wired};
 use crate::config::{self, Config};
 use crate::node::before::{self, Before};
 use crate::node::{Error as NodeError, NodeArgs, problem};
 use crate::telemetry::codes;
 use crate::telemetry::problem::Problem;
 use crate::{cli, fence, identity};
-use futures::future::{BoxFuture, ready};
+use futures::future::BoxFuture;
 use std::ffi::OsString;
 use std::io::Write as _;
 use std::path::Path;
@@ -111,8 +111,8 @@ impl Entry for Product {
         })
     }
 
-    fn join<'a>(&'a self, _: join::Arguments, _: &'a mut Terminal) -> Running<'a> {
-        Box::pin(ready(Err(not_wired("join"))))
+    fn join<'a>(&'a self, arguments: join::Arguments, terminal: &'a mut Terminal) -> Running<'a> {
+        Box::pin(joining::join(arguments, terminal))
     }
 
     fn node<'a>(&'a self, arguments: node::Arguments, _: &'a mut Terminal) -> Running<'a> {
@@ -137,8 +137,12 @@ impl Entry for Product {
         Box::pin(wired::drill(arguments, terminal))
     }
 
-    fn recover<'a>(&'a self, _: recover::Arguments, _: &'a mut Terminal) -> Running<'a> {
-        Box::pin(ready(Err(not_wired("recover"))))
+    fn recover<'a>(
+        &'a self,
+        arguments: recover::Arguments,
+        terminal: &'a mut Terminal,
+    ) -> Running<'a> {
+        Box::pin(recovering::recover(arguments, terminal))
     }
 
     fn doctor(&self, arguments: doctor::Arguments) -> BoxFuture<'_, Result<Vec<Finding>, Error>> {
@@ -183,14 +187,5 @@ pub(super) fn failed(what: &str, error: &dyn std::error::Error) -> Error {
         format!("cannot {what}"),
         because,
         "tandem doctor, and the node's log",
-    ))
-}
-
-fn not_wired(command: &str) -> Error {
-    Error::Problem(Problem::new(
-        codes::UNEXPECTED,
-        format!("cannot run tandem {command}"),
-        "this build is not wired to it",
-        "use a complete build",
     ))
 }

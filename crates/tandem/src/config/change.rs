@@ -209,11 +209,30 @@ fn lease(change: &mut Change<'_>, id: &ServiceId, (old, new): (&Service, &Servic
     }
 }
 
+/// What waits until the daemon of one node is restarted.
+pub fn daemon_restart(old: &Config, new: &Config, node: &NodeId) -> Vec<Problem> {
+    let mut change = Change::new(old, new);
+    let both = change.both_nodes();
+    for (id, before, after) in both.into_iter().filter(|(id, ..)| *id == node) {
+        listeners(&mut change, id, (before, after));
+    }
+    for id in new.services.keys().filter(|id| !old.services.contains_key(*id)) {
+        begins(&mut change, id);
+    }
+    for (id, before, after) in change.both_services() {
+        doors(&mut change, id, (before, after));
+    }
+    change.problems.into_sorted()
+}
+
 /// What the change brings with it: restarts as notes, what gets weaker or ends as warnings.
 pub fn needs_restart(old: &Config, new: &Config) -> Vec<Problem> {
     let mut change = Change::new(old, new);
     for (id, before, after) in change.both_nodes() {
         listeners(&mut change, id, (before, after));
+    }
+    for id in new.services.keys().filter(|id| !old.services.contains_key(*id)) {
+        begins(&mut change, id);
     }
     for id in old.services.keys().filter(|id| !new.services.contains_key(*id)) {
         let what = format!("service {id} ends");
@@ -227,6 +246,13 @@ pub fn needs_restart(old: &Config, new: &Config) -> Vec<Problem> {
         instance(&mut change, id, (before, after));
     }
     change.problems.into_sorted()
+}
+
+fn begins(change: &mut Change<'_>, id: &ServiceId) {
+    let what = format!("service {id} begins once the daemons were restarted");
+    let because = "its doors are opened and its instances made when a daemon starts";
+    let instead = "restart the daemons one after the other; other instances keep running";
+    change.restart(&format!("services.{id}"), Say::new(what, because, instead));
 }
 
 fn listeners(change: &mut Change<'_>, id: &NodeId, (old, new): (&Node, &Node)) {
@@ -276,6 +302,21 @@ fn doors(change: &mut Change<'_>, id: &ServiceId, (old, new): (&Service, &Servic
         let because = format!("{key} changes: clients must connect to the new place");
         let instead = "restart the daemons one after the other; instances keep running";
         change.restart(&key, Say::new(what, because, instead));
+    }
+    let is_async = |service: &Service| matches!(service.durability, Durability::Async { .. });
+    let limits = [
+        ("hold_max", old.hold_max != new.hold_max),
+        ("held_max", old.held_max != new.held_max),
+        ("sessions_max", old.sessions_max != new.sessions_max),
+        ("read_lag_max", old.read_lag_max != new.read_lag_max),
+        // With async, a session may lower its own durability; else its door refuses that.
+        ("durability", is_async(old) != is_async(new)),
+    ];
+    for (key, _) in limits.into_iter().filter(|(_, changed)| *changed) {
+        let what = format!("the front doors of {id} keep their old {key} until a restart");
+        let because = "a door takes its limits when it is opened";
+        let instead = "restart the daemons one after the other; instances keep running";
+        change.restart(&format!("services.{id}.{key}"), Say::new(what, because, instead));
     }
 }
 

@@ -7,6 +7,7 @@
 //! Tested by: `tests/`, one table of bad files with exact positions, and mutations from a seed.
 
 mod change;
+mod edit;
 mod file;
 mod problem;
 mod raw;
@@ -18,7 +19,8 @@ mod value;
 #[cfg(test)]
 mod tests;
 
-pub use change::{needs_restart, unsafe_change};
+pub use change::{daemon_restart, needs_restart, unsafe_change};
+pub use edit::{EditError, NewNode, with_durability, with_node, without_nodes};
 pub use file::{Error, read_file};
 pub use problem::{Code, Problem, Severity};
 pub use reference::{ENTRIES, Entry, Fallback, reference_markdown};

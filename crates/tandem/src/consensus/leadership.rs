@@ -41,6 +41,10 @@ impl Consensus {
                     me_leads: leads && metrics.current_leader.as_ref() == Some(&self.inner.me),
                     voters: membership.voter_ids().collect(),
                     learners: membership.membership().learner_ids().collect(),
+                    addresses: membership
+                        .nodes()
+                        .map(|(node, member)| (node.clone(), member.address.clone()))
+                        .collect(),
                     removed: is_removed(membership, &self.inner.me, since.as_ref()),
                 }
             };

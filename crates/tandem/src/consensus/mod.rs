@@ -36,7 +36,7 @@ mod tests;
 pub use error::Error;
 pub use refusal::Refusal;
 pub use store::Error as StoreError;
-pub use store::recover::{Recovered, recover};
+pub use store::recover::{Recovered, Survivor, recover, survivor};
 
 use crate::runtime::supervisor::{Supervisor, TaskKind};
 use bytes::Bytes;
@@ -149,6 +149,8 @@ pub struct Leadership {
     pub voters: BTreeSet<NodeId>,
     /// Who only receives.
     pub learners: BTreeSet<NodeId>,
+    /// Where each of them is reached.
+    pub addresses: BTreeMap<NodeId, String>,
     /// This node was a member and is none any more (H48).
     pub removed: bool,
 }

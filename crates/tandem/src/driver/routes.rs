@@ -32,7 +32,7 @@ pub struct Router {
     /// What is agreed.
     pub agreed: watch::Receiver<Agreed>,
     /// Where this node reaches each instance.
-    pub addresses: BTreeMap<NodeId, SocketAddr>,
+    pub addresses: watch::Receiver<BTreeMap<NodeId, SocketAddr>>,
     /// A replica further behind than this serves no reads, in bytes.
     pub lag_bytes_max: u64,
     /// The doors' side.
@@ -76,6 +76,7 @@ impl Router {
         let Some(service) = agreed.state.spec.services.get(&self.service) else {
             return Routes::default();
         };
+        let addresses = self.addresses.borrow();
         let view = RoutingView {
             service: &self.service,
             spec: &agreed.state.spec,
@@ -86,7 +87,7 @@ impl Router {
         };
         let routing = routing(&view, now);
         let target = |node: &NodeId| -> Option<Target> {
-            Some(Target { node: node.clone(), address: *self.addresses.get(node)? })
+            Some(Target { node: node.clone(), address: *addresses.get(node)? })
         };
         let replica = |it: &Readable| {
             // Coarse, so that a difference of a few bytes is not a new route.

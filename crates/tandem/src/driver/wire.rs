@@ -52,6 +52,8 @@ pub enum Wish {
     Reinit,
     /// Write a checkpoint while it still serves, so that its shutdown needs a short one.
     Checkpoint,
+    /// Stop and stay so: the node is about to be removed.
+    Leave,
 }
 
 /// What the answer says.

@@ -39,6 +39,7 @@ pub fn create_cluster(dir: &Path, cluster_name: &str, node: &NodeId) -> Result<I
         secret: rand::random(),
         cluster,
         ca_key: Some(ca_key_pem),
+        joined: false,
     })?;
     Identity::load(dir)
 }
@@ -61,6 +62,7 @@ pub fn create_node(ca_dir: &Path, node: &NodeId, target: &Path) -> Result<Identi
         secret: authority.secret,
         cluster: authority.cluster,
         ca_key: None,
+        joined: false,
     })?;
     Identity::load(target)
 }
@@ -84,6 +86,7 @@ pub fn create_node_until(
         secret: authority.secret,
         cluster: authority.cluster,
         ca_key: None,
+        joined: false,
     })?;
     Identity::load(target)
 }

@@ -17,6 +17,8 @@ const NODE_CERT: &str = "node.crt";
 const NODE_KEY: &str = "node.key";
 const SECRET: &str = "secret";
 const CLUSTER: &str = "cluster-id";
+/// Its presence says that the node was let into a cluster that another one had founded.
+const JOINED: &str = "joined";
 
 /// What is in the files; certificates and keys as PEM.
 pub(super) struct Parts {
@@ -26,6 +28,8 @@ pub(super) struct Parts {
     pub secret: [u8; 32],
     pub cluster: ClusterId,
     pub ca_key: Option<String>,
+    /// The node was let in by another one.
+    pub joined: bool,
 }
 
 /// `identity/` in a node's folder.
@@ -82,6 +86,7 @@ impl Folder {
             secret,
             cluster: ClusterId::new(cluster),
             ca_key: None,
+            joined: self.path.join(JOINED).exists(),
         })
     }
 
@@ -126,6 +131,7 @@ impl Folder {
             (CLUSTER, parts.cluster.as_str()),
         ];
         files.extend(parts.ca_key.as_deref().map(|key| (CA_KEY, key)));
+        files.extend(parts.joined.then_some((JOINED, "")));
         for (name, text) in files {
             write_new(&staging.join(name), text.as_bytes())?;
         }

@@ -216,6 +216,7 @@ pub async fn join(token: &JoinToken, dir: &Path) -> Result<Joined, Error> {
         secret: grant.secret,
         cluster: grant.cluster,
         ca_key: None,
+        joined: true,
     })?;
     Ok(Joined { identity: Identity::load(dir)?, configuration })
 }

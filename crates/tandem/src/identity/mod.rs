@@ -36,6 +36,7 @@ pub struct Identity {
     cluster: ClusterId,
     node: NodeId,
     secret: [u8; 32],
+    joined: bool,
     tls: Tls,
 }
 
@@ -67,7 +68,7 @@ impl Identity {
                 parts.cluster
             )));
         }
-        Ok(Self { cluster, node, secret: parts.secret, tls })
+        Ok(Self { cluster, node, secret: parts.secret, joined: parts.joined, tls })
     }
 
     /// When the node's certificate or its authority's ends, seconds since 1970.
@@ -83,6 +84,11 @@ impl Identity {
     /// The node that this is.
     pub fn node(&self) -> &NodeId {
         &self.node
+    }
+
+    /// Whether another node let this one in: it never founds the cluster, which is there already.
+    pub fn joined(&self) -> bool {
+        self.joined
     }
 
     /// The password of a service's database role: the same on every node, stored on none.

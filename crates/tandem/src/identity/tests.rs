@@ -36,6 +36,15 @@ fn nodes_of_one_cluster_share_its_id_and_passwords() {
     assert!(!root.path().join("b/identity/ca.key").exists());
 }
 
+/// A node that founds must not be taken for one that joined, nor the other way round.
+#[test]
+fn only_a_node_that_was_let_in_is_joined() {
+    let (root, identities) = cluster_of(["a", "b"]);
+    assert!(identities.iter().all(|identity| !identity.joined()));
+    fs::write(root.path().join("b/identity/joined"), "").unwrap();
+    assert!(Identity::load(&root.path().join("b")).unwrap().joined());
+}
+
 #[test]
 fn files_are_for_their_owner_only() {
     let (root, _) = cluster_of(["a"]);

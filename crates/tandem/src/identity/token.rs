@@ -55,6 +55,13 @@ impl JoinToken {
         &self.address
     }
 
+    /// The same token, used through another address of the same member (NAT, a tunnel).
+    #[must_use]
+    pub fn through(mut self, address: String) -> Self {
+        self.address = address;
+        self
+    }
+
     /// The only node that may use it.
     pub fn node(&self) -> &NodeId {
         &self.node

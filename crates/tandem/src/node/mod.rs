@@ -6,43 +6,48 @@
 //! daemon restarts no database, and a stop for good is `tandem drain` first.
 //! Not here: what a part does.
 
+mod agreed;
 pub mod before;
+mod founding;
 mod handler;
+mod live;
 mod operations;
+mod prepare;
 pub(crate) mod problem;
+pub mod recover;
 mod services;
+mod user;
 
 use crate::api;
 use crate::config::{self, Config};
 use crate::consensus::{self, Consensus, ConsensusConfig, RaftTiming};
 use crate::driver::controller::Controller;
 use crate::driver::explain::Explanations;
-use crate::driver::heartbeat;
 use crate::driver::hub::Hub;
 use crate::driver::instance;
-use crate::identity::{self, Identity};
-use crate::peers::{self, Mesh, MeshConfig};
+use crate::identity::{self, Identity, JoinDesk};
+use crate::peers::{self, LinkState, Mesh, MeshConfig};
 use crate::proxy;
 use crate::runtime::supervisor::{Supervisor, TaskKind};
 use crate::service::postgres;
 use crate::telemetry::events::EventLog;
 use handler::{RaftOverMesh, Reception};
+use live::{Hands, Live};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
-use tandem_core::cluster::command::{self, Command};
-use tandem_core::ids::{ClusterId, NodeId, ServiceId, Term};
+use tandem_core::ids::{ConfigVersion, NodeId, ServiceId, Term};
 use tokio::sync::mpsc;
 
 /// Requests for promises that may wait; a controller asks again.
 const ASKS_MAX: usize = 16;
 /// How long the parts get to end.
 const STOP_GRACE: Duration = Duration::from_secs(5);
-/// How long one attempt to write the first configuration may take.
-const FOUNDING: Duration = Duration::from_secs(2);
+/// For another node to lead; less than a primary's lease, which the next start shall find.
+const HAND_ON: Duration = Duration::from_millis(800);
 
 /// How a node is started.
 #[derive(Clone, Debug)]
@@ -92,6 +97,19 @@ pub enum Error {
         /// Who was started.
         node: NodeId,
     },
+    /// The node was removed.
+    #[error(
+        "{node} was removed from the cluster by configuration {version}; disable its unit, or \
+         empty {} and let it join again", dir.display()
+    )]
+    Removed {
+        /// Which.
+        node: NodeId,
+        /// By which version.
+        version: ConfigVersion,
+        /// Its folder.
+        dir: PathBuf,
+    },
     /// The file of other addresses is wrong.
     #[error("{path}: {source}")]
     Routes {
@@ -129,17 +147,9 @@ pub enum Error {
     /// The HTTP interface.
     #[error(transparent)]
     Api(#[from] api::server::Error),
-    /// No such user of the operating system.
-    #[error(
-        "service {service} shall run as user {user}, who does not exist; create the user, or set \
-         run_as"
-    )]
-    NoUser {
-        /// The service.
-        service: ServiceId,
-        /// The name.
-        user: String,
-    },
+    /// The user of an instance.
+    #[error(transparent)]
+    User(#[from] user::Error),
     /// A part that must run ended.
     #[error("a part of the node ended unexpectedly; the log says which")]
     Broken,
@@ -157,6 +167,8 @@ pub(crate) struct Route {
 /// What every part of a node may need.
 pub(crate) struct Ground {
     pub args: NodeArgs,
+    /// Of the configuration it started with; 0 before anything was agreed.
+    pub version: ConfigVersion,
     pub config: Config,
     pub identity: Arc<Identity>,
     pub routes: BTreeMap<NodeId, Route>,
@@ -189,8 +201,10 @@ pub async fn run(args: NodeArgs, stop: impl Future<Output = ()>) -> Result<(), E
 }
 
 struct Running {
+    me: NodeId,
     doors: Arc<Vec<(ServiceId, proxy::Door)>>,
     consensus: Consensus,
+    mesh: Mesh,
 }
 
 impl Running {
@@ -198,12 +212,32 @@ impl Running {
         for (_, door) in self.doors.iter() {
             door.close(Duration::from_millis(200)).await;
         }
+        self.hand_on().await;
         self.consensus.shutdown().await;
+    }
+
+    /// Without it the others would wait for the end of this leader's lease.
+    async fn hand_on(&self) {
+        let leadership = self.consensus.leadership().borrow().clone();
+        if !leadership.me_leads {
+            return;
+        }
+        let is_there =
+            |node: &&NodeId| **node != self.me && self.mesh.link(node) == LinkState::Connected;
+        let transfer = async {
+            for to in leadership.voters.iter().filter(is_there) {
+                match self.consensus.transfer_leadership(to).await {
+                    Ok(()) => return tracing::info!(%to, "handed the leadership on"),
+                    Err(error) => tracing::info!(%to, %error, "could not hand the leadership on"),
+                }
+            }
+        };
+        let _ = tokio::time::timeout(HAND_ON, transfer).await;
     }
 }
 
 async fn start(args: NodeArgs, supervisor: &Supervisor) -> Result<Running, Error> {
-    let ground = prepare(args, supervisor)?;
+    let ground = Arc::new(prepare::prepare(args, supervisor)?);
     before::check(&ground).await?;
     let doors = services::open_doors(&ground).await?;
     let transport = Arc::new(RaftOverMesh::default());
@@ -227,25 +261,32 @@ async fn start(args: NodeArgs, supervisor: &Supervisor) -> Result<Running, Error
         local: OnceLock::new(),
         events: ground.events.clone(),
     });
-    let mesh = connect(&ground, reception.clone(), supervisor).await?;
+    let mesh = connect(&ground, &consensus, reception.clone()).await?;
     let _ = transport.0.set(mesh.clone());
-    found(&ground, &consensus, supervisor).await?;
-    let instances = services::start(&ground, &consensus, receivers).await?;
+    founding::found(&ground, &consensus).await?;
+    let mut places = services::places(&ground);
+    let instances = services::start(&ground, &consensus, receivers, &mut places).await?;
     let services = ground.config.services.keys().cloned().collect();
     ground.hub.settle(&services, instance::SETTLE).await;
-    beat(&ground, &mesh);
     let mut opened = Vec::new();
     for door in doors {
-        opened.extend(door.serve(&ground, &consensus));
+        opened.extend(door.serve(&ground, &consensus, &places));
     }
     control(&ground, &consensus, &mesh, asks);
     let doors = Arc::new(opened);
+    let hands =
+        Hands { mesh: mesh.clone(), consensus: consensus.clone(), places, doors: doors.clone() };
+    let live = Live::new(ground.clone(), hands);
+    let applied = live.applied();
+    supervisor.spawn("configuration", TaskKind::Essential, live.run(supervisor.stopping()));
     let parts = operations::Ground {
         me: ground.args.node.clone(),
+        dir: ground.args.dir.clone(),
         config: ground.config.clone(),
+        applied,
         hub: ground.hub.clone(),
         consensus: consensus.clone(),
-        mesh,
+        mesh: mesh.clone(),
         explanations: ground.explanations.clone(),
         events: ground.events.clone(),
         supervisor: ground.supervisor.clone(),
@@ -254,44 +295,7 @@ async fn start(args: NodeArgs, supervisor: &Supervisor) -> Result<Running, Error
         identity: ground.identity.clone(),
     };
     operate(&ground, parts, &reception).await?;
-    Ok(Running { doors, consensus })
-}
-
-fn prepare(args: NodeArgs, supervisor: &Supervisor) -> Result<Ground, Error> {
-    let read = |path: &Path| {
-        std::fs::read_to_string(path).map_err(|source| Error::File { path: path.into(), source })
-    };
-    let text = config::read_file(&args.config).map_err(Error::Unreadable)?;
-    let config = Config::parse(&text, &args.config.display().to_string()).map_err(Error::Config)?;
-    if !config.nodes.contains_key(&args.node) {
-        let known: Vec<&str> = config.nodes.keys().map(NodeId::as_str).collect();
-        return Err(Error::NoSuchNode { node: args.node, known: known.join(", ") });
-    }
-    let identity = Identity::load(&args.dir)?;
-    if *identity.node() != args.node {
-        let found = identity.node().clone();
-        return Err(Error::OtherNode { dir: args.dir, found, node: args.node });
-    }
-    let routes = match &args.routes {
-        Some(path) => toml::from_str(&read(path)?)
-            .map_err(|source| Error::Routes { path: path.clone(), source: Box::new(source) })?,
-        None => BTreeMap::new(),
-    };
-    let hub = Arc::new(Hub::new(args.node.clone()));
-    for node in config.nodes.keys().filter(|node| **node != args.node) {
-        hub.expect(node);
-    }
-    let events = EventLog::new(args.node.clone());
-    Ok(Ground {
-        args,
-        config,
-        identity: Arc::new(identity),
-        routes,
-        hub,
-        explanations: Arc::default(),
-        events,
-        supervisor: supervisor.clone(),
-    })
+    Ok(Running { me: ground.args.node.clone(), doors, consensus, mesh })
 }
 
 type Asks = BTreeMap<ServiceId, mpsc::Sender<Term>>;
@@ -309,8 +313,8 @@ fn ask_channels(config: &Config) -> (Asks, AskReceivers) {
 
 async fn connect(
     ground: &Ground,
+    consensus: &Consensus,
     reception: Arc<Reception>,
-    supervisor: &Supervisor,
 ) -> Result<Mesh, Error> {
     let node = &ground.args.node;
     let dial = |peer: &NodeId, address: String| {
@@ -329,67 +333,23 @@ async fn connect(
         .get(node)
         .map(crate::config::Node::listen_address)
         .ok_or(Error::Broken)?;
-    let config = MeshConfig { identity: ground.identity.clone(), listen, peers, join: None };
-    Ok(Mesh::start(config, reception, supervisor.clone()).await?)
+    let join = join_desk(ground, consensus)?;
+    let config = MeshConfig { identity: ground.identity.clone(), listen, peers, join };
+    Ok(Mesh::start(config, reception, ground.supervisor.clone()).await?)
 }
 
-/// Every node of a new cluster does the same; the leader writes the first configuration.
-async fn found(
-    ground: &Ground,
-    consensus: &Consensus,
-    supervisor: &Supervisor,
-) -> Result<(), Error> {
-    if !consensus.is_founded() {
-        let members =
-            ground.config.nodes.iter().map(|(node, it)| (node.clone(), it.address.to_string()));
-        consensus.found(members.collect()).await?;
-    }
-    let cluster: ClusterId = ground.identity.cluster().clone();
-    let config = command::Config { text: ground.config.text.clone(), spec: ground.config.spec() };
-    let consensus = consensus.clone();
-    let stop = supervisor.stopping();
-    supervisor.spawn("founding", TaskKind::Session, async move {
-        let (mut leadership, mut agreed) = (consensus.leadership(), consensus.state());
-        loop {
-            if agreed.borrow_and_update().state.cluster.is_some() {
-                return;
-            }
-            if leadership.borrow_and_update().me_leads {
-                let command =
-                    Command::Found { cluster: cluster.clone(), config: Box::new(config.clone()) };
-                if let Err(error) = consensus.propose(command, FOUNDING).await {
-                    tracing::warn!(%error, "the first configuration could not be agreed yet");
-                }
-            }
-            tokio::select! {
-                () = stop.cancelled() => return,
-                result = leadership.changed() => if result.is_err() { return },
-                result = agreed.changed() => if result.is_err() { return },
-                () = tokio::time::sleep(Duration::from_millis(200)) => {}
-            }
-        }
-    });
-    Ok(())
-}
-
-fn beat(ground: &Ground, mesh: &Mesh) {
-    let every = ground
-        .config
-        .services
-        .values()
-        .map(|service| service.timing.heartbeat)
-        .min()
-        .unwrap_or(Duration::from_millis(100));
-    ground.hub.expect_every(every);
-    for peer in ground.config.nodes.keys().filter(|peer| **peer != ground.args.node) {
-        let exchange = heartbeat::exchange(
-            ground.hub.clone(),
-            mesh.clone(),
-            peer.clone(),
-            every,
-            ground.supervisor.stopping(),
-        );
-        ground.supervisor.spawn("heartbeat", TaskKind::Essential, exchange);
+/// Lets nodes in that show a token, where the authority's key is.
+fn join_desk(ground: &Ground, consensus: &Consensus) -> Result<Option<Arc<JoinDesk>>, Error> {
+    let (agreed, own) = (consensus.state(), ground.config.text.clone());
+    let configuration = move || {
+        let state = agreed.borrow().state.clone();
+        let is_founded = state.cluster.is_some();
+        if is_founded { state.config_text.clone() } else { own.clone() }
+    };
+    match JoinDesk::open(&ground.args.dir, configuration) {
+        Ok(desk) => Ok(Some(Arc::new(desk))),
+        Err(identity::Error::NoAuthority { .. }) => Ok(None),
+        Err(error) => Err(error.into()),
     }
 }
 

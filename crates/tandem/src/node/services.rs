@@ -1,10 +1,12 @@
 //! Builds what each service needs on this node: doors, the adapter, the keeper, the driver.
 //! In: `Ground`. Out: running tasks.
 
+use super::user::run_as;
 use super::{AskReceivers, Error, Ground};
-use crate::config::{ReadLag, Service};
+use crate::config::{Config, ReadLag, Service};
 use crate::consensus::Consensus;
 use crate::driver::actions::Context;
+use crate::driver::instance::leaving::Reconfigured;
 use crate::driver::instance::wishes::Asked;
 use crate::driver::instance::{InstanceDriver, Wiring};
 use crate::driver::routes::Router;
@@ -61,13 +63,19 @@ pub(super) async fn open_doors(ground: &Ground) -> Result<Vec<Doors>, Error> {
 
 impl Doors {
     /// Routes from now on.
-    pub(super) fn serve(self, ground: &Ground, consensus: &Consensus) -> Vec<(ServiceId, Door)> {
+    pub(super) fn serve(
+        self,
+        ground: &Ground,
+        consensus: &Consensus,
+        places: &Places,
+    ) -> Vec<(ServiceId, Door)> {
+        let Some(place) = places.get(&self.service) else { return Vec::new() };
         let Some(config) = ground.config.services.get(&self.service) else { return Vec::new() };
         let service = self.service.clone();
         let router = Router {
             hub: ground.hub.clone(),
             agreed: consensus.state(),
-            addresses: addresses(ground, &self.service, config),
+            addresses: place.addresses.subscribe(),
             lag_bytes_max: match config.read_lag_max {
                 ReadLag::Bytes(bytes) => bytes,
                 ReadLag::Time(_) => READ_LAG_BYTES_MAX,
@@ -82,18 +90,18 @@ impl Doors {
 }
 
 /// Where this node reaches each data node's instance.
-fn addresses(
+pub(super) fn addresses(
     ground: &Ground,
+    config: &Config,
     service: &ServiceId,
-    config: &Service,
 ) -> BTreeMap<NodeId, SocketAddr> {
-    ground
-        .config
+    let Some(own) = config.services.get(service) else { return BTreeMap::new() };
+    config
         .data_nodes()
         .map(|(node, it)| {
             let other = ground.routes.get(node).and_then(|r| r.services.get(service.as_str()));
             let is_me = *node == ground.args.node;
-            let own = config.instance_address(it);
+            let own = own.instance_address(it);
             (node.clone(), other.filter(|_| !is_me).copied().unwrap_or(own))
         })
         .collect()
@@ -104,8 +112,31 @@ fn addresses(
 pub(super) struct OwnInstance {
     /// Where its driver takes wishes.
     pub wishes: mpsc::Sender<Asked>,
-    /// To look at it.
-    pub postgres: Postgres,
+    /// To look at it, as it is configured now.
+    pub postgres: watch::Receiver<Postgres>,
+}
+
+/// Where a change of the configuration reaches what runs of a service here.
+#[derive(Debug)]
+pub(super) struct Place {
+    /// Where this node reaches each data node's instance.
+    pub addresses: watch::Sender<BTreeMap<NodeId, SocketAddr>>,
+    /// The driver of the own instance, where there is one.
+    pub configs: Option<mpsc::Sender<Reconfigured>>,
+}
+
+/// The services that this node started with.
+pub(super) type Places = BTreeMap<ServiceId, Place>;
+
+/// A configuration waits until the one before it was loaded.
+const CONFIGS_MAX: usize = 1;
+
+pub(super) fn places(ground: &Ground) -> Places {
+    let place = |service: &ServiceId| {
+        let addresses = watch::Sender::new(addresses(ground, &ground.config, service));
+        (service.clone(), Place { addresses, configs: None })
+    };
+    ground.config.services.keys().map(place).collect()
 }
 
 /// The instances of this node.
@@ -118,6 +149,7 @@ pub(super) async fn start(
     ground: &Ground,
     consensus: &Consensus,
     mut asks: AskReceivers,
+    places: &mut Places,
 ) -> Result<OwnInstances, Error> {
     let mut instances = OwnInstances::new();
     let role = ground.config.nodes.get(&ground.args.node).map(|node| node.role);
@@ -126,8 +158,13 @@ pub(super) async fn start(
         match role {
             Some(NodeRole::Data) => {
                 let (wishes, receiver) = mpsc::channel(WISHES_MAX);
-                let requests = (asks, receiver);
-                let postgres = start_instance(ground, consensus, service, config, requests).await?;
+                let (configs, new_configs) = mpsc::channel(CONFIGS_MAX);
+                let requests = Requests { asks, wishes: receiver, configs: new_configs };
+                let own = (service, config);
+                let postgres = start_instance(ground, consensus, own, requests).await?;
+                if let Some(place) = places.get_mut(service) {
+                    place.configs = Some(configs);
+                }
                 instances.insert(service.clone(), OwnInstance { wishes, postgres });
             }
             Some(NodeRole::Witness) | None => start_witness(ground, consensus, service, asks)?,
@@ -159,14 +196,21 @@ fn start_witness(
     Ok(())
 }
 
+/// What reaches the driver of an instance.
+struct Requests {
+    asks: mpsc::Receiver<Term>,
+    wishes: mpsc::Receiver<Asked>,
+    configs: mpsc::Receiver<Reconfigured>,
+}
+
 async fn start_instance(
     ground: &Ground,
     consensus: &Consensus,
-    service: &ServiceId,
-    config: &Service,
-    (asks, wishes): (mpsc::Receiver<Term>, mpsc::Receiver<Asked>),
-) -> Result<Postgres, Error> {
-    let postgres = Postgres::new(instance_config(ground, service, config).await?)?;
+    own: (&ServiceId, &Service),
+    Requests { asks, wishes, configs }: Requests,
+) -> Result<watch::Receiver<Postgres>, Error> {
+    let service = own.0;
+    let postgres = Postgres::new(instance_config(ground, &ground.config, own).await?)?;
     prepare_folder(&postgres)?;
     let run_dir = postgres.run_dir();
     let exe = std::env::current_exe()
@@ -185,8 +229,9 @@ async fn start_instance(
         history: Arc::new(Mutex::new((TimelineId(0), Vec::new()))),
         progress: watch::Sender::new(None),
     };
-    let mut own = InstanceFacts::default();
-    context.inspect(&mut own).await;
+    let mut facts = InstanceFacts::default();
+    context.inspect(&mut facts).await;
+    let (shared, current) = watch::channel(postgres);
     let driver = InstanceDriver::new(Wiring {
         context,
         hub: ground.hub.clone(),
@@ -195,23 +240,26 @@ async fn start_instance(
         agreed: consensus.state(),
         asks,
         wishes,
+        configs,
+        shared,
         events: ground.events.clone(),
         keeper_events,
-        own,
+        own: facts,
     });
     let run = driver.run(ground.supervisor.stopping());
     ground.supervisor.spawn("instance driver", TaskKind::Essential, run);
-    Ok(postgres)
+    Ok(current)
 }
 
+/// The own instance of a service, as a configuration of the whole cluster wants it.
 pub(super) async fn instance_config(
     ground: &Ground,
-    service: &ServiceId,
-    config: &Service,
+    cluster: &Config,
+    (service, config): (&ServiceId, &Service),
 ) -> Result<InstanceConfig, Error> {
-    let node = ground.config.nodes.get(&ground.args.node).ok_or(Error::Broken)?;
+    let node = cluster.nodes.get(&ground.args.node).ok_or(Error::Broken)?;
     let password = |role: &str| ground.identity.password(service, role);
-    let peers = addresses(ground, service, config)
+    let peers = addresses(ground, cluster, service)
         .into_iter()
         .map(|(node, it)| (node, PeerAddress { host: it.ip().to_string(), port: it.port() }))
         .collect();
@@ -221,9 +269,10 @@ pub(super) async fn instance_config(
         me: ground.args.node.clone(),
         binaries: Binaries::find(config.bin_dir.as_deref()).await?,
         dir: ground.args.dir.join("services").join(service.as_str()),
+        data_dir: config.data_dir.clone(),
         listen: vec![node.bind],
         port: config.port,
-        run_as: run_as(service, config)?,
+        run_as: run_as(service, config.run_as.as_deref())?,
         passwords: Passwords {
             superuser: password(SUPERUSER),
             replication: password(REPLICATION_ROLE),
@@ -233,21 +282,8 @@ pub(super) async fn instance_config(
         user_settings: config.settings.clone(),
         hba_extra: config.hba.clone(),
         peers,
-        members: ground.config.data_nodes().map(|(node, _)| node.clone()).collect(),
+        members: cluster.data_nodes().map(|(node, _)| node.clone()).collect(),
     })
-}
-
-/// PostgreSQL refuses to run as root; as a plain user it runs as that user.
-pub(super) fn run_as(service: &ServiceId, config: &Service) -> Result<Option<RunAs>, Error> {
-    let is_root = nix::unistd::geteuid().is_root();
-    let name = match (&config.run_as, is_root) {
-        (Some(name), _) => name.as_str(),
-        (None, true) => "postgres",
-        (None, false) => return Ok(None),
-    };
-    let no_user = || Error::NoUser { service: service.clone(), user: name.into() };
-    let user = nix::unistd::User::from_name(name).ok().flatten().ok_or_else(no_user)?;
-    Ok(is_root.then(|| RunAs { uid: user.uid.as_raw(), gid: user.gid.as_raw() }))
 }
 
 /// The folder that keeper and server put their sockets in: of the server's user, closed to others.

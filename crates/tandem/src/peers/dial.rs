@@ -9,7 +9,7 @@ use super::LinkState;
 use super::dialled::Dialled;
 use super::peer::{Peer, Shared};
 use super::socket::{Counted, tune, words};
-use super::wire::{Greeting, codec, widen};
+use super::wire::{Greeting, codec, stranger, widen};
 use crate::runtime::supervisor::TaskKind;
 use futures::stream::FuturesUnordered;
 use futures::{SinkExt as _, StreamExt as _};
@@ -98,6 +98,8 @@ enum Outcome {
     Unreachable(String),
     /// A peer answers, and one of the two does not want the other.
     Rejected(String),
+    /// It does not count this node as a member.
+    Stranger(String),
 }
 
 struct Dialler {
@@ -172,13 +174,17 @@ impl Dialler {
     /// Says what the outcome means, and stays as long as a connection lasts.
     async fn settle(&mut self, outcome: Outcome) {
         let before = self.closed_early.take();
-        self.rejected = matches!(outcome, Outcome::Rejected(_));
+        self.rejected = matches!(outcome, Outcome::Rejected(_) | Outcome::Stranger(_));
         let set = |state, trouble| self.shared.set_link(&self.peer, state, trouble);
         match outcome {
             Outcome::Connected(stream) => return self.stay(*stream).await,
             Outcome::Refused => set(LinkState::Refused, None),
             Outcome::Unreachable(why) | Outcome::Rejected(why) => {
                 set(LinkState::Unreachable, Some(why));
+            }
+            Outcome::Stranger(why) => {
+                set(LinkState::Unreachable, Some(format!("it refused: {why}")));
+                self.peer.link().stranger = true;
             }
             Outcome::ClosedEarly => {
                 match before.map(|at| at.elapsed()) {
@@ -315,6 +321,9 @@ async fn greet(shared: &Shared, peer: &Peer, stream: TcpStream) -> Outcome {
                 Err(why) => Outcome::Rejected(why),
             },
         },
+        Ok(Greeting::Refused(why)) if why == stranger(shared.identity.node()) => {
+            Outcome::Stranger(why)
+        }
         Ok(Greeting::Refused(why)) => Outcome::Rejected(format!("it refused: {why}")),
         Err(error) => Outcome::Rejected(error.to_string()),
     }

@@ -7,7 +7,7 @@
 use super::peer::{Peer, Shared, locked};
 use super::served::serve;
 use super::socket::{tune, words};
-use super::wire::{Greeting, codec, widen};
+use super::wire::{Greeting, codec, stranger, widen};
 use crate::identity::{ALPN_JOIN, ALPN_MESH, JoinDesk};
 use crate::runtime::supervisor::TaskKind;
 use bytes::Bytes;
@@ -143,9 +143,7 @@ async fn judge(
         Ok(Greeting::Hello(hello)) => match shared.objection(&hello, &certified) {
             Some(why) => Err(why),
             None => {
-                let peer = shared.peer(&certified).ok_or_else(|| {
-                    format!("{certified} is not a member here; add it to the configuration")
-                })?;
+                let peer = shared.peer(&certified).ok_or_else(|| stranger(&certified))?;
                 peer.admit(hello.incarnation).await.map(|()| peer)
             }
         },

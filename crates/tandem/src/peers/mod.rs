@@ -200,6 +200,11 @@ impl Mesh {
         self.shared.peer(peer).and_then(|peer| peer.link().trouble.clone())
     }
 
+    /// Whether a peer, asked a moment ago, does not count this node as a member (H48).
+    pub fn is_stranger_to(&self, peer: &NodeId) -> bool {
+        self.shared.peer(peer).is_some_and(|peer| peer.link().stranger)
+    }
+
     /// When anything was last received from a peer, on either connection.
     pub fn last_heard(&self, peer: &NodeId) -> Option<Timestamp> {
         let heard = self.shared.peer(peer)?.heard.load(Ordering::Relaxed);

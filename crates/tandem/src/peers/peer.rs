@@ -76,6 +76,7 @@ impl Shared {
         let (changed, news) = (link.state != state, link.trouble != trouble && trouble.is_some());
         link.state = state;
         link.trouble = trouble;
+        link.stranger = false;
         let trouble = news.then(|| link.trouble.clone()).flatten();
         drop(link);
         match trouble {
@@ -94,6 +95,8 @@ impl Shared {
 pub(super) struct Link {
     pub state: LinkState,
     pub trouble: Option<String>,
+    /// The other side does not count this node as a member.
+    pub stranger: bool,
 }
 
 /// One other node.
@@ -121,7 +124,11 @@ impl Peer {
         Self {
             node,
             address: Mutex::new(address),
-            link: Mutex::new(Link { state: LinkState::Unreachable, trouble: None }),
+            link: Mutex::new(Link {
+                state: LinkState::Unreachable,
+                trouble: None,
+                stranger: false,
+            }),
             heard: AtomicU64::new(0),
             incarnation: AtomicU64::new(0),
             connection: Mutex::new(None),

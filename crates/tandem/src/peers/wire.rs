@@ -32,6 +32,11 @@ pub struct Hello {
     pub incarnation: u64,
 }
 
+/// How a node is refused that is no member: the dialling side knows it by these words.
+pub fn stranger(node: &NodeId) -> String {
+    format!("{node} is not a member here; add it to the configuration")
+}
+
 /// The first message in each direction.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Greeting {

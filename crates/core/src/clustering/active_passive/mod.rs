@@ -4,6 +4,7 @@
 //! leader; `instance` plans for the own copy, on every node. They meet only in agreed state and
 //! facts, so either may crash, repeat itself or be replaced between any two steps.
 
+mod action;
 pub mod candidate;
 pub mod controller;
 mod election;
@@ -15,6 +16,7 @@ mod steady;
 pub mod verdict;
 pub mod witness;
 
+pub use action::Action;
 pub use controller::{ControllerView, Plan, Step};
-pub use instance::{Action, InstanceView};
+pub use instance::InstanceView;
 pub use steady::SWITCHOVER_LAG_BYTES_MAX;

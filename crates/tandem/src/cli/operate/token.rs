@@ -13,7 +13,7 @@ use hyper::Method;
 #[command(after_help = "\
 Example:
   tandem token d > token            on a member
-  tandem join --node d --dir /var/lib/tandem --to 10.0.0.1:7400 --token-file token")]
+  tandem join --node d --dir /var/lib/tandem --token-file token")]
 pub struct Arguments {
     /// The name of the node that will join
     #[arg(value_name = "NODE")]

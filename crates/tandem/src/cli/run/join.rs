@@ -10,7 +10,8 @@ use std::path::PathBuf;
 #[command(after_help = "\
 Example:
   tandem token d > token            on a member
-  tandem join --node d --dir /var/lib/tandem --to 10.0.0.1:7400 --token-file token")]
+  tandem join --node d --dir /var/lib/tandem --token-file token
+  tandem node --config /var/lib/tandem/tandem.toml --node d --dir /var/lib/tandem")]
 pub struct Arguments {
     /// The name of this node
     #[arg(long, value_name = "NODE")]
@@ -18,9 +19,9 @@ pub struct Arguments {
     /// The node's own folder
     #[arg(long, value_name = "DIR")]
     pub dir: PathBuf,
-    /// The address of a member
+    /// The address of the member that made the token, where the one in the token is not reached
     #[arg(long, value_name = "ADDRESS")]
-    pub to: String,
+    pub to: Option<String>,
     /// The token; other users of this machine see it, so rather use the variable or a file
     #[arg(long, env = "TANDEM_TOKEN", hide_env_values = true, value_name = "TOKEN")]
     #[arg(required_unless_present = "token_file", conflicts_with = "token_file")]

@@ -107,12 +107,21 @@ fn what_restarts_or_gets_weaker_is_said() {
             "TDM0242 warning 15:14 +11: services.orders: durability goes from quorum to preferred",
         ),
         (
-            with("services.orders", "services.bills").replace("services.orders", "services.bills"),
-            "TDM0242 warning 11:2 +8: service orders ends",
+            with("listen =", "held_max = 7\nlisten ="),
+            "TDM0241 note 15:12 +1: the front doors of orders keep their old held_max until a \
+             restart",
         ),
     ] {
         assert_eq!(notes(GOOD, &new), [expected]);
     }
+    let renamed = GOOD.replace("services.orders", "services.bills");
+    assert_eq!(
+        notes(GOOD, &renamed),
+        [
+            "TDM0242 warning 11:2 +8: service orders ends",
+            "TDM0241 note 11:11 +5: service bills begins once the daemons were restarted"
+        ]
+    );
     let two_acks = with("listen =", "durability = \"preferred\"\nacks = 2\nlisten =");
     let one_ack = two_acks.replace("acks = 2", "acks = 1");
     assert_eq!(

@@ -138,9 +138,9 @@ pub fn open_existing(path: &Path) -> Result<(Database, Loaded), Error> {
     if !path.exists() {
         return Err(nothing());
     }
-    let database = builder().open(path).map_err(|error| Error::Database {
-        path: path.to_owned(),
-        source: Box::new(error.into()),
+    let database = builder().open(path).map_err(|error| match error {
+        redb::DatabaseError::DatabaseAlreadyOpen => Error::InUse { path: path.to_owned() },
+        other => Error::Database { path: path.to_owned(), source: Box::new(other.into()) },
     })?;
     let loaded = load(&database, path)?.ok_or_else(nothing)?;
     Ok((database, loaded))

@@ -45,6 +45,12 @@ pub enum Error {
         #[source]
         source: Box<redb::Error>,
     },
+    /// The daemon has it open.
+    #[error("{}: the Raft store is in use: the daemon of this node runs", path.display())]
+    InUse {
+        /// The file.
+        path: PathBuf,
+    },
     /// Something in the file cannot be decoded.
     #[error("{}: the Raft store is corrupted: its {what} cannot be read", path.display())]
     Unreadable {

@@ -14,14 +14,17 @@
 
 use super::disk::{self, Durable, Loaded, Op};
 use super::{Error, disk::Identity};
-use crate::consensus::types::{Entry, LogId, Member, TypeConfig, Vote};
+use crate::consensus::types::{Entry, LogId, Member, Proposal, TypeConfig, Vote};
 use crate::consensus::wire;
 use openraft::entry::EntryPayload;
 use openraft::type_config::alias::LeaderIdOf;
 use openraft::vote::RaftLeaderId;
 use openraft::{LogIdOptionExt, Membership};
+use redb::Database;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use tandem_core::cluster::command::{Command, Config};
+use tandem_core::cluster::state::ClusterState;
 use tandem_core::ids::{ClusterId, NodeId};
 
 /// Terms between the lost cluster and the recovered one: more than elections in its whole life.
@@ -44,7 +47,30 @@ pub struct Recovered {
     pub raft_term: u64,
 }
 
-/// Makes `me`, which must not be running, the only voter.
+/// What a node that is not running holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Survivor {
+    /// As it would be recovered.
+    pub recovered: Recovered,
+    /// What is agreed, or becomes it with the recovery.
+    pub state: ClusterState,
+}
+
+/// Looks at the store of `me`, which must not be running, and changes nothing.
+///
+/// # Errors
+/// The store cannot be read, is another node's, or has nothing in it.
+pub fn survivor(path: &Path, me: &NodeId) -> Result<Survivor, crate::consensus::Error> {
+    let node = me.clone();
+    apart(path, move |file| {
+        let (_, loaded, last) = open(file, &node)?;
+        let state = folded(&loaded, file)?;
+        Ok(Survivor { recovered: recovered(&loaded, &last), state })
+    })
+}
+
+/// Makes `me`, which must not be running, the only voter, and has `config` agreed: the lost nodes
+/// are not in it, since nothing can be decided while it waits for them.
 ///
 /// # Errors
 /// The store cannot be read or written, is another node's, or has nothing in it.
@@ -52,18 +78,27 @@ pub fn recover(
     path: &Path,
     me: &NodeId,
     address: String,
+    config: Option<Config>,
 ) -> Result<Recovered, crate::consensus::Error> {
-    // On a thread of its own: a panic inside the database over a damaged file ends only that.
-    let (file, node) = (path.to_owned(), me.clone());
+    let node = me.clone();
+    apart(path, move |file| rewrite(file, &node, address, config))
+}
+
+/// On a thread of its own: a panic inside the database over a damaged file ends only that.
+fn apart<T: Send + 'static>(
+    path: &Path,
+    work: impl FnOnce(&Path) -> Result<T, Error> + Send + 'static,
+) -> Result<T, crate::consensus::Error> {
+    let file = path.to_owned();
     let work = std::thread::Builder::new()
         .name("raft-recover".into())
-        .spawn(move || rewrite(&file, &node, address))
+        .spawn(move || work(&file))
         .map_err(Error::Thread)?;
     let result = work.join().unwrap_or_else(|_| Err(Error::Panicked { path: path.to_owned() }));
     Ok(result?)
 }
 
-fn rewrite(path: &Path, me: &NodeId, address: String) -> Result<Recovered, Error> {
+fn open(path: &Path, me: &NodeId) -> Result<(Database, Loaded, LogId), Error> {
     let (database, loaded) = disk::open_existing(path)?;
     let identity = &loaded.identity;
     if identity.node != *me {
@@ -73,9 +108,53 @@ fn rewrite(path: &Path, me: &NodeId, address: String) -> Result<Recovered, Error
             found: identity.node.clone(),
         });
     }
-    let Some(last) = loaded.cache.last() else {
-        return Err(Error::Nothing { path: path.to_owned() });
-    };
+    match loaded.cache.last() {
+        Some(last) => Ok((database, loaded, last)),
+        None => Err(Error::Nothing { path: path.to_owned() }),
+    }
+}
+
+fn recovered(loaded: &Loaded, last: &LogId) -> Recovered {
+    let raft_term_before = term_before(loaded, last);
+    Recovered {
+        cluster: loaded.identity.cluster.clone(),
+        last_index: Some(last.index),
+        committed_index: committed(loaded).index(),
+        members_before: members_before(loaded),
+        raft_term_before,
+        raft_term: raft_term_before + TERMS_AHEAD,
+    }
+}
+
+/// Everything in the store, agreed for certain or not.
+fn folded(loaded: &Loaded, path: &Path) -> Result<ClusterState, Error> {
+    let mut state = ClusterState::default();
+    let mut from = 0;
+    if let Some(kept) = &loaded.snapshot {
+        state = wire::decode(&kept.snapshot).map_err(|source| Error::Unreadable {
+            path: path.to_owned(),
+            what: "snapshot",
+            source,
+        })?;
+        from = kept.meta.last_log_id.next_index();
+    }
+    for stored in loaded.cache.entries.range(from..).map(|(_, stored)| stored) {
+        if let EntryPayload::Normal(Proposal(command)) = &stored.entry.payload {
+            state.apply(command);
+        }
+    }
+    Ok(state)
+}
+
+fn rewrite(
+    path: &Path,
+    me: &NodeId,
+    address: String,
+    config: Option<Config>,
+) -> Result<Recovered, Error> {
+    let (database, loaded, last) = open(path, me)?;
+    let expected = folded(&loaded, path)?.config_version;
+    let identity = &loaded.identity;
     let term_before = term_before(&loaded, &last);
     let term = term_before + TERMS_AHEAD;
     let leader = LeaderIdOf::<TypeConfig>::new(term, me.clone());
@@ -85,23 +164,23 @@ fn rewrite(path: &Path, me: &NodeId, address: String) -> Result<Recovered, Error
         BTreeMap::from([(me.clone(), Member { address })]),
     )
     .map_err(|_| Error::Nothing { path: path.to_owned() })?;
+    let after = LogId { leader_id: leader.clone(), index: last.index + 2 };
     let entry = Entry { log_id, payload: EntryPayload::Membership(alone) };
+    let command = config.map(|config| Command::Configure { expected, config: Box::new(config) });
+    let configure = command
+        .map(|command| Entry { log_id: after, payload: EntryPayload::Normal(Proposal(command)) });
     let vote = Vote { leader_id: leader, committed: false };
     let lineage = rand::random::<u64>() | 1;
-    let recovered = Recovered {
-        cluster: identity.cluster.clone(),
-        last_index: Some(last.index),
-        committed_index: committed(&loaded).index(),
-        members_before: members_before(&loaded),
-        raft_term_before: term_before,
-        raft_term: term,
-    };
+    let recovered = recovered(&loaded, &last);
     let identity = Identity { lineage, ..identity.clone() };
     let fault = |source| Error::Database { path: path.to_owned(), source: Box::new(source) };
     let ops = (|| {
-        let bytes = wire::encode(&entry).map_err(std::io::Error::other)?;
-        let entry = Op::Log(entry.log_id.index, bytes);
-        Ok([Op::identity(&identity)?, Op::vote(&vote)?, entry, Op::Wipe])
+        let mut ops = vec![Op::identity(&identity)?, Op::vote(&vote)?, Op::Wipe];
+        for entry in [Some(entry), configure].into_iter().flatten() {
+            let bytes = wire::encode(&entry).map_err(std::io::Error::other)?;
+            ops.push(Op::Log(entry.log_id.index, bytes));
+        }
+        Ok(ops)
     })()
     .map_err(|error: std::io::Error| fault(error.into()))?;
     disk::write(&database, &ops, Durable::Now).map_err(fault)?;

@@ -14,7 +14,7 @@ async fn one_of_three_goes_on_alone_and_the_others_cannot_come_back() {
     for name in cluster.names() {
         cluster.stop(&name).await;
     }
-    let recovered = recover(&cluster.path(left.as_str()), &left, "new:7400".into()).unwrap();
+    let recovered = recover(&cluster.path(left.as_str()), &left, "new:7400".into(), None).unwrap();
     println!("{recovered:?}");
     assert_eq!(recovered.members_before.len(), 3);
     assert!(recovered.committed_index <= recovered.last_index);
@@ -50,12 +50,12 @@ async fn one_of_three_goes_on_alone_and_the_others_cannot_come_back() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_to_recover_from_is_an_error() {
     let cluster = Cluster::empty();
-    let recover_a = || recover(&cluster.path("a"), &"a".into(), "a:7400".into());
+    let recover_a = || recover(&cluster.path("a"), &"a".into(), "a:7400".into(), None);
     let error = recover_a().unwrap_err();
     assert!(matches!(error, Error::Store(StoreError::Nothing { .. })), "{error:?}");
     cluster.start("a").await;
     let error = recover_a().unwrap_err();
-    assert!(matches!(error, Error::Store(StoreError::Database { .. })), "in use: {error:?}");
+    assert!(matches!(error, Error::Store(StoreError::InUse { .. })), "in use: {error:?}");
     cluster.stop(&"a".into()).await;
     let error = recover_a().unwrap_err();
     assert!(matches!(error, Error::Store(StoreError::Nothing { .. })), "{error:?}");
@@ -65,6 +65,6 @@ async fn nothing_to_recover_from_is_an_error() {
 async fn only_the_owner_recovers() {
     let cluster = Cluster::founded(&["a"]).await;
     cluster.stop(&"a".into()).await;
-    let error = recover(&cluster.path("a"), &"b".into(), "b:7400".into()).unwrap_err();
+    let error = recover(&cluster.path("a"), &"b".into(), "b:7400".into(), None).unwrap_err();
     assert!(matches!(error, Error::Store(StoreError::OtherNode { .. })), "{error:?}");
 }

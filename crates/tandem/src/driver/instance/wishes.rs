@@ -8,9 +8,10 @@
 use super::InstanceDriver;
 use crate::driver::wire::{Response, Wish};
 use crate::runtime::supervisor::TaskKind;
-use crate::service::postgres::Sentinel;
+use crate::service::postgres::{self, Postgres, Sentinel};
 use std::time::Duration;
 use tandem_core::facts::{Data, Process};
+use tandem_core::ids::Term;
 use tokio::sync::oneshot;
 
 const RELOAD: Duration = Duration::from_secs(5);
@@ -37,6 +38,10 @@ impl InstanceDriver {
             Wish::Reload => self.reload(answer),
             Wish::Checkpoint => self.checkpoint(answer),
             Wish::Restart => self.stop_for(answer, false),
+            Wish::Leave => {
+                self.step_aside();
+                let _ = answer.send(Response::Taken);
+            }
             Wish::Reinit if self.own.process == Process::Stopped => self.wipe(answer).await,
             Wish::Reinit => {
                 self.own.rejoin_failures = 0;
@@ -52,12 +57,13 @@ impl InstanceDriver {
             Wish::Reload | Wish::Checkpoint if runs => None,
             Wish::Checkpoint => Some("it does not run".into()),
             Wish::Reload => Some("it does not run: the settings count at its next start".into()),
-            Wish::Restart | Wish::Reinit if own.process == Process::Primary => {
+            Wish::Restart | Wish::Reinit | Wish::Leave if own.process == Process::Primary => {
                 Some("it is a primary, which only a switchover stops".into())
             }
             Wish::Restart | Wish::Reinit if own.ballot.is_some() || own.promised > self.term() => {
                 Some("it takes part in an election".into())
             }
+            Wish::Leave => None,
             Wish::Restart if own.process == Process::Standby => None,
             Wish::Restart => Some(format!("it is {:?} already", own.process)),
             Wish::Reinit if own.data == Data::Witness => Some("it holds no data".into()),
@@ -67,7 +73,7 @@ impl InstanceDriver {
         }
     }
 
-    fn term(&self) -> tandem_core::ids::Term {
+    fn term(&self) -> Term {
         let agreed = self.agreed.borrow();
         agreed.state.services.get(self.service()).map(|state| state.term()).unwrap_or_default()
     }
@@ -94,12 +100,9 @@ impl InstanceDriver {
         self.own.process = Process::Stopping;
         self.context.stopped.send_replace(false);
         self.publish();
-        let context = self.context.clone();
+        let (context, term) = (self.context.clone(), self.term());
         self.supervisor.spawn("stop for an operator", TaskKind::Session, async move {
-            if wipe
-                && let Err(error) =
-                    context.postgres.change_state(|s| s.sentinel = Some(Sentinel::Cloning)).await
-            {
+            if wipe && let Err(error) = mark(&context.postgres, term).await {
                 // Not marked: it is stopped and started all the same.
                 tracing::warn!(service = %context.service, %error, "the copy could not be marked");
             }
@@ -113,16 +116,8 @@ impl InstanceDriver {
 
     /// Marks a stopped copy as one to be made anew, quarantined or not.
     async fn wipe(&mut self, answer: oneshot::Sender<Response>) {
-        let marked = self
-            .context
-            .postgres
-            .change_state(|state| {
-                state.sentinel = Some(Sentinel::Cloning);
-                state.quarantined = None;
-            })
-            .await;
-        let response = match marked {
-            Ok(_) => {
+        let response = match mark(&self.context.postgres, self.term()).await {
+            Ok(()) => {
                 self.own.rejoin_failures = 0;
                 self.retry_at = crate::runtime::clock::now();
                 self.context.inspect(&mut self.own).await;
@@ -132,6 +127,19 @@ impl InstanceDriver {
         };
         let _ = answer.send(response);
     }
+}
+
+/// Marks a copy as one to be made anew. Where promises were lost with the state, it follows at
+/// least no primary that is of the past already.
+async fn mark(postgres: &Postgres, term: Term) -> Result<(), postgres::Error> {
+    postgres
+        .begin_state(move |state| {
+            state.promised = state.promised.max(term);
+            state.sentinel = Some(Sentinel::Cloning);
+            state.quarantined = None;
+        })
+        .await
+        .map(|_| ())
 }
 
 fn refused(error: &(dyn std::error::Error + 'static)) -> Response {

@@ -5,6 +5,8 @@
 //! Not here: words for people (`cli/ask/doctor.rs`).
 //! Tested by: `tests/doctor.rs`.
 
+mod server;
+
 use super::NodeOperations;
 use super::between::{Answered, Examined, PeerVerb};
 use super::seen::{Seen, ServiceSeen};
@@ -13,7 +15,7 @@ use crate::api::explain::{Finding, Severity};
 use crate::api::status::{InstanceState, NodeState};
 use crate::config::print_bytes;
 use crate::runtime::clock;
-use crate::service::postgres::{self, Postgres};
+use crate::service::postgres;
 use crate::telemetry::event_kind::EventKind;
 use crate::telemetry::events::Draft;
 use std::time::Duration;
@@ -23,8 +25,6 @@ use tandem_core::spec::{Durability, NodeRole};
 
 /// For a node to examine itself.
 const EXAMINE: Duration = Duration::from_secs(8);
-const LOOK: Duration = Duration::from_secs(1);
-const AUDIT: Duration = Duration::from_secs(5);
 /// Clocks that differ by more make logs hard to read; certificates bear far more.
 const CLOCK_ODD: Duration = Duration::from_secs(1);
 const CLOCK_BAD: Duration = Duration::from_secs(60);
@@ -71,20 +71,42 @@ impl NodeOperations {
         let mut findings = Vec::new();
         findings.push(certificate(me, ground.identity.expires_unix_s(), clock::unix_ms()));
         let seen = self.seen();
+        let applied = ground.applied.borrow().clone();
+        findings.extend(waiting(me, &applied.waits, applied.removed));
         for (name, own) in &ground.instances {
             let subject = format!("{name} on {me}");
-            findings.push(disk(&subject, own.postgres.free_space().await));
+            let postgres = own.postgres.borrow().clone();
+            findings.push(disk(&subject, postgres.free_space().await));
             let process = seen
                 .service(name)
                 .and_then(|it| it.instance(me))
                 .map_or(Process::Stopped, |own| own.process);
             if matches!(process, Process::Primary | Process::Standby) {
-                findings.extend(instance(&subject, &own.postgres, process).await);
+                findings.extend(server::instance(&subject, &postgres, process).await);
             }
         }
         let version = env!("CARGO_PKG_VERSION").to_owned();
         Examined { version, unix_ms: clock::unix_ms(), findings }
     }
+}
+
+/// What of the agreed configuration is not in force on this node.
+fn waiting(me: &NodeId, waits: &[String], removed: bool) -> Vec<Finding> {
+    let subject = format!("configuration on {me}");
+    if removed {
+        let what = format!("{me} was removed from the cluster");
+        return vec![Finding::new(Severity::Bad, subject, what).advice(
+            "the agreed configuration does not name it",
+            "disable its unit, or empty its folder and let it join again",
+        )];
+    }
+    let finding = |what: &String| {
+        Finding::new(Severity::Warning, subject.clone(), what.clone()).advice(
+            "a part of the agreed configuration is not in force here",
+            "restart the daemon when it suits; its instances keep running",
+        )
+    };
+    waits.iter().map(finding).collect()
 }
 
 /// Leader, majority, members.
@@ -306,78 +328,4 @@ fn disk(subject: &str, space: Result<postgres::probe::Space, postgres::Error>) -
         "a primary whose disk is full stops taking writes, and moving it does not help",
         "add space, or find out what retains WAL: pg_replication_slots",
     )
-}
-
-/// What the server itself says.
-async fn instance(subject: &str, postgres: &Postgres, process: Process) -> Vec<Finding> {
-    let mut findings = Vec::new();
-    match postgres.observer().observe(LOOK).await {
-        Ok(seen) => {
-            for node in &seen.duplicates {
-                let what = format!("more than one standby is connected as {node}");
-                findings.push(Finding::new(Severity::Bad, subject, what).advice(
-                    "each would count as the other's confirmation",
-                    "stop the one that is not of this cluster",
-                ));
-            }
-            if seen.replay_paused {
-                findings.push(Finding::new(Severity::Warning, subject, "replay is paused").advice(
-                    "somebody called pg_wal_replay_pause()",
-                    "SELECT pg_wal_replay_resume()",
-                ));
-            }
-            if seen.pending_restart {
-                findings.push(
-                    Finding::new(Severity::Warning, subject, "settings wait for a restart")
-                        .advice("they cannot change while it runs", "tandem restart"),
-                );
-            }
-        }
-        Err(error) => findings.push(
-            Finding::new(Severity::Bad, subject, "it does not answer")
-                .advice(error.to_string(), "see postgres.log in its folder"),
-        ),
-    }
-    if process == Process::Primary {
-        match postgres.audit(AUDIT).await {
-            Ok(found) => findings.extend(found.into_iter().map(|it| audited(subject, it))),
-            Err(error) => findings.push(
-                Finding::new(Severity::Warning, subject, "it could not be audited")
-                    .advice(error.to_string(), "try again"),
-            ),
-        }
-    }
-    findings
-}
-
-fn audited(subject: &str, found: postgres::Finding) -> Finding {
-    let warning = |what: String| Finding::new(Severity::Warning, subject, what);
-    match found {
-        postgres::Finding::WeakCommit { role, database, value } => {
-            let role = if role.is_empty() { "every role".to_owned() } else { role };
-            let database = if database.is_empty() { "every database".to_owned() } else { database };
-            warning(format!("synchronous_commit is {value} for {role} in {database}")).advice(
-                "commits of these sessions are acknowledged before a standby has them",
-                "ALTER ROLE … RESET synchronous_commit (or ALTER DATABASE …)",
-            )
-        }
-        postgres::Finding::UnloggedTables { database, count } => {
-            warning(format!("{count} unlogged tables in {database}"))
-                .advice("a failover empties them", "ALTER TABLE … SET LOGGED what must stay")
-        }
-        postgres::Finding::PreparedTransactions { database, count } => {
-            warning(format!("{count} prepared transactions in {database}")).advice(
-                "they hold locks until somebody ends them, also after a failover",
-                "COMMIT PREPARED or ROLLBACK PREPARED those that were forgotten",
-            )
-        }
-        postgres::Finding::LogicalSlot { name } => warning(format!("logical slot {name}")).advice(
-            "it stays behind at a failover before PostgreSQL 17",
-            "make it anew after a failover, or use failover slots",
-        ),
-        postgres::Finding::NoChecksums => warning("data checksums are off".to_owned()).advice(
-            "damage on disk goes unnoticed, and is copied",
-            "pg_checksums --enable while the service is stopped",
-        ),
-    }
 }

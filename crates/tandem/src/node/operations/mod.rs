@@ -24,6 +24,7 @@ mod watcher;
 mod wishes;
 
 use super::handler::{Local, Operate};
+use super::live::Applied;
 use super::services::OwnInstances;
 use crate::api::explain::{Explanation, Finding};
 use crate::api::metrics::MetricsSnapshot;
@@ -44,15 +45,18 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use seen::Seen;
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use tandem_core::ids::{ConfigVersion, NodeId, ServiceId};
 use tandem_core::time::Timestamp;
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, watch};
 
 /// What the operations of a node work with.
 pub(super) struct Ground {
     pub me: NodeId,
+    pub dir: PathBuf,
     pub config: Config,
+    pub applied: watch::Receiver<Applied>,
     pub hub: Arc<Hub>,
     pub consensus: Consensus,
     pub mesh: Mesh,

@@ -3,8 +3,9 @@
 //! Not here: what takes more than a few lines (`switchover.rs`, `failover.rs`, `wishes.rs`).
 //! Tested by: the modules named above, and against three nodes.
 
-use super::{NodeOperations, members, refusals};
+use super::{NodeOperations, refusals};
 use crate::api::operations::{Outcome, Refused, Verb};
+use crate::config::NewNode;
 use crate::consensus::Agreed;
 use crate::telemetry::codes;
 use crate::telemetry::event_kind::EventKind;
@@ -14,9 +15,12 @@ use std::time::Duration;
 use tandem_core::cluster::command::{Command, ServiceCommand};
 use tandem_core::cluster::state::{Applied, ServiceState};
 use tandem_core::ids::{NodeId, ServiceId};
+use tandem_core::spec::NodeRole;
 
 /// For the primaries of a node to move away.
 const EMPTIED: Duration = Duration::from_secs(30);
+/// For the newest agreed state to reach this node; an election may be under way.
+const NEWEST: Duration = Duration::from_secs(3);
 /// For a change to be seen on this node.
 const SEEN: Duration = Duration::from_secs(1);
 
@@ -60,7 +64,29 @@ fn describe(verb: &Verb) -> (&'static str, Option<ServiceId>, Option<NodeId>) {
     }
 }
 
+/// Whether a verb is judged by what is agreed, which must then be the newest there is.
+const fn decides(verb: &Verb) -> bool {
+    match verb {
+        Verb::Switchover { .. }
+        | Verb::Failover { .. }
+        | Verb::Pause { .. }
+        | Verb::Resume { .. }
+        | Verb::Restart { .. }
+        | Verb::Reinit { .. }
+        | Verb::Drain { .. }
+        | Verb::Undrain { .. }
+        | Verb::ApplyConfig { .. }
+        | Verb::AddNode { .. }
+        | Verb::RemoveNode { .. } => true,
+        Verb::CancelSwitchover { .. } | Verb::Reload { .. } | Verb::MintToken { .. } => false,
+    }
+}
+
 async fn carry_out(operations: &NodeOperations, verb: Verb) -> Result<Outcome, Refused> {
+    if decides(&verb) {
+        let newest = operations.ground().consensus.linearizable(NEWEST).await;
+        newest.map_err(|error| refusals::not_agreed("cannot decide on it", &error))?;
+    }
     match verb {
         Verb::Switchover { service, to, at_unix_ms } => {
             operations.switchover(service, to, at_unix_ms).await
@@ -76,10 +102,13 @@ async fn carry_out(operations: &NodeOperations, verb: Verb) -> Result<Outcome, R
         Verb::Reinit { service, node } => operations.reinit(service, node).await,
         Verb::Drain { node } => operations.drain(node).await,
         Verb::Undrain { node } => operations.undrain(node).await,
-        verb @ (Verb::ApplyConfig { .. }
-        | Verb::AddNode { .. }
-        | Verb::RemoveNode { .. }
-        | Verb::MintToken { .. }) => members::operate(operations, verb).await,
+        Verb::ApplyConfig { text, expected } => operations.apply_config(&text, expected).await,
+        Verb::AddNode { node, address, witness, zone } => {
+            let role = if witness { NodeRole::Witness } else { NodeRole::Data };
+            operations.add_node(NewNode { node, address, role, zone }).await
+        }
+        Verb::RemoveNode { node } => operations.remove_node(node).await,
+        Verb::MintToken { node } => operations.mint_token(node).await,
     }
 }
 

@@ -203,7 +203,7 @@ impl NodeOperations {
 
 const fn patience(wish: Wish) -> Duration {
     match wish {
-        Wish::Restart | Wish::Reload | Wish::Reinit => STOP,
+        Wish::Restart | Wish::Reload | Wish::Reinit | Wish::Leave => STOP,
         Wish::Checkpoint => CHECKPOINT,
     }
 }

@@ -122,7 +122,8 @@ impl NodeOperations {
             }
             let seen = self.seen();
             let is_draining = seen.agreed.draining.contains(&ground.me);
-            ground.hub.configured(seen.agreed.config_version, is_draining);
+            let version = ground.applied.borrow().version;
+            ground.hub.configured(version, is_draining);
             let drafts = watcher.look(seen);
             for draft in drafts.into_iter().chain(watcher.look_at_doors(self.door_counters())) {
                 ground.events.record(draft);

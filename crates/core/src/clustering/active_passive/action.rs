@@ -1,0 +1,85 @@
+//! Names what can be done with the own copy: one thing at a time, each safe to cut and to repeat.
+//! Keeps: INV-6 an action that is planned again after it was cut goes on where it stopped.
+//! Not here: when (`instance.rs`), how (the shell).
+
+use crate::ids::{NodeId, Term};
+use crate::replication::primary_replica::sync_quorum::CommitRule;
+use alloc::string::String;
+
+/// One thing to do with the own copy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Make the term durable, stop the WAL receiver, then publish the ballot (H15).
+    Promise {
+        /// The term.
+        term: Term,
+    },
+    /// Make the first copy.
+    Found,
+    /// Start, in recovery, fed by nobody or by the appointed primary.
+    Start {
+        /// Whom to follow, as appointed in which term.
+        upstream: Option<(NodeId, Term)>,
+    },
+    /// Be fed by the appointed primary.
+    Follow {
+        /// The primary.
+        primary: NodeId,
+        /// The term it was appointed for; becomes the least that is followed.
+        term: Term,
+    },
+    /// Make the term durable as begun, apply the rule, then leave recovery (H8).
+    Promote {
+        /// The term.
+        term: Term,
+        /// The rule to have in force before the first commit.
+        rule: CommitRule,
+    },
+    /// The same primary goes on under a new term: make it durable as begun.
+    Reaffirm {
+        /// The term.
+        term: Term,
+    },
+    /// Record the term in the data and wait until that commit is confirmed: the barrier.
+    RecordTerm {
+        /// The term.
+        term: Term,
+        /// The rule to prove first, unless the promotion brought one.
+        rule: CommitRule,
+    },
+    /// Apply a commit rule and prove that every WAL sender obeys it (H9).
+    ApplyRule {
+        /// The rule.
+        rule: CommitRule,
+    },
+    /// Write a checkpoint, so that others can rewind to this timeline (H18).
+    Checkpoint,
+    /// Checkpoint, end the sessions, stop cleanly.
+    StopForSwitchover {
+        /// The next primary.
+        to: NodeId,
+    },
+    /// Stop cleanly in order to rejoin.
+    StopToRejoin,
+    /// Undo what the primary does not have.
+    Rewind {
+        /// The primary.
+        from: NodeId,
+        /// The term it serves; becomes the last that was followed.
+        term: Term,
+    },
+    /// Copy everything from the primary.
+    Clone {
+        /// The primary.
+        from: NodeId,
+        /// The term it serves; becomes the last that was followed.
+        term: Term,
+    },
+    /// Leave it to a human, durably: what it tried does not help.
+    Quarantine {
+        /// Why.
+        reason: String,
+    },
+    /// Kill the instance at once.
+    Fence,
+}

@@ -1,0 +1,352 @@
+//! Talks to the cluster about another configuration: judges it, has it agreed, sees it carried out.
+//! In: a text, and the version it was made from. Out: `Outcome` with what waits, or why not.
+//! States of a node that comes: unknown → learner → voter → in the configuration. Of one that goes:
+//! its copy stops → no commit rule counts it → out of the configuration → no voter.
+//! Each step may be the last before a crash: repeating the verb goes on from there (INV-6).
+//! Keeps: H48 one member at a time, none that costs a majority; INV-4 no commit rule names a node
+//! that nobody can ask for a promise; no change may leave fewer standbys than commits wait for.
+//! Not here: what forbids a change by the two texts alone (`config::unsafe_change`), carrying it
+//! out on each node (`node/live.rs`).
+//! Tested by: `tests/members`.
+
+use super::super::seen::{Seen, ServiceSeen};
+use super::super::{NodeOperations, refusals};
+use crate::api::operations::{Outcome, Refused};
+use crate::config::{self, Config};
+use crate::consensus::{self, Agreed};
+use crate::driver::wire::Wish;
+use crate::peers::LinkState;
+use crate::telemetry::codes;
+use crate::telemetry::problem::{Problem, chain};
+use std::collections::BTreeSet;
+use std::time::Duration;
+use tandem_core::cluster::command::{self, Command};
+use tandem_core::cluster::state::Applied;
+use tandem_core::ids::{ConfigVersion, NodeId, ServiceId};
+use tandem_core::spec::{Durability, NodeRole};
+
+/// For a new node to be reached and to hold the log, or a removed one to be out.
+const MEMBER: Duration = Duration::from_secs(20);
+/// For a node that runs to be dialled.
+const DIALLED: Duration = Duration::from_secs(5);
+/// For commits not to wait for a node that is to go.
+const SETTLED: Duration = Duration::from_secs(15);
+/// For every node that is heard to have carried it out.
+const CARRIED_OUT: Duration = Duration::from_secs(10);
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
+/// Who comes and who goes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Members {
+    comes: Option<(NodeId, String)>,
+    goes: Option<(NodeId, NodeRole)>,
+}
+
+impl Members {
+    /// At most one of both: `unsafe_change` saw to that.
+    fn between(old: &Config, new: &Config) -> Self {
+        let comes = new.nodes.iter().find(|(node, _)| !old.nodes.contains_key(*node));
+        let goes = old.nodes.iter().find(|(node, _)| !new.nodes.contains_key(*node));
+        Self {
+            comes: comes.map(|(node, it)| (node.clone(), it.address.to_string())),
+            goes: goes.map(|(node, it)| (node.clone(), it.role)),
+        }
+    }
+}
+
+impl NodeOperations {
+    /// Has another configuration agreed and carried out.
+    pub(in crate::node::operations) async fn apply_config(
+        &self,
+        text: &str,
+        expected: Option<ConfigVersion>,
+    ) -> Result<Outcome, Refused> {
+        let what = "cannot apply the configuration";
+        let state = self.agreed_state(what)?;
+        let version = state.config_version;
+        if expected.is_some_and(|expected| expected != version) {
+            return Err(changed(what, &format!("the running version is {version}")));
+        }
+        if state.config_text == text {
+            let because = format!("it is the running version {version}, to the byte");
+            return Err(Problem::new(codes::ALREADY_SO, what, because, "change the file first"));
+        }
+        let old = self.running_config(version, &state.config_text);
+        let new = Config::parse(text, "the new configuration")
+            .map_err(|problems| unusable(codes::CONFIG_NOT_VALID, what, &problems))?;
+        let forbidden = config::unsafe_change(&old, &new);
+        if !forbidden.is_empty() {
+            return Err(unusable(codes::CONFIG_UNSAFE_CHANGE, what, &forbidden));
+        }
+        let members = Members::between(&old, &new);
+        check(&self.seen(), &members, &new, what)?;
+        self.agree_on(version, &new, &members, what).await?;
+        let brings = config::needs_restart(&old, &new);
+        Ok(self.carried_out(version.next(), brings.iter().map(|it| it.what.clone())).await)
+    }
+
+    async fn agree_on(
+        &self,
+        version: ConfigVersion,
+        new: &Config,
+        members: &Members,
+        what: &str,
+    ) -> Result<(), Problem> {
+        if let Some((node, address)) = &members.comes {
+            self.begin_membership(node, address, what).await?;
+        }
+        if let Some((node, role)) = &members.goes {
+            self.step_aside(node, *role, what).await?;
+        }
+        let config = command::Config { text: new.text.clone(), spec: new.spec() };
+        let command = Command::Configure { expected: version, config: Box::new(config) };
+        if let Applied::Ignored { because } = self.agree(command, what).await? {
+            self.take_back(members, what).await;
+            return Err(changed(what, &because));
+        }
+        // From here on it is agreed: what fails is said, and done by repeating it.
+        let is_seen = |agreed: &Agreed| agreed.state.config_version > version;
+        let _ = self.wait(CARRIED_OUT, is_seen).await;
+        match &members.goes {
+            Some((node, _)) => self.end_membership(node, what).await.map_err(|problem| Problem {
+                what: format!("{node} is out of the configuration, and votes still"),
+                try_: format!("repeat it: tandem remove {node}"),
+                ..problem
+            }),
+            None => Ok(()),
+        }
+    }
+
+    /// Somebody else's change came first.
+    async fn take_back(&self, members: &Members, what: &str) {
+        if let Some((node, _)) = &members.comes {
+            let _ = self.end_membership(node, what).await;
+        }
+        if let Some((node, _)) = &members.goes {
+            // Its copy returns by itself (`driver/instance/leaving.rs`).
+            let _ = self.agree(Command::Drain { node: node.clone(), draining: false }, what).await;
+        }
+    }
+
+    /// Makes a node that runs and waits a voter, once it holds everything that is agreed.
+    async fn begin_membership(
+        &self,
+        node: &NodeId,
+        address: &str,
+        what: &str,
+    ) -> Result<(), Problem> {
+        if self.ground().consensus.leadership().borrow().voters.contains(node) {
+            // An earlier attempt ended between its two halves.
+            return Ok(());
+        }
+        let Err(because) = self.teach(node, address).await else { return Ok(()) };
+        let _ = self.end_membership(node, what).await;
+        Err(Problem::new(
+            codes::OPERATION_FAILED,
+            what,
+            format!("{node} at {address} did not become a voter: {because}"),
+            format!(
+                "let it join (tandem token {node}) and start it with the new file, then apply again"
+            ),
+        ))
+    }
+
+    /// First it receives, so that it is dialled at all; once it holds everything, it votes.
+    async fn teach(&self, node: &NodeId, address: &str) -> Result<(), String> {
+        let ground = self.ground();
+        let add = async |voter| {
+            let added =
+                ground.consensus.add_member(node.clone(), address.to_owned(), voter, MEMBER);
+            added.await.map_err(|error| chain(&error))
+        };
+        add(false).await?;
+        let is_there = async {
+            while ground.mesh.link(node) != LinkState::Connected {
+                tokio::time::sleep(LOOK_AGAIN).await;
+            }
+        };
+        if tokio::time::timeout(DIALLED, is_there).await.is_err() {
+            let trouble = ground.mesh.trouble(node);
+            return Err(trouble.unwrap_or_else(|| "it refuses connections".to_owned()));
+        }
+        add(true).await
+    }
+
+    /// Takes a node's vote.
+    pub(super) async fn end_membership(&self, node: &NodeId, what: &str) -> Result<(), Problem> {
+        let removed = self.ground().consensus.remove_member(node, MEMBER).await;
+        removed.map_err(|error| match &error {
+            consensus::Error::Refused(refusal) => {
+                let advice = "tandem doctor shows which nodes cannot be reached";
+                Problem::new(codes::WOULD_LOSE_QUORUM, what, refusal.to_string(), advice)
+            }
+            _ => refusals::not_agreed(what, &error),
+        })
+    }
+
+    /// Has the copies of a node stop, and waits until no commit can need them.
+    async fn step_aside(&self, node: &NodeId, role: NodeRole, what: &str) -> Result<(), Problem> {
+        if role == NodeRole::Witness {
+            return Ok(());
+        }
+        let state = self.agreed_state(what)?;
+        if !state.draining.contains(node) {
+            self.agree(Command::Drain { node: node.clone(), draining: true }, what).await?;
+        }
+        for service in state.services.keys() {
+            // A node that does not answer is counted out by its silence.
+            if let Err(problem) = self.wish(service, node, Wish::Leave, what).await {
+                tracing::info!(%node, %service, %problem, "does not step aside by itself");
+            }
+        }
+        let counted = |agreed: &Agreed| -> Vec<ServiceId> {
+            let counts = |it: &tandem_core::cluster::state::ServiceState| {
+                it.appointment.iter().flat_map(|it| &it.rules).any(|rule| {
+                    rule.primary == *node || rule.acks > 0 && rule.standbys.contains(node)
+                })
+            };
+            let services = agreed.state.services.iter();
+            services.filter(|(_, it)| counts(it)).map(|(name, _)| name.clone()).collect()
+        };
+        if self.wait(SETTLED, |agreed| counted(agreed).is_empty()).await.is_some() {
+            return Ok(());
+        }
+        let left = counted(&self.ground().consensus.state().borrow());
+        let _ = self.agree(Command::Drain { node: node.clone(), draining: false }, what).await;
+        Err(Problem::new(
+            codes::WOULD_LOSE_QUORUM,
+            what,
+            format!("commits of {left:?} still count on {node}"),
+            "tandem explain shows why the commit rule does not change",
+        ))
+    }
+
+    /// Waits until every node that is heard has carried a version out, and says what waits.
+    async fn carried_out(
+        &self,
+        version: ConfigVersion,
+        brings: impl Iterator<Item = String>,
+    ) -> Outcome {
+        let waiting = || -> Vec<String> {
+            let seen = self.seen();
+            let nodes = seen.agreed.spec.nodes.keys();
+            let behind = |node: &&NodeId| {
+                seen.fresh(node).is_none_or(|facts| facts.config_version < version)
+            };
+            nodes.filter(behind).map(ToString::to_string).collect()
+        };
+        let done = async {
+            while !waiting().is_empty() {
+                tokio::time::sleep(LOOK_AGAIN).await;
+            }
+        };
+        let brings: Vec<String> = brings.collect();
+        let is_done = tokio::time::timeout(CARRIED_OUT, done).await.is_ok();
+        let outcome = if is_done {
+            Outcome::done(format!("configuration {version} is in force on every node"))
+        } else {
+            let nodes = waiting().join(", ");
+            let message = format!("configuration {version} is agreed; parts of it wait on {nodes}");
+            Outcome::accepted(message)
+        };
+        outcome
+            .field("config_version", version.0)
+            .field("waiting", waiting())
+            .field("brings", brings)
+    }
+}
+
+/// What forbids it at this moment: votes and commits must go on.
+fn check(seen: &Seen, members: &Members, new: &Config, what: &str) -> Result<(), Problem> {
+    let mut voters: BTreeSet<&NodeId> = seen.leadership.voters.iter().collect();
+    let mut heard: BTreeSet<&NodeId> =
+        voters.iter().copied().filter(|it| **it == seen.me || seen.fresh(it).is_some()).collect();
+    if let Some((node, _)) = &members.comes {
+        // Whether it is there is seen when it is made a learner.
+        voters.insert(node);
+        heard.insert(node);
+    }
+    if let Some((node, _)) = &members.goes {
+        voters.remove(node);
+        heard.remove(node);
+    }
+    let needed = voters.len() / 2 + 1;
+    if heard.len() < needed {
+        let because = format!(
+            "{} of {} voters would be there, and {needed} are needed to agree on anything",
+            heard.len(),
+            voters.len()
+        );
+        let advice = "bring the missing nodes back first; tandem doctor shows which";
+        return Err(Problem::new(codes::WOULD_LOSE_QUORUM, what, because, advice));
+    }
+    let goes = members.goes.as_ref().map(|(node, _)| node);
+    seen.services().try_for_each(|service| check_commits(service, goes, new, what))
+}
+
+/// Whether a service's commits are confirmed afterwards, and its primary stays where it is.
+fn check_commits(
+    service: ServiceSeen<'_>,
+    goes: Option<&NodeId>,
+    new: &Config,
+    what: &str,
+) -> Result<(), Problem> {
+    let Some(appointment) = service.appointment() else { return Ok(()) };
+    let name = service.name;
+    if let Some(node) = goes.filter(|node| appointment.primary == **node) {
+        let because = format!("{node} is the primary of {name}");
+        let advice = format!("move it first: tandem switchover {name}");
+        return Err(Problem::new(codes::PRIMARY_NOT_TOUCHED, what, because, advice));
+    }
+    let Some(after) = new.services.get(name) else { return Ok(()) };
+    let Durability::Quorum { acks } = after.durability else { return Ok(()) };
+    let before = match service.spec.durability {
+        Durability::Quorum { acks } => acks,
+        Durability::Preferred { .. } | Durability::Async { .. } => 0,
+    };
+    let Some(serving) = service.serving_primary() else {
+        let because = format!("{} does not serve {name} at this moment", appointment.primary);
+        let advice = "wait until tandem status shows it as active";
+        let matters = goes.is_some() || acks > before;
+        let refused = Problem::new(codes::BUSY, what, because, advice);
+        return if matters { Err(refused) } else { Ok(()) };
+    };
+    let streaming = |without: Option<&NodeId>| {
+        let standbys = serving.replicas.iter();
+        standbys.filter(|(node, it)| it.streaming && Some(*node) != without).count()
+    };
+    let (now, left) = (streaming(None), streaming(goes));
+    // Where commits wait already, a change that asks for no more makes nothing worse.
+    if left >= acks || (now < before && acks <= before && left == now) {
+        return Ok(());
+    }
+    let because = format!(
+        "{left} standbys of {name} would be fed, and each commit would need {acks}: writes would \
+         wait"
+    );
+    let advice = "bring another standby back first, or ask for fewer acks";
+    Err(Problem::new(codes::WOULD_LOSE_QUORUM, what, because, advice))
+}
+
+fn changed(what: &str, because: &str) -> Problem {
+    let advice = "look at tandem config show --running, and apply again";
+    Problem::new(codes::CHANGED_MEANWHILE, what, because, advice)
+}
+
+/// The first error, and how many more there are.
+fn unusable(
+    code: crate::telemetry::problem::Code,
+    what: &str,
+    problems: &[config::Problem],
+) -> Problem {
+    let errors: Vec<_> = problems.iter().filter(|it| it.is_error()).collect();
+    let Some(first) = errors.first() else {
+        return Problem::new(code, what, "it cannot be used", "tandem config check FILE");
+    };
+    let more = match errors.len() - 1 {
+        0 => String::new(),
+        more => format!(" (and {more} more)"),
+    };
+    let because = format!("line {}: {}: {}{more}", first.line, first.what, first.because);
+    Problem::new(code, what, because, first.try_.clone())
+}

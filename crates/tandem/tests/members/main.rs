@@ -1,0 +1,198 @@
+//! A cluster as its owner makes it, with real processes on loopback addresses: init, token, join;
+//! then its configuration and its members change while it serves, and at last it is recovered.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test's helpers fail the test")]
+#![allow(clippy::print_stdout, reason = "times are reported, never asserted")]
+
+mod machines;
+
+use machines::{Machines, Said};
+use serde_json::Value;
+
+/// The whole life of a cluster: each part goes on where the one before it ended.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cluster_is_made_changed_and_recovered() {
+    let mut machines = Machines::new(&["a", "b", "c", "d"]);
+    founded_by_joining(&mut machines).await;
+    a_live_setting(&machines).await;
+    unsafe_changes_are_refused(&machines).await;
+    a_fourth_node_comes(&mut machines).await;
+    a_leader_hands_on(&mut machines).await;
+    a_dead_node_is_replaced(&mut machines).await;
+    a_node_goes(&mut machines).await;
+    let survivor = a_majority_is_lost(&mut machines).await;
+    a_service_ends(&machines, &survivor).await;
+}
+
+async fn founded_by_joining(machines: &mut Machines) {
+    machines.write_config(&["a", "b", "c"], "");
+    machines.init("a");
+    machines.start("a");
+    machines.reachable("a").await;
+    for node in ["b", "c"] {
+        let token = machines.token("a", node);
+        let said = machines.join(node, &token);
+        assert!(said.out.contains("start it: tandem node --config"), "{}", said.out);
+        let again = machines.join_anew(node, &token);
+        assert!(again.err.contains("the token is unknown, used, expired"), "{}", again.err);
+        machines.start_joined(node);
+    }
+    let no_authority = machines.tandem("b", &["token", "d"]);
+    assert!(no_authority.err.contains("ca.key"), "{}", no_authority.err);
+    machines.serves("a", 3).await;
+    machines.sql("a", "CREATE TABLE kept (id int)").await;
+    machines.took("founded by init and join");
+}
+
+async fn a_live_setting(machines: &Machines) {
+    machines.write_config(&["a", "b", "c"], "work_mem = \"7MB\"\n");
+    let said = machines.apply("b").success();
+    assert!(said.out.contains("configuration 2 is in force on every node"), "{}", said.out);
+    assert_eq!(machines.sql("c", "SHOW work_mem").await, "7MB");
+    for node in ["a", "b", "c"] {
+        let file = machines.dir(node).join("agreed.toml");
+        assert!(std::fs::read_to_string(file).unwrap().contains("7MB"), "{node}");
+    }
+    // What PostgreSQL reads only when it starts is agreed, and said to wait.
+    machines.write_config(&["a", "b", "c"], "work_mem = \"7MB\"\nmax_connections = 120\n");
+    let said = machines.apply("a").success();
+    assert!(said.out.contains("must be restarted for max_connections"), "{}", said.out);
+    machines
+        .until("a", "an instance says that it waits", |status| {
+            let instances = status["services"][0]["instances"].as_array().unwrap();
+            instances.iter().any(|it| it["reason"] == "settings wait for a restart")
+        })
+        .await;
+    let again = machines.apply("a");
+    assert!(again.err.contains("TDM0607"), "{}", again.err);
+    machines.took("changed live");
+}
+
+async fn unsafe_changes_are_refused(machines: &Machines) {
+    let refused = |said: Said, words: &str| {
+        assert!(said.code != 0 && said.err.contains(words), "{words}: {said:?}");
+    };
+    let version = |status: &Value| status["config_version"].as_u64().unwrap();
+    let before = version(&machines.status("a").unwrap());
+    machines.write_config(&["a", "d"], "");
+    refused(machines.apply("a"), "TDM0240");
+    machines.write_config(&["a", "b", "c"], "fsync = \"off\"\n");
+    refused(machines.apply("a"), "TDM0613");
+    let primary = machines.primary("a");
+    let others: Vec<&str> = ["a", "b", "c"].into_iter().filter(|it| **it != primary).collect();
+    machines.write_config(&others, "");
+    refused(machines.apply("a"), "TDM0616");
+    refused(machines.tandem("a", &["remove", &primary]), "TDM0616");
+    refused(machines.tandem("a", &["remove", "nobody"]), "TDM0602");
+    machines.write_config(&["a", "b", "c"], "work_mem = \"8MB\"\n");
+    let path = machines.config_path();
+    let stale = machines.tandem("a", &["config", "apply", &path, "--expect", "1"]);
+    refused(stale, "TDM0610");
+    // Nobody is there to be added.
+    machines.write_config(&["a", "b", "c", "d"], "work_mem = \"8MB\"\n");
+    refused(machines.apply("a"), "did not become a voter");
+    assert_eq!(version(&machines.status("a").unwrap()), before);
+    machines.took("refused what is not safe");
+}
+
+async fn a_fourth_node_comes(machines: &mut Machines) {
+    let token = machines.token("a", "d");
+    let said = machines.join("d", &token);
+    assert!(said.out.contains("does not name d yet"), "{}", said.out);
+    machines.start("d");
+    machines.apply("c").success();
+    machines.serves("a", 4).await;
+    machines.serves("d", 4).await;
+    machines.took("added a node");
+}
+
+async fn a_leader_hands_on(machines: &mut Machines) {
+    let leader = machines.status("a").unwrap()["leader"].as_str().unwrap().to_owned();
+    machines.stop(&leader);
+    assert!(machines.log(&leader).contains("handed the leadership on"));
+    machines.start(&leader);
+    machines.serves(&leader, 4).await;
+    machines.took("restarted the leader's daemon");
+}
+
+async fn a_dead_node_is_replaced(machines: &mut Machines) {
+    machines.kill("d");
+    machines.tandem("a", &["remove", "d"]).success();
+    machines.start("d");
+    machines.reachable("d").await;
+    machines.found("d", "it knows", |out| out.contains("d was removed from the cluster")).await;
+    machines.instance_gone("d").await;
+    machines.kill("d");
+    machines.empty("d");
+    let token = machines.token("a", "d");
+    machines.join("d", &token);
+    machines.start("d");
+    machines.apply("a").success();
+    machines.serves("a", 4).await;
+    machines.took("replaced a dead node");
+}
+
+async fn a_node_goes(machines: &mut Machines) {
+    let primary = machines.primary("a");
+    let gone = if primary == "c" { "b" } else { "c" };
+    machines.tandem("a", &["remove", gone]).success();
+    machines
+        .until("a", "it is not named any more", |status| {
+            let nodes = status["nodes"].as_array().unwrap();
+            nodes.len() == 3 && nodes.iter().all(|it| it["name"] != gone)
+        })
+        .await;
+    machines.instance_gone(gone).await;
+    machines
+        .found(gone, "it knows", |out| {
+            out.contains(&format!("{gone} was removed from the cluster"))
+        })
+        .await;
+    machines.sql("a", "INSERT INTO kept VALUES (1)").await;
+    machines.kill(gone);
+    machines.start(gone);
+    machines.ends(gone, "was removed from the cluster by configuration").await;
+    machines.serves("a", 3).await;
+    machines.took("removed a node");
+}
+
+async fn a_majority_is_lost(machines: &mut Machines) -> String {
+    let primary = machines.primary("a");
+    let names = machines.members("a");
+    let survivor = names.iter().find(|it| **it != primary).unwrap().clone();
+    let running = machines.recover(&survivor, &["--accept-loss"]);
+    assert!(
+        running.code != 0 && running.err.contains("the daemon of this node runs"),
+        "{running:?}"
+    );
+    for node in &names {
+        machines.kill(node);
+    }
+    let said = machines.recover(&survivor, &[]).success();
+    assert!(said.out.contains("nothing was changed"), "{}", said.out);
+    let said = machines.recover(&survivor, &["--accept-loss"]).success();
+    assert!(said.out.contains("may be lost"), "{}", said.out);
+    machines.start(&survivor);
+    machines.reachable(&survivor).await;
+    machines
+        .until(&survivor, "it is alone", |status| status["nodes"].as_array().unwrap().len() == 1)
+        .await;
+    machines.failover(&survivor).await;
+    machines.serves(&survivor, 1).await;
+    machines.sql(&survivor, "INSERT INTO kept VALUES (2)").await;
+    assert_eq!(machines.sql(&survivor, "SELECT count(*)::text FROM kept").await, "2");
+    machines.took("recovered the last one");
+    survivor
+}
+
+/// Its server writes its shutdown checkpoint: no lease ran out on it.
+async fn a_service_ends(machines: &Machines, survivor: &str) {
+    machines.write_nodes(&[survivor]);
+    machines.apply(survivor).success();
+    machines.instance_gone(survivor).await;
+    let log = machines.dir(survivor).join("services/orders/postgres.log");
+    let log = std::fs::read_to_string(log).unwrap();
+    assert!(log.trim_end().ends_with("database system is shut down"), "{log}");
+    assert!(!machines.log(survivor).contains("lease.expired"));
+    machines.took("ended a service");
+}
