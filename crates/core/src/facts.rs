@@ -182,6 +182,9 @@ pub enum Data {
     },
     /// A clone or rewind was interrupted (H19): must be cloned again.
     Mixed,
+    /// A database cluster that somebody else made, where the owner said that there may be one. It
+    /// is adopted by the founder; elsewhere it is not touched.
+    Foreign,
     /// Not to be touched without a human.
     Quarantined {
         /// Why.

@@ -179,6 +179,34 @@ impl World {
                     self.queue.push(self.now + thaw, Event::Thaw { n });
                 }
             }
+            Fault::FreezeDaemon { .. }
+            | Fault::Sick { .. }
+            | Fault::Well { .. }
+            | Fault::StepClock { .. }
+            | Fault::Applies { .. } => self.disturb(fault),
+            Fault::LeaderGivesUp => self.abdicate(),
+            Fault::ClientsRest { rest } => self.clients_rest = rest,
+            Fault::Lossy { percent, delay_max } => {
+                self.net.loss_percent = percent;
+                self.net.delay_max = delay_max;
+            }
+            Fault::CutOff { .. }
+            | Fault::CutOneWay { .. }
+            | Fault::CutStream { .. }
+            | Fault::Mend { .. }
+            | Fault::MendStream { .. } => self.cut(fault),
+            Fault::Switchover { .. }
+            | Fault::Failover { .. }
+            | Fault::Durability { .. }
+            | Fault::Pause { .. }
+            | Fault::Drain { .. } => self.operate(fault),
+        }
+        self.reconsider_leader();
+    }
+
+    /// What leaves every process there, but not as it should be.
+    fn disturb(&mut self, fault: Fault) {
+        match fault {
             Fault::FreezeDaemon { n, thaw } => {
                 let n = self.whom(n);
                 if self.nodes[n].awake() {
@@ -204,24 +232,8 @@ impl World {
                     self.queue.push(self.now + mend, Event::Fault(mended));
                 }
             }
-            Fault::LeaderGivesUp => self.abdicate(),
-            Fault::ClientsRest { rest } => self.clients_rest = rest,
-            Fault::Lossy { percent, delay_max } => {
-                self.net.loss_percent = percent;
-                self.net.delay_max = delay_max;
-            }
-            Fault::CutOff { .. }
-            | Fault::CutOneWay { .. }
-            | Fault::CutStream { .. }
-            | Fault::Mend { .. }
-            | Fault::MendStream { .. } => self.cut(fault),
-            Fault::Switchover { .. }
-            | Fault::Failover { .. }
-            | Fault::Durability { .. }
-            | Fault::Pause { .. }
-            | Fault::Drain { .. } => self.operate(fault),
+            _ => {}
         }
-        self.reconsider_leader();
     }
 
     fn cut(&mut self, fault: Fault) {

@@ -2,14 +2,18 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "test code outside of test functions")]
 
+mod postgres_adoption;
 mod postgres_cluster;
+mod postgres_daemon;
 
 use nix::sys::signal::Signal;
 use postgres_cluster::{Node, SHORT, nodes, rule, timed};
 use std::collections::BTreeMap;
 use std::time::Duration;
-use tandem::service::postgres::copy::found::AdoptionWarning;
-use tandem::service::postgres::{ControlState, Error, Finding, Rewind, RuleState, Sentinel, Why};
+use tandem::service::postgres::sql::sessions::Ended;
+use tandem::service::postgres::{
+    ControlState, Error, Finding, Rewind, RuleState, Sentinel, StateFile, Why,
+};
 use tandem_core::facts::Data;
 use tandem_core::ids::{NodeId, Term, TimelineId};
 use tandem_core::lsn::Lsn;
@@ -82,6 +86,7 @@ async fn overrides_and_audit(a: &Node) {
     a.sql("ALTER SYSTEM SET synchronous_standby_names = '*'");
     a.sql("ALTER SYSTEM SET work_mem = '5MB'");
     a.sql("ALTER ROLE app SET synchronous_commit = 'local'");
+    a.sql("ALTER DATABASE postgres SET client_min_messages = 'error'");
     a.sql("CREATE UNLOGGED TABLE fleeting ()");
     let state = timed("rule of nobody", a.postgres.apply_rule(&rule("a", &[], 0), SHORT)).await;
     assert_eq!(state.unwrap(), RuleState::Proven);
@@ -90,6 +95,13 @@ async fn overrides_and_audit(a: &Node) {
     let findings = a.postgres.audit(SHORT).await.unwrap();
     let weak = |f: &Finding| matches!(f, Finding::WeakCommit { role, .. } if role == "app");
     assert!(findings.iter().any(weak), "{findings:?}");
+    // H11: who does not see the warning takes a cancelled wait for a success.
+    let hides = |f: &Finding| match f {
+        Finding::WeakCommit { setting, .. } => setting == "client_min_messages",
+        _ => false,
+    };
+    assert!(findings.iter().any(hides), "{findings:?}");
+    a.sql("ALTER DATABASE postgres RESET client_min_messages");
     let unlogged = Finding::UnloggedTables { database: "postgres".into(), count: 1 };
     assert!(findings.contains(&unlogged), "{findings:?}");
     // H8: with nobody there to confirm, a rule is not proven, and says what is missing.
@@ -125,7 +137,8 @@ async fn slots_of_members(a: &Node) {
 }
 
 async fn stopped_cleanly(a: &mut Node) {
-    assert_eq!(a.postgres.terminate_clients(SHORT).await.unwrap(), 0);
+    let ended = a.postgres.end_sessions(&"b".into(), SHORT).await.unwrap();
+    assert_eq!(ended, Ended::default());
     // A kept connection that an operator ends is not a server that is down.
     let mut observer = a.postgres.observer();
     observer.observe(SHORT).await.unwrap();
@@ -175,6 +188,15 @@ async fn interrupted_clone(b: &mut Node) {
     // A promise made meanwhile keeps the sentinel.
     let state = b.postgres.change_state(|state| state.promised = Term(1)).await.unwrap();
     assert_eq!(state.sentinel, Some(Sentinel::Cloning));
+    // A human's decision outlives everything else, until a human has it copied again.
+    let why = |state: &mut StateFile| state.quarantined = Some("it says why".into());
+    b.postgres.change_state(why).await.unwrap();
+    let reason = String::from("it says why");
+    assert_eq!(b.postgres.data().await.unwrap(), Data::Quarantined { reason });
+    let refused = b.postgres.clone_from(&a, progress.clone(), CancellationToken::new()).await;
+    assert!(matches!(refused, Err(Error::Quarantined { .. })), "{refused:?}");
+    b.postgres.begin_state(|state| state.quarantined = None).await.unwrap();
+    assert_eq!(b.postgres.data().await.unwrap(), Data::Mixed);
     let nobody = NodeId::from("c-1");
     let away = b.postgres.clone_from(&nobody, progress, CancellationToken::new()).await;
     assert!(matches!(away, Err(Error::SourceUnavailable { .. })), "{away:?}");
@@ -258,10 +280,27 @@ async fn switchover(a: &mut Node, b: &mut Node, c: &Node) {
     let others = BTreeMap::from([("b".into(), None), ("c-1".into(), None)]);
     a.postgres.ensure_slots(&others, SHORT).await.unwrap();
     let replayed = b.until("both stream", |o| o.replicas.len() == 2).await.flushed;
-    b.postgres.terminate_clients(SHORT).await.unwrap();
     a.until("it is there", |o| o.replayed >= replayed).await;
+    // H38: a standby that hangs gets nothing, and the stop does not wait for it.
+    let receiver: i32 = c.sql("SELECT pid FROM pg_stat_wal_receiver").parse().unwrap();
+    let receiver = nix::unistd::Pid::from_raw(receiver);
+    nix::sys::signal::kill(receiver, Signal::SIGSTOP).unwrap();
+    b.sql("INSERT INTO t SELECT generate_series(1, 100000)");
+    let mut client = b.psql("SELECT pg_sleep(600)");
+    let client = client.args(["-U", "app", "-d", "app"]).env("PGPASSWORD", "app-secret");
+    let mut client = client.spawn().unwrap();
+    b.until_sql("SELECT count(*) FROM pg_stat_activity WHERE query ~ '^SELECT pg_sleep'", "1");
+    let ended = timed("end sessions", b.postgres.end_sessions(&"a".into(), SHORT)).await.unwrap();
+    assert_eq!(ended, Ended { clients: 1, walsenders: 1 });
+    let began = std::time::Instant::now();
     b.stop(Signal::SIGINT);
+    let took = began.elapsed();
+    println!("stop beside a hung standby: {took:?}");
+    assert!(took < Duration::from_secs(4), "{took:?}{}", b.log());
+    nix::sys::signal::kill(receiver, Signal::SIGCONT).unwrap();
+    assert!(!client.wait().unwrap().success());
     let stopped = b.postgres.inspect_stopped().await.unwrap();
+    assert_eq!(stopped.state, ControlState::ShutDown);
     let at_a = timed("stop the receiver", a.postgres.stop_receiver(SHORT)).await.unwrap();
     assert_eq!(at_a.flushed, stopped.end, "{stopped:?}");
     let next = rule("a", &["b", "c-1"], 1);
@@ -278,31 +317,4 @@ async fn switchover(a: &mut Node, b: &mut Node, c: &Node) {
     let token = CancellationToken::new();
     let refused = b.postgres.rewind_from(&"a".into(), token).await;
     assert!(matches!(refused, Err(Error::NotRewindable)), "{refused:?}");
-    let ended = timed("end walsenders", a.postgres.terminate_walsenders(SHORT)).await.unwrap();
-    assert_eq!(ended, 1);
-}
-
-#[tokio::test]
-async fn adoption_keeps_what_is_there() {
-    let (_dir, mut nodes) = nodes(&["a"]).await;
-    let a = &mut nodes[0];
-    a.postgres.found().await.unwrap();
-    // As somebody else would have left it: no state, no role of ours, a configuration of their own.
-    let data = a.postgres.data_dir();
-    std::fs::remove_file(a.postgres.state_path()).unwrap();
-    for name in ["standby.signal", "tandem.conf", "tandem.sync.conf", "tandem.upstream.conf"] {
-        std::fs::remove_file(data.join(name)).unwrap();
-    }
-    std::fs::write(data.join("postgresql.conf"), "work_mem = '7MB'\nport = 1\n").unwrap();
-    std::fs::write(data.join("pg_hba.conf"), "host x y 10.0.0.0/8 md5\n").unwrap();
-    let missing = a.postgres.load_state().await;
-    assert!(matches!(missing, Err(Error::StateMissing { .. })), "{missing:?}");
-    let warnings = timed("adopt", a.postgres.adopt()).await.unwrap();
-    assert!(!warnings.contains(&AdoptionWarning::NoChecksums), "{warnings:?}");
-    a.start_following(None).await;
-    a.postgres.promote(SHORT).await.unwrap();
-    a.postgres.ensure_roles(SHORT).await.unwrap();
-    assert_eq!(a.sql("SHOW work_mem"), "7MB");
-    let hba = std::fs::read_to_string(data.join("pg_hba.conf")).unwrap();
-    assert!(hba.contains("\nhost x y 10.0.0.0/8 md5\n"), "{hba}");
 }

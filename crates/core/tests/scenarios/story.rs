@@ -309,6 +309,12 @@ impl Node {
                 (facts.upstream, facts.stream) = (None, Stream::None);
             }
             ["witness"] => *facts = InstanceFacts { data: Data::Witness, ..Default::default() },
+            ["failed", "to", "rejoin", times, "times"] => {
+                facts.rejoin_failures = times.parse().ok()?;
+            }
+            ["quarantined"] => facts.data = Data::Quarantined { reason: "it says why".into() },
+            ["data", "not", "made", "here"] => facts.data = Data::Foreign,
+            ["of", "database", number] => facts.system = Some(SystemId(number.parse().ok()?)),
             ["empty"] => *facts = InstanceFacts::default(),
             ["stopped"] => stop(facts, false),
             ["stopped", "cleanly"] => stop(facts, true),

@@ -63,6 +63,7 @@ fn blank(facts: &NodeFacts) -> NodeFacts {
         flushed: instance.flushed,
         revision: instance.revision,
         system: instance.system,
+        data_term: instance.data_term,
         ..InstanceFacts::default()
     };
     NodeFacts {

@@ -18,6 +18,7 @@ use crate::node::StateFile;
 use crate::postgres::server::Waiter;
 use crate::world::World;
 use std::collections::BTreeMap;
+use tandem_core::cluster::state::{Appointed, Cause};
 use tandem_core::ids::{NodeId, Term};
 
 /// What invariants remember.
@@ -91,6 +92,9 @@ impl World {
 
     /// A server told a client that its commit is safe.
     pub fn check_acknowledged(&mut self, n: usize, waiter: Waiter) {
+        if self.is_given_up(n) {
+            return;
+        }
         one_primary::check(self, n);
         self.record.began.entry(self.record.term).or_insert(self.now);
         lease::check(self, n);
@@ -100,6 +104,16 @@ impl World {
         if self.healed {
             self.record.since_healing += 1;
         }
+    }
+
+    /// Whether an operator accepted, with a later term, that what this primary still acknowledges is
+    /// lost: who asks for that must make sure that it is off (docs/operating/failover.md).
+    pub fn is_given_up(&self, n: usize) -> bool {
+        let term = self.nodes[n].disk.state.promoted;
+        let state = self.raft.last().services.get(&self.service);
+        let history = state.map_or(&[][..], |state| &state.history);
+        let forced = |line: &Appointed| line.term > term && line.cause == Cause::Forced;
+        self.record.accepted && history.iter().any(forced)
     }
 
     /// A server left recovery.

@@ -10,6 +10,9 @@ use tandem_core::replication::primary_replica::sync_quorum::elects;
 /// Looks at every instance that takes writes.
 pub fn check(world: &mut World) {
     for n in 0..world.nodes.len() {
+        if world.is_given_up(n) {
+            continue;
+        }
         let acks = acks_needed(world, n);
         for (among, acks) in acks {
             if acks == 0 && world.record.async_bound.is_some() {

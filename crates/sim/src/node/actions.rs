@@ -48,6 +48,7 @@ impl World {
             | Action::Reaffirm { .. }
             | Action::Checkpoint
             | Action::Rewind { .. }
+            | Action::Quarantine { .. }
             | Action::Fence => {}
         }
         if let (Action::Promote { .. }, Some(until)) = (&action, lease) {
@@ -171,25 +172,42 @@ impl World {
             },
             Action::Rewind { from, term } => self.step_rewind(n, (&from, term), running),
             Action::Clone { from, term } => self.step_clone(n, (&from, term), running),
+            Action::Quarantine { reason } => {
+                Outcome::done(move |own, _| own.data = Data::Quarantined { reason })
+            }
             Action::Fence => Outcome::Failed("not an action with steps"),
         }
+    }
+
+    /// With `BallotBeforePersist`, the ballot is told first.
+    fn votes_too_early(&mut self, n: usize, term: Term) -> bool {
+        if self.options.mutation != Some(Mutation::BallotBeforePersist) {
+            return false;
+        }
+        let Some(daemon) = self.nodes[n].daemon.as_mut() else { return false };
+        let own = &mut daemon.own;
+        if own.ballot.is_some() && own.promised >= term {
+            return false;
+        }
+        let position = Some(Position { data_term: own.data_term, flushed: own.flushed });
+        own.ballot = Some(Ballot { term, position });
+        self.plan_beat(n);
+        true
+    }
+
+    fn waits_for_fence(&self, n: usize, running: &mut Running) -> bool {
+        let now = self.nodes[n].clock.at(self.now);
+        let Some(until) = running.fence_wait.filter(|until| *until > now) else { return false };
+        running.deadline = until.plus(PATIENCE);
+        true
     }
 
     fn step_promise(&mut self, n: usize, term: Term, running: &mut Running) -> Outcome {
         let broken = self.options.mutation == Some(Mutation::DropPromise);
         match running.step {
             0 => {
-                if self.options.mutation == Some(Mutation::BallotBeforePersist) {
-                    let daemon = self.nodes[n].daemon.as_mut();
-                    let own = daemon.map(|daemon| &mut daemon.own);
-                    if let Some(own) = own.filter(|own| own.promised < term || own.ballot.is_none())
-                    {
-                        let flushed = own.flushed;
-                        let position = Some(Position { data_term: own.data_term, flushed });
-                        own.ballot = Some(Ballot { term, position });
-                        self.plan_beat(n);
-                        return Outcome::Again;
-                    }
+                if self.votes_too_early(n, term) {
+                    return Outcome::Again;
                 }
                 if !broken {
                     self.change_state(n, |state| state.promised = state.promised.max(term));
@@ -228,9 +246,7 @@ impl World {
                 Outcome::Next(300, 2_000)
             }
             10 => {
-                let now = self.nodes[n].clock.at(self.now);
-                if let Some(until) = running.fence_wait.filter(|until| *until > now) {
-                    running.deadline = until.plus(PATIENCE);
+                if self.waits_for_fence(n, running) {
                     return Outcome::Again;
                 }
                 Outcome::done(move |own, state| {
@@ -239,9 +255,7 @@ impl World {
                 })
             }
             _ => {
-                let now = self.nodes[n].clock.at(self.now);
-                if let Some(until) = running.fence_wait.filter(|until| *until > now) {
-                    running.deadline = until.plus(PATIENCE);
+                if self.waits_for_fence(n, running) {
                     return Outcome::Again;
                 }
                 let Some(data) = self.nodes[n].disk.data.as_ref() else { return Outcome::Again };

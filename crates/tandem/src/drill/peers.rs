@@ -1,10 +1,11 @@
 //! Decides what a fault may cost, and says what it costs elsewhere: our budget, others' medians.
-//! In: a `Fault`, a `Summary`. Out: `Budget`, `Peers`, what is over budget in words.
+//! In: a `Fault`, a `Summary`. Out: `Budget`, `Peers`, what is over budget in words, a table.
 //! How the others were measured, and what the numbers do not say: `docs/peers.md`.
 //! Tested by: below.
 
 use super::Fault;
 use super::report::Summary;
+use comfy_table::{Table, presets};
 use serde::Serialize;
 
 /// Between two acknowledgements on a machine that is busy with a whole cluster; "no outage".
@@ -98,6 +99,33 @@ pub fn over_budget(fault: Fault, summary: &Summary) -> Vec<String> {
         }),
     ];
     lines.into_iter().flatten().collect()
+}
+
+/// The same faults elsewhere; nothing where none of them was measured.
+pub fn beside(summaries: &[Summary]) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_HORIZONTAL_ONLY);
+    let others = ["Patroni (tuned)", "pg_auto_failover", "repmgr"];
+    table.set_header(["median outage s", "here"].into_iter().chain(others));
+    let mut any = false;
+    for summary in summaries {
+        let Some(peers) = &summary.peers else { continue };
+        any = true;
+        let show = |seconds: Option<f64>| {
+            seconds.map_or_else(|| "-".to_string(), |seconds| format!("{seconds:.1}"))
+        };
+        table.add_row([
+            summary.fault.to_string(),
+            format!("{:.2}", summary.outage_s.median),
+            format!("{} ({})", show(peers.patroni_default), show(peers.patroni_tuned)),
+            show(peers.pg_auto_failover),
+            show(peers.repmgr),
+        ]);
+    }
+    if !any {
+        return String::new();
+    }
+    format!("\n{table}\nHow the others were measured: docs/peers.md")
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 //! In: `RunReport`s. Out: the documented JSON, tables, one line per run, `Verdict`.
 //! Tested by: below.
 
-use super::peers::{Peers, over_budget};
+use super::peers::{self, Peers, over_budget};
 use super::{Error, Fault};
 use comfy_table::{Table, presets};
 use serde::Serialize;
@@ -310,7 +310,7 @@ impl Report {
             ]);
         }
         let mut text = table.to_string();
-        text.push_str(&self.beside());
+        text.push_str(&peers::beside(&self.summary));
         for (what, omissions) in [("skipped", &self.skipped), ("failed", &self.failed)] {
             for omission in omissions {
                 let Omission { fault, round, reason } = omission;
@@ -330,33 +330,6 @@ impl Report {
         }
         text.push_str(&format!("\n{}", self.conclusion()));
         text
-    }
-
-    /// The same faults elsewhere; nothing where none of them was measured.
-    fn beside(&self) -> String {
-        let mut table = Table::new();
-        table.load_style(presets::UTF8_HORIZONTAL_ONLY);
-        let others = ["Patroni (tuned)", "pg_auto_failover", "repmgr"];
-        table.set_header(["median outage s", "here"].into_iter().chain(others));
-        let mut any = false;
-        for summary in &self.summary {
-            let Some(peers) = &summary.peers else { continue };
-            any = true;
-            let show = |seconds: Option<f64>| {
-                seconds.map_or_else(|| "-".to_string(), |seconds| format!("{seconds:.1}"))
-            };
-            table.add_row([
-                summary.fault.to_string(),
-                format!("{:.2}", summary.outage_s.median),
-                format!("{} ({})", show(peers.patroni_default), show(peers.patroni_tuned)),
-                show(peers.pg_auto_failover),
-                show(peers.repmgr),
-            ]);
-        }
-        if !any {
-            return String::new();
-        }
-        format!("\n{table}\nHow the others were measured: docs/peers.md")
     }
 
     /// The verdict in one sentence.

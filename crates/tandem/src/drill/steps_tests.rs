@@ -3,7 +3,7 @@
 use super::super::cluster::Cluster;
 use super::super::evidence::workload::Load;
 use super::super::stage::Bounds;
-use super::super::testing::Postgres;
+use super::super::testing::{Postgres, version_prefix};
 use super::*;
 use crate::dev::status::Status;
 use crate::runtime::supervisor::Supervisor;
@@ -145,7 +145,7 @@ async fn a_fail_over_is_measured_and_a_betrayal_is_found() {
     let cluster = StandIn::new();
     let tasks = Supervisor::new();
     let stage = stage(&cluster, &tasks);
-    assert!(stage.prepare().await.unwrap().starts_with("15."));
+    assert!(stage.prepare().await.unwrap().starts_with(&version_prefix()));
 
     let run = stage.run(Fault::NodeKill, 1, 7).await.unwrap();
     assert_eq!((run.lost, run.duplicated, run.dual_primary_instants, run.phantoms), (0, 0, 0, 0));

@@ -1,5 +1,6 @@
 //! Talks to a plain PostgreSQL for the drill's own tests: one server, role and database `app`.
 
+use crate::service::postgres::Binaries;
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::process::CommandExt;
@@ -120,12 +121,25 @@ impl Drop for Postgres {
 
 /// A program of PostgreSQL, run as user `postgres` where we are root.
 fn program(name: &str) -> Command {
-    let mut command = Command::new(Path::new("/usr/lib/postgresql/15/bin").join(name));
+    let mut command = Command::new(bin_dir().join(name));
     command.current_dir("/");
     if let Some(user) = user() {
         command.uid(user.uid.as_raw()).gid(user.gid.as_raw());
     }
     command
+}
+
+/// PostgreSQL's programs, as a node would find them.
+fn bin_dir() -> PathBuf {
+    Binaries::folders().next().expect("PostgreSQL is installed")
+}
+
+/// What `server_version` begins with.
+pub fn version_prefix() -> String {
+    let output = program("postgres").arg("--version").output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let number = text.strip_prefix("postgres (PostgreSQL) ").unwrap();
+    number.chars().take_while(char::is_ascii_digit).collect()
 }
 
 fn user() -> Option<nix::unistd::User> {

@@ -6,33 +6,32 @@
 //! Not here: the decisions (`tandem_core::clustering::active_passive::instance`), the actions'
 //! steps (`actions.rs`), the SQL (`service/postgres`).
 
+mod acting;
 mod foreign;
+mod keeper;
+mod lease;
 pub mod leaving;
+mod sweep;
 mod told;
 pub mod wishes;
 
-use super::actions::{Change, Context, Failure, Given};
+use super::actions::{Change, Context, Failure};
 use super::explain::Explanations;
 use super::hub::Hub;
 use super::observer::{Observed, Observer};
 use super::upkeep::Upkeep;
 use crate::consensus::Agreed;
 use crate::fence::client::KeeperEvent;
-use crate::fence::protocol::{State, Status};
 use crate::runtime::clock;
 use crate::runtime::supervisor::{Supervisor, TaskKind};
 use crate::service::postgres::Postgres;
-use crate::telemetry::event_kind::EventKind;
 use crate::telemetry::events::EventLog;
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
-use tandem_core::cluster::lease::{self, Proof};
-use tandem_core::cluster::state::{Appointment, ServiceState};
-use tandem_core::clustering::active_passive::{Action, InstanceView, instance};
+use tandem_core::cluster::lease::outlives;
+use tandem_core::clustering::active_passive::Action;
 use tandem_core::facts::{Data, InstanceFacts, Process, Stream};
-use tandem_core::ids::{NodeId, ServiceId, Term};
-use tandem_core::spec::ServiceSpec;
+use tandem_core::ids::{ServiceId, Term};
 use tandem_core::time::Timestamp;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
@@ -42,11 +41,6 @@ use tokio_util::sync::CancellationToken;
 pub const SETTLE: Duration = Duration::from_millis(700);
 /// How often to plan when nothing changes.
 const TICK: Duration = Duration::from_millis(100);
-/// The lease is pushed again when it grew by this much.
-const LEASE_STEP: Duration = Duration::from_millis(150);
-/// After a failed action, doubled each time up to the maximum.
-const BACKOFF: Duration = Duration::from_millis(200);
-const BACKOFF_MAX: Duration = Duration::from_secs(10);
 
 /// The driver of one instance.
 #[derive(Debug)]
@@ -80,6 +74,8 @@ pub struct InstanceDriver {
     retry_at: Timestamp,
     /// Until then the copy stays stopped: its node is being removed.
     away_until: Timestamp,
+    /// The action that failed last, until another succeeds.
+    failed: Option<Action>,
     /// Counts the ends of the instance: what an action found out about an earlier life is no news.
     life: u64,
     keeper_lost: bool,
@@ -152,6 +148,7 @@ impl InstanceDriver {
             service: wiring.context.service.clone(),
             hub: wiring.hub.clone(),
             postgres: wiring.shared.subscribe(),
+            events: wiring.events.clone(),
             due: upkeep_due.clone(),
         };
         let stop = wiring.supervisor.stopping();
@@ -183,6 +180,7 @@ impl InstanceDriver {
             failures: 0,
             retry_at: Timestamp(0),
             away_until: Timestamp(0),
+            failed: None,
             life: 0,
             keeper_lost: false,
             settled: false,
@@ -197,6 +195,7 @@ impl InstanceDriver {
     pub async fn run(mut self, stop: CancellationToken) {
         let mut changed = self.hub.changed();
         let mut observations = self.observer.observations();
+        let mut copied = self.context.progress.subscribe();
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         self.publish();
@@ -213,6 +212,7 @@ impl InstanceDriver {
                     let observed = observations.borrow_and_update().clone();
                     self.on_observed(observed).await;
                 }
+                Ok(()) = copied.changed() => self.on_copied(*copied.borrow_and_update()),
                 result = self.agreed.changed() => if result.is_err() { return },
                 result = changed.changed() => {
                     if result.is_err() { return }
@@ -228,7 +228,7 @@ impl InstanceDriver {
             let agreed = self.agreed.borrow_and_update().clone();
             let known = agreed.state.services.get(self.service());
             let spec = agreed.state.spec.services.get(self.service());
-            self.own.outlives = spec.zip(known).and_then(|(spec, s)| lease::outlives(spec, s));
+            self.own.outlives = spec.zip(known).and_then(|(spec, s)| outlives(spec, s));
             self.publish();
             if !self.has_a_place(&agreed) {
                 self.leave(&agreed).await;
@@ -272,144 +272,11 @@ impl InstanceDriver {
         }
     }
 
-    async fn on_keeper(&mut self, event: KeeperEvent) {
-        match event {
-            KeeperEvent::Started { .. } => {}
-            KeeperEvent::Exited(end) => {
-                self.tell_end(&end);
-                self.gone(end.is_clean()).await;
-            }
-            KeeperEvent::Stuck { pids } => {
-                tracing::error!(service = %self.service(), ?pids, "killed processes do not die");
-            }
-            KeeperEvent::KeeperGone => {
-                self.tell(
-                    EventKind::InstanceExited,
-                    "the keeper is gone, and the instance with it",
-                );
-                self.gone(false).await;
-                self.reattach().await;
-            }
-            KeeperEvent::Status(status) => self.on_keeper_status(&status).await,
+    /// A copy has come this far.
+    fn on_copied(&mut self, percent: Option<u8>) {
+        if let Data::Copying { percent: known } = &mut self.own.data {
+            *known = percent;
         }
-    }
-
-    async fn on_keeper_status(&mut self, status: &Status) {
-        if status.state != State::Idle {
-            if self.own.process == Process::Stopped {
-                self.own.process = Process::Starting;
-                self.observer.watch_running(true);
-                self.tell(EventKind::InstanceAdopted, "a running instance was taken over");
-            }
-            return;
-        }
-        self.settled = true;
-        if self.own.process != Process::Stopped {
-            self.gone(false).await;
-        }
-    }
-
-    /// The keeper is a new one after it was killed; until it is there nothing can be started.
-    async fn reattach(&mut self) {
-        match self.context.reattach(&self.supervisor).await {
-            Ok((keeper, events)) => {
-                self.context.keeper = keeper;
-                self.keeper_events = events;
-                self.keeper_lost = false;
-            }
-            Err(error) => {
-                tracing::error!(service = %self.service(), %error, "no keeper can be started");
-                let (_, never) = mpsc::channel(1);
-                self.keeper_events = never;
-                self.keeper_lost = true;
-                self.back_off();
-            }
-        }
-    }
-
-    /// No process of the instance is left.
-    async fn gone(&mut self, clean: bool) {
-        if self.own.process == Process::Starting {
-            // It ended before it answered once: the next start would end the same way.
-            self.back_off();
-        }
-        self.life += 1;
-        self.observer.watch_running(false);
-        self.context.stopped.send_replace(true);
-        self.changed_at = clock::now();
-        self.lease = Timestamp(0);
-        // Whether it ended cleanly, and where, only its files prove: an immediate stop exits with 0
-        // as well. Until they were read it counts as a crash.
-        let ended = after_end(self.own.clone());
-        if !clean {
-            // The others need to know at once; where the log ends matters only later.
-            self.own = ended.clone();
-            self.publish();
-        }
-        self.own = ended;
-        self.context.inspect(&mut self.own).await;
-        self.observed_at = clock::now();
-    }
-
-    async fn on_finished(&mut self, Finished { action, life, end }: Finished) {
-        let is_current = self.running.as_ref().is_some_and(|running| running.action == action);
-        let result = match end {
-            End::Over(result) => result,
-            End::Stops(go) => {
-                if is_current && life == self.life {
-                    self.own.process = Process::Stopping;
-                    self.context.stopped.send_replace(false);
-                    self.publish();
-                    // It ended meanwhile: then there is nothing to stop.
-                    let _ = go.send(());
-                }
-                return;
-            }
-        };
-        if is_current {
-            self.running = None;
-        }
-        match result {
-            Ok(change) => {
-                self.tell_action(&action, None);
-                self.changed_at = clock::now();
-                self.observed_at = self.changed_at;
-                change(&mut self.own);
-                if life != self.life && self.own.process != Process::Stopped {
-                    // The instance ended before this was heard: what was made durable counts, what
-                    // it says of a running server does not.
-                    self.own = after_end(self.own.clone());
-                    self.context.inspect(&mut self.own).await;
-                    self.back_off();
-                }
-                if !matches!(action, Action::Start { .. }) {
-                    self.failures = 0;
-                    self.retry_at = Timestamp(0);
-                }
-                self.observer.watch_running(self.own.process != Process::Stopped);
-                self.observer.look();
-                self.upkeep_due.notify_one();
-            }
-            Err(Failure { text, passes }) => {
-                tracing::warn!(service = %self.service(), ?action, error = text, "action failed");
-                self.tell_action(&action, Some(&text));
-                self.back_off();
-                let copies = matches!(action, Action::Rewind { .. } | Action::Clone { .. });
-                if copies && !passes {
-                    self.own.rejoin_failures += 1;
-                }
-                if copies || action == Action::Found {
-                    // What it left behind decides what is possible now.
-                    self.context.inspect(&mut self.own).await;
-                }
-            }
-        }
-    }
-
-    fn back_off(&mut self) {
-        self.failures = self.failures.saturating_add(1);
-        let wait = BACKOFF.saturating_mul(1 << self.failures.min(6)).min(BACKOFF_MAX);
-        self.retry_at = clock::now().plus(wait);
     }
 
     async fn on_observed(&mut self, observed: Observed) {
@@ -450,218 +317,5 @@ impl InstanceDriver {
             tracing::warn!(service = %self.service(), names, "somebody changed the commit rule");
             self.own.rule = None;
         }
-    }
-
-    /// Pushes the lease of a primary as far as it is proven (INV-3).
-    async fn hold_lease(
-        &mut self,
-        state: &ServiceState,
-        spec: &ServiceSpec,
-        voters: &BTreeSet<NodeId>,
-    ) {
-        let rises = matches!(self.running, Some(Running { action: Action::Promote { .. }, .. }));
-        let stops =
-            matches!(self.running, Some(Running { action: Action::StopForSwitchover { .. }, .. }));
-        if self.own.process != Process::Primary && !rises && !stops {
-            return;
-        }
-        let Some(appointment) = state.appointment.as_ref() else { return };
-        let Some(until) = self.proven_until(appointment, spec, voters) else { return };
-        if until >= self.lease.plus(LEASE_STEP) {
-            self.lease = until;
-            if let Err(error) = self.context.keeper.renew(until).await {
-                tracing::warn!(service = %self.service(), %error, "the lease was not renewed");
-            }
-        }
-    }
-
-    fn proven_until(
-        &self,
-        appointment: &Appointment,
-        spec: &ServiceSpec,
-        voters: &BTreeSet<NodeId>,
-    ) -> Option<Timestamp> {
-        let me = self.hub.me();
-        let term = appointment.term;
-        if appointment.primary != *me || self.own.promised > term {
-            return None;
-        }
-        let proof = Proof {
-            me,
-            voters,
-            rules: &appointment.rules,
-            acknowledged: &self.hub.proof(self.service(), spec, term),
-        };
-        lease::valid_until(&proof, spec.timing.lease)
-    }
-
-    async fn decide(&mut self, state: &ServiceState, spec: &ServiceSpec, voters: BTreeSet<NodeId>) {
-        self.own.revision = state.revision;
-        foreign::keep(&mut self.own, state.system);
-        let everyone = self.hub.everyone();
-        let now = clock::now();
-        let of = (self.service(), state);
-        let me = self.hub.me();
-        let primary = InstanceView::heard_primary(me, of, &everyone, (&spec.timing, now));
-        let view = InstanceView {
-            me: self.hub.me(),
-            timing: spec.timing,
-            state,
-            own: &self.own,
-            primary,
-            asked: self.asked,
-        };
-        let next = instance::plan(&view);
-        let steps = next.action.iter().map(|action| format!("{action:?}")).collect();
-        self.explanations.note(self.service(), "instance", steps, &next.reason);
-        let Some(action) = next.action else {
-            self.stop_running(None);
-            return;
-        };
-        if action == Action::Fence {
-            self.stop_running(Some(&action));
-            self.fence().await;
-            return;
-        }
-        if self.running.as_ref().is_some_and(|running| running.action == action) {
-            return;
-        }
-        self.stop_running(Some(&action));
-        let urgent = matches!(action, Action::Promise { .. });
-        if self.running.is_none() && (urgent || now >= self.retry_at) {
-            let lease = state
-                .appointment
-                .as_ref()
-                .and_then(|appointment| self.proven_until(appointment, spec, &voters));
-            if matches!(action, Action::Promote { .. }) && lease.is_none_or(|until| until <= now) {
-                // Those who know of the appointment answer in a moment: no failure to back off
-                // from.
-                return;
-            }
-            self.begin(action, lease, spec);
-        }
-    }
-
-    /// Ends an action that only waits, when another one, or none, is due.
-    fn stop_running(&mut self, next: Option<&Action>) {
-        let Some(running) = &self.running else { return };
-        let waits = matches!(
-            running.action,
-            Action::RecordTerm { .. } | Action::ApplyRule { .. } | Action::Checkpoint
-        );
-        let copies = matches!(running.action, Action::Clone { .. });
-        // Before it stops the server it only writes a checkpoint.
-        let prepares = matches!(running.action, Action::StopForSwitchover { .. })
-            && self.own.process == Process::Primary;
-        let yields = waits || prepares || copies && next.is_some();
-        if yields && next != Some(&running.action) {
-            running.cancel.cancel();
-            self.running = None;
-            if copies {
-                // Its sentinel is on disk: what there is of the copy is of no use.
-                self.own.data = Data::Mixed;
-            }
-        }
-    }
-
-    async fn fence(&mut self) {
-        if let Err(error) = self.context.keeper.kill().await {
-            tracing::error!(service = %self.service(), %error, "the keeper did not take the kill");
-        }
-    }
-
-    fn begin(&mut self, action: Action, lease: Option<Timestamp>, spec: &ServiceSpec) {
-        tracing::info!(service = %self.service(), ?action, "begins");
-        self.tell_begin(&action);
-        match &action {
-            // From the first byte of the new setting on, nothing is proven (H9).
-            Action::ApplyRule { .. } => self.own.rule = None,
-            Action::RecordTerm { rule, .. } => {
-                self.own.rule.take_if(|own| own != rule);
-            }
-            Action::Promote { .. } => self.own.process = Process::Promoting,
-            Action::StopToRejoin => {
-                self.own.process = Process::Stopping;
-                self.context.stopped.send_replace(false);
-            }
-            Action::Clone { .. } => self.own.data = Data::Copying { percent: None },
-            // From now on what this node acknowledges proves no lease any more; the ballot follows
-            // once the promise is durable.
-            Action::Promise { term } => self.own.promised = self.own.promised.max(*term),
-            Action::Found
-            | Action::Start { .. }
-            | Action::Follow { .. }
-            | Action::Reaffirm { .. }
-            | Action::StopForSwitchover { .. }
-            | Action::Checkpoint
-            | Action::Rewind { .. }
-            | Action::Fence => {}
-        }
-        if let (Action::Promote { .. }, Some(until)) = (&action, lease) {
-            self.lease = until;
-        }
-        self.publish();
-        let cancel = CancellationToken::new();
-        let task = {
-            let context = self.context.clone();
-            let (action, cancel, own) = (action.clone(), cancel.clone(), self.own.clone());
-            let fence_wait = self.fence_wait(spec);
-            let sender = self.finished.0.clone();
-            let life = self.life;
-            async move {
-                let (stops, asked) = oneshot::channel();
-                let given = Given { own, lease, fence_wait, cancel: cancel.clone(), stops };
-                let work = context.execute(action.clone(), given);
-                let told = tell_of_stop(&sender, &action, life, asked);
-                let (result, ()) = tokio::select! {
-                    biased;
-                    () = cancel.cancelled() => return,
-                    ends = async { tokio::join!(work, told) } => ends,
-                };
-                // The driver ended first: there is nobody left to tell.
-                let _ = sender.send(Finished { action, life, end: End::Over(result) }).await;
-            }
-        };
-        self.supervisor.spawn("instance action", TaskKind::Session, task);
-        self.running = Some(Running { action, cancel });
-    }
-
-    /// From when on a ballot of this node counts (`Async`).
-    fn fence_wait(&self, spec: &ServiceSpec) -> Option<Timestamp> {
-        let agreed = self.agreed.borrow();
-        let state = agreed.state.services.get(self.service());
-        let appointment = state.and_then(|state| state.appointment.as_ref());
-        let answered = appointment.and_then(|it| self.hub.answered_at(&it.primary));
-        // Where nobody is known to be appointed, this daemon supported nobody: only an earlier one
-        // did.
-        lease::outlived(spec, answered, self.started)
-    }
-}
-
-/// Passes an action's wish to stop the server on to the driver.
-async fn tell_of_stop(
-    sender: &mpsc::Sender<Finished>,
-    action: &Action,
-    life: u64,
-    asked: oneshot::Receiver<oneshot::Sender<()>>,
-) {
-    // Most actions never ask.
-    let Ok(go) = asked.await else { return };
-    let _ = sender.send(Finished { action: action.clone(), life, end: End::Stops(go) }).await;
-}
-
-/// The facts of an instance of which no process is left, before its files were read.
-fn after_end(own: InstanceFacts) -> InstanceFacts {
-    InstanceFacts {
-        process: Process::Stopped,
-        ballot: None,
-        upstream: None,
-        stream: Stream::None,
-        serving: None,
-        rule: None,
-        replicas: BTreeMap::new(),
-        checkpointed: false,
-        stopped_cleanly: false,
-        ..own
     }
 }

@@ -3,7 +3,7 @@
 //! restarted daemon takes over a running instance.
 //! A slow consumer of events (`EVENTS_MAX` behind) loses the connection, not single events: the
 //! next `attach` begins with the status again. Too many calls at once are answered `Busy`.
-//! Not here: what to do when a keeper is gone.
+//! Not here: what to do when a keeper is gone (`driver/instance.rs`, `driver/sweep.rs`).
 //! Tested by: `tests/keeper`.
 
 use crate::fence::keeper::SUBCOMMAND;
@@ -108,11 +108,11 @@ pub enum KeeperEvent {
         /// Their ids.
         pids: Vec<i32>,
     },
-    /// The last one: the connection ended. If the keeper died, its instance is dying too, and the
-    /// next keeper, so attach again, ends what is left of its session. What made a session of its
-    /// own it cannot recognise, such as PostgreSQL's backends, which stay if the postmaster was
-    /// stopped when the keeper was killed: `runtime::process::kill_in_directory` ends whatever
-    /// works in the data directory.
+    /// The last one, unless this daemon ends: the connection ended. If the keeper died, its
+    /// instance is dying too, and the next keeper, so attach again, ends what is left of its
+    /// session. What made a session of its own it cannot recognise, such as PostgreSQL's backends,
+    /// which stay if the postmaster was stopped when the keeper was killed:
+    /// `runtime::process::kill_in_directory` ends whatever works in the data directory.
     KeeperGone,
 }
 
@@ -294,7 +294,8 @@ impl Link {
         loop {
             let go_on = tokio::select! {
                 biased;
-                () = stop.cancelled() => false,
+                // The daemon ends; the keeper does not.
+                () = stop.cancelled() => return,
                 line = self.lines.next() => match line {
                     Some(Ok(line)) => self.hear(&line),
                     Some(Err(_)) | None => false,

@@ -6,7 +6,8 @@
 //! Tested by: `tests/bad_days.rs`.
 
 use super::problem::{of_config, of_identity, of_postgres};
-use super::services::{instance_config, run_as};
+use super::services::instance_config;
+use super::user::run_as;
 use super::{Error, Ground};
 use crate::api::explain::{Finding, Severity};
 use crate::config::{self, Config, Service, print_bytes};
@@ -127,7 +128,7 @@ pub async fn examine(before: &Before) -> Vec<Finding> {
     }));
     for (service, config) in &config.services {
         findings.push(programs(&format!("PostgreSQL of {service}"), Some(config)).await);
-        findings.push(match run_as(service, config) {
+        findings.push(match run_as(service, config.run_as.as_deref()) {
             Ok(_) => Finding::good(format!("user of {service}"), "PostgreSQL can run as it"),
             Err(error) => bad(&format!("user of {service}"), error.into()),
         });

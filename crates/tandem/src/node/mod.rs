@@ -16,6 +16,7 @@ mod prepare;
 pub(crate) mod problem;
 pub mod recover;
 mod services;
+mod user;
 
 use crate::api;
 use crate::config::{self, Config};
@@ -146,17 +147,9 @@ pub enum Error {
     /// The HTTP interface.
     #[error(transparent)]
     Api(#[from] api::server::Error),
-    /// No such user of the operating system.
-    #[error(
-        "service {service} shall run as user {user}, who does not exist; create the user, or set \
-         run_as"
-    )]
-    NoUser {
-        /// The service.
-        service: ServiceId,
-        /// The name.
-        user: String,
-    },
+    /// The user of an instance.
+    #[error(transparent)]
+    User(#[from] user::Error),
     /// A part that must run ended.
     #[error("a part of the node ended unexpectedly; the log says which")]
     Broken,

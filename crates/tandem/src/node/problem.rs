@@ -3,7 +3,7 @@
 //! Not here: printing it (`cli/report.rs`).
 //! Tested by: `tests/bad_days.rs`, with real processes.
 
-use super::Error;
+use super::{Error, user};
 use crate::config;
 use crate::consensus::{self, StoreError};
 use crate::service::postgres;
@@ -71,17 +71,31 @@ impl From<Error> for Problem {
                 "see keeper.log in the service's folder",
             ),
             Error::Api(error) => error.into(),
-            Error::NoUser { service, user } => Self::new(
-                codes::NO_SUCH_USER,
-                format!("PostgreSQL of service {service} cannot run as {user}"),
-                "there is no such user on this machine",
-                "create the user (PostgreSQL's package does), or set run_as in the service",
-            ),
+            Error::User(error) => error.into(),
             Error::Broken => Self::new(
                 codes::NODE_BROKE,
                 "the node stopped",
                 "a part that it cannot do without ended",
                 "read the last errors of the log above",
+            ),
+        }
+    }
+}
+
+impl From<user::Error> for Problem {
+    fn from(error: user::Error) -> Self {
+        match error {
+            user::Error::NoUser { service, user } => Self::new(
+                codes::NO_SUCH_USER,
+                format!("PostgreSQL of service {service} cannot run as {user}"),
+                "there is no such user on this machine",
+                "create the user (PostgreSQL's package does), or set run_as in the service",
+            ),
+            user::Error::OtherUser { service, user, uid } => Self::new(
+                codes::NO_SUCH_USER,
+                format!("PostgreSQL of service {service} cannot run as {user}"),
+                format!("this daemon is user {uid}, and only root starts programs as another user"),
+                format!("start the daemon as {user} or as root, or remove run_as"),
             ),
         }
     }

@@ -1,6 +1,7 @@
 //! Builds what each service needs on this node: doors, the adapter, the keeper, the driver.
 //! In: `Ground`. Out: running tasks.
 
+use super::user::run_as;
 use super::{AskReceivers, Error, Ground};
 use crate::config::{Config, ReadLag, Service};
 use crate::consensus::Consensus;
@@ -268,9 +269,10 @@ pub(super) async fn instance_config(
         me: ground.args.node.clone(),
         binaries: Binaries::find(config.bin_dir.as_deref()).await?,
         dir: ground.args.dir.join("services").join(service.as_str()),
+        data_dir: config.data_dir.clone(),
         listen: vec![node.bind],
         port: config.port,
-        run_as: run_as(service, config)?,
+        run_as: run_as(service, config.run_as.as_deref())?,
         passwords: Passwords {
             superuser: password(SUPERUSER),
             replication: password(REPLICATION_ROLE),
@@ -282,19 +284,6 @@ pub(super) async fn instance_config(
         peers,
         members: cluster.data_nodes().map(|(node, _)| node.clone()).collect(),
     })
-}
-
-/// PostgreSQL refuses to run as root; as a plain user it runs as that user.
-pub(super) fn run_as(service: &ServiceId, config: &Service) -> Result<Option<RunAs>, Error> {
-    let is_root = nix::unistd::geteuid().is_root();
-    let name = match (&config.run_as, is_root) {
-        (Some(name), _) => name.as_str(),
-        (None, true) => "postgres",
-        (None, false) => return Ok(None),
-    };
-    let no_user = || Error::NoUser { service: service.clone(), user: name.into() };
-    let user = nix::unistd::User::from_name(name).ok().flatten().ok_or_else(no_user)?;
-    Ok(is_root.then(|| RunAs { uid: user.uid.as_raw(), gid: user.gid.as_raw() }))
 }
 
 /// The folder that keeper and server put their sockets in: of the server's user, closed to others.

@@ -8,7 +8,7 @@
 
 use super::hold::{self, Unrouted};
 use super::listener::{Shared, Slot};
-use super::pgwire::durability;
+use super::pgwire::durability::{self, Lowered};
 use super::pgwire::startup::{self, Request, Startup};
 use super::registry::Cut;
 use super::relay::{End, Relay};
@@ -130,20 +130,26 @@ fn too_many(shared: &Shared) -> Fatal {
     }
 }
 
-/// H13: a commit that waits for less could be acknowledged and then lost.
+/// H13: a commit that waits for less could be acknowledged and then lost; H11: one whose wait was
+/// cancelled is told from a success by its warning only.
 fn lower_durability(shared: &Shared, startup: &Startup) -> Option<Fatal> {
     if !shared.config.refuse_lower_durability {
         return None;
     }
-    let value = durability::lowered(startup.parameters())?;
+    let Lowered { setting, value } = durability::lowered(startup.parameters())?;
     let service = &shared.config.service;
     Some(Fatal {
         state: SqlState::InvalidParameterValue,
-        message: format!("service {service} does not allow synchronous_commit = \"{value}\""),
-        detail: "Its commits are acknowledged only once standbys have them; \
-                 a session may not ask for less."
+        message: format!("service {service} does not allow {setting} = \"{value}\""),
+        detail: "Its commits are acknowledged only once standbys have them; a session may not ask \
+                 for less, nor hide the warning that one is not."
             .into(),
-        hint: "Remove synchronous_commit from the connection's parameters and options.",
+        hint: match setting {
+            durability::SILENCES => {
+                "Remove client_min_messages from the connection's parameters and options."
+            }
+            _ => "Remove synchronous_commit from the connection's parameters and options.",
+        },
     })
 }
 

@@ -20,6 +20,8 @@ pub struct Process {
     pub parent: i32,
     /// The id of the leader of its session.
     pub session: i32,
+    /// The terminal it can be controlled from; 0 for none.
+    pub terminal: i32,
     /// The kernel's letter: R, S, D, T, Z and so on.
     pub state: char,
     /// When it started, in clock ticks since boot: with the id, an identity.
@@ -45,6 +47,11 @@ impl Process {
             }
             Ok(_) | Err(_) => {}
         }
+    }
+
+    /// Whether this very process, and not one with its number, can still do anything.
+    pub fn is_still_alive(&self) -> bool {
+        read(self.pid).is_some_and(|now| now.started == self.started && now.is_alive())
     }
 
     fn is_still_there(&self) -> bool {
@@ -94,12 +101,17 @@ pub fn in_directory(dir: &Path) -> Vec<i32> {
     pids().filter(|pid| fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|d| d == dir)).collect()
 }
 
-/// Kills every process whose current directory is `dir`; returns their ids. Only for a directory
-/// that belongs to one instance, such as a data directory.
-pub fn kill_in_directory(dir: &Path) -> Vec<i32> {
-    let pids = in_directory(dir);
-    pids.iter().filter_map(|pid| read(*pid)).for_each(|process| process.signal(Signal::KILL));
-    pids
+/// Kills every process whose current directory is `dir`; returns those that were alive. Only for a
+/// directory that belongs to one instance, such as a data directory. What has a terminal is a
+/// human's shell: no service has one. A process that dies leaves its directory before it is gone.
+pub fn kill_in_directory(dir: &Path) -> Vec<Process> {
+    let found: Vec<Process> = in_directory(dir)
+        .into_iter()
+        .filter_map(read)
+        .filter(|process| process.is_alive() && process.terminal == 0)
+        .collect();
+    found.iter().for_each(|process| process.signal(Signal::KILL));
+    found
 }
 
 /// Every process of this session: its leader's id is the session's.
@@ -174,6 +186,7 @@ fn parse(pid: i32, stat: &str) -> Option<Process> {
         state: fields.first()?.chars().next()?,
         parent: fields.get(1)?.parse().ok()?,
         session: fields.get(3)?.parse().ok()?,
+        terminal: fields.get(4)?.parse().ok()?,
         started: fields.get(19)?.parse().ok()?,
     })
 }
@@ -186,7 +199,8 @@ mod tests {
     #[test]
     fn a_name_with_parentheses_is_read_past() {
         let stat = "7 (a) b) S 3 7 8 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 12345 9 9";
-        let expected = Process { pid: 7, parent: 3, session: 8, state: 'S', started: 12345 };
+        let expected =
+            Process { pid: 7, parent: 3, session: 8, terminal: 0, state: 'S', started: 12345 };
         assert_eq!(parse(7, stat), Some(expected));
         assert_eq!(parse(7, "7 (short) S 3"), None);
     }

@@ -46,6 +46,8 @@ pub struct Place {
     pub ports: BTreeMap<&'static str, u16>,
     /// Added to the service.
     pub service: String,
+    /// Further nodes.
+    pub nodes: String,
     environment: Vec<(String, String)>,
     daemon: Option<Child>,
 }
@@ -68,8 +70,14 @@ impl Place {
             .into_iter()
             .zip(listeners.iter().map(|it| it.local_addr().unwrap().port()))
             .collect();
-        let place =
-            Self { root, ports, service: String::new(), environment: Vec::new(), daemon: None };
+        let place = Self {
+            root,
+            ports,
+            service: String::new(),
+            nodes: String::new(),
+            environment: Vec::new(),
+            daemon: None,
+        };
         fs::create_dir(place.dir()).unwrap();
         place
     }
@@ -97,12 +105,13 @@ impl Place {
 
     pub fn text(&self) -> String {
         format!(
-            "cluster = \"shop\"\n[nodes.a]\naddress = \"{}\"\napi = \"{}\"\n[services.orders]\n\
+            "cluster = \"shop\"\n[nodes.a]\naddress = \"{}\"\napi = \"{}\"\n{}\n[services.orders]\n\
              kind = \"postgres\"\nclustering = \"active-passive\"\n\
              replication = \"primary-replica\"\n\
              durability = \"async\"\nlisten = {}\nport = {}\n{}",
             self.address("peer"),
             self.address("api"),
+            self.nodes,
             self.ports["door"],
             self.ports["postgres"],
             self.service
@@ -141,12 +150,15 @@ impl Place {
     /// Starts the node, which is expected to stay.
     pub fn start(&mut self) {
         fs::write(self.config(), self.text()).unwrap();
-        let (config, dir) = (self.config(), self.dir());
-        let arguments = ["node", "--config", config.to_str().unwrap(), "--node", "a", "--dir"];
-        let log = fs::File::create(self.root.path().join("node.log")).unwrap();
-        let mut command = self.command(&arguments);
-        let child = command.arg(dir).stderr(log).spawn().unwrap();
-        self.daemon = Some(child);
+        self.daemon = Some(self.start_as("a", &self.config(), &self.dir(), "node.log"));
+    }
+
+    /// Starts another node, or another process of one; it ends with the handle.
+    pub fn start_as(&self, node: &str, config: &Path, dir: &Path, log: &str) -> Child {
+        let log = fs::File::create(self.root.path().join(log)).unwrap();
+        let (config, dir) = (config.to_str().unwrap(), dir.to_str().unwrap());
+        let mut command = self.command(&["node", "--config", config, "--node", node, "--dir", dir]);
+        command.stderr(log).spawn().unwrap()
     }
 
     /// Ends the daemon, or everything.

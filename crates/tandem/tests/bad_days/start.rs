@@ -12,13 +12,13 @@ async fn a_wrong_configuration() {
     place.service = "lisen = 1\n".into();
     let ended = place.node().await;
     let report = ended.refused("TDM0203", 2);
-    assert!(report.contains("lisen") && report.contains("tandem.toml:12:1"), "{report}");
+    assert!(report.contains("lisen") && report.contains("tandem.toml:13:1"), "{report}");
     let ended = place.node_with(Path::new("/no/such/file"), "a", &place.dir()).await;
     assert!(ended.refused("TDM0106", 1).contains("/no/such/file"));
     place.service.clear();
     fs::write(place.config(), place.text()).unwrap();
     let ended = place.node_with(&place.config(), "z", &place.dir()).await;
-    assert!(ended.refused("TDM0108", 2).contains("it names a"));
+    assert!(ended.refused("TDM0304", 3).contains("its certificate is of node a"));
 }
 
 #[tokio::test]

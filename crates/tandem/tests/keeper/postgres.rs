@@ -3,15 +3,21 @@
 use crate::world::*;
 use rustix::process::Signal as Posix;
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 use tandem::fence::client::KeeperEvent;
 use tandem::fence::protocol::{Cause, How, Lease, Signal, StartSpec};
 use tandem::runtime::{clock, process};
+use tandem::service::postgres::Binaries;
+
+/// A program of PostgreSQL, as a node would find it.
+fn path(program: &str) -> PathBuf {
+    Binaries::folders().next().expect("PostgreSQL is installed").join(program)
+}
 
 fn bin(program: &str) -> Command {
-    let mut command = Command::new(Path::new("/usr/lib/postgresql/15/bin").join(program));
+    let mut command = Command::new(path(program));
     if let Some(user) = postgres_user() {
         command.uid(user.uid).gid(user.gid);
     }
@@ -47,9 +53,9 @@ impl Postgres {
     fn spec(&self, lease: Lease) -> StartSpec {
         let data = self.data.display().to_string();
         let socket = format!("unix_socket_directories={}", self.world.dir.path().display());
-        let program = "/usr/lib/postgresql/15/bin/postgres";
+        let program = path("postgres").display().to_string();
         let settings = ["listen_addresses=", &socket, "fsync=off", "restart_after_crash=off"];
-        let mut argv = vec![program, "-D", &data];
+        let mut argv = vec![program.as_str(), "-D", &data];
         settings.iter().for_each(|setting| argv.extend(["-c", *setting]));
         self.world.spec(&argv, lease)
     }

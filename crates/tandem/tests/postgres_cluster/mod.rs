@@ -4,9 +4,11 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, User, geteuid};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::OpenOptions;
+use std::io::Write as _;
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use tandem::service::postgres::{
@@ -41,6 +43,53 @@ impl Node {
             command.uid(uid).gid(gid);
         }
         self.postmaster = Some(command.spawn().unwrap());
+    }
+
+    /// Runs a program of PostgreSQL as the server's user; the path is the last argument.
+    pub fn tool(&self, name: &str, arguments: &[&str], path: &Path) -> bool {
+        let mut command = program(name);
+        let output = command.args(arguments).arg(path).output().unwrap();
+        println!("{}", String::from_utf8_lossy(&output.stderr));
+        output.status.success()
+    }
+
+    /// Runs SQL on stopped data, without any of our settings.
+    pub fn single_user(&self, sql: &str) {
+        let mut command = program("postgres");
+        command.arg("--single").arg("-D").arg(self.postgres.data_dir()).arg("postgres");
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+        writeln!(child.stdin.take().unwrap(), "{sql}").unwrap();
+        assert!(child.wait().unwrap().success());
+    }
+
+    /// Starts data that is not ours yet, as its owner would.
+    pub fn run_foreign(&mut self) {
+        let data = self.postgres.data_dir();
+        std::fs::write(data.join("pg_hba.conf"), "local all all trust\n").unwrap();
+        let mut command = program("postgres");
+        command.arg("-D").arg(&data).args(["-c", "listen_addresses=", "-p", "5433"]);
+        command.arg("-c").arg(format!("unix_socket_directories={}", data.display()));
+        self.postmaster = Some(command.stderr(Stdio::null()).spawn().unwrap());
+    }
+
+    /// Runs SQL there once it answers.
+    pub fn foreign_sql(&self, sql: &str) {
+        let until = Instant::now() + SHORT;
+        let socket = self.postgres.data_dir();
+        let arguments = ["-X", "-U", "owner", "-d", "postgres", "-p", "5433", "-c", sql, "-h"];
+        while !self.tool("psql", &arguments, &socket) {
+            assert!(Instant::now() < until, "not in time: {sql}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let hba = self.postgres.data_dir().join("pg_hba.conf");
+        std::fs::write(hba, "host x y 10.0.0.0/8 md5\n").unwrap();
+    }
+
+    /// Keeps the data elsewhere from now on.
+    pub fn place_data(&mut self, path: &Path) {
+        let config = self.postgres.config().clone();
+        let config = InstanceConfig { data_dir: Some(path.to_owned()), ..config };
+        self.postgres.reconfigure(config).unwrap();
     }
 
     /// Sends a signal to the postmaster and waits until it is gone.
@@ -94,6 +143,14 @@ impl Node {
         String::from_utf8(output.stdout).unwrap().trim().to_owned()
     }
 
+    /// Runs SQL until it says so.
+    pub fn until_sql(&self, sql: &str, answer: &str) {
+        let until = Instant::now() + SHORT;
+        while self.sql(sql) != answer {
+            assert!(Instant::now() < until, "not in time: {sql}");
+        }
+    }
+
     pub fn psql(&self, sql: &str) -> Command {
         let config = self.postgres.config();
         let mut command = Command::new(config.binaries.tool("psql"));
@@ -114,15 +171,43 @@ impl Node {
     }
 }
 
+/// Whom servers run as: PostgreSQL refuses root.
+pub fn server_user() -> Option<RunAs> {
+    geteuid().is_root().then(|| {
+        let user = User::from_name("postgres").unwrap().unwrap();
+        RunAs { uid: user.uid.as_raw(), gid: user.gid.as_raw() }
+    })
+}
+
+/// PostgreSQL's programs, as a node would find them.
+pub fn bin_dir() -> PathBuf {
+    Binaries::folders().next().unwrap()
+}
+
+/// A program of PostgreSQL, run as the server's user.
+pub fn program(name: &str) -> Command {
+    let mut command = Command::new(bin_dir().join(name));
+    command.current_dir("/").stdin(Stdio::null());
+    if let Some(RunAs { uid, gid }) = server_user() {
+        command.uid(uid).gid(gid);
+    }
+    command
+}
+
+/// A folder that the server's user may fill.
+pub fn own_folder(path: &Path) {
+    std::fs::create_dir_all(path).unwrap();
+    if let Some(RunAs { uid, gid }) = server_user() {
+        std::os::unix::fs::chown(path, Some(uid), Some(gid)).unwrap();
+    }
+}
+
 /// Adapters for nodes of these names, in a folder that is removed at the end.
 pub async fn nodes(names: &[&str]) -> (tempfile::TempDir, Vec<Node>) {
     let dir = tempfile::Builder::new().prefix("tpg").tempdir().unwrap();
     std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
     let binaries = Binaries::find(None).await.unwrap();
-    let run_as = geteuid().is_root().then(|| {
-        let user = User::from_name("postgres").unwrap().unwrap();
-        RunAs { uid: user.uid.as_raw(), gid: user.gid.as_raw() }
-    });
+    let run_as = server_user();
     // All are held until the last is known, so that no two are the same.
     let ports: Vec<TcpListener> =
         names.iter().map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap()).collect();
@@ -146,6 +231,7 @@ pub async fn nodes(names: &[&str]) -> (tempfile::TempDir, Vec<Node>) {
                 service: "orders".into(),
                 binaries: binaries.clone(),
                 dir: folder,
+                data_dir: None,
                 listen: vec![Ipv4Addr::LOCALHOST.into()],
                 port: peers[&me].port,
                 run_as,

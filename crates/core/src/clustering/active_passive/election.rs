@@ -140,6 +140,13 @@ fn too_far_behind(
             "how far {primary} had come is not known here, so neither is the loss"
         ));
     };
+    if best.data_term < last.data_term {
+        // Its log may have gone another way before that term: positions cannot be compared.
+        return Some(format!(
+            "the best lacks what term {} began with, so how much of it is missing is not known",
+            last.data_term
+        ));
+    }
     let lag_bytes = last.flushed.bytes_ahead_of(best.flushed);
     (lag_bytes > lag_bytes_max)
         .then(|| format!("the best is {lag_bytes} bytes behind, over the limit of {lag_bytes_max}"))

@@ -40,6 +40,9 @@ fn choose_founder(view: &ControllerView<'_>, now: Timestamp) -> Plan {
         }
         match (&instance.data, holder) {
             (Data::Empty, _) => {}
+            (Data::Quarantined { reason }, _) => {
+                return Plan::wait(format!("the data of {node} is quarantined: {reason}"));
+            }
             (_, None) => holder = Some(node),
             (_, Some(other)) => {
                 return Plan::wait(format!("both {other} and {node} hold data: empty one of them"));

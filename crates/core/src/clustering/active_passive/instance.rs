@@ -111,6 +111,11 @@ pub enum Action {
         /// The term it serves; becomes the last that was followed.
         term: Term,
     },
+    /// Leave it to a human, durably: what it tried does not help.
+    Quarantine {
+        /// Why.
+        reason: String,
+    },
     /// Kill the instance at once.
     Fence,
 }
@@ -167,7 +172,8 @@ fn promise(view: &InstanceView<'_>) -> Option<Next> {
         return Some(act(Action::Promise { term }, format!("asked to promise term {term}")));
     }
     // Without data it has only its promise to give, which counts where promises alone do (`Async`).
-    let is_empty = own.process == Process::Stopped && own.data != Data::Present;
+    let is_empty =
+        own.process == Process::Stopped && !matches!(own.data, Data::Present | Data::Foreign);
     let can_vote = own.process == Process::Standby || is_empty;
     let term = own.promised;
     let is_told = own.ballot.is_some_and(|ballot| ballot.term >= term);
@@ -183,6 +189,7 @@ fn found(view: &InstanceView<'_>) -> Next {
         (Data::Empty | Data::Mixed, Process::Stopped) => {
             act(Action::Found, "chosen to make the first copy")
         }
+        (Data::Foreign, Process::Stopped) => act(Action::Found, "chosen to adopt what it holds"),
         (Data::Present, Process::Stopped) => {
             act(Action::Start { upstream: None }, "the first copy is made")
         }
@@ -246,6 +253,9 @@ fn serve(view: &InstanceView<'_>, term: Term, rule: CommitRule) -> Next {
     }
     if let Some(switchover) = &view.state.switchover {
         let to = switchover.to.clone();
+        if !own.replicas.get(&to).is_some_and(|replica| replica.streaming) {
+            return wait(format!("is to hand over to {to}, which it does not feed"));
+        }
         let reason = format!("hands over to {to}");
         return act(Action::StopForSwitchover { to }, reason);
     }
@@ -275,7 +285,7 @@ fn follow(view: &InstanceView<'_>, appointment: &Appointment) -> Next {
         (Data::Quarantined { reason }, _) => wait(format!("quarantined: {reason}")),
         (Data::Copying { .. }, _) => wait(format!("copies from {primary}")),
         (Data::Empty | Data::Mixed, Process::Stopped) => match serving_primary(view, term) {
-            Some(_) if own.rejoin_failures >= REJOIN_FAILURES_MAX => quarantined(own),
+            Some(_) if own.rejoin_failures >= REJOIN_FAILURES_MAX => quarantine(own),
             Some(_) => act(Action::Clone { from: primary.clone(), term }, "has no usable data"),
             None => wait(format!("waits until {primary} serves, to copy from it")),
         },
@@ -283,12 +293,13 @@ fn follow(view: &InstanceView<'_>, appointment: &Appointment) -> Next {
             act(Action::StopToRejoin, "its data is given up: a copy of it was begun (H19)")
         }
         (Data::Present, Process::Stopped) => rejoin(view, appointment),
+        (Data::Foreign, Process::Stopped) => replace_foreign(view, appointment),
         (Data::Present, Process::Standby) => stay_fed(view, appointment),
         (
-            Data::Present | Data::Empty | Data::Mixed,
+            Data::Present | Data::Empty | Data::Mixed | Data::Foreign,
             Process::Starting | Process::Promoting | Process::Stopping,
         )
-        | (Data::Empty, Process::Standby) => wait(format!("{:?}", own.process)),
+        | (Data::Empty | Data::Foreign, Process::Standby) => wait(format!("{:?}", own.process)),
     }
 }
 
@@ -311,7 +322,7 @@ fn rejoin(view: &InstanceView<'_>, appointment: &Appointment) -> Next {
         };
     };
     if own.rejoin_failures >= REJOIN_FAILURES_MAX {
-        return quarantined(own);
+        return quarantine(own);
     }
     match rung(own, primary, view.state) {
         Rung::Follow => {
@@ -326,6 +337,32 @@ fn rejoin(view: &InstanceView<'_>, appointment: &Appointment) -> Next {
         }
         Rung::Clone => act(Action::Clone { from, term }, "cannot be rewound"),
     }
+}
+
+/// Data of another's making, beside a primary that is not this node: replaced only if the primary
+/// has all of it. Whom it followed is not recorded, so it is not fed as it is (H6).
+fn replace_foreign(view: &InstanceView<'_>, appointment: &Appointment) -> Next {
+    let own = view.own;
+    let (from, term) = (appointment.primary.clone(), appointment.term);
+    let Some(primary) = serving_primary(view, term) else {
+        return wait(format!("its data was not made here: waits until {from} serves, to compare"));
+    };
+    if own.system.is_none() || own.system != primary.system {
+        return wait(format!(
+            "its data is another database's than that of {from}, and is not touched: empty the \
+             data directory, or reinit"
+        ));
+    }
+    if own.was_primary || own.flushed > primary.flushed {
+        return wait(format!(
+            "its data is of the same database, and may hold what {from} has not: reinit \
+             replaces it"
+        ));
+    }
+    if own.rejoin_failures >= REJOIN_FAILURES_MAX {
+        return quarantine(own);
+    }
+    act(Action::Clone { from, term }, "holds an older copy of the same database")
 }
 
 fn stay_fed(view: &InstanceView<'_>, appointment: &Appointment) -> Next {
@@ -355,9 +392,10 @@ fn stay_fed(view: &InstanceView<'_>, appointment: &Appointment) -> Next {
     act(Action::Follow { primary, term }, format!("follows in term {term}"))
 }
 
-fn quarantined(own: &InstanceFacts) -> Next {
-    wait(format!(
-        "quarantined after {} attempts to rejoin: see the node's log, then reinit",
+fn quarantine(own: &InstanceFacts) -> Next {
+    let reason = format!(
+        "{} attempts to rejoin failed: see the node's log, then reinit",
         own.rejoin_failures
-    ))
+    );
+    act(Action::Quarantine { reason: reason.clone() }, reason)
 }

@@ -219,6 +219,13 @@ fn stop_for_switchover(
     switchover: &Switchover,
     now: Timestamp,
 ) -> Plan {
+    let followed = view.instance(&switchover.to, now).map(|own| own.followed);
+    if followed != Some(appointment.term) {
+        // Positions of two logs that went different ways cannot be compared.
+        let (to, primary) = (&switchover.to, &appointment.primary);
+        let reason = format!("{to} does not follow {primary} in term {}", appointment.term);
+        return Plan::propose(ServiceCommand::CancelSwitchover, reason);
+    }
     let end = view.instance(&appointment.primary, now).map_or(crate::lsn::Lsn::ZERO, |i| i.flushed);
     let have = view.instance(&switchover.to, now).map_or(crate::lsn::Lsn::ZERO, |i| i.flushed);
     if have < end {

@@ -1,4 +1,5 @@
 //! One instance takes writes, the others are fed by it.
 
 pub mod desired_rule;
+pub mod settings;
 pub mod sync_quorum;

@@ -2,6 +2,7 @@
 //! In: the written settings, `pg_hba.conf` lines, paths and user. Out: the ones that can be used.
 //! Handles: H10, H15, H20 (settings that belong to failover are Tandem's), H13 and H14 (no commit
 //! is acknowledged before a standby flushed it).
+//! Not here: which settings those are (`tandem_core::replication::primary_replica::settings`).
 
 use super::checker::Checker;
 use crate::config::problem::{Code, Say};
@@ -9,55 +10,13 @@ use crate::config::raw::{self, Scalar};
 use crate::config::value::Unreadable;
 use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
-use tandem_core::spec::Durability;
+use tandem_core::replication::primary_replica::settings::{self, Fault, Refusal};
 use toml::Spanned;
 
 const SETTINGS_MAX: usize = 500;
 const TEXT_BYTES_MAX: usize = 4096;
 const HBA_LINES_MAX: usize = 500;
 const USER_CHARS_MAX: usize = 32;
-
-/// Settings that Tandem sets itself, and what to do instead.
-const OWNED: &[(&str, &str)] = &[
-    ("synchronous_standby_names", "use the service's `durability` and `acks`"),
-    ("primary_conninfo", "remove it: it follows the primary"),
-    ("primary_slot_name", "remove it: it follows the node"),
-    ("promote_trigger_file", "remove it: use `tandem switchover`"),
-    ("recovery_target", "remove it: a standby follows its primary to the end"),
-    ("recovery_target_action", "remove it: a standby follows its primary to the end"),
-    ("recovery_target_inclusive", "remove it: a standby follows its primary to the end"),
-    ("recovery_target_lsn", "remove it: a standby follows its primary to the end"),
-    ("recovery_target_name", "remove it: a standby follows its primary to the end"),
-    ("recovery_target_time", "remove it: a standby follows its primary to the end"),
-    ("recovery_target_timeline", "remove it: standbys always follow the latest timeline"),
-    ("recovery_target_xid", "remove it: a standby follows its primary to the end"),
-    ("listen_addresses", "use the node's `bind`"),
-    ("port", "use the service's `port`"),
-    ("unix_socket_directories", "remove it: the socket is in the node's own folder"),
-    ("data_directory", "use the service's `data_dir`"),
-    ("hba_file", "use the service's `hba`"),
-    ("ident_file", "remove it: the file is in the data directory"),
-    ("config_file", "remove it: the file is in the data directory"),
-    ("external_pid_file", "remove it: the keeper knows the process"),
-    ("cluster_name", "remove it: standbys are told apart by it"),
-    ("restart_after_crash", "remove it: after a crash the cluster decides who serves"),
-    ("hot_standby", "remove it: standbys must answer queries"),
-    ("logging_collector", "remove it: the keeper collects the log"),
-    ("include", "write the settings here"),
-    ("include_dir", "write the settings here"),
-    ("include_if_exists", "write the settings here"),
-];
-
-/// Settings of which some values would lose data or block failover: name, good values, why.
-const GUARDED: &[(&str, &[&str], &str)] = &[
-    ("fsync", &["on"], "without it a crash loses commits that were acknowledged"),
-    ("full_page_writes", &["on"], "without it a crash in the middle of a page destroys it"),
-    ("wal_level", &["replica", "logical"], "standbys need it"),
-    ("wal_log_hints", &["on"], "pg_rewind needs it to bring an old primary back"),
-];
-
-/// Values of `synchronous_commit` that wait for a standby's disk.
-const FLUSHED: &[&str] = &["on", "remote_apply"];
 
 fn text_of(scalar: &Scalar) -> String {
     match scalar {
@@ -69,27 +28,8 @@ fn text_of(scalar: &Scalar) -> String {
     }
 }
 
-/// PostgreSQL's other words for on and off.
-fn plain(value: &str) -> String {
-    match value.trim().to_lowercase().as_str() {
-        "true" | "yes" | "1" => "on".to_owned(),
-        "false" | "no" | "0" => "off".to_owned(),
-        other => other.to_owned(),
-    }
-}
-
-/// Whether PostgreSQL would take it for the name of a setting.
-fn is_setting_name(name: &str) -> bool {
-    let part = |part: &str| {
-        part.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
-            && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_$".contains(&byte))
-    };
-    name.len() <= 63 * 2 && name.split('.').count() <= 2 && name.split('.').all(part)
-}
-
 pub(super) fn settings(
     raw: &raw::Service,
-    durability: Durability,
     check: &mut Checker<'_, '_>,
 ) -> BTreeMap<String, String> {
     let mut settings = BTreeMap::new();
@@ -102,7 +42,7 @@ pub(super) fn settings(
         // PostgreSQL does not tell `TimeZone` from `timezone`: nor may two keys here.
         let plain_name = name.get_ref().to_lowercase();
         let text = text_of(value.get_ref());
-        let verdict = setting(&plain_name, &text, durability).and_then(|()| {
+        let verdict = setting(&plain_name, &text).and_then(|()| {
             if settings.contains_key(&plain_name) {
                 return Err(Verdict::name("it is written twice", "keep one of them"));
             }
@@ -139,34 +79,20 @@ impl Verdict {
     }
 }
 
-fn setting(name: &str, text: &str, durability: Durability) -> Result<(), Verdict> {
-    if !is_setting_name(name) {
-        let instead = "use a name as in postgresql.conf, such as work_mem";
-        return Err(Verdict::name("PostgreSQL has no setting of such a name", instead));
+fn setting(name: &str, text: &str) -> Result<(), Verdict> {
+    if let Some(Refusal { fault, because, instead }) = settings::refusal(name, text) {
+        return Err(match fault {
+            Fault::Name => Verdict::name(because, instead),
+            Fault::Value => Verdict::value(because, instead),
+        });
     }
-    if let Some((_, instead)) = OWNED.iter().find(|(owned, _)| *owned == name) {
-        return Err(Verdict::name("Tandem sets it, differently on each node", *instead));
-    }
-    if text.len() > TEXT_BYTES_MAX || text.chars().any(char::is_control) {
-        let because = format!("a value is one line of at most {TEXT_BYTES_MAX} bytes");
-        return Err(Verdict::value(because, "remove line ends and control characters"));
+    if text.len() > TEXT_BYTES_MAX {
+        let because = format!("a value is at most {TEXT_BYTES_MAX} bytes long");
+        return Err(Verdict::value(because, "write a shorter one"));
     }
     if text.to_lowercase().contains("password=") {
         let because = "this file is the same on every node and printed by `config show`";
         return Err(Verdict::value(because, "keep the password in a file of its own"));
-    }
-    if let Some((_, good, because)) = GUARDED.iter().find(|(guarded, ..)| *guarded == name)
-        && !good.contains(&plain(text).as_str())
-    {
-        let instead = format!("remove it, or write \"{}\"", good.join("\" or \""));
-        return Err(Verdict::value(*because, instead));
-    }
-    let is_async = matches!(durability, Durability::Async { .. });
-    if name == "synchronous_commit" && !is_async && !FLUSHED.contains(&plain(text).as_str()) {
-        return Err(Verdict::value(
-            "a commit would be acknowledged before a standby has it on disk",
-            "remove it, or write durability = \"async\"; a session may still lower its own",
-        ));
     }
     Ok(())
 }

@@ -97,7 +97,7 @@ fn service(raw: &raw::Service, shape: Shape, check: &mut Checker<'_, '_>) -> Opt
         hold_max,
         held_max: usize::try_from(held_max).unwrap_or(1),
         sessions_max: usize::try_from(sessions_max).unwrap_or(1),
-        settings: postgres::settings(raw, durability, check),
+        settings: postgres::settings(raw, check),
         hba: postgres::hba(raw, check),
         run_as: check.read(&path("run_as"), raw.run_as.as_ref(), postgres::user),
         bin_dir: check.read(&path("bin_dir"), raw.bin_dir.as_ref(), postgres::folder),

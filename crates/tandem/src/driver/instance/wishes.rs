@@ -8,9 +8,10 @@
 use super::InstanceDriver;
 use crate::driver::wire::{Response, Wish};
 use crate::runtime::supervisor::TaskKind;
-use crate::service::postgres::Sentinel;
+use crate::service::postgres::{self, Postgres, Sentinel};
 use std::time::Duration;
 use tandem_core::facts::{Data, Process};
+use tandem_core::ids::Term;
 use tokio::sync::oneshot;
 
 const RELOAD: Duration = Duration::from_secs(5);
@@ -72,7 +73,7 @@ impl InstanceDriver {
         }
     }
 
-    fn term(&self) -> tandem_core::ids::Term {
+    fn term(&self) -> Term {
         let agreed = self.agreed.borrow();
         agreed.state.services.get(self.service()).map(|state| state.term()).unwrap_or_default()
     }
@@ -99,12 +100,9 @@ impl InstanceDriver {
         self.own.process = Process::Stopping;
         self.context.stopped.send_replace(false);
         self.publish();
-        let context = self.context.clone();
+        let (context, term) = (self.context.clone(), self.term());
         self.supervisor.spawn("stop for an operator", TaskKind::Session, async move {
-            if wipe
-                && let Err(error) =
-                    context.postgres.change_state(|s| s.sentinel = Some(Sentinel::Cloning)).await
-            {
+            if wipe && let Err(error) = mark(&context.postgres, term).await {
                 // Not marked: it is stopped and started all the same.
                 tracing::warn!(service = %context.service, %error, "the copy could not be marked");
             }
@@ -118,16 +116,8 @@ impl InstanceDriver {
 
     /// Marks a stopped copy as one to be made anew, quarantined or not.
     async fn wipe(&mut self, answer: oneshot::Sender<Response>) {
-        let marked = self
-            .context
-            .postgres
-            .change_state(|state| {
-                state.sentinel = Some(Sentinel::Cloning);
-                state.quarantined = None;
-            })
-            .await;
-        let response = match marked {
-            Ok(_) => {
+        let response = match mark(&self.context.postgres, self.term()).await {
+            Ok(()) => {
                 self.own.rejoin_failures = 0;
                 self.retry_at = crate::runtime::clock::now();
                 self.context.inspect(&mut self.own).await;
@@ -137,6 +127,19 @@ impl InstanceDriver {
         };
         let _ = answer.send(response);
     }
+}
+
+/// Marks a copy as one to be made anew. Where promises were lost with the state, it follows at
+/// least no primary that is of the past already.
+async fn mark(postgres: &Postgres, term: Term) -> Result<(), postgres::Error> {
+    postgres
+        .begin_state(move |state| {
+            state.promised = state.promised.max(term);
+            state.sentinel = Some(Sentinel::Cloning);
+            state.quarantined = None;
+        })
+        .await
+        .map(|_| ())
 }
 
 fn refused(error: &(dyn std::error::Error + 'static)) -> Response {

@@ -141,6 +141,7 @@ fn objection(
 fn not_standby(own: &InstanceFacts) -> Option<String> {
     match &own.data {
         Data::Quarantined { reason } => return Some(format!("its data is quarantined: {reason}")),
+        Data::Foreign => return Some("its data was not made here".to_owned()),
         Data::Copying { .. } => return Some("its data is being copied".to_owned()),
         Data::Empty | Data::Mixed => return Some("it has no usable data".to_owned()),
         Data::Witness => return Some("it holds no data".to_owned()),

@@ -356,12 +356,12 @@ async fn instance(subject: &str, postgres: &Postgres, process: Process) -> Vec<F
 fn audited(subject: &str, found: postgres::Finding) -> Finding {
     let warning = |what: String| Finding::new(Severity::Warning, subject, what);
     match found {
-        postgres::Finding::WeakCommit { role, database, value } => {
+        postgres::Finding::WeakCommit { role, database, setting, value } => {
             let role = if role.is_empty() { "every role".to_owned() } else { role };
             let database = if database.is_empty() { "every database".to_owned() } else { database };
-            warning(format!("synchronous_commit is {value} for {role} in {database}")).advice(
-                "commits of these sessions are acknowledged before a standby has them",
-                "ALTER ROLE … RESET synchronous_commit (or ALTER DATABASE …)",
+            warning(format!("{setting} is {value} for {role} in {database}")).advice(
+                "commits of these sessions are taken for acknowledged before a standby has them",
+                format!("ALTER ROLE … RESET {setting} (or ALTER DATABASE …)"),
             )
         }
         postgres::Finding::UnloggedTables { database, count } => {

@@ -177,7 +177,7 @@ pub(super) fn instance_state(service: ServiceSeen<'_>, node: &NodeId) -> Instanc
     }
     let Some(facts) = service.instance(node) else { return InstanceState::Unknown };
     match &facts.data {
-        Data::Quarantined { .. } => return InstanceState::Quarantined,
+        Data::Quarantined { .. } | Data::Foreign => return InstanceState::Quarantined,
         Data::Copying { .. } => return InstanceState::Cloning,
         Data::Witness => return InstanceState::Absent,
         Data::Empty if facts.process == Process::Stopped => return InstanceState::Absent,
@@ -289,6 +289,11 @@ pub(super) fn unwell(facts: &InstanceFacts) -> Option<String> {
     let seconds = |age: Duration| age.as_secs_f64();
     match &facts.data {
         Data::Quarantined { reason } => return Some(format!("quarantined: {reason}")),
+        Data::Foreign => {
+            let reason =
+                "its data was not made here: adopted if it founds the service, else reinit";
+            return Some(reason.to_owned());
+        }
         Data::Mixed => return Some("a copy was interrupted; it will be made again".to_owned()),
         Data::Copying { percent: Some(percent) } => return Some(format!("{percent} % copied")),
         Data::Copying { percent: None } => return Some("being copied".to_owned()),

@@ -1,43 +1,64 @@
 //! Decides whether a session asks at its start for commits that wait for less than the service
-//! promises (H13).
-//! In: the startup parameters. Out: the offending value.
+//! promises (H13), or for not being told when such a wait was cancelled (H11).
+//! In: the startup parameters. Out: the offending setting.
 //! Not here: a `SET` inside the session, which a door that does not read statements cannot see:
 //! roles' and databases' settings are for the audit.
 //! Tested by: below, `tests/startup.rs`.
 
-/// The value of `synchronous_commit`, where it is lower than `on`.
+use tandem_core::replication::primary_replica::settings::SHOWS_WARNINGS;
+
+/// A setting that a session may not have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::proxy) struct Lowered {
+    /// Its name.
+    pub(in crate::proxy) setting: &'static str,
+    /// What was asked for.
+    pub(in crate::proxy) value: String,
+}
+
+/// The setting that hides warnings.
+pub(in crate::proxy) const SILENCES: &str = "client_min_messages";
+
+/// The settings that count, and their values that lower nothing: `on`, its hidden synonyms and
+/// `remote_apply`; and whatever still shows warnings. What is unknown does not pass.
+const SETTINGS: [(&str, &[&str]); 2] = [
+    ("synchronous_commit", &["on", "remote_apply", "true", "yes", "1"]),
+    (SILENCES, SHOWS_WARNINGS),
+];
+
+/// The first setting that lowers what the service promises.
 pub(in crate::proxy) fn lowered<'a>(
     parameters: impl Iterator<Item = (&'a [u8], &'a [u8])>,
-) -> Option<String> {
+) -> Option<Lowered> {
     for (name, value) in parameters {
-        if name.eq_ignore_ascii_case(b"synchronous_commit") && !keeps(value) {
-            return Some(String::from_utf8_lossy(value).into_owned());
-        }
-        if name == b"options"
-            && let Some(value) = lowered_by_options(value)
-        {
-            return Some(value);
+        for (setting, good) in SETTINGS {
+            if name.eq_ignore_ascii_case(setting.as_bytes()) && !keeps(good, value) {
+                let value = String::from_utf8_lossy(value).into_owned();
+                return Some(Lowered { setting, value });
+            }
+            if name == b"options"
+                && let Some(value) = lowered_by_options(setting, good, value)
+            {
+                return Some(Lowered { setting, value });
+            }
         }
     }
     None
 }
 
-/// `on`, its hidden synonyms, and `remote_apply`; what is unknown does not pass.
-fn keeps(value: &[u8]) -> bool {
-    ["on", "remote_apply", "true", "yes", "1"]
-        .iter()
-        .any(|good| value.eq_ignore_ascii_case(good.as_bytes()))
+fn keeps(good: &[&str], value: &[u8]) -> bool {
+    good.iter().any(|good| value.eq_ignore_ascii_case(good.as_bytes()))
 }
 
 /// Any word of the command line that names the setting counts, so that no bundling of flags hides
 /// it; PostgreSQL reads dashes in a name as underscores.
-fn lowered_by_options(options: &[u8]) -> Option<String> {
+fn lowered_by_options(setting: &str, good: &[&str], options: &[u8]) -> Option<String> {
     for word in words(options) {
         let text = String::from_utf8_lossy(&word).to_ascii_lowercase();
-        let Some(at) = text.replace('-', "_").find("synchronous_commit") else { continue };
+        let Some(at) = text.replace('-', "_").find(setting) else { continue };
         let value = text.get(at..).and_then(|rest| rest.split_once('=')).map(|(_, value)| value);
         match value {
-            Some(value) if keeps(value.as_bytes()) => {}
+            Some(value) if keeps(good, value.as_bytes()) => {}
             Some(value) => return Some(value.to_owned()),
             None => return Some(text),
         }
@@ -63,10 +84,25 @@ fn words(options: &[u8]) -> Vec<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
-    use super::lowered;
+    use super::{Lowered, lowered};
 
-    fn one(name: &str, value: &str) -> Option<String> {
+    fn one(name: &str, value: &str) -> Option<Lowered> {
         lowered([(name.as_bytes(), value.as_bytes())].into_iter())
+    }
+
+    #[test]
+    fn h11_every_way_to_silence_the_warning_at_startup_is_seen() {
+        for value in ["error", "ERROR", "fatal", "panic", ""] {
+            assert!(one("client_min_messages", value).is_some(), "{value}");
+        }
+        for options in ["-c client_min_messages=error", "--client-min-messages=Error"] {
+            let found = one("options", options).unwrap();
+            assert_eq!(found.setting, "client_min_messages", "{options}");
+        }
+        for value in ["warning", "NOTICE", "log", "debug1"] {
+            assert_eq!(one("client_min_messages", value), None, "{value}");
+            assert_eq!(one("options", &format!("-c client_min_messages={value}")), None);
+        }
     }
 
     #[test]

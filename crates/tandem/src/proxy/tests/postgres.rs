@@ -3,6 +3,7 @@
 use super::fake::Fake;
 use super::*;
 use crate::runtime::supervisor::TaskKind;
+use crate::service::postgres::Binaries;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, Uid, User, chown};
 use std::os::unix::process::CommandExt;
@@ -10,8 +11,6 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use tempfile::TempDir;
 use tokio_postgres::{NoTls, SimpleQueryMessage};
-
-const BIN: &str = "/usr/lib/postgresql/15/bin";
 
 /// A server of its own, gone with the test.
 struct Postgres {
@@ -21,7 +20,8 @@ struct Postgres {
 }
 
 fn command(program: &str) -> Command {
-    let mut command = Command::new(program);
+    let bin = Binaries::folders().next().expect("PostgreSQL is installed");
+    let mut command = Command::new(bin.join(program));
     command.current_dir("/").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     if let Some(user) = server_user() {
         command.uid(user.uid.as_raw()).gid(user.gid.as_raw());
@@ -41,7 +41,7 @@ impl Postgres {
             chown(dir.path(), Some(user.uid), Some(user.gid)).unwrap();
         }
         let data = dir.path().join("data");
-        let made = command(&format!("{BIN}/initdb"))
+        let made = command("initdb")
             .args(["--no-sync", "-A", "trust", "-U", "postgres", "-D"])
             .arg(&data)
             .status()
@@ -59,7 +59,7 @@ impl Postgres {
     }
 
     fn run(data: &Path, run: &Path, port: u16) -> Child {
-        command(&format!("{BIN}/postgres"))
+        command("postgres")
             .arg("-D")
             .arg(data)
             .arg("-k")

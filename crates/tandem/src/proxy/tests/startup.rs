@@ -63,14 +63,17 @@ async fn h13_lower_durability_is_refused_where_it_is_not_allowed() {
     let supervisor = Supervisor::new();
     let fake = Fake::start(&supervisor).await;
     let stage = Stage::writing(routed(1, fake.address, "a"));
-    for (name, value) in
-        [("synchronous_commit", "local"), ("options", "-c geqo=off --synchronous-commit=off")]
-    {
+    for (name, value) in [
+        ("synchronous_commit", "local"),
+        ("options", "-c geqo=off --synchronous-commit=off"),
+        ("client_min_messages", "error"),
+        ("options", "-c client_min_messages=error"),
+    ] {
         let mut client = stage.client().await;
         client.send(&startup(&[("user", "me"), (name, value)])).await;
         let (_, body) = client.message().await.unwrap();
         assert_eq!(sqlstate(&body), "22023");
-        assert!(field(&body, b'M').contains("does not allow synchronous_commit"));
+        assert!(field(&body, b'M').contains("does not allow "));
     }
     assert!(fake.users().is_empty());
     let allowed = DoorConfig { refuse_lower_durability: false, ..config(Mode::Write) };

@@ -24,17 +24,20 @@ impl Binaries {
         if let Some(dir) = configured {
             return Self::open(dir).await;
         }
-        let places = candidates();
-        for dir in &places {
-            if dir.join("postgres").is_file()
-                && dir.join("pg_rewind").is_file()
-                && let Ok(found) = Self::open(dir).await
-            {
+        for dir in Self::folders() {
+            if let Ok(found) = Self::open(&dir).await {
                 return Ok(found);
             }
         }
-        let looked = places.iter().map(|p| p.display().to_string()).collect::<Vec<_>>().join(", ");
+        let looked =
+            candidates().iter().map(|p| p.display().to_string()).collect::<Vec<_>>().join(", ");
         Err(Error::NoBinaries { looked })
+    }
+
+    /// Folders with a server's programs, in the order in which `find` tries them.
+    pub fn folders() -> impl Iterator<Item = PathBuf> {
+        let has = |dir: &PathBuf, tool| dir.join(tool).is_file();
+        candidates().into_iter().filter(move |dir| has(dir, "postgres") && has(dir, "pg_rewind"))
     }
 
     /// The programs in `dir`.

@@ -70,7 +70,9 @@ pub enum Error {
         known: u32,
     },
     /// There is data, but no record of what was promised about it.
-    #[error("{path} is missing though there is data; adopt the data, or remove it to clone again")]
+    #[error(
+        "{path} is missing though there is data; put the file back, or reinit to copy the data anew"
+    )]
     StateMissing {
         /// The file.
         path: PathBuf,
@@ -84,12 +86,14 @@ pub enum Error {
         to: Term,
     },
     /// A setting that the owner may not choose.
-    #[error("setting {name} cannot be set: {because}")]
+    #[error("setting {name} cannot be set: {because}; {instead}")]
     Setting {
         /// Which.
         name: String,
-        /// Why, and what instead.
+        /// Why.
         because: &'static str,
+        /// What instead.
+        instead: &'static str,
     },
     /// A copy was interrupted (H19).
     #[error("the data directory is a mixture left by an interrupted {0}; it must be copied again")]
@@ -109,6 +113,12 @@ pub enum Error {
     /// Somebody's data is in the way.
     #[error("{path} is not empty")]
     NotEmpty {
+        /// The data directory.
+        path: PathBuf,
+    },
+    /// Data that has a state of its own is not adopted.
+    #[error("{path} is an instance of Tandem's already")]
+    Adopted {
         /// The data directory.
         path: PathBuf,
     },
@@ -138,9 +148,12 @@ pub enum Error {
         /// The data directory.
         path: PathBuf,
     },
-    /// It must be stopped cleanly for this.
-    #[error("the instance was not stopped cleanly as a primary: pg_controldata says \"{state}\"")]
-    NotCleanPrimary {
+    /// Data that is adopted must be able to run by itself.
+    #[error(
+        "the data was last run as a standby ({state}), so it lacks what its primary has; adopt the \
+         primary's data, or promote it where it ran and stop it"
+    )]
+    NotAPrimary {
         /// The state in pg_control.
         state: String,
     },
@@ -288,7 +301,8 @@ impl Error {
             | Self::NotEmpty { .. }
             | Self::DataVersion { .. }
             | Self::Owner { .. }
-            | Self::NotCleanPrimary { .. }
+            | Self::NotAPrimary { .. }
+            | Self::Adopted { .. }
             | Self::NoAddress { .. }
             | Self::Answer { .. }
             | Self::Role { .. }

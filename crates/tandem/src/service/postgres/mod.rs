@@ -59,6 +59,9 @@ pub struct InstanceConfig {
     pub binaries: Binaries,
     /// The folder of the instance: `data/`, `run/`, `state.json`, `pgpass`, `postgres.log`.
     pub dir: PathBuf,
+    /// PGDATA where the owner wants it; none is `data/` in `dir`. Data that somebody else made is
+    /// adopted from here only.
+    pub data_dir: Option<PathBuf>,
     /// Addresses that PostgreSQL listens on.
     pub listen: Vec<IpAddr>,
     /// Port that PostgreSQL listens on; part of the unix socket's name too.
@@ -77,6 +80,13 @@ pub struct InstanceConfig {
     pub peers: BTreeMap<NodeId, PeerAddress>,
     /// The nodes that hold a copy, this one included.
     pub members: BTreeSet<NodeId>,
+}
+
+impl InstanceConfig {
+    /// PGDATA.
+    pub fn data_dir(&self) -> PathBuf {
+        self.data_dir.clone().unwrap_or_else(|| self.dir.join("data"))
+    }
 }
 
 /// A user of the operating system, by number.
@@ -132,6 +142,34 @@ impl Postgres {
         Ok(Self { config: Arc::new(config), disk: Arc::default(), state_turn: Arc::default() })
     }
 
+    /// An instance that nobody will start.
+    #[cfg(test)]
+    pub(crate) fn for_test() -> Self {
+        let secret = String::from("x");
+        let config = InstanceConfig {
+            cluster: "0123456789abcdef".into(),
+            service: "orders".into(),
+            me: "a".into(),
+            binaries: Binaries::for_test(),
+            dir: "/tmp/x".into(),
+            data_dir: None,
+            listen: Vec::new(),
+            port: 1,
+            run_as: None,
+            passwords: Passwords {
+                superuser: secret.clone(),
+                replication: secret.clone(),
+                app: secret,
+            },
+            locale: "C".into(),
+            user_settings: BTreeMap::new(),
+            hba_extra: Vec::new(),
+            peers: BTreeMap::new(),
+            members: BTreeSet::new(),
+        };
+        Self::new(config).unwrap()
+    }
+
     /// Uses another configuration from now on; files change with the next start or `reload`.
     ///
     /// # Errors
@@ -149,7 +187,7 @@ impl Postgres {
 
     /// PGDATA.
     pub fn data_dir(&self) -> PathBuf {
-        self.config.dir.join("data")
+        self.config.data_dir()
     }
 
     /// Folder of the unix socket.

@@ -1,7 +1,8 @@
 //! Talks to `state.json`: what this node promised about the instance, and what it was doing to it.
 //! In / Out: `StateFile`. Keeps: INV-2 a promise is on disk before `change_state` returns; INV-5 it
-//! never goes back; H19 a sentinel outlives the process that set it; H36.
-//! Tested by: below.
+//! never goes back, and what is missing beside data is never taken for "nothing promised"; H19 a
+//! sentinel outlives the process that set it; H36.
+//! Tested by: below, `tests/postgres_adapter.rs`.
 
 use super::{Error, Postgres, files};
 use serde::{Deserialize, Serialize};
@@ -58,6 +59,8 @@ pub enum Sentinel {
     Cloning,
     /// pg_rewind.
     Rewinding,
+    /// Taking over data that somebody else made: nothing is lost, and it is begun again.
+    Adopting,
 }
 
 impl fmt::Display for Sentinel {
@@ -66,8 +69,16 @@ impl fmt::Display for Sentinel {
             Self::Founding => "foundation",
             Self::Cloning => "base backup",
             Self::Rewinding => "rewind",
+            Self::Adopting => "adoption",
         })
     }
+}
+
+/// Whether a state may be begun where there is none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum WhereMissing {
+    OnlyWithoutData,
+    Begin,
 }
 
 #[derive(Deserialize)]
@@ -123,18 +134,46 @@ impl Postgres {
     /// that is saved while a copy sets its sentinel must not undo it.
     ///
     /// # Errors
-    /// `GoesBack` for a smaller term than is recorded; as `load_state`; `File`.
+    /// `GoesBack` for a smaller term than is recorded; as `load_state`, so that a promise never
+    /// begins a record over data whose promises are lost, or that is somebody else's; `File`.
     pub async fn change_state<F>(&self, change: F) -> Result<StateFile, Error>
     where
         F: FnOnce(&mut StateFile) + Send + 'static,
     {
+        self.change_where(WhereMissing::OnlyWithoutData, change).await
+    }
+
+    /// As `change_state`, and begins a record where there is data without one: only for what takes
+    /// the data over, or replaces it.
+    ///
+    /// # Errors
+    /// As `change_state`, but `StateMissing`.
+    pub async fn begin_state<F>(&self, change: F) -> Result<StateFile, Error>
+    where
+        F: FnOnce(&mut StateFile) + Send + 'static,
+    {
+        self.change_where(WhereMissing::Begin, change).await
+    }
+
+    async fn change_where<F>(&self, missing: WhereMissing, change: F) -> Result<StateFile, Error>
+    where
+        F: FnOnce(&mut StateFile) + Send + 'static,
+    {
         let (path, turn) = (self.state_path(), Arc::clone(&self.state_turn));
+        let data = self.data_dir();
         files::blocking(move || {
             let _turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
             if let Some(parent) = path.parent() {
                 std::fs::create_dir_all(parent).map_err(Error::file("create", parent))?;
             }
-            let mut state = StateFile::load(&path)?.unwrap_or_default();
+            let mut state = match (StateFile::load(&path)?, missing) {
+                (Some(state), _) => state,
+                (None, WhereMissing::Begin) => StateFile::default(),
+                (None, WhereMissing::OnlyWithoutData) if files::is_empty(&data)? => {
+                    StateFile::default()
+                }
+                (None, WhereMissing::OnlyWithoutData) => return Err(Error::StateMissing { path }),
+            };
             change(&mut state);
             state.save(&path)?;
             Ok(state)
@@ -142,8 +181,9 @@ impl Postgres {
         .await
     }
 
+    /// Whether the data may be taken over or replaced was decided by the caller.
     pub(super) async fn set_sentinel(&self, sentinel: Option<Sentinel>) -> Result<(), Error> {
-        self.change_state(move |state| state.sentinel = sentinel).await.map(|_| ())
+        self.begin_state(move |state| state.sentinel = sentinel).await.map(|_| ())
     }
 }
 

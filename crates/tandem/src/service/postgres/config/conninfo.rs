@@ -1,13 +1,24 @@
 //! Decides the connection strings of WAL receivers, base backups and rewinds.
 //! Always written by us, never by PostgreSQL's programs, and never with a password in it: libpq
 //! reads that from the password file.
-//! Keeps: H10, the application name carries cluster and node.
+//! Keeps: H10, the application name carries cluster and node; H38 a stream that is not taken does
+//! not keep its sender.
 //! Tested by: below.
 
 use super::super::{Error, Postgres, REPLICATION_ROLE, names};
 use tandem_core::ids::NodeId;
 
+/// For the sender of a stream. One whose standby takes nothing cannot end: it waits to send its
+/// last words, until the kernel gives the connection up. That must be before a planned stop loses
+/// its patience (H38); a base backup may wait for a slow disk for longer.
+const STREAM_OPTIONS: &str = "options='-c tcp_user_timeout=2500'";
+
 impl Postgres {
+    /// How this node is fed by `source`.
+    pub(in super::super) fn stream_conninfo(&self, source: &NodeId) -> Result<String, Error> {
+        Ok(format!("{} {STREAM_OPTIONS}", self.conninfo(source, None)?))
+    }
+
     /// How this node reaches PostgreSQL on `source`; with a database for SQL, without for
     /// streaming.
     pub(in super::super) fn conninfo(

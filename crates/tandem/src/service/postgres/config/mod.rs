@@ -20,6 +20,8 @@ use tandem_core::replication::primary_replica::sync_quorum::CommitRule;
 /// `sun_path` on Linux, less its terminating zero.
 const SOCKET_PATH_MAX: usize = 107;
 const INCLUDE: &str = "include 'tandem.conf'";
+/// In PGDATA: what Tandem sets. Where it is, Tandem has run the data.
+pub(super) const OWN_SETTINGS: &str = "tandem.conf";
 
 /// What the keeper runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,7 +42,11 @@ pub struct StartCommand {
 pub(super) fn check(config: &InstanceConfig) -> Result<(), Error> {
     settings::check(&config.user_settings)?;
     if config.hba_extra.iter().any(|line| line.contains(['\n', '\r', '\0'])) {
-        return Err(Error::Setting { name: "hba".into(), because: "each entry is one line" });
+        return Err(Error::Setting {
+            name: "hba".into(),
+            because: "each entry is one line",
+            instead: "remove line ends",
+        });
     }
     let path = config.dir.join("run").join(format!(".s.PGSQL.{}", config.port));
     let length = path.as_os_str().len();
@@ -129,7 +135,7 @@ impl Postgres {
     fn upstream_text(&self, upstream: Option<&NodeId>) -> Result<String, Error> {
         let mut text = String::from("# Whom to follow. Written by Tandem.\n");
         let (conninfo, slot) = match upstream {
-            Some(node) => (self.conninfo(node, None)?, names::slot(&self.config().me)),
+            Some(node) => (self.stream_conninfo(node)?, names::slot(&self.config().me)),
             None => (String::new(), String::new()),
         };
         settings::line(&mut text, "primary_conninfo", &conninfo);
@@ -202,7 +208,7 @@ impl Texts {
     fn write(&self, data: &Path) -> Result<(), Error> {
         let owner = self.owner;
         files::replace(&self.passfile.0, &self.passfile.1, owner)?;
-        files::replace(&data.join("tandem.conf"), &self.settings, owner)?;
+        files::replace(&data.join(OWN_SETTINGS), &self.settings, owner)?;
         let main = data.join("postgresql.conf");
         let present = files::read(&main)?.unwrap_or_default();
         let wanted = include_last(&present);

@@ -1,44 +1,14 @@
-//! Decides PostgreSQL's settings: what high availability rests on, what the owner may choose.
+//! Decides PostgreSQL's settings: our defaults, the owner's, and what high availability rests on.
 //! In: `InstanceConfig`. Out: the text of `tandem.conf`, or a refusal that says what instead.
 //! Keeps: H5 `restart_after_crash`, H13 `synchronous_commit`, H14 and H26 `fsync` and
 //! `data_sync_retry`, H15 no `restore_command`, H25 a bound on what a slot retains.
+//! Not here: what an owner may choose (`tandem_core::replication::primary_replica::settings`).
 //! Tested by: below.
 
 use super::super::{Error, InstanceConfig};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-
-/// Settings that are ours alone, and what to do instead.
-const OURS: &[(&str, &str)] = &[
-    ("archive_cleanup_command", "WAL comes from the primary only"),
-    ("cluster_name", "it names the node"),
-    ("config_file", "the files are written by Tandem"),
-    ("data_directory", "it follows from the node's folder"),
-    ("data_sync_retry", "an fsync that failed once must end the instance"),
-    ("external_pid_file", "the keeper supervises the process"),
-    ("fsync", "an acknowledged commit must be on disk"),
-    ("full_page_writes", "pg_rewind and crash recovery need it"),
-    ("hba_file", "use hba for more lines"),
-    ("hot_standby", "a standby is observed through SQL"),
-    ("ident_file", "the files are written by Tandem"),
-    ("listen_addresses", "use the node's address"),
-    ("password_encryption", "every role uses SCRAM"),
-    ("port", "use the service's instance port"),
-    ("primary_conninfo", "it follows from the agreed primary"),
-    ("primary_slot_name", "it follows from the node's name"),
-    ("promote_trigger_file", "only an appointment promotes"),
-    ("recovery_end_command", "use a hook"),
-    ("recovery_min_apply_delay", "a delayed standby cannot take over"),
-    ("recovery_target_timeline", "a standby follows the agreed primary"),
-    ("restart_after_crash", "a primary that crashed is replaced, not restarted"),
-    ("restore_command", "WAL from an archive would arrive during a vote"),
-    ("superuser_reserved_connections", "they are reserved for the probes"),
-    ("synchronous_standby_names", "use durability"),
-    ("unix_socket_directories", "it follows from the node's folder"),
-    ("unix_socket_permissions", "the socket's folder is private"),
-    ("wal_log_hints", "pg_rewind needs it"),
-    ("wal_receiver_create_temp_slot", "each member has a slot"),
-];
+use tandem_core::replication::primary_replica::settings::{Refusal, is_ours, refusal};
 
 /// Settings that have a default of ours and may be changed.
 const DEFAULTS: &[(&str, &str)] = &[
@@ -84,60 +54,14 @@ const FIXED: &[(&str, &str)] = &[
     ("wal_receiver_create_temp_slot", "off"),
 ];
 
-/// Whether a setting is ours alone: refused from the owner, removed from postgresql.auto.conf.
-pub(super) fn is_ours(name: &str) -> bool {
-    let name = name.to_ascii_lowercase();
-    why_ours(&name).is_some()
-}
-
-fn why_ours(name: &str) -> Option<&'static str> {
-    if name.starts_with("recovery_target") {
-        return Some("a standby follows the agreed primary");
-    }
-    OURS.iter().find(|(ours, _)| *ours == name).map(|(_, because)| *because)
-}
-
 /// Refuses what high availability cannot work with.
 pub(super) fn check(settings: &BTreeMap<String, String>) -> Result<(), Error> {
     for (name, value) in settings {
-        if let Some(because) = refusal(name, value) {
-            return Err(Error::Setting { name: name.clone(), because });
+        if let Some(Refusal { because, instead, .. }) = refusal(name, value) {
+            return Err(Error::Setting { name: name.clone(), because, instead });
         }
     }
     Ok(())
-}
-
-fn refusal(name: &str, value: &str) -> Option<&'static str> {
-    let word = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '.';
-    if name.is_empty() || !name.chars().all(word) {
-        return Some("it is not the name of a setting");
-    }
-    if value.contains(['\n', '\r', '\0']) {
-        return Some("its value must be one line");
-    }
-    let name = name.to_ascii_lowercase();
-    if name == "include" || name == "include_dir" || name == "include_if_exists" {
-        return Some("put each setting here instead of a file");
-    }
-    if let Some(because) = why_ours(&name) {
-        return Some(because);
-    }
-    let number = value.trim().parse::<u32>().ok();
-    match name.as_str() {
-        "wal_level" if !["replica", "logical"].contains(&value) => {
-            Some("it must be replica or logical")
-        }
-        "synchronous_commit" if !["on", "remote_apply"].contains(&value) => {
-            Some("it must be on or remote_apply; a weaker one loses acknowledged commits")
-        }
-        "max_wal_senders" | "max_replication_slots" if number.is_none_or(|n| n < 8) => {
-            Some("standbys, base backups and their slots need at least 8")
-        }
-        "wal_sender_timeout" | "wal_receiver_timeout" if number == Some(0) => {
-            Some("without it a dead connection is kept for ever")
-        }
-        _ => None,
-    }
 }
 
 /// The text of `tandem.conf`: our defaults, then the owner's settings, then what is ours alone.
@@ -152,8 +76,8 @@ pub(super) fn text(config: &InstanceConfig) -> String {
         ("unix_socket_directories", format!("\"{run}\"")),
         ("cluster_name", name),
         // A distribution's own postgresql.conf may point elsewhere.
-        ("hba_file", config.dir.join("data/pg_hba.conf").display().to_string()),
-        ("ident_file", config.dir.join("data/pg_ident.conf").display().to_string()),
+        ("hba_file", config.data_dir().join("pg_hba.conf").display().to_string()),
+        ("ident_file", config.data_dir().join("pg_ident.conf").display().to_string()),
     ];
     let mut text = String::from("# Written by Tandem before every start; edits are lost.\n");
     let defaults = DEFAULTS.iter().chain(FIXED).map(|(name, value)| (*name, *value));
@@ -196,29 +120,48 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_ha_rests_on_is_refused() {
-        let refused = |name: &str, value: &str| {
-            check(&BTreeMap::from([(name.to_owned(), value.to_owned())])).is_err()
+    fn what_a_configuration_may_say_can_be_run() {
+        let file = |name: &str, value: &str| {
+            format!(
+                "cluster = 'x'\n[nodes.a]\naddress = '10.0.0.1:7400'\n[nodes.b]\n\
+                 address = '10.0.0.2:7400'\n[nodes.c]\naddress = '10.0.0.3:7400'\n\
+                 [services.x]\nkind = 'postgres'\n\
+                 clustering = 'active-passive'\nreplication = 'primary-replica'\nlisten = 5432\n\
+                 durability = 'async'\n[services.x.postgresql]\n{name} = {value:?}\n"
+            )
         };
-        for (name, value) in [
-            ("fsync", "off"),
-            ("FSYNC", "off"),
-            ("synchronous_commit", "local"),
-            ("synchronous_standby_names", "*"),
-            ("restart_after_crash", "on"),
-            ("recovery_target_lsn", "0/1"),
-            ("wal_level", "minimal"),
-            ("max_wal_senders", "1"),
-            ("work_mem", "1MB'\nfsync = off"),
-            ("work mem", "1MB"),
-            ("include", "/etc/x"),
-        ] {
-            assert!(refused(name, value), "{name}");
+        let names = DEFAULTS.iter().chain(FIXED).map(|(name, _)| *name).chain([
+            "work_mem",
+            "archive_cleanup_command",
+            "client_min_messages",
+            "recovery_end_command",
+            "recovery_target_xid",
+            "synchronous_standby_names",
+            "include",
+            "pgaudit.log",
+            "listen_addresses",
+        ]);
+        let values = ["on", "off", "0", "0s", "1", "8", "", "local", "replica", "error", "a\\b'c"];
+        let mut accepted = 0;
+        for name in names {
+            for value in values.iter().chain(DEFAULTS.iter().chain(FIXED).map(|(_, v)| v)) {
+                let Ok(config) = crate::config::Config::parse(&file(name, value), "t") else {
+                    continue;
+                };
+                accepted += 1;
+                for service in config.services.values() {
+                    let checked = check(&service.settings);
+                    assert!(checked.is_ok(), "{name} = {value}: {checked:?}");
+                }
+            }
         }
-        for (name, value) in
-            [("work_mem", "64MB"), ("synchronous_commit", "remote_apply"), ("pgaudit.log", "ddl")]
-        {
-            assert!(!refused(name, value), "{name}");
+        assert!(accepted > 100, "{accepted}");
+    }
+
+    #[test]
+    fn our_own_defaults_are_ones_that_an_owner_may_choose() {
+        for (name, value) in DEFAULTS.iter().filter(|(name, _)| *name != "logging_collector") {
+            assert_eq!(refusal(name, value), None, "{name} = {value}");
         }
     }
 

@@ -4,7 +4,7 @@
 //! new standby streams; H44 a backup that did not end well never counts.
 //! Tested by: `tests/postgres_adapter.rs`.
 
-use super::super::{Error, Postgres, Sentinel, names};
+use super::super::{Error, Postgres, Sentinel, StateFile, names};
 use super::{display, is_unreachable};
 use std::time::Duration;
 use tandem_core::ids::NodeId;
@@ -19,14 +19,14 @@ impl Postgres {
     ///
     /// # Errors
     /// `SourceUnavailable` (the sentinel stays: the old data is gone), `Cancelled`, `Tool`,
-    /// `StillRunning`, `Quarantined`.
+    /// `StillRunning`, `Quarantined`, `StateMissing`.
     pub async fn clone_from(
         &self,
         source: &NodeId,
         progress: watch::Sender<Option<u8>>,
         cancel: CancellationToken,
     ) -> Result<(), Error> {
-        if let Some(reason) = self.load_state_or_default().await?.quarantined {
+        if let Some(reason) = self.load_state_or_none().await?.quarantined {
             return Err(Error::Quarantined { reason });
         }
         self.alone().await?;
@@ -82,10 +82,11 @@ impl Postgres {
         finished.ok("pg_basebackup").map(|_| ())
     }
 
-    /// As `load_state`; a missing file is no obstacle to replacing all the data.
-    async fn load_state_or_default(&self) -> Result<super::super::StateFile, Error> {
+    /// As `load_state`; data that never ran here has none. Where it is merely missing, promises
+    /// are lost, and only an operator has the data replaced.
+    async fn load_state_or_none(&self) -> Result<StateFile, Error> {
         match self.load_state().await {
-            Err(Error::StateMissing { .. }) => Ok(super::super::StateFile::default()),
+            Err(Error::StateMissing { .. }) if self.is_foreign().await? => Ok(StateFile::default()),
             other => other,
         }
     }

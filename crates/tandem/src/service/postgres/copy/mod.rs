@@ -10,7 +10,8 @@ pub mod found;
 mod leftovers;
 pub mod rewind;
 
-use super::{Error, Postgres, files};
+use super::config::OWN_SETTINGS;
+use super::{Error, Postgres, Sentinel, files};
 use std::path::Path;
 use tandem_core::facts::Data;
 
@@ -20,18 +21,39 @@ impl Postgres {
     /// # Errors
     /// `File`, and those of the state file.
     pub async fn data(&self) -> Result<Data, Error> {
-        let state = self.load_state().await?;
+        let state = match self.load_state().await {
+            Err(Error::StateMissing { .. }) if self.is_foreign().await? => {
+                return Ok(Data::Foreign);
+            }
+            other => other?,
+        };
         if let Some(reason) = state.quarantined {
             return Ok(Data::Quarantined { reason });
         }
-        if state.sentinel.is_some() {
-            return Ok(Data::Mixed);
+        match state.sentinel {
+            None => {}
+            Some(Sentinel::Adopting) => return Ok(Data::Foreign),
+            Some(Sentinel::Founding | Sentinel::Cloning | Sentinel::Rewinding) => {
+                return Ok(Data::Mixed);
+            }
         }
         let data = self.data_dir();
         files::blocking(move || match files::is_empty(&data)? {
             true => Ok(Data::Empty),
             false if data.join("PG_VERSION").is_file() => Ok(Data::Present),
             false => Err(Error::NotEmpty { path: data }),
+        })
+        .await
+    }
+
+    /// Whether there is a database cluster that never ran here, where the owner said that there may
+    /// be one. Data that did run here and has lost its state is not: its promises are lost too.
+    async fn is_foreign(&self) -> Result<bool, Error> {
+        let (data, is_given) = (self.data_dir(), self.config().data_dir.is_some());
+        files::blocking(move || {
+            let is_there = files::read(&data.join("PG_VERSION"))?.is_some();
+            let ran_here = files::read(&data.join(OWN_SETTINGS))?.is_some();
+            Ok(is_given && is_there && !ran_here)
         })
         .await
     }

@@ -1,6 +1,6 @@
 //! Talks to every database: what would be lost or weakened at a failover, for `doctor`.
-//! Keeps: H13 settings of roles and databases that weaken a commit; H40 what a promotion does not
-//! carry over.
+//! Keeps: H11, H13 settings of roles and databases that weaken a commit or hide that it is weak;
+//! H40 what a promotion does not carry over.
 //! Tested by: `tests/postgres_adapter.rs`.
 
 use super::{Error, within};
@@ -10,12 +10,15 @@ use std::time::Duration;
 /// Something an owner should know.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Finding {
-    /// A role or database lowers `synchronous_commit`: its acknowledged commits can be lost (H13).
+    /// A role or database lowers `synchronous_commit`, or hides the warning that a commit is not
+    /// replicated with `client_min_messages`: its acknowledged commits can be lost (H11, H13).
     WeakCommit {
         /// Whose setting; empty is every role.
         role: String,
         /// In which database; empty is each.
         database: String,
+        /// Which setting.
+        setting: String,
         /// The value.
         value: String,
     },
@@ -43,10 +46,13 @@ pub enum Finding {
 }
 
 const WEAK: &str = "SELECT coalesce(r.rolname, '')::text, coalesce(d.datname, '')::text, \
-    split_part(setting, '=', 2) FROM pg_db_role_setting s CROSS JOIN unnest(s.setconfig) setting \
+    split_part(setting, '=', 1), split_part(setting, '=', 2) \
+    FROM pg_db_role_setting s CROSS JOIN unnest(s.setconfig) setting \
     LEFT JOIN pg_roles r ON r.oid = s.setrole LEFT JOIN pg_database d ON d.oid = s.setdatabase \
-    WHERE split_part(setting, '=', 1) = 'synchronous_commit' \
-    AND split_part(setting, '=', 2) NOT IN ('on', 'remote_apply', 'true', 'yes', '1')";
+    WHERE (split_part(setting, '=', 1) = 'synchronous_commit' \
+    AND lower(split_part(setting, '=', 2)) NOT IN ('on', 'remote_apply', 'true', 'yes', '1')) \
+    OR (split_part(setting, '=', 1) = 'client_min_messages' \
+    AND lower(split_part(setting, '=', 2)) IN ('error', 'fatal', 'panic'))";
 const PREPARED: &str = "SELECT database::text, count(*) FROM pg_prepared_xacts GROUP BY 1";
 const LOGICAL: &str = "SELECT slot_name::text FROM pg_replication_slots \
     WHERE slot_type = 'logical' AND NOT temporary";
@@ -63,8 +69,9 @@ impl Postgres {
             let mut session = self.connect().await?;
             let mut findings = Vec::new();
             for row in session.all("reading settings of roles", WEAK).await? {
-                let (role, database, value) = (row.get(0), row.get(1), row.get(2));
-                findings.push(Finding::WeakCommit { role, database, value });
+                let (role, database) = (row.get(0), row.get(1));
+                let (setting, value) = (row.get(2), row.get(3));
+                findings.push(Finding::WeakCommit { role, database, setting, value });
             }
             for row in session.all("reading prepared transactions", PREPARED).await? {
                 let (database, count) = (row.get(0), row.get(1));

@@ -87,7 +87,7 @@ impl Postgres {
     /// `NoAddress`, `Role` on a primary, `Timeout`.
     pub async fn follow(&self, upstream: &NodeId, deadline: Duration) -> Result<(), Error> {
         within("following another primary", deadline, async {
-            let conninfo = self.conninfo(upstream, None)?;
+            let conninfo = self.stream_conninfo(upstream)?;
             self.write_upstream(Some(upstream)).await?;
             let mut session = self.reload_until("primary_conninfo", &conninfo).await?;
             match session.in_recovery().await? {

@@ -1,30 +1,4 @@
 use super::*;
-use crate::service::postgres::{Binaries, InstanceConfig, Passwords};
-
-fn postgres() -> Postgres {
-    let secret = String::from("x");
-    let config = InstanceConfig {
-        cluster: "0123456789abcdef".into(),
-        service: "orders".into(),
-        me: "a".into(),
-        binaries: Binaries::for_test(),
-        dir: "/tmp/x".into(),
-        listen: Vec::new(),
-        port: 1,
-        run_as: None,
-        passwords: Passwords {
-            superuser: secret.clone(),
-            replication: secret.clone(),
-            app: secret,
-        },
-        locale: "C".into(),
-        user_settings: BTreeMap::new(),
-        hba_extra: Vec::new(),
-        peers: BTreeMap::new(),
-        members: BTreeSet::new(),
-    };
-    Postgres::new(config).unwrap()
-}
 
 fn row(node: &str, flushed: u64, listed: bool) -> Walsender {
     let application = format!("tandem_01234567_{node}");
@@ -34,7 +8,7 @@ fn row(node: &str, flushed: u64, listed: bool) -> Walsender {
 fn missing(acks: usize, rows: &[Walsender]) -> Option<Why> {
     let standbys = ["b", "c"].map(NodeId::from).into();
     let rule = CommitRule { primary: "a".into(), standbys, acks };
-    postgres().missing(&rule, Lsn(100), rows)
+    Postgres::for_test().missing(&rule, Lsn(100), rows)
 }
 
 /// H9: listed is not caught up, and one that has not confirmed may still work by the old names.
