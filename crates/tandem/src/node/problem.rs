@@ -45,7 +45,7 @@ impl From<Error> for Problem {
                 codes::NO_SUCH_NODE,
                 format!("cannot run node {node}"),
                 error.to_string(),
-                "systemctl disable tandem; to use the machine again, join with an empty folder",
+                "systemctl disable tandem, or empty the folder and let it join again",
             ),
             Error::Routes { path, source } => Self::new(
                 codes::ROUTES,

@@ -72,7 +72,7 @@ impl NodeOperations {
         findings.push(certificate(me, ground.identity.expires_unix_s(), clock::unix_ms()));
         let seen = self.seen();
         let applied = ground.applied.borrow().clone();
-        findings.extend(waiting(me, &applied.waits, applied.removed));
+        findings.extend(super::members::waiting(me, &applied.waits, applied.removed));
         for (name, own) in &ground.instances {
             let subject = format!("{name} on {me}");
             let postgres = own.postgres.borrow().clone();
@@ -88,25 +88,6 @@ impl NodeOperations {
         let version = env!("CARGO_PKG_VERSION").to_owned();
         Examined { version, unix_ms: clock::unix_ms(), findings }
     }
-}
-
-/// What of the agreed configuration is not in force on this node.
-fn waiting(me: &NodeId, waits: &[String], removed: bool) -> Vec<Finding> {
-    let subject = format!("configuration on {me}");
-    if removed {
-        let what = format!("{me} was removed from the cluster");
-        return vec![Finding::new(Severity::Bad, subject, what).advice(
-            "the agreed configuration does not name it",
-            "disable its unit, or empty its folder and let it join again",
-        )];
-    }
-    let finding = |what: &String| {
-        Finding::new(Severity::Warning, subject.clone(), what.clone()).advice(
-            "a part of the agreed configuration is not in force here",
-            "restart the daemon when it suits; its instances keep running",
-        )
-    };
-    waits.iter().map(finding).collect()
 }
 
 /// Leader, majority, members.

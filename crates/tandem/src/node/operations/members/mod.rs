@@ -8,6 +8,7 @@
 mod apply;
 
 use super::{NodeOperations, refusals};
+use crate::api::explain::{Finding, Severity};
 use crate::api::operations::{Outcome, Refused, Secret};
 use crate::config::{self, EditError, NewNode};
 use crate::identity;
@@ -95,4 +96,23 @@ impl NodeOperations {
 fn unreadable(what: &str, error: &EditError) -> Problem {
     let advice = "tandem config show --running shows it, tandem config apply replaces it";
     Problem::new(codes::OPERATION_FAILED, what, error.to_string(), advice)
+}
+
+/// What of the agreed configuration is not in force on this node.
+pub(super) fn waiting(me: &NodeId, waits: &[String], removed: bool) -> Vec<Finding> {
+    let subject = format!("configuration on {me}");
+    if removed {
+        let what = format!("{me} was removed from the cluster");
+        return vec![Finding::new(Severity::Bad, subject, what).advice(
+            "the agreed configuration does not name it",
+            "disable its unit, or empty its folder and let it join again",
+        )];
+    }
+    let finding = |what: &String| {
+        Finding::new(Severity::Warning, subject.clone(), what.clone()).advice(
+            "a part of the agreed configuration is not in force here",
+            "restart the daemon when it suits; its instances keep running",
+        )
+    };
+    waits.iter().map(finding).collect()
 }
