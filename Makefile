@@ -26,7 +26,7 @@ test: setup lint ## everything that CI runs
 	$(CARGO) test --workspace
 	$(CARGO) run --quiet --package tandem-sim -- --seeds $(SEEDS)
 	$(CARGO) build --package tandem
-	$(TANDEM) drill --fault postmaster-kill,node-kill,switchover --rounds 1 --json
+	$(TANDEM) drill --fault postmaster-kill,node-kill,node-cut,link-cut,all-kill,switchover --rounds 1 --json
 
 lint:
 	$(CARGO) fmt --all --check

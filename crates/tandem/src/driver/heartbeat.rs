@@ -1,5 +1,7 @@
 //! Talks to every peer: tells what this node knows of itself, hears the same of the others.
-//! In: the hub. Out: the hub. One task per peer; a change is sent at once, else every 100 ms.
+//! In: the hub. Out: the hub. One task per peer; a change is sent at once, else every 100 ms. Where
+//! no lease is to be proven, a heartbeat of the peer's that was just answered told both sides all
+//! there is, and one's own is left out: half of what an idle node does.
 //! Keeps: INV-3 an acknowledgement counts from when its heartbeat was *sent*.
 
 use super::hub::Hub;
@@ -43,7 +45,12 @@ pub async fn exchange(
                 take_in(&hub, &peer, answer);
                 continue;
             }
-            _ = ticks.tick() => {}
+            _ = ticks.tick() => {
+                let told = hub.answered_at(&peer).is_some_and(|at| clock::now().since(at) < every);
+                if told && !hub.rests_on_answers() {
+                    continue;
+                }
+            }
             Ok(()) = changed.changed() => {
                 tokio::time::sleep_until(last_sent + SPACING).await;
                 changed.mark_unchanged();

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tandem_core::cluster::lease;
-use tandem_core::facts::{InstanceFacts, Link, NodeFacts, Stream, Told};
+use tandem_core::facts::{InstanceFacts, Link, NodeFacts, Process, Stream, Told};
 use tandem_core::ids::{ConfigVersion, NodeId, ServiceId, Term};
 use tandem_core::spec::ServiceSpec;
 use tandem_core::time::{Observed, Timestamp};
@@ -157,6 +157,15 @@ impl Hub {
     /// When this node last answered a peer's heartbeat.
     pub fn answered_at(&self, peer: &NodeId) -> Option<Timestamp> {
         self.known().answered.get(peer).copied()
+    }
+
+    /// Whether this node has, or may soon need, a lease, which only answers to its own heartbeats
+    /// prove.
+    pub fn rests_on_answers(&self) -> bool {
+        self.known().instances.values().any(|(own, _)| match own.process {
+            Process::Primary | Process::Promoting | Process::Stopping => true,
+            Process::Stopped | Process::Starting | Process::Standby => own.ballot.is_some(),
+        })
     }
 
     /// When this node last answered each peer's heartbeat.

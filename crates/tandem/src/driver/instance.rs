@@ -40,7 +40,7 @@ use tokio_util::sync::CancellationToken;
 /// time for which they believe what an earlier daemon said.
 pub const SETTLE: Duration = Duration::from_millis(700);
 /// How often to plan when nothing changes.
-const TICK: Duration = Duration::from_millis(100);
+const TICK: Duration = Duration::from_millis(200);
 
 /// The driver of one instance.
 #[derive(Debug)]

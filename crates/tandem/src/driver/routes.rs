@@ -20,7 +20,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 /// How often to look when nothing changes: keeps `valid_until` ahead.
-const TICK: Duration = Duration::from_millis(100);
+const TICK: Duration = Duration::from_millis(200);
 
 /// What the routes of one service are made of.
 #[derive(Debug)]

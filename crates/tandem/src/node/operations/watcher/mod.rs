@@ -26,7 +26,7 @@ use tandem_core::ids::{NodeId, ServiceId};
 use tokio_util::sync::CancellationToken;
 
 /// How often to look when nothing changes: silence has no other sign.
-const TICK: Duration = Duration::from_millis(200);
+const TICK: Duration = Duration::from_millis(500);
 /// Between two looks, however much changes.
 const SPACING: Duration = Duration::from_millis(5);
 
