@@ -179,6 +179,13 @@ impl Running {
 /// Ends with its owner.
 pub struct Begun(Child);
 
+impl Begun {
+    /// Its exit status, once it ended.
+    pub fn ended(&mut self) -> Option<i32> {
+        self.0.try_wait().unwrap().map(|status| status.code().unwrap_or(-1))
+    }
+}
+
 impl Drop for Begun {
     fn drop(&mut self) {
         // It may have ended by itself.

@@ -18,6 +18,7 @@ async fn stories_of_one_cluster() {
     whom_commits_wait_for_is_put_right(&running).await;
     a_query_on_a_standby_does_not_hold_up_an_election(&running).await;
     a_primary_that_shuts_down_for_ever_is_replaced(&running).await;
+    two_copies_are_never_thrown_away_at_once(&running).await;
     a_copy_that_an_election_interrupts_is_made_again(&running).await;
     running.stop().await;
 }
@@ -91,6 +92,33 @@ async fn a_primary_that_shuts_down_for_ever_is_replaced(running: &Running) {
     running.serves_after(term).await;
     running.took("smart shutdown");
     running.redundant().await;
+}
+
+/// INV-11: each reinit alone is safe, both at once would leave one copy of what was acknowledged.
+async fn two_copies_are_never_thrown_away_at_once(running: &Running) {
+    let primary = running.primary().await;
+    let standbys: Vec<_> = running.nodes().into_iter().filter(|node| *node != primary).collect();
+    let asked = standbys.iter().map(|node| running.begin(&["reinit", "--node", node.as_str()]));
+    let mut asked: Vec<_> = asked.collect();
+    running
+        .until("both were answered", async || {
+            let mut streaming = 0;
+            for node in &standbys {
+                let state = running.state_of(node).await;
+                streaming += usize::from(state.as_deref() == Some("streaming"));
+            }
+            assert!(streaming > 0, "no standby is left that holds what was acknowledged");
+            asked.iter_mut().all(|it| it.ended().is_some())
+        })
+        .await;
+    let codes: Vec<_> = asked.iter_mut().filter_map(|it| it.ended()).collect();
+    assert!(codes.iter().all(|code| [0, 3].contains(code)), "done or refused: {codes:?}");
+    running.redundant().await;
+    let status = running.said(&["status", "--json"]);
+    assert!(!status.contains("draining\":true"), "{status}");
+    running.said(&["reinit", "--node", standbys[0].as_str()]);
+    running.redundant().await;
+    running.took("two copies at once, then one");
 }
 
 /// H19: what a copy left half-done when its source was lost is no dead end.

@@ -15,6 +15,7 @@ use crate::facts::{Data, Health, InstanceFacts, Process, Stream};
 use crate::ids::NodeId;
 use crate::replication::primary_replica::sync_quorum::CommitRule;
 use crate::replication::primary_replica::{desired_rule, sync_quorum};
+use crate::spec::Durability;
 use crate::time::Timestamp;
 use alloc::collections::BTreeSet;
 use alloc::format;
@@ -105,14 +106,25 @@ fn change_rule(
     now: Timestamp,
 ) -> Option<Plan> {
     let last = appointment.rules.last()?;
-    let streaming = streaming(view, appointment, now);
+    let streaming = staying(view, streaming(view, appointment, now));
     let others = view.data_nodes().filter(|node| **node != appointment.primary);
     let everyone: BTreeSet<NodeId> = others.cloned().collect();
     let rule = desired_rule::desired(view.spec.durability, last, &streaming, &everyone);
     (rule != *last).then(|| {
-        let reason = format!("{streaming:?} stream from {}: {last} becomes {rule}", rule.primary);
+        let reason = format!("{streaming:?} are there to confirm: {last} becomes {rule}");
         Plan::propose(ServiceCommand::ChangeRule { term: appointment.term, rule }, reason)
     })
+}
+
+/// A node that is being emptied confirms no commits where the others suffice: then its copy can be
+/// thrown away, and nothing that was acknowledged was on it alone.
+fn staying(view: &ControllerView<'_>, streaming: BTreeSet<NodeId>) -> BTreeSet<NodeId> {
+    let wanted = match view.spec.durability {
+        Durability::Quorum { acks } | Durability::Preferred { acks } => acks,
+        Durability::Async { .. } => 0,
+    };
+    let staying: BTreeSet<NodeId> = &streaming - view.draining;
+    if staying.len() >= wanted { staying } else { streaming }
 }
 
 /// Standbys that both ends agree are fed, so that a half-cut link counts as cut (H33, H34).

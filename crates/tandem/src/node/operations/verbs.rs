@@ -133,7 +133,7 @@ impl NodeOperations {
         Ok(Outcome::done(message).field("service", service.as_str()).field("paused", paused))
     }
 
-    async fn mark_draining(
+    pub(super) async fn mark_draining(
         &self,
         node: &NodeId,
         draining: bool,

@@ -1,14 +1,15 @@
 //! Talks to instances for operators: restart, reload, copy again; on whatever node they are.
 //! In: a service, a node. Out: `Outcome`, once the instance is back or the time is over.
-//! Keeps: a primary is never stopped without a successor; H1 a copy is thrown away only where the
-//! others can still confirm commits and elect.
+//! Keeps: a primary is never stopped without a successor; INV-11 a copy is thrown away only once no
+//! acknowledged commit rests on it, and never two at once.
 //! Not here: what the instance does (`driver/instance/wishes.rs`).
-//! Tested by: `tests/wishes.rs`, and against three nodes.
+//! Tested by: `tests/failover/main.rs`, against three nodes.
 
 use super::seen::{Seen, ServiceSeen};
 use super::{NodeOperations, refusals};
 use crate::api::operations::{Outcome, Refused};
 use crate::api::status::InstanceState;
+use crate::consensus::Agreed;
 use crate::driver::instance::wishes::{Asked, CHECKPOINT};
 use crate::driver::wire::{Request, Response, Wish, decode, encode};
 use crate::peers::Channel;
@@ -29,6 +30,8 @@ const STOP: Duration = Duration::from_secs(15);
 const BACK: Duration = Duration::from_secs(45);
 /// For a new copy; a large one goes on, and is followed by events.
 const COPIED: Duration = Duration::from_secs(60);
+/// For the rule without a copy that is to go.
+const UNCOUNTED: Duration = Duration::from_secs(10);
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
 
 impl NodeOperations {
@@ -155,7 +158,16 @@ impl NodeOperations {
             let seen = self.seen();
             spare(data_node(&seen, &service, &node, &what)?, &node, &what)?;
         }
-        self.wish(&service, &node, Wish::Reinit, &what).await?;
+        let was_draining = self.seen().agreed.draining.contains(&node);
+        if !was_draining {
+            self.mark_draining(&node, true, &what).await?;
+        }
+        let asked = self.throw_away(&service, &node, &what).await;
+        if !was_draining {
+            // Its copy counts again once it streams anew; should this be lost, `tandem undrain`.
+            self.mark_draining(&node, false, &what).await?;
+        }
+        asked?;
         let is_back = self.until(&service, &node, InstanceState::Streaming, COPIED).await;
         let took_ms = u64::try_from(clock::now().since(began).as_millis()).unwrap_or(u64::MAX);
         let outcome = if is_back {
@@ -167,6 +179,33 @@ impl NodeOperations {
             .field("service", service.as_str())
             .field("node", node.as_str())
             .field("took_ms", took_ms))
+    }
+
+    /// Throws a copy away once no commit rests on it alone: others confirm each commit without it,
+    /// by a rule that is agreed and proven, and nobody else's copy goes at the same time.
+    async fn throw_away(
+        &self,
+        service: &ServiceId,
+        node: &NodeId,
+        what: &str,
+    ) -> Result<(), Problem> {
+        let is_quorum = {
+            let seen = self.seen();
+            let of = data_node(&seen, service, node, what)?;
+            spare(of, node, what)?;
+            matches!(of.spec.durability, Durability::Quorum { .. })
+        };
+        let without = |agreed: &Agreed| {
+            let state = agreed.state.services.get(service);
+            let appointment = state.and_then(|state| state.appointment.as_ref());
+            appointment.is_some_and(|it| it.rules.iter().all(|rule| !rule.standbys.contains(node)))
+        };
+        if is_quorum && self.wait(UNCOUNTED, without).await.is_none() {
+            let because = format!("commits still wait for {node}");
+            let advice = "tandem explain says why; bring the other standbys back first";
+            return Err(Problem::new(codes::WOULD_LOSE_QUORUM, what, because, advice));
+        }
+        self.wish(service, node, Wish::Reinit, what).await
     }
 
     /// Waits until a node's instance is in a state, which it left before this was called.
@@ -243,8 +282,9 @@ pub(super) fn spare(of: ServiceSeen<'_>, node: &NodeId, what: &str) -> Result<()
     if let Durability::Quorum { acks } = of.spec.durability
         && holds_data
     {
-        let others = serving.replicas.iter().filter(|(it, copy)| *it != node && copy.streaming);
-        let left = others.count();
+        let draining = &of.seen.agreed.draining;
+        let stays = |it: &NodeId| it != node && !draining.contains(it);
+        let left = serving.replicas.iter().filter(|(it, copy)| stays(it) && copy.streaming).count();
         if left < acks {
             let because = format!(
                 "{left} standbys would be left, and each commit needs {acks}: writes would wait"
