@@ -94,6 +94,8 @@ pub struct InstanceFacts {
     pub flushed: Lsn,
     /// End of what was replayed; equals `flushed` on a primary.
     pub replayed: Lsn,
+    /// A standby: age of the last commit it replayed, while there is more to replay; else zero.
+    pub replay_delay: Duration,
     /// Greatest term recorded in the data itself (H6, H30).
     pub data_term: Term,
     /// Durable: follows no primary of a smaller term (INV-2).
@@ -146,6 +148,7 @@ impl Default for InstanceFacts {
             forks: Vec::new(),
             flushed: Lsn::ZERO,
             replayed: Lsn::ZERO,
+            replay_delay: Duration::ZERO,
             data_term: Term(0),
             promised: Term(0),
             promoted: Term(0),

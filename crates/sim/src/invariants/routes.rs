@@ -69,6 +69,7 @@ fn routes(world: &World, n: usize) -> Option<Routing> {
         state,
         facts: &facts,
         lag_bytes_max: 0,
+        lag_max: core::time::Duration::MAX,
     };
     let routing = routing(&view, now);
     debug_assert!(routing.valid_until.is_some_and(|until| now.since(until) == Duration::ZERO));

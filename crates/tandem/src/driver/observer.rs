@@ -259,6 +259,7 @@ impl Observed {
         let has_voted = observation.in_recovery && own.ballot.is_some();
         own.flushed = if has_voted { observation.replayed } else { observation.flushed };
         own.replayed = observation.replayed;
+        own.replay_delay = observation.replay_delay;
         own.data_term = observation.data_term;
         own.checkpointed =
             !observation.in_recovery && observation.checkpoint_timeline == observation.timeline;

@@ -35,6 +35,8 @@ pub struct Router {
     pub addresses: watch::Receiver<BTreeMap<NodeId, SocketAddr>>,
     /// A replica further behind than this serves no reads, in bytes.
     pub lag_bytes_max: u64,
+    /// A replica further behind than this serves no reads, in time.
+    pub lag_max: Duration,
     /// The doors' side.
     pub routes: watch::Sender<Arc<Routes>>,
 }
@@ -84,6 +86,7 @@ impl Router {
             state,
             facts,
             lag_bytes_max: self.lag_bytes_max,
+            lag_max: self.lag_max,
         };
         let routing = routing(&view, now);
         let target = |node: &NodeId| -> Option<Target> {
@@ -91,7 +94,7 @@ impl Router {
         };
         let replica = |it: &Readable| {
             // Coarse, so that a difference of a few bytes is not a new route.
-            let lag = Duration::from_secs(it.silence.as_secs());
+            let lag = Duration::from_secs(it.lag.as_secs());
             Some(Replica { target: target(&it.node)?, lag_bytes: it.lag_bytes >> 20 << 20, lag })
         };
         Routes {

@@ -22,6 +22,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use tandem_core::facts::InstanceFacts;
 use tandem_core::ids::{NodeId, ServiceId, Term, TimelineId};
 use tandem_core::spec::{Durability, NodeRole};
@@ -72,14 +73,16 @@ impl Doors {
         let Some(place) = places.get(&self.service) else { return Vec::new() };
         let Some(config) = ground.config.services.get(&self.service) else { return Vec::new() };
         let service = self.service.clone();
+        let (lag_bytes_max, lag_max) = match config.read_lag_max {
+            ReadLag::Bytes(bytes) => (bytes, Duration::MAX),
+            ReadLag::Time(time) => (READ_LAG_BYTES_MAX, time),
+        };
         let router = Router {
             hub: ground.hub.clone(),
             agreed: consensus.state(),
             addresses: place.addresses.subscribe(),
-            lag_bytes_max: match config.read_lag_max {
-                ReadLag::Bytes(bytes) => bytes,
-                ReadLag::Time(_) => READ_LAG_BYTES_MAX,
-            },
+            lag_bytes_max,
+            lag_max,
             routes: self.routes,
             service: self.service,
         };

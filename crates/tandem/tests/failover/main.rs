@@ -16,6 +16,7 @@ async fn stories_of_one_cluster() {
     let running = Running::start().await;
     a_planned_move_copies_nothing(&running).await;
     whom_commits_wait_for_is_put_right(&running).await;
+    a_standby_that_does_not_replay_is_said_to_lag(&running).await;
     a_query_on_a_standby_does_not_hold_up_an_election(&running).await;
     a_primary_that_shuts_down_for_ever_is_replaced(&running).await;
     two_copies_are_never_thrown_away_at_once(&running).await;
@@ -56,6 +57,26 @@ async fn whom_commits_wait_for_is_put_right(running: &Running) {
         .await;
     running.redundant().await;
     running.took("names put right");
+}
+
+/// What `read_lag_max` in time goes by: received is not replayed.
+async fn a_standby_that_does_not_replay_is_said_to_lag(running: &Running) {
+    let primary = running.primary().await;
+    let standby = running.nodes().into_iter().find(|node| *node != primary).unwrap();
+    let (writer, reader) = (running.superuser(&primary).await, running.superuser(&standby).await);
+    reader.batch_execute("SELECT pg_wal_replay_pause()").await.unwrap();
+    writer.batch_execute("CREATE TABLE not_replayed (x int)").await.unwrap();
+    let lag_s = || {
+        let status = running.said(&["status", "--json"]);
+        let status: serde_json::Value = serde_json::from_str(&status).unwrap();
+        let instances = status["services"][0]["instances"].as_array().unwrap().clone();
+        let own = instances.iter().find(|it| it["node"] == standby.as_str()).unwrap();
+        own["lag_s"].as_f64()
+    };
+    running.until("it lags", async || lag_s().is_some_and(|lag| lag > 1.0)).await;
+    reader.batch_execute("SELECT pg_wal_replay_resume()").await.unwrap();
+    running.until("it no longer lags", async || lag_s().is_some_and(|lag| lag < 1.0)).await;
+    running.took("lag of a paused replay");
 }
 
 /// H15: the replay waits for a lock that a reader holds; the vote does not.

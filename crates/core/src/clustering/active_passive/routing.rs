@@ -29,6 +29,8 @@ pub struct RoutingView<'a> {
     pub facts: &'a BTreeMap<NodeId, Observed<NodeFacts>>,
     /// A replica further behind than this serves no reads, in bytes.
     pub lag_bytes_max: u64,
+    /// A replica further behind than this serves no reads, in time.
+    pub lag_max: Duration,
 }
 
 /// Who may be talked to.
@@ -53,8 +55,8 @@ pub struct Readable {
     pub node: NodeId,
     /// How far behind the primary it is.
     pub lag_bytes: u64,
-    /// How long ago it last got anything.
-    pub silence: Duration,
+    /// How far behind in time: how long ago it last got anything, or how old what it replays is.
+    pub lag: Duration,
 }
 
 /// A node that was not heard for this long is not routed to: as long as a primary may serve on one
@@ -82,9 +84,10 @@ pub fn routing(view: &RoutingView<'_>, now: Timestamp) -> Routing {
         let follows = own.upstream == Some((appointment.primary.clone(), appointment.term));
         let Stream::Connected(silence) = own.stream else { continue };
         let lag_bytes = end.map_or(0, |end| end.bytes_ahead_of(own.replayed));
-        let is_near = own.process == Process::Standby && lag_bytes <= view.lag_bytes_max;
-        if follows && is_near {
-            replicas.push(Readable { node: node.clone(), lag_bytes, silence });
+        let lag = silence.max(own.replay_delay);
+        let is_near = lag_bytes <= view.lag_bytes_max && lag <= view.lag_max;
+        if follows && is_near && own.process == Process::Standby {
+            replicas.push(Readable { node: node.clone(), lag_bytes, lag });
         }
     }
     let heard = view.facts.get(&appointment.primary).map(|facts| facts.age(now));
@@ -139,6 +142,7 @@ mod tests {
             state: &state,
             facts: &[("a".into(), Observed::new(facts, now.minus(ago)))].into(),
             lag_bytes_max: 0,
+            lag_max: Duration::MAX,
         };
         routing(&view, now)
     }
@@ -153,6 +157,66 @@ mod tests {
         assert_eq!(to(&|own| own.serving = Some(Term(3))), None);
         assert_eq!(to(&|own| own.promoted = Term(3)), None);
         assert_eq!(to(&|own| own.process = Process::Standby), None);
+    }
+
+    #[test]
+    fn a_replica_is_read_from_within_both_bounds() {
+        let appointment = Appointment {
+            term: Term(4),
+            primary: "a".into(),
+            rules: Vec::new(),
+            phase: Phase::Active,
+        };
+        let state = ServiceState { appointment: Some(appointment), ..ServiceState::default() };
+        let mut spec = ClusterSpec::default();
+        for node in ["a", "b"] {
+            let (role, zone, priority) = (crate::spec::NodeRole::Data, None, 100);
+            spec.nodes.insert(node.into(), crate::spec::NodeSpec { role, zone, priority });
+        }
+        let primary = InstanceFacts {
+            process: Process::Primary,
+            promoted: Term(4),
+            serving: Some(Term(4)),
+            flushed: crate::lsn::Lsn(1_000),
+            ..InstanceFacts::default()
+        };
+        let read_from = |replayed: u64, delay_ms: u64, silence_ms: u64| {
+            let standby = InstanceFacts {
+                process: Process::Standby,
+                upstream: Some(("a".into(), Term(4))),
+                stream: Stream::Connected(Duration::from_millis(silence_ms)),
+                replayed: crate::lsn::Lsn(replayed),
+                replay_delay: Duration::from_millis(delay_ms),
+                ..InstanceFacts::default()
+            };
+            let now = Timestamp(100_000_000);
+            let said = |node: &str, own: InstanceFacts| {
+                let facts = NodeFacts {
+                    node: node.into(),
+                    told: crate::facts::Told::default(),
+                    config_version: ConfigVersion(1),
+                    links: BTreeMap::new(),
+                    instances: [("orders".into(), own)].into(),
+                    draining: false,
+                };
+                (NodeId::from(node), Observed::new(facts, now))
+            };
+            let view = RoutingView {
+                service: &"orders".into(),
+                spec: &spec,
+                timing: Timing::default(),
+                state: &state,
+                facts: &[said("a", primary.clone()), said("b", standby)].into(),
+                lag_bytes_max: 100,
+                lag_max: Duration::from_secs(2),
+            };
+            routing(&view, now).replicas.len() == 1
+        };
+        assert!(read_from(1_000, 0, 0));
+        assert!(read_from(900, 2_000, 2_000), "at both bounds");
+        assert!(!read_from(899, 0, 0), "too many bytes behind");
+        assert!(!read_from(950, 2_001, 0), "what it replays is too old");
+        assert!(!read_from(950, 0, 2_001), "nothing was heard for too long");
     }
 
     #[test]

@@ -225,7 +225,9 @@ fn lag(
     let lag_s = match (lag_bytes, facts.stream) {
         (Some(0), Stream::Connected(_)) => Some(0.0),
         // At most so old: an idle primary sends nothing.
-        (_, Stream::Connected(silence)) => Some(silence.saturating_add(age).as_secs_f64()),
+        (_, Stream::Connected(silence)) => {
+            Some(silence.max(facts.replay_delay).saturating_add(age).as_secs_f64())
+        }
         (_, Stream::None) => None,
     };
     (lag_bytes, lag_s)

@@ -37,7 +37,9 @@ SELECT r.recovering,
   CASE WHEN r.recovering THEN pg_is_wal_replay_paused() ELSE false END,
   CASE WHEN $1 THEN EXISTS (SELECT FROM pg_settings WHERE pending_restart) END,
   (SELECT coalesce(json_agg(json_build_array(application_name, state, flush_lsn::text,
-      replay_lsn::text, sync_priority)), '[]')::text FROM pg_stat_replication)
+      replay_lsn::text, sync_priority)), '[]')::text FROM pg_stat_replication),
+  CASE WHEN r.recovering AND pg_last_wal_receive_lsn() > pg_last_wal_replay_lsn()
+    THEN extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp())::float8 END
 FROM (SELECT pg_is_in_recovery() AS recovering) r
 CROSS JOIN pg_control_checkpoint() c
 CROSS JOIN pg_control_recovery() m
@@ -61,6 +63,8 @@ pub struct Observation {
     pub flushed: Lsn,
     /// End of what was replayed; `flushed` on a primary.
     pub replayed: Lsn,
+    /// A standby: age of the last commit that it replayed, while there is more to replay.
+    pub replay_delay: Duration,
     /// Greatest term in the data; 0 before the first.
     pub data_term: Term,
     /// The WAL receiver, once it is connected.
@@ -225,6 +229,7 @@ impl Observer {
             checkpoint_timeline: timeline(3),
             flushed: lsn(row, 4)?,
             replayed: lsn(row, 5)?,
+            replay_delay: seconds(row.get(16)),
             data_term: Term(0),
             receiver,
             replicas,
