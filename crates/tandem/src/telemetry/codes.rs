@@ -136,7 +136,7 @@ codes! {
     /// A rule that lets clients in without a password.
     CONFIG_OPEN_DOOR = 236 "TDM0236" 422 Usage;
     /// A change that a running cluster must not make.
-    CONFIG_UNSAFE_CHANGE = 240 "TDM0240" 422 Usage;
+    CONFIG_UNSAFE_CHANGE = 240 "TDM0240" 409 Refused;
     /// A change that restarts something.
     CONFIG_RESTART = 241 "TDM0241" 422 Usage;
     /// A change that takes something away.

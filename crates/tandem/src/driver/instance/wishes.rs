@@ -102,13 +102,12 @@ impl InstanceDriver {
         self.publish();
         let (context, term) = (self.context.clone(), self.term());
         self.supervisor.spawn("stop for an operator", TaskKind::Session, async move {
-            if wipe && let Err(error) = mark(&context.postgres, term).await {
-                // Not marked: it is stopped and started all the same.
-                tracing::warn!(service = %context.service, %error, "the copy could not be marked");
-            }
-            let response = match context.stop().await {
-                Ok(()) => Response::Taken,
-                Err(error) => refused(&error),
+            let marked = if wipe { mark(&context.postgres, term).await } else { Ok(()) };
+            // Not marked it is stopped and started all the same, since nothing else may use it now.
+            let response = match (context.stop().await, marked) {
+                (Err(error), _) => refused(&error),
+                (Ok(()), Err(error)) => refused(&error),
+                (Ok(()), Ok(())) => Response::Taken,
             };
             let _ = answer.send(response);
         });

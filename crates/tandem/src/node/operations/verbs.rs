@@ -1,6 +1,6 @@
 //! Talks to operators who want something done: hands each verb to what carries it out.
 //! In: `Verb`. Out: `Outcome` or `Refused`, each recorded as an event.
-//! Not here: what takes more than a few lines (`switchover.rs`, `failover.rs`, `wishes.rs`).
+//! Not here: what takes more than a few lines (`moves/`, `members/`, `wishes.rs`).
 //! Tested by: the modules named above, and against three nodes.
 
 use super::{NodeOperations, refusals};

@@ -164,8 +164,11 @@ impl NodeOperations {
         }
         let asked = self.throw_away(&service, &node, &what).await;
         if !was_draining {
-            // Its copy counts again once it streams anew; should this be lost, `tandem undrain`.
-            self.mark_draining(&node, false, &what).await?;
+            // Its copy counts again once it streams anew. What came of the copy is the answer, so
+            // that this failed is for the log: status shows it, and `tandem undrain` ends it.
+            if let Err(problem) = self.mark_draining(&node, false, &what).await {
+                tracing::warn!(%node, because = problem.because, "it may still be draining");
+            }
         }
         asked?;
         let is_back = self.until(&service, &node, InstanceState::Streaming, COPIED).await;
