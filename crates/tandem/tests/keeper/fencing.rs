@@ -2,6 +2,7 @@
 
 use crate::world::*;
 use rustix::process::Signal as Posix;
+use std::cell::RefCell;
 use std::time::Duration;
 use tandem::fence::client::{Error, KeeperEvent};
 use tandem::fence::protocol::{Cause, How, Lease, Refusal, State, WhenOrphaned};
@@ -12,8 +13,15 @@ use tandem_core::time::Timestamp;
 const FAMILY: &str = "trap '' TERM INT HUP QUIT; setsid sh -c 'sleep 601 & sleep 602' & \
                       (setsid sleep 603 &); sleep 604";
 
+/// So many processes, the same at two looks: a shell forks some that live for a moment only, and
+/// whose end wakes a group that was stopped.
 async fn family(keeper: i32, count: usize) -> Vec<i32> {
-    until(|| process::descendants(keeper), |pids| alive(pids).len() == count).await
+    let before = RefCell::new(Vec::new());
+    until(
+        || process::descendants(keeper),
+        |pids| alive(pids).len() == count && before.replace(pids.clone()) == *pids,
+    )
+    .await
 }
 
 #[tokio::test]
@@ -22,10 +30,11 @@ async fn a_passed_lease_kills_everything_even_what_is_stopped() {
     let mut it = world.attach().await;
     let pid = it.start(world.shell(FAMILY, lease(60_000))).await;
     let pids = family(it.status.keeper, 6).await;
-    for pid in &pids {
-        signal(*pid, Posix::STOP);
-    }
-    until_stopped(pid).await;
+    let stop = || {
+        pids.iter().for_each(|pid| signal(*pid, Posix::STOP));
+        process::read(pid).map(|it| it.state)
+    };
+    until(stop, |state| *state == Some('T')).await;
     let end_of_lease = after(Duration::from_millis(300));
     it.keeper.limit(end_of_lease).await.unwrap();
     assert_eq!(alive(&pids).len(), 6);
