@@ -10,6 +10,7 @@ use std::time::Duration;
 use tandem::consensus::{Consensus, ConsensusConfig, RaftTiming, RaftTransport, TransportError};
 use tandem::identity::{Identity, create_many};
 use tandem::runtime::supervisor::Supervisor;
+use tandem::service::postgres::Binaries;
 use tandem_core::ids::{ClusterId, NodeId};
 
 #[tokio::test]
@@ -57,11 +58,9 @@ async fn data_of_another_owner() {
         return println!("SKIPPED: only root can make files of another user");
     }
     let place = Place::new();
-    data(&place, "15\n", Some((4321, 4321)));
-    // Any supported version will do: the owner is what this is about.
-    let major = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
-    let newest = major.filter_map(|it| it.file_name().to_str()?.parse::<u32>().ok()).max();
-    fs::write(place.data().join("PG_VERSION"), format!("{}\n", newest.unwrap_or(15))).unwrap();
+    // The version is the programs' own: the owner is what this is about.
+    let major = Binaries::find(None).await.unwrap().major();
+    data(&place, &format!("{major}\n"), Some((4321, 4321)));
     let ended = place.node().await;
     let report = ended.refused("TDM0504", 3);
     assert!(report.contains("belongs to user 4321"), "{report}");
