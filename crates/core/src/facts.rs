@@ -136,6 +136,26 @@ pub struct InstanceFacts {
     pub pending_restart: bool,
 }
 
+impl InstanceFacts {
+    /// Once no process is left, and before its files were read: whether it ended cleanly, and where
+    /// its log ends, only they prove.
+    #[must_use]
+    pub fn after_end(self) -> Self {
+        Self {
+            process: Process::Stopped,
+            ballot: None,
+            upstream: None,
+            stream: Stream::None,
+            serving: None,
+            rule: None,
+            replicas: BTreeMap::new(),
+            checkpointed: false,
+            stopped_cleanly: false,
+            ..self
+        }
+    }
+}
+
 impl Default for InstanceFacts {
     fn default() -> Self {
         Self {

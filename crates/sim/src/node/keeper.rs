@@ -2,8 +2,7 @@
 
 use crate::event::Event;
 use crate::world::World;
-use std::collections::BTreeMap;
-use tandem_core::facts::{InstanceFacts, Process, Stream};
+use tandem_core::facts::Process;
 use tandem_core::time::Timestamp;
 
 impl World {
@@ -31,17 +30,7 @@ impl World {
         let Some(daemon) = node.daemon.as_mut() else { return };
         daemon.changed_at = now;
         daemon.lease = Timestamp(0);
-        daemon.own = InstanceFacts {
-            process: Process::Stopped,
-            ballot: None,
-            upstream: None,
-            stream: Stream::None,
-            serving: None,
-            rule: None,
-            replicas: BTreeMap::new(),
-            checkpointed: false,
-            ..daemon.own.clone()
-        };
+        daemon.own = daemon.own.clone().after_end();
         node.disk.inspect(&mut daemon.own);
         daemon.observed_at = now;
         self.drive(n);

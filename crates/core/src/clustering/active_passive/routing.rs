@@ -107,18 +107,34 @@ mod tests {
     use crate::cluster::state::{Appointment, Phase};
     use crate::ids::ConfigVersion;
 
-    fn primary_heard(
-        ago: Duration,
-        timing: Timing,
-        change: impl Fn(&mut InstanceFacts),
-    ) -> Routing {
+    fn appointed() -> ServiceState {
         let appointment = Appointment {
             term: Term(4),
             primary: "a".into(),
             rules: Vec::new(),
             phase: Phase::Active,
         };
-        let state = ServiceState { appointment: Some(appointment), ..ServiceState::default() };
+        ServiceState { appointment: Some(appointment), ..ServiceState::default() }
+    }
+
+    fn said(node: &str, own: InstanceFacts, at: Timestamp) -> (NodeId, Observed<NodeFacts>) {
+        let facts = NodeFacts {
+            node: node.into(),
+            told: crate::facts::Told::default(),
+            config_version: ConfigVersion(1),
+            links: BTreeMap::new(),
+            instances: [("orders".into(), own)].into(),
+            draining: false,
+        };
+        (node.into(), Observed::new(facts, at))
+    }
+
+    fn primary_heard(
+        ago: Duration,
+        timing: Timing,
+        change: impl Fn(&mut InstanceFacts),
+    ) -> Routing {
+        let state = appointed();
         let mut own = InstanceFacts {
             process: Process::Primary,
             promoted: Term(4),
@@ -126,21 +142,13 @@ mod tests {
             ..InstanceFacts::default()
         };
         change(&mut own);
-        let facts = NodeFacts {
-            node: "a".into(),
-            told: crate::facts::Told::default(),
-            config_version: ConfigVersion(1),
-            links: BTreeMap::new(),
-            instances: [("orders".into(), own)].into(),
-            draining: false,
-        };
         let now = Timestamp(100_000_000);
         let view = RoutingView {
             service: &"orders".into(),
             spec: &ClusterSpec::default(),
             timing,
             state: &state,
-            facts: &[("a".into(), Observed::new(facts, now.minus(ago)))].into(),
+            facts: &[said("a", own, now.minus(ago))].into(),
             lag_bytes_max: 0,
             lag_max: Duration::MAX,
         };
@@ -161,13 +169,7 @@ mod tests {
 
     #[test]
     fn a_replica_is_read_from_within_both_bounds() {
-        let appointment = Appointment {
-            term: Term(4),
-            primary: "a".into(),
-            rules: Vec::new(),
-            phase: Phase::Active,
-        };
-        let state = ServiceState { appointment: Some(appointment), ..ServiceState::default() };
+        let state = appointed();
         let mut spec = ClusterSpec::default();
         for node in ["a", "b"] {
             let (role, zone, priority) = (crate::spec::NodeRole::Data, None, 100);
@@ -190,23 +192,12 @@ mod tests {
                 ..InstanceFacts::default()
             };
             let now = Timestamp(100_000_000);
-            let said = |node: &str, own: InstanceFacts| {
-                let facts = NodeFacts {
-                    node: node.into(),
-                    told: crate::facts::Told::default(),
-                    config_version: ConfigVersion(1),
-                    links: BTreeMap::new(),
-                    instances: [("orders".into(), own)].into(),
-                    draining: false,
-                };
-                (NodeId::from(node), Observed::new(facts, now))
-            };
             let view = RoutingView {
                 service: &"orders".into(),
                 spec: &spec,
                 timing: Timing::default(),
                 state: &state,
-                facts: &[said("a", primary.clone()), said("b", standby)].into(),
+                facts: &[said("a", primary.clone(), now), said("b", standby, now)].into(),
                 lag_bytes_max: 100,
                 lag_max: Duration::from_secs(2),
             };

@@ -5,7 +5,6 @@
 //! Not here: what an action does, step by step (`actions/`).
 
 use super::foreign;
-use super::keeper::after_end;
 use super::{End, Finished, InstanceDriver, Running};
 use crate::driver::actions::{Failure, Given};
 use crate::runtime::clock;
@@ -196,7 +195,7 @@ impl InstanceDriver {
                 if life != self.life && self.own.process != Process::Stopped {
                     // The instance ended before this was heard: what was made durable counts, what
                     // it says of a running server does not.
-                    self.own = after_end(self.own.clone());
+                    self.own = self.own.clone().after_end();
                     self.context.inspect(&mut self.own).await;
                     self.back_off();
                 }

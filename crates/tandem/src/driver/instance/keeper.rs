@@ -8,8 +8,7 @@ use crate::fence::client::KeeperEvent;
 use crate::fence::protocol::{State, Status};
 use crate::runtime::clock;
 use crate::telemetry::event_kind::EventKind;
-use std::collections::BTreeMap;
-use tandem_core::facts::{InstanceFacts, Process, Stream};
+use tandem_core::facts::Process;
 use tandem_core::time::Timestamp;
 use tokio::sync::mpsc;
 
@@ -100,7 +99,7 @@ impl InstanceDriver {
         self.lease = Timestamp(0);
         // Whether it ended cleanly, and where, only its files prove: an immediate stop exits with 0
         // as well. Until they were read it counts as a crash.
-        let ended = after_end(self.own.clone());
+        let ended = self.own.clone().after_end();
         if !clean {
             // The others need to know at once; where the log ends matters only later.
             self.own = ended.clone();
@@ -109,21 +108,5 @@ impl InstanceDriver {
         self.own = ended;
         self.context.inspect(&mut self.own).await;
         self.observed_at = clock::now();
-    }
-}
-
-/// The facts of an instance of which no process is left, before its files were read.
-pub(super) fn after_end(own: InstanceFacts) -> InstanceFacts {
-    InstanceFacts {
-        process: Process::Stopped,
-        ballot: None,
-        upstream: None,
-        stream: Stream::None,
-        serving: None,
-        rule: None,
-        replicas: BTreeMap::new(),
-        checkpointed: false,
-        stopped_cleanly: false,
-        ..own
     }
 }
