@@ -6,6 +6,7 @@
 use crate::ids::{ConfigVersion, NodeId, Revision, ServiceId, SystemId, Term, TimelineId};
 use crate::lsn::Lsn;
 use crate::replication::primary_replica::sync_quorum::CommitRule;
+use crate::time::Timestamp;
 use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -92,6 +93,9 @@ pub struct InstanceFacts {
     /// End of what is flushed here: of the own log for a primary, of the received for a standby,
     /// of the shutdown checkpoint for an instance that was stopped cleanly.
     pub flushed: Lsn,
+    /// When that was read, by its node's clock: a duration to another such moment of one run of the
+    /// daemon is known, and nothing else.
+    pub flushed_at: Timestamp,
     /// End of what was replayed; equals `flushed` on a primary.
     pub replayed: Lsn,
     /// A standby: age of the last commit it replayed, while there is more to replay; else zero.
@@ -134,6 +138,8 @@ pub struct InstanceFacts {
     pub health: Health,
     /// The user's settings need a restart to take effect.
     pub pending_restart: bool,
+    /// How far each node that it heard as primary said to have come (H1).
+    pub ends: BTreeMap<NodeId, ToldEnd>,
 }
 
 impl InstanceFacts {
@@ -167,6 +173,7 @@ impl Default for InstanceFacts {
             timeline: TimelineId(0),
             forks: Vec::new(),
             flushed: Lsn::ZERO,
+            flushed_at: Timestamp(0),
             replayed: Lsn::ZERO,
             replay_delay: Duration::ZERO,
             data_term: Term(0),
@@ -187,6 +194,7 @@ impl Default for InstanceFacts {
             rejoin_failures: 0,
             health: Health::Good,
             pending_restart: false,
+            ends: BTreeMap::new(),
         }
     }
 }
@@ -280,6 +288,17 @@ pub struct Position {
     pub data_term: Term,
     /// Flushed up to here.
     pub flushed: Lsn,
+}
+
+/// How far a primary told this node that it had come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ToldEnd {
+    /// The furthest.
+    pub position: Position,
+    /// Which run of its daemon said so (`Told::start`).
+    pub run: u64,
+    /// When it last was so, by its own clock.
+    pub at: Timestamp,
 }
 
 /// What is wrong with an instance, each told apart from the others.

@@ -18,13 +18,15 @@ pub enum Mutation {
     RouteForEver,
     /// `Async`: however far behind, it is elected.
     DropBound,
+    /// `Async`: however long ago that was written which it lacks, it is elected.
+    DropTimeBound,
     /// `Async`: an answer supports whoever asks, known to its sender or not.
     SupportStrangers,
 }
 
 impl Mutation {
     /// Every mutation.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::DropPromise,
         Self::DropMeeting,
         Self::PromoteBeforeFence,
@@ -32,6 +34,7 @@ impl Mutation {
         Self::BallotBeforePersist,
         Self::RouteForEver,
         Self::DropBound,
+        Self::DropTimeBound,
         Self::SupportStrangers,
     ];
 
@@ -45,6 +48,7 @@ impl Mutation {
             Self::BallotBeforePersist => "ballot-before-persist",
             Self::RouteForEver => "route-for-ever",
             Self::DropBound => "drop-bound",
+            Self::DropTimeBound => "drop-time-bound",
             Self::SupportStrangers => "support-strangers",
         }
     }

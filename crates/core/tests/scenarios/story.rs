@@ -1,21 +1,22 @@
 //! Reads a story. One line per fact; a line of `when` changes what `given` said.
 //!
-//! For the service: `durability quorum 1 | preferred 1 | async 100`, `leader c`,
+//! For the service: `durability quorum 1 | preferred 1 | async 100, 5000 ms`, `leader c`,
 //! `term 3 is a, active | appointed`, `rule a waits for 1 of b c`, `switchover to b`, `paused`,
 //! `draining a`, `primaries of late: 4, each for 2 s`, `nothing is agreed`, `failover demanded`,
 //! `failover demanded to c`.
 //! For a node: `b: ` and words separated by commas, as in `Node::word`.
 
+use super::words::{appointed, millis, number, stop};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
-use tandem_core::cluster::state::{
-    Appointed, Appointment, Cause, Forced, Phase, ServiceState, Switchover,
-};
+use tandem_core::cluster::state::{Appointment, Forced, Phase, ServiceState, Switchover};
+use tandem_core::clustering::active_passive::trail::Trails;
 use tandem_core::clustering::active_passive::{
     ControllerView, InstanceView, Step, controller, instance,
 };
 use tandem_core::facts::{
     Ballot, Data, Health, InstanceFacts, Link, NodeFacts, Position, Process, Replica, Stream, Told,
+    ToldEnd,
 };
 use tandem_core::ids::{ConfigVersion, NodeId, Revision, ServiceId, SystemId, Term, TimelineId};
 use tandem_core::lsn::Lsn;
@@ -43,6 +44,7 @@ struct Node {
     silence_ms: Option<u64>,
     asked: Option<Term>,
     unheard: bool,
+    said: Vec<(Lsn, Duration)>,
     priority: u32,
     zone: Option<String>,
 }
@@ -85,8 +87,9 @@ impl Story {
             ["durability", "preferred", n] => {
                 self.durability = Durability::Preferred { acks: n.parse().ok()? };
             }
-            ["durability", "async", n] => {
-                self.durability = Durability::Async { lag_bytes_max: n.parse().ok()? };
+            ["durability", "async", bytes, ms, "ms"] => {
+                let (lag_bytes_max, lag_max) = (bytes.parse().ok()?, millis(ms)?);
+                self.durability = Durability::Async { lag_bytes_max, lag_max };
             }
             ["leader", node] => self.leader = (*node).into(),
             ["nothing", "is", "agreed"] => {
@@ -206,6 +209,7 @@ impl Story {
             draining: &self.draining,
             state: &self.state,
             facts: &facts,
+            trails: &self.trails(&facts, &service),
             unix_ms: NOW_MS,
         };
         let plan = controller::plan(&view, NOW);
@@ -220,6 +224,25 @@ impl Story {
             text += &self.plan_of(id, node, &facts, &service);
         }
         text
+    }
+
+    /// What the controller remembers: what `said` says, and what was heard last.
+    fn trails(&self, facts: &BTreeMap<NodeId, Observed<NodeFacts>>, service: &ServiceId) -> Trails {
+        let mut trails = Trails::default();
+        for (id, node) in &self.nodes {
+            for (flushed, ago) in &node.said {
+                let process = Process::Primary;
+                let (flushed, flushed_at) = (*flushed, NOW.minus(*ago));
+                let facts = node.facts.clone();
+                trails.note(id, 0, &InstanceFacts { process, flushed, flushed_at, ..facts });
+            }
+            if let Some(heard) = facts.get(id) {
+                let (own, flushed_at) = (&heard.last_known().instances[service], NOW);
+                let flushed_at = flushed_at.minus(heard.age(NOW));
+                trails.note(id, 0, &InstanceFacts { flushed_at, ..own.clone() });
+            }
+        }
+        trails
     }
 
     fn plan_of(
@@ -261,6 +284,7 @@ impl Node {
             silence_ms: None,
             asked: None,
             unheard: false,
+            said: Vec::new(),
             priority: 100,
             zone: None,
         }
@@ -336,6 +360,15 @@ impl Node {
                 facts.ballot = Some(Ballot { term, position });
                 (facts.upstream, facts.stream) = (None, Stream::None);
             }
+            ["said", position, ms, "ms", "ago"] => {
+                self.said.push((Lsn(position.parse().ok()?), millis(ms)?));
+            }
+            ["heard", node, "say", position, ms, "ms", "ago"] => {
+                let flushed = Lsn(position.parse().ok()?);
+                let position = Position { data_term: facts.data_term, flushed };
+                let told = ToldEnd { position, run: 0, at: NOW.minus(millis(ms)?) };
+                facts.ends.insert((*node).into(), told);
+            }
             ["silent", "for", ms, "ms"] => self.silence_ms = Some(ms.parse().ok()?),
             ["unheard"] => self.unheard = true,
             ["priority", number] => self.priority = number.parse().ok()?,
@@ -354,32 +387,5 @@ impl Node {
             _ => return None,
         }
         Some(())
-    }
-}
-
-fn stop(facts: &mut InstanceFacts, clean: bool) {
-    facts.process = Process::Stopped;
-    facts.stopped_cleanly = clean;
-    (facts.upstream, facts.stream, facts.ballot) = (None, Stream::None, None);
-    (facts.serving, facts.rule, facts.checkpointed) = (None, None, false);
-}
-
-fn number(text: &str) -> Option<Term> {
-    text.parse().ok().map(Term)
-}
-
-fn millis(text: &str) -> Option<Duration> {
-    text.parse().ok().map(Duration::from_millis)
-}
-
-fn appointed(term: Term, primary: &NodeId, at_unix_ms: u64) -> Appointed {
-    Appointed {
-        term,
-        primary: primary.clone(),
-        cause: Cause::PostmasterDied,
-        reason: String::new(),
-        at_unix_ms,
-        whole: true,
-        active_unix_ms: Some(at_unix_ms),
     }
 }

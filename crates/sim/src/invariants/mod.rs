@@ -14,10 +14,11 @@ pub mod quorums_meet;
 pub mod routes;
 
 use crate::event::Micros;
-use crate::node::StateFile;
+use crate::node::{Clock, StateFile};
 use crate::postgres::server::Waiter;
 use crate::world::World;
 use std::collections::BTreeMap;
+use std::time::Duration;
 use tandem_core::cluster::state::{Appointed, Cause};
 use tandem_core::ids::{NodeId, Term};
 
@@ -32,8 +33,12 @@ pub struct Record {
     pub began: BTreeMap<Term, Micros>,
     /// `Async`: how far a controller that elects knows that the old primary had come.
     pub heard: usize,
-    /// The greatest bound, if `Async` was ever configured.
-    pub async_bound: Option<u64>,
+    /// The same: of when the last word of the old primary is, in true time.
+    pub heard_at: Micros,
+    /// The clock of each run of each daemon: a machine that starts again has another.
+    pub clocks: BTreeMap<(usize, u64), Clock>,
+    /// The greatest bounds, if `Async` was ever configured.
+    pub async_bound: Option<(u64, Duration)>,
     /// An operator accepted that commits are lost.
     pub accepted: bool,
     /// Who acknowledged in each term.
@@ -55,6 +60,8 @@ pub struct Acknowledged {
     pub id: u64,
     /// Its position.
     pub position: usize,
+    /// When it was acknowledged, in true time.
+    pub at: Micros,
 }
 
 impl Record {
@@ -98,9 +105,8 @@ impl World {
         one_primary::check(self, n);
         self.record.began.entry(self.record.term).or_insert(self.now);
         lease::check(self, n);
-        self.record
-            .acknowledged
-            .push(Acknowledged { id: waiter.record.id, position: waiter.position });
+        let (id, position) = (waiter.record.id, waiter.position);
+        self.record.acknowledged.push(Acknowledged { id, position, at: self.now });
         if self.healed {
             self.record.since_healing += 1;
         }

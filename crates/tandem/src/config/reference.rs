@@ -109,6 +109,11 @@ entries! {
     "services.NAME.async_lag_max": "size" = Value("1MB");
         "With durability = \"async\": no failover to a standby further behind than this."
         because "a second or less of a moderate load: what may be lost has a bound from the start",
+    "services.NAME.async_delay_max": "duration" = Value("10s");
+        "With durability = \"async\": no failover to a standby that lacks what was written in a \
+            longer time than this, as far as it was heard."
+        because "one that streams is milliseconds behind: longer means that it was cut off, \
+            however few bytes that are",
     "services.NAME.listen": "port or \"ip:port\"" = Value("5432");
         "The front door, on every node; a port alone listens on the node's `bind`."
         because "PostgreSQL's own port: clients need not change",

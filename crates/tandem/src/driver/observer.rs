@@ -258,6 +258,7 @@ impl Observed {
         // standby that has it can follow without a rewind.
         let has_voted = observation.in_recovery && own.ballot.is_some();
         own.flushed = if has_voted { observation.replayed } else { observation.flushed };
+        own.flushed_at = self.began;
         own.replayed = observation.replayed;
         own.replay_delay = observation.replay_delay;
         own.data_term = observation.data_term;

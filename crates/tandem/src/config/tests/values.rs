@@ -27,6 +27,7 @@ clustering = "load-balanced"
 replication = "primary-replica"
 durability = "async"
 async_lag_max = "0B"
+async_delay_max = "30s"
 listen = "0.0.0.0:5000"
 read_listen = 5001
 read_lag_max = "10s"
@@ -63,7 +64,10 @@ fn a_full_file_becomes_these_values() {
     assert_eq!((w.role, w.api.to_string()), (NodeRole::Witness, "127.0.0.3:7401".to_owned()));
     assert_eq!(w.listen_address().to_string(), "127.0.0.3:7400");
     let orders = &config.services[&"orders".into()];
-    assert_eq!(orders.durability, Durability::Async { lag_bytes_max: 0 });
+    assert_eq!(
+        orders.durability,
+        Durability::Async { lag_bytes_max: 0, lag_max: Duration::from_secs(30) }
+    );
     assert_eq!(orders.timing.heartbeat, Duration::from_millis(50));
     assert_eq!(orders.timing.lease, Timing::default().lease);
     assert_eq!(orders.listen, Listen { ip: Some(ip("0.0.0.0")), port: 5000 });
