@@ -221,6 +221,12 @@ pub enum Data {
         /// Why.
         reason: String,
     },
+    /// A write may be lost: it ended because its disk failed one, and is not started again before
+    /// a human looked (H26).
+    Suspect {
+        /// What the server said.
+        reason: String,
+    },
     /// This node holds no data for the service.
     Witness,
 }

@@ -337,6 +337,7 @@ impl Node {
                 facts.rejoin_failures = times.parse().ok()?;
             }
             ["quarantined"] => facts.data = Data::Quarantined { reason: "it says why".into() },
+            ["disk", "suspect"] => facts.data = Data::Suspect { reason: "fsync failed".into() },
             ["data", "not", "made", "here"] => facts.data = Data::Foreign,
             ["of", "database", number] => facts.system = Some(SystemId(number.parse().ok()?)),
             ["empty"] => *facts = InstanceFacts::default(),

@@ -79,6 +79,8 @@ kinds! {
     InstanceRecovered = "instance.recovered" Info,
     /// The data must not be touched without a human.
     InstanceQuarantined = "instance.quarantined" Error,
+    /// The server ended because a write failed: nothing is started from that disk unchecked.
+    InstanceDiskSuspect = "instance.disk_suspect" Error,
     /// The data directory was initialised: the first copy of a service.
     ServiceFounded = "service.founded" Info,
     /// Automatic failover was turned off.

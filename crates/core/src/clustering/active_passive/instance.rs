@@ -3,7 +3,8 @@
 //! States: empty → copied → standby → (appointed) primary → (another appointed) fenced → rejoined.
 //! Keeps: INV-1 a primary that is not the appointed one is fenced at once; INV-2 a promise comes
 //! before everything else; INV-3 an instance starts as a standby and is promoted at most once per
-//! term (H5, H12); INV-6 an action that was done is not planned again.
+//! term (H5, H12), and never from a disk that lost a write (H26); INV-6 an action that was done is
+//! not planned again.
 //! Not here: who is appointed (`controller.rs`), how an action is carried out (the adapter).
 //! Tested by: the scenarios, crash replay, the simulator.
 
@@ -123,6 +124,9 @@ fn found(view: &InstanceView<'_>) -> Next {
 /// Between a promise and the appointment: run in recovery, fed by nobody.
 fn vote(view: &InstanceView<'_>) -> Next {
     let term = view.own.promised;
+    if let (Data::Suspect { reason }, Process::Stopped) = (&view.own.data, view.own.process) {
+        return suspect(reason);
+    }
     match view.own.process {
         Process::Primary => act(Action::Fence, format!("promised term {term}: serves no longer")),
         Process::Stopped if view.own.data == Data::Present => {
@@ -143,6 +147,9 @@ fn lead(view: &InstanceView<'_>, appointment: &Appointment) -> Next {
     let Some(rule) = appointment.rules.last().cloned() else {
         return wait("no commit rule is agreed");
     };
+    if let (Data::Suspect { reason }, Process::Stopped) = (&own.data, own.process) {
+        return suspect(reason);
+    }
     match own.process {
         Process::Stopped if own.data == Data::Present && view.state.switchover.is_none() => {
             act(Action::Start { upstream: None }, format!("appointed for term {term}"))
@@ -208,6 +215,7 @@ fn follow(view: &InstanceView<'_>, appointment: &Appointment) -> Next {
         (_, Process::Primary) => act(Action::Fence, format!("{primary} is primary in term {term}")),
         (Data::Witness, _) => wait("holds no data"),
         (Data::Quarantined { reason }, _) => wait(format!("quarantined: {reason}")),
+        (Data::Suspect { reason }, _) => suspect(reason),
         (Data::Copying { .. }, _) => wait(format!("copies from {primary}")),
         (Data::Empty | Data::Mixed, Process::Stopped) => match serving_primary(view, term) {
             Some(_) if own.rejoin_failures >= REJOIN_FAILURES_MAX => quarantine(own),
@@ -315,6 +323,11 @@ fn stay_fed(view: &InstanceView<'_>, appointment: &Appointment) -> Next {
     }
     let primary = primary.clone();
     act(Action::Follow { primary, term }, format!("follows in term {term}"))
+}
+
+/// Recovery would take what the disk kept for all there was.
+fn suspect(reason: &str) -> Next {
+    wait(format!("its disk is suspect, so it is not started: {reason}"))
 }
 
 fn quarantine(own: &InstanceFacts) -> Next {

@@ -144,6 +144,7 @@ fn objection(
 fn not_standby(own: &InstanceFacts) -> Option<String> {
     match &own.data {
         Data::Quarantined { reason } => return Some(format!("its data is quarantined: {reason}")),
+        Data::Suspect { reason } => return Some(format!("its disk is suspect: {reason}")),
         Data::Foreign => return Some("its data was not made here".to_owned()),
         Data::Copying { .. } => return Some("its data is being copied".to_owned()),
         Data::Empty | Data::Mixed => return Some("it has no usable data".to_owned()),

@@ -15,6 +15,7 @@ pub mod control;
 pub mod copy;
 pub mod error;
 mod files;
+mod last_words;
 mod names;
 pub mod probe;
 pub mod sql;
@@ -198,6 +199,11 @@ impl Postgres {
     /// The durable promises and sentinels.
     pub fn state_path(&self) -> PathBuf {
         self.config.dir.join("state.json")
+    }
+
+    /// Where the server's output goes.
+    fn log_path(&self) -> PathBuf {
+        self.config.dir.join("postgres.log")
     }
 
     fn passfile(&self) -> PathBuf {
