@@ -147,6 +147,10 @@ entries! {
     "services.NAME.data_dir": "folder" = Unset("`services/NAME/data` in the node's own folder");
         "Where the data is, on every data node: to adopt a data directory that exists."
         because "the node's folder is Tandem's own, so nothing else writes there",
+    "services.NAME.ballast": "size" = Value("64MB");
+        "A file of this size beside the data, given up when the disk is full; \"0B\" is none."
+        because "four segments of WAL: a shutdown, a move away or a recovery can still be written \
+            on a disk that is full",
     "services.NAME.run_as": "user name" = Unset("`postgres` if the daemon runs as root, else the \
         daemon's own user");
         "The system user that the instance runs as."

@@ -140,6 +140,7 @@ fn service_values(service: &Service) -> Vec<(&'static str, Option<String>)> {
         ("sessions_max", Some(service.sessions_max.to_string())),
         ("bin_dir", folder(&service.bin_dir)),
         ("data_dir", folder(&service.data_dir)),
+        ("ballast", Some(print_bytes(service.ballast_bytes))),
         ("run_as", service.run_as.clone()),
         ("hba", hba),
     ]

@@ -163,6 +163,10 @@ kinds! {
     LinkHealed = "link.healed" Info,
     /// No space is left where the data is.
     DiskFull = "disk.full" Error,
+    /// The disk is full: the room that was kept for that was given up.
+    BallastReleased = "disk.ballast_released" Warn,
+    /// There is room again, and some of it is kept as before.
+    BallastRestored = "disk.ballast_restored" Info,
     /// The disk did not answer a probe in time.
     DiskStuck = "disk.stuck" Error,
     /// The disk answers and has room.

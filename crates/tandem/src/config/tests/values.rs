@@ -37,6 +37,7 @@ held_max = 10
 sessions_max = 20
 bin_dir = "/usr/lib/postgresql/15/bin/"
 data_dir = "/srv/pg"
+ballast = "0B"
 run_as = "pg"
 hba = [" host all all ::1/128 scram-sha-256 "]
 [services.orders.postgresql]
@@ -77,7 +78,7 @@ fn a_full_file_becomes_these_values() {
     assert_eq!(orders.read_lag_max, ReadLag::Time(Duration::from_secs(10)));
     assert_eq!((orders.hold_max, orders.held_max, orders.sessions_max), (Duration::ZERO, 10, 20));
     assert_eq!(orders.hba, ["host all all ::1/128 scram-sha-256"]);
-    assert_eq!(orders.run_as.as_deref(), Some("pg"));
+    assert_eq!((orders.run_as.as_deref(), orders.ballast_bytes), (Some("pg"), 0));
     assert_eq!(orders.bin_dir.as_deref(), Some("/usr/lib/postgresql/15/bin".as_ref()));
     let settings: Vec<_> = orders.settings.iter().map(|(k, v)| format!("{k}={v}")).collect();
     assert_eq!(
