@@ -28,6 +28,8 @@ use tandem_core::time::{Observed, Timestamp};
 const NOW: Timestamp = Timestamp(1_000_000_000);
 const NOW_MS: u64 = 1_700_000_000_000;
 
+type Heard = BTreeMap<NodeId, Observed<NodeFacts>>;
+
 /// A cluster at one moment.
 pub struct Story {
     leader: NodeId,
@@ -187,7 +189,7 @@ impl Story {
     /// The plan of the controller, then of every node.
     pub fn plans(&self) -> String {
         let service = ServiceId::from("orders");
-        let facts: BTreeMap<NodeId, Observed<NodeFacts>> = self
+        let facts: Heard = self
             .nodes
             .iter()
             .filter(|(_, node)| !node.unheard)
@@ -237,21 +239,15 @@ impl Story {
                 trails.note(id, 0, &InstanceFacts { process, flushed, flushed_at, ..facts });
             }
             if let Some(heard) = facts.get(id) {
-                let (own, flushed_at) = (&heard.last_known().instances[service], NOW);
-                let flushed_at = flushed_at.minus(heard.age(NOW));
+                let own = &heard.last_known().instances[service];
+                let flushed_at = NOW.minus(heard.age(NOW));
                 trails.note(id, 0, &InstanceFacts { flushed_at, ..own.clone() });
             }
         }
         trails
     }
 
-    fn plan_of(
-        &self,
-        id: &NodeId,
-        node: &Node,
-        facts: &BTreeMap<NodeId, Observed<NodeFacts>>,
-        service: &ServiceId,
-    ) -> String {
+    fn plan_of(&self, id: &NodeId, node: &Node, facts: &Heard, service: &ServiceId) -> String {
         let timing = Timing::default();
         let primary = self.state.appointment.as_ref().map(|appointment| &appointment.primary);
         let primary = primary
@@ -308,6 +304,28 @@ impl Node {
         Observed::new(facts, NOW.minus(Duration::from_millis(self.silence_ms.unwrap_or(0))))
     }
 
+    /// What few stories need.
+    fn rare_word(&mut self, words: &[&str]) -> Option<()> {
+        let facts = &mut self.facts;
+        match words {
+            ["said", position, ms, "ms", "ago"] => {
+                self.said.push((Lsn(position.parse().ok()?), millis(ms)?));
+            }
+            ["heard", node, "say", position, ms, "ms", "ago"] => {
+                let flushed = Lsn(position.parse().ok()?);
+                let position = Position { data_term: facts.data_term, flushed };
+                let told = ToldEnd { position, run: 0, at: NOW.minus(millis(ms)?) };
+                facts.ends.insert((*node).into(), told);
+            }
+            ["hung", "for", ms, "ms"] => facts.health = Health::Hung(millis(ms)?),
+            ["disk", "stuck", "for", ms, "ms"] => facts.health = Health::DiskStuck(millis(ms)?),
+            ["disk", "full"] => facts.health = Health::DiskFull,
+            ["connections", "used", "up"] => facts.health = Health::ConnectionsUsedUp,
+            _ => return None,
+        }
+        Some(())
+    }
+
     /// One thing about a node.
     fn word(&mut self, word: &str) -> Option<()> {
         let facts = &mut self.facts;
@@ -361,23 +379,10 @@ impl Node {
                 facts.ballot = Some(Ballot { term, position });
                 (facts.upstream, facts.stream) = (None, Stream::None);
             }
-            ["said", position, ms, "ms", "ago"] => {
-                self.said.push((Lsn(position.parse().ok()?), millis(ms)?));
-            }
-            ["heard", node, "say", position, ms, "ms", "ago"] => {
-                let flushed = Lsn(position.parse().ok()?);
-                let position = Position { data_term: facts.data_term, flushed };
-                let told = ToldEnd { position, run: 0, at: NOW.minus(millis(ms)?) };
-                facts.ends.insert((*node).into(), told);
-            }
             ["silent", "for", ms, "ms"] => self.silence_ms = Some(ms.parse().ok()?),
             ["unheard"] => self.unheard = true,
             ["priority", number] => self.priority = number.parse().ok()?,
             ["zone", name] => self.zone = Some((*name).into()),
-            ["hung", "for", ms, "ms"] => facts.health = Health::Hung(millis(ms)?),
-            ["disk", "stuck", "for", ms, "ms"] => facts.health = Health::DiskStuck(millis(ms)?),
-            ["disk", "full"] => facts.health = Health::DiskFull,
-            ["connections", "used", "up"] => facts.health = Health::ConnectionsUsedUp,
             ["its", "copy", "was", "begun"] => facts.data = Data::Mixed,
             ["refused", "by", peer] => {
                 self.links.insert((*peer).into(), Link::Refused(Duration::from_millis(20)));
@@ -385,7 +390,7 @@ impl Node {
             ["hears", "nothing", "of", peer, "for", ms, "ms"] => {
                 self.links.insert((*peer).into(), Link::Silent(millis(ms)?));
             }
-            _ => return None,
+            _ => return self.rare_word(&words),
         }
         Some(())
     }

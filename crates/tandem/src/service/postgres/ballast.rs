@@ -135,7 +135,7 @@ fn make(path: &Path, size: u64, owner: Option<RunAs>) -> Result<bool, Error> {
 fn release(data: &Path) -> Result<bool, Error> {
     // One that was being made holds room as well.
     files::remove(&data.join(HALF_MADE))?;
-    if !size_of(data).is_some_and(|size| size > 0) {
+    if size_of(data).unwrap_or(0) == 0 {
         return Ok(false);
     }
     let path = data.join(BALLAST);
