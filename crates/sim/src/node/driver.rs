@@ -239,6 +239,7 @@ impl World {
             me: &node.id,
             voters: &self.voters,
             rules: &appointment.rules,
+            now: node.clock.at(self.now),
             acknowledged: &acknowledged,
         };
         lease::valid_until(&proof, self.spec.timing.lease)

@@ -142,7 +142,7 @@ pub struct Wiring {
 impl InstanceDriver {
     /// A driver; nothing is done before `run`.
     pub fn new(wiring: Wiring) -> Self {
-        let observer = Observer::start(wiring.context.postgres.clone(), &wiring.supervisor);
+        let observer = Observer::start(wiring.shared.subscribe(), &wiring.supervisor);
         let upkeep_due = Arc::new(Notify::new());
         let upkeep = Upkeep {
             service: wiring.context.service.clone(),
