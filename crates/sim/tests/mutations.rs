@@ -71,3 +71,10 @@ fn a_promotion_before_the_fence_is_caught() {
 fn growing_and_shrinking_together_is_caught() {
     is_caught(Mutation::GrowAndShrink);
 }
+
+#[test]
+fn a_commit_that_is_acknowledged_before_the_barrier_is_caught() {
+    // The primary is cut off with a longer log, its successor's daemon dies before the row is
+    // written and its node soon after, and one that lacks the commit outranks one that has it (H7).
+    is_caught_within(3000, Mutation::AcknowledgeBeforeBarrier, "INV-11", Options::default());
+}

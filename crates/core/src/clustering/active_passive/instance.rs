@@ -148,7 +148,7 @@ fn lead(view: &InstanceView<'_>, appointment: &Appointment) -> Next {
             act(Action::Start { upstream: None }, format!("appointed for term {term}"))
         }
         Process::Standby if own.promoted < term => {
-            act(Action::Promote { term, rule }, format!("appointed for term {term}"))
+            act(Action::Promote { term }, format!("appointed for term {term}"))
         }
         Process::Standby => wait(format!("was primary in term {term}: needs a new term (H12)")),
         Process::Primary if own.promoted < term && own.promoted > Term(0) => {
