@@ -318,6 +318,10 @@ impl Node {
             ["empty"] => *facts = InstanceFacts::default(),
             ["stopped"] => stop(facts, false),
             ["stopped", "cleanly"] => stop(facts, true),
+            ["before", "the", "barrier"] => {
+                (facts.serving, facts.checkpointed) = (None, false);
+                facts.data_term = Term(facts.data_term.0 - 1);
+            }
             ["promoted", "for", term] => facts.promoted = number(term)?,
             ["at", position] => {
                 facts.flushed = Lsn(position.parse().ok()?);

@@ -59,6 +59,8 @@ pub struct Acknowledged {
     pub id: u64,
     /// Its position.
     pub position: usize,
+    /// In which term it was acknowledged.
+    pub term: Term,
 }
 
 impl Record {
@@ -102,9 +104,9 @@ impl World {
         one_primary::check(self, n);
         self.record.began.entry(self.record.term).or_insert(self.now);
         lease::check(self, n);
-        self.record
-            .acknowledged
-            .push(Acknowledged { id: waiter.record.id, position: waiter.position });
+        let (id, term) = (waiter.record.id, self.nodes[n].disk.state.promoted);
+        let commit = Acknowledged { id, position: waiter.position, term };
+        self.record.acknowledged.push(commit);
         if self.healed {
             self.record.since_healing += 1;
         }

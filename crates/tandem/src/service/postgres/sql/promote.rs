@@ -70,7 +70,8 @@ impl Postgres {
         within("recording the term", deadline, async {
             let mut session = self.connect().await?;
             let nobody = self.sync_names(&self.rule_of_nobody());
-            let prepare = session.client.query_one(PREPARE, &[&nobody]);
+            let names: [&(dyn ToSql + Sync); 1] = [&nobody];
+            let prepare = session.client.query_one(PREPARE, &names);
             session.wire.drive(prepare).await.map_err(Error::sql("preparing"))?;
             let number = i64::try_from(term.0).unwrap_or(i64::MAX);
             let node = self.config().me.as_str();
