@@ -113,17 +113,18 @@ async fn overrides_and_audit(a: &Node) {
     a.sql("ALTER DATABASE postgres RESET client_min_messages");
     let unlogged = Finding::UnloggedTables { database: "postgres".into(), count: 1 };
     assert!(findings.contains(&unlogged), "{findings:?}");
-    // H8: with nobody there to confirm, a rule is not proven, and says what is missing.
     let short = Duration::from_millis(400);
-    let state = a.postgres.apply_rule(&rule("a", &["b"], 1), short).await.unwrap();
-    let why = Why::TooFew { confirmed: 0, acks: 1 };
-    assert_eq!(state, RuleState::Pending { why });
     // H7: a row that nobody confirmed is seen, and proves nothing; the repetition waits as well.
+    assert_eq!(a.postgres.hold_commits(SHORT).await.unwrap(), RuleState::Proven);
     for _ in 0..2 {
         let recorded = a.postgres.record_term(Term(3), &rule("a", &["b"], 1), short).await;
         assert!(matches!(recorded, Err(Error::Timeout { .. })), "{recorded:?}");
         assert_eq!(a.sql("SELECT max(term) FROM tandem.history"), "3");
     }
+    // H8: with nobody there to confirm, a rule is not proven, and says what is missing.
+    let state = a.postgres.apply_rule(&rule("a", &["b"], 1), short).await.unwrap();
+    let why = Why::TooFew { confirmed: 0, acks: 1 };
+    assert_eq!(state, RuleState::Pending { why });
     let state = a.postgres.apply_rule(&rule("a", &[], 0), SHORT).await.unwrap();
     assert_eq!(state, RuleState::Proven);
 }

@@ -239,10 +239,12 @@ impl World {
             1 => Outcome::Again,
             2 => {
                 let known = self.nodes[n].daemon.as_ref().and_then(|d| d.own.rule.clone());
-                running.step = match (self.is_first(n, &wanted), known == Some(wanted)) {
-                    (true, _) => 19,
-                    (false, true) => 29,
-                    (false, false) => 9,
+                running.step = if known.as_ref() == Some(&wanted) {
+                    29
+                } else if self.is_first(n, &wanted) {
+                    19
+                } else {
+                    9
                 };
                 Outcome::Next(200, 1_000)
             }

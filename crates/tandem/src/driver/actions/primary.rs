@@ -103,9 +103,11 @@ impl Context {
             self.postgres.ensure_roles(ROLES).await?;
         }
         self.postgres.record_term(term, &wanted, BARRIER).await?;
-        if self.is_first(&wanted) {
+        if own.rule.as_ref() == Some(&wanted) {
+            // It is in force: the same primary goes on under a new term.
+        } else if self.is_first(&wanted) {
             proven(self.postgres.let_confirm(&wanted, RULE).await?)?;
-        } else if own.rule.as_ref() != Some(&wanted) {
+        } else {
             self.prove(&wanted).await?;
         }
         Ok(Box::new(move |own| {
