@@ -243,8 +243,8 @@ async fn failover(a: &mut Node, b: &Node, c: &Node) {
     assert_eq!(c.sql("SELECT count(*) FROM t"), "12001");
 }
 
-/// H7: a session that was open on the standby survives its promotion. Its commit is confirmed before
-/// the term's row is there, and acknowledged only after it.
+/// H7: a session that was open on the standby survives its promotion. Its commit is confirmed
+/// before the term's row is there, and acknowledged only after it.
 async fn promote_under_sessions(b: &Node, c: &Node) {
     let open = "DO 'BEGIN WHILE pg_is_in_recovery() LOOP PERFORM pg_sleep(0.002); END LOOP; END'";
     let mut client = b.psql(open);

@@ -117,8 +117,8 @@ impl Context {
         }))
     }
 
-    /// Whether no other rule than this can be in force since the promotion, where nobody may confirm
-    /// before; from now on this one may be.
+    /// Whether no rule but this, and before it that of nobody, can have been in force since the
+    /// promotion. From now on this one may be.
     fn is_first(&self, wanted: &CommitRule) -> bool {
         let nobody = self.postgres.rule_of_nobody();
         let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);

@@ -3,8 +3,8 @@
 //! the keeper runs.
 //! The owner's postgresql.conf and pg_hba.conf are kept; ours come last and first in them.
 //! Keeps: H5 `standby.signal` is there before any start; H7 whatever is started waits with its
-//! commits for somebody who is not there, whoever promotes it; H19 no start on a mixture; H20 everything
-//! is written again before every start, whatever a copy brought along.
+//! commits for somebody who is not there, whoever promotes it; H19 no start on a mixture; H20
+//! everything is written again before every start, whatever a copy brought along.
 //! Tested by: below, and `tests/postgres_adapter.rs`.
 
 mod conninfo;

@@ -25,8 +25,8 @@ VALUES ($1, $2, ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bi
 ON CONFLICT (term) DO UPDATE SET at = now() WHERE h.node = excluded.node
 RETURNING term";
 
-// Where a rule is in force already, since the same primary goes on under a new term, the row is seen
-// only once it was confirmed by that.
+// Where a rule is in force already, since the same primary goes on under a new term, the row is
+// seen only once it was confirmed by that.
 const PREPARE: &str = "
 SELECT set_config('synchronous_commit', CASE WHEN current_setting('synchronous_standby_names') = $1
   THEN 'local' ELSE 'on' END, false)";
@@ -55,9 +55,9 @@ impl Postgres {
         .await
     }
 
-    /// Records who is primary in `term`, and returns once the commit quorum of `rule` has it. After
-    /// a promotion its own commit waits for nobody, while all others are held. Given up, it leaves a
-    /// row that proves nothing; the same call again writes anew.
+    /// Records who is primary in `term`, and returns once the commit quorum of `rule` has it.
+    /// After a promotion its own commit waits for nobody, while all others are held. Given up, it
+    /// leaves a row that proves nothing; the same call again writes anew.
     ///
     /// # Errors
     /// `TermTaken`; `Timeout`.

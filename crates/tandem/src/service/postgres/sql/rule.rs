@@ -22,10 +22,10 @@
 //! Commits that were acknowledged under the old rule lie before the barrier, so `acks`
 //! confirmations of the barrier by standbys of the new rule make the new rule hold for them too.
 //!
-//! From the rule of nobody to a first rule (`let_confirm`) nothing is to be proven: the flag of 1 is
-//! set before and after; a walsender of 2 with the old names has nobody listed and releases nothing,
-//! one with the new names counts only those that list themselves by them. At any moment commits are
-//! released by the new rule or not at all.
+//! From the rule of nobody to a first rule (`let_confirm`) nothing is to be proven: the flag of 1
+//! is set before and, unless nobody has to confirm, after; a walsender of 2 with the old names has
+//! nobody listed and releases nothing, one with the new names counts only those that list
+//! themselves by them. At any moment commits are released by the new rule or not at all.
 //! Not here: when a rule changes (core).
 //! Tested by: below, and `tests/postgres_adapter.rs`.
 
@@ -126,8 +126,9 @@ struct Walsender {
 }
 
 impl Postgres {
-    /// Has the commits of a standby that is about to be promoted wait for somebody who is not there,
-    /// and proves that they will. It was started so; what a superuser made of that is undone.
+    /// Has the commits of a standby that is about to be promoted wait for somebody who is not
+    /// there, and proves that they will. It was started so; what a superuser made of that is
+    /// undone.
     ///
     /// # Errors
     /// Those of files and connections. Running out of time is `Pending`.
