@@ -149,7 +149,7 @@ struct Limits {
     cancel: Duration,
     /// For a client to take its last message.
     farewell: Duration,
-    /// For a server to finish after its client left.
+    /// For a server to finish after its client left or was refused.
     linger: Duration,
     /// Between two looks at the clock: bounds how late an expiry is seen after a suspend (H4).
     tick: Duration,

@@ -188,7 +188,7 @@ impl Relay {
         }
         if let Some(mut up) = self.up.take() {
             match self.poll_up(&mut up, cx) {
-                Poll::Ready(Ok(())) => self.lingering = Some(Box::pin(sleep(self.linger))),
+                Poll::Ready(Ok(())) => self.linger(),
                 Poll::Ready(Err(_)) => return Poll::Ready(End::ClientLeft),
                 Poll::Pending => self.up = Some(up),
             }
@@ -200,6 +200,11 @@ impl Relay {
             end = sleep.as_mut().poll(cx).map(|()| End::ClientLeft);
         }
         self.or_refused(end)
+    }
+
+    fn linger(&mut self) {
+        let limit = self.linger;
+        self.lingering.get_or_insert_with(|| Box::pin(sleep(limit)));
     }
 
     /// A refusal is said once what came before it is answered, or will not be.
@@ -246,6 +251,8 @@ impl Relay {
             }
             self.no_more = true;
             self.refused = lowered;
+            // From here on, so that a server which takes nothing does not keep the client waiting.
+            self.linger();
         }
     }
 

@@ -8,7 +8,7 @@
 
 use super::durability::Lowered;
 use super::recognise::Recogniser;
-use memchr::memchr;
+use memchr::{memchr, memchr2};
 
 /// Longer than every name and value that counts.
 const KEPT: usize = 24;
@@ -48,6 +48,10 @@ struct Kept<const MAX: usize> {
 impl<const MAX: usize> Kept<MAX> {
     const EMPTY: Self = Self { bytes: [0; MAX], len: 0, unreadable: false };
 
+    fn clear(&mut self) {
+        (self.len, self.unreadable) = (0, false);
+    }
+
     fn push(&mut self, byte: u8) {
         match self.bytes.get_mut(self.len) {
             Some(place) => {
@@ -56,6 +60,13 @@ impl<const MAX: usize> Kept<MAX> {
             }
             None => self.unreadable = true,
         }
+    }
+
+    fn extend(&mut self, bytes: &[u8]) {
+        let take = bytes.len().min(MAX - self.len);
+        self.bytes[self.len..self.len + take].copy_from_slice(&bytes[..take]);
+        self.len += take;
+        self.unreadable |= take < bytes.len();
     }
 
     fn bytes(&self) -> &[u8] {
@@ -130,10 +141,7 @@ impl Text {
     /// Reads the next piece.
     pub(super) fn feed(&mut self, mut bytes: &[u8]) {
         loop {
-            if let Some(end) = self.data_until() {
-                let Some(at) = memchr(end, bytes) else { return };
-                bytes = &bytes[at..];
-            }
+            bytes = &bytes[self.run(bytes)..];
             let Some((byte, rest)) = bytes.split_first() else { return };
             self.push(*byte);
             bytes = rest;
@@ -147,14 +155,34 @@ impl Text {
         self.recogniser.finish()
     }
 
-    /// The byte before which nothing counts any more: bulk data is in long literals.
-    fn data_until(&self) -> Option<u8> {
-        let data = self.token.unreadable && self.inner.is_none();
-        match self.state {
-            State::Literal if data && !self.escapes => Some(b'\''),
-            State::Dollar if data && self.matched == 0 => Some(b'$'),
-            _ => None,
-        }
+    /// Reads at once what `push` would read byte by byte; bulk data is long. How much that was.
+    fn run(&mut self, bytes: &[u8]) -> usize {
+        let data = self.inner.is_none();
+        let end = match self.state {
+            State::Word => bytes.iter().position(|byte| !is_word(*byte)),
+            State::Literal if data && !self.escapes => memchr(b'\'', bytes),
+            State::Dollar if data && self.matched == 0 => memchr(b'$', bytes),
+            State::Between if self.recogniser.is_waiting() => {
+                let skipped = bytes.iter().position(|byte| !says_nothing(*byte));
+                return skipped.unwrap_or(bytes.len());
+            }
+            State::LineComment => return memchr2(b'\n', b'\r', bytes).unwrap_or(bytes.len()),
+            State::Between
+            | State::Unicode
+            | State::Quoted
+            | State::QuotedEnd
+            | State::Literal
+            | State::LiteralEnd
+            | State::Escape
+            | State::Tag
+            | State::Dollar
+            | State::Dash
+            | State::Slash
+            | State::BlockComment { .. } => return 0,
+        };
+        let end = end.unwrap_or(bytes.len());
+        self.token.extend(&bytes[..end]);
+        end
     }
 
     fn push(&mut self, byte: u8) {
@@ -201,12 +229,12 @@ impl Text {
 
     /// A byte where a token may begin.
     fn begin(&mut self, byte: u8) {
-        self.token = Kept::EMPTY;
+        self.token.clear();
         self.state = match byte {
             b'\'' => return self.begin_literal(false),
             b'"' => State::Quoted,
             b'$' => {
-                self.tag = Kept::EMPTY;
+                self.tag.clear();
                 self.tag.push(byte);
                 State::Tag
             }
@@ -237,7 +265,7 @@ impl Text {
         match byte {
             b'\'' => self.begin_literal(false),
             b'"' => {
-                self.token = Kept::EMPTY;
+                self.token.clear();
                 self.state = State::Quoted;
             }
             _ => {
@@ -249,7 +277,7 @@ impl Text {
     }
 
     fn begin_literal(&mut self, escapes: bool) {
-        self.token = Kept::EMPTY;
+        self.token.clear();
         self.escapes = escapes;
         self.state = State::Literal;
         if self.depth < DEPTH_MAX && self.recogniser.runs_literals() {
@@ -328,20 +356,28 @@ impl Text {
     }
 
     fn symbol(&mut self, symbol: u8) {
-        self.token = Kept::EMPTY;
+        self.token.clear();
         self.token.push(symbol);
         self.emit(Kind::Symbol);
     }
 
     fn emit(&mut self, kind: Kind) {
         self.recogniser.token(Token { kind, text: self.token.text() });
-        self.token = Kept::EMPTY;
+        self.token.clear();
         self.state = State::Between;
     }
 }
 
 fn is_word(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'$' | 0x80..)
+}
+
+/// A number, white space, or what stands between values: most of bulk data. To a recogniser that
+/// waits, tokens of these mean nothing.
+fn says_nothing(byte: u8) -> bool {
+    byte.is_ascii_digit()
+        || byte.is_ascii_whitespace()
+        || matches!(byte, b',' | b'(' | b')' | b'.' | b'=' | b'<' | b'>' | b'*' | b'+' | b':')
 }
 
 fn block_comment(depth: u32, last: u8, byte: u8) -> State {

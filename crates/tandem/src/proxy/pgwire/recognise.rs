@@ -121,6 +121,11 @@ impl Recogniser {
         (self.found, self.armed)
     }
 
+    /// Only a word, a string or the end of the statement can change anything.
+    pub(super) fn is_waiting(&self) -> bool {
+        matches!(self.phase, Phase::Nothing) && !self.locks && self.first != First::None
+    }
+
     /// The next token.
     pub(super) fn token(&mut self, token: Token<'_>) {
         if token.is(Kind::Symbol, ";") {
