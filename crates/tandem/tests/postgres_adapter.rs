@@ -97,7 +97,7 @@ async fn overrides_and_audit(a: &Node) {
         ),
         ("not_weak", "SET synchronous_commit = on AS 'BEGIN SET client_min_messages = log; END'"),
     ] {
-        a.sql(&format!("CREATE FUNCTION {name}() RETURNS void LANGUAGE plpgsql {what}"));
+        a.sql(&format!("CREATE FUNCTION public.{name}() RETURNS void LANGUAGE plpgsql {what}"));
     }
     a.sql("CREATE UNLOGGED TABLE fleeting ()");
     let state = timed("rule of nobody", a.postgres.apply_rule(&rule("a", &[], 0), SHORT)).await;

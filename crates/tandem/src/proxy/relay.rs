@@ -209,14 +209,17 @@ impl Relay {
 
     /// A refusal is said once what came before it is answered, or will not be.
     fn or_refused(&mut self, end: Poll<End>) -> Poll<End> {
+        if self.refused.is_none() {
+            return end;
+        }
         let over = match &end {
             Poll::Pending => self.is_settled(),
             Poll::Ready(end) => matches!(end, End::ServerLeft | End::ClientLeft),
         };
-        if !over {
-            return end;
+        match self.refused.take_if(|_| over) {
+            Some(lowered) => Poll::Ready(End::Refused(lowered)),
+            None => end,
         }
-        self.refused.take().map_or(end, |lowered| Poll::Ready(End::Refused(lowered)))
     }
 
     /// Ends well when nothing more will go up: the client closed its half or was refused, or the
