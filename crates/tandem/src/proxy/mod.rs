@@ -4,8 +4,8 @@
 //! States of a client: Startup → (no primary, switchover, server not ready) Held → Routed → Ended.
 //! Keeps: INV-7 no new session to a node that is not known to be primary now; H2 sessions of an
 //! older term are cut; H11 a commit without its standbys is never shown as success; H13 no session
-//! asks for less durability, at its start or later; H41 routes expire by this node's own clock, and the highest term
-//! wins; H43 only what was provably not begun is tried again.
+//! asks for less durability, at its start or later; H41 routes expire by this node's own clock, and
+//! the highest term wins; H43 only what was provably not begun is tried again.
 //! Not here: who is primary (the agreed state), TLS (an encryption request is answered 'N'),
 //! pooling. What a client sends is copied; statements that name two settings are read.
 //! Tested by: the modules below and `tests/`.
