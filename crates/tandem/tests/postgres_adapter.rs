@@ -96,6 +96,18 @@ async fn overrides_and_audit(a: &Node) {
     a.sql("ALTER SYSTEM SET work_mem = '5MB'");
     a.sql("ALTER ROLE app SET synchronous_commit = 'local'");
     a.sql("ALTER DATABASE postgres SET client_min_messages = 'error'");
+    // H13: what a function does is not in what a client sends.
+    for (name, what) in [
+        ("weak_by_setting", "SET synchronous_commit = off AS 'BEGIN END'"),
+        ("weak_by_body", "AS 'BEGIN SET LOCAL synchronous_commit TO ''off''; END'"),
+        (
+            "weak_by_call",
+            "AS 'BEGIN PERFORM set_config(''client_min_messages'', ''error'', true);END'",
+        ),
+        ("not_weak", "SET synchronous_commit = on AS 'BEGIN SET client_min_messages = log; END'"),
+    ] {
+        a.sql(&format!("CREATE FUNCTION public.{name}() RETURNS void LANGUAGE plpgsql {what}"));
+    }
     a.sql("CREATE UNLOGGED TABLE fleeting ()");
     let state = timed("rule of nobody", a.postgres.apply_rule(&rule("a", &[], 0), SHORT)).await;
     assert_eq!(state.unwrap(), RuleState::Proven);
@@ -110,6 +122,15 @@ async fn overrides_and_audit(a: &Node) {
         _ => false,
     };
     assert!(findings.iter().any(hides), "{findings:?}");
+    let functions: Vec<_> = findings
+        .iter()
+        .filter_map(|f| match f {
+            Finding::WeakFunction { function, .. } => Some(function.as_str()),
+            _ => None,
+        })
+        .collect();
+    let weak = ["public.weak_by_body", "public.weak_by_call", "public.weak_by_setting"];
+    assert_eq!(functions, weak, "{findings:?}");
     a.sql("ALTER DATABASE postgres RESET client_min_messages");
     let unlogged = Finding::UnloggedTables { database: "postgres".into(), count: 1 };
     assert!(findings.contains(&unlogged), "{findings:?}");
