@@ -22,11 +22,13 @@ pub enum Mutation {
     DropTimeBound,
     /// `Async`: an answer supports whoever asks, known to its sender or not.
     SupportStrangers,
+    /// The rule is in force at the promotion already, before the term's row is there.
+    AcknowledgeBeforeBarrier,
 }
 
 impl Mutation {
     /// Every mutation.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::DropPromise,
         Self::DropMeeting,
         Self::PromoteBeforeFence,
@@ -36,6 +38,7 @@ impl Mutation {
         Self::DropBound,
         Self::DropTimeBound,
         Self::SupportStrangers,
+        Self::AcknowledgeBeforeBarrier,
     ];
 
     /// As on the command line.
@@ -50,6 +53,7 @@ impl Mutation {
             Self::DropBound => "drop-bound",
             Self::DropTimeBound => "drop-time-bound",
             Self::SupportStrangers => "support-strangers",
+            Self::AcknowledgeBeforeBarrier => "acknowledge-before-barrier",
         }
     }
 

@@ -6,7 +6,7 @@
 //! `failover demanded to c`.
 //! For a node: `b: ` and words separated by commas, as in `Node::word`.
 
-use super::words::{appointed, millis, number, stop};
+use super::words::{appointed, before_barrier, millis, number, stop};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use tandem_core::cluster::state::{Appointment, Forced, Phase, ServiceState, Switchover};
@@ -361,6 +361,7 @@ impl Node {
             ["empty"] => *facts = InstanceFacts::default(),
             ["stopped"] => stop(facts, false),
             ["stopped", "cleanly"] => stop(facts, true),
+            ["before", "the", "barrier"] => before_barrier(facts),
             ["promoted", "for", term] => facts.promoted = number(term)?,
             ["at", position] => {
                 facts.flushed = Lsn(position.parse().ok()?);

@@ -31,3 +31,8 @@ pub fn appointed(term: Term, primary: &NodeId, at_unix_ms: u64) -> Appointed {
         active_unix_ms: Some(at_unix_ms),
     }
 }
+
+pub fn before_barrier(facts: &mut InstanceFacts) {
+    (facts.serving, facts.checkpointed) = (None, false);
+    facts.data_term = Term(facts.data_term.0 - 1);
+}

@@ -1,4 +1,5 @@
-//! Checks INV-11: whoever leaves recovery as a primary holds every acknowledged commit; in `Async`
+//! Checks INV-11: whoever leaves recovery as a primary holds every commit that was acknowledged in
+//! the terms before; of later ones, if it slept meanwhile, it can acknowledge nothing. In `Async`
 //! mode it lacks at most the bounds, of what the controller knew to exist. What an operator
 //! accepted to lose is no loss.
 
@@ -13,11 +14,12 @@ const DRIFT: Duration = Duration::from_millis(20);
 /// An instance left recovery.
 pub fn check(world: &mut World, n: usize) {
     let Some(data) = world.nodes[n].disk.data.as_ref() else { return };
+    let term = world.nodes[n].disk.state.promoted;
     let missing: Vec<_> = world
         .record
         .acknowledged
         .iter()
-        .filter(|commit| !data.holds(commit.id, commit.position))
+        .filter(|commit| commit.term < term && !data.holds(commit.id, commit.position))
         .copied()
         .collect();
     if missing.is_empty() {
@@ -26,7 +28,6 @@ pub fn check(world: &mut World, n: usize) {
     let end = data.flushed;
     let count = missing.len();
     let first = missing[0].id;
-    let term = world.nodes[n].disk.state.promoted;
     let line = world.raft.last().services.get(&world.service).and_then(|state| {
         state.history.iter().find(|line| line.term == term).map(|line| (line.cause, line.whole))
     });

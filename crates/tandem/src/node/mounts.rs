@@ -1,7 +1,7 @@
 //! Talks to the kernel's table of mounts: what a file system does with an fsync, as far as it says.
 //! In: a folder. Out: a `Finding` where an acknowledged write may not survive a power cut.
 //! Keeps: H14 only what is known is said. A write-back cache that obeys a flush is usual and safe;
-//! whether a disk or a hypervisor obeys, nobody can see from here (ADR 10).
+//! whether a disk or a hypervisor obeys, nobody can see from here (ADR 12).
 //! Tested by: below.
 
 use crate::api::explain::{Finding, Severity};
