@@ -108,6 +108,9 @@ pub struct InstanceFacts {
     /// Durable: the last term whose primary it was set up to follow, or copied from: all of its
     /// data was a part of that primary's.
     pub followed: Term,
+    /// Durable: the timeline that the primary of `followed` made; 0 where that is not known. Data
+    /// of a greater one came from a later promotion of that node, which fed it unasked (H6).
+    pub followed_timeline: TimelineId,
     /// Set once the WAL receiver stopped for `promised`, until it follows again.
     pub ballot: Option<Ballot>,
     /// Whom it is set up to follow, as appointed in which term.
@@ -194,6 +197,7 @@ impl Default for InstanceFacts {
             promoted: Term(0),
             timeline_term: Term(0),
             followed: Term(0),
+            followed_timeline: TimelineId(0),
             ballot: None,
             upstream: None,
             stream: Stream::None,

@@ -2,7 +2,7 @@
 //! Keeps: INV-6 an action that is planned again after it was cut goes on where it stopped.
 //! Not here: when (`instance.rs`), how (the shell).
 
-use crate::ids::{NodeId, Term};
+use crate::ids::{NodeId, Term, TimelineId};
 use crate::replication::primary_replica::sync_quorum::CommitRule;
 use alloc::string::String;
 
@@ -20,6 +20,8 @@ pub enum Action {
     Start {
         /// Whom to follow, as appointed in which term.
         upstream: Option<(NodeId, Term)>,
+        /// The timeline that the upstream made in that term, where it serves it by now.
+        timeline: Option<TimelineId>,
     },
     /// Be fed by the appointed primary.
     Follow {
@@ -27,6 +29,8 @@ pub enum Action {
         primary: NodeId,
         /// The term it was appointed for; becomes the least that is followed.
         term: Term,
+        /// The timeline that it made in that term, where it serves it by now.
+        timeline: Option<TimelineId>,
     },
     /// Make the term durable as begun, have nobody's word suffice for a commit (H7), then leave
     /// recovery.
@@ -67,6 +71,8 @@ pub enum Action {
         from: NodeId,
         /// The term it serves; becomes the last that was followed.
         term: Term,
+        /// The timeline that it made in that term.
+        timeline: TimelineId,
     },
     /// Copy everything from the primary.
     Clone {
@@ -74,6 +80,8 @@ pub enum Action {
         from: NodeId,
         /// The term it serves; becomes the last that was followed.
         term: Term,
+        /// The timeline that it made in that term.
+        timeline: TimelineId,
     },
     /// Leave it to a human, durably: what it tried does not help.
     Quarantine {

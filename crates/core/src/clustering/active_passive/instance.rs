@@ -115,7 +115,7 @@ fn found(view: &InstanceView<'_>) -> Next {
         }
         (Data::Foreign, Process::Stopped) => act(Action::Found, "chosen to adopt what it holds"),
         (Data::Present, Process::Stopped) => {
-            act(Action::Start { upstream: None }, "the first copy is made")
+            act(Action::Start { upstream: None, timeline: None }, "the first copy is made")
         }
         (data, process) => wait(format!("makes the first copy: {data:?}, {process:?}")),
     }
@@ -126,9 +126,10 @@ fn vote(view: &InstanceView<'_>) -> Next {
     let term = view.own.promised;
     match view.own.process {
         Process::Primary => act(Action::Fence, format!("promised term {term}: serves no longer")),
-        Process::Stopped if view.own.data == Data::Present => {
-            act(Action::Start { upstream: None }, format!("starts to vote in term {term}"))
-        }
+        Process::Stopped if view.own.data == Data::Present => act(
+            Action::Start { upstream: None, timeline: None },
+            format!("starts to vote in term {term}"),
+        ),
         Process::Stopped
         | Process::Starting
         | Process::Standby
@@ -145,9 +146,10 @@ fn lead(view: &InstanceView<'_>, appointment: &Appointment) -> Next {
         return wait("no commit rule is agreed");
     };
     match own.process {
-        Process::Stopped if own.data == Data::Present && view.state.switchover.is_none() => {
-            act(Action::Start { upstream: None }, format!("appointed for term {term}"))
-        }
+        Process::Stopped if own.data == Data::Present && view.state.switchover.is_none() => act(
+            Action::Start { upstream: None, timeline: None },
+            format!("appointed for term {term}"),
+        ),
         Process::Standby if own.promoted < term => {
             act(Action::Promote { term }, format!("appointed for term {term}"))
         }
@@ -212,7 +214,10 @@ fn follow(view: &InstanceView<'_>, appointment: &Appointment) -> Next {
         (Data::Copying { .. }, _) => wait(format!("copies from {primary}")),
         (Data::Empty | Data::Mixed, Process::Stopped) => match serving_primary(view, term) {
             Some(_) if own.rejoin_failures >= REJOIN_FAILURES_MAX => quarantine(own),
-            Some(_) => act(Action::Clone { from: primary.clone(), term }, "has no usable data"),
+            Some(serving) => {
+                let (from, timeline) = (primary.clone(), serving.timeline);
+                act(Action::Clone { from, term, timeline }, "has no usable data")
+            }
             None => wait(format!("waits until {primary} serves, to copy from it")),
         },
         (Data::Mixed, Process::Standby) => {
@@ -244,7 +249,7 @@ fn rejoin(view: &InstanceView<'_>, appointment: &Appointment) -> Next {
         } else {
             // PostgreSQL compares numbers of timelines only, so nobody is fed uncompared (H6).
             let upstream = (own.followed == term).then_some((from, term));
-            act(Action::Start { upstream }, "a standby starts")
+            act(Action::Start { upstream, timeline: None }, "a standby starts")
         };
     };
     if own.rejoin_failures >= REJOIN_FAILURES_MAX {
@@ -252,16 +257,20 @@ fn rejoin(view: &InstanceView<'_>, appointment: &Appointment) -> Next {
     }
     match rung(own, primary, view.state) {
         Rung::Follow => {
-            act(Action::Start { upstream: Some((from, term)) }, "its log is part of the primary's")
+            let (upstream, timeline) = (Some((from, term)), Some(primary.timeline));
+            act(Action::Start { upstream, timeline }, "its log is part of the primary's")
         }
         Rung::Rewind if !primary.checkpointed => {
             wait(format!("waits for the checkpoint of {from}, to rewind (H18)"))
         }
         Rung::Rewind => {
             let reason = format!("at {} of timeline {}: rewinds", own.flushed, own.timeline);
-            act(Action::Rewind { from, term }, reason)
+            act(Action::Rewind { from, term, timeline: primary.timeline }, reason)
         }
-        Rung::Clone => act(Action::Clone { from, term }, "cannot be rewound"),
+        Rung::Clone => {
+            let timeline = primary.timeline;
+            act(Action::Clone { from, term, timeline }, "cannot be rewound")
+        }
     }
 }
 
@@ -288,7 +297,8 @@ fn replace_foreign(view: &InstanceView<'_>, appointment: &Appointment) -> Next {
     if own.rejoin_failures >= REJOIN_FAILURES_MAX {
         return quarantine(own);
     }
-    act(Action::Clone { from, term }, "holds an older copy of the same database")
+    let timeline = primary.timeline;
+    act(Action::Clone { from, term, timeline }, "holds an older copy of the same database")
 }
 
 fn stay_fed(view: &InstanceView<'_>, appointment: &Appointment) -> Next {
@@ -301,8 +311,8 @@ fn stay_fed(view: &InstanceView<'_>, appointment: &Appointment) -> Next {
         } else if own.followed != term {
             wait(format!("waits until {primary} serves, to compare with it (H6)"))
         } else {
-            let primary = primary.clone();
-            act(Action::Follow { primary, term }, format!("follows in term {term}"))
+            let action = Action::Follow { primary: primary.clone(), term, timeline: None };
+            act(action, format!("follows in term {term}"))
         };
     };
     let stalled = own.stalled >= view.timing.rejoin_patience;
@@ -314,8 +324,9 @@ fn stay_fed(view: &InstanceView<'_>, appointment: &Appointment) -> Next {
             format!("not fed for {} ms: {primary} went another way", own.stalled.as_millis());
         return act(Action::StopToRejoin, reason);
     }
-    let primary = primary.clone();
-    act(Action::Follow { primary, term }, format!("follows in term {term}"))
+    let timeline = Some(serving.timeline);
+    let action = Action::Follow { primary: primary.clone(), term, timeline };
+    act(action, format!("follows in term {term}"))
 }
 
 fn quarantine(own: &InstanceFacts) -> Next {
