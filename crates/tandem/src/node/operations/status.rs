@@ -86,7 +86,10 @@ fn service_status(service: ServiceSeen<'_>, own_reason: OwnReason<'_>) -> Servic
             .keys()
             .map(|node| instance_status(service, node, own_reason))
             .collect(),
-        warnings: warnings(service),
+        warnings: warnings(service)
+            .into_iter()
+            .chain(not_in_force(service))
+            .collect(),
     }
 }
 
@@ -260,6 +263,9 @@ fn reason(service: ServiceSeen<'_>, node: &NodeId, own_reason: OwnReason<'_>) ->
     if let Some(reason) = unwell(facts) {
         return Some(reason);
     }
+    if facts.starts_failed > 0 {
+        return Some(super::candidates::does_not_start(facts));
+    }
     if is_well {
         return facts.pending_restart.then(|| "settings wait for a restart".to_owned());
     }
@@ -347,6 +353,20 @@ pub(super) fn warnings(service: ServiceSeen<'_>) -> Vec<String> {
         }
     }
     paused(service, warnings)
+}
+
+/// Nodes where a part of the agreed configuration waits, or is not taken.
+fn not_in_force(service: ServiceSeen<'_>) -> Option<String> {
+    let seen = service.seen;
+    let version = seen.agreed.config_version;
+    let is_behind =
+        |node: &&NodeId| seen.fresh(node).is_some_and(|facts| facts.config_version < version);
+    let nodes = seen.agreed.spec.nodes.keys().filter(is_behind);
+    let nodes: Vec<&str> = nodes.map(NodeId::as_str).collect();
+    (!nodes.is_empty()).then(|| {
+        let nodes = nodes.join(", ");
+        format!("parts of configuration {version} wait on {nodes}: tandem doctor says for what")
+    })
 }
 
 fn paused(service: ServiceSeen<'_>, mut warnings: Vec<String>) -> Vec<String> {

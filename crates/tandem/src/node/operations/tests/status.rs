@@ -137,6 +137,17 @@ fn phases_follow_what_is_agreed_and_seen() {
 }
 
 #[test]
+fn what_waits_somewhere_is_said() {
+    let says = |words: &str, all: &[String]| all.iter().any(|it| it.contains(words));
+    let mut seen = healthy("a");
+    let mut agreed = ClusterState::clone(&seen.agreed);
+    agreed.config_version = agreed.config_version.next();
+    seen.agreed = Arc::new(agreed);
+    let warnings = status(&seen).services.remove(0).warnings;
+    assert!(says("wait on a, b, c: tandem doctor", &warnings), "{warnings:?}");
+}
+
+#[test]
 fn only_settled_rules_count_and_stalled_writes_are_said() {
     let mut seen = healthy("a");
     agree(&mut seen, ServiceCommand::ChangeRule { term: Term(1), rule: rule("a", &["b"]) });
