@@ -11,6 +11,7 @@ pub mod before;
 mod founding;
 mod handler;
 mod live;
+pub mod login;
 mod operations;
 mod prepare;
 pub(crate) mod problem;

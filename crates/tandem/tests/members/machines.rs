@@ -122,7 +122,7 @@ impl Machines {
         fs::write(self.config_path(), text).unwrap();
     }
 
-    fn run(arguments: &[&str]) -> Said {
+    pub fn run(arguments: &[&str]) -> Said {
         let output = Command::new(TANDEM).args(arguments).stdin(Stdio::null()).output().unwrap();
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         Said {

@@ -8,6 +8,7 @@ mod machines;
 
 use machines::{Machines, Said};
 use serde_json::Value;
+use tandem::identity::Identity;
 
 /// The whole life of a cluster: each part goes on where the one before it ended.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -42,7 +43,33 @@ async fn founded_by_joining(machines: &mut Machines) {
     assert!(no_authority.err.contains("ca.key"), "{}", no_authority.err);
     machines.serves("a", 3).await;
     machines.sql("a", "CREATE TABLE kept (id int)").await;
+    a_login(machines);
     machines.took("founded by init and join");
+}
+
+/// Nobody can guess a password that is derived: the folder of any node tells it.
+fn a_login(machines: &Machines) {
+    let password = |node: &str, arguments: &[&str]| {
+        let dir = machines.dir(node).display().to_string();
+        Machines::run(&[&["password", "--dir", &dir], arguments].concat())
+    };
+    let app = password("a", &["orders"]).success().out;
+    assert_eq!(password("b", &["orders"]).success().out, app);
+    let identity = Identity::load(machines.dir("a")).unwrap();
+    assert_eq!(app.trim(), identity.password(&"orders".into(), "app"));
+    let line = password("c", &["orders", "--pgpass"]).success().out;
+    assert!(line.starts_with("*:") && line.ends_with(&format!(":app:app:{app}")), "{line}");
+    let told = password("a", &["orders", "--role", "superuser", "--json"]).success().out;
+    let told: Value = serde_json::from_str(&told).unwrap();
+    let run = machines.dir("a").join("services/orders/run").display().to_string();
+    assert_eq!((&told["user"], &told["socket"]), (&"tandem".into(), &Value::from(run)));
+    assert_ne!(told["password"], app.trim());
+    let refused = password("a", &["order"]);
+    assert!(refused.err.contains("there is no service order: "), "{refused:?}");
+    let dir = machines.dir("a").join("services").display().to_string();
+    let refused = Machines::run(&["password", "orders", "--dir", &dir]);
+    assert!(refused.err.contains("TDM0301"), "{refused:?}");
+    assert!(!machines.log("a").contains(app.trim()));
 }
 
 async fn a_live_setting(machines: &Machines) {
