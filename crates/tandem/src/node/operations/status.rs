@@ -1,6 +1,6 @@
 //! Talks about the cluster in the API's words: maps agreed state and facts onto `Status`.
 //! In: `Seen`. Out: `Status`.
-//! Keeps: H41 a node that was not heard lately is never shown as running or streaming.
+//! Keeps: H47 a cluster without automatic failover says so as long as it is one; H41 a node that was not heard lately is never shown as running or streaming.
 //! Not here: the words themselves (`api/status.rs`), why something is so (`explain.rs`).
 //! Tested by: `tests/status.rs`.
 
@@ -9,6 +9,7 @@ use crate::api::status::{
     self, Endpoint, InstanceRole, InstanceState, InstanceStatus, NodeState, NodeStatus, Phase,
     ServiceStatus, Status,
 };
+use crate::config::Code;
 use crate::driver::explain::Explained;
 use std::time::Duration;
 use tandem_core::cluster::state::{self, Appointment};
@@ -89,6 +90,7 @@ fn service_status(service: ServiceSeen<'_>, own_reason: OwnReason<'_>) -> Servic
         warnings: warnings(service)
             .into_iter()
             .chain(not_in_force(service))
+            .chain(no_failover(service))
             .collect(),
     }
 }
@@ -353,6 +355,13 @@ pub(super) fn warnings(service: ServiceSeen<'_>) -> Vec<String> {
         }
     }
     paused(service, warnings)
+}
+
+/// Nobody takes over by itself, as the configuration is (H47).
+fn no_failover(service: ServiceSeen<'_>) -> Option<String> {
+    let mut warnings = service.seen.config.warnings.iter();
+    let found = warnings.find(|it| it.code == Code::NoFailover)?;
+    Some(format!("no automatic failover: {}", found.because))
 }
 
 /// Nodes where a part of the agreed configuration waits, or is not taken.

@@ -1,7 +1,7 @@
 //! Talks to the operator about a configuration that was agreed: how far it is in force.
 //! In: the version, the two configurations. Out: `Outcome`.
 //! Keeps: H41 a configuration counts as applied when the servers have loaded it, and who waits for
-//! what is said.
+//! what is said; H47 a change that ends automatic failover says so.
 //! Not here: having it agreed (`apply.rs`), carrying it out on each node (`node/live.rs`).
 //! Tested by: `tests/members`.
 
@@ -17,6 +17,15 @@ pub(super) const CARRIED_OUT: Duration = Duration::from_secs(10);
 /// For a node to say what it waits for.
 const TOLD: Duration = Duration::from_secs(1);
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
+/// What the new file is warned of that the old one was not: what is weaker from now on (H47).
+fn new_warnings(old: &Config, new: &Config) -> Vec<String> {
+    let was = |it: &config::Problem| {
+        old.warnings.iter().any(|old| (old.code, &old.what) == (it.code, &it.what))
+    };
+    let fresh = new.warnings.iter().filter(|it| !was(it));
+    fresh.map(|it| format!("{}: {}: {}; {}", it.code, it.what, it.because, it.try_)).collect()
+}
 
 impl NodeOperations {
     /// Waits until every node that is heard has carried a version out, and says what waits.
@@ -57,6 +66,7 @@ impl NodeOperations {
             .field("waiting", waiting)
             .field("waits", waits)
             .field("brings", brings)
+            .field("warnings", new_warnings(old, new))
     }
 
     /// What each node that is behind, and answers, says it waits for.
@@ -72,5 +82,22 @@ impl NodeOperations {
             waits.into_iter().map(move |wait| format!("{node}: {wait}")).collect::<Vec<_>>()
         };
         all.filter(|(node, _)| behind.contains(node)).flat_map(tell).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_witness_that_goes_takes_automatic_failover_with_it() {
+        let with = "cluster = \"shop\"\n[nodes.a]\naddress = \"10.0.0.1:7400\"\n\
+                    [nodes.b]\naddress = \"10.0.0.2:7400\"\n\
+                    [nodes.w]\naddress = \"10.0.0.3:7400\"\nrole = \"witness\"\n";
+        let (without, _) = with.split_once("[nodes.w]").unwrap();
+        let config = |text| Config::parse(text, "t.toml").unwrap();
+        let told = new_warnings(&config(with), &config(without));
+        assert!(told.len() == 1 && told[0].starts_with("TDM0231: no automatic"), "{told:?}");
+        assert_eq!(new_warnings(&config(without), &config(without)), Vec::<String>::new());
     }
 }
