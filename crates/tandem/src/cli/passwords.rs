@@ -23,6 +23,7 @@ pub(super) fn password(arguments: &Arguments, terminal: &mut Terminal) -> Result
     let service = ServiceId::new(service.as_str());
     let login = node::login(dir, &service, role).map_err(|error| refused(&service, error))?;
     let Login { user, database, socket, port, password } = &login;
+    let password = password.reveal();
     let socket = socket.as_ref().map(|socket| socket.display().to_string());
     let host = socket.as_deref().unwrap_or("*");
     let line = format!("{}:{port}:{database}:{user}:{password}", escaped(host));

@@ -5,6 +5,7 @@
 //! Tested by: `tests/members`.
 
 use super::agreed;
+use crate::api::operations::Secret;
 use crate::config::Config;
 use crate::identity::{self, Identity};
 use crate::service::postgres::{APP_ROLE, SUPERUSER};
@@ -22,7 +23,7 @@ pub enum Role {
 }
 
 /// What a client needs.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Login {
     /// The role of PostgreSQL.
     pub user: &'static str,
@@ -33,7 +34,7 @@ pub struct Login {
     /// The port of the door, or of the socket.
     pub port: u16,
     /// Its password.
-    pub password: String,
+    pub password: Secret,
 }
 
 /// Why nobody can log in.
@@ -92,7 +93,7 @@ pub fn login(dir: &Path, service: &ServiceId, role: Role) -> Result<Login, Error
         Role::App => (APP_ROLE, APP_ROLE, None, it.listen.port),
         Role::Superuser => (SUPERUSER, "postgres", Some(socket), it.port),
     };
-    let password = identity.password(service, user);
+    let password = Secret::new(identity.password(service, user));
     Ok(Login { user, database, socket, port, password })
 }
 

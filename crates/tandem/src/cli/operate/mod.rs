@@ -113,10 +113,8 @@ pub(crate) fn show(outcome: &Outcome, terminal: &mut Terminal) -> Result<(), Err
             Value::String(text) => terminal.line(format_args!("  {name}: {text}"))?,
             // Each is a sentence of its own.
             Value::Array(lines) if name == "brings" || name == "waits" || name == "warnings" => {
-                let lines = lines.iter().filter_map(Value::as_str);
-                lines
-                    .map(|it| terminal.line(format_args!("  {name}: {it}")))
-                    .collect::<Result<(), _>>()?;
+                let mut lines = lines.iter().filter_map(Value::as_str);
+                lines.try_for_each(|it| terminal.line(format_args!("  {name}: {it}")))?;
             }
             _ => terminal.line(format_args!("  {name}: {value}"))?,
         }

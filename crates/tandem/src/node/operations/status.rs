@@ -1,6 +1,7 @@
 //! Talks about the cluster in the API's words: maps agreed state and facts onto `Status`.
 //! In: `Seen`. Out: `Status`.
-//! Keeps: H47 a cluster without automatic failover says so as long as it is one; H41 a node that was not heard lately is never shown as running or streaming.
+//! Keeps: H41 a node that was not heard lately is never shown as running or streaming; H47 a
+//! cluster without automatic failover says so as long as it is one.
 //! Not here: the words themselves (`api/status.rs`), why something is so (`explain.rs`).
 //! Tested by: `tests/status.rs`.
 
