@@ -205,7 +205,8 @@ impl Postgres {
 /// The view reads the files anew, and tells of a setting that waits for a restart as of one whose
 /// value is wrong; which of them wait, the session knows from then on.
 const FILE_ERRORS: &str = "SELECT name::text, \
-    coalesce(error || coalesce(': ' || name, ''), '')::text, coalesce(sourcefile, '')::text, coalesce(sourceline, 0) \
+    coalesce(error || coalesce(': ' || name, ''), '')::text, \
+    coalesce(sourcefile, '')::text, coalesce(sourceline, 0) \
     FROM pg_file_settings WHERE error IS NOT NULL ORDER BY seqno";
 const WAITING: &str = "SELECT name::text FROM pg_settings WHERE pending_restart";
 
