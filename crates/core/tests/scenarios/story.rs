@@ -318,6 +318,7 @@ impl Node {
             ["empty"] => *facts = InstanceFacts::default(),
             ["stopped"] => stop(facts, false),
             ["stopped", "cleanly"] => stop(facts, true),
+            ["before", "the", "barrier"] => before_barrier(facts),
             ["promoted", "for", term] => facts.promoted = number(term)?,
             ["at", position] => {
                 facts.flushed = Lsn(position.parse().ok()?);
@@ -355,6 +356,11 @@ impl Node {
         }
         Some(())
     }
+}
+
+fn before_barrier(facts: &mut InstanceFacts) {
+    (facts.serving, facts.checkpointed) = (None, false);
+    facts.data_term = Term(facts.data_term.0 - 1);
 }
 
 fn stop(facts: &mut InstanceFacts, clean: bool) {
