@@ -138,6 +138,8 @@ pub struct InstanceFacts {
     pub health: Health,
     /// The user's settings need a restart to take effect.
     pub pending_restart: bool,
+    /// Starts in a row that ended before the server answered once.
+    pub starts_failed: u32,
 }
 
 impl InstanceFacts {
@@ -211,6 +213,7 @@ impl Default for InstanceFacts {
             rejoin_failures: 0,
             health: Health::Good,
             pending_restart: false,
+            starts_failed: 0,
         }
     }
 }

@@ -7,9 +7,9 @@ use crate::api::explain::Finding;
 use crate::cli::Error;
 use crate::cli::ask::doctor;
 use crate::cli::run::config::Written;
-use crate::cli::run::{dev, drill, init, join, node, recover, tour};
+use crate::cli::run::{dev, drill, init, join, node, password, recover, tour};
 use crate::cli::terminal::Terminal;
-use crate::cli::{joining, recovering, wired};
+use crate::cli::{joining, passwords, recovering, wired};
 use crate::config::{self, Config};
 use crate::node::before::{self, Before};
 use crate::node::{Error as NodeError, NodeArgs, problem};
@@ -50,6 +50,12 @@ pub trait Entry: Sync {
         arguments: recover::Arguments,
         terminal: &'a mut Terminal,
     ) -> Running<'a>;
+    /// Prints the password of a service's role.
+    fn password(
+        &self,
+        arguments: &password::Arguments,
+        terminal: &mut Terminal,
+    ) -> Result<(), Error>;
     /// Checks this machine, without a node.
     fn doctor(&self, arguments: doctor::Arguments) -> BoxFuture<'_, Result<Vec<Finding>, Error>>;
     /// Checks a configuration file.
@@ -143,6 +149,14 @@ impl Entry for Product {
         terminal: &'a mut Terminal,
     ) -> Running<'a> {
         Box::pin(recovering::recover(arguments, terminal))
+    }
+
+    fn password(
+        &self,
+        arguments: &password::Arguments,
+        terminal: &mut Terminal,
+    ) -> Result<(), Error> {
+        passwords::password(arguments, terminal)
     }
 
     fn doctor(&self, arguments: doctor::Arguments) -> BoxFuture<'_, Result<Vec<Finding>, Error>> {

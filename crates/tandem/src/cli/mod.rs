@@ -12,6 +12,7 @@ pub mod entry;
 mod joining;
 pub mod moment;
 pub mod operate;
+mod passwords;
 mod recovering;
 pub mod report;
 pub mod run;
@@ -104,6 +105,7 @@ enum Command {
     Undrain(operate::undrain::Arguments),
     Remove(operate::remove::Arguments),
     Token(operate::token::Arguments),
+    Password(run::password::Arguments),
     Config(run::config::Arguments),
     Drill(run::drill::Arguments),
     Doctor(ask::doctor::Arguments),
@@ -172,6 +174,7 @@ async fn dispatch(
         Command::Tour(arguments) => entry.tour(arguments, terminal).await,
         Command::Drill(arguments) => entry.drill(arguments, terminal).await,
         Command::Recover(arguments) => entry.recover(arguments, terminal).await,
+        Command::Password(arguments) => entry.password(&arguments, terminal),
         Command::Config(arguments) => run::config::run(arguments, client, terminal, entry).await,
         Command::Doctor(arguments) => ask::doctor::run(arguments, client, terminal, entry).await,
         Command::Status(arguments) => ask::status::run(arguments, client, terminal).await,

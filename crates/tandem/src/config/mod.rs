@@ -9,6 +9,7 @@
 mod change;
 mod edit;
 mod file;
+mod not_taken;
 mod problem;
 mod raw;
 mod reference;
@@ -22,6 +23,8 @@ mod tests;
 pub use change::{daemon_restart, needs_restart, unsafe_change};
 pub use edit::{EditError, NewNode, with_durability, with_node, without_nodes};
 pub use file::{Error, read_file};
+pub use not_taken::{NotTaken, not_taken};
+pub(crate) use problem::nearest;
 pub use problem::{Code, Problem, Severity};
 pub use reference::{ENTRIES, Entry, Fallback, reference_markdown};
 pub use show::{Origin, Shown, durability_because, show};

@@ -7,6 +7,7 @@
 
 use super::problem::{of_config, of_identity, of_postgres};
 use super::services::instance_config;
+use super::trial;
 use super::user::run_as;
 use super::{Error, Ground};
 use crate::api::explain::{Finding, Severity};
@@ -20,7 +21,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use tandem_core::ids::{NodeId, ServiceId};
+use tandem_core::ids::{ConfigVersion, NodeId, ServiceId};
 use tandem_core::spec::NodeRole;
 
 /// What was killed with its node a moment ago may still hold the port.
@@ -41,6 +42,14 @@ pub(super) async fn check(ground: &Ground) -> Result<(), Error> {
     }
     if node.role != NodeRole::Data {
         return Ok(());
+    }
+    // What is agreed runs elsewhere, or the node would be missed for a setting; what is not yet
+    // agreed must not be founded on.
+    if ground.version == ConfigVersion(0) && !ground.identity.joined() {
+        let problems = trial::problems(&ground.config).await;
+        if !problems.is_empty() {
+            return Err(Error::Config(problems));
+        }
     }
     for (service, config) in &ground.config.services {
         let postgres =
@@ -125,6 +134,10 @@ pub async fn examine(before: &Before) -> Vec<Finding> {
     findings.extend(config.warnings.iter().map(|it| {
         Finding::new(Severity::Warning, "configuration", it.what.clone())
             .advice(it.because.clone(), it.try_.clone())
+    }));
+    findings.extend(trial::problems(&config).await.into_iter().map(|it| {
+        let what = format!("{}: line {}: {}", it.code, it.line, it.what);
+        Finding::new(Severity::Bad, "configuration", what).advice(it.because, it.try_)
     }));
     for (service, config) in &config.services {
         findings.push(programs(&format!("PostgreSQL of {service}"), Some(config)).await);

@@ -11,11 +11,13 @@ pub mod before;
 mod founding;
 mod handler;
 mod live;
+pub mod login;
 mod operations;
 mod prepare;
 pub(crate) mod problem;
 pub mod recover;
 mod services;
+mod trial;
 mod user;
 
 use crate::api;

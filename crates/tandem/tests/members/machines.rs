@@ -122,7 +122,7 @@ impl Machines {
         fs::write(self.config_path(), text).unwrap();
     }
 
-    fn run(arguments: &[&str]) -> Said {
+    pub fn run(arguments: &[&str]) -> Said {
         let output = Command::new(TANDEM).args(arguments).stdin(Stdio::null()).output().unwrap();
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         Said {
@@ -290,6 +290,11 @@ impl Machines {
                 && instances.iter().filter(good).count() == copies
         })
         .await;
+    }
+
+    /// Waits until a node's own examination says so.
+    pub async fn found(&self, at: &str, what: &str, is_so: impl Fn(&str) -> bool) {
+        self.wait(what, at, || is_so(&self.tandem(at, &["doctor"]).out)).await;
     }
 
     /// Waits until no server works in a node's folder.

@@ -12,7 +12,7 @@ use crate::api::tests::Served;
 use crate::cli::client::Client;
 use crate::cli::entry::{Entry, Running};
 use crate::cli::run::config::Written;
-use crate::cli::run::{dev, drill, init, join, node, recover, tour};
+use crate::cli::run::{dev, drill, init, join, node, password, recover, tour};
 use crate::cli::terminal::Terminal;
 use crate::cli::terminal::tests::Paper;
 use crate::cli::{Arguments, Error, ask, dispatch, run};
@@ -75,6 +75,11 @@ impl Entry for Remembers {
 
     fn recover<'a>(&'a self, arguments: recover::Arguments, _: &'a mut Terminal) -> Running<'a> {
         self.noted(arguments)
+    }
+
+    fn password(&self, arguments: &password::Arguments, _: &mut Terminal) -> Result<(), Error> {
+        self.note(arguments);
+        Ok(())
     }
 
     fn doctor(
@@ -147,7 +152,7 @@ fn every_command_has_help_with_an_example_that_parses() {
     check("tandem", &command);
     let names: Vec<&str> = command.get_subcommands().map(clap::Command::get_name).collect();
     for name in "init join node dev status events explain switchover failover pause resume restart \
-                 reload reinit drain config drill doctor recover"
+                 reload reinit drain config drill doctor recover password"
         .split_whitespace()
     {
         assert!(names.contains(&name), "{name}");
@@ -171,6 +176,7 @@ fn what_starts_something_reaches_the_entry() {
         ("demo --once", "once: true"),
         ("drill --fault node-cut,node-kill --seed 7", r#"faults: ["node-cut", "node-kill"]"#),
         ("recover --dir /d --accept-loss", "accept_loss: true"),
+        ("password orders --dir /d --role superuser", "role: Superuser"),
         ("join --node d --dir /d --to x:1 --token s3cret", "token: Some(Secret(…))"),
     ] {
         assert_eq!(run(words(line), &entry), ExitCode::SUCCESS, "{line}");

@@ -1,6 +1,7 @@
 //! Talks about the cluster in the API's words: maps agreed state and facts onto `Status`.
 //! In: `Seen`. Out: `Status`.
-//! Keeps: H41 a node that was not heard lately is never shown as running or streaming.
+//! Keeps: H41 a node that was not heard lately is never shown as running or streaming; H47 a
+//! cluster without automatic failover says so as long as it is one.
 //! Not here: the words themselves (`api/status.rs`), why something is so (`explain.rs`).
 //! Tested by: `tests/status.rs`.
 
@@ -9,6 +10,7 @@ use crate::api::status::{
     self, Endpoint, InstanceRole, InstanceState, InstanceStatus, NodeState, NodeStatus, Phase,
     ServiceStatus, Status,
 };
+use crate::config::Code;
 use crate::driver::explain::Explained;
 use std::time::Duration;
 use tandem_core::cluster::state::{self, Appointment};
@@ -86,7 +88,11 @@ fn service_status(service: ServiceSeen<'_>, own_reason: OwnReason<'_>) -> Servic
             .keys()
             .map(|node| instance_status(service, node, own_reason))
             .collect(),
-        warnings: warnings(service),
+        warnings: warnings(service)
+            .into_iter()
+            .chain(not_in_force(service))
+            .chain(no_failover(service))
+            .collect(),
     }
 }
 
@@ -260,6 +266,9 @@ fn reason(service: ServiceSeen<'_>, node: &NodeId, own_reason: OwnReason<'_>) ->
     if let Some(reason) = unwell(facts) {
         return Some(reason);
     }
+    if facts.starts_failed > 0 {
+        return Some(super::candidates::does_not_start(facts));
+    }
     if is_well {
         return facts.pending_restart.then(|| "settings wait for a restart".to_owned());
     }
@@ -347,6 +356,27 @@ pub(super) fn warnings(service: ServiceSeen<'_>) -> Vec<String> {
         }
     }
     paused(service, warnings)
+}
+
+/// Nobody takes over by itself, as the configuration is (H47).
+fn no_failover(service: ServiceSeen<'_>) -> Option<String> {
+    let mut warnings = service.seen.config.warnings.iter();
+    let found = warnings.find(|it| it.code == Code::NoFailover)?;
+    Some(format!("no automatic failover: {}", found.because))
+}
+
+/// Nodes where a part of the agreed configuration waits, or is not taken.
+fn not_in_force(service: ServiceSeen<'_>) -> Option<String> {
+    let seen = service.seen;
+    let version = seen.agreed.config_version;
+    let is_behind =
+        |node: &&NodeId| seen.fresh(node).is_some_and(|facts| facts.config_version < version);
+    let nodes = seen.agreed.spec.nodes.keys().filter(is_behind);
+    let nodes: Vec<&str> = nodes.map(NodeId::as_str).collect();
+    (!nodes.is_empty()).then(|| {
+        let nodes = nodes.join(", ");
+        format!("parts of configuration {version} wait on {nodes}: tandem doctor says for what")
+    })
 }
 
 fn paused(service: ServiceSeen<'_>, mut warnings: Vec<String>) -> Vec<String> {

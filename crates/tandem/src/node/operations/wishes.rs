@@ -32,6 +32,8 @@ const BACK: Duration = Duration::from_secs(45);
 const COPIED: Duration = Duration::from_secs(60);
 /// For the rule without a copy that is to go.
 const UNCOUNTED: Duration = Duration::from_secs(10);
+/// One start may fail for what has passed at the next.
+const STARTS_MAX: u32 = 2;
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
 
 impl NodeOperations {
@@ -103,7 +105,14 @@ impl NodeOperations {
         } else {
             self.wish(&service, &node, Wish::Restart, &what).await?;
         }
-        let is_back = self.until(&service, &node, InstanceState::Streaming, BACK).await;
+        let is_back = tokio::select! {
+            back = self.until(&service, &node, InstanceState::Streaming, BACK) => back,
+            () = self.does_not_start(&service, &node) => {
+                let because = format!("{service} on {node} was stopped, and does not start");
+                let advice = "tandem doctor says why, as postgres.log on that node does";
+                return Err(Problem::new(codes::OPERATION_FAILED, what, because, advice));
+            }
+        };
         let message = match (is_back, is_primary) {
             (true, false) => format!("{service} on {node} was restarted"),
             (true, true) => {
@@ -209,6 +218,18 @@ impl NodeOperations {
             return Err(Problem::new(codes::WOULD_LOSE_QUORUM, what, because, advice));
         }
         self.wish(service, node, Wish::Reinit, what).await
+    }
+
+    /// Waits until a node says that its server ended more than once before it answered.
+    async fn does_not_start(&self, service: &ServiceId, node: &NodeId) {
+        let starts_failed = || {
+            let seen = self.seen();
+            let own = seen.service(service).and_then(|of| of.instance(node));
+            own.map_or(0, |own| own.starts_failed)
+        };
+        while starts_failed() < STARTS_MAX {
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
     }
 
     /// Waits until a node's instance is in a state, which it left before this was called.

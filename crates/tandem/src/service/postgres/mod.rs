@@ -15,13 +15,14 @@ pub mod control;
 pub mod copy;
 pub mod error;
 mod files;
+mod log;
 mod names;
 pub mod probe;
 pub mod sql;
 pub mod state_file;
 
 pub use binaries::Binaries;
-pub use config::StartCommand;
+pub use config::{NotTaken, StartCommand};
 pub use control::{ControlState, Stopped};
 pub use copy::rewind::Rewind;
 pub use error::Error;

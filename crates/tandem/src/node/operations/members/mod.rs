@@ -6,6 +6,8 @@
 //! Tested by: `tests/members`.
 
 mod apply;
+mod carried;
+mod settings;
 
 use super::{NodeOperations, refusals};
 use crate::api::explain::{Finding, Severity};

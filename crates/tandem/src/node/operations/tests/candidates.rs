@@ -56,6 +56,22 @@ fn the_best_target_is_the_owners_favourite_then_one_in_the_old_zone_then_by_name
 }
 
 #[test]
+fn a_copy_that_does_not_start_is_not_counted_on() {
+    let mut seen = healthy("a");
+    for node in ["b", "c"] {
+        instance(&mut seen, node, |own| own.process = Process::Stopped);
+    }
+    assert_eq!(failover_now(of(&seen)).safety, Safety::Safe, "they are started to vote");
+    for node in ["b", "c"] {
+        instance(&mut seen, node, |own| own.starts_failed = 2);
+    }
+    let now = failover_now(of(&seen));
+    assert_eq!(now.safety, Safety::Impossible);
+    let because = &now.candidates[0].because;
+    assert!(because.starts_with("its last 2 starts failed"), "{because}");
+}
+
+#[test]
 fn a_failover_is_safe_only_if_those_left_meet_every_quorum() {
     let mut seen = healthy("b");
     instance(&mut seen, "c", |own| own.flushed = Lsn(950));

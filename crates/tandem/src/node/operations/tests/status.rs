@@ -137,6 +137,21 @@ fn phases_follow_what_is_agreed_and_seen() {
 }
 
 #[test]
+fn a_cluster_without_automatic_failover_says_so() {
+    let two = THREE.replace("[nodes.c]\naddress = \"10.0.0.3:7400\"\n", "");
+    assert!(!two.contains("nodes.c"), "{two}");
+    let warnings = status(&cluster(&two, "a")).services.remove(0).warnings;
+    let says = |words: &str, all: &[String]| all.iter().any(|it| it.contains(words));
+    assert!(says("no automatic failover: two nodes", &warnings), "{warnings:?}");
+    let mut seen = healthy("a");
+    let mut agreed = ClusterState::clone(&seen.agreed);
+    agreed.config_version = agreed.config_version.next();
+    seen.agreed = Arc::new(agreed);
+    let warnings = status(&seen).services.remove(0).warnings;
+    assert!(says("wait on a, b, c: tandem doctor", &warnings), "{warnings:?}");
+}
+
+#[test]
 fn only_settled_rules_count_and_stalled_writes_are_said() {
     let mut seen = healthy("a");
     agree(&mut seen, ServiceCommand::ChangeRule { term: Term(1), rule: rule("a", &["b"]) });
