@@ -59,6 +59,13 @@ impl Reason {
     }
 }
 
+impl From<&tandem_core::reason::Reason> for Reason {
+    fn from(reason: &tandem_core::reason::Reason) -> Self {
+        let numbers = reason.numbers().iter();
+        numbers.fold(Self::new(reason.text()), |told, (name, value)| told.number(name, *value))
+    }
+}
+
 /// One plan of the controller or of a node.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Planned {

@@ -264,7 +264,7 @@ fn reason(service: ServiceSeen<'_>, node: &NodeId, own_reason: OwnReason<'_>) ->
         return facts.pending_restart.then(|| "settings wait for a restart".to_owned());
     }
     if *node == service.seen.me {
-        return own_reason(service.name).map(|explained| explained.reason);
+        return own_reason(service.name).map(|explained| explained.reason.to_string());
     }
     facts.process.eq(&Process::Primary).then(|| {
         if role == InstanceRole::Primary {

@@ -216,7 +216,10 @@ impl NodeOperations {
         Err(Problem::new(
             codes::WOULD_LOSE_QUORUM,
             what,
-            format!("commits of {left:?} still count on {node}"),
+            format!(
+                "commits of {} still count on {node}",
+                left.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+            ),
             "tandem explain shows why the commit rule does not change",
         ))
     }
