@@ -1,4 +1,4 @@
-//! Says why something was decided: in words, and with the numbers that the words rest on.
+//! Tells why something was decided: in words, and with the numbers that the words rest on.
 //! The words are for people, the numbers for programs: each number of a text stands beside it under
 //! a name that says what it counts.
 //! Not here: what is decided (`clustering/`), how it is shown (the shell).

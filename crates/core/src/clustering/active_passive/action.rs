@@ -102,7 +102,7 @@ impl fmt::Display for Action {
             }
             Self::ApplyRule { rule } => write!(f, "apply the commit rule {rule}"),
             Self::Checkpoint => f.write_str("write a checkpoint"),
-            Self::StopForSwitchover { to } => write!(f, "stop cleanly, to hand over to {to}"),
+            Self::StopForSwitchover { to } => write!(f, "stop cleanly, to switch over to {to}"),
             Self::StopToRejoin => f.write_str("stop cleanly, to rejoin"),
             Self::Rewind { from, term } => write!(f, "rewind to {from} in term {term}"),
             Self::Clone { from, term } => write!(f, "copy everything from {from} in term {term}"),
