@@ -46,7 +46,7 @@ pub enum Error {
     Unsuccessful,
 }
 
-/// High availability for PostgreSQL and any other service, in one binary.
+/// High availability for PostgreSQL, in one binary.
 #[derive(Debug, Parser)]
 #[command(name = "tandem", version, propagate_version = true, subcommand_required = true)]
 #[command(
@@ -80,6 +80,16 @@ pub struct Common {
     /// How log lines look; TANDEM_LOG says which (default: info)
     #[arg(long, global = true, env = "TANDEM_LOG_FORMAT", value_enum, default_value = "human")]
     pub log_format: logs::Format,
+}
+
+/// Stands in for `--api` where no node is asked: taken, since `TANDEM_API` may be set for all
+/// commands alike, and not offered.
+fn no_api() -> clap::Arg {
+    clap::Arg::new("api")
+        .long("api")
+        .action(clap::ArgAction::Append)
+        .value_delimiter(',')
+        .hide(true)
 }
 
 #[derive(Debug, Subcommand)]

@@ -206,6 +206,26 @@ fn what_the_parser_refuses_is_told_as_json_where_json_is_asked_for() {
 }
 
 #[test]
+fn the_address_of_a_node_is_offered_only_where_a_node_is_asked() {
+    let help = |line: &str| {
+        let error = Arguments::try_parse_from(words(&format!("{line} --help"))).unwrap_err();
+        error.to_string()
+    };
+    for line in ["init", "join", "node", "dev", "tour", "drill", "recover", "config check"] {
+        assert!(!help(line).contains("--api"), "{line}");
+        assert!(help(line).contains("--json"), "{line}");
+    }
+    for line in ["status", "switchover", "config show", "config apply", "explain"] {
+        assert!(help(line).contains("--api"), "{line}");
+    }
+    let parsed = Arguments::try_parse_from(words("dev --api http://x:1")).unwrap();
+    assert_eq!(parsed.common.api, ["http://x:1"]);
+    let parsed = Arguments::try_parse_from(words("status --api http://x:1,http://y:1")).unwrap();
+    assert_eq!(parsed.common.api.len(), 2);
+    assert!(!help("").contains("any other service"));
+}
+
+#[test]
 fn wrong_usage_is_status_2() {
     let entry = Remembers::default();
     for line in [

@@ -26,6 +26,8 @@ pub(super) fn explain(service: ServiceSeen<'_>, plans: Vec<Planned>) -> Explanat
         phase,
         primary: service.appointment().map(|appointment| appointment.primary.clone()),
         summary: summary(service, phase),
+        // Not agreed, so the caller adds it.
+        scheduled: None,
         no_failover_because: no_failover_because(service, phase),
         failover_now: candidates::failover_now(service),
         plans,

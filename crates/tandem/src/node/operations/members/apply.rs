@@ -142,7 +142,7 @@ impl NodeOperations {
         let Err(because) = self.teach(node, address).await else { return Ok(()) };
         let _ = self.end_membership(node, what).await;
         Err(Problem::new(
-            codes::OPERATION_FAILED,
+            codes::NODE_UNREACHABLE,
             what,
             format!("{node} at {address} did not become a voter: {because}"),
             format!(
