@@ -148,8 +148,9 @@ entries! {
         because "PostgreSQL refuses root, and packages make the user postgres",
     "services.NAME.hba": "list of pg_hba.conf lines" = Unset("only Tandem's own rules");
         "Rules for clients that reach the instance, after Tandem's own rules."
-        because "whom none of them matches gets in with a password, from everywhere: the last rule \
-            of the file is `host all all all scram-sha-256`; end yours with a `reject` to change it",
+        because "whom none of them matches gets in with a password, from everywhere: the last \
+            rule of the file is `host all all all scram-sha-256`; end yours with a `reject` to \
+            change it",
     "services.NAME.postgresql.SETTING": "text, number or boolean" = Unset("PostgreSQL's own \
         default, or Tandem's where failover needs one");
         "A setting as in postgresql.conf; the ones that failover depends on are refused."
