@@ -117,7 +117,8 @@ pub struct InstanceFacts {
     pub stream: Stream,
     /// A primary: the term whose barrier was acknowledged; clients are let in for it.
     pub serving: Option<Term>,
-    /// A primary: the rule that every WAL sender obeys, proven by a barrier (H9).
+    /// A primary: the rule by which alone commits are acknowledged: every WAL sender obeys it,
+    /// proven by a barrier (H9), or still releases nothing after a promotion (H7).
     pub rule: Option<CommitRule>,
     /// A primary: its standbys as `pg_stat_replication` shows them, by node.
     pub replicas: BTreeMap<NodeId, Replica>,
@@ -155,6 +156,25 @@ impl InstanceFacts {
             ..self
         }
     }
+
+    /// A daemon that was restarted found it running. A primary goes on serving where its term's
+    /// barrier is done: the row is there, and commits are acknowledged at all, for which the row
+    /// was confirmed first (H7). The row alone proves nothing: it is seen before anybody has it.
+    pub fn found_running(&mut self, commits: Commits) {
+        let is_done = self.promoted > Term(0) && self.data_term == self.promoted;
+        if self.process == Process::Primary && is_done && commits == Commits::Acknowledged {
+            self.serving = Some(self.promoted);
+        }
+    }
+}
+
+/// What becomes of commits on a server, by the names that it waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Commits {
+    /// They wait: nobody may confirm them.
+    Held,
+    /// They are acknowledged by some rule.
+    Acknowledged,
 }
 
 impl Default for InstanceFacts {
@@ -336,6 +356,23 @@ mod tests {
         assert!(told(7, 1).is_before(&told(7, 2)));
         assert!(!told(7, 2).is_before(&told(7, 2)));
         assert!(!told(8, 1).is_before(&told(7, 2)), "a daemon that started again");
+    }
+
+    #[test]
+    fn h7_a_row_that_is_only_seen_is_no_barrier() {
+        let serves = |data_term, commits| {
+            let mut own = InstanceFacts {
+                process: Process::Primary,
+                promoted: Term(4),
+                data_term: Term(data_term),
+                ..InstanceFacts::default()
+            };
+            own.found_running(commits);
+            own.serving == Some(Term(4))
+        };
+        assert!(serves(4, Commits::Acknowledged));
+        assert!(!serves(4, Commits::Held), "written, and confirmed by nobody");
+        assert!(!serves(3, Commits::Acknowledged), "goes on under a new term without its row");
     }
 
     #[test]

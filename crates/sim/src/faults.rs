@@ -19,6 +19,7 @@ pub enum Fault {
     PowerOff { n: usize, back: Micros },
     ProcessesDie { n: usize, back: Micros },
     DaemonDies { n: usize, back: Micros },
+    PromotionIsLost { cut: Micros, back: Micros },
     KeeperDies { n: usize },
     PostmasterDies { n: usize },
     Freeze { n: usize, thaw: Micros },
@@ -75,7 +76,7 @@ impl World {
             self.rng.between(20_000, 900_000)
         };
         let mend = back;
-        match self.rng.below(52) {
+        match self.rng.below(54) {
             0..5 => Fault::PowerOff { n, back },
             5..8 => Fault::ProcessesDie { n, back },
             8..12 => Fault::DaemonDies { n, back },
@@ -102,6 +103,10 @@ impl World {
             46 | 47 => Fault::StepClock { n, by_ms: self.rng.between(0, 120_000) as i64 - 60_000 },
             48..50 => Fault::Applies { n: other, late: true, mend },
             50 | 51 => Fault::Durability { durability: self.draw_durability() },
+            52 | 53 => Fault::PromotionIsLost {
+                cut: self.rng.between(1_500_000, 5_000_000),
+                back: self.rng.between(300_000, 6_000_000),
+            },
             38 => Fault::Pause { paused: self.rng.chance(60) },
             _ => Fault::Drain { n: other, draining: self.rng.chance(60) },
         }
@@ -161,6 +166,10 @@ impl World {
             Fault::DaemonDies { n, back } => {
                 let n = self.whom(n);
                 self.daemon_dies(n, back);
+            }
+            Fault::PromotionIsLost { cut, back } => {
+                self.next_dies = Some(back);
+                self.cut(Fault::CutOff { n: self.nodes.len(), mend: cut });
             }
             Fault::KeeperDies { n } => {
                 let n = self.whom(n);

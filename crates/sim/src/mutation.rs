@@ -20,11 +20,13 @@ pub enum Mutation {
     DropBound,
     /// `Async`: an answer supports whoever asks, known to its sender or not.
     SupportStrangers,
+    /// The rule is in force at the promotion already, before the term's row is there.
+    AcknowledgeBeforeBarrier,
 }
 
 impl Mutation {
     /// Every mutation.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::DropPromise,
         Self::DropMeeting,
         Self::PromoteBeforeFence,
@@ -33,6 +35,7 @@ impl Mutation {
         Self::RouteForEver,
         Self::DropBound,
         Self::SupportStrangers,
+        Self::AcknowledgeBeforeBarrier,
     ];
 
     /// As on the command line.
@@ -46,6 +49,7 @@ impl Mutation {
             Self::RouteForEver => "route-for-ever",
             Self::DropBound => "drop-bound",
             Self::SupportStrangers => "support-strangers",
+            Self::AcknowledgeBeforeBarrier => "acknowledge-before-barrier",
         }
     }
 

@@ -314,6 +314,7 @@ impl Node {
             ["empty"] => *facts = InstanceFacts::default(),
             ["stopped"] => stop(facts, false),
             ["stopped", "cleanly"] => stop(facts, true),
+            ["before", "the", "barrier"] => before_barrier(facts),
             ["promoted", "for", term] => facts.promoted = number(term)?,
             ["at", position] => {
                 facts.flushed = Lsn(position.parse().ok()?);
@@ -361,6 +362,11 @@ fn told(reason: &Reason) -> String {
         return reason.to_string();
     }
     format!("{reason} [{}]", numbers.join(", "))
+}
+
+fn before_barrier(facts: &mut InstanceFacts) {
+    (facts.serving, facts.checkpointed) = (None, false);
+    facts.data_term = Term(facts.data_term.0 - 1);
 }
 
 fn stop(facts: &mut InstanceFacts, clean: bool) {

@@ -14,12 +14,14 @@ pub mod quorums_meet;
 pub mod routes;
 
 use crate::event::Micros;
-use crate::node::StateFile;
+use crate::node::{Node, StateFile};
 use crate::postgres::server::Waiter;
+use crate::postgres::wal::Kind;
 use crate::world::World;
 use std::collections::BTreeMap;
 use tandem_core::cluster::state::{Appointed, Cause};
 use tandem_core::ids::{NodeId, Term};
+use tandem_core::replication::primary_replica::sync_quorum::CommitRule;
 
 /// What invariants remember.
 #[derive(Debug, Default)]
@@ -38,6 +40,8 @@ pub struct Record {
     pub accepted: bool,
     /// Who acknowledged in each term.
     pub by_term: BTreeMap<Term, usize>,
+    /// Whose barrier of each term a commit quorum has on its disks.
+    pub barriers: BTreeMap<Term, usize>,
     /// Whom each term was agreed for.
     pub appointed: BTreeMap<Term, NodeId>,
     /// The greatest durable state of each node.
@@ -55,6 +59,8 @@ pub struct Acknowledged {
     pub id: u64,
     /// Its position.
     pub position: usize,
+    /// In which term it was acknowledged.
+    pub term: Term,
 }
 
 impl Record {
@@ -98,11 +104,25 @@ impl World {
         one_primary::check(self, n);
         self.record.began.entry(self.record.term).or_insert(self.now);
         lease::check(self, n);
-        self.record
-            .acknowledged
-            .push(Acknowledged { id: waiter.record.id, position: waiter.position });
+        let (id, term) = (waiter.record.id, self.nodes[n].disk.state.promoted);
+        let commit = Acknowledged { id, position: waiter.position, term };
+        self.record.acknowledged.push(commit);
         if self.healed {
             self.record.since_healing += 1;
+        }
+    }
+
+    /// A driver takes the row of its term, at this position, for confirmed.
+    pub fn check_barrier(&mut self, n: usize, term: Term, rule: &CommitRule, position: usize) {
+        let row = self.nodes[n].disk.data.as_ref().and_then(|data| data.wal.get(position - 1));
+        let Some(row) = row.copied() else { return };
+        let has = |node: &&Node| {
+            let data = node.disk.data.as_ref();
+            data.is_some_and(|data| data.flushed >= position && data.holds(row.id, position))
+        };
+        let holders = self.nodes.iter().filter(has).map(|node| node.id.clone()).collect();
+        if row.kind == Kind::Term(term) && rule.acknowledges(&holders) {
+            self.record.barriers.insert(term, n);
         }
     }
 

@@ -1,4 +1,5 @@
-//! Checks INV-11: whoever leaves recovery as a primary holds every acknowledged commit; in `Async`
+//! Checks INV-11: whoever leaves recovery as a primary holds every commit that was acknowledged in
+//! the terms before; of later ones, if it slept meanwhile, it can acknowledge nothing. In `Async`
 //! mode it lacks at most the bound, of what the controller knew to exist. What an operator accepted
 //! to lose is no loss.
 
@@ -8,11 +9,12 @@ use tandem_core::cluster::state::Cause;
 /// An instance left recovery.
 pub fn check(world: &mut World, n: usize) {
     let Some(data) = world.nodes[n].disk.data.as_ref() else { return };
+    let term = world.nodes[n].disk.state.promoted;
     let missing: Vec<_> = world
         .record
         .acknowledged
         .iter()
-        .filter(|commit| !data.holds(commit.id, commit.position))
+        .filter(|commit| commit.term < term && !data.holds(commit.id, commit.position))
         .copied()
         .collect();
     if missing.is_empty() {
@@ -21,7 +23,6 @@ pub fn check(world: &mut World, n: usize) {
     let end = data.flushed;
     let count = missing.len();
     let first = missing[0].id;
-    let term = world.nodes[n].disk.state.promoted;
     let line = world.raft.last().services.get(&world.service).and_then(|state| {
         state.history.iter().find(|line| line.term == term).map(|line| (line.cause, line.whole))
     });

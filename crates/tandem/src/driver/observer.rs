@@ -10,6 +10,7 @@ use crate::service::postgres::{self, Observation, Postgres};
 use std::sync::Arc;
 use std::time::Duration;
 use tandem_core::facts::{Health, InstanceFacts, Process, Stream};
+use tandem_core::ids::TimelineId;
 use tandem_core::time::Timestamp;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
@@ -50,8 +51,8 @@ pub struct Observer {
 }
 
 impl Observer {
-    /// Starts looking.
-    pub fn start(postgres: Postgres, supervisor: &Supervisor) -> Self {
+    /// Starts looking at the instance as it is configured then.
+    pub fn start(postgres: watch::Receiver<Postgres>, supervisor: &Supervisor) -> Self {
         let (running, watch_running) = watch::channel(false);
         let look = Arc::new(Notify::new());
         let first = Observed { began: Timestamp(0), seen: None, health: Health::Good };
@@ -94,7 +95,7 @@ impl Observer {
 }
 
 struct Eye {
-    postgres: Postgres,
+    postgres: watch::Receiver<Postgres>,
     running: watch::Receiver<bool>,
     look: Arc<Notify>,
     health: watch::Receiver<Health>,
@@ -104,7 +105,7 @@ struct Eye {
 
 impl Eye {
     async fn run(mut self, stop: CancellationToken) {
-        let mut observer = self.postgres.observer();
+        let mut observer = self.postgres.borrow_and_update().observer();
         let mut silent_since: Option<Timestamp> = None;
         loop {
             if !*self.running.borrow_and_update() {
@@ -115,6 +116,10 @@ impl Eye {
                     result = self.running.changed() => if result.is_err() { return },
                 }
                 continue;
+            }
+            // Whose standbys count as fed is a matter of the members.
+            if self.postgres.has_changed().unwrap_or(false) {
+                observer.reconfigure(self.postgres.borrow_and_update().clone());
             }
             let began = clock::now();
             let seen = tokio::select! {
@@ -167,7 +172,7 @@ impl Eye {
 
 /// Probes what a kept connection hides: new connections and the disk.
 struct Probes {
-    postgres: Postgres,
+    postgres: watch::Receiver<Postgres>,
     running: watch::Receiver<bool>,
     is_primary: watch::Receiver<bool>,
 }
@@ -196,9 +201,10 @@ impl Probes {
         stuck_since: &mut Option<Timestamp>,
     ) -> Health {
         let began = clock::now();
+        let postgres = self.postgres.borrow().clone();
         let (connection, disk) = tokio::join!(
-            self.postgres.probe_new_connection(PROBE_DEADLINE),
-            self.postgres.probe_disk(PROBE_DEADLINE)
+            postgres.probe_new_connection(PROBE_DEADLINE),
+            postgres.probe_disk(PROBE_DEADLINE)
         );
         // A standby refuses until it is consistent. A primary that does so is being shut down, and
         // our own kept connection may be what it waits for.
@@ -245,6 +251,11 @@ impl Observed {
             Some(Err(Trouble::NotReady)) if own.process == Process::Starting => return,
             Some(Err(Trouble::NotReady | Trouble::NoAnswer)) | None => return,
         };
+        // A standby names the timeline that it receives only while it receives, else the one of its
+        // last restartpoint, which may be an older one: the same server never goes back.
+        let same_standby = own.process == Process::Standby && observation.in_recovery;
+        let known = if same_standby { own.timeline } else { TimelineId(0) };
+        own.timeline = observation.timeline.max(known);
         own.process = match (observation.in_recovery, promoting) {
             // A primary only once its promotion ended: before, the facts do not say of which term.
             (_, true) => Process::Promoting,
@@ -252,7 +263,6 @@ impl Observed {
             (false, false) => Process::Primary,
         };
         own.system = Some(observation.system);
-        own.timeline = observation.timeline;
         // While a ballot stands, nothing arrives and everything whole was replayed. What else was
         // flushed is the beginning of a record whose end never came: it is in nobody's past, and a
         // standby that has it can follow without a rewind.
@@ -269,5 +279,48 @@ impl Observed {
             Some(_) | None => Stream::None,
         };
         own.replicas.clone_from(&observation.replicas);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tandem_core::ids::{SystemId, Term};
+    use tandem_core::lsn::Lsn;
+
+    fn seen(in_recovery: bool, timeline: u32) -> Observed {
+        let observation = Observation {
+            in_recovery,
+            system: SystemId(7),
+            timeline: TimelineId(timeline),
+            checkpoint_timeline: TimelineId(1),
+            flushed: Lsn(100),
+            replayed: Lsn(100),
+            replay_delay: Duration::ZERO,
+            data_term: Term(1),
+            receiver: None,
+            replicas: [].into(),
+            duplicates: [].into(),
+            sync_names: String::new(),
+            replay_paused: false,
+            pending_restart: false,
+        };
+        let seen = Some(Ok(Arc::new(observation)));
+        Observed { began: Timestamp(0), seen, health: Health::Good }
+    }
+
+    #[test]
+    fn a_standby_whose_receiver_stopped_is_still_on_its_timeline() {
+        let mut own = InstanceFacts { process: Process::Starting, ..InstanceFacts::default() };
+        for (received, known) in [(1, 1), (3, 3), (1, 3), (4, 4)] {
+            seen(true, received).apply(&mut own, false);
+            assert_eq!(own.timeline, TimelineId(known));
+        }
+        seen(false, 5).apply(&mut own, false);
+        assert_eq!(own.timeline, TimelineId(5));
+        // Another server of this node, which may have been rewound.
+        own.process = Process::Starting;
+        seen(true, 4).apply(&mut own, false);
+        assert_eq!(own.timeline, TimelineId(4));
     }
 }

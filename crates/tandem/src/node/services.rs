@@ -228,7 +228,7 @@ async fn start_instance(
         run_dir,
         exe,
         stopped: watch::Sender::new(true),
-        promoted_under: Arc::new(Mutex::new(None)),
+        loaded: Arc::new(Mutex::new(None)),
         history: Arc::new(Mutex::new((TimelineId(0), Vec::new()))),
         progress: watch::Sender::new(None),
     };

@@ -29,23 +29,23 @@ pub enum Action {
         /// The term it was appointed for; becomes the least that is followed.
         term: Term,
     },
-    /// Make the term durable as begun, apply the rule, then leave recovery (H8).
+    /// Make the term durable as begun, have nobody's word suffice for a commit (H7), then leave
+    /// recovery.
     Promote {
         /// The term.
         term: Term,
-        /// The rule to have in force before the first commit.
-        rule: CommitRule,
     },
     /// The same primary goes on under a new term: make it durable as begun.
     Reaffirm {
         /// The term.
         term: Term,
     },
-    /// Record the term in the data and wait until that commit is confirmed: the barrier.
+    /// Record the term in the data and wait until as many have that as the rule demands: the
+    /// barrier. Only then put the rule in force, so that commits are acknowledged (H7).
     RecordTerm {
         /// The term.
         term: Term,
-        /// The rule to prove first, unless the promotion brought one.
+        /// The rule.
         rule: CommitRule,
     },
     /// Apply a commit rule and prove that every WAL sender obeys it (H9).
@@ -95,7 +95,7 @@ impl fmt::Display for Action {
                 write!(f, "start as standby of {node} in term {term}")
             }
             Self::Follow { primary, term } => write!(f, "follow {primary} in term {term}"),
-            Self::Promote { term, rule } => write!(f, "promote in term {term} under {rule}"),
+            Self::Promote { term } => write!(f, "promote in term {term}"),
             Self::Reaffirm { term } => write!(f, "go on as primary in term {term}"),
             Self::RecordTerm { term, rule } => {
                 write!(f, "record term {term} and wait until it is confirmed under {rule}")

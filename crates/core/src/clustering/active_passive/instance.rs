@@ -3,7 +3,8 @@
 //! States: empty → copied → standby → (appointed) primary → (another appointed) fenced → rejoined.
 //! Keeps: INV-1 a primary that is not the appointed one is fenced at once; INV-2 a promise comes
 //! before everything else; INV-3 an instance starts as a standby and is promoted at most once per
-//! term (H5, H12); INV-6 an action that was done is not planned again.
+//! term (H5, H12); H7 it acknowledges nothing before its barrier (`Action::RecordTerm`); INV-6 an
+//! action that was done is not planned again.
 //! Not here: who is appointed (`controller.rs`), how an action is carried out (the adapter).
 //! Tested by: the scenarios, crash replay, the simulator.
 
@@ -154,7 +155,7 @@ fn lead(view: &InstanceView<'_>, appointment: &Appointment) -> Next {
             act(Action::Start { upstream: None }, of_term("appointed for term", term))
         }
         Process::Standby if own.promoted < term => {
-            act(Action::Promote { term, rule }, of_term("appointed for term", term))
+            act(Action::Promote { term }, of_term("appointed for term", term))
         }
         Process::Standby => wait(of_term("needs a new term (H12): was primary in term", term)),
         Process::Primary if own.promoted < term && own.promoted > Term(0) => {

@@ -72,8 +72,9 @@ pub struct Context {
     pub exe: PathBuf,
     /// Whether no process of the instance is left.
     pub stopped: watch::Sender<bool>,
-    /// The rule that was in force when the server left recovery.
-    pub promoted_under: Arc<Mutex<Option<CommitRule>>>,
+    /// Since the promotion no rule but this, and before it that of nobody, can have been in force;
+    /// none where another may be, or an earlier daemon knew.
+    pub loaded: Arc<Mutex<Option<CommitRule>>>,
     /// The history of the timeline that was looked up last.
     pub history: Arc<Mutex<(TimelineId, Vec<Fork>)>>,
     /// Percent of the copy that is running.
@@ -117,7 +118,7 @@ impl Context {
             Action::Found => self.found(&own).await,
             Action::Start { upstream } => self.start(upstream).await,
             Action::Follow { primary, term } => self.follow(primary, term).await,
-            Action::Promote { term, rule } => self.promote(term, rule, lease).await,
+            Action::Promote { term } => self.promote(term, lease).await,
             Action::Reaffirm { term } => self.reaffirm(term).await,
             Action::RecordTerm { term, rule } => self.record_term(term, rule, &own).await,
             Action::ApplyRule { rule } => self.apply_rule(rule).await,

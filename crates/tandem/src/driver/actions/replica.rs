@@ -98,8 +98,7 @@ impl Context {
                 }
             })
             .await?;
-        let command =
-            self.postgres.prepare_start(upstream.as_ref().map(|(node, _)| node), None).await?;
+        let command = self.postgres.prepare_start(upstream.as_ref().map(|(node, _)| node)).await?;
         self.stopped.send_replace(false);
         self.keeper.start(start_spec(command)).await?;
         Ok(Box::new(move |own| {

@@ -242,14 +242,6 @@ pub enum Error {
         /// Who recorded it.
         node: String,
     },
-    /// The barrier was not acknowledged (H11).
-    #[error("the record of term {term} is not proven on the commit quorum: {because}")]
-    Unproven {
-        /// The term.
-        term: Term,
-        /// The server's warning, or what is missing.
-        because: String,
-    },
     /// No space left (H27).
     #[error("no space left on the disk of {path}")]
     DiskFull {
@@ -282,7 +274,6 @@ impl Error {
             | Self::SourceUnavailable { .. }
             | Self::Tool { .. }
             | Self::Cancelled
-            | Self::Unproven { .. }
             | Self::DiskFull { .. }
             | Self::DiskStuck { .. }
             | Self::Interrupted => true,

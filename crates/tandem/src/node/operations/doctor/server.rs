@@ -63,6 +63,12 @@ fn audited(subject: &str, found: postgres::Finding) -> Finding {
                 format!("ALTER ROLE … RESET {setting} (or ALTER DATABASE …)"),
             )
         }
+        postgres::Finding::WeakFunction { database, function, setting } => {
+            warning(format!("function {function} in {database} lowers {setting}")).advice(
+                "a commit after its call may be taken for acknowledged before a standby has it",
+                format!("remove {setting} from it, or ALTER FUNCTION … RESET {setting}"),
+            )
+        }
         postgres::Finding::UnloggedTables { database, count } => {
             warning(format!("{count} unlogged tables in {database}"))
                 .advice("a failover empties them", "ALTER TABLE … SET LOGGED what must stay")

@@ -40,7 +40,8 @@ impl NodeOperations {
         let token = match minted.map_err(|error| failed(error.to_string()))? {
             Ok(token) => token,
             Err(error @ identity::Error::NoAuthority { .. }) => {
-                let advice = "ask the node where tandem init ran, or copy its ca.key here";
+                let advice = "ask the node where tandem init ran, or copy its ca.key here and \
+                              restart the daemon";
                 return Err(Problem::new(codes::NOT_SUPPORTED, &what, chain(&error), advice));
             }
             Err(error) => return Err(failed(chain(&error))),
