@@ -57,7 +57,7 @@ pub(in crate::node::operations) fn check(
             what,
             format!("{} serves", appointment.primary),
             format!(
-                "tandem switchover {name} moves it without an outage that matters; to fail over \
+                "tandem switchover {name} moves it and loses nothing; to fail over \
                  all the same, add --accept-loss"
             ),
         ));
