@@ -9,6 +9,7 @@ use crate::replication::primary_replica::sync_quorum::CommitRule;
 use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::fmt;
 use core::time::Duration;
 use serde::{Deserialize, Serialize};
 
@@ -259,6 +260,34 @@ pub enum Process {
     Primary,
     /// Asked to stop, still there.
     Stopping,
+}
+
+impl fmt::Display for Data {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Empty => f.write_str("no data yet"),
+            Self::Present => f.write_str("data is there"),
+            Self::Copying { percent: Some(percent) } => write!(f, "{percent} % copied"),
+            Self::Copying { percent: None } => f.write_str("copying"),
+            Self::Mixed => f.write_str("an interrupted copy"),
+            Self::Foreign => f.write_str("data that was not made here"),
+            Self::Quarantined { reason } => write!(f, "quarantined: {reason}"),
+            Self::Witness => f.write_str("no data, as a witness"),
+        }
+    }
+}
+
+impl fmt::Display for Process {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Stopped => "stopped",
+            Self::Starting => "starting",
+            Self::Standby => "standby",
+            Self::Promoting => "promoting",
+            Self::Primary => "primary",
+            Self::Stopping => "stopping",
+        })
+    }
 }
 
 /// The WAL receiver's state.

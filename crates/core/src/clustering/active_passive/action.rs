@@ -5,6 +5,7 @@
 use crate::ids::{NodeId, Term, TimelineId};
 use crate::replication::primary_replica::sync_quorum::CommitRule;
 use alloc::string::String;
+use core::fmt;
 
 /// One thing to do with the own copy.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -90,4 +91,33 @@ pub enum Action {
     },
     /// Kill the instance at once.
     Fence,
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Promise { term } => write!(f, "promise term {term}"),
+            Self::Found => f.write_str("make the first copy"),
+            Self::Start { upstream: None, .. } => f.write_str("start in recovery, fed by nobody"),
+            Self::Start { upstream: Some((node, term)), .. } => {
+                write!(f, "start as standby of {node} in term {term}")
+            }
+            Self::Follow { primary, term, .. } => write!(f, "follow {primary} in term {term}"),
+            Self::Promote { term } => write!(f, "promote in term {term}"),
+            Self::Reaffirm { term } => write!(f, "go on as primary in term {term}"),
+            Self::RecordTerm { term, rule } => {
+                write!(f, "record term {term} and wait until it is confirmed under {rule}")
+            }
+            Self::ApplyRule { rule } => write!(f, "apply the commit rule {rule}"),
+            Self::Checkpoint => f.write_str("write a checkpoint"),
+            Self::StopForSwitchover { to } => write!(f, "stop cleanly, to switch over to {to}"),
+            Self::StopToRejoin => f.write_str("stop cleanly, to rejoin"),
+            Self::Rewind { from, term, .. } => write!(f, "rewind to {from} in term {term}"),
+            Self::Clone { from, term, .. } => {
+                write!(f, "copy everything from {from} in term {term}")
+            }
+            Self::Quarantine { reason } => write!(f, "leave the data to a human: {reason}"),
+            Self::Fence => f.write_str("kill the instance"),
+        }
+    }
 }

@@ -13,12 +13,13 @@ use super::rejoin::{Rung, rung};
 use crate::cluster::state::{Appointment, ServiceState};
 use crate::facts::{Data, InstanceFacts, NodeFacts, Process};
 use crate::ids::{NodeId, ServiceId, Term};
+use crate::reason::Reason;
 use crate::replication::primary_replica::sync_quorum::CommitRule;
 use crate::spec::Timing;
 use crate::time::{Observed, Timestamp};
 use alloc::collections::BTreeMap;
 use alloc::format;
-use alloc::string::String;
+use alloc::string::ToString as _;
 use core::time::Duration;
 
 /// Rejoin attempts after which a human is asked; each was a complete copy that did not stream.
@@ -50,7 +51,7 @@ pub struct Next {
     /// Nothing is "wait".
     pub action: Option<Action>,
     /// Why.
-    pub reason: String,
+    pub reason: Reason,
 }
 
 impl<'a> InstanceView<'a> {
@@ -66,12 +67,17 @@ impl<'a> InstanceView<'a> {
     }
 }
 
-fn act(action: Action, reason: impl Into<String>) -> Next {
+fn act(action: Action, reason: impl Into<Reason>) -> Next {
     Next { action: Some(action), reason: reason.into() }
 }
 
-fn wait(reason: impl Into<String>) -> Next {
+fn wait(reason: impl Into<Reason>) -> Next {
     Next { action: None, reason: reason.into() }
+}
+
+/// Words that end with their term.
+fn of_term(words: &str, term: Term) -> Reason {
+    Reason::new(format!("{words} {term}")).number("term", term.0)
 }
 
 /// Plans for the own copy.
@@ -93,7 +99,7 @@ fn promise(view: &InstanceView<'_>) -> Option<Next> {
     let settled = view.state.term();
     let asked = view.asked.filter(|term| *term > own.promised && *term > settled);
     if let Some(term) = asked {
-        return Some(act(Action::Promise { term }, format!("asked to promise term {term}")));
+        return Some(act(Action::Promise { term }, of_term("asked to promise term", term)));
     }
     // Without data it has only its promise to give, which counts where promises alone do (`Async`).
     let is_empty =
@@ -102,7 +108,7 @@ fn promise(view: &InstanceView<'_>) -> Option<Next> {
     let term = own.promised;
     let is_told = own.ballot.is_some_and(|ballot| ballot.term >= term);
     (term > settled && !is_told && can_vote)
-        .then(|| act(Action::Promise { term }, format!("votes in term {term}, as promised")))
+        .then(|| act(Action::Promise { term }, of_term("votes, as promised, in term", term)))
 }
 
 fn found(view: &InstanceView<'_>) -> Next {
@@ -117,7 +123,7 @@ fn found(view: &InstanceView<'_>) -> Next {
         (Data::Present, Process::Stopped) => {
             act(Action::Start { upstream: None, timeline: None }, "the first copy is made")
         }
-        (data, process) => wait(format!("makes the first copy: {data:?}, {process:?}")),
+        (data, process) => wait(format!("makes the first copy: {data}, {process}")),
     }
 }
 
@@ -125,16 +131,16 @@ fn found(view: &InstanceView<'_>) -> Next {
 fn vote(view: &InstanceView<'_>) -> Next {
     let term = view.own.promised;
     match view.own.process {
-        Process::Primary => act(Action::Fence, format!("promised term {term}: serves no longer")),
+        Process::Primary => act(Action::Fence, of_term("serves no longer: promised term", term)),
         Process::Stopped if view.own.data == Data::Present => act(
             Action::Start { upstream: None, timeline: None },
-            format!("starts to vote in term {term}"),
+            of_term("starts to vote in term", term),
         ),
         Process::Stopped
         | Process::Starting
         | Process::Standby
         | Process::Promoting
-        | Process::Stopping => wait(format!("promised term {term}, waits for its appointment")),
+        | Process::Stopping => wait(of_term("waits for its appointment: promised term", term)),
     }
 }
 
@@ -148,21 +154,22 @@ fn lead(view: &InstanceView<'_>, appointment: &Appointment) -> Next {
     match own.process {
         Process::Stopped if own.data == Data::Present && view.state.switchover.is_none() => act(
             Action::Start { upstream: None, timeline: None },
-            format!("appointed for term {term}"),
+            of_term("appointed for term", term),
         ),
         Process::Standby if own.promoted < term => {
-            act(Action::Promote { term }, format!("appointed for term {term}"))
+            act(Action::Promote { term }, of_term("appointed for term", term))
         }
-        Process::Standby => wait(format!("was primary in term {term}: needs a new term (H12)")),
+        Process::Standby => wait(of_term("needs a new term (H12): was primary in term", term)),
         Process::Primary if own.promoted < term && own.promoted > Term(0) => {
-            act(Action::Reaffirm { term }, format!("goes on as primary in term {term}"))
+            act(Action::Reaffirm { term }, of_term("goes on as primary in term", term))
         }
         Process::Primary if own.promoted != term => {
             act(Action::Fence, "promoted by somebody else (H6)")
         }
         Process::Primary => serve(view, term, rule),
         Process::Stopped | Process::Starting | Process::Promoting | Process::Stopping => {
-            wait(format!("{:?} on the way to term {term}", own.process))
+            let text = format!("{} on the way to term {term}", own.process);
+            wait(Reason::new(text).number("term", term.0))
         }
     }
 }
@@ -174,7 +181,8 @@ fn serve(view: &InstanceView<'_>, term: Term, rule: CommitRule) -> Next {
             // Whoever should confirm the barrier may have to rewind first.
             return act(Action::Checkpoint, "nobody confirms; others may have to rewind (H18)");
         }
-        let reason = format!("term {term} needs its barrier under {rule}");
+        let text = format!("term {term} needs its barrier under {rule}");
+        let reason = Reason::new(text).number("term", term.0).number("acks_needed", rule.acks);
         return act(Action::RecordTerm { term, rule }, reason);
     }
     if let Some(switchover) = &view.state.switchover {
@@ -194,13 +202,14 @@ fn serve(view: &InstanceView<'_>, term: Term, rule: CommitRule) -> Next {
         return act(Action::Checkpoint, "nobody can confirm; others may have to rewind (H18)");
     }
     if own.rule.as_ref() != Some(&rule) {
-        let reason = format!("the commit rule becomes {rule}");
+        let reason = Reason::new(format!("the commit rule becomes {rule}"));
+        let reason = reason.number("acks_needed", rule.acks);
         return act(Action::ApplyRule { rule }, reason);
     }
     if !own.checkpointed {
         return act(Action::Checkpoint, "others may have to rewind (H18)");
     }
-    wait(format!("serves term {term}"))
+    wait(of_term("serves term", term))
 }
 
 /// Another node is the appointed primary.
@@ -208,7 +217,9 @@ fn follow(view: &InstanceView<'_>, appointment: &Appointment) -> Next {
     let own = view.own;
     let (primary, term) = (&appointment.primary, appointment.term);
     match (&own.data, own.process) {
-        (_, Process::Primary) => act(Action::Fence, format!("{primary} is primary in term {term}")),
+        (_, Process::Primary) => {
+            act(Action::Fence, of_term(&format!("{primary} is primary in term"), term))
+        }
         (Data::Witness, _) => wait("holds no data"),
         (Data::Quarantined { reason }, _) => wait(format!("quarantined: {reason}")),
         (Data::Copying { .. }, _) => wait(format!("copies from {primary}")),
@@ -230,7 +241,7 @@ fn follow(view: &InstanceView<'_>, appointment: &Appointment) -> Next {
             Data::Present | Data::Empty | Data::Mixed | Data::Foreign,
             Process::Starting | Process::Promoting | Process::Stopping,
         )
-        | (Data::Empty | Data::Foreign, Process::Standby) => wait(format!("{:?}", own.process)),
+        | (Data::Empty | Data::Foreign, Process::Standby) => wait(format!("it is {}", own.process)),
     }
 }
 
@@ -264,7 +275,8 @@ fn rejoin(view: &InstanceView<'_>, appointment: &Appointment) -> Next {
             wait(format!("waits for the checkpoint of {from}, to rewind (H18)"))
         }
         Rung::Rewind => {
-            let reason = format!("at {} of timeline {}: rewinds", own.flushed, own.timeline);
+            let text = format!("at {} of timeline {}: rewinds", own.flushed, own.timeline);
+            let reason = Reason::new(text).number("timeline", own.timeline.0);
             act(Action::Rewind { from, term, timeline: primary.timeline }, reason)
         }
         Rung::Clone => {
@@ -312,7 +324,7 @@ fn stay_fed(view: &InstanceView<'_>, appointment: &Appointment) -> Next {
             wait(format!("waits until {primary} serves, to compare with it (H6)"))
         } else {
             let action = Action::Follow { primary: primary.clone(), term, timeline: None };
-            act(action, format!("follows in term {term}"))
+            act(action, of_term("follows in term", term))
         };
     };
     let stalled = own.stalled >= view.timing.rejoin_patience;
@@ -320,19 +332,21 @@ fn stay_fed(view: &InstanceView<'_>, appointment: &Appointment) -> Next {
         return wait(format!("follows {primary}"));
     }
     if follows || rung(own, serving, view.state) != Rung::Follow {
-        let reason =
-            format!("not fed for {} ms: {primary} went another way", own.stalled.as_millis());
+        let ms = own.stalled.as_millis();
+        let reason = Reason::new(format!("not fed for {ms} ms: {primary} went another way"))
+            .number("stalled_ms", ms)
+            .number("stalled_ms_max", view.timing.rejoin_patience.as_millis());
         return act(Action::StopToRejoin, reason);
     }
     let timeline = Some(serving.timeline);
     let action = Action::Follow { primary: primary.clone(), term, timeline };
-    act(action, format!("follows in term {term}"))
+    act(action, of_term("follows in term", term))
 }
 
 fn quarantine(own: &InstanceFacts) -> Next {
-    let reason = format!(
-        "{} attempts to rejoin failed: see the node's log, then reinit",
-        own.rejoin_failures
-    );
-    act(Action::Quarantine { reason: reason.clone() }, reason)
+    let failures = own.rejoin_failures;
+    let text = format!("{failures} attempts to rejoin failed: see the node's log, then reinit");
+    let reason =
+        Reason::new(text).number("failures", failures).number("failures_max", REJOIN_FAILURES_MAX);
+    act(Action::Quarantine { reason: reason.to_string() }, reason)
 }
