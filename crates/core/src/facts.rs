@@ -6,6 +6,7 @@
 use crate::ids::{ConfigVersion, NodeId, Revision, ServiceId, SystemId, Term, TimelineId};
 use crate::lsn::Lsn;
 use crate::replication::primary_replica::sync_quorum::CommitRule;
+use crate::time::Timestamp;
 use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -93,6 +94,9 @@ pub struct InstanceFacts {
     /// End of what is flushed here: of the own log for a primary, of the received for a standby,
     /// of the shutdown checkpoint for an instance that was stopped cleanly.
     pub flushed: Lsn,
+    /// When that was read, by its node's clock: a duration to another such moment of one run of the
+    /// daemon is known, and nothing else.
+    pub flushed_at: Timestamp,
     /// End of what was replayed; equals `flushed` on a primary.
     pub replayed: Lsn,
     /// A standby: age of the last commit it replayed, while there is more to replay; else zero.
@@ -141,6 +145,8 @@ pub struct InstanceFacts {
     pub pending_restart: bool,
     /// Starts in a row that ended before the server answered once.
     pub starts_failed: u32,
+    /// How far each node that it heard as primary said to have come (H1).
+    pub ends: BTreeMap<NodeId, ToldEnd>,
 }
 
 impl InstanceFacts {
@@ -193,6 +199,7 @@ impl Default for InstanceFacts {
             timeline: TimelineId(0),
             forks: Vec::new(),
             flushed: Lsn::ZERO,
+            flushed_at: Timestamp(0),
             replayed: Lsn::ZERO,
             replay_delay: Duration::ZERO,
             data_term: Term(0),
@@ -215,6 +222,7 @@ impl Default for InstanceFacts {
             health: Health::Good,
             pending_restart: false,
             starts_failed: 0,
+            ends: BTreeMap::new(),
         }
     }
 }
@@ -239,6 +247,12 @@ pub enum Data {
     /// Not to be touched without a human.
     Quarantined {
         /// Why.
+        reason: String,
+    },
+    /// A write may be lost: it ended because its disk failed one, and is not started again before
+    /// a human looked (H26).
+    Suspect {
+        /// What the server said.
         reason: String,
     },
     /// This node holds no data for the service.
@@ -272,6 +286,7 @@ impl fmt::Display for Data {
             Self::Mixed => f.write_str("an interrupted copy"),
             Self::Foreign => f.write_str("data that was not made here"),
             Self::Quarantined { reason } => write!(f, "quarantined: {reason}"),
+            Self::Suspect { reason } => write!(f, "its disk is suspect: {reason}"),
             Self::Witness => f.write_str("no data, as a witness"),
         }
     }
@@ -336,6 +351,17 @@ pub struct Position {
     pub data_term: Term,
     /// Flushed up to here.
     pub flushed: Lsn,
+}
+
+/// How far a primary told this node that it had come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ToldEnd {
+    /// The furthest.
+    pub position: Position,
+    /// Which run of its daemon said so (`Told::start`).
+    pub run: u64,
+    /// When it last was so, by its own clock.
+    pub at: Timestamp,
 }
 
 /// What is wrong with an instance, each told apart from the others.

@@ -2,6 +2,7 @@
 //! daemon alone, sick instances, clocks that step, operators and their configurations.
 
 use crate::event::{Event, Micros};
+use crate::options::LAG_MAX;
 use crate::world::World;
 use std::time::Duration;
 use tandem_core::facts::Health;
@@ -124,7 +125,7 @@ impl World {
 
     fn draw_durability(&mut self) -> Durability {
         match self.rng.below(4) {
-            0 => Durability::Async { lag_bytes_max: self.rng.between(20, 200) },
+            0 => Durability::Async { lag_bytes_max: self.rng.between(20, 200), lag_max: LAG_MAX },
             1 => Durability::Preferred { acks: 1 },
             _ => Durability::Quorum { acks: 1 },
         }

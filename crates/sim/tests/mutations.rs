@@ -1,8 +1,9 @@
 //! What is broken on purpose is noticed within few seeds, and those seeds pass when it is not.
 
+use std::time::Duration;
 use tandem_core::spec::Durability;
 use tandem_sim::mutation::Mutation;
-use tandem_sim::options::Options;
+use tandem_sim::options::{Options, Shape};
 use tandem_sim::runner::{run, run_many};
 
 /// Within so many seeds each mutation is caught.
@@ -27,7 +28,7 @@ fn is_caught_within(seeds: u64, mutation: Mutation, checker: &str, options: Opti
 
 /// Little may be lost, and nobody changes that often enough to hide it.
 fn asynchronous() -> Options {
-    let durability = Some(Durability::Async { lag_bytes_max: 5 });
+    let durability = Some(Durability::Async { lag_bytes_max: 5, lag_max: Duration::from_secs(2) });
     Options { durability, ..Options::default() }
 }
 
@@ -44,6 +45,16 @@ fn a_door_that_never_forgets_is_caught() {
 #[test]
 fn a_dropped_bound_is_caught() {
     is_caught_by(Mutation::DropBound, "INV-11", asynchronous());
+}
+
+#[test]
+fn a_dropped_bound_in_time_is_caught() {
+    let lag_max = Duration::from_millis(200);
+    let durability = Some(Durability::Async { lag_bytes_max: 1000, lag_max });
+    // One standby, and its stream cut long before the primary's end, while others still hear that.
+    let shape = Some(Shape::TwoAndWitness);
+    let options = Options { durability, shape, ..Options::default() };
+    is_caught_within(6000, Mutation::DropTimeBound, "INV-11", options);
 }
 
 #[test]

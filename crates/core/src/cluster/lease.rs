@@ -177,7 +177,7 @@ mod tests {
             let pairing = pair.unwrap_or_else(|_| unreachable!());
             ServiceSpec { pairing, durability, timing: Timing::default() }
         };
-        let lossy = spec(Durability::Async { lag_bytes_max: 1 });
+        let lossy = spec(Durability::Async { lag_bytes_max: 1, lag_max: Duration::MAX });
         assert!(supports(&lossy, Term(5), Some(Term(5))));
         assert!(supports(&lossy, Term(5), Some(Term(6))));
         assert!(!supports(&lossy, Term(5), Some(Term(4))), "knows an earlier primary only");

@@ -14,11 +14,12 @@ pub mod quorums_meet;
 pub mod routes;
 
 use crate::event::Micros;
-use crate::node::{Node, StateFile};
+use crate::node::{Clock, Node, StateFile};
 use crate::postgres::server::Waiter;
 use crate::postgres::wal::Kind;
 use crate::world::World;
 use std::collections::BTreeMap;
+use std::time::Duration;
 use tandem_core::cluster::state::{Appointed, Cause};
 use tandem_core::ids::{NodeId, Term};
 use tandem_core::replication::primary_replica::sync_quorum::CommitRule;
@@ -34,8 +35,12 @@ pub struct Record {
     pub began: BTreeMap<Term, Micros>,
     /// `Async`: how far a controller that elects knows that the old primary had come.
     pub heard: usize,
-    /// The greatest bound, if `Async` was ever configured.
-    pub async_bound: Option<u64>,
+    /// The same: of when the last word of the old primary is, in true time.
+    pub heard_at: Micros,
+    /// The clock of each run of each daemon: a machine that starts again has another.
+    pub clocks: BTreeMap<(usize, u64), Clock>,
+    /// The greatest bounds, if `Async` was ever configured.
+    pub async_bound: Option<(u64, Duration)>,
     /// An operator accepted that commits are lost.
     pub accepted: bool,
     /// Who acknowledged in each term.
@@ -61,6 +66,8 @@ pub struct Acknowledged {
     pub position: usize,
     /// In which term it was acknowledged.
     pub term: Term,
+    /// When it was acknowledged, in true time.
+    pub at: Micros,
 }
 
 impl Record {
@@ -105,7 +112,7 @@ impl World {
         self.record.began.entry(self.record.term).or_insert(self.now);
         lease::check(self, n);
         let (id, term) = (waiter.record.id, self.nodes[n].disk.state.promoted);
-        let commit = Acknowledged { id, position: waiter.position, term };
+        let commit = Acknowledged { id, position: waiter.position, term, at: self.now };
         self.record.acknowledged.push(commit);
         if self.healed {
             self.record.since_healing += 1;

@@ -104,6 +104,7 @@ impl World {
         node.keeper |= node.server.is_none();
         let inc = node.daemons;
         let now = node.clock.at(self.now);
+        self.record.clocks.insert((n, inc.into()), node.clock);
         let mut own = InstanceFacts::default();
         if node.witness {
             let promised = node.disk.state.promised;

@@ -50,6 +50,7 @@ impl World {
         let promoting =
             daemon.running.as_ref().is_some_and(|r| matches!(r.action, Action::Promote { .. }));
         seen.apply(&mut daemon.own, promoting);
+        daemon.own.flushed_at = began;
         let ago = Duration::from_micros(self.now - node_sick_since);
         daemon.own.health = match health {
             Health::Hung(_) => Health::Hung(ago),

@@ -250,6 +250,8 @@ words! {
         Hung => "hung",
         /// Not to be touched without a human.
         Quarantined => "quarantined",
+        /// Its disk may have lost a write: not started before a human looked.
+        Suspect => "suspect",
         /// There is nothing to run.
         Absent => "absent",
     }

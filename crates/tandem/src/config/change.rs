@@ -278,8 +278,8 @@ fn durability(change: &mut Change<'_>, id: &ServiceId, (old, new): (&Service, &S
         Durability::Preferred { .. } => 1,
         Durability::Quorum { .. } => 2,
     };
-    let (before, old_acks, _) = durability_parts(old.durability);
-    let (after, new_acks, _) = durability_parts(new.durability);
+    let (before, old_acks) = durability_parts(old.durability);
+    let (after, new_acks) = durability_parts(new.durability);
     let key = format!("services.{id}.durability");
     if strength(new) < strength(old) {
         let what = format!("services.{id}: durability goes from {before} to {after}");

@@ -109,6 +109,11 @@ entries! {
     "services.NAME.async_lag_max": "size" = Value("1MB");
         "With durability = \"async\": no failover to a standby further behind than this."
         because "a second or less of a moderate load: what may be lost has a bound from the start",
+    "services.NAME.async_delay_max": "duration" = Value("10s");
+        "With durability = \"async\": no failover to a standby that lacks what was written in a \
+            longer time than this, as far as it was heard."
+        because "one that streams is milliseconds behind: longer means that it was cut off, \
+            however few bytes that are",
     "services.NAME.listen": "port or \"ip:port\"" = Value("5432");
         "The front door, on every node; a port alone listens on the node's `bind`."
         because "PostgreSQL's own port: clients need not change",
@@ -142,6 +147,10 @@ entries! {
     "services.NAME.data_dir": "folder" = Unset("`services/NAME/data` in the node's own folder");
         "Where the data is, on every data node: to adopt a data directory that exists."
         because "the node's folder is Tandem's own, so nothing else writes there",
+    "services.NAME.ballast": "size" = Value("64MB");
+        "A file of this size beside the data, given up when the disk is full; \"0B\" is none."
+        because "four segments of WAL: a shutdown, a move away or a recovery can still be written \
+            on a disk that is full",
     "services.NAME.run_as": "user name" = Unset("`postgres` if the daemon runs as root, else the \
         daemon's own user");
         "The system user that the instance runs as."

@@ -1,8 +1,8 @@
 //! Talks to the own PostgreSQL many times a second: what is it, how far is it, does it answer.
 //! In: whether it runs, and nudges to look now. Out: the newest observation, and when it began.
 //! Keeps: H28, H29 a server that does not answer, one whose connections are used up and a stuck
-//! disk are told apart, and none of them blocks a plan; a primary that is being shut down and lets
-//! nobody in is hung.
+//! disk are told apart, and none of them blocks a plan; H27 a full disk gives up its ballast; a
+//! primary that is being shut down and lets nobody in is hung.
 
 use crate::runtime::clock;
 use crate::runtime::supervisor::{Supervisor, TaskKind};
@@ -219,13 +219,37 @@ impl Probes {
         note(hung_since, is_closed || timed_out(&connection), began);
         note(stuck_since, timed_out(&disk), began);
         let now = clock::now();
-        let full = matches!(disk, Err(postgres::Error::DiskFull { .. }));
+        let full = self.is_full(&disk).await;
         match (*stuck_since, *hung_since, connection) {
             (Some(since), _, _) => Health::DiskStuck(now.since(since)),
             (None, Some(since), _) => Health::Hung(now.since(since)),
             (None, None, Err(postgres::Error::ConnectionsUsedUp)) => Health::ConnectionsUsedUp,
             (None, None, _) if full => Health::DiskFull,
             (None, None, _) => Health::Good,
+        }
+    }
+}
+
+impl Probes {
+    /// Whether the disk has no room. Its ballast is given up at once: for a shutdown, a move or a
+    /// promise. It stays full until that is there again, or it would only seem well (H27).
+    async fn is_full(&self, disk: &Result<(), postgres::Error>) -> bool {
+        let postgres = self.postgres.borrow().clone();
+        match disk {
+            Ok(()) => {
+                let asked = postgres.is_ballast_released();
+                tokio::time::timeout(PROBE_DEADLINE, asked).await.unwrap_or(false)
+            }
+            Err(postgres::Error::DiskFull { .. }) => {
+                let given_up = postgres.release_ballast();
+                match tokio::time::timeout(PROBE_DEADLINE, given_up).await {
+                    Ok(Err(error)) => tracing::warn!(%error, "the ballast cannot be given up"),
+                    Ok(Ok(true)) => tracing::warn!("the disk is full: the ballast is given up"),
+                    Ok(Ok(false)) | Err(_) => {}
+                }
+                true
+            }
+            Err(_) => false,
         }
     }
 }
@@ -268,6 +292,7 @@ impl Observed {
         // standby that has it can follow without a rewind.
         let has_voted = observation.in_recovery && own.ballot.is_some();
         own.flushed = if has_voted { observation.replayed } else { observation.flushed };
+        own.flushed_at = self.began;
         own.replayed = observation.replayed;
         own.replay_delay = observation.replay_delay;
         own.data_term = observation.data_term;

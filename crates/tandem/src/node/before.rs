@@ -9,7 +9,7 @@ use super::problem::{of_config, of_identity, of_postgres};
 use super::services::instance_config;
 use super::trial;
 use super::user::run_as;
-use super::{Error, Ground};
+use super::{Error, Ground, mounts};
 use crate::api::explain::{Finding, Severity};
 use crate::config::{self, Config, Service, print_bytes};
 use crate::identity::{self, Identity};
@@ -190,7 +190,9 @@ fn clock_sanity(now_unix_ms: u64) -> Finding {
 fn folder(dir: &Path, node: &mut Option<NodeId>) -> Vec<Finding> {
     let subject = format!("folder {}", dir.display());
     let existing = dir.ancestors().find(|path| path.is_dir());
-    let mut findings = vec![room(&subject, existing.unwrap_or(Path::new("/")))];
+    let existing = existing.unwrap_or(Path::new("/"));
+    let mut findings = vec![room(&subject, existing)];
+    findings.extend(mounts::check(&subject, existing));
     let Ok(metadata) = std::fs::metadata(dir) else {
         findings.push(Finding::good(subject, "it is not there yet; init or join makes it"));
         return findings;
@@ -267,6 +269,8 @@ fn of_node(config: &Config, node: &NodeId, dir: Option<&Path>) -> Vec<Finding> {
             findings.push(port(&subject, listen.on(it), "set listen in the service"));
         }
         if it.role == NodeRole::Data {
+            let data = config.data_dir.as_deref().filter(|data| data.is_dir());
+            findings.extend(data.and_then(|it| mounts::check(&format!("data of {service}"), it)));
             findings.push(instance_port(service, config.instance_address(it), dir));
         }
     }

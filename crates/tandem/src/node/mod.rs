@@ -12,6 +12,7 @@ mod founding;
 mod handler;
 mod live;
 pub mod login;
+mod mounts;
 mod operations;
 mod prepare;
 pub(crate) mod problem;

@@ -232,6 +232,7 @@ pub async fn nodes(names: &[&str]) -> (tempfile::TempDir, Vec<Node>) {
                 binaries: binaries.clone(),
                 dir: folder,
                 data_dir: None,
+                ballast_bytes: 1 << 20,
                 listen: vec![Ipv4Addr::LOCALHOST.into()],
                 port: peers[&me].port,
                 run_as,

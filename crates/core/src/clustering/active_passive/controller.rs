@@ -6,6 +6,7 @@
 //! Not here: what a node does with its own copy (`instance.rs`).
 //! Tested by: `controller/tests.rs`, the scenarios, and every run of the simulator.
 
+use super::trail::Trails;
 use super::verdict::{self, Verdict};
 use super::{election, founding, steady};
 use crate::cluster::command::ServiceCommand;
@@ -38,6 +39,8 @@ pub struct ControllerView<'a> {
     pub state: &'a ServiceState,
     /// What each node last said, this one included.
     pub facts: &'a BTreeMap<NodeId, Observed<NodeFacts>>,
+    /// How far each primary had come, and when that was heard here.
+    pub trails: &'a Trails,
     /// Milliseconds since 1970, for records, patience and hold-off only.
     pub unix_ms: u64,
 }

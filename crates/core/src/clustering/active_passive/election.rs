@@ -3,13 +3,14 @@
 //! Keeps: INV-4, INV-11: nobody is appointed before the promises meet every commit quorum, so the
 //! old primary can acknowledge nothing, however alive it is, and the winner lacks nothing (H7,
 //! H15, H17). Where no quorum confirms (`Async`, once its rule is in force), a majority must have
-//! promised after the lease passed (`cluster/lease.rs`), and the winner may lack at most the bound
-//! (H1); a rule of an earlier mode that still may be in force is met as ever.
+//! promised after the lease passed (`cluster/lease.rs`), and the winner may lack at most the bounds
+//! in bytes and in time (H1); a rule of an earlier mode that still may be in force is met as ever.
 //! Not here: whether an election is due (`controller.rs`, `verdict.rs`).
 //! Tested by: the simulator, whose mutations drop the promise and the meeting of quorums.
 
 use super::candidate::{Ballots, ballots};
 use super::controller::{ControllerView, Plan, Step};
+use super::loss::{self, Loss};
 use crate::cluster::command::ServiceCommand;
 use crate::cluster::state::{Appointment, Cause, Forced, Phase};
 use crate::facts::Data;
@@ -17,7 +18,7 @@ use crate::ids::{NodeId, Term};
 use crate::reason::{Reason, list};
 use crate::replication::primary_replica::desired_rule;
 use crate::spec::Durability;
-use crate::time::{Observed, Timestamp};
+use crate::time::Timestamp;
 use alloc::collections::BTreeSet;
 use alloc::format;
 use alloc::string::{String, ToString as _};
@@ -116,8 +117,9 @@ pub(super) fn obstacle(
         let reason = Reason::new(text).number("holders", holders.len());
         return Some(reason.number("rules", rules.len()));
     }
-    let Durability::Async { lag_bytes_max } = view.spec.durability else { return None };
-    if appointment.rules.iter().all(|rule| rule.acks > 0) {
+    if !matches!(view.spec.durability, Durability::Async { .. })
+        || appointment.rules.iter().all(|rule| rule.acks > 0)
+    {
         return None;
     }
     let majority = view.nodes.len() / 2 + 1;
@@ -126,38 +128,36 @@ pub(super) fn obstacle(
         let reason = Reason::new(format!("{promised} of {majority} voters promised"));
         return Some(reason.number("promised", promised).number("needed", majority));
     }
-    too_far_behind(view, appointment, ballots, lag_bytes_max)
+    too_far_behind(view, appointment, ballots)
 }
 
-/// The bound of `Async` (H1), against the last position that the old primary told anyone.
+/// The bounds of `Async` (H1), against the furthest that the old primary told anyone.
 fn too_far_behind(
     view: &ControllerView<'_>,
     appointment: &Appointment,
     ballots: &Ballots,
-    lag_bytes_max: u64,
 ) -> Option<Reason> {
-    let primary = &appointment.primary;
+    let Durability::Async { lag_bytes_max, lag_max } = view.spec.durability else { return None };
     let best = ballots.positions.values().max()?;
-    let told = view.facts.get(primary).map(Observed::last_known);
-    let last = told.and_then(|facts| facts.instances.get(view.service));
-    // A standby that holds the term's barrier was fed by it, but how far it got is not known here.
-    let Some(last) = last.filter(|last| last.system.is_some()) else {
-        let text = format!("how far {primary} had come is not known here, so neither is the loss");
+    let Loss { bytes, lasted } = match loss::loss(view, &appointment.primary, *best) {
+        Ok(loss) => loss,
+        Err(unknown) => return Some(format!("{unknown}").into()),
+    };
+    if bytes > lag_bytes_max {
+        let text = format!("the best is {bytes} bytes behind, over the limit of {lag_bytes_max}");
+        let reason = Reason::new(text).number("lag_bytes", bytes);
+        return Some(reason.number("lag_bytes_max", lag_bytes_max));
+    }
+    let Some(lasted) = lasted else {
+        let primary = &appointment.primary;
+        let text = format!("since when the best lacks what {primary} wrote is not known here");
         return Some(text.into());
     };
-    if best.data_term < last.data_term {
-        // Its log may have gone another way before that term: positions cannot be compared.
-        let text = format!(
-            "the best lacks what term {} began with, so how much of it is missing is not known",
-            last.data_term
-        );
-        return Some(Reason::new(text).number("primary_data_term", last.data_term.0));
-    }
-    let lag_bytes = last.flushed.bytes_ahead_of(best.flushed);
-    (lag_bytes > lag_bytes_max).then(|| {
+    (lasted > lag_max).then(|| {
+        let (lasted, most) = (lasted.as_millis(), lag_max.as_millis());
         let text =
-            format!("the best is {lag_bytes} bytes behind, over the limit of {lag_bytes_max}");
-        Reason::new(text).number("lag_bytes", lag_bytes).number("lag_bytes_max", lag_bytes_max)
+            format!("the best lacks what was written in {lasted} ms, over the limit of {most} ms");
+        Reason::new(text).number("lag_ms", lasted).number("lag_ms_max", most)
     })
 }
 

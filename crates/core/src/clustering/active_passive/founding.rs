@@ -45,6 +45,9 @@ fn choose_founder(view: &ControllerView<'_>, now: Timestamp) -> Plan {
             (Data::Quarantined { reason }, _) => {
                 return Plan::wait(format!("the data of {node} is quarantined: {reason}"));
             }
+            (Data::Suspect { reason }, _) => {
+                return Plan::wait(format!("the disk of {node} is suspect: {reason}"));
+            }
             (_, None) => holder = Some(node),
             (_, Some(other)) => {
                 return Plan::wait(format!("both {other} and {node} hold data: empty one of them"));

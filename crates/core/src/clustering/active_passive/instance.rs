@@ -3,8 +3,8 @@
 //! States: empty → copied → standby → (appointed) primary → (another appointed) fenced → rejoined.
 //! Keeps: INV-1 a primary that is not the appointed one is fenced at once; INV-2 a promise comes
 //! before everything else; INV-3 an instance starts as a standby and is promoted at most once per
-//! term (H5, H12); H7 it acknowledges nothing before its barrier (`Action::RecordTerm`); INV-6 an
-//! action that was done is not planned again.
+//! term (H5, H12), and never from a disk that lost a write (H26); H7 it acknowledges nothing before
+//! its barrier (`Action::RecordTerm`); INV-6 an action that was done is not planned again.
 //! Not here: who is appointed (`controller.rs`), how an action is carried out (the adapter).
 //! Tested by: the scenarios, crash replay, the simulator.
 
@@ -130,6 +130,9 @@ fn found(view: &InstanceView<'_>) -> Next {
 /// Between a promise and the appointment: run in recovery, fed by nobody.
 fn vote(view: &InstanceView<'_>) -> Next {
     let term = view.own.promised;
+    if let (Data::Suspect { reason }, Process::Stopped) = (&view.own.data, view.own.process) {
+        return suspect(reason);
+    }
     match view.own.process {
         Process::Primary => act(Action::Fence, of_term("serves no longer: promised term", term)),
         Process::Stopped if view.own.data == Data::Present => act(
@@ -151,6 +154,9 @@ fn lead(view: &InstanceView<'_>, appointment: &Appointment) -> Next {
     let Some(rule) = appointment.rules.last().cloned() else {
         return wait("no commit rule is agreed");
     };
+    if let (Data::Suspect { reason }, Process::Stopped) = (&own.data, own.process) {
+        return suspect(reason);
+    }
     match own.process {
         Process::Stopped if own.data == Data::Present && view.state.switchover.is_none() => act(
             Action::Start { upstream: None, timeline: None },
@@ -222,6 +228,7 @@ fn follow(view: &InstanceView<'_>, appointment: &Appointment) -> Next {
         }
         (Data::Witness, _) => wait("holds no data"),
         (Data::Quarantined { reason }, _) => wait(format!("quarantined: {reason}")),
+        (Data::Suspect { reason }, _) => suspect(reason),
         (Data::Copying { .. }, _) => wait(format!("copies from {primary}")),
         (Data::Empty | Data::Mixed, Process::Stopped) => match serving_primary(view, term) {
             Some(_) if own.rejoin_failures >= REJOIN_FAILURES_MAX => quarantine(own),
@@ -341,6 +348,11 @@ fn stay_fed(view: &InstanceView<'_>, appointment: &Appointment) -> Next {
     let timeline = Some(serving.timeline);
     let action = Action::Follow { primary: primary.clone(), term, timeline };
     act(action, of_term("follows in term", term))
+}
+
+/// Recovery would take what the disk kept for all there was.
+fn suspect(reason: &str) -> Next {
+    wait(format!("its disk is suspect, so it is not started: {reason}"))
 }
 
 fn quarantine(own: &InstanceFacts) -> Next {

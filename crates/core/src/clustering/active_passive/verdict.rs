@@ -7,7 +7,7 @@
 
 use super::controller::ControllerView;
 use crate::cluster::state::{Appointment, Cause};
-use crate::facts::{Health, InstanceFacts, Link, NodeFacts, Process, Stream};
+use crate::facts::{Data, Health, InstanceFacts, Link, NodeFacts, Process, Stream};
 use crate::ids::NodeId;
 use crate::reason::Reason;
 use crate::time::Timestamp;
@@ -54,6 +54,11 @@ fn judge_by_itself(
     let was_promoted = instance.promoted >= appointment.term;
     match instance.process {
         Process::Primary if was_promoted => judge_health(instance),
+        Process::Stopped if was_promoted && matches!(instance.data, Data::Suspect { .. }) => {
+            let node = &facts.node;
+            let reason = format!("{node} reports that its postmaster ended: its disk is suspect");
+            Verdict::Dead(Cause::PostmasterDied, reason.into())
+        }
         Process::Stopped | Process::Starting | Process::Standby if was_promoted => Verdict::Dead(
             Cause::PostmasterDied,
             format!("{} reports that its postmaster ended", facts.node).into(),

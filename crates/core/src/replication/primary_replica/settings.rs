@@ -45,6 +45,7 @@ const OURS: &[(&str, &str, &str)] = &[
     ("hba_file", SETS, "use the service's `hba`"),
     ("hot_standby", SETS, "remove it: standbys must answer queries"),
     ("ident_file", SETS, "remove it: the file is in the data directory"),
+    ("lc_messages", "what the server says as it ends is read: in English", "remove it: it is C"),
     ("listen_addresses", SETS, "use the node's `bind`"),
     ("logging_collector", SETS, "remove it: the keeper collects the log"),
     ("password_encryption", "every role uses SCRAM", "remove it: it is scram-sha-256"),

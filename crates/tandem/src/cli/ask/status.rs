@@ -193,7 +193,10 @@ const fn mood(state: InstanceState, phase: Phase) -> Mood {
             | Phase::Unknown => Mood::Odd,
         },
         InstanceState::Absent => Mood::Plain,
-        InstanceState::Hung | InstanceState::Quarantined | InstanceState::Stopped => Mood::Bad,
+        InstanceState::Hung
+        | InstanceState::Quarantined
+        | InstanceState::Suspect
+        | InstanceState::Stopped => Mood::Bad,
         InstanceState::Disconnected
         | InstanceState::Starting
         | InstanceState::Promoting

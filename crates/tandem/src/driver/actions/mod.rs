@@ -136,6 +136,12 @@ impl Context {
             Action::Quarantine { reason } => self.quarantine(reason).await,
             Action::Fence => self.kill().await,
         };
+        if let Err(Error::Postgres(postgres::Error::DiskFull { .. })) = &result {
+            // What could not be written is tried again, and shall have room (H27).
+            if let Err(error) = self.postgres.release_ballast().await {
+                tracing::warn!(service = %self.service, %error, "the ballast cannot be given up");
+            }
+        }
         result.map_err(|error| {
             let passes = match &error {
                 Error::Postgres(error) => error.may_pass_by_itself(),

@@ -91,6 +91,12 @@ impl Context {
         upstream: Option<(NodeId, Term)>,
         timeline: Option<TimelineId>,
     ) -> Result<Change, Error> {
+        // Recovery on a full disk ends before anybody can look at it (H27).
+        match self.postgres.make_room_to_start().await {
+            Ok(true) => tracing::warn!(service = %self.service, "full: the ballast is given up"),
+            Ok(false) => {}
+            Err(error) => tracing::warn!(service = %self.service, %error, "room is not known"),
+        }
         let followed = upstream.clone();
         let state = self
             .postgres

@@ -241,6 +241,11 @@ pub(super) fn service(of: ServiceSeen<'_>) -> Vec<Finding> {
             let because = shown.reason.unwrap_or_else(|| "it is on its way".to_owned());
             let advice = match shown.state {
                 InstanceState::Quarantined => format!("tandem reinit {} --node {node}", of.name),
+                InstanceState::Suspect => format!(
+                    "check the disk (kernel log, SMART); then tandem reinit {0} --node {node} for \
+                     a new copy, or tandem restart {0} --node {node} to go on with this one",
+                    of.name
+                ),
                 _ => "it comes back by itself; if it does not, see its node's log".to_owned(),
             };
             Finding::new(Severity::Warning, subject, format!("it is {}", shown.state))

@@ -145,9 +145,11 @@ impl NodeOperations {
         let ground = self.ground();
         let agreed = ground.consensus.state().borrow().state.clone();
         let leadership = ground.consensus.leadership().borrow().clone();
+        let trails = |name: &ServiceId| (name.clone(), ground.hub.trails(name));
         Seen {
             me: ground.me.clone(),
             config: self.running_config(agreed.config_version, &agreed.config_text),
+            trails: agreed.services.keys().map(trails).collect(),
             agreed,
             leadership,
             facts: ground.hub.everyone(),

@@ -187,6 +187,7 @@ pub(super) fn instance_state(service: ServiceSeen<'_>, node: &NodeId) -> Instanc
     let Some(facts) = service.instance(node) else { return InstanceState::Unknown };
     match &facts.data {
         Data::Quarantined { .. } | Data::Foreign => return InstanceState::Quarantined,
+        Data::Suspect { .. } => return InstanceState::Suspect,
         Data::Copying { .. } => return InstanceState::Cloning,
         Data::Witness => return InstanceState::Absent,
         Data::Empty if facts.process == Process::Stopped => return InstanceState::Absent,
@@ -314,6 +315,7 @@ pub(super) fn unwell(facts: &InstanceFacts) -> Option<String> {
     let seconds = |age: Duration| age.as_secs_f64();
     match &facts.data {
         Data::Quarantined { reason } => return Some(format!("quarantined: {reason}")),
+        Data::Suspect { reason } => return Some(format!("disk suspect: {reason}")),
         Data::Foreign => {
             let reason =
                 "its data was not made here: adopted if it founds the service, else reinit";

@@ -114,11 +114,20 @@ impl NodeOperations {
     ) -> Result<Outcome, Refused> {
         let what = format!("cannot restart {service} on {node}");
         let began = clock::now();
-        let is_primary = {
+        let (is_primary, is_suspect) = {
             let seen = self.seen();
             let of = data_node(&seen, &service, &node, &what)?;
-            of.appointment().is_some_and(|appointment| appointment.primary == node)
+            let own = of.instance(&node);
+            let is_suspect = own.is_some_and(|own| matches!(own.data, Data::Suspect { .. }));
+            (of.appointment().is_some_and(|it| it.primary == node), is_suspect)
         };
+        if is_suspect {
+            // Whoever asks for it by name looked at the disk (H26).
+            self.wish(&service, &node, Wish::Restart, &what).await?;
+            let message = format!("{service} on {node} may start again: its disk is trusted");
+            let outcome = Outcome::accepted(message).field("service", service.as_str());
+            return Ok(outcome.field("node", node.as_str()));
+        }
         if is_primary {
             // A planned move stops and starts it, and clients are held meanwhile.
             self.switch_over_now(&service, None).await.map_err(|problem| Problem {

@@ -110,6 +110,12 @@ pub enum Error {
         /// Why.
         reason: String,
     },
+    /// A write may be lost (H26).
+    #[error("its disk is suspect: {reason}")]
+    DiskSuspect {
+        /// What the server said before it ended.
+        reason: String,
+    },
     /// There is no database cluster in the data directory.
     #[error("there is no data in {path}")]
     NoData {
@@ -295,6 +301,7 @@ impl Error {
             | Self::NotLoaded { .. }
             | Self::MixedData(_)
             | Self::Quarantined { .. }
+            | Self::DiskSuspect { .. }
             | Self::NoData { .. }
             | Self::NotEmpty { .. }
             | Self::DataVersion { .. }

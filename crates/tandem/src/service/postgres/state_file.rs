@@ -4,7 +4,7 @@
 //! sentinel outlives the process that set it; H36.
 //! Tested by: below, `tests/postgres_adapter.rs`.
 
-use super::{Error, Postgres, files};
+use super::{Error, Postgres, files, last_words};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::path::Path;
@@ -35,6 +35,17 @@ pub struct StateFile {
     pub sentinel: Option<Sentinel>,
     /// Why a human must look.
     pub quarantined: Option<String>,
+    /// What the server said of a write that may be lost, before it ended (H26).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suspect: Option<String>,
+    /// Up to there its log was judged.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub log_judged: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands out references")]
+const fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 impl Default for StateFile {
@@ -49,6 +60,8 @@ impl Default for StateFile {
             was_primary: false,
             sentinel: None,
             quarantined: None,
+            suspect: None,
+            log_judged: 0,
         }
     }
 }
@@ -197,7 +210,16 @@ impl Postgres {
 
     /// Whether the data may be taken over or replaced was decided by the caller.
     pub(super) async fn set_sentinel(&self, sentinel: Option<Sentinel>) -> Result<(), Error> {
-        self.begin_state(move |state| state.sentinel = sentinel).await.map(|_| ())
+        let log = self.log_file();
+        self.begin_state(move |state| {
+            state.sentinel = sentinel;
+            // What an earlier copy's server said is nothing about this one's.
+            if sentinel.is_some() {
+                state.log_judged = last_words::length(&log);
+            }
+        })
+        .await
+        .map(|_| ())
     }
 }
 

@@ -36,6 +36,7 @@ fn hold_off_in(history: Vec<Appointed>, unix_ms: u64) -> Option<Duration> {
         draining: &BTreeSet::new(),
         state: &state,
         facts: &BTreeMap::new(),
+        trails: &Trails::default(),
         unix_ms,
     })
 }

@@ -90,6 +90,27 @@ fn a_failover_is_safe_only_if_those_left_meet_every_quorum() {
 }
 
 #[test]
+fn in_async_mode_the_loss_is_known_in_bytes_and_in_time_or_said_to_be_unknown() {
+    let text = THREE.replace("listen =", "durability = \"async\"\nlisten =");
+    let mut seen = cluster(&text, "b");
+    let numbers = |seen: &Seen| {
+        let because = failover_now(of(seen)).because;
+        ["lag_bytes", "lag_ms", "lag_ms_max"].map(|key| because.numbers[key].as_u64())
+    };
+    assert_eq!(numbers(&seen), [Some(100), None, Some(10_000)], "since when is not known");
+    let trail = seen.trails.entry(orders()).or_default();
+    for (flushed, seconds) in [(900, 10), (1000, 13)] {
+        let flushed_at = Timestamp(seconds * 1_000_000);
+        let own = primary(1, &["b", "c"]);
+        trail.note(&"a".into(), 0, &InstanceFacts { flushed: Lsn(flushed), flushed_at, ..own });
+    }
+    assert_eq!(numbers(&seen), [Some(100), Some(3000), Some(10_000)]);
+    instance(&mut seen, "b", |own| own.data_term = Term(0));
+    instance(&mut seen, "c", |own| own.data_term = Term(0));
+    assert_eq!(numbers(&seen), [None, None, Some(10_000)], "another log may have gone elsewhere");
+}
+
+#[test]
 fn priority_only_breaks_ties_in_a_failover() {
     let text = THREE.replace("[nodes.b]", "[nodes.b]\npriority = 900");
     let mut seen = cluster(&text, "b");

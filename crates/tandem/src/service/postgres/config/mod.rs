@@ -240,9 +240,10 @@ pub(super) fn usable(state: &StateFile) -> Result<(), Error> {
     if let Some(sentinel) = state.sentinel {
         return Err(Error::MixedData(sentinel));
     }
-    match &state.quarantined {
-        Some(reason) => Err(Error::Quarantined { reason: reason.clone() }),
-        None => Ok(()),
+    match (&state.quarantined, &state.suspect) {
+        (Some(reason), _) => Err(Error::Quarantined { reason: reason.clone() }),
+        (None, Some(reason)) => Err(Error::DiskSuspect { reason: reason.clone() }),
+        (None, None) => Ok(()),
     }
 }
 
