@@ -292,11 +292,6 @@ impl Machines {
         .await;
     }
 
-    /// Waits until a node's own examination says so.
-    pub async fn found(&self, at: &str, what: &str, is_so: impl Fn(&str) -> bool) {
-        self.wait(what, at, || is_so(&self.tandem(at, &["doctor"]).out)).await;
-    }
-
     /// Waits until no server works in a node's folder.
     pub async fn instance_gone(&self, node: &str) {
         let pid = self.dir(node).join("services/orders/data/postmaster.pid");
