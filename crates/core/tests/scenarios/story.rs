@@ -11,15 +11,14 @@ use std::time::Duration;
 use tandem_core::cluster::state::{
     Appointed, Appointment, Cause, Forced, Phase, ServiceState, Switchover,
 };
-use tandem_core::clustering::active_passive::{
-    ControllerView, InstanceView, Step, controller, instance,
-};
+use tandem_core::clustering::active_passive::{ControllerView, InstanceView, controller, instance};
 use tandem_core::facts::{
     Ballot, Data, Health, InstanceFacts, Link, NodeFacts, Position, Process, Replica, Stream, Told,
 };
 use tandem_core::ids::{ConfigVersion, NodeId, Revision, ServiceId, SystemId, Term, TimelineId};
 use tandem_core::lsn::Lsn;
 use tandem_core::pairing::{Clustering, Kind, Pairing, Replication};
+use tandem_core::reason::Reason;
 use tandem_core::replication::primary_replica::sync_quorum::CommitRule;
 use tandem_core::spec::{Durability, NodeRole, NodeSpec, ServiceSpec, Timing};
 use tandem_core::time::{Observed, Timestamp};
@@ -209,12 +208,9 @@ impl Story {
             unix_ms: NOW_MS,
         };
         let plan = controller::plan(&view, NOW);
-        let mut text = format!("  controller on {}: {}\n", self.leader, plan.reason);
+        let mut text = format!("  controller on {}: {}\n", self.leader, told(&plan.reason));
         for step in &plan.steps {
-            text += &match step {
-                Step::Recruit { node, term } => format!("    ask {node} to promise term {term}\n"),
-                Step::Propose(command) => format!("    propose {command:?}\n"),
-            };
+            text += &format!("    {step}\n");
         }
         for (id, node) in self.nodes.iter().filter(|(_, node)| !node.unheard) {
             text += &self.plan_of(id, node, &facts, &service);
@@ -241,8 +237,8 @@ impl Story {
         let view = InstanceView { me: id, timing, state, own, primary, asked };
         let next = instance::plan(&view);
         match next.action {
-            Some(action) => format!("  {id}: {}\n    {action:?}\n", next.reason),
-            None => format!("  {id}: {}\n", next.reason),
+            Some(action) => format!("  {id}: {}\n    {action}\n", told(&next.reason)),
+            None => format!("  {id}: {}\n", told(&next.reason)),
         }
     }
 }
@@ -356,6 +352,16 @@ impl Node {
         }
         Some(())
     }
+}
+
+/// The words, then the numbers.
+fn told(reason: &Reason) -> String {
+    let numbers: Vec<String> =
+        reason.numbers().iter().map(|(name, value)| format!("{name} {value}")).collect();
+    if numbers.is_empty() {
+        return reason.to_string();
+    }
+    format!("{reason} [{}]", numbers.join(", "))
 }
 
 fn before_barrier(facts: &mut InstanceFacts) {

@@ -17,6 +17,7 @@ use crate::telemetry::codes;
 use crate::telemetry::problem::Problem;
 use crate::{cli, fence, identity};
 use futures::future::BoxFuture;
+use serde_json::json;
 use std::ffi::OsString;
 use std::io::Write as _;
 use std::path::Path;
@@ -108,6 +109,11 @@ impl Entry for Product {
             let identity = identity::create_cluster(&dir, &parsed.cluster, &node)
                 .map_err(|error| Error::Problem(problem::of_identity(&error)))?;
             let cluster = identity.cluster();
+            if terminal.wants_json() {
+                let (cluster, name, dir) = (cluster.as_str(), &parsed.cluster, &dir);
+                let made = json!({ "cluster": cluster, "name": name, "node": node, "dir": dir });
+                return Ok(terminal.json(&made)?);
+            }
             terminal.line(format_args!(
                 "made cluster {} ({cluster}) with node {node} in {}",
                 parsed.cluster,

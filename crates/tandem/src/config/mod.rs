@@ -29,7 +29,7 @@ pub use problem::{Code, Problem, Severity};
 pub use reference::{ENTRIES, Entry, Fallback, reference_markdown};
 pub use show::{Origin, Shown, durability_because, show};
 pub use valid::{Config, Listen, Node, ReadLag, Service};
-pub use value::{Host, HostPort, print_bytes, print_duration};
+pub use value::{Host, HostPort, name_flaw, print_bytes, print_duration};
 
 /// A longer file is refused before it is parsed: a real one has a few kilobytes.
 pub const FILE_BYTES_MAX: usize = 1024 * 1024;

@@ -288,8 +288,34 @@ fn port(subject: &str, address: SocketAddr, else_: &str) -> Finding {
         Ok(_) => Finding::good(subject, format!("{address} is free")),
         Err(error) => {
             let what = format!("TDM0104: {address} cannot be listened on");
-            let advice = format!("ss -ltnp shows who holds it (the node, if it runs); {else_}");
+            let advice = match error.kind() {
+                std::io::ErrorKind::AddrNotAvailable => {
+                    let ip = address.ip();
+                    format!("this machine has no address {ip} (ip addr lists its own); {else_}")
+                }
+                std::io::ErrorKind::PermissionDenied => {
+                    format!("ports below 1024 are for root; {else_}")
+                }
+                _ => format!("ss -ltnp shows who holds it (the node, if it runs); {else_}"),
+            };
             Finding::new(Severity::Bad, subject, what).advice(error.to_string(), advice)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_of_another_machine_is_not_a_port_in_use() {
+        // Reserved for documentation: no machine has it.
+        let found = port("API", SocketAddr::from(([192, 0, 2, 1], 7401)), "set another api");
+        let advice = found.try_.unwrap_or_default();
+        assert!(advice.contains("this machine has no address 192.0.2.1"), "{advice}");
+        assert!(!advice.contains("ss -ltnp"), "{advice}");
+        let held = TcpListener::bind("127.0.0.1:0").unwrap();
+        let found = port("API", held.local_addr().unwrap(), "set another api");
+        assert!(found.try_.unwrap_or_default().contains("ss -ltnp"));
     }
 }

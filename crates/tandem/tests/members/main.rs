@@ -165,7 +165,10 @@ async fn unsafe_changes_are_refused(machines: &Machines) {
     refused(stale, "TDM0610");
     // Nobody is there to be added.
     machines.write_config(&["a", "b", "c", "d"], "work_mem = \"8MB\"\n");
-    refused(machines.apply("a"), "did not become a voter");
+    let nobody = machines.apply("a");
+    assert!(nobody.code == 3 && nobody.err.contains("TDM0620"), "{nobody:?}");
+    refused(nobody, "did not become a voter");
+    refused(machines.tandem("a", &["token", "Big_Name"]), "TDM0209");
     assert_eq!(version(&machines.status("a").unwrap()), before);
     machines.took("refused what is not safe");
 }

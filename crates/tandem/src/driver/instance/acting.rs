@@ -47,7 +47,7 @@ impl InstanceDriver {
             asked: self.asked,
         };
         let next = instance::plan(&view);
-        let steps = next.action.iter().map(|action| format!("{action:?}")).collect();
+        let steps = next.action.iter().map(ToString::to_string).collect();
         self.explanations.note(self.service(), "instance", steps, &next.reason);
         let Some(action) = next.action else {
             self.stop_running(None);

@@ -6,6 +6,7 @@
 use super::super::before::trial::Trial;
 use super::{NodeOperations, explain};
 use crate::api::explain::{Finding, Planned};
+use crate::api::status::ScheduledSwitchover;
 use crate::driver::wire::{Request, Response, decode, encode};
 use crate::peers::Channel;
 use crate::runtime::clock;
@@ -23,6 +24,8 @@ pub(super) enum PeerVerb {
     CancelScheduled(ServiceId),
     /// Examine yourself.
     Examine,
+    /// A switchover waits for its time here.
+    Scheduled(ServiceId, ScheduledSwitchover),
     /// Tell the plans that you made for a service.
     Plans(ServiceId),
     /// Ask your PostgreSQL whether it takes these settings.
@@ -106,6 +109,9 @@ impl NodeOperations {
         let answer = match serde_json::from_str::<PeerVerb>(verb) {
             Ok(PeerVerb::CancelScheduled(service)) => {
                 serde_json::to_string(&self.cancel_scheduled(&service))
+            }
+            Ok(PeerVerb::Scheduled(service, scheduled)) => {
+                serde_json::to_string(&self.note_scheduled(service, scheduled))
             }
             Ok(PeerVerb::Plans(service)) => serde_json::to_string(&self.plans_here(&service)),
             Ok(PeerVerb::TrySettings(trials)) => {

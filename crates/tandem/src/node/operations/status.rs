@@ -80,6 +80,8 @@ fn service_status(service: ServiceSeen<'_>, own_reason: OwnReason<'_>) -> Servic
         term: service.state.term(),
         phase: phase(service),
         paused: service.state.paused,
+        // Not agreed, so the caller adds it.
+        scheduled: None,
         primary: service.appointment().map(|appointment| appointment.primary.clone()),
         endpoints: endpoints(service),
         instances: seen
@@ -160,6 +162,7 @@ pub(super) fn instance_status(
         lag_bytes,
         lag_s,
         in_commit_quorum: in_commit_quorum(service, node),
+        awaited: is_awaited(service, node),
         reason: reason(service, node, own_reason),
     }
 }
@@ -250,6 +253,17 @@ pub(super) fn in_commit_quorum(service: ServiceSeen<'_>, node: &NodeId) -> bool 
     !rules.is_empty() && rules.iter().all(|rule| rule.standbys.contains(node))
 }
 
+/// Whether writes wait for a standby that the primary does not feed.
+fn is_awaited(service: ServiceSeen<'_>, node: &NodeId) -> bool {
+    let Some(rule) = service.appointment().and_then(|appointment| appointment.rules.last()) else {
+        return false;
+    };
+    let Some(primary) = service.serving_primary() else { return false };
+    let is_fed = |node: &NodeId| primary.replicas.get(node).is_some_and(|it| it.streaming);
+    let fed = rule.standbys.iter().filter(|node| is_fed(node)).count();
+    fed < rule.acks && rule.standbys.contains(node) && !is_fed(node)
+}
+
 /// Why an instance is not as it should be; none where it is.
 fn reason(service: ServiceSeen<'_>, node: &NodeId, own_reason: OwnReason<'_>) -> Option<String> {
     let role = role(service, node);
@@ -273,7 +287,7 @@ fn reason(service: ServiceSeen<'_>, node: &NodeId, own_reason: OwnReason<'_>) ->
         return facts.pending_restart.then(|| "settings wait for a restart".to_owned());
     }
     if *node == service.seen.me {
-        return own_reason(service.name).map(|explained| explained.reason);
+        return own_reason(service.name).map(|explained| explained.reason.to_string());
     }
     facts.process.eq(&Process::Primary).then(|| {
         if role == InstanceRole::Primary {

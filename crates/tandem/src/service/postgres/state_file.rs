@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::path::Path;
 use std::sync::{Arc, PoisonError};
-use tandem_core::ids::Term;
+use tandem_core::ids::{Term, TimelineId};
 
 const VERSION: u32 = 1;
 
@@ -24,6 +24,9 @@ pub struct StateFile {
     pub promoted: Term,
     /// The last term in which it was set up to follow.
     pub followed: Term,
+    /// The timeline that the primary of `followed` made; 0 where that is not known (H6).
+    #[serde(default)]
+    pub followed_timeline: TimelineId,
     /// The term in whose promotion the data's timeline began, if it began here (H6).
     pub timeline_term: Term,
     /// The data was last written as a primary.
@@ -41,11 +44,22 @@ impl Default for StateFile {
             promised: Term(0),
             promoted: Term(0),
             followed: Term(0),
+            followed_timeline: TimelineId(0),
             timeline_term: Term(0),
             was_primary: false,
             sentinel: None,
             quarantined: None,
         }
+    }
+}
+
+impl StateFile {
+    /// Is fed by the primary of a term, whose timeline is known if it serves the term already.
+    pub fn follow(&mut self, term: Term, timeline: Option<TimelineId>) {
+        self.promised = self.promised.max(term);
+        self.followed = self.followed.max(term);
+        self.followed_timeline = timeline.unwrap_or(self.followed_timeline);
+        self.was_primary = false;
     }
 }
 

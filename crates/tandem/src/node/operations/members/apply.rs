@@ -144,7 +144,7 @@ impl NodeOperations {
         let Err(because) = self.teach(node, address).await else { return Ok(()) };
         let _ = self.end_membership(node, what).await;
         Err(Problem::new(
-            codes::OPERATION_FAILED,
+            codes::NODE_UNREACHABLE,
             what,
             format!("{node} at {address} did not become a voter: {because}"),
             format!(
@@ -218,7 +218,10 @@ impl NodeOperations {
         Err(Problem::new(
             codes::WOULD_LOSE_QUORUM,
             what,
-            format!("commits of {left:?} still count on {node}"),
+            format!(
+                "commits of {} still count on {node}",
+                left.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+            ),
             "tandem explain shows why the commit rule does not change",
         ))
     }

@@ -98,8 +98,25 @@ fn priority_only_breaks_ties_in_a_failover() {
 }
 
 #[test]
+fn a_primary_that_serves_is_not_failed_over_by_accident() {
+    let seen = healthy("b");
+    let refused = check(of(&seen), None, false).unwrap_err();
+    assert_eq!(refused.code, codes::PRIMARY_SERVES);
+    assert!(refused.try_.contains("tandem switchover orders"), "{refused}");
+    let named = check(of(&seen), Some(&"c".into()), false).map_err(|problem| problem.code);
+    assert_eq!(named, Err(codes::PRIMARY_SERVES));
+    assert!(check(of(&seen), None, true).is_ok(), "whoever insists");
+    let mut silent = healthy("b");
+    later(&mut silent, Duration::from_secs(4), &["a"]);
+    instance(&mut silent, "b", |own| own.stream = Stream::None);
+    instance(&mut silent, "c", |own| own.stream = Stream::None);
+    assert!(check(of(&silent), None, false).is_ok());
+}
+
+#[test]
 fn loss_must_be_accepted_by_name() {
     let mut seen = healthy("b");
+    instance(&mut seen, "a", |own| own.process = Process::Stopped);
     assert_eq!(check(of(&seen), None, false), Ok(Price { safe: true, may_lose_bytes: Some(0) }));
     later(&mut seen, Duration::from_secs(4), &["a", "c"]);
     let code = |accept| check(of(&seen), None, accept).map_err(|problem| problem.code);
@@ -107,6 +124,7 @@ fn loss_must_be_accepted_by_name() {
     assert_eq!(code(true), Ok(Price { safe: false, may_lose_bytes: Some(100) }));
 
     let mut seen = healthy("b");
+    instance(&mut seen, "a", |own| own.process = Process::Stopped);
     instance(&mut seen, "c", |own| own.flushed = Lsn(950));
     let to_b = check(of(&seen), Some(&"b".into()), false).map_err(|problem| problem.code);
     assert_eq!(to_b, Err(codes::MAY_LOSE), "c holds more");

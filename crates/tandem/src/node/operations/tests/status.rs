@@ -160,4 +160,6 @@ fn only_settled_rules_count_and_stalled_writes_are_said() {
     instance(&mut seen, "a", |own| own.replicas.clear());
     let warnings = status(&seen).services.remove(0).warnings;
     assert_eq!(warnings, ["writes wait: each needs 1 of 1 standbys, and 0 stream"]);
+    let awaited = |node| instance_of(&seen, node).awaited;
+    assert_eq!(["a", "b", "c"].map(awaited).iter().filter(|it| **it).count(), 1);
 }
