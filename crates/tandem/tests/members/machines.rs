@@ -330,10 +330,7 @@ impl Machines {
             if self.primary(at) == at {
                 return true;
             }
-            let said = self.tandem(at, &["failover", "orders", "--accept-loss"]);
-            let done = said.code == 0;
-            last = Some(said);
-            done
+            last.insert(self.tandem(at, &["failover", "orders", "--accept-loss"])).code == 0
         };
         self.wait("a failover", at, asked).await;
         println!("{last:?}");
