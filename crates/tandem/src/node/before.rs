@@ -5,9 +5,10 @@
 //! A port that this node's own PostgreSQL holds is no clash: it outlives the daemon.
 //! Tested by: `tests/bad_days.rs`.
 
+pub(super) mod trial;
+
 use super::problem::{of_config, of_identity, of_postgres};
 use super::services::instance_config;
-use super::trial;
 use super::user::run_as;
 use super::{Error, Ground, mounts};
 use crate::api::explain::{Finding, Severity};

@@ -18,7 +18,6 @@ mod prepare;
 pub(crate) mod problem;
 pub mod recover;
 mod services;
-mod trial;
 mod user;
 
 use crate::api;

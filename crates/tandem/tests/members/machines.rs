@@ -292,11 +292,6 @@ impl Machines {
         .await;
     }
 
-    /// Waits until a node's own examination says so.
-    pub async fn found(&self, at: &str, what: &str, is_so: impl Fn(&str) -> bool) {
-        self.wait(what, at, || is_so(&self.tandem(at, &["doctor"]).out)).await;
-    }
-
     /// Waits until no server works in a node's folder.
     pub async fn instance_gone(&self, node: &str) {
         let pid = self.dir(node).join("services/orders/data/postmaster.pid");
@@ -335,10 +330,7 @@ impl Machines {
             if self.primary(at) == at {
                 return true;
             }
-            let said = self.tandem(at, &["failover", "orders", "--accept-loss"]);
-            let done = said.code == 0;
-            last = Some(said);
-            done
+            last.insert(self.tandem(at, &["failover", "orders", "--accept-loss"])).code == 0
         };
         self.wait("a failover", at, asked).await;
         println!("{last:?}");

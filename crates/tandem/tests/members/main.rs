@@ -98,6 +98,12 @@ async fn a_live_setting(machines: &Machines) {
     machines.took("changed live");
 }
 
+/// Waits until the examination says so.
+async fn found(machines: &Machines, words: &str) {
+    let is_so = |_: &Value| machines.tandem("a", &["doctor"]).out.contains(words);
+    machines.until("a", words, is_so).await;
+}
+
 /// What found its way past every check is told, and a copy that does not start is not counted on.
 async fn a_setting_that_no_server_takes(machines: &Machines) {
     let primary = machines.primary("a");
@@ -111,7 +117,7 @@ async fn a_setting_that_no_server_takes(machines: &Machines) {
     assert!(said.out.contains(&words) && said.out.contains("work_men"), "{}", said.out);
     let warned = machines.status("a").unwrap()["services"][0]["warnings"].to_string();
     assert!(warned.contains(&format!("wait on {standby}: tandem doctor")), "{warned}");
-    machines.found("a", "doctor", |out| out.contains("it does not take all of its settings")).await;
+    found(machines, "it does not take all of its settings").await;
     let restarted = machines.tandem("a", &["restart", "orders", "--node", standby]);
     assert!(restarted.code != 0 && restarted.err.contains("does not start"), "{restarted:?}");
     let explained = machines.tandem("a", &["explain", "orders", "--json"]).success().out;
@@ -120,7 +126,7 @@ async fn a_setting_that_no_server_takes(machines: &Machines) {
     let it = candidates.iter().find(|it| it["node"] == *standby).unwrap();
     assert_eq!(it["eligible"], false, "{it}");
     assert!(it["because"].as_str().unwrap().contains("failed: see postgres.log"), "{it}");
-    machines.found("a", "doctor", |out| out.contains("in a row before it answered")).await;
+    found(machines, "in a row before it answered").await;
     std::fs::write(&own, before).unwrap();
     machines.serves("a", 3).await;
     machines

@@ -3,7 +3,7 @@
 //! A verb that another version does not know is refused there, and counts as no answer here (H46).
 //! Tested by: below.
 
-use super::super::trial::Trial;
+use super::super::before::trial::Trial;
 use super::{NodeOperations, explain};
 use crate::api::explain::{Finding, Planned};
 use crate::api::status::ScheduledSwitchover;

@@ -383,8 +383,7 @@ fn no_failover(service: ServiceSeen<'_>) -> Option<String> {
 
 /// Nodes where a part of the agreed configuration waits, or is not taken.
 fn not_in_force(service: ServiceSeen<'_>) -> Option<String> {
-    let seen = service.seen;
-    let version = seen.agreed.config_version;
+    let (seen, version) = (service.seen, service.seen.agreed.config_version);
     let is_behind =
         |node: &&NodeId| seen.fresh(node).is_some_and(|facts| facts.config_version < version);
     let nodes = seen.agreed.spec.nodes.keys().filter(is_behind);

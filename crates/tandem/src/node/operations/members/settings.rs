@@ -2,13 +2,13 @@
 //! In: the running configuration and the new one. Out: its problems, as PostgreSQL tells them.
 //! Every node that answers is asked: versions may differ, and a witness may have no PostgreSQL. One
 //! that does not answer is not waited for long; what it cannot load shows afterwards.
-//! Not here: asking the programs of one machine (`node/trial.rs`).
+//! Not here: asking the programs of one machine (`node/before/trial.rs`).
 //! Tested by: `tests/members`.
 
 use super::super::NodeOperations;
 use super::super::between::PeerVerb;
 use crate::config::{self, Config, NotTaken};
-use crate::node::trial::{self, Trial};
+use crate::node::before::trial::{self, Trial};
 use std::time::Duration;
 use tandem_core::spec::NodeRole;
 

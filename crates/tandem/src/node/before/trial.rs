@@ -16,7 +16,7 @@ use tandem_core::ids::ServiceId;
 
 /// Settings of one service that PostgreSQL is to judge.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Trial {
+pub(in crate::node) struct Trial {
     service: ServiceId,
     bin_dir: Option<PathBuf>,
     settings: BTreeMap<String, String>,
@@ -24,7 +24,7 @@ pub(super) struct Trial {
 
 /// Everything that a file sets, or only what differs from another: what runs already must not be
 /// in the way of a change that has nothing to do with it.
-pub(super) fn trials(config: &Config, running: Option<&Config>) -> Vec<Trial> {
+pub(in crate::node) fn trials(config: &Config, running: Option<&Config>) -> Vec<Trial> {
     let trial = |(service, it): (&ServiceId, &config::Service)| {
         let before = running.and_then(|running| running.services.get(service));
         let before = before.filter(|before| before.bin_dir == it.bin_dir);
@@ -43,7 +43,7 @@ pub(super) fn trials(config: &Config, running: Option<&Config>) -> Vec<Trial> {
 }
 
 /// What the PostgreSQL of this machine does not take.
-pub(super) async fn judge(trials: &[Trial]) -> Vec<NotTaken> {
+pub(in crate::node) async fn judge(trials: &[Trial]) -> Vec<NotTaken> {
     let mut refused = Vec::new();
     for Trial { service, bin_dir, settings } in trials {
         let Ok(binaries) = Binaries::find(bin_dir.as_deref()).await else { continue };
@@ -73,6 +73,6 @@ pub(super) async fn judge(trials: &[Trial]) -> Vec<NotTaken> {
 }
 
 /// The problems of a whole file, as this machine sees them.
-pub(super) async fn problems(config: &Config) -> Vec<config::Problem> {
+pub(in crate::node) async fn problems(config: &Config) -> Vec<config::Problem> {
     config::not_taken(config, &judge(&trials(config, None)).await)
 }
