@@ -6,7 +6,7 @@
 //! `failover demanded to c`.
 //! For a node: `b: ` and words separated by commas, as in `Node::word`.
 
-use super::words::{appointed, before_barrier, millis, number, stop};
+use super::words::{appointed, before_barrier, millis, number, stop, told};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use tandem_core::cluster::state::{Appointment, Forced, Phase, ServiceState, Switchover};
@@ -19,7 +19,6 @@ use tandem_core::facts::{
 use tandem_core::ids::{ConfigVersion, NodeId, Revision, ServiceId, SystemId, Term, TimelineId};
 use tandem_core::lsn::Lsn;
 use tandem_core::pairing::{Clustering, Kind, Pairing, Replication};
-use tandem_core::reason::Reason;
 use tandem_core::replication::primary_replica::sync_quorum::CommitRule;
 use tandem_core::spec::{Durability, NodeRole, NodeSpec, ServiceSpec, Timing};
 use tandem_core::time::{Observed, Timestamp};
@@ -391,14 +390,4 @@ impl Node {
         }
         Some(())
     }
-}
-
-/// The words, then the numbers.
-fn told(reason: &Reason) -> String {
-    let numbers: Vec<String> =
-        reason.numbers().iter().map(|(name, value)| format!("{name} {value}")).collect();
-    if numbers.is_empty() {
-        return reason.to_string();
-    }
-    format!("{reason} [{}]", numbers.join(", "))
 }

@@ -376,8 +376,7 @@ pub(super) fn warnings(service: ServiceSeen<'_>) -> Vec<String> {
 
 /// Nobody takes over by itself, as the configuration is (H47).
 fn no_failover(service: ServiceSeen<'_>) -> Option<String> {
-    let mut warnings = service.seen.config.warnings.iter();
-    let found = warnings.find(|it| it.code == Code::NoFailover)?;
+    let found = service.seen.config.warnings.iter().find(|it| it.code == Code::NoFailover)?;
     Some(format!("no automatic failover: {}", found.because))
 }
 
@@ -388,10 +387,9 @@ fn not_in_force(service: ServiceSeen<'_>) -> Option<String> {
         |node: &&NodeId| seen.fresh(node).is_some_and(|facts| facts.config_version < version);
     let nodes = seen.agreed.spec.nodes.keys().filter(is_behind);
     let nodes: Vec<&str> = nodes.map(NodeId::as_str).collect();
-    (!nodes.is_empty()).then(|| {
-        let nodes = nodes.join(", ");
-        format!("parts of configuration {version} wait on {nodes}: tandem doctor says for what")
-    })
+    let nodes = nodes.join(", ");
+    let what = format!("parts of configuration {version} wait on {nodes}: see tandem doctor");
+    (!nodes.is_empty()).then_some(what)
 }
 
 fn paused(service: ServiceSeen<'_>, mut warnings: Vec<String>) -> Vec<String> {
