@@ -270,9 +270,10 @@ async fn who_was_alone_is_fenced_like_any_other(
         machines.empty(node);
         let token = machines.token(alone, node);
         machines.join(node, &token);
-        machines.start(node);
         names.push(node);
+        // Before it starts: half a file is no configuration.
         machines.write_config(&names, "");
+        machines.start(node);
         machines.applies(alone).await;
         machines.serves(alone, names.len()).await;
     }
