@@ -51,7 +51,7 @@ pub fn check(world: &mut World, n: usize) {
         let oldest = missing.iter().filter(|commit| commit.position <= heard).map(|it| it.at).min();
         let lost = world.record.heard_at.saturating_sub(oldest.unwrap_or(Micros::MAX));
         let lost = Duration::from_micros(lost);
-        world.check(bound == 0 || lost <= lasts + DRIFT, || {
+        world.check(bound == 0 || lost <= lasts.saturating_add(DRIFT), || {
             format!(
                 "INV-11: {} became primary without what was acknowledged in {lost:?} before its \
                  old primary was last heard, the bound is {lasts:?}",

@@ -55,6 +55,17 @@ impl Trail {
         }
     }
 
+    /// It held this much, and wrote nothing then: a vote, a promotion, the end of its log.
+    fn hold(&mut self, told: ToldEnd) {
+        if self.furthest.is_some_and(|known| told.position <= known.position) {
+            return;
+        }
+        if self.furthest.is_some_and(|known| known.run != told.run) {
+            self.moments.clear();
+        }
+        self.furthest = Some(told);
+    }
+
     /// Forgets the moment without which the least is known: whose gap is the smallest part of its
     /// age. A copy that had just reached it then counts as older than it is, never as younger.
     fn thin(&mut self, now: Timestamp) {
@@ -80,7 +91,7 @@ impl Trail {
     }
 }
 
-/// The trail of each node that was heard as primary of one service.
+/// The trail of each node that was heard as primary of one service, or on its way.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Trails(BTreeMap<NodeId, Trail>);
 
@@ -92,10 +103,12 @@ impl Trails {
 
     /// A node said this of its instance, in this run of its daemon.
     pub fn note(&mut self, node: &NodeId, run: u64, own: &InstanceFacts) {
+        let told = |position| ToldEnd { position, run, at: own.flushed_at };
+        let position = Position { data_term: own.data_term, flushed: own.flushed };
         if own.process == Process::Primary && own.system.is_some() {
-            let position = Position { data_term: own.data_term, flushed: own.flushed };
-            let told = ToldEnd { position, run, at: own.flushed_at };
-            self.0.entry(node.clone()).or_default().note(told);
+            self.0.entry(node.clone()).or_default().note(told(position));
+        } else if let Some(position) = held(own, position) {
+            self.0.entry(node.clone()).or_default().hold(told(position));
         }
     }
 
@@ -114,6 +127,15 @@ impl Trails {
     pub fn retain(&mut self, keep: &dyn Fn(&NodeId) -> bool) {
         self.0.retain(|node, _| keep(node));
     }
+}
+
+/// What is lost with a primary that has not written anything yet, or no more. A daemon that starts
+/// again may read less from its files. What a standby received may end in half a record.
+fn held(own: &InstanceFacts, position: Position) -> Option<Position> {
+    own.system?;
+    let is_its_own =
+        own.process == Process::Promoting || own.process == Process::Stopped && own.was_primary;
+    own.ballot.and_then(|ballot| ballot.position).or_else(|| is_its_own.then_some(position))
 }
 
 #[cfg(test)]
@@ -184,6 +206,22 @@ mod tests {
             let most = Duration::from_millis(300) + real * 3 / 2;
             assert!(told >= real && told <= most, "{real:?} became {told:?}");
         }
+    }
+
+    #[test]
+    fn what_a_winner_held_is_known_though_its_next_daemon_says_less() {
+        let mut trails = Trails::default();
+        let mut own = InstanceFacts { system: Some(crate::ids::SystemId(1)), ..Default::default() };
+        own.ballot = Some(crate::facts::Ballot { term: Term(2), position: Some(at(89)) });
+        trails.note(&"a".into(), 7, &own);
+        (own.ballot, own.process, own.flushed) = (None, Process::Promoting, Lsn(90));
+        (own.data_term, own.was_primary) = (Term(1), true);
+        trails.note(&"a".into(), 7, &own);
+        (own.process, own.flushed) = (Process::Stopped, Lsn(64));
+        trails.note(&"a".into(), 8, &own);
+        assert_eq!(trails.ends()[&"a".into()].position, at(90));
+        let trail = trails.of(&"a".into()).unwrap();
+        assert_eq!(trail.whole_until(at(64)), None, "it was never heard to write");
     }
 
     #[test]
