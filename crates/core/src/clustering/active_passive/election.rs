@@ -138,6 +138,11 @@ fn too_far_behind(
     ballots: &Ballots,
 ) -> Option<Reason> {
     let Durability::Async { lag_bytes_max, lag_max } = view.spec.durability else { return None };
+    if ballots.positions.contains_key(&appointment.primary) {
+        // It votes with all that it has, and whoever wins has at least that. What it was heard to
+        // have besides is the beginning of a record, or a promotion that a crash undid.
+        return None;
+    }
     let best = ballots.positions.values().max()?;
     let Loss { bytes, lasted } = match loss::loss(view, &appointment.primary, *best) {
         Ok(loss) => loss,
