@@ -10,6 +10,7 @@ use crate::time::Timestamp;
 use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::fmt;
 use core::time::Duration;
 use serde::{Deserialize, Serialize};
 
@@ -112,6 +113,9 @@ pub struct InstanceFacts {
     /// Durable: the last term whose primary it was set up to follow, or copied from: all of its
     /// data was a part of that primary's.
     pub followed: Term,
+    /// Durable: the timeline that the primary of `followed` made; 0 where that is not known. Data
+    /// of a greater one came from a later promotion of that node, which fed it unasked (H6).
+    pub followed_timeline: TimelineId,
     /// Set once the WAL receiver stopped for `promised`, until it follows again.
     pub ballot: Option<Ballot>,
     /// Whom it is set up to follow, as appointed in which term.
@@ -139,6 +143,8 @@ pub struct InstanceFacts {
     pub health: Health,
     /// The user's settings need a restart to take effect.
     pub pending_restart: bool,
+    /// Starts in a row that ended before the server answered once.
+    pub starts_failed: u32,
     /// How far each node that it heard as primary said to have come (H1).
     pub ends: BTreeMap<NodeId, ToldEnd>,
 }
@@ -201,6 +207,7 @@ impl Default for InstanceFacts {
             promoted: Term(0),
             timeline_term: Term(0),
             followed: Term(0),
+            followed_timeline: TimelineId(0),
             ballot: None,
             upstream: None,
             stream: Stream::None,
@@ -214,6 +221,7 @@ impl Default for InstanceFacts {
             rejoin_failures: 0,
             health: Health::Good,
             pending_restart: false,
+            starts_failed: 0,
             ends: BTreeMap::new(),
         }
     }
@@ -266,6 +274,35 @@ pub enum Process {
     Primary,
     /// Asked to stop, still there.
     Stopping,
+}
+
+impl fmt::Display for Data {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Empty => f.write_str("no data yet"),
+            Self::Present => f.write_str("data is there"),
+            Self::Copying { percent: Some(percent) } => write!(f, "{percent} % copied"),
+            Self::Copying { percent: None } => f.write_str("copying"),
+            Self::Mixed => f.write_str("an interrupted copy"),
+            Self::Foreign => f.write_str("data that was not made here"),
+            Self::Quarantined { reason } => write!(f, "quarantined: {reason}"),
+            Self::Suspect { reason } => write!(f, "its disk is suspect: {reason}"),
+            Self::Witness => f.write_str("no data, as a witness"),
+        }
+    }
+}
+
+impl fmt::Display for Process {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Stopped => "stopped",
+            Self::Starting => "starting",
+            Self::Standby => "standby",
+            Self::Promoting => "promoting",
+            Self::Primary => "primary",
+            Self::Stopping => "stopping",
+        })
+    }
 }
 
 /// The WAL receiver's state.

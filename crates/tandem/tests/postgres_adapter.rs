@@ -5,6 +5,7 @@
 mod postgres_adoption;
 mod postgres_cluster;
 mod postgres_daemon;
+mod postgres_settings;
 
 use nix::sys::signal::Signal;
 use postgres_cluster::{Node, SHORT, nodes, rule, timed};

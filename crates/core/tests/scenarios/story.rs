@@ -6,14 +6,12 @@
 //! `failover demanded to c`.
 //! For a node: `b: ` and words separated by commas, as in `Node::word`.
 
-use super::words::{appointed, before_barrier, millis, number, stop};
+use super::words::{appointed, before_barrier, millis, number, stop, told};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use tandem_core::cluster::state::{Appointment, Forced, Phase, ServiceState, Switchover};
 use tandem_core::clustering::active_passive::trail::Trails;
-use tandem_core::clustering::active_passive::{
-    ControllerView, InstanceView, Step, controller, instance,
-};
+use tandem_core::clustering::active_passive::{ControllerView, InstanceView, controller, instance};
 use tandem_core::facts::{
     Ballot, Data, Health, InstanceFacts, Link, NodeFacts, Position, Process, Replica, Stream, Told,
     ToldEnd,
@@ -215,12 +213,9 @@ impl Story {
             unix_ms: NOW_MS,
         };
         let plan = controller::plan(&view, NOW);
-        let mut text = format!("  controller on {}: {}\n", self.leader, plan.reason);
+        let mut text = format!("  controller on {}: {}\n", self.leader, told(&plan.reason));
         for step in &plan.steps {
-            text += &match step {
-                Step::Recruit { node, term } => format!("    ask {node} to promise term {term}\n"),
-                Step::Propose(command) => format!("    propose {command:?}\n"),
-            };
+            text += &format!("    {step}\n");
         }
         for (id, node) in self.nodes.iter().filter(|(_, node)| !node.unheard) {
             text += &self.plan_of(id, node, &facts, &service);
@@ -260,8 +255,8 @@ impl Story {
         let view = InstanceView { me: id, timing, state, own, primary, asked };
         let next = instance::plan(&view);
         match next.action {
-            Some(action) => format!("  {id}: {}\n    {action:?}\n", next.reason),
-            None => format!("  {id}: {}\n", next.reason),
+            Some(action) => format!("  {id}: {}\n    {action}\n", told(&next.reason)),
+            None => format!("  {id}: {}\n", told(&next.reason)),
         }
     }
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 use tandem_core::cluster::state::{Appointed, Cause};
 use tandem_core::facts::{InstanceFacts, Process, Stream};
 use tandem_core::ids::{NodeId, Term};
+use tandem_core::reason::Reason;
 
 pub fn stop(facts: &mut InstanceFacts, clean: bool) {
     facts.process = Process::Stopped;
@@ -35,4 +36,14 @@ pub fn appointed(term: Term, primary: &NodeId, at_unix_ms: u64) -> Appointed {
 pub fn before_barrier(facts: &mut InstanceFacts) {
     (facts.serving, facts.checkpointed) = (None, false);
     facts.data_term = Term(facts.data_term.0 - 1);
+}
+
+/// The words, then the numbers.
+pub fn told(reason: &Reason) -> String {
+    let numbers: Vec<String> =
+        reason.numbers().iter().map(|(name, value)| format!("{name} {value}")).collect();
+    if numbers.is_empty() {
+        return reason.to_string();
+    }
+    format!("{reason} [{}]", numbers.join(", "))
 }

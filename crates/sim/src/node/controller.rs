@@ -63,7 +63,7 @@ impl World {
             plan = controller::plan(&ControllerView { state, ..view.clone() }, now);
         }
         self.check(same, || format!("{}: {}", invariants::fresh::RULE, plan.reason));
-        let reason = plan.reason.clone();
+        let reason = plan.reason.to_string();
         if self.nodes[n]
             .daemon
             .as_mut()

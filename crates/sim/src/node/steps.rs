@@ -50,6 +50,7 @@ pub fn adopt_state(own: &mut InstanceFacts, state: StateFile) {
     own.promised = state.promised;
     own.promoted = state.promoted;
     own.followed = state.followed;
+    own.followed_timeline = state.followed_timeline;
     own.timeline_term = state.timeline_term;
     own.was_primary = state.was_primary;
 }
@@ -87,12 +88,12 @@ impl World {
     pub(super) fn step_start(
         &mut self,
         n: usize,
-        upstream: Option<(NodeId, Term)>,
+        (upstream, timeline): (Option<(NodeId, Term)>, Option<TimelineId>),
         step: u8,
     ) -> Outcome {
         if step == 0 {
             if let Some((_, term)) = upstream {
-                self.follow_state(n, term);
+                self.follow_state(n, term, timeline);
             }
             return Outcome::Next(1_000, 8_000);
         }
@@ -109,10 +110,11 @@ impl World {
         })
     }
 
-    fn follow_state(&mut self, n: usize, term: Term) {
+    fn follow_state(&mut self, n: usize, term: Term, timeline: Option<TimelineId>) {
         self.change_state(n, |state| {
             state.promised = state.promised.max(term);
             state.followed = state.followed.max(term);
+            state.followed_timeline = timeline.unwrap_or(state.followed_timeline);
             state.was_primary = false;
         });
     }
@@ -120,11 +122,11 @@ impl World {
     pub(super) fn step_follow(
         &mut self,
         n: usize,
-        (primary, term): (NodeId, Term),
+        (primary, term, timeline): (NodeId, Term, Option<TimelineId>),
         step: u8,
     ) -> Outcome {
         if step == 0 {
-            self.follow_state(n, term);
+            self.follow_state(n, term, timeline);
             return Outcome::Next(1_000, 8_000);
         }
         let up = crate::world::index(&primary);

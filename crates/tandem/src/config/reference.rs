@@ -56,7 +56,7 @@ macro_rules! entries {
 
 entries! {
     "cluster": "name" = Required;
-        "Names the cluster, in certificates, logs and on the dashboard."
+        "Names the cluster, in certificates, logs and `tandem status`."
         because "two clusters of one owner must not be mistaken for each other",
     "nodes.NAME.address": "\"host:port\"" = Required;
         "Where the other nodes reach this one: an IPv4 address, an IPv6 address in brackets, or a \
@@ -69,7 +69,7 @@ entries! {
             translated address nobody knows which",
     "nodes.NAME.api": "\"ip:port\"" = Computed("\"127.0.0.1:7401\"; port 7401 of the node's own \
         address if that is a loopback address");
-        "Where the HTTP interface and the dashboard listen."
+        "Where the HTTP interface listens."
         because "loopback only until its owner decides otherwise; nodes that share a machine have \
             loopback addresses of their own",
     "nodes.NAME.zone": "text" = Unset("the node is in no zone");
@@ -157,7 +157,9 @@ entries! {
         because "PostgreSQL refuses root, and packages make the user postgres",
     "services.NAME.hba": "list of pg_hba.conf lines" = Unset("only Tandem's own rules");
         "Rules for clients that reach the instance, after Tandem's own rules."
-        because "nobody gets in whom the owner did not name",
+        because "whom none of them matches gets in with a password, from everywhere: the last \
+            rule of the file is `host all all all scram-sha-256`; end yours with a `reject` to \
+            change it",
     "services.NAME.postgresql.SETTING": "text, number or boolean" = Unset("PostgreSQL's own \
         default, or Tandem's where failover needs one");
         "A setting as in postgresql.conf; the ones that failover depends on are refused."

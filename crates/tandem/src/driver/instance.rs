@@ -288,6 +288,9 @@ impl InstanceDriver {
             matches!(self.running, Some(Running { action: Action::Promote { .. }, .. }));
         let before = self.own.process;
         observed.apply(&mut self.own, promoting);
+        if matches!(self.own.process, Process::Primary | Process::Standby) {
+            self.own.starts_failed = 0;
+        }
         self.compare_rule(&observed);
         if self.own.process != before {
             self.upkeep_due.notify_one();

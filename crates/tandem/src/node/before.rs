@@ -5,6 +5,8 @@
 //! A port that this node's own PostgreSQL holds is no clash: it outlives the daemon.
 //! Tested by: `tests/bad_days.rs`.
 
+pub(super) mod trial;
+
 use super::problem::{of_config, of_identity, of_postgres};
 use super::services::instance_config;
 use super::user::run_as;
@@ -20,7 +22,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use tandem_core::ids::{NodeId, ServiceId};
+use tandem_core::ids::{ConfigVersion, NodeId, ServiceId};
 use tandem_core::spec::NodeRole;
 
 /// What was killed with its node a moment ago may still hold the port.
@@ -41,6 +43,14 @@ pub(super) async fn check(ground: &Ground) -> Result<(), Error> {
     }
     if node.role != NodeRole::Data {
         return Ok(());
+    }
+    // What is agreed runs elsewhere, or the node would be missed for a setting; what is not yet
+    // agreed must not be founded on.
+    if ground.version == ConfigVersion(0) && !ground.identity.joined() {
+        let problems = trial::problems(&ground.config).await;
+        if !problems.is_empty() {
+            return Err(Error::Config(problems));
+        }
     }
     for (service, config) in &ground.config.services {
         let postgres =
@@ -125,6 +135,10 @@ pub async fn examine(before: &Before) -> Vec<Finding> {
     findings.extend(config.warnings.iter().map(|it| {
         Finding::new(Severity::Warning, "configuration", it.what.clone())
             .advice(it.because.clone(), it.try_.clone())
+    }));
+    findings.extend(trial::problems(&config).await.into_iter().map(|it| {
+        let what = format!("{}: line {}: {}", it.code, it.line, it.what);
+        Finding::new(Severity::Bad, "configuration", what).advice(it.because, it.try_)
     }));
     for (service, config) in &config.services {
         findings.push(programs(&format!("PostgreSQL of {service}"), Some(config)).await);
@@ -278,8 +292,34 @@ fn port(subject: &str, address: SocketAddr, else_: &str) -> Finding {
         Ok(_) => Finding::good(subject, format!("{address} is free")),
         Err(error) => {
             let what = format!("TDM0104: {address} cannot be listened on");
-            let advice = format!("ss -ltnp shows who holds it (the node, if it runs); {else_}");
+            let advice = match error.kind() {
+                std::io::ErrorKind::AddrNotAvailable => {
+                    let ip = address.ip();
+                    format!("this machine has no address {ip} (ip addr lists its own); {else_}")
+                }
+                std::io::ErrorKind::PermissionDenied => {
+                    format!("ports below 1024 are for root; {else_}")
+                }
+                _ => format!("ss -ltnp shows who holds it (the node, if it runs); {else_}"),
+            };
             Finding::new(Severity::Bad, subject, what).advice(error.to_string(), advice)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_of_another_machine_is_not_a_port_in_use() {
+        // Reserved for documentation: no machine has it.
+        let found = port("API", SocketAddr::from(([192, 0, 2, 1], 7401)), "set another api");
+        let advice = found.try_.unwrap_or_default();
+        assert!(advice.contains("this machine has no address 192.0.2.1"), "{advice}");
+        assert!(!advice.contains("ss -ltnp"), "{advice}");
+        let held = TcpListener::bind("127.0.0.1:0").unwrap();
+        let found = port("API", held.local_addr().unwrap(), "set another api");
+        assert!(found.try_.unwrap_or_default().contains("ss -ltnp"));
     }
 }

@@ -11,6 +11,7 @@ pub mod before;
 mod founding;
 mod handler;
 mod live;
+pub mod login;
 mod mounts;
 mod operations;
 mod prepare;
@@ -201,10 +202,7 @@ pub async fn run(args: NodeArgs, stop: impl Future<Output = ()>) -> Result<(), E
         tracing::warn!("some tasks did not end in time");
     }
     let running = result?;
-    if broken.is_cancelled() {
-        return Err(Error::Broken);
-    }
-    if running.gone.is_cancelled() { Err(running.removed()) } else { Ok(()) }
+    if broken.is_cancelled() { Err(Error::Broken) } else { running.outcome() }
 }
 
 struct Running {
@@ -227,9 +225,10 @@ impl Running {
         self.consensus.shutdown().await;
     }
 
-    fn removed(&self) -> Error {
-        let version = self.applied.borrow().version;
-        Error::Removed { node: self.me.clone(), version, dir: self.dir.clone() }
+    fn outcome(self) -> Result<(), Error> {
+        let Self { me: node, dir, applied, gone, .. } = self;
+        let version = applied.borrow().version;
+        if gone.is_cancelled() { Err(Error::Removed { node, version, dir }) } else { Ok(()) }
     }
 
     /// Without it the others would wait for the end of this leader's lease.

@@ -116,3 +116,28 @@ fn the_instance_port_depends_on_its_own_service_alone() {
     };
     assert_eq!([port(5432), port(1), port(64_535), port(65_535)], [6432, 1001, 65_535, 64_535]);
 }
+
+#[test]
+fn a_name_is_judged_alike_wherever_it_is_given() {
+    for (text, good) in [
+        ("orders-2", true),
+        ("Big_Name", false),
+        ("", false),
+        ("2nd", false),
+        ("a234567890123456789012345678901", true),
+        ("a2345678901234567890123456789012", false),
+    ] {
+        assert_eq!(crate::config::name_flaw(text).is_none(), good, "{text}");
+        let file = FULL.replace("[nodes.b]", &format!("[nodes.\"{text}\"]"));
+        assert_eq!(Config::parse(&file, "tandem.toml").is_ok(), good, "{text}");
+    }
+}
+
+#[test]
+fn a_command_without_replication_is_told_to_say_none() {
+    let file = "cluster = \"shop\"\n[nodes.a]\naddress = \"10.0.0.1:7400\"\n[services.x]\n\
+                kind = \"command\"\nclustering = \"active-passive\"\nlisten = 5000\n";
+    let problems = Config::parse(file, "tandem.toml").unwrap_err();
+    let missing = problems.iter().find(|it| it.what.contains("replication is missing")).unwrap();
+    assert!(missing.try_.contains("replication = \"none\""), "{}", missing.try_);
+}

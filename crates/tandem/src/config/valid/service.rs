@@ -121,11 +121,14 @@ struct Words {
 
 fn words(raw: &raw::Service, check: &mut Checker<'_, '_>) -> Words {
     let path = |key: &str| format!("services.{}.{key}", raw.name.get_ref());
+    let is_command = raw.kind.as_ref().is_some_and(|kind| kind.get_ref() == "command");
     let mut required = |key: &str, written: &raw::Text, because: &str| {
         if written.is_none() {
             let example = match key {
                 "kind" => "\"postgres\"",
                 "clustering" => "\"active-passive\"",
+                // A program without data of its own: nothing else is accepted for it.
+                _ if is_command => "\"none\"",
                 _ => "\"primary-replica\"",
             };
             check.missing(&path(key), because, example);

@@ -13,6 +13,7 @@ pub fn adopt_state(own: &mut InstanceFacts, state: &StateFile) {
     own.promised = state.promised;
     own.promoted = state.promoted;
     own.followed = state.followed;
+    own.followed_timeline = state.followed_timeline;
     own.timeline_term = state.timeline_term;
     own.was_primary = state.was_primary;
 }

@@ -116,8 +116,10 @@ impl Context {
         let result = match action {
             Action::Promise { term } => self.promise(term, &own, fence_wait).await,
             Action::Found => self.found(&own).await,
-            Action::Start { upstream } => self.start(upstream).await,
-            Action::Follow { primary, term } => self.follow(primary, term).await,
+            Action::Start { upstream, timeline } => self.start(upstream, timeline).await,
+            Action::Follow { primary, term, timeline } => {
+                self.follow((primary, term), timeline).await
+            }
             Action::Promote { term } => self.promote(term, lease).await,
             Action::Reaffirm { term } => self.reaffirm(term).await,
             Action::RecordTerm { term, rule } => self.record_term(term, rule, &own).await,
@@ -125,8 +127,12 @@ impl Context {
             Action::Checkpoint => self.checkpoint().await,
             Action::StopForSwitchover { to } => self.stop_for_switchover(&to, stops).await,
             Action::StopToRejoin => self.stop_to_rejoin().await,
-            Action::Rewind { from, term } => self.rewind(&from, term, cancel).await,
-            Action::Clone { from, term } => self.clone_from(&from, term, cancel).await,
+            Action::Rewind { from, term, timeline } => {
+                self.rewind(&from, (term, timeline), cancel).await
+            }
+            Action::Clone { from, term, timeline } => {
+                self.clone_from(&from, (term, timeline), cancel).await
+            }
             Action::Quarantine { reason } => self.quarantine(reason).await,
             Action::Fence => self.kill().await,
         };

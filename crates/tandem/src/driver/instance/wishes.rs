@@ -67,11 +67,11 @@ impl InstanceDriver {
             }
             Wish::Leave => None,
             Wish::Restart if own.process == Process::Standby => None,
-            Wish::Restart => Some(format!("it is {:?} already", own.process)),
+            Wish::Restart => Some(format!("it is {} already", own.process)),
             Wish::Reinit if own.data == Data::Witness => Some("it holds no data".into()),
             Wish::Reinit if self.running.is_some() => Some("another action is under way".into()),
             Wish::Reinit => matches!(own.process, Process::Starting | Process::Stopping)
-                .then(|| format!("it is {:?}", own.process)),
+                .then(|| format!("it is {}", own.process)),
         }
     }
 

@@ -163,6 +163,15 @@ fn not_standby(own: &InstanceFacts) -> Option<String> {
     })
 }
 
+/// What keeps a server from starting, as far as its node can tell the others.
+pub(super) fn does_not_start(own: &InstanceFacts) -> String {
+    let failed = match own.starts_failed {
+        1 => "its last start failed".to_owned(),
+        starts => format!("its last {starts} starts failed"),
+    };
+    format!("{failed}: see postgres.log in its folder, or tandem doctor")
+}
+
 /// What a failover at this moment would do.
 pub(super) fn failover_now(service: ServiceSeen<'_>) -> FailoverNow {
     let Some(appointment) = service.appointment() else {
@@ -179,6 +188,7 @@ pub(super) fn failover_now(service: ServiceSeen<'_>) -> FailoverNow {
         let own = service.instance(node);
         let objection = match own {
             None => Some(format!("{node} was not heard lately")),
+            Some(own) if own.starts_failed > 0 => Some(does_not_start(own)),
             // A stopped one is started to vote.
             Some(own) if own.process == Process::Stopped && own.data == Data::Present => None,
             Some(own) => not_standby(own),

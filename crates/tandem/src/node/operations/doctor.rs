@@ -81,6 +81,13 @@ impl NodeOperations {
                 .service(name)
                 .and_then(|it| it.instance(me))
                 .map_or(Process::Stopped, |own| own.process);
+            let starts_failed = seen
+                .service(name)
+                .and_then(|it| it.instance(me))
+                .map_or(0, |own| own.starts_failed);
+            if starts_failed > 0 {
+                findings.push(server::not_started(&subject, &postgres, starts_failed).await);
+            }
             if matches!(process, Process::Primary | Process::Standby) {
                 findings.extend(server::instance(&subject, &postgres, process).await);
             }

@@ -95,6 +95,12 @@ pub enum Error {
         /// What instead.
         instead: &'static str,
     },
+    /// The server read its files, and does not take all that is in them.
+    #[error("PostgreSQL does not take its settings: {errors}")]
+    NotLoaded {
+        /// Its words, with file and line.
+        errors: String,
+    },
     /// A copy was interrupted (H19).
     #[error("the data directory is a mixture left by an interrupted {0}; it must be copied again")]
     MixedData(Sentinel),
@@ -292,6 +298,7 @@ impl Error {
             | Self::StateMissing { .. }
             | Self::GoesBack { .. }
             | Self::Setting { .. }
+            | Self::NotLoaded { .. }
             | Self::MixedData(_)
             | Self::Quarantined { .. }
             | Self::DiskSuspect { .. }

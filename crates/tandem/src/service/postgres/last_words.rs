@@ -79,7 +79,7 @@ impl Postgres {
         if state.suspect.is_some() {
             return Ok(state.suspect);
         }
-        let path = self.log_path();
+        let path = self.log_file();
         let found = files::blocking(move || {
             let Some((text, end)) = tail(&path, state.log_judged)? else { return Ok(None) };
             Ok(lost_write(&text).map(|line| (line.to_owned(), end)))

@@ -17,6 +17,7 @@ pub mod copy;
 pub mod error;
 mod files;
 mod last_words;
+mod log;
 mod names;
 pub mod probe;
 pub mod sql;
@@ -24,7 +25,7 @@ pub mod state_file;
 
 pub use ballast::Ballast;
 pub use binaries::Binaries;
-pub use config::StartCommand;
+pub use config::{NotTaken, StartCommand};
 pub use control::{ControlState, Stopped};
 pub use copy::rewind::Rewind;
 pub use error::Error;
@@ -204,11 +205,6 @@ impl Postgres {
     /// The durable promises and sentinels.
     pub fn state_path(&self) -> PathBuf {
         self.config.dir.join("state.json")
-    }
-
-    /// Where the server's output goes.
-    fn log_path(&self) -> PathBuf {
-        self.config.dir.join("postgres.log")
     }
 
     fn passfile(&self) -> PathBuf {

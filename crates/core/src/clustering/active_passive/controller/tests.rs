@@ -4,6 +4,7 @@ use super::*;
 use crate::cluster::state::Appointed;
 use crate::pairing::{Clustering, Kind, Pairing, Replication};
 use crate::spec::{Durability, Timing};
+use alloc::string::String;
 
 const NOW_MS: u64 = 1_700_000_000_000;
 

@@ -40,6 +40,17 @@ pub(super) async fn instance(subject: &str, postgres: &Postgres, process: Proces
                 .advice(error.to_string(), "see postgres.log in its folder"),
         ),
     }
+    match postgres.not_loaded(LOOK).await {
+        Ok(errors) => findings.extend(errors.into_iter().map(|error| {
+            Finding::new(Severity::Bad, subject, "it does not take all of its settings").advice(
+                error,
+                "correct the setting: tandem config apply, or ALTER SYSTEM RESET if it is in \
+                 postgresql.auto.conf",
+            )
+        })),
+        // That it does not answer is said above.
+        Err(error) => tracing::debug!(%error, "the files' errors are not known"),
+    }
     if process == Process::Primary {
         match postgres.audit(AUDIT).await {
             Ok(found) => findings.extend(found.into_iter().map(|it| audited(subject, it))),
@@ -50,6 +61,19 @@ pub(super) async fn instance(subject: &str, postgres: &Postgres, process: Proces
         }
     }
     findings
+}
+
+/// A server that ends before it answers; its log says why.
+pub(super) async fn not_started(subject: &str, postgres: &Postgres, starts: u32) -> Finding {
+    let what = format!("its server ended {starts} times in a row before it answered");
+    let path = postgres.log_file();
+    let because = match postgres.last_words().await {
+        Ok(Some(words)) => words,
+        Ok(None) => "its log does not say why".to_owned(),
+        Err(error) => error.to_string(),
+    };
+    let advice = format!("mend what it complains about; see {}", path.display());
+    Finding::new(Severity::Bad, subject, what).advice(because, advice)
 }
 
 fn audited(subject: &str, found: postgres::Finding) -> Finding {

@@ -10,6 +10,9 @@
 mod conninfo;
 mod hba;
 pub(super) mod settings;
+mod trial;
+
+pub use trial::NotTaken;
 
 use super::{Error, InstanceConfig, Postgres, RunAs, StateFile, files, names};
 use std::ffi::OsString;
@@ -173,7 +176,7 @@ impl Postgres {
             env: super::copy::child::environment(),
             cwd: config.dir.clone(),
             run_as: config.run_as,
-            log_file: self.log_path(),
+            log_file: self.log_file(),
         }
     }
 
