@@ -148,7 +148,7 @@ fn a_cluster_without_automatic_failover_says_so() {
     agreed.config_version = agreed.config_version.next();
     seen.agreed = Arc::new(agreed);
     let warnings = status(&seen).services.remove(0).warnings;
-    assert!(says("wait on a, b, c: tandem doctor", &warnings), "{warnings:?}");
+    assert!(says("wait on a, b, c: see tandem doctor", &warnings), "{warnings:?}");
 }
 
 #[test]
