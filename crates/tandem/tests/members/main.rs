@@ -116,7 +116,7 @@ async fn a_setting_that_no_server_takes(machines: &Machines) {
     let words = format!("  waits: {standby}: orders: PostgreSQL does not take its settings");
     assert!(said.out.contains(&words) && said.out.contains("work_men"), "{}", said.out);
     let warned = machines.status("a").unwrap()["services"][0]["warnings"].to_string();
-    assert!(warned.contains(&format!("wait on {standby}: tandem doctor")), "{warned}");
+    assert!(warned.contains(&format!("wait on {standby}: see tandem doctor")), "{warned}");
     found(machines, "it does not take all of its settings").await;
     let restarted = machines.tandem("a", &["restart", "orders", "--node", standby]);
     assert!(restarted.code != 0 && restarted.err.contains("does not start"), "{restarted:?}");
