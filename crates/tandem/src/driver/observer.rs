@@ -17,6 +17,8 @@ use tokio_util::sync::CancellationToken;
 
 /// Between two looks when nobody nudges.
 const EVERY: Duration = Duration::from_millis(100);
+/// The same while nothing moves: looking is much of what an idle daemon does.
+const QUIET: Duration = Duration::from_millis(200);
 /// An answer that takes longer is none.
 const DEADLINE: Duration = Duration::from_millis(500);
 /// Between two probes of a new connection and of the disk.
@@ -128,6 +130,7 @@ impl Eye {
                 seen = observer.observe(DEADLINE) => seen,
             };
             let observed = self.judge(began, seen, &mut silent_since);
+            let pause = if observed.is_as(&self.sender.borrow()) { QUIET } else { EVERY };
             if self.sender.send(observed).is_err() {
                 return;
             }
@@ -135,7 +138,7 @@ impl Eye {
                 biased;
                 () = stop.cancelled() => return,
                 () = self.look.notified() => {}
-                () = tokio::time::sleep(EVERY) => {}
+                () = tokio::time::sleep(pause) => {}
             }
         }
     }
@@ -259,6 +262,16 @@ fn note(since: &mut Option<Timestamp>, is_bad: bool, began: Timestamp) {
 }
 
 impl Observed {
+    /// Whether nothing was written, received or replayed in between.
+    fn is_as(&self, before: &Self) -> bool {
+        let (Some(Ok(now)), Some(Ok(before))) = (&self.seen, &before.seen) else { return false };
+        let place = |it: &Observation| {
+            let streams = it.receiver.as_ref().is_some_and(|receiver| receiver.streaming);
+            (it.in_recovery, it.timeline, it.flushed, it.replayed, streams)
+        };
+        place(now) == place(before) && now.replicas == before.replicas
+    }
+
     /// The names that commits wait for, as the server has them.
     pub fn sync_names(&self) -> Option<&str> {
         match &self.seen {
