@@ -57,6 +57,15 @@ pub struct ServiceSpec {
     pub timing: Timing,
 }
 
+impl ServiceSpec {
+    /// A command: it keeps nothing that others confirm, so, as in `Async` mode, a lease alone
+    /// fences it, and nothing that it did is counted.
+    pub const fn of_command(pairing: Pairing, timing: Timing) -> Self {
+        let durability = Durability::Async { lag_bytes_max: 0, lag_max: Duration::MAX };
+        Self { pairing, durability, timing }
+    }
+}
+
 /// What an acknowledged commit is worth.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Durability {
@@ -94,6 +103,19 @@ pub struct Timing {
     pub stable_after: Duration,
     /// How long a replica may not stream from a healthy primary before the next rung of the ladder.
     pub rejoin_patience: Duration,
+}
+
+impl Timing {
+    /// Of a command. A dead node's copy shall run elsewhere within 1.5 s: lease and margin leave
+    /// 0.4 s for messages, agreement and its start. The margin covers the drift of two clocks and
+    /// the time that a killed process takes to be gone.
+    pub fn of_command() -> Self {
+        Self {
+            lease: Duration::from_millis(900),
+            drift_margin: Duration::from_millis(200),
+            ..Self::default()
+        }
+    }
 }
 
 impl Default for Timing {

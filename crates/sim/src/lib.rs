@@ -18,5 +18,6 @@ pub mod postgres;
 pub mod raft;
 pub mod rng;
 pub mod runner;
+pub mod singleton;
 pub mod trace;
 pub mod world;

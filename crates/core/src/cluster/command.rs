@@ -125,12 +125,20 @@ pub enum ServiceCommand {
         /// Off if true.
         paused: bool,
     },
+    /// A command runs, and is healthy, where it was appointed to.
+    ConfirmRunning {
+        /// Its term.
+        term: Term,
+        /// Milliseconds since 1970 on the controller's clock.
+        at_unix_ms: u64,
+    },
 }
 
 impl fmt::Display for ServiceCommand {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::ChooseFounder { node } => write!(f, "let {node} make the first copy"),
+            Self::ConfirmRunning { term, .. } => write!(f, "confirm that it runs in term {term}"),
             Self::Appoint {
                 appointment: Appointment { term, primary, rules, phase: _ }, ..
             } => {

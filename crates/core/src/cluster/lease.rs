@@ -96,6 +96,22 @@ pub fn outlived(
     }
 }
 
+/// The same for a node, given when it last answered each peer before it promised. Where nobody is
+/// known to be appointed it may have supported any of them: a service that was taken out of the
+/// configuration and put back may still run where that is not known yet.
+pub fn counts_from(
+    spec: &ServiceSpec,
+    state: &ServiceState,
+    answered: &BTreeMap<NodeId, Timestamp>,
+    started: Timestamp,
+) -> Option<Timestamp> {
+    let last = match &state.appointment {
+        Some(appointment) => answered.get(&appointment.primary),
+        None => answered.values().max(),
+    };
+    outlived(spec, last.copied(), started)
+}
+
 fn is_majority(proof: &Proof<'_>, hold: &BTreeSet<NodeId>) -> bool {
     let with_me = proof.voters.iter().filter(|n| *n == proof.me || hold.contains(*n)).count();
     with_me * 2 > proof.voters.len()

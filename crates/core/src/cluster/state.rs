@@ -66,10 +66,10 @@ impl ServiceState {
 pub struct Appointment {
     /// The epoch; each has one primary.
     pub term: Term,
-    /// Who may take writes.
+    /// Who may take writes; of a command, where its one copy runs.
     pub primary: NodeId,
     /// The rules that may be in force, each of which an election must satisfy; the last one is
-    /// what the primary shall apply. More than one while a change is under way.
+    /// what the primary shall apply. More than one while a change is under way, none for a command.
     pub rules: Vec<CommitRule>,
     /// How far it has come.
     pub phase: Phase,
@@ -143,6 +143,8 @@ pub enum Cause {
     Resumed,
     /// An operator forced it.
     Forced,
+    /// A command failed on its node again and again.
+    CrashLoop,
 }
 
 /// What came of a command.
@@ -237,6 +239,20 @@ impl ServiceState {
         Applied::Changed
     }
 
+    fn confirm_running(&mut self, term: Term, at_unix_ms: u64) -> Applied {
+        let Some(appointment) = self.current(term) else {
+            return ignored("another term");
+        };
+        if appointment.phase == Phase::Active {
+            return ignored("already so");
+        }
+        appointment.phase = Phase::Active;
+        if let Some(line) = self.history.last_mut().filter(|line| line.term == term) {
+            line.active_unix_ms.get_or_insert(at_unix_ms);
+        }
+        Applied::Changed
+    }
+
     /// Whatever was under way ends with the appointment.
     fn appoint(&mut self, line: Appointed) {
         self.founder = None;
@@ -277,6 +293,9 @@ impl ServiceState {
             }
             ServiceCommand::Activate { term, rule, system, at_unix_ms } => {
                 self.activate(*term, rule, *system, *at_unix_ms)
+            }
+            ServiceCommand::ConfirmRunning { term, at_unix_ms } => {
+                self.confirm_running(*term, *at_unix_ms)
             }
             ServiceCommand::ChangeRule { term, rule } => match self.current(*term) {
                 Some(appointment) => appointment.change_rule(rule),

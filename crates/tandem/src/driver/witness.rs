@@ -105,8 +105,7 @@ impl Witness {
         let (Some(spec), Some(state)) = (spec, state) else { return Some(Timestamp(u64::MAX)) };
         own.revision = state.revision;
         own.outlives = lease::outlives(spec, state);
-        let primary = state.appointment.as_ref().map(|appointment| &appointment.primary);
-        lease::outlived(spec, primary.and_then(|primary| answered.get(primary)).copied(), started)
+        lease::counts_from(spec, state, answered, started)
     }
 }
 

@@ -6,6 +6,7 @@
 //! Not here: what a node does with its own copy (`instance.rs`).
 //! Tested by: `controller/tests.rs`, the scenarios, and every run of the simulator.
 
+use super::singleton;
 use super::trail::Trails;
 use super::verdict::{self, Verdict};
 use super::{election, founding, steady};
@@ -13,6 +14,7 @@ use crate::cluster::command::ServiceCommand;
 use crate::cluster::state::{Cause, ServiceState};
 use crate::facts::{Data, InstanceFacts, Link, NodeFacts};
 use crate::ids::{NodeId, ServiceId, Term};
+use crate::pairing::Kind;
 use crate::reason::Reason;
 use crate::spec::{NodeRole, NodeSpec, ServiceSpec};
 use crate::time::{Observed, Timestamp};
@@ -126,6 +128,9 @@ impl ControllerView<'_> {
 
 /// Plans for one service.
 pub fn plan(view: &ControllerView<'_>, now: Timestamp) -> Plan {
+    if view.spec.pairing.kind() == Kind::Command {
+        return singleton::plan(view, now);
+    }
     let Some(appointment) = &view.state.appointment else {
         return founding::plan(view, now);
     };

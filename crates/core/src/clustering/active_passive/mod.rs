@@ -13,6 +13,7 @@ pub mod instance;
 pub mod loss;
 pub mod rejoin;
 pub mod routing;
+pub mod singleton;
 mod steady;
 pub mod trail;
 pub mod verdict;

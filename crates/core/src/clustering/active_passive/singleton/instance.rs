@@ -1,0 +1,209 @@
+//! Decides what a node does with its own copy of a command.
+//! In: `SingletonView`. Out: at most one `Action` at a time, with the reason.
+//! States: stopped → (appointed, lease proven) starting → runs → (ended) stopped → …; runs →
+//! (switchover) stopping → stopped → (asked) promised → voted.
+//! Keeps: INV-12 it starts only where it is appointed, with a proven lease, and ends at once where
+//! it is not; INV-2 a promise comes before everything else; INV-6 what was done is not planned
+//! again.
+//! Not here: who is appointed (`controller.rs`), what proves a lease (`cluster/lease.rs`).
+//! Tested by: `tests.rs`, and the simulator (`sim/src/singleton`).
+
+use crate::cluster::state::{Appointment, ServiceState};
+use crate::facts::{InstanceFacts, Process};
+use crate::ids::{NodeId, Term};
+use crate::reason::Reason;
+use crate::spec::Timing;
+use crate::time::Timestamp;
+use alloc::format;
+use core::fmt;
+
+/// What a node knows about its own copy.
+#[derive(Clone, Debug)]
+pub struct SingletonView<'a> {
+    /// This node.
+    pub me: &'a NodeId,
+    /// How long things may take.
+    pub timing: Timing,
+    /// What is agreed.
+    pub state: &'a ServiceState,
+    /// The own copy; `Stopped` only while its keeper says that no process of it is left.
+    pub own: &'a InstanceFacts,
+    /// A term that a controller asked this node to promise.
+    pub asked: Option<Term>,
+    /// Until when the own lease is proven, if it is.
+    pub lease: Option<Timestamp>,
+    /// From when on a ballot of this node counts (`lease::outlived`); none is at once.
+    pub counts_from: Option<Timestamp>,
+    /// Not started again before.
+    pub retry_at: Timestamp,
+}
+
+/// One thing to do with the own copy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Make the term durable, then tell it.
+    Promise {
+        /// The term.
+        term: Term,
+    },
+    /// Tell the ballot of the promised term.
+    Vote {
+        /// The term.
+        term: Term,
+    },
+    /// Make the term durable as begun, then have the keeper start a copy under the proven lease.
+    Start {
+        /// The term.
+        term: Term,
+    },
+    /// The running copy goes on under a new term: make it durable as begun.
+    GoOn {
+        /// The term.
+        term: Term,
+    },
+    /// End it in good order, within bounds.
+    Stop,
+    /// Kill it at once.
+    Fence,
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Promise { term } => write!(f, "promise term {term}"),
+            Self::Vote { term } => write!(f, "vote in term {term}"),
+            Self::Start { term } => write!(f, "start in term {term}"),
+            Self::GoOn { term } => write!(f, "go on in term {term}"),
+            Self::Stop => f.write_str("stop in good order"),
+            Self::Fence => f.write_str("kill the copy"),
+        }
+    }
+}
+
+/// What to do now, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Next {
+    /// Nothing is "wait".
+    pub action: Option<Action>,
+    /// Why.
+    pub reason: Reason,
+    /// Look again then, if nothing changes before.
+    pub again: Option<Timestamp>,
+}
+
+fn act(action: Action, reason: impl Into<Reason>) -> Next {
+    Next { action: Some(action), reason: reason.into(), again: None }
+}
+
+fn wait(reason: impl Into<Reason>) -> Next {
+    Next { action: None, reason: reason.into(), again: None }
+}
+
+fn of_term(words: &str, term: Term) -> Reason {
+    Reason::new(format!("{words} {term}")).number("term", term.0)
+}
+
+/// Plans for the own copy.
+pub fn plan(view: &SingletonView<'_>, now: Timestamp) -> Next {
+    let settled = view.state.term();
+    let asked = view.asked.filter(|term| *term > view.own.promised && *term > settled);
+    if let Some(term) = asked {
+        return act(Action::Promise { term }, of_term("asked to promise term", term));
+    }
+    match &view.state.appointment {
+        _ if view.own.promised > settled => vote(view, now),
+        Some(appointment) if appointment.primary == *view.me => hold(view, appointment, now),
+        Some(Appointment { primary, term, .. }) => {
+            stay_off(view, of_term(&format!("{primary} runs it in term"), *term))
+        }
+        None => stay_off(view, Reason::new("nobody was appointed yet")),
+    }
+}
+
+/// It runs elsewhere, or nowhere.
+fn stay_off(view: &SingletonView<'_>, reason: Reason) -> Next {
+    match view.own.process {
+        Process::Stopped => wait(reason),
+        Process::Starting
+        | Process::Standby
+        | Process::Promoting
+        | Process::Primary
+        | Process::Stopping => act(Action::Fence, reason),
+    }
+}
+
+/// Between a promise and the next appointment nothing runs here.
+fn vote(view: &SingletonView<'_>, now: Timestamp) -> Next {
+    let term = view.own.promised;
+    if view.own.process != Process::Stopped {
+        return stay_off(view, of_term("serves no longer: promised term", term));
+    }
+    if view.own.ballot.is_some_and(|ballot| ballot.term >= term) {
+        return wait(of_term("waits for an appointment: promised term", term));
+    }
+    // The holder's own word is proof by itself: its copy is gone and does not start again.
+    let holds = view.state.appointment.as_ref().is_some_and(|it| it.primary == *view.me);
+    match view.counts_from {
+        Some(until) if until > now && !holds => {
+            let ms = until.since(now).as_millis();
+            let text = format!("its vote in term {term} counts in {ms} ms: a lease may hold");
+            let reason = Reason::new(text).number("term", term.0).number("wait_ms", ms);
+            Next { again: Some(until), ..wait(reason) }
+        }
+        Some(_) | None => act(Action::Vote { term }, of_term("votes, as promised, in term", term)),
+    }
+}
+
+/// This node is the holder.
+fn hold(view: &SingletonView<'_>, appointment: &Appointment, now: Timestamp) -> Next {
+    let (own, term) = (view.own, appointment.term);
+    let leaves = view.state.switchover.as_ref().filter(|it| it.to != *view.me);
+    match own.process {
+        Process::Primary | Process::Starting if own.promoted != term => {
+            if own.process == Process::Primary && is_still_its_own(view, term) {
+                return act(Action::GoOn { term }, of_term("goes on in term", term));
+            }
+            act(Action::Fence, of_term("was started for another term than", term))
+        }
+        Process::Primary => match leaves {
+            Some(it) => act(Action::Stop, format!("{} shall run it", it.to)),
+            None => wait(of_term("runs in term", term)),
+        },
+        Process::Stopped => match leaves {
+            Some(it) => wait(format!("stopped, so that {} can run it", it.to)),
+            None => start(view, term, now),
+        },
+        Process::Starting | Process::Standby | Process::Promoting | Process::Stopping => {
+            wait(of_term(&format!("{} in term", own.process), term))
+        }
+    }
+}
+
+/// Whether nobody else held it since the running copy was started: then its lease never ended.
+fn is_still_its_own(view: &SingletonView<'_>, term: Term) -> bool {
+    let begun = view.own.promoted;
+    let mut since = view.state.history.iter().filter(|line| line.term > begun);
+    begun > Term(0)
+        && begun < term
+        && view.state.history.iter().any(|line| line.term == begun)
+        && since.all(|line| line.primary == *view.me)
+}
+
+fn start(view: &SingletonView<'_>, term: Term, now: Timestamp) -> Next {
+    if view.retry_at > now {
+        let (failures, ms) = (view.own.starts_failed, view.retry_at.since(now).as_millis());
+        let text = format!("failed {failures} times in a row, starts again in {ms} ms");
+        let reason = Reason::new(text).number("failures", failures).number("wait_ms", ms);
+        return Next { again: Some(view.retry_at), ..wait(reason) };
+    }
+    // Half a lease, so that it is not killed before its first renewal.
+    let enough = now.plus(view.timing.lease / 2);
+    match view.lease {
+        Some(until) if until >= enough => {
+            let ms = until.since(now).as_millis();
+            let reason = of_term("appointed for term", term).number("lease_ms", ms);
+            act(Action::Start { term }, reason)
+        }
+        Some(_) | None => wait(of_term("no majority proves its lease yet in term", term)),
+    }
+}

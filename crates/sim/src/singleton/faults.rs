@@ -1,0 +1,172 @@
+//! Decides what goes wrong, and when it is mended.
+
+use super::{Event, FAULTS_UNTIL, World};
+use crate::event::Micros;
+use tandem_core::cluster::command::{Command, ServiceCommand};
+use tandem_core::cluster::state::Forced;
+
+/// What ends a fault.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Mend {
+    Cut,
+    Loss,
+    Fails(usize),
+}
+
+impl World {
+    pub(super) fn on_fault(&mut self) {
+        if self.now >= FAULTS_UNTIL {
+            return;
+        }
+        self.after(100_000, 6_000_000, Event::Fault);
+        let n = match self.rng.below(3) {
+            // Where it runs, most faults matter more.
+            0 => self.rng.below(self.nodes.len()),
+            _ => self.runs_on().first().copied().unwrap_or(0),
+        };
+        let lasts = self.rng.between(10_000, 6_000_000);
+        match self.rng.below(12) {
+            0 => self.power_cycle(n, lasts),
+            1 => self.daemon_dies(n, lasts),
+            2 => self.freeze(n, lasts),
+            3 => self.freeze_daemon(n, lasts),
+            4 | 5 => self.cut(n, lasts),
+            6 => self.cut_one_way(n, lasts),
+            7 => self.lossy(lasts),
+            8 => self.kill_copy(n),
+            9 => self.fails_here(n, lasts),
+            10 => self.lose_leader((1_000, 500_000), 500_000),
+            _ => self.operator(),
+        }
+    }
+
+    fn power_cycle(&mut self, n: usize, lasts: Micros) {
+        if self.nodes[n].powered {
+            self.power_off(n);
+            self.push(self.now + lasts, Event::StartDaemon { n });
+        }
+    }
+
+    fn daemon_dies(&mut self, n: usize, lasts: Micros) {
+        if self.nodes[n].awake() {
+            self.kill_daemon(n);
+            // Some come back at once, while their copy still runs.
+            let lasts = if self.rng.chance(50) { lasts / 20 } else { lasts };
+            self.push(self.now + lasts, Event::StartDaemon { n });
+        }
+    }
+
+    fn freeze(&mut self, n: usize, lasts: Micros) {
+        if self.nodes[n].powered && !self.nodes[n].frozen {
+            self.note(n, || format!("FREEZES for {} ms", lasts / 1000));
+            self.nodes[n].frozen = true;
+            self.push(self.now + lasts, Event::Thaw { n });
+            self.reconsider_leader();
+        }
+    }
+
+    fn freeze_daemon(&mut self, n: usize, lasts: Micros) {
+        if self.nodes[n].awake() {
+            self.note(n, || format!("the daemon FREEZES for {} ms", lasts / 1000));
+            self.nodes[n].daemon_frozen = true;
+            self.push(self.now + lasts, Event::ThawDaemon { n });
+            self.reconsider_leader();
+        }
+    }
+
+    fn cut(&mut self, n: usize, lasts: Micros) {
+        self.note(n, || format!("CUT off for {} ms", lasts / 1000));
+        // From all, or from some.
+        let all = self.rng.chance(60);
+        for peer in (0..self.nodes.len()).filter(|peer| *peer != n) {
+            if all || self.rng.chance(50) {
+                self.net.set_cut(n, peer, true);
+                self.net.set_cut(peer, n, true);
+            }
+        }
+        self.push(self.now + lasts, Event::Mend { kind: Mend::Cut });
+        self.reconsider_leader();
+    }
+
+    fn cut_one_way(&mut self, n: usize, lasts: Micros) {
+        let inwards = self.rng.chance(50);
+        self.note(n, || format!("CUT one way, inwards {inwards}"));
+        for peer in (0..self.nodes.len()).filter(|peer| *peer != n) {
+            let (from, to) = if inwards { (peer, n) } else { (n, peer) };
+            self.net.set_cut(from, to, true);
+        }
+        self.push(self.now + lasts, Event::Mend { kind: Mend::Cut });
+        self.reconsider_leader();
+    }
+
+    fn lossy(&mut self, lasts: Micros) {
+        self.net.loss_percent = self.rng.between(10, 70);
+        self.net.delay_max = self.rng.between(3_000, 900_000);
+        self.push(self.now + lasts, Event::Mend { kind: Mend::Loss });
+    }
+
+    fn fails_here(&mut self, n: usize, lasts: Micros) {
+        self.note(n, || "the command FAILS here".into());
+        self.nodes[n].fails = true;
+        self.kill_copy(n);
+        self.push(self.now + lasts, Event::Mend { kind: Mend::Fails(n) });
+    }
+
+    fn operator(&mut self) {
+        let to = self.nodes[self.rng.below(self.nodes.len())].id.clone();
+        let state = self.agreement.last().clone();
+        let Some(service) = state.services.get(&self.service) else { return };
+        let deadline_unix_ms = 1_700_000_000_000 + self.now / 1000 + 20_000;
+        let command = match self.rng.below(5) {
+            0 | 1 => ServiceCommand::RequestSwitchover { to, deadline_unix_ms },
+            2 => ServiceCommand::RequestFailover {
+                forced: Forced { to: Some(to), accept_loss: true, deadline_unix_ms },
+            },
+            3 => ServiceCommand::Pause { paused: !service.paused },
+            _ => {
+                let draining = !state.draining.contains(&to);
+                return self.operate(Command::Drain { node: to, draining });
+            }
+        };
+        let (service, expected) = (self.service.clone(), service.revision);
+        self.operate(Command::Service { service, expected, command });
+    }
+
+    pub(super) fn mend(&mut self, kind: Mend) {
+        match kind {
+            Mend::Cut => {
+                for a in 0..self.nodes.len() {
+                    (0..self.nodes.len()).for_each(|b| self.net.set_cut(a, b, false));
+                }
+            }
+            Mend::Loss => {
+                self.net.loss_percent = 0;
+                self.net.delay_max = 3_000;
+            }
+            Mend::Fails(n) => self.nodes[n].fails = false,
+        }
+    }
+
+    pub(super) fn mend_all(&mut self) {
+        self.mend(Mend::Cut);
+        self.mend(Mend::Loss);
+        for n in 0..self.nodes.len() {
+            self.mend(Mend::Fails(n));
+            self.thaw(n);
+            self.thaw_daemon(n);
+            self.on_start_daemon(n);
+        }
+        self.reconsider_leader();
+    }
+
+    /// Somebody must see to it that it is agreed.
+    pub(super) fn resume(&mut self) {
+        let state = self.agreement.last().clone();
+        let Some(service) = state.services.get(&self.service) else { return };
+        if service.paused {
+            let (service, expected) = (self.service.clone(), service.revision);
+            let command = ServiceCommand::Pause { paused: false };
+            self.operate(Command::Service { service, expected, command });
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! Decides what a machine is: its clock, its disk, its keeper with the copy, its daemon.
+
+use super::daemon::Daemon;
+use super::{Event, World};
+use crate::event::Micros;
+use crate::node::Clock;
+use tandem_core::ids::{NodeId, Term};
+use tandem_core::time::Timestamp;
+
+/// From SIGKILL until the last process is gone.
+const KILLED_WITHIN: (Micros, Micros) = (1_000, 60_000);
+
+/// What is written before it is told.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Disk {
+    pub promised: Term,
+    pub begun: Term,
+}
+
+/// A running copy, held by its keeper.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Copy {
+    pub life: u64,
+    pub term: Term,
+    pub lease: Timestamp,
+    pub dying: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct Machine {
+    pub id: NodeId,
+    pub witness: bool,
+    pub priority: u32,
+    pub clock: Clock,
+    pub powered: bool,
+    pub frozen: bool,
+    pub daemon_frozen: bool,
+    /// The command fails here, soon after each start.
+    pub fails: bool,
+    pub inbox: Vec<Event>,
+    pub disk: Disk,
+    pub copy: Option<Copy>,
+    pub daemon: Option<Box<Daemon>>,
+    pub daemons: u32,
+    pub applied: usize,
+}
+
+impl Machine {
+    pub fn new(id: NodeId, witness: bool, priority: u32, clock: Clock) -> Self {
+        Self {
+            id,
+            witness,
+            priority,
+            clock,
+            powered: true,
+            frozen: false,
+            daemon_frozen: false,
+            fails: false,
+            inbox: Vec::new(),
+            disk: Disk::default(),
+            copy: None,
+            daemon: None,
+            daemons: 0,
+            applied: 0,
+        }
+    }
+
+    /// Whether its daemon runs and is not frozen.
+    pub const fn awake(&self) -> bool {
+        self.powered && !self.frozen && !self.daemon_frozen && self.daemon.is_some()
+    }
+}
+
+impl World {
+    /// The keeper starts a copy, under a lease that holds.
+    pub(super) fn keeper_starts(&mut self, n: usize, term: Term, lease: Timestamp) -> bool {
+        let node = &mut self.nodes[n];
+        if node.copy.is_some() || lease <= node.clock.at(self.now) {
+            return false;
+        }
+        self.ids += 1;
+        let life = self.ids;
+        self.nodes[n].copy = Some(Copy { life, term, lease, dying: false });
+        self.last_start = Some((self.now, n));
+        self.note(n, || format!("STARTS a copy in term {term}"));
+        self.watch_lease(n, life, lease);
+        if self.nodes[n].fails {
+            self.after(5_000, 300_000, Event::Dies { n, life });
+        }
+        true
+    }
+
+    /// The keeper's lease moves forward, never back.
+    pub(super) fn keeper_renews(&mut self, n: usize, lease: Timestamp) {
+        let now = self.nodes[n].clock.at(self.now);
+        let Some(copy) = self.nodes[n].copy.as_mut() else { return };
+        if copy.dying || copy.lease <= now || lease <= copy.lease {
+            return;
+        }
+        copy.lease = lease;
+        let life = copy.life;
+        self.watch_lease(n, life, lease);
+    }
+
+    fn watch_lease(&mut self, n: usize, life: u64, lease: Timestamp) {
+        let at = self.nodes[n].clock.when(lease);
+        self.push(at, Event::LeaseEnds { n, life });
+    }
+
+    pub(super) fn on_lease_ends(&mut self, n: usize, life: u64) {
+        let now = self.nodes[n].clock.at(self.now);
+        let passed = self.nodes[n].copy.as_ref().is_some_and(|c| c.life == life && c.lease <= now);
+        if passed {
+            self.note(n, || "the lease has passed".into());
+            self.keeper_kills(n);
+        }
+    }
+
+    /// SIGKILL to all that it started.
+    pub(super) fn keeper_kills(&mut self, n: usize) {
+        let Some(copy) = self.nodes[n].copy.as_mut() else { return };
+        if !copy.dying {
+            copy.dying = true;
+            let life = copy.life;
+            self.after(KILLED_WITHIN.0, KILLED_WITHIN.1, Event::Gone { n, life });
+        }
+    }
+
+    /// The last process of a copy is gone; its daemon is told.
+    pub(super) fn gone(&mut self, n: usize, life: u64) {
+        if self.nodes[n].copy.as_ref().is_none_or(|copy| copy.life != life) {
+            return;
+        }
+        self.nodes[n].copy = None;
+        self.note(n, || "the copy is gone".into());
+        let inc = self.nodes[n].daemons;
+        self.after(100, 3_000, Event::Ended { n, inc, life });
+    }
+
+    pub(super) fn power_off(&mut self, n: usize) {
+        self.note(n, || "POWER OFF".into());
+        let node = &mut self.nodes[n];
+        node.powered = false;
+        node.frozen = false;
+        node.daemon_frozen = false;
+        node.inbox.clear();
+        node.copy = None;
+        node.daemon = None;
+        self.reconsider_leader();
+    }
+
+    pub(super) fn kill_daemon(&mut self, n: usize) {
+        self.note(n, || "the daemon dies".into());
+        let node = &mut self.nodes[n];
+        node.daemon = None;
+        node.daemon_frozen = false;
+        node.inbox.retain(|event| event.node().is_none_or(|(_, is_for_daemon)| !is_for_daemon));
+        self.daemon_is_refused(n);
+        self.reconsider_leader();
+    }
+
+    pub(super) fn thaw(&mut self, n: usize) {
+        if !std::mem::take(&mut self.nodes[n].frozen) {
+            return;
+        }
+        self.note(n, || "thaws".into());
+        // H4: the keeper looks at its lease before anything else happens.
+        let now = self.nodes[n].clock.at(self.now);
+        if let Some(copy) = self.nodes[n].copy.filter(|copy| copy.lease <= now) {
+            self.gone(n, copy.life);
+        }
+        self.replay(n);
+    }
+
+    pub(super) fn thaw_daemon(&mut self, n: usize) {
+        if std::mem::take(&mut self.nodes[n].daemon_frozen) {
+            self.note(n, || "the daemon thaws".into());
+            self.replay(n);
+        }
+    }
+
+    fn replay(&mut self, n: usize) {
+        for event in std::mem::take(&mut self.nodes[n].inbox) {
+            self.after(0, 2_000, event);
+        }
+        self.reconsider_leader();
+    }
+}

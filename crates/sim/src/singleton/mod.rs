@@ -1,0 +1,410 @@
+//! Runs the shipped decisions about a singleton on a fake world: machines, keepers, clocks that
+//! drift, a network that loses, an agreement that may lose its leader; from a seed.
+//! Keeps: INV-12, checked after every step: a copy runs from its start until its last process is
+//! gone, and no two run at once.
+//!
+//! What it does not find: a keeper that wakes from a freeze a moment after the copy it guards, and a
+//! process that SIGKILL does not end (`docs/adr/0013-singletons.md` says what then).
+
+mod agreement;
+mod daemon;
+mod faults;
+mod machine;
+mod network;
+
+use crate::event::Micros;
+use crate::network::Net;
+use crate::node::Clock;
+use crate::rng::Rng;
+use crate::runner::Failure;
+use crate::trace::Trace;
+use agreement::Agreement;
+use machine::Machine;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
+use std::rc::Rc;
+use tandem_core::cluster::command::{Command, Config};
+use tandem_core::cluster::state::{ClusterState, Phase};
+use tandem_core::facts::NodeFacts;
+use tandem_core::ids::{ClusterId, NodeId, ServiceId, Term};
+use tandem_core::pairing::{Clustering, Kind, Pairing, Replication};
+use tandem_core::spec::{ClusterSpec, NodeRole, NodeSpec, ServiceSpec, Timing};
+use tandem_core::time::Timestamp;
+
+/// Faults end here.
+const FAULTS_UNTIL: Micros = 40_000_000;
+/// After this much healed time it must run, and stay.
+const HEALED_WITHIN: Micros = 45_000_000;
+/// How long it must run undisturbed to count as healed.
+const STAYS_FOR: Micros = 2_000_000;
+
+/// One rule that is broken on purpose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mutation {
+    /// A vote counts before the holder's lease has passed.
+    VoteAtOnce,
+    /// A promise is told and not kept on the disk.
+    ForgetPromise,
+    /// A holder votes while its copy still runs.
+    VoteWhileItRuns,
+    /// It starts without a proven lease.
+    StartWithoutLease,
+    /// A copy that was started for another term is not ended.
+    KeepForeign,
+}
+
+impl Mutation {
+    /// Every one.
+    pub const ALL: [Self; 5] = [
+        Self::VoteAtOnce,
+        Self::ForgetPromise,
+        Self::VoteWhileItRuns,
+        Self::StartWithoutLease,
+        Self::KeepForeign,
+    ];
+}
+
+/// What a run is made of, apart from its seed.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options {
+    /// What is broken on purpose.
+    pub mutation: Option<Mutation>,
+    /// No faults but those that are asked for.
+    pub calm: bool,
+    /// Lines of trace to keep.
+    pub trace: usize,
+}
+
+/// One thing that happens. `n` is a node, `inc` its daemon's incarnation, `life` a copy.
+#[derive(Clone, Debug)]
+enum Event {
+    Tick { n: usize, inc: u32 },
+    BeatTick { n: usize, inc: u32 },
+    BeatNow { n: usize, inc: u32 },
+    Request { to: usize, from: usize, inc: u32, sent: Timestamp, facts: Rc<NodeFacts> },
+    Answer { to: usize, inc: u32, sent: Timestamp, facts: Rc<NodeFacts> },
+    Refused { n: usize, inc: u32, peer: usize },
+    Asked { n: usize, inc: u32, term: Term },
+    Written { n: usize, inc: u32, id: u64 },
+    Done { n: usize, inc: u32, id: u64 },
+    Ended { n: usize, inc: u32, life: u64 },
+    LeaseEnds { n: usize, life: u64 },
+    Dies { n: usize, life: u64 },
+    Gone { n: usize, life: u64 },
+    Applied { n: usize, upto: usize },
+    AgreementTick,
+    Elect { round: u64 },
+    Depose { n: usize, inc: u32 },
+    Commit { id: u64 },
+    ProposalEnded { n: usize, inc: u32, id: u64 },
+    StartDaemon { n: usize },
+    Thaw { n: usize },
+    ThawDaemon { n: usize },
+    Fault,
+    Mend { kind: faults::Mend },
+    Heal,
+    Judge,
+}
+
+impl Event {
+    /// Whose processes take part: a frozen node's events wait for its thaw, a dead one's are lost.
+    const fn node(&self) -> Option<(usize, bool)> {
+        match self {
+            Self::Tick { n, .. }
+            | Self::BeatTick { n, .. }
+            | Self::BeatNow { n, .. }
+            | Self::Request { to: n, .. }
+            | Self::Answer { to: n, .. }
+            | Self::Refused { n, .. }
+            | Self::Asked { n, .. }
+            | Self::Written { n, .. }
+            | Self::Done { n, .. }
+            | Self::Ended { n, .. }
+            | Self::Applied { n, .. }
+            | Self::Depose { n, .. }
+            | Self::ProposalEnded { n, .. } => Some((*n, true)),
+            Self::LeaseEnds { n, .. } | Self::Dies { n, .. } | Self::Gone { n, .. } => {
+                Some((*n, false))
+            }
+            Self::AgreementTick
+            | Self::Elect { .. }
+            | Self::Commit { .. }
+            | Self::StartDaemon { .. }
+            | Self::Thaw { .. }
+            | Self::ThawDaemon { .. }
+            | Self::Fault
+            | Self::Mend { .. }
+            | Self::Heal
+            | Self::Judge => None,
+        }
+    }
+}
+
+/// A cluster with one singleton.
+#[derive(Debug)]
+pub struct World {
+    /// True time.
+    pub now: Micros,
+    order: BinaryHeap<Reverse<(Micros, u64)>>,
+    waiting: BTreeMap<u64, Event>,
+    rng: Rng,
+    nodes: Vec<Machine>,
+    agreement: Agreement,
+    net: Net,
+    service: ServiceId,
+    spec: ServiceSpec,
+    options: Options,
+    trace: Trace,
+    violation: Option<String>,
+    healed_at: Option<Micros>,
+    well_since: Option<Micros>,
+    served: bool,
+    events: u64,
+    ids: u64,
+    /// When a copy was started last, and where.
+    pub last_start: Option<(Micros, usize)>,
+}
+
+/// The name of a node.
+const fn name(n: usize) -> &'static str {
+    ["a", "b", "c", "d", "e"][n]
+}
+
+/// The number of a node.
+fn index(node: &NodeId) -> usize {
+    node.as_str().bytes().next().map_or(0, |byte| usize::from(byte - b'a'))
+}
+
+impl World {
+    /// The world of a seed.
+    pub fn new(seed: u64, options: Options) -> Self {
+        let mut rng = Rng::new(seed);
+        let count = if !options.calm && rng.chance(30) { 5 } else { 3 };
+        let witness = count == 3 && !options.calm && rng.chance(40);
+        let nodes: Vec<Machine> =
+            (0..count).map(|n| machine(n, witness && n == 2, options, &mut rng)).collect();
+        let pairing = Pairing::new(Kind::Command, Clustering::ActivePassive, Replication::None);
+        let Ok(pairing) = pairing else { unreachable!("a pair that is refused") };
+        let spec = ServiceSpec::of_command(pairing, Timing::of_command());
+        let service = ServiceId::from("jobs");
+        let state = founded(&nodes, &service, &spec);
+        let mut world = Self {
+            now: 0,
+            order: BinaryHeap::new(),
+            waiting: BTreeMap::new(),
+            rng,
+            net: Net::new(count),
+            nodes,
+            agreement: Agreement::new(state),
+            service,
+            spec,
+            options,
+            trace: Trace::new(options.trace),
+            violation: None,
+            healed_at: None,
+            well_since: None,
+            served: false,
+            events: 0,
+            ids: 0,
+            last_start: None,
+        };
+        for n in 0..count {
+            world.after(0, 200_000, Event::StartDaemon { n });
+        }
+        world.after(200_000, 400_000, Event::Elect { round: 0 });
+        world.push(100_000, Event::AgreementTick);
+        if !options.calm {
+            world.after(0, 5_000_000, Event::Fault);
+            world.push(FAULTS_UNTIL, Event::Heal);
+        }
+        world
+    }
+
+    fn push(&mut self, at: Micros, event: Event) {
+        self.ids += 1;
+        self.order.push(Reverse((at.max(self.now), self.ids)));
+        self.waiting.insert(self.ids, event);
+    }
+
+    fn after(&mut self, low: Micros, high: Micros, event: Event) {
+        let at = self.now + self.rng.between(low, high);
+        self.push(at, event);
+    }
+
+    fn note(&mut self, n: usize, line: impl FnOnce() -> String) {
+        self.trace.note(self.now, || format!("{}: {}", name(n), line()));
+    }
+
+    fn violate(&mut self, what: String) {
+        self.trace.note(self.now, || format!("VIOLATED {what}"));
+        self.violation.get_or_insert(what);
+    }
+
+    /// Runs until then, or until something is broken.
+    pub fn run_until(&mut self, until: Micros) {
+        while self.violation.is_none() && !self.served && self.now < until && self.step() {}
+    }
+
+    /// What was broken, if anything.
+    pub fn violation(&self) -> Option<&str> {
+        self.violation.as_deref()
+    }
+
+    /// Where copies run, frozen machines left out: they do nothing.
+    pub fn runs_on(&self) -> Vec<usize> {
+        let runs = |node: &&Machine| node.copy.is_some() && !node.frozen;
+        self.nodes.iter().filter(runs).map(|node| index(&node.id)).collect()
+    }
+
+    /// Takes a machine's power away, or only its process.
+    pub fn kill_node(&mut self, n: usize) {
+        self.power_off(n);
+    }
+
+    /// The copy's process ends by itself.
+    pub fn kill_copy(&mut self, n: usize) {
+        if let Some(life) = self.nodes[n].copy.as_ref().map(|copy| copy.life) {
+            self.gone(n, life);
+        }
+    }
+
+    fn step(&mut self) -> bool {
+        let Some(Reverse((at, id))) = self.order.pop() else { return false };
+        let Some(event) = self.waiting.remove(&id) else { return true };
+        self.now = at;
+        self.events += 1;
+        if let Some((n, is_for_daemon)) = event.node() {
+            let node = &mut self.nodes[n];
+            if !node.powered {
+                return true;
+            }
+            if node.frozen || is_for_daemon && node.daemon_frozen {
+                node.inbox.push(event);
+                return true;
+            }
+        }
+        self.handle(event);
+        self.check();
+        true
+    }
+
+    fn handle(&mut self, event: Event) {
+        match event {
+            Event::Tick { n, inc } => self.on_tick(n, inc),
+            Event::BeatTick { n, inc } => self.on_beat_tick(n, inc),
+            Event::BeatNow { n, inc } => self.on_beat_now(n, inc),
+            Event::Request { to, from, inc, sent, facts } => {
+                self.on_request(to, from, (inc, sent, facts));
+            }
+            Event::Answer { to, inc, sent, facts } => self.on_answer(to, inc, sent, &facts),
+            Event::Refused { n, inc, peer } => self.on_refused(n, inc, peer),
+            Event::Asked { n, inc, term } => self.on_asked(n, inc, term),
+            Event::Written { n, inc, id } => self.on_written(n, inc, id),
+            Event::Done { n, inc, id } => self.on_done(n, inc, id),
+            Event::Ended { n, inc, life } => self.on_ended(n, inc, life),
+            Event::LeaseEnds { n, life } => self.on_lease_ends(n, life),
+            Event::Dies { n, life } | Event::Gone { n, life } => self.gone(n, life),
+            Event::Applied { n, upto } => self.on_applied(n, upto),
+            Event::AgreementTick => self.on_agreement_tick(),
+            Event::Elect { round } => self.on_elect(round),
+            Event::Depose { n, inc } => self.on_depose(n, inc),
+            Event::Commit { id } => self.on_commit(id),
+            Event::ProposalEnded { n, inc, id } => self.on_proposal_ended(n, inc, id),
+            Event::StartDaemon { n } => self.on_start_daemon(n),
+            Event::Thaw { n } => self.thaw(n),
+            Event::ThawDaemon { n } => self.thaw_daemon(n),
+            Event::Fault => self.on_fault(),
+            Event::Mend { kind } => self.mend(kind),
+            Event::Heal => self.heal(),
+            Event::Judge => self.judge(),
+        }
+    }
+
+    fn check(&mut self) {
+        let running = self.runs_on();
+        if running.len() > 1 {
+            let names: Vec<&str> = running.into_iter().map(name).collect();
+            self.violate(format!("INV-12: copies run on {}", names.join(" and ")));
+        }
+    }
+
+    fn heal(&mut self) {
+        self.mend_all();
+        self.healed_at = Some(self.now);
+        self.push(self.now + 250_000, Event::Judge);
+    }
+
+    fn what_is_missing(&self) -> Option<String> {
+        let state = self.agreement.last().services.get(&self.service)?;
+        let Some(appointment) = &state.appointment else { return Some("nobody appointed".into()) };
+        if state.switchover.is_some() || appointment.phase != Phase::Active {
+            return Some(format!("{} is not confirmed", appointment.primary));
+        }
+        let holder = index(&appointment.primary);
+        let running = self.runs_on();
+        (running != [holder]).then(|| format!("runs on {running:?}, appointed {holder}"))
+    }
+
+    fn judge(&mut self) {
+        let missing = self.what_is_missing();
+        let since = self.healed_at.unwrap_or(self.now);
+        if missing.is_none() {
+            let well_since = *self.well_since.get_or_insert(self.now);
+            self.served = self.now >= well_since + STAYS_FOR;
+        } else {
+            self.well_since = None;
+        }
+        if self.now > since + HEALED_WITHIN {
+            match missing.filter(|_| self.options.mutation.is_none()) {
+                Some(missing) => self.violate(format!("liveness: after healing: {missing}")),
+                None => self.served = true,
+            }
+        }
+        self.resume();
+        self.push(self.now + 100_000, Event::Judge);
+    }
+}
+
+fn machine(n: usize, witness: bool, options: Options, rng: &mut Rng) -> Machine {
+    let clock = Clock {
+        offset: rng.between(0, 3_600_000_000),
+        drift_ppm: rng.between(0, 20_000) as i64 - 10_000,
+        skew_ms: rng.below(200) as i64 - 100,
+    };
+    let priority = if options.calm { 100 } else { [100, 100, 100, 0, 50, 200][rng.below(6)] };
+    Machine::new(name(n).into(), witness, priority, clock)
+}
+
+fn founded(nodes: &[Machine], service: &ServiceId, spec: &ServiceSpec) -> ClusterState {
+    let machine = |node: &Machine| NodeSpec {
+        role: if node.witness { NodeRole::Witness } else { NodeRole::Data },
+        zone: None,
+        priority: node.priority,
+    };
+    let spec = ClusterSpec {
+        nodes: nodes.iter().map(|node| (node.id.clone(), machine(node))).collect(),
+        services: [(service.clone(), spec.clone())].into(),
+    };
+    let config = Box::new(Config { text: String::new(), spec });
+    let mut state = ClusterState::default();
+    state.apply(&Command::Found { cluster: ClusterId::from("c0ffee"), config });
+    state
+}
+
+/// Runs one seed; its failure, if any.
+pub fn run(seed: u64, options: Options) -> Option<Failure> {
+    tell(seed, options).0
+}
+
+/// The same, with the last lines of what happened.
+pub fn tell(seed: u64, options: Options) -> (Option<Failure>, Vec<String>) {
+    let mut world = World::new(seed, options);
+    world.run_until(Micros::MAX);
+    let failure = world.violation.clone().map(|violation| Failure {
+        seed,
+        violation,
+        step: world.events,
+        at_ms: world.now / 1000,
+    });
+    (failure, world.trace.lines())
+}

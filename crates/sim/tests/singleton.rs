@@ -1,0 +1,85 @@
+//! INV-12: a singleton never runs twice, whatever breaks; and what breaks the proof is noticed.
+
+use tandem_sim::singleton::{Mutation, Options, World, run, tell};
+
+/// Seeds without a mutation.
+const SEEDS: u64 = 2_000;
+/// Within so many seeds each mutation is caught.
+const MUTATED: u64 = 4_000;
+
+#[test]
+fn a_singleton_never_runs_twice_and_comes_back() {
+    for seed in 0..SEEDS {
+        if let Some(failure) = run(seed, Options::default()) {
+            let (_, lines) = tell(seed, Options { trace: 200, ..Options::default() });
+            panic!("{failure:?}\n{}", lines.join("\n"));
+        }
+    }
+}
+
+fn is_caught(mutation: Mutation) {
+    let broken = Options { mutation: Some(mutation), ..Options::default() };
+    let failure = (0..MUTATED).find_map(|seed| run(seed, broken));
+    let failure = failure.unwrap_or_else(|| panic!("{mutation:?} is not caught"));
+    assert!(failure.violation.starts_with("INV-12"), "{failure:?}");
+    assert!(run(failure.seed, Options::default()).is_none(), "seed {} fails anyway", failure.seed);
+}
+
+#[test]
+fn a_vote_that_does_not_wait_the_lease_out_is_caught() {
+    is_caught(Mutation::VoteAtOnce);
+}
+
+#[test]
+fn a_promise_that_is_not_kept_is_caught() {
+    is_caught(Mutation::ForgetPromise);
+}
+
+#[test]
+fn a_vote_while_the_copy_runs_is_caught() {
+    is_caught(Mutation::VoteWhileItRuns);
+}
+
+#[test]
+fn a_start_without_a_lease_is_caught() {
+    is_caught(Mutation::StartWithoutLease);
+}
+
+/// A world in which it has run for a while, and where.
+fn running(seed: u64) -> (World, usize) {
+    let mut world = World::new(seed, Options { calm: true, ..Options::default() });
+    world.run_until(10_000_000);
+    let runs = world.runs_on();
+    assert_eq!(runs.len(), 1, "seed {seed}");
+    (world, runs[0])
+}
+
+#[test]
+fn a_dead_node_is_replaced_within_the_budget() {
+    let mut worst = 0;
+    for seed in 0..200 {
+        let (mut world, holder) = running(seed);
+        let killed = world.now;
+        world.kill_node(holder);
+        world.run_until(killed + 5_000_000);
+        assert_eq!(world.violation(), None, "seed {seed}");
+        let (started, n) = world.last_start.unwrap();
+        assert!(n != holder && started > killed, "seed {seed}: nobody took over");
+        worst = worst.max(started - killed);
+    }
+    // What is left of the 1.5 s is for the process to start.
+    assert!(worst < 1_400_000, "took {} ms", worst / 1000);
+}
+
+#[test]
+fn a_dead_process_is_back_at_once_where_it_was() {
+    for seed in 0..50 {
+        let (mut world, holder) = running(seed);
+        let killed = world.now;
+        world.kill_copy(holder);
+        world.run_until(killed + 500_000);
+        let (started, n) = world.last_start.unwrap();
+        assert_eq!(n, holder, "seed {seed}");
+        assert!(started > killed && started - killed < 100_000, "seed {seed}");
+    }
+}
