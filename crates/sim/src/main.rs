@@ -4,15 +4,17 @@ use std::process::ExitCode;
 use tandem_sim::mutation::Mutation;
 use tandem_sim::options::{Options, Shape};
 use tandem_sim::runner::{self, Failure};
+use tandem_sim::singleton;
 
 const USAGE: &str = "usage: tandem-sim [--seeds N] [--start N] [--seed N] [--nodes 3|2+w|5] \
-    [--trace] [--lines N] [--mutate NAME] [--threads N] [--failures N]";
+    [--trace] [--lines N] [--mutate NAME] [--threads N] [--failures N] [--singleton]";
 
 struct Arguments {
     start: u64,
     seeds: u64,
     one: Option<u64>,
     trace: bool,
+    singleton: bool,
     lines: usize,
     threads: usize,
     failures: usize,
@@ -41,6 +43,7 @@ fn parse(mut words: impl Iterator<Item = String>) -> Option<Arguments> {
         seeds: 1000,
         one: None,
         trace: false,
+        singleton: false,
         lines: 60,
         threads: 2,
         failures: 1,
@@ -49,6 +52,10 @@ fn parse(mut words: impl Iterator<Item = String>) -> Option<Arguments> {
     while let Some(word) = words.next() {
         if word == "--trace" {
             arguments.trace = true;
+            continue;
+        }
+        if word == "--singleton" {
+            arguments.singleton = true;
             continue;
         }
         let value = words.next()?;
@@ -67,9 +74,16 @@ fn parse(mut words: impl Iterator<Item = String>) -> Option<Arguments> {
     Some(arguments)
 }
 
+fn tell(seed: u64, arguments: &Arguments, lines: usize) -> (Option<Failure>, Vec<String>) {
+    if arguments.singleton {
+        return singleton::tell(seed, singleton::Options { trace: lines, ..Default::default() });
+    }
+    runner::tell(seed, arguments.options, lines)
+}
+
 fn one(seed: u64, arguments: &Arguments) -> ExitCode {
     let lines = if arguments.trace { 1_000_000 } else { arguments.lines };
-    let (failure, lines) = runner::tell(seed, arguments.options, lines);
+    let (failure, lines) = tell(seed, arguments, lines);
     if arguments.trace && failure.is_none() {
         lines.iter().for_each(|line| say(line));
     }
@@ -95,9 +109,14 @@ fn many(arguments: &Arguments) -> ExitCode {
         }
     };
     let limits = (arguments.threads, arguments.failures);
-    let outcome = runner::run_many(arguments.start..end, arguments.options, limits, &progress);
+    let outcome = if arguments.singleton {
+        let run = |seed| singleton::run(seed, singleton::Options::default());
+        runner::run_each(arguments.start..end, &run, limits, &progress)
+    } else {
+        runner::run_many(arguments.start..end, arguments.options, limits, &progress)
+    };
     if let Some(first) = outcome.failures.first() {
-        let (_, lines) = runner::tell(first.seed, arguments.options, arguments.lines);
+        let (_, lines) = tell(first.seed, arguments, arguments.lines);
         lines.iter().for_each(|line| say(line));
     }
     for failure in &outcome.failures {
@@ -112,6 +131,12 @@ fn report(failure: &Failure, arguments: &Arguments) {
         "seed {} failed at step {} ({} ms): {}",
         failure.seed, failure.step, failure.at_ms, failure.violation
     ));
+    if arguments.singleton {
+        let seed = failure.seed;
+        return say(&format!(
+            "repeat: cargo run -p tandem-sim -- --seed {seed} --singleton --trace"
+        ));
+    }
     let nodes = arguments.options.shape.map_or(String::new(), |s| format!(" --nodes {}", s.word()));
     let mutate =
         arguments.options.mutation.map_or(String::new(), |m| format!(" --mutate {}", m.word()));

@@ -50,6 +50,16 @@ pub struct Outcome {
 pub fn run_many(
     seeds: std::ops::Range<u64>,
     options: Options,
+    limits: (usize, usize),
+    progress: &(dyn Fn(u64) + Sync),
+) -> Outcome {
+    run_each(seeds, &|seed| run(seed, options), limits, progress)
+}
+
+/// The same for any world.
+pub fn run_each(
+    seeds: std::ops::Range<u64>,
+    run: &(dyn Fn(u64) -> Option<Failure> + Sync),
     (threads, failures_max): (usize, usize),
     progress: &(dyn Fn(u64) + Sync),
 ) -> Outcome {
@@ -64,7 +74,7 @@ pub fn run_many(
                     if seed >= seeds.end {
                         return;
                     }
-                    let failure = run(seed, options);
+                    let failure = run(seed);
                     let mut all = outcome.lock().unwrap_or_else(PoisonError::into_inner);
                     match failure {
                         None => all.passed += 1,

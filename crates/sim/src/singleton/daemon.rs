@@ -226,6 +226,20 @@ impl World {
         until
     }
 
+    /// A holder that may not start yet does not wait for the next heartbeat: who has just learnt of
+    /// its appointment supports it now.
+    pub(super) fn ask_for_proof(&mut self, n: usize) {
+        let (agreed, me) = (self.agreed(n), &self.nodes[n].id);
+        let state = agreed.services.get(&self.service);
+        let holds = state.and_then(|it| it.appointment.as_ref()).is_some_and(|a| a.primary == *me);
+        let stopped = self.nodes[n].daemon.as_ref().is_some_and(|daemon| {
+            daemon.own.process == Process::Stopped && daemon.running.is_none()
+        });
+        if holds && stopped {
+            self.plan_beat(n);
+        }
+    }
+
     fn plan_copy(
         &mut self,
         n: usize,
@@ -261,7 +275,6 @@ impl World {
             self.note(n, || format!("own copy: {text}"));
         }
         match next.action {
-            Some(Action::Fence) if mutation == Some(Mutation::KeepForeign) => {}
             // A fence waits for nothing.
             Some(Action::Fence) if running != Some(Action::Fence) => self.begin(n, Action::Fence),
             Some(action) if running.is_none() => self.begin(n, action),

@@ -49,19 +49,6 @@ pub enum Mutation {
     VoteWhileItRuns,
     /// It starts without a proven lease.
     StartWithoutLease,
-    /// A copy that was started for another term is not ended.
-    KeepForeign,
-}
-
-impl Mutation {
-    /// Every one.
-    pub const ALL: [Self; 5] = [
-        Self::VoteAtOnce,
-        Self::ForgetPromise,
-        Self::VoteWhileItRuns,
-        Self::StartWithoutLease,
-        Self::KeepForeign,
-    ];
 }
 
 /// What a run is made of, apart from its seed.

@@ -124,6 +124,7 @@ impl World {
         self.send(to, from, Event::Answer { to: from, inc, sent, facts: own });
         if changed {
             self.hub_changed(to);
+            self.ask_for_proof(to);
         }
     }
 

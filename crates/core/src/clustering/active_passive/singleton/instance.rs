@@ -159,10 +159,10 @@ fn hold(view: &SingletonView<'_>, appointment: &Appointment, now: Timestamp) -> 
     let (own, term) = (view.own, appointment.term);
     let leaves = view.state.switchover.as_ref().filter(|it| it.to != *view.me);
     match own.process {
-        Process::Primary | Process::Starting if own.promoted != term => {
-            if own.process == Process::Primary && is_still_its_own(view, term) {
-                return act(Action::GoOn { term }, of_term("goes on in term", term));
-            }
+        Process::Primary if own.promoted != term && is_still_its_own(view, term) => {
+            act(Action::GoOn { term }, of_term("goes on in term", term))
+        }
+        Process::Primary if own.promoted != term => {
             act(Action::Fence, of_term("was started for another term than", term))
         }
         Process::Primary => match leaves {
