@@ -3,8 +3,8 @@
 //! In: when each peer last acknowledged a heartbeat without having promised a later term; when this
 //! node last answered the primary. Out: the moment at which the instance must be gone, unless there
 //! is newer proof; the moment from which it surely is.
-//! Keeps: INV-3 no provable lease, no writes; INV-12 no provable lease, no copy; H31 the commit quorum is proof enough, so the loss
-//! of the controller demotes nobody.
+//! Keeps: INV-3 no provable lease, no writes; INV-12 no provable lease, no copy of a command; H31
+//! the commit quorum is proof enough, so the loss of the controller demotes nobody.
 //! Not here: who enforces it (the keeper process), promises (`Ballot`).
 //! Tested by: below, and the simulator.
 

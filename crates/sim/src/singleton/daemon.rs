@@ -1,26 +1,22 @@
-//! Drives one node, as the shell does: plans for the own copy, and for the service where it leads.
+//! Drives the own copy of one node, as the shell does.
 
 use super::machine::Machine;
-use super::{Event, Mutation, World, index};
+use super::{Event, Mutation, World};
 use crate::event::Micros;
 use crate::node::hub::{Hub, instance_differs};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
-use tandem_core::cluster::command::Command;
 use tandem_core::cluster::lease::{Proof, counts_from, outlives, valid_until};
 use tandem_core::cluster::state::ServiceState;
 use tandem_core::clustering::active_passive::singleton::{
     Action, RAN_WELL_AFTER, SingletonView, instance, retry_after,
 };
-use tandem_core::clustering::active_passive::trail::Trails;
 use tandem_core::clustering::active_passive::witness::{Next as WitnessNext, WitnessView, plan};
-use tandem_core::clustering::active_passive::{ControllerView, Step, controller};
 use tandem_core::facts::{Ballot, Data, InstanceFacts, Process};
 use tandem_core::ids::{NodeId, Term};
-use tandem_core::time::{Observed, Timestamp};
+use tandem_core::time::Timestamp;
 
 const TICK: Micros = 200_000;
-const RECRUIT_AGAIN: Duration = Duration::from_millis(150);
 /// The keeper is told when the lease grew by this much.
 const LEASE_STEP: Duration = Duration::from_millis(100);
 
@@ -40,7 +36,7 @@ pub(super) struct Daemon {
     retry_at: Timestamp,
     ran_since: Timestamp,
     stalled_since: Option<Timestamp>,
-    recruited: BTreeMap<(usize, Term), Timestamp>,
+    pub recruited: BTreeMap<(usize, Term), Timestamp>,
     planned: String,
 }
 
@@ -394,61 +390,5 @@ impl World {
         daemon.own.serving = None;
         self.plan_beat(n);
         self.hub_changed(n);
-    }
-
-    /// One round of the controller's loop.
-    fn control(&mut self, n: usize) {
-        let agreed = self.agreed(n);
-        let Some(own) = self.own_facts(n) else { return };
-        let Machine { id, clock, daemon, .. } = &mut self.nodes[n];
-        let now = clock.at(self.now);
-        let Some(daemon) = daemon.as_mut() else { return };
-        if !daemon.leads || daemon.proposing.is_some() {
-            return;
-        }
-        daemon.hub.facts.insert(id.clone(), Observed::new(own, now));
-        daemon.recruited.retain(|_, at| now.since(*at) < RECRUIT_AGAIN);
-        let Some(state) = agreed.services.get(&self.service) else { return };
-        let view = ControllerView {
-            me: id,
-            service: &self.service,
-            spec: &self.spec,
-            nodes: &agreed.spec.nodes,
-            draining: &agreed.draining,
-            state,
-            facts: &daemon.hub.facts,
-            trails: &Trails::default(),
-            unix_ms: clock.unix_ms(self.now),
-        };
-        let plan = controller::plan(&view, now);
-        let revision = state.revision;
-        if !plan.steps.is_empty() {
-            self.note(n, || format!("plans: {}", plan.reason));
-        }
-        for step in plan.steps {
-            match step {
-                Step::Recruit { node, term } => self.recruit(n, index(&node), term),
-                Step::Propose(command) => {
-                    let service = self.service.clone();
-                    let command = Command::Service { service, expected: revision, command };
-                    let id = self.propose(n, command);
-                    if let Some(daemon) = self.nodes[n].daemon.as_mut() {
-                        daemon.proposing = Some(id);
-                    }
-                }
-            }
-        }
-    }
-
-    fn recruit(&mut self, n: usize, to: usize, term: Term) {
-        let now = self.nodes[n].clock.at(self.now);
-        let Some(daemon) = self.nodes[n].daemon.as_mut() else { return };
-        if daemon.recruited.contains_key(&(to, term)) {
-            return;
-        }
-        daemon.recruited.insert((to, term), now);
-        let inc = self.nodes[to].daemons;
-        let asked = Event::Asked { n: to, inc, term };
-        if to == n { self.after(0, 500, asked) } else { self.send(n, to, asked) }
     }
 }

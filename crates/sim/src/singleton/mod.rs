@@ -3,10 +3,11 @@
 //! Keeps: INV-12, checked after every step: a copy runs from its start until its last process is
 //! gone, and no two run at once.
 //!
-//! What it does not find: a keeper that wakes from a freeze a moment after the copy it guards, and a
-//! process that SIGKILL does not end (`docs/adr/0013-singletons.md` says what then).
+//! What it does not find: a keeper that wakes from a freeze a moment after the copy it guards, and
+//! a process that SIGKILL does not end (`docs/adr/0013-singletons.md` says what then).
 
 mod agreement;
+mod controller;
 mod daemon;
 mod faults;
 mod machine;

@@ -1,7 +1,7 @@
 //! Decides whether the old copy is proven gone, and who runs the next one.
 //! In: `ControllerView`, why it shall move. Out: `Plan`: promises to ask for, or an appointment.
-//! Keeps: INV-12 nobody is appointed before the holder's own ballot, or the ballots of a majority of
-//! the voters, each of which waited until no lease can rest on its answers any more.
+//! Keeps: INV-12 nobody is appointed before the holder's own ballot, or the ballots of a majority
+//! of the voters, each of which waited until no lease can rest on its answers any more.
 //! Not here: whether it shall move (`controller.rs`), when a ballot is told (`instance.rs`,
 //! `witness.rs`).
 //! Tested by: `tests.rs`, and the simulator (`sim/src/singleton`), with the proof left out as well.
