@@ -120,7 +120,7 @@ struct Endpoint {
     back_at: Option<Timestamp>,
 }
 
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 struct Window {
     from: Timestamp,
     succeeded: u32,
@@ -138,18 +138,28 @@ pub struct Group {
 impl Group {
     /// A group of endpoints with these weights. Without `checks` all count as up.
     pub fn new(weights: &[u32], limits: Limits, checks: bool) -> Self {
-        let endpoint = |weight: &u32| Endpoint {
-            weight: *weight,
-            checked: if checks { Checked::Not } else { Checked::Up },
-            contrary: 0,
-            draining: false,
-            failures: 0,
-            window: Window::default(),
-            ejections: 0,
-            ejected_until: None,
-            back_at: None,
+        let endpoints = weights.iter().map(|weight| Endpoint::new(*weight, checks)).collect();
+        Self { limits, checks, endpoints }
+    }
+
+    /// Goes on with other endpoints: each has a weight, and is the one at that index so far or new.
+    /// A new one in a group that works starts slowly.
+    pub fn replace(&mut self, members: &[(u32, Option<usize>)], now: Timestamp) {
+        let works = self
+            .endpoints
+            .iter()
+            .enumerate()
+            .any(|(at, _)| self.condition(at, now).is_some_and(Condition::is_in_service));
+        let member = |(weight, before): &(u32, Option<usize>)| match before
+            .and_then(|at| self.endpoints.get(at))
+        {
+            Some(before) => Endpoint { weight: *weight, ..before.clone() },
+            None => {
+                let back_at = works.then_some(now);
+                Endpoint { back_at, ..Endpoint::new(*weight, self.checks) }
+            }
         };
-        Self { limits, checks, endpoints: weights.iter().map(endpoint).collect() }
+        self.endpoints = members.iter().map(member).collect();
     }
 
     /// Takes note of an event at an endpoint; whether its condition changed. An endpoint that is
@@ -284,9 +294,23 @@ impl Group {
 }
 
 impl Endpoint {
+    const fn new(weight: u32, checks: bool) -> Self {
+        Self {
+            weight,
+            checked: if checks { Checked::Not } else { Checked::Up },
+            contrary: 0,
+            draining: false,
+            failures: 0,
+            window: Window { from: Timestamp(0), succeeded: 0, failed: 0 },
+            ejections: 0,
+            ejected_until: None,
+            back_at: None,
+        }
+    }
+
     fn current_window(&mut self, now: Timestamp, length: Duration) -> &mut Window {
         if now.since(self.window.from) >= length {
-            self.window = Window { from: now, ..Window::default() };
+            self.window = Window { from: now, succeeded: 0, failed: 0 };
         }
         &mut self.window
     }
@@ -313,7 +337,7 @@ impl Endpoint {
         self.back_at = Some(at);
         self.ejected_until = None;
         self.failures = 0;
-        self.window = Window { from: at, ..Window::default() };
+        self.window = Window { from: at, succeeded: 0, failed: 0 };
     }
 
     /// Percent of its share during a slow start; none outside of one. Never 0, or nothing would

@@ -137,6 +137,19 @@ fn a_drained_endpoint_gets_nothing_whatever_it_does() {
     assert!(!group.step(7, Event::Drained, second(1)), "no such endpoint");
 }
 
+#[test]
+fn what_stays_in_the_group_keeps_its_past_and_what_is_new_starts_slowly() {
+    let mut group = Group::new(&[1, 1, 1], LIMITS, false);
+    fail(&mut group, 1, 5, second(0));
+    group.replace(&[(1, Some(2)), (3, Some(1)), (1, None)], second(1));
+    let until = second(10);
+    let conditions = [0, 1, 2].map(|at| group.condition(at, second(1)).unwrap());
+    assert_eq!(conditions, [Condition::Up, Condition::Ejected(until), Condition::Starting]);
+    let mut empty = Group::new(&[], LIMITS, false);
+    empty.replace(&[(1, None)], second(1));
+    assert_eq!(empty.condition(0, second(1)), Some(Condition::Up), "nobody to ease it in beside");
+}
+
 /// Whatever happens in whatever order, work has somewhere to go unless checks or operators said no.
 #[test]
 fn no_storm_of_results_leaves_nobody() {
