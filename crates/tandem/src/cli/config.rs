@@ -168,9 +168,11 @@ fn failover(config: &Config, id: &ServiceId) -> String {
             "automatic, if {} of {standbys} standbys and a majority of the nodes answer",
             (standbys + 1).saturating_sub(acks).max(1)
         ),
-        Durability::Async { lag_bytes_max } => format!(
-            "automatic, to a standby at most {} behind, once the old primary's lease has ended",
-            config::print_bytes(lag_bytes_max)
+        Durability::Async { lag_bytes_max, lag_max } => format!(
+            "automatic, to a standby at most {} and {} behind, once the old primary's lease has \
+             ended",
+            config::print_bytes(lag_bytes_max),
+            config::print_duration(lag_max)
         ),
     }
 }

@@ -261,13 +261,15 @@ fn listeners(change: &mut Change<'_>, id: &NodeId, (old, new): (&Node, &Node)) {
         ("bind", old.bind != new.bind),
         ("api", old.api != new.api),
     ];
-    for (key, _) in cases.into_iter().filter(|(_, changed)| *changed) {
-        let key = format!("nodes.{id}.{key}");
-        let what = format!("the daemon of {id} must be restarted");
-        let because = format!("{key} changes, and listeners are opened when it starts");
-        let instead = "restart it after the change is applied; its instances keep running";
-        change.restart(&key, Say::new(what, because, instead));
-    }
+    let changed = cases.into_iter().filter(|(_, changed)| *changed);
+    let keys: Vec<String> = changed.map(|(key, _)| format!("nodes.{id}.{key}")).collect();
+    let Some(first) = keys.first() else { return };
+    let what = format!("the daemon of {id} must be restarted");
+    let verb = if keys.len() == 1 { "changes" } else { "change" };
+    let because = format!("{} {verb}, and listeners are opened when it starts", keys.join(", "));
+    let instead = "restart it after the change is applied; its instances keep running, and until \
+                   then the others find it where it was";
+    change.restart(first, Say::new(what, because, instead));
 }
 
 fn durability(change: &mut Change<'_>, id: &ServiceId, (old, new): (&Service, &Service)) {
@@ -276,8 +278,8 @@ fn durability(change: &mut Change<'_>, id: &ServiceId, (old, new): (&Service, &S
         Durability::Preferred { .. } => 1,
         Durability::Quorum { .. } => 2,
     };
-    let (before, old_acks, _) = durability_parts(old.durability);
-    let (after, new_acks, _) = durability_parts(new.durability);
+    let (before, old_acks) = durability_parts(old.durability);
+    let (after, new_acks) = durability_parts(new.durability);
     let key = format!("services.{id}.durability");
     if strength(new) < strength(old) {
         let what = format!("services.{id}: durability goes from {before} to {after}");

@@ -56,7 +56,7 @@ macro_rules! entries {
 
 entries! {
     "cluster": "name" = Required;
-        "Names the cluster, in certificates, logs and on the dashboard."
+        "Names the cluster, in certificates, logs and `tandem status`."
         because "two clusters of one owner must not be mistaken for each other",
     "nodes.NAME.address": "\"host:port\"" = Required;
         "Where the other nodes reach this one: an IPv4 address, an IPv6 address in brackets, or a \
@@ -69,7 +69,7 @@ entries! {
             translated address nobody knows which",
     "nodes.NAME.api": "\"ip:port\"" = Computed("\"127.0.0.1:7401\"; port 7401 of the node's own \
         address if that is a loopback address");
-        "Where the HTTP interface and the dashboard listen."
+        "Where the HTTP interface listens."
         because "loopback only until its owner decides otherwise; nodes that share a machine have \
             loopback addresses of their own",
     "nodes.NAME.zone": "text" = Unset("the node is in no zone");
@@ -109,6 +109,11 @@ entries! {
     "services.NAME.async_lag_max": "size" = Value("1MB");
         "With durability = \"async\": no failover to a standby further behind than this."
         because "a second or less of a moderate load: what may be lost has a bound from the start",
+    "services.NAME.async_delay_max": "duration" = Value("10s");
+        "With durability = \"async\": no failover to a standby that lacks what was written in a \
+            longer time than this, as far as it was heard."
+        because "one that streams is milliseconds behind: longer means that it was cut off, \
+            however few bytes that are",
     "services.NAME.listen": "port or \"ip:port\"" = Value("5432");
         "The front door, on every node; a port alone listens on the node's `bind`."
         because "PostgreSQL's own port: clients need not change",
@@ -142,13 +147,19 @@ entries! {
     "services.NAME.data_dir": "folder" = Unset("`services/NAME/data` in the node's own folder");
         "Where the data is, on every data node: to adopt a data directory that exists."
         because "the node's folder is Tandem's own, so nothing else writes there",
+    "services.NAME.ballast": "size" = Value("64MB");
+        "A file of this size beside the data, given up when the disk is full; \"0B\" is none."
+        because "four segments of WAL: a shutdown, a move away or a recovery can still be written \
+            on a disk that is full",
     "services.NAME.run_as": "user name" = Unset("`postgres` if the daemon runs as root, else the \
         daemon's own user");
         "The system user that the instance runs as."
         because "PostgreSQL refuses root, and packages make the user postgres",
     "services.NAME.hba": "list of pg_hba.conf lines" = Unset("only Tandem's own rules");
         "Rules for clients that reach the instance, after Tandem's own rules."
-        because "nobody gets in whom the owner did not name",
+        because "whom none of them matches gets in with a password, from everywhere: the last \
+            rule of the file is `host all all all scram-sha-256`; end yours with a `reject` to \
+            change it",
     "services.NAME.postgresql.SETTING": "text, number or boolean" = Unset("PostgreSQL's own \
         default, or Tandem's where failover needs one");
         "A setting as in postgresql.conf; the ones that failover depends on are refused."

@@ -125,6 +125,8 @@ pub struct Service {
     pub bin_dir: Option<PathBuf>,
     /// Where the data is; none: in the node's own folder.
     pub data_dir: Option<PathBuf>,
+    /// Room beside the data that is given up when the disk is full; 0 is none.
+    pub ballast_bytes: u64,
 }
 
 impl Service {

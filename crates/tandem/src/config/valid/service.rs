@@ -102,6 +102,9 @@ fn service(raw: &raw::Service, shape: Shape, check: &mut Checker<'_, '_>) -> Opt
         run_as: check.read(&path("run_as"), raw.run_as.as_ref(), postgres::user),
         bin_dir: check.read(&path("bin_dir"), raw.bin_dir.as_ref(), postgres::folder),
         data_dir: check.read(&path("data_dir"), raw.data_dir.as_ref(), postgres::folder),
+        ballast_bytes: check
+            .read(&path("ballast"), raw.ballast.as_ref(), ballast)
+            .unwrap_or(BALLAST_BYTES),
     })
 }
 
@@ -118,11 +121,14 @@ struct Words {
 
 fn words(raw: &raw::Service, check: &mut Checker<'_, '_>) -> Words {
     let path = |key: &str| format!("services.{}.{key}", raw.name.get_ref());
+    let is_command = raw.kind.as_ref().is_some_and(|kind| kind.get_ref() == "command");
     let mut required = |key: &str, written: &raw::Text, because: &str| {
         if written.is_none() {
             let example = match key {
                 "kind" => "\"postgres\"",
                 "clustering" => "\"active-passive\"",
+                // A program without data of its own: nothing else is accepted for it.
+                _ if is_command => "\"none\"",
                 _ => "\"primary-replica\"",
             };
             check.missing(&path(key), because, example);
@@ -255,6 +261,21 @@ fn listen(
         }
         Scalar::Float(_) | Scalar::Boolean(_) => None,
     }
+}
+
+/// Four segments of WAL: a checkpoint and a recovery fit, and no disk notices.
+const BALLAST_BYTES: u64 = 64 << 20;
+const BALLAST_BYTES_MAX: u64 = 64 << 30;
+
+fn ballast(text: &str) -> Result<u64, Unreadable> {
+    let bytes = value::bytes(text)?;
+    if bytes <= BALLAST_BYTES_MAX {
+        return Ok(bytes);
+    }
+    Err(Unreadable {
+        because: "room that is never used should be a small part of the disk".to_owned(),
+        try_: "write at most \"64GB\", or \"0B\" for none".to_owned(),
+    })
 }
 
 /// Bytes, or time: their units differ.
