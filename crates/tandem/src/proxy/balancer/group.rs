@@ -8,10 +8,10 @@
 use super::BalancerConfig;
 use crate::runtime::clock;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tandem_core::clustering::load_balanced::balance::{Balance, Draw, Load};
+use tandem_core::clustering::load_balanced::balance::{Balance, Draw, Load, Policy};
 use tandem_core::clustering::load_balanced::ejection::{self, Condition, Event};
 use tandem_core::clustering::load_balanced::latency::Latency;
 use tandem_core::clustering::load_balanced::rendezvous;
@@ -23,8 +23,8 @@ use tokio::sync::watch;
 #[derive(Debug)]
 pub(super) struct Member {
     pub(super) address: SocketAddr,
-    weight: u32,
-    far: bool,
+    weight: AtomicU32,
+    far: AtomicBool,
     name: u64,
     in_flight: AtomicU32,
     latency: Mutex<Latency>,
@@ -34,8 +34,9 @@ pub(super) struct Member {
 }
 
 impl Member {
-    /// How long a connect took.
+    /// It has one more connection, after so long.
     pub(super) fn connected_in(&self, took: Duration) {
+        self.served.fetch_add(1, Ordering::Relaxed);
         lock(&self.latency).sample(took, clock::now());
     }
 }
@@ -56,6 +57,7 @@ pub(super) struct Wanted {
     pub(super) address: SocketAddr,
     pub(super) weight: u32,
     pub(super) far: bool,
+    pub(super) drain: bool,
 }
 
 /// What a balancer is and has done.
@@ -90,6 +92,10 @@ pub struct EndpointSnapshot {
     pub condition: Condition,
     /// How long it stays ejected.
     pub ejected_for: Option<Duration>,
+    /// How much work it shall get, relative to the others.
+    pub weight: u32,
+    /// It stands in another zone than this node.
+    pub far: bool,
     /// Percent of its weight that it gets now.
     pub share_percent: u32,
     /// Open connections.
@@ -98,7 +104,7 @@ pub struct EndpointSnapshot {
     pub latency_us: u64,
     /// Connections so far.
     pub served: u64,
-    /// Connects that failed so far.
+    /// Connects that failed so far, and connections that it dropped without a word.
     pub failed: u64,
     /// How often it was ejected so far.
     pub ejected: u64,
@@ -108,7 +114,10 @@ pub struct EndpointSnapshot {
 struct State {
     health: ejection::Group,
     balance: Balance,
+    policy: Policy,
     members: Vec<Arc<Member>>,
+    /// What the members were made from.
+    wanted: Vec<Wanted>,
     shares: Vec<u32>,
     /// When they have to be computed anew.
     shares_until: Option<Timestamp>,
@@ -128,7 +137,9 @@ impl Group {
         let state = State {
             health: ejection::Group::new(&[], config.limits, config.check.is_some()),
             balance: Balance::new(config.policy),
+            policy: config.policy,
             members: Vec::new(),
+            wanted: Vec::new(),
             shares: Vec::new(),
             shares_until: None,
         };
@@ -159,7 +170,7 @@ impl Group {
             share,
             in_flight: member.in_flight.load(Ordering::Relaxed),
             latency_us: lock(&member.latency).mean_us(),
-            far: member.far,
+            far: member.far.load(Ordering::Relaxed),
             name: member.name,
         };
         let mut loads: Vec<Load> =
@@ -178,10 +189,8 @@ impl Group {
 
     /// Takes note of what became of an endpoint.
     pub(super) fn note(&self, member: &Member, event: Event) {
-        match event {
-            Event::WorkSucceeded => _ = member.served.fetch_add(1, Ordering::Relaxed),
-            Event::WorkFailed => _ = member.failed.fetch_add(1, Ordering::Relaxed),
-            Event::CheckSucceeded | Event::CheckFailed | Event::Drained | Event::Undrained => {}
+        if event == Event::WorkFailed {
+            member.failed.fetch_add(1, Ordering::Relaxed);
         }
         let mut state = lock(&self.state);
         let now = clock::now();
@@ -210,28 +219,47 @@ impl Group {
     /// Goes on with these addresses; what stays keeps its past and its connections.
     pub(super) fn replace(&self, wanted: &[Wanted]) {
         let mut state = lock(&self.state);
-        let now = clock::now();
-        let same = |member: &Member, wanted: &Wanted| {
-            let Wanted { address, weight, far } = *wanted;
-            (member.address, member.weight, member.far) == (address, weight, far)
-        };
-        let is_same = state.members.len() == wanted.len()
-            && state.members.iter().zip(wanted).all(|(member, wanted)| same(member, wanted));
-        if is_same {
+        if state.wanted == wanted {
             return;
         }
+        let now = clock::now();
         let (mut members, mut kept) = (Vec::new(), Vec::new());
         for wanted in wanted {
             let before = state.members.iter().position(|m| m.address == wanted.address);
-            let unchanged = before.map(|at| &state.members[at]).filter(|m| same(m, wanted));
-            members.push(unchanged.map_or_else(|| Arc::new(Member::new(wanted)), Arc::clone));
+            let member = before.map(|at| Arc::clone(&state.members[at]));
+            let member = member.unwrap_or_else(|| Arc::new(Member::new(wanted.address)));
+            member.weight.store(wanted.weight, Ordering::Relaxed);
+            member.far.store(wanted.far, Ordering::Relaxed);
+            members.push(member);
             kept.push((wanted.weight, before));
         }
         state.health.replace(&kept, now);
+        for (at, wanted) in wanted.iter().enumerate() {
+            let is_draining = state.health.condition(at, now) == Some(Condition::Draining);
+            if is_draining != wanted.drain {
+                let event = if wanted.drain { Event::Drained } else { Event::Undrained };
+                state.health.step(at, event, now);
+            }
+        }
         state.members = members;
+        state.wanted = wanted.to_vec();
         state.compute(now);
         drop(state);
         tracing::info!(service = %self.service, endpoints = wanted.len(), "endpoints replaced");
+        self.changed.send_replace(());
+    }
+
+    /// Goes on with other rules.
+    pub(super) fn configure(&self, config: &BalancerConfig) {
+        let mut state = lock(&self.state);
+        let now = clock::now();
+        state.health.configure(config.limits, config.check.is_some(), now);
+        if state.policy != config.policy {
+            state.policy = config.policy;
+            state.balance = Balance::new(config.policy);
+        }
+        state.compute(now);
+        drop(state);
         self.changed.send_replace(());
     }
 
@@ -251,7 +279,9 @@ impl Group {
                 address: member.address,
                 condition,
                 ejected_for,
-                share_percent: shares[at] / member.weight,
+                weight: member.weight.load(Ordering::Relaxed),
+                far: member.far.load(Ordering::Relaxed),
+                share_percent: shares[at] / member.weight.load(Ordering::Relaxed).max(1),
                 in_flight: member.in_flight.load(Ordering::Relaxed),
                 latency_us: lock(&member.latency).mean_us(),
                 served: count(&member.served),
@@ -271,12 +301,12 @@ impl State {
 }
 
 impl Member {
-    fn new(wanted: &Wanted) -> Self {
+    fn new(address: SocketAddr) -> Self {
         Self {
-            address: wanted.address,
-            weight: wanted.weight,
-            far: wanted.far,
-            name: rendezvous::hash(wanted.address.to_string().as_bytes()),
+            address,
+            weight: AtomicU32::new(1),
+            far: AtomicBool::new(false),
+            name: rendezvous::hash(address.to_string().as_bytes()),
             in_flight: AtomicU32::new(0),
             latency: Mutex::default(),
             served: AtomicU64::new(0),
