@@ -67,6 +67,24 @@ pub enum WhenOrphaned {
     Kill,
 }
 
+/// What the kernel limits for an instance (`setrlimit`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Limit {
+    /// Open files.
+    Nofile,
+    /// Bytes of a core file.
+    Core,
+    /// Processes of the user.
+    Nproc,
+    /// Bytes locked in memory.
+    Memlock,
+    /// Bytes of address space of each process.
+    AddressSpace,
+    /// Bytes of a file that it writes.
+    Fsize,
+}
+
 /// What to run, and until when.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StartSpec {
@@ -86,6 +104,10 @@ pub struct StartSpec {
     pub oom_score_adj: i16,
     /// Until when it may run at first.
     pub lease: Lease,
+    /// Resource limits, soft and hard alike. A keeper of before they were there ignores them: they
+    /// take effect with the next one.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub limits: BTreeMap<Limit, u64>,
 }
 
 impl fmt::Debug for StartSpec {
@@ -100,6 +122,7 @@ impl fmt::Debug for StartSpec {
             .field("when_orphaned", &self.when_orphaned)
             .field("oom_score_adj", &self.oom_score_adj)
             .field("lease", &self.lease)
+            .field("limits", &self.limits)
             .finish()
     }
 }
@@ -390,7 +413,9 @@ mod tests {
             when_orphaned: WhenOrphaned::Quit,
             oom_score_adj: 0,
             lease: Lease::Unlimited,
+            limits: BTreeMap::new(),
         };
+        assert!(!serde_json::to_string(&spec).unwrap().contains("limits"), "as before they were");
         let text = format!("{spec:?}");
         assert!(text.contains("PGPASSWORD") && !text.contains("hunter2"), "{text}");
     }

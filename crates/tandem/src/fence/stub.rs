@@ -8,13 +8,14 @@
 //! Not here: what the keeper itself ends (`keeper`).
 //! Tested by: `tests/keeper`.
 
-use crate::fence::protocol::{StartSpec, User, WhenOrphaned};
+use crate::fence::protocol::{Limit, StartSpec, User, WhenOrphaned};
 use crate::runtime::process::{self, Process};
 use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
 use nix::unistd::{Gid, Uid};
 use rustix::fs::{Mode, OFlags};
-use rustix::process::{Signal, getpid, getppid};
+use rustix::process::{Resource, Rlimit, Signal, getpid, getppid, setrlimit};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
 use std::os::fd::AsFd;
@@ -40,6 +41,7 @@ pub struct Order {
     cwd: PathBuf,
     log_file: PathBuf,
     argv: Vec<String>,
+    limits: BTreeMap<Limit, u64>,
 }
 
 impl Order {
@@ -56,6 +58,7 @@ impl Order {
             cwd: spec.cwd.clone(),
             log_file: spec.log_file.clone(),
             argv: spec.argv.clone(),
+            limits: spec.limits.clone(),
         }
     }
 }
@@ -95,6 +98,16 @@ pub enum Error {
         uid: u32,
         /// The system's reason.
         source: nix::Error,
+    },
+    /// More than its keeper may give.
+    #[error("cannot limit {limit:?} to {value}: {source}")]
+    Limit {
+        /// Which limit.
+        limit: Limit,
+        /// The value that was asked for.
+        value: u64,
+        /// The system's reason.
+        source: io::Error,
     },
     /// The tie to the keeper.
     #[error("cannot tie the process to its keeper: {0}")]
@@ -148,6 +161,8 @@ fn prepare(order: &Order) -> Result<Command, Error> {
     let _ = std::fs::write("/proc/self/oom_score_adj", order.oom_score_adj.to_string());
     let _ = rustix::process::setpriority_process(None, order.nice);
     let (out, err) = open_log(order)?;
+    // Before the change of user as well: only root may raise one.
+    limit(&order.limits)?;
     if let Some(user) = &order.user {
         become_user(user).map_err(|source| Error::User { uid: user.uid, source })?;
     }
@@ -168,6 +183,26 @@ fn prepare(order: &Order) -> Result<Command, Error> {
     command.args(arguments).current_dir(&order.cwd);
     command.stdin(Stdio::null()).stdout(out).stderr(err);
     Ok(command)
+}
+
+fn limit(limits: &BTreeMap<Limit, u64>) -> Result<(), Error> {
+    for (limit, value) in limits {
+        let resource = match limit {
+            Limit::Nofile => Resource::Nofile,
+            Limit::Core => Resource::Core,
+            Limit::Nproc => Resource::Nproc,
+            Limit::Memlock => Resource::Memlock,
+            Limit::AddressSpace => Resource::As,
+            Limit::Fsize => Resource::Fsize,
+        };
+        let both = Rlimit { current: Some(*value), maximum: Some(*value) };
+        setrlimit(resource, both).map_err(|errno| Error::Limit {
+            limit: *limit,
+            value: *value,
+            source: errno.into(),
+        })?;
+    }
+    Ok(())
 }
 
 /// Makes a session of the instance's own and notes which: an orphan keeps its session, while its

@@ -63,6 +63,7 @@ impl World {
             when_orphaned: WhenOrphaned::Quit,
             oom_score_adj: 0,
             lease,
+            limits: BTreeMap::new(),
         }
     }
 

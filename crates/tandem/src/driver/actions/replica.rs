@@ -204,5 +204,6 @@ fn start_spec(command: StartCommand) -> StartSpec {
         // A database is the last thing to be killed for memory.
         oom_score_adj: -900,
         lease: Lease::Unlimited,
+        limits: std::collections::BTreeMap::new(),
     }
 }

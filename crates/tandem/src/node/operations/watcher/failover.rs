@@ -105,6 +105,7 @@ impl Memory {
             | Cause::NodeDied
             | Cause::NodeSilent
             | Cause::InstanceHung
+            | Cause::CrashLoop
             | Cause::Resumed
             | Cause::Forced => {
                 let began = self.failover.take().map(|failover| failover.began);
