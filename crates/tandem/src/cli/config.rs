@@ -2,7 +2,7 @@
 //! In: the text of a file. Out: strings; whoever calls prints them.
 //! Not here: what is right and wrong (`config`), the command line itself (`cli`).
 
-use crate::config::{self, Balanced, Config, Origin, Problem, Shown};
+use crate::config::{self, Balanced, Command, Config, Origin, Problem, Shown};
 use comfy_table::{ContentArrangement, Table, presets};
 use serde::Serialize;
 use std::fmt::Write;
@@ -48,7 +48,15 @@ struct Summary {
     /// How many nodes may be lost at once so that the others can still agree.
     losses_max: usize,
     services: Vec<ServiceSummary>,
+    commands: Vec<CommandSummary>,
     balanced: Vec<BalancedSummary>,
+}
+
+#[derive(Debug, Serialize)]
+struct CommandSummary {
+    service: String,
+    pairing: String,
+    means: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -124,6 +132,7 @@ fn summary(config: &Config) -> Summary {
         witnesses: of_role(NodeRole::Witness),
         losses_max: config.nodes.len().saturating_sub(1) / 2,
         services: config.services.keys().map(|id| service_summary(config, id)).collect(),
+        commands: config.commands.iter().map(|(id, it)| command_summary(config, id, it)).collect(),
         balanced: config.balanced.iter().map(|(id, it)| balanced_summary(id, it)).collect(),
     }
 }
@@ -161,6 +170,19 @@ fn service_summary(config: &Config, id: &ServiceId) -> ServiceSummary {
 
 fn pair(pairing: Pairing) -> String {
     format!("{}, {} × {}", pairing.kind(), pairing.clustering(), pairing.replication())
+}
+
+fn command_summary(config: &Config, id: &ServiceId, it: &Command) -> CommandSummary {
+    let lease = config::print_duration(it.timing.lease);
+    let nodes = config.data_nodes().count();
+    let means = match (nodes, config.nodes.len()) {
+        (1, _) => "runs on the only data node: nobody takes over".to_owned(),
+        (_, 2) => "runs on one node; with two nodes nobody takes over without a witness".to_owned(),
+        (nodes, _) => {
+            format!("runs on one of {nodes} nodes; after a loss, lease {lease} is waited out")
+        }
+    };
+    CommandSummary { service: id.to_string(), pairing: pair(it.pairing), means }
 }
 
 fn balanced_summary(id: &ServiceId, service: &Balanced) -> BalancedSummary {
@@ -224,7 +246,8 @@ fn report_text(report: &Report) -> String {
 }
 
 fn summary_text(summary: &Summary, text: &mut String) {
-    let Summary { cluster, data_nodes, witnesses, losses_max, services, balanced } = summary;
+    let Summary { cluster, data_nodes, witnesses, losses_max, services, commands, balanced } =
+        summary;
     let _ = writeln!(text, "cluster {cluster}");
     let _ = writeln!(text, "  data nodes  {}", data_nodes.join(", "));
     if !witnesses.is_empty() {
@@ -237,6 +260,10 @@ fn summary_text(summary: &Summary, text: &mut String) {
         let _ = writeln!(text, "  durability  {}, because {}", service.durability, service.because);
         let _ = writeln!(text, "              {}", service.means);
         let _ = writeln!(text, "  failover    {}", service.failover);
+    }
+    for CommandSummary { service, pairing, means } in commands {
+        let _ = writeln!(text, "service {service}: {pairing}");
+        let _ = writeln!(text, "  singleton   {means}");
     }
     for BalancedSummary { service, pairing, endpoints, means } in balanced {
         let _ = writeln!(text, "service {service}: {pairing}");

@@ -6,6 +6,7 @@
 //! Tested by: `config/tests/change.rs`.
 
 mod balanced;
+mod command;
 
 use super::problem::{Code, Problem, Problems, Say, Source};
 use super::show::durability_parts;
@@ -112,6 +113,7 @@ pub fn unsafe_change(old: &Config, new: &Config) -> Vec<Problem> {
         identity(&mut change, id, (before, after));
         lease(&mut change, id, (before, after));
     }
+    command::lease(&mut change);
     balanced::kinds(&mut change);
     change.problems.into_sorted()
 }
@@ -225,6 +227,7 @@ pub fn daemon_restart(old: &Config, new: &Config, node: &NodeId) -> Vec<Problem>
     for (id, before, after) in change.both_services() {
         doors(&mut change, id, (before, after));
     }
+    command::restarts(&mut change);
     change.problems.into_sorted()
 }
 
@@ -248,6 +251,8 @@ pub fn needs_restart(old: &Config, new: &Config) -> Vec<Problem> {
         doors(&mut change, id, (before, after));
         instance(&mut change, id, (before, after));
     }
+    command::restarts(&mut change);
+    command::ends(&mut change);
     balanced::doors(&mut change);
     change.problems.into_sorted()
 }

@@ -4,6 +4,7 @@
 //! Tested by: `config/tests/reference.rs`: a key or a default that drifted fails.
 
 mod balanced;
+mod command;
 mod general;
 mod postgres;
 
@@ -67,7 +68,7 @@ use rows;
 
 /// Every key of the file, in the order of the page.
 pub fn entries() -> impl Iterator<Item = &'static Entry> {
-    [general::ENTRIES, postgres::ENTRIES, balanced::ENTRIES].into_iter().flatten()
+    [general::ENTRIES, postgres::ENTRIES, command::ENTRIES, balanced::ENTRIES].into_iter().flatten()
 }
 
 /// The kinds of service that have a key or a table, by its pattern; none where all have it.

@@ -3,6 +3,7 @@
 //! Not here: tables (`cli/config.rs`), the reasons themselves (`reference.rs`).
 
 mod balanced;
+mod command;
 
 use super::reference::entry_of;
 use super::valid::{Config, Listen, Node, ReadLag, Service};
@@ -46,6 +47,11 @@ pub fn show(config: &Config) -> Vec<Shown> {
             values.push((path(&format!("postgresql.{name}")), Some(value.clone())));
         }
         values.extend(timing_values(&service.timing).map(|(key, value)| (path(key), value)));
+    }
+    for (id, service) in &config.commands {
+        let path = |key: &str| format!("services.{id}.{key}");
+        let shown = command::values(service).into_iter();
+        values.extend(shown.map(|(key, value)| (path(&key), value)));
     }
     for (id, service) in &config.balanced {
         let path = |key: &str| format!("services.{id}.{key}");

@@ -10,7 +10,7 @@ use crate::config::show::listen;
 /// Another kind of service under the same name.
 pub(super) fn kinds(change: &mut Change<'_>) {
     let (old, new) = (change.old, change.new);
-    let names = old.services.keys().chain(old.balanced.keys());
+    let names = old.services.keys().chain(old.commands.keys()).chain(old.balanced.keys());
     for id in names.filter(|id| !(old.services.contains_key(*id) && new.services.contains_key(*id)))
     {
         let (Some(before), Some(after)) = (old.kind_of(id), new.kind_of(id)) else { continue };

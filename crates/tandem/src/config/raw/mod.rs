@@ -4,18 +4,20 @@
 //! Tested by: `config/tests`.
 
 mod balanced;
+mod command;
 mod postgres;
 mod section;
 mod written;
 
 use super::problem::{Code, Problems, Say};
 pub(super) use balanced::{Balanced, Ejection, Health, Upstream};
+pub(super) use command::{Command, CommandHealth};
 pub(super) use postgres::{Postgres, Timing};
 pub(super) use section::Reading;
 use section::Section;
 use std::collections::BTreeSet;
 use std::ops::Range;
-use tandem_core::pairing::Kind;
+use tandem_core::pairing::{Clustering, Kind};
 use toml::Spanned;
 use toml::de::DeTable;
 pub(super) use written::{Flag, Number, Scalar, Switch, Text};
@@ -52,6 +54,7 @@ pub(super) struct Service {
 pub(super) enum Keys {
     Postgres(Box<Postgres>),
     Balanced(Box<Balanced>),
+    Command(Box<Command>),
     /// This version does not run that kind: its keys are no mistakes of the writer.
     NotYet,
 }
@@ -121,14 +124,25 @@ fn service(reading: &mut Reading<'_>, name: Spanned<String>, table: &DeTable<'_>
         kind @ Kind::Tcp => {
             Keys::Balanced(Box::new(balanced::read(reading, &name, section.of(kind))))
         }
+        // The other patterns will have keys that this one has not.
+        kind @ Kind::Command if is_singleton(clustering.as_ref()) => {
+            Keys::Command(Box::new(command::read(reading, &name, section.of(kind))))
+        }
         Kind::Command | Kind::Http => Keys::NotYet,
     };
     Service { name, kind, clustering, replication, keys }
+}
+
+fn is_singleton(clustering: Option<&Spanned<String>>) -> bool {
+    let word = clustering.and_then(|word| Clustering::from_word(word.get_ref()));
+    word.is_none_or(|word| word == Clustering::ActivePassive)
 }
 
 /// The kind that its keys are read for. Where it cannot be read, which is told elsewhere, the keys
 /// show what was meant.
 fn kind_of(written: Option<&Spanned<String>>, table: &DeTable<'_>) -> Kind {
     let known = written.and_then(|kind| Kind::from_word(kind.get_ref()));
-    known.unwrap_or(if table.contains_key("upstreams") { Kind::Tcp } else { Kind::Postgres })
+    let guess = |key: &str, kind| table.contains_key(key).then_some(kind);
+    let guessed = guess("upstreams", Kind::Tcp).or_else(|| guess("command", Kind::Command));
+    known.or(guessed).unwrap_or(Kind::Postgres)
 }

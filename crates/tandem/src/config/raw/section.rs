@@ -230,6 +230,35 @@ impl<'s, 'a> Section<'s, 'a> {
         texts
     }
 
+    /// A table of texts by names of the owner's choice.
+    pub(super) fn texts_by_name(
+        &mut self,
+        reading: &mut Reading<'_>,
+        key: &'static str,
+    ) -> Vec<(Spanned<String>, Spanned<String>)> {
+        let Some(value) = self.value(reading, key) else { return Vec::new() };
+        let DeValue::Table(table) = value.get_ref() else {
+            self.wrong_type(reading, value, [key, "a table of strings", "{ MODE = \"…\" }"]);
+            return Vec::new();
+        };
+        let mut texts = Vec::new();
+        for (name, value) in table {
+            let name = Spanned::new(name.span(), name.get_ref().to_string());
+            reading.origins.insert(self.path(&join(key, name.get_ref())), value.span());
+            match value.get_ref().as_str() {
+                Some(text) => texts.push((name, Spanned::new(value.span(), text.to_owned()))),
+                None => {
+                    self.wrong_type(
+                        reading,
+                        value,
+                        [key, "a table of strings", "{ MODE = \"…\" }"],
+                    );
+                }
+            }
+        }
+        texts
+    }
+
     /// A table of this table.
     pub(super) fn table(
         &mut self,

@@ -3,6 +3,7 @@
 mod bad_files;
 mod balanced;
 mod change;
+mod command;
 mod mutation;
 mod pairings;
 mod positions;

@@ -5,6 +5,7 @@
 mod balanced;
 mod checker;
 mod cluster;
+mod command;
 mod durability;
 mod postgres;
 mod service;
@@ -17,6 +18,7 @@ use super::raw::{self, Reading};
 use super::value::HostPort;
 pub use balanced::{Balanced, Health, ProxyVersion, Upstream};
 use checker::{Checker, Shape};
+pub use command::{Command, CommandHealth, Probe};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
@@ -38,7 +40,9 @@ pub struct Config {
     pub nodes: BTreeMap<NodeId, Node>,
     /// The services of kind `postgres`: Tandem runs them.
     pub services: BTreeMap<ServiceId, Service>,
-    /// The services whose endpoints something else runs. No name is in both.
+    /// The services of kind `command`: Tandem runs them.
+    pub commands: BTreeMap<ServiceId, Command>,
+    /// The services whose endpoints something else runs. No name is in two of these.
     pub balanced: BTreeMap<ServiceId, Balanced>,
     /// What the owner should know though the file can be used.
     pub warnings: Vec<Problem>,
@@ -184,6 +188,7 @@ impl Config {
                 cluster,
                 nodes,
                 services: services.postgres,
+                commands: services.commands,
                 balanced: services.balanced,
                 warnings: problems,
                 text: text.to_owned(),
@@ -207,9 +212,15 @@ impl Config {
             durability: service.durability,
             timing: service.timing,
         };
+        let command = |it: &Command| ServiceSpec::of_command(it.pairing, it.timing);
         ClusterSpec {
             nodes: self.nodes.iter().map(|(id, it)| (id.clone(), node(it))).collect(),
-            services: self.services.iter().map(|(id, it)| (id.clone(), service(it))).collect(),
+            services: self
+                .services
+                .iter()
+                .map(|(id, it)| (id.clone(), service(it)))
+                .chain(self.commands.iter().map(|(id, it)| (id.clone(), command(it))))
+                .collect(),
         }
     }
 
@@ -221,7 +232,9 @@ impl Config {
     /// The kind of a service.
     pub fn kind_of(&self, service: &ServiceId) -> Option<Kind> {
         let postgres = self.services.get(service).map(|service| service.pairing.kind());
-        postgres.or_else(|| self.balanced.get(service).map(|service| service.pairing.kind()))
+        let command = self.commands.get(service).map(|service| service.pairing.kind());
+        let balanced = self.balanced.get(service).map(|service| service.pairing.kind());
+        postgres.or(command).or(balanced)
     }
 
     /// The line that a key was written on, if it was.

@@ -3,7 +3,10 @@
 //! Handles: H46, what this version cannot run is refused at the start, never guessed at.
 
 use super::checker::{Checker, Limits, Shape, Span};
-use super::{Balanced, Listen, ReadLag, Service, balanced, cluster, durability, postgres, timing};
+use super::{
+    Balanced, Command, Listen, ReadLag, Service, balanced, cluster, command, durability, postgres,
+    timing,
+};
 use crate::config::problem::{Code, Say};
 use crate::config::raw::{self, Scalar};
 use crate::config::value::{self, Unreadable};
@@ -30,7 +33,7 @@ const PORT: Limits = Limits {
     example: Some(LISTEN_PORT as i64),
     because: "that is what a port can be",
 };
-const INSTANCE_PORT: Limits =
+pub(super) const INSTANCE_PORT: Limits =
     Limits { example: Some((LISTEN_PORT + INSTANCE_PORT_OFFSET) as i64), ..PORT };
 pub(super) const SESSIONS: Limits = Limits {
     range: 1..=100_000,
@@ -52,6 +55,7 @@ const OLDER_WORDS: &[(&str, Replication)] =
 #[derive(Debug, Default)]
 pub(super) struct Services {
     pub postgres: BTreeMap<ServiceId, Service>,
+    pub commands: BTreeMap<ServiceId, Command>,
     pub balanced: BTreeMap<ServiceId, Balanced>,
 }
 
@@ -69,6 +73,10 @@ pub(super) fn all(file: &raw::File, shape: Shape, check: &mut Checker<'_, '_>) -
             raw::Keys::Balanced(keys) => {
                 let service = balanced::service(keys, pairing, check);
                 services.balanced.extend(service.map(|it| (id, it)));
+            }
+            raw::Keys::Command(keys) => {
+                let service = command::service(keys, pairing, check);
+                services.commands.extend(service.map(|it| (id, it)));
             }
             raw::Keys::NotYet => {}
         }
@@ -119,7 +127,7 @@ fn service(
     })
 }
 
-fn instance_port(listen: u16) -> u16 {
+pub(super) fn instance_port(listen: u16) -> u16 {
     listen.checked_add(INSTANCE_PORT_OFFSET).unwrap_or_else(|| listen - INSTANCE_PORT_OFFSET)
 }
 
@@ -199,7 +207,8 @@ fn pairing(raw: &raw::Service, words: &Words, check: &mut Checker<'_, '_>) -> Op
             let say = Say::new(
                 format!("{pair} is not in this version yet"),
                 "the pair makes sense and is planned; this version runs postgres with \
-                 primary-replica, as active-passive or load-balanced, and spreads tcp connections",
+                 primary-replica, as active-passive or load-balanced, a command as \
+                 active-passive, and spreads tcp connections",
                 "use kind = \"postgres\" and replication = \"primary-replica\", or kind = \"tcp\" \
                  where something else runs the service, or wait",
             );
@@ -216,7 +225,8 @@ fn is_built(pairing: Pairing) -> bool {
                 && pairing.clustering() != Clustering::ActiveActive
         }
         Kind::Tcp => true,
-        Kind::Http | Kind::Command => false,
+        Kind::Command => pairing.clustering() == Clustering::ActivePassive,
+        Kind::Http => false,
     }
 }
 

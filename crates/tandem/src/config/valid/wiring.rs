@@ -118,6 +118,15 @@ fn claims(node: (&NodeId, &Node), services: &Services) -> Vec<Claim> {
             claims.push(Claim { at: service.instance_address(node), key: key("port") });
         }
     }
+    for (name, service) in &services.commands {
+        let key = |key: &str| format!("services.{name}.{key}");
+        if let Some(listen) = service.listen {
+            claims.push(Claim { at: listen.on(node), key: key("listen") });
+        }
+        if let Some(at) = service.instance_address(node).filter(|_| node.role == NodeRole::Data) {
+            claims.push(Claim { at, key: key("port") });
+        }
+    }
     for (name, service) in &services.balanced {
         let key = format!("services.{name}.listen");
         claims.push(Claim { at: service.listen.on(node), key });

@@ -1,0 +1,58 @@
+//! Decides what a change does to services that are commands.
+//! In: both configurations. Out: what forbids it, and what waits for a restart.
+//! Keeps: INV-12, a lease does not shrink while a copy may run on the longer one (H4).
+//! Tested by: `config/tests/command.rs`.
+
+use super::Change;
+use crate::config::problem::Say;
+use crate::config::valid::Command;
+use crate::config::value::print_duration;
+use tandem_core::ids::ServiceId;
+
+fn both<'a>(change: &Change<'a>) -> Vec<(&'a ServiceId, &'a Command, &'a Command)> {
+    let (old, new) = (change.old, change.new);
+    old.commands.iter().filter_map(|(id, it)| Some((id, it, new.commands.get(id)?))).collect()
+}
+
+/// Nodes adopt a file one after the other: one that counts on a shorter lease already would have
+/// another copy started while the first still runs on the longer one.
+pub(super) fn lease(change: &mut Change<'_>) {
+    for (id, old, new) in both(change) {
+        if new.timing.lease >= old.timing.lease {
+            continue;
+        }
+        let (before, after) = (print_duration(old.timing.lease), print_duration(new.timing.lease));
+        let what = format!("services.{id}: lease would shrink from {before} to {after}");
+        let because = "the lease alone keeps two copies apart, and nodes adopt the new one at \
+                       different moments";
+        let instead = "take the service out, apply, wait until it has ended, then put it back with \
+                       the shorter lease";
+        change.refuse(&format!("services.{id}.lease"), Say::new(what, because, instead));
+    }
+}
+
+/// What begins or changes once the daemons were restarted.
+pub(super) fn restarts(change: &mut Change<'_>) {
+    let new = change.new;
+    for id in new.commands.keys().filter(|id| !change.old.commands.contains_key(*id)) {
+        super::begins(change, id);
+    }
+    for (id, _, _) in both(change).into_iter().filter(|(_, old, new)| old != new) {
+        let what = format!("service {id} changes once the daemons were restarted");
+        let because = "a node reads how to run a command when its daemon starts; a copy that runs \
+                       goes on as it is until it is started again";
+        let instead = "restart the daemons one after the other, the one that runs it last";
+        change.restart(&format!("services.{id}"), Say::new(what, because, instead));
+    }
+}
+
+/// What ends.
+pub(super) fn ends(change: &mut Change<'_>) {
+    let (old, new) = (change.old, change.new);
+    for id in old.commands.keys().filter(|id| !new.commands.contains_key(*id)) {
+        let what = format!("service {id} ends");
+        let because = "the new file does not have it: its copy is stopped within its lease";
+        let instead = "if that is not meant, put it back";
+        change.weaker("services", Say::new(what, because, instead));
+    }
+}
