@@ -1,3 +1,4 @@
 //! Talks to the things that are protected, one adapter per kind.
 
+pub mod command;
 pub mod postgres;

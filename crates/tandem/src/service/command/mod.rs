@@ -1,0 +1,124 @@
+//! Talks to a command that Tandem runs: what is run, what it is told, how it is asked.
+//! In: `CommandConfig`. Out: programs with their environment, answers of checks, a bounded log.
+//! Keeps: INV-12's part of the adapter: nothing here starts a copy; INV-2 (`state_file.rs`); H50
+//! what is run beside the copy has a limit, and is killed past it with all that it started.
+//! Not here: when (`tandem_core`, `driver/singleton`), the copy's process (`fence`).
+//! Tested by: the modules below.
+
+mod check;
+mod log;
+mod program;
+mod state_file;
+
+pub use program::Error;
+pub use state_file::{Runs, State};
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+use tandem_core::ids::{NodeId, ServiceId, Term};
+
+/// Where its programs are looked for, as for a system service.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// One command on one node.
+#[derive(Clone, Debug)]
+pub struct CommandConfig {
+    /// The service.
+    pub service: ServiceId,
+    /// This node.
+    pub me: NodeId,
+    /// Where Tandem keeps what belongs to it: state, log, the keeper's socket.
+    pub dir: PathBuf,
+    /// Its working folder.
+    pub cwd: PathBuf,
+    /// Program and arguments, not filled in.
+    pub command: Vec<String>,
+    /// Its own environment.
+    pub env: BTreeMap<String, String>,
+    /// Whom it runs as, by user and group id; none is the daemon's user.
+    pub user: Option<(u32, u32)>,
+    /// Where it listens.
+    pub address: Option<SocketAddr>,
+    /// What asks it to end; empty is a signal.
+    pub stop: Vec<String>,
+    /// How long it may take to end.
+    pub stop_max: Duration,
+    /// Run before a start.
+    pub on_start: Vec<String>,
+    /// Run after a planned end.
+    pub on_stop: Vec<String>,
+    /// How long a hook may take.
+    pub hook_max: Duration,
+    /// How it is asked.
+    pub health: Option<Health>,
+    /// How long its log grows.
+    pub log_bytes_max: u64,
+}
+
+/// How a command is asked whether it is well.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Health {
+    /// What is asked.
+    pub probe: Probe,
+    /// Between two checks.
+    pub interval: Duration,
+    /// For one check.
+    pub timeout: Duration,
+    /// So many failures in a row: it is not well.
+    pub fall: u32,
+    /// So many successes in a row: it is well.
+    pub rise: u32,
+    /// After its start failures do not count for so long.
+    pub grace: Duration,
+}
+
+/// One way to ask.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Probe {
+    /// A GET of this path.
+    Http(String),
+    /// A connection.
+    Tcp,
+    /// A program.
+    Exec(Vec<String>),
+}
+
+impl CommandConfig {
+    /// Where its keeper has its socket.
+    pub fn run_dir(&self) -> PathBuf {
+        self.dir.join("run")
+    }
+
+    /// Where what it prints goes.
+    pub fn log_file(&self) -> PathBuf {
+        self.dir.join("output.log")
+    }
+
+    /// The words with what differs from node to node filled in.
+    pub fn filled(&self, words: &[String]) -> Vec<String> {
+        let port = self.address.map(|address| address.port().to_string()).unwrap_or_default();
+        let fill =
+            |word: &String| word.replace("{port}", &port).replace("{node}", self.me.as_str());
+        words.iter().map(fill).collect()
+    }
+
+    /// The whole environment of everything of it, in a term.
+    pub fn environment(&self, term: Term) -> BTreeMap<String, String> {
+        let mut env = BTreeMap::from([("PATH".to_owned(), PATH.to_owned())]);
+        env.extend(self.env.clone());
+        let told = [
+            ("TANDEM_NODE", self.me.to_string()),
+            ("TANDEM_SERVICE", self.service.to_string()),
+            ("TANDEM_TERM", term.to_string()),
+        ];
+        env.extend(told.map(|(name, value)| (name.to_owned(), value)));
+        let port = self.address.map(|address| address.port().to_string());
+        env.extend(port.map(|port| ("TANDEM_PORT".to_owned(), port)));
+        env
+    }
+}
+
+#[cfg(test)]
+mod tests;
