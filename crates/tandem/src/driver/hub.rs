@@ -173,7 +173,9 @@ impl Hub {
     pub fn rests_on_answers(&self) -> bool {
         self.known().instances.values().any(|(own, _)| match own.process {
             Process::Primary | Process::Promoting | Process::Stopping => true,
-            Process::Stopped | Process::Starting | Process::Standby => own.ballot.is_some(),
+            Process::Stopped | Process::Starting | Process::Standby => {
+                own.ballot.is_some() || !own.stalled.is_zero()
+            }
         })
     }
 
@@ -210,6 +212,11 @@ impl Hub {
         let mut known = self.known();
         known.config_version = version;
         known.draining = draining;
+    }
+
+    /// A heartbeat to every peer now: what it proves is waited for.
+    pub fn nudge(&self) {
+        self.own_changed.send_modify(|version| *version += 1);
     }
 
     fn wake(&self) {
@@ -334,6 +341,7 @@ fn instance_differs(before: &InstanceFacts, after: &InstanceFacts) -> bool {
         || before.ballot != after.ballot
         || before.promised != after.promised
         || before.promoted != after.promoted
+        || before.starts_failed != after.starts_failed
         || before.outlives != after.outlives
         || before.serving != after.serving
         || before.rule != after.rule

@@ -75,6 +75,8 @@ kinds! {
     InstanceFenced = "instance.fenced" Warn,
     /// A new connection gets no answer though the process is there.
     InstanceHung = "instance.hung" Warn,
+    /// A hook, or what asks a command to end, failed or hung.
+    HookFailed = "hook.failed" Warn,
     /// What was wrong with an instance no longer is.
     InstanceRecovered = "instance.recovered" Info,
     /// The data must not be touched without a human.

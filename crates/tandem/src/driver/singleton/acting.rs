@@ -1,0 +1,293 @@
+//! Carries out one planned action: what is written first, what the keeper is told then.
+//! In: `Action`. Out: durable state, commands to the keeper.
+//! Keeps: INV-2 a promise is told, and a start made, only after it was written; a fence waits for
+//! neither. INV-12 what is started has the lease that is proven at that moment.
+//! Not here: what the keeper answers (`keeper.rs`).
+
+use super::{Life, SingletonDriver, Why};
+use crate::fence::protocol::{Lease, Signal, StartSpec, User, WhenOrphaned};
+use crate::runtime::clock;
+use crate::runtime::supervisor::TaskKind;
+use crate::service::command::{Runs, State};
+use crate::telemetry::event_kind::EventKind;
+use std::time::Duration;
+use tandem_core::clustering::active_passive::singleton::{Action, retry_after};
+use tandem_core::facts::{Ballot, Process};
+use tandem_core::ids::Term;
+use tandem_core::time::Timestamp;
+
+/// A lease that ends sooner is not started under.
+const LEASE_LEFT: Duration = Duration::from_millis(100);
+/// A disk that does not take the state is tried again after this.
+const WRITE_AGAIN: Duration = Duration::from_secs(1);
+/// In a term without moves, the kernel's way of ending it is asked for again.
+const KILL_AGAIN: Duration = Duration::from_millis(500);
+
+/// What is being made durable, and why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Work {
+    Promise(Term),
+    Begin { term: Term, runs: Runs, life: u64 },
+    GoOn(Term),
+}
+
+/// What a task tells the driver.
+#[derive(Debug)]
+pub(super) enum Finished {
+    Written(Work, State, Result<(), std::io::Error>),
+    Checked { life: u64, answer: Result<(), String> },
+    AskedToStop { life: u64, answer: Result<(), String> },
+}
+
+impl SingletonDriver {
+    pub(super) async fn act(&mut self, action: Action) {
+        match action {
+            Action::Fence => return self.fence().await,
+            Action::Stop => return self.stop(Why::Planned).await,
+            Action::Vote { term } => {
+                self.own.ballot = Some(Ballot { term, position: None });
+                return;
+            }
+            // One at a time; what was not written in time is planned again.
+            _ if self.writing.is_some() || self.keeper_lost => return,
+            Action::Promise { .. } | Action::Start { .. } | Action::GoOn { .. } => {}
+        }
+        match action {
+            Action::Promise { term } => {
+                let state = State { promised: self.durable.promised.max(term), ..self.durable };
+                self.write(Work::Promise(term), state);
+            }
+            Action::GoOn { term } => {
+                let state = State { begun: term, ..self.durable };
+                self.write(Work::GoOn(term), state);
+            }
+            Action::Start { term } => {
+                let has_hook = !self.it.config.on_start.is_empty();
+                let runs = if has_hook { Runs::Hook } else { Runs::Command };
+                self.own.process = Process::Starting;
+                self.begin(term, runs);
+            }
+            Action::Vote { .. } | Action::Stop | Action::Fence => {}
+        }
+    }
+
+    /// Notes durably what is about to be started, then starts it.
+    pub(super) fn begin(&mut self, term: Term, runs: Runs) {
+        self.lives += 1;
+        let work = Work::Begin { term, runs, life: self.lives };
+        self.write(work, State { begun: term, runs, ..self.durable });
+    }
+
+    fn write(&mut self, work: Work, state: State) {
+        self.writing = Some(work);
+        let (dir, sender) = (self.it.config.dir.clone(), self.finished.0.clone());
+        self.it.supervisor.spawn("state of a singleton", TaskKind::Session, async move {
+            let stored = tokio::task::spawn_blocking(move || state.store(&dir)).await;
+            let stored = stored.unwrap_or_else(|error| Err(std::io::Error::other(error)));
+            let _ = sender.send(Finished::Written(work, state, stored)).await;
+        });
+    }
+
+    pub(super) async fn on_finished(&mut self, finished: Finished) {
+        match finished {
+            Finished::Written(work, state, Ok(())) => {
+                self.writing = None;
+                self.durable = state;
+                self.on_written(work).await;
+            }
+            Finished::Written(work, _, Err(error)) => {
+                self.writing = None;
+                let service = self.service().clone();
+                tracing::error!(%service, %error, ?work, "cannot be made durable");
+                if self.own.process == Process::Starting && self.life == Life::Nothing {
+                    self.own.process = Process::Stopped;
+                }
+                self.retry_at = clock::now().plus(WRITE_AGAIN);
+                self.asked = None;
+            }
+            Finished::Checked { life, answer } => self.on_checked(life, answer).await,
+            Finished::AskedToStop { life, answer: Err(error) } if life == self.lives => {
+                // It may still end; the limit counts.
+                let message = format!("what asks it to end failed: {error}");
+                self.tell(EventKind::HookFailed, message);
+            }
+            Finished::AskedToStop { .. } => {}
+        }
+    }
+
+    async fn on_written(&mut self, work: Work) {
+        match work {
+            Work::Promise(term) => {
+                self.own.promised = self.own.promised.max(term);
+                // Told first: whatever is answered from now on supports no older lease.
+                self.publish();
+                self.answered = self.it.hub.answered_all();
+            }
+            Work::GoOn(term) => {
+                self.own.serving = self.own.serving.map(|_| term);
+                self.own.promoted = term;
+            }
+            Work::Begin { term, runs, life } => {
+                let is_wanted = life == self.lives && self.own.process == Process::Starting;
+                if is_wanted {
+                    self.own.promoted = term;
+                    self.launch(runs).await;
+                } else if self.life == Life::Nothing && self.own.process == Process::Starting {
+                    self.own.process = Process::Stopped;
+                }
+            }
+        }
+    }
+
+    /// Has the keeper run the command or the hook before it, under the lease that is proven now.
+    async fn launch(&mut self, runs: Runs) {
+        let now = clock::now();
+        let lease = self.proven_now().filter(|until| *until >= now.plus(LEASE_LEFT));
+        let Some(until) = lease else {
+            self.life = Life::Nothing;
+            self.own.process = Process::Stopped;
+            return;
+        };
+        let words = match runs {
+            Runs::Command => &self.it.config.command,
+            Runs::Hook => &self.it.config.on_start,
+        };
+        let spec = self.spec(&words.clone(), until);
+        match self.it.keeper.start(spec).await {
+            Ok(()) => {
+                self.lease = until;
+                self.life = match runs {
+                    Runs::Command => Life::Launching,
+                    Runs::Hook => Life::Opening(now.plus(self.it.config.hook_max)),
+                };
+            }
+            Err(error) => {
+                tracing::warn!(service = %self.service(), %error, "the keeper did not start it");
+                self.life = Life::Nothing;
+                self.own.process = Process::Stopped;
+                self.failed();
+                // Whatever is there, nothing of it is wanted.
+                let _ = self.it.keeper.kill().await;
+            }
+        }
+    }
+
+    /// Runs the hook after an end, if there is one and time for it.
+    pub(super) async fn close(&mut self) -> bool {
+        let now = clock::now();
+        let lease = self.proven_now().filter(|until| *until >= now.plus(LEASE_LEFT));
+        let Some(until) = lease.filter(|_| !self.it.config.on_stop.is_empty()) else {
+            return false;
+        };
+        let spec = self.spec(&self.it.config.on_stop.clone(), until);
+        if let Err(error) = self.it.keeper.start(spec).await {
+            self.tell(EventKind::HookFailed, format!("on_stop was not started: {error}"));
+            return false;
+        }
+        self.lives += 1;
+        self.lease = until;
+        self.life = Life::Closing(now.plus(self.it.config.hook_max));
+        true
+    }
+
+    fn spec(&self, words: &[String], until: Timestamp) -> StartSpec {
+        let config = &self.it.config;
+        let user = config.user.map(|(uid, gid)| User { uid, gid, groups: Vec::new() });
+        StartSpec {
+            argv: config.filled(words),
+            env: config.environment(self.own.promoted),
+            cwd: config.cwd.clone(),
+            user,
+            log_file: config.log_file(),
+            // Nothing is known of what else it would obey.
+            when_orphaned: WhenOrphaned::Kill,
+            oom_score_adj: 0,
+            lease: Lease::Until(until),
+            limits: self.it.limits.clone(),
+        }
+    }
+
+    /// Kills it at once; a start that is being written does not happen.
+    async fn fence(&mut self) {
+        let now = clock::now();
+        match self.life {
+            Life::Nothing => {
+                self.lives += 1;
+                self.own.process = Process::Stopped;
+                return;
+            }
+            Life::Ending { kill_at, why: Why::Fenced } if kill_at > now => return,
+            Life::Opening(_)
+            | Life::Launching
+            | Life::Runs
+            | Life::Ending { .. }
+            | Life::Closing(_) => {}
+        }
+        self.life = Life::Ending { kill_at: now.plus(KILL_AGAIN), why: Why::Fenced };
+        self.own.process = Process::Stopping;
+        self.own.serving = None;
+        self.kill().await;
+    }
+
+    pub(super) async fn kill(&mut self) {
+        if let Err(error) = self.it.keeper.kill().await {
+            tracing::warn!(service = %self.service(), %error, "the keeper did not kill it");
+        }
+    }
+
+    /// Asks it to end, in order.
+    pub(super) async fn stop(&mut self, why: Why) {
+        match self.life {
+            Life::Runs => {}
+            Life::Opening(_) | Life::Launching => return self.fence().await,
+            Life::Nothing | Life::Ending { .. } | Life::Closing(_) => return,
+        }
+        let kill_at = clock::now().plus(self.it.config.stop_max);
+        self.life = Life::Ending { kill_at, why };
+        self.own.process = Process::Stopping;
+        self.own.serving = None;
+        if self.it.config.stop.is_empty() {
+            if let Err(error) = self.it.keeper.signal(Signal::Smart).await {
+                tracing::warn!(service = %self.service(), %error, "it was not asked to end");
+            }
+            return;
+        }
+        let (config, term) = (self.it.config.clone(), self.own.promoted);
+        let (life, sender) = (self.lives, self.finished.0.clone());
+        self.it.supervisor.spawn("stop of a command", TaskKind::Session, async move {
+            let answer = config.ask_to_stop(term).await.map_err(|error| error.to_string());
+            let _ = sender.send(Finished::AskedToStop { life, answer }).await;
+        });
+    }
+
+    /// Kills what has passed its limit.
+    pub(super) async fn enforce(&mut self, now: Timestamp) {
+        let (until, what) = match self.life {
+            Life::Opening(until) => (until, "on_start"),
+            Life::Closing(until) => (until, "on_stop"),
+            Life::Ending { kill_at, .. } => (kill_at, "the command"),
+            Life::Nothing | Life::Launching | Life::Runs => return,
+        };
+        if until > now {
+            return;
+        }
+        let again = now.plus(KILL_AGAIN);
+        self.life = match self.life {
+            Life::Opening(_) => Life::Opening(again),
+            Life::Closing(_) => Life::Closing(again),
+            Life::Ending { why, .. } => Life::Ending { kill_at: again, why },
+            other @ (Life::Nothing | Life::Launching | Life::Runs) => other,
+        };
+        let message = format!("{what} did not end within its limit and is killed");
+        self.tell(EventKind::HookFailed, message);
+        self.kill().await;
+    }
+
+    /// It did not run, or not for long.
+    pub(super) fn failed(&mut self) {
+        let now = clock::now();
+        self.own.starts_failed = self.own.starts_failed.saturating_add(1);
+        self.failed_at = now;
+        self.retry_at = now.plus(retry_after(self.own.starts_failed));
+    }
+}

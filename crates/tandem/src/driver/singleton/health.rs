@@ -1,0 +1,101 @@
+//! Asks the own copy whether it is well, and ends one that is not.
+//! In: answers of checks. Out: `serving`, or an end that counts as a failure.
+//! States: asked → (rise) well → (fall) unwell → ended and started anew.
+//! Not here: how it is asked (`service/command/check.rs`).
+
+use super::acting::Finished;
+use super::{Life, SingletonDriver, Why};
+use crate::runtime::clock;
+use crate::runtime::supervisor::TaskKind;
+use crate::service::command::CommandConfig;
+use crate::telemetry::event_kind::EventKind;
+use std::time::Duration;
+use tandem_core::ids::Term;
+use tandem_core::time::Timestamp;
+
+/// Before its first success it is asked more often: clients wait for that.
+const EAGER: Duration = Duration::from_millis(100);
+
+/// What is known of the present copy.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Checks {
+    next: Timestamp,
+    began: Timestamp,
+    asking: bool,
+    was_well: bool,
+    failures: u32,
+    successes: u32,
+    last: Option<String>,
+}
+
+impl Checks {
+    pub(super) fn begin(&mut self, now: Timestamp) {
+        *self = Self { next: now, began: now, ..Self::default() };
+    }
+
+    /// Whether the last ones failed.
+    pub(super) const fn fail(&self) -> bool {
+        self.failures > 0
+    }
+
+    /// When to ask again.
+    pub(super) fn due(&self, config: &CommandConfig, life: Life) -> Option<Timestamp> {
+        let is_asked = config.health.is_some() && life == Life::Runs && !self.asking;
+        is_asked.then_some(self.next)
+    }
+}
+
+impl SingletonDriver {
+    /// Asks, if it is time.
+    pub(super) fn check_health(&mut self, term: Term) {
+        let now = clock::now();
+        let due = self.checks.due(&self.it.config, self.life);
+        let Some(health) =
+            self.it.config.health.clone().filter(|_| due.is_some_and(|at| at <= now))
+        else {
+            return;
+        };
+        let pause = if self.checks.was_well { health.interval } else { health.interval.min(EAGER) };
+        self.checks.asking = true;
+        self.checks.next = now.plus(pause);
+        let (config, life, sender) = (self.it.config.clone(), self.lives, self.finished.0.clone());
+        self.it.supervisor.spawn("check of a command", TaskKind::Session, async move {
+            let answer = config.check(&health, term).await;
+            let _ = sender.send(Finished::Checked { life, answer }).await;
+        });
+    }
+
+    pub(super) async fn on_checked(&mut self, life: u64, answer: Result<(), String>) {
+        if life != self.lives || self.life != Life::Runs {
+            return;
+        }
+        self.checks.asking = false;
+        let Some(health) = self.it.config.health.clone() else { return };
+        let Err(why) = answer else {
+            let checks = &mut self.checks;
+            checks.failures = 0;
+            checks.successes = checks.successes.saturating_add(1);
+            if checks.successes >= health.rise && self.own.serving.is_none() {
+                checks.was_well = true;
+                self.own.serving = Some(self.own.promoted);
+                self.tell(EventKind::InstanceRecovered, "its checks succeed");
+            }
+            return;
+        };
+        let in_grace = clock::now().since(self.checks.began) < health.grace;
+        let checks = &mut self.checks;
+        checks.successes = 0;
+        checks.last = Some(why.clone());
+        if in_grace && !checks.was_well {
+            return;
+        }
+        checks.failures = checks.failures.saturating_add(1);
+        if checks.failures < health.fall {
+            return;
+        }
+        let message =
+            format!("{} checks in a row failed, so it is started anew: {why}", checks.failures);
+        self.tell(EventKind::InstanceHung, message);
+        self.stop(Why::Unwell).await;
+    }
+}
