@@ -8,6 +8,7 @@
 
 mod agreed;
 pub mod before;
+mod commands;
 mod founding;
 mod handler;
 mod live;
@@ -212,6 +213,7 @@ struct Running {
     /// Cancelled when the node was removed and nothing of it works any more.
     gone: CancellationToken,
     doors: Arc<Vec<(ServiceId, proxy::Door)>>,
+    command_doors: commands::CommandDoors,
     consensus: Consensus,
     mesh: Mesh,
 }
@@ -219,6 +221,9 @@ struct Running {
 impl Running {
     async fn close(&self) {
         for (_, door) in self.doors.iter() {
+            door.close(Duration::from_millis(200)).await;
+        }
+        for (_, door) in &self.command_doors {
             door.close(Duration::from_millis(200)).await;
         }
         self.hand_on().await;
@@ -255,6 +260,7 @@ async fn start(args: NodeArgs, supervisor: &Supervisor) -> Result<Running, Error
     let ground = Arc::new(prepare::prepare(args, supervisor)?);
     before::check(&ground).await?;
     let doors = services::open_doors(&ground).await?;
+    let command_doors = commands::open_doors(&ground)?;
     let transport = Arc::new(RaftOverMesh::default());
     let consensus = Consensus::start(
         ConsensusConfig {
@@ -267,7 +273,7 @@ async fn start(args: NodeArgs, supervisor: &Supervisor) -> Result<Running, Error
         supervisor.clone(),
     )
     .await?;
-    let (asks, receivers) = ask_channels(&ground.config);
+    let (asks, mut receivers) = ask_channels(&ground.config);
     let reception = Arc::new(Reception {
         hub: ground.hub.clone(),
         consensus: OnceLock::from(consensus.clone()),
@@ -280,13 +286,15 @@ async fn start(args: NodeArgs, supervisor: &Supervisor) -> Result<Running, Error
     let _ = transport.0.set(mesh.clone());
     founding::found(&ground, &consensus).await?;
     let mut places = services::places(&ground);
+    let commands = commands::start(&ground, &consensus, &mut receivers).await?;
     let instances = services::start(&ground, &consensus, receivers, &mut places).await?;
-    let services = ground.config.services.keys().cloned().collect();
+    let services = instances_of(&ground.config).cloned().collect();
     ground.hub.settle(&services, instance::SETTLE).await;
     let mut opened = Vec::new();
     for door in doors {
         opened.extend(door.serve(&ground, &consensus, &places));
     }
+    let command_doors = commands::serve(command_doors, &ground, &consensus);
     control(&ground, &consensus, &mesh, asks);
     let doors = Arc::new(opened);
     let hands =
@@ -307,19 +315,25 @@ async fn start(args: NodeArgs, supervisor: &Supervisor) -> Result<Running, Error
         supervisor: ground.supervisor.clone(),
         doors: doors.clone(),
         instances,
+        commands,
         identity: ground.identity.clone(),
     };
     operate(&ground, parts, &reception).await?;
     let NodeArgs { node, dir, .. } = ground.args.clone();
-    Ok(Running { me: node, dir, applied, gone, doors, consensus, mesh })
+    Ok(Running { me: node, dir, applied, gone, doors, command_doors, consensus, mesh })
 }
 
 type Asks = BTreeMap<ServiceId, mpsc::Sender<Term>>;
 type AskReceivers = BTreeMap<ServiceId, mpsc::Receiver<Term>>;
 
+/// The services that Tandem runs.
+fn instances_of(config: &Config) -> impl Iterator<Item = &ServiceId> {
+    config.services.keys().chain(config.commands.keys())
+}
+
 fn ask_channels(config: &Config) -> (Asks, AskReceivers) {
     let (mut senders, mut receivers) = (BTreeMap::new(), BTreeMap::new());
-    for service in config.services.keys() {
+    for service in instances_of(config) {
         let (sender, receiver) = mpsc::channel(ASKS_MAX);
         senders.insert(service.clone(), sender);
         receivers.insert(service.clone(), receiver);

@@ -176,7 +176,7 @@ pub(super) async fn start(
     Ok(instances)
 }
 
-fn start_witness(
+pub(super) fn start_witness(
     ground: &Ground,
     consensus: &Consensus,
     service: &ServiceId,

@@ -52,6 +52,17 @@ pub(super) fn run_as(service: &ServiceId, written: Option<&str>) -> Result<Optio
     Ok(is_root.then(|| RunAs { uid: user.uid.as_raw(), gid: user.gid.as_raw() }))
 }
 
+/// The user and group of a command; none is the daemon's own.
+pub(super) fn of_command(
+    service: &ServiceId,
+    written: Option<&str>,
+) -> Result<Option<(u32, u32)>, Error> {
+    if written.is_none() {
+        return Ok(None);
+    }
+    Ok(run_as(service, written)?.map(|user| (user.uid, user.gid)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -6,9 +6,11 @@
 //! Tested by: the scenarios, among them `silent_node.txt`, `hung.txt`, `leader_cut_off_*.txt`.
 
 use super::controller::ControllerView;
+use super::singleton;
 use crate::cluster::state::{Appointment, Cause};
 use crate::facts::{Data, Health, InstanceFacts, Link, NodeFacts, Process, Stream};
 use crate::ids::NodeId;
+use crate::pairing::Kind;
 use crate::reason::Reason;
 use crate::time::Timestamp;
 use alloc::format;
@@ -34,6 +36,9 @@ pub enum Verdict {
 
 /// Judges the appointed primary.
 pub fn judge(view: &ControllerView<'_>, appointment: &Appointment, now: Timestamp) -> Verdict {
+    if view.spec.pairing.kind() == Kind::Command {
+        return singleton::judge(view, appointment, now);
+    }
     let primary = &appointment.primary;
     let refused = matches!(view.link(view.me, primary, now), Some(Link::Refused(_)));
     match view.fresh(primary, now) {

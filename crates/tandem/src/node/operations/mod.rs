@@ -23,6 +23,7 @@ mod verbs;
 mod watcher;
 mod wishes;
 
+use super::commands::CommandWishes;
 use super::handler::{Local, Operate};
 use super::live::Applied;
 use super::services::OwnInstances;
@@ -65,6 +66,7 @@ pub(super) struct Ground {
     pub supervisor: Supervisor,
     pub doors: Arc<Vec<(ServiceId, Door)>>,
     pub instances: OwnInstances,
+    pub commands: CommandWishes,
     pub identity: Arc<Identity>,
 }
 

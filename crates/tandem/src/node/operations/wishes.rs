@@ -63,11 +63,13 @@ impl NodeOperations {
     /// Hands a wish to one of this node's own instances.
     pub(super) async fn wish_here(&self, service: &ServiceId, wish: Wish) -> Response {
         let refused = |why: &str| Response::Refused(why.to_owned());
-        let Some(instance) = self.ground().instances.get(service) else {
+        let ground = self.ground();
+        let instance = ground.instances.get(service).map(|instance| &instance.wishes);
+        let Some(wishes) = instance.or_else(|| ground.commands.get(service)) else {
             return refused("this node has no instance of it");
         };
         let (answer, answered) = oneshot::channel();
-        if instance.wishes.try_send(Asked { wish, answer }).is_err() {
+        if wishes.try_send(Asked { wish, answer }).is_err() {
             return refused("other operations on it are under way");
         }
         match tokio::time::timeout(patience(wish), answered).await {

@@ -119,7 +119,7 @@ fn switch_over(
 }
 
 /// Judges the holder.
-fn judge(view: &ControllerView<'_>, appointment: &Appointment, now: Timestamp) -> Verdict {
+pub fn judge(view: &ControllerView<'_>, appointment: &Appointment, now: Timestamp) -> Verdict {
     let holder = &appointment.primary;
     let refused = matches!(view.link(view.me, holder, now), Some(Link::Refused(_)));
     match view.fresh(holder, now) {

@@ -29,7 +29,7 @@ pub(super) struct Move<'a> {
 }
 
 /// Whether a node could run it now: it answers us, and has not failed again and again.
-pub(super) fn is_fit(view: &ControllerView<'_>, node: &NodeId, now: Timestamp) -> bool {
+pub fn is_fit(view: &ControllerView<'_>, node: &NodeId, now: Timestamp) -> bool {
     let refused = matches!(view.link(view.me, node, now), Some(Link::Refused(_)));
     let fits = |own: &crate::facts::InstanceFacts| {
         own.data == Data::Present && own.starts_failed < FAILURES_MAX

@@ -1,0 +1,239 @@
+//! Builds what each command needs on this node: a door, the adapter, the keeper, the driver.
+//! In: `Ground`. Out: running tasks, and where operators' wishes go.
+//! Not here: services of PostgreSQL (`services.rs`).
+
+use super::services::start_witness;
+use super::user;
+use super::{AskReceivers, Error, Ground};
+use crate::config::{self, Command};
+use crate::consensus::Consensus;
+use crate::driver::instance::wishes::Asked;
+use crate::driver::singleton::route::Guide;
+use crate::driver::singleton::{SingletonDriver, Wiring};
+use crate::fence::client::Keeper;
+use crate::fence::protocol::Limit;
+use crate::proxy::{Balancer, BalancerConfig};
+use crate::runtime::supervisor::TaskKind;
+use crate::service::command::{CommandConfig, Health, Probe, State};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use tandem_core::clustering::load_balanced::balance::Policy;
+use tandem_core::clustering::load_balanced::ejection;
+use tandem_core::ids::{NodeId, ServiceId, Term};
+use tandem_core::spec::NodeRole;
+use tokio::sync::mpsc;
+
+/// Wishes that may wait; one more is refused.
+const WISHES_MAX: usize = 4;
+/// For the copy to accept a client's connection.
+const CONNECT: Duration = Duration::from_secs(1);
+/// A connection on which nothing moves for so long is closed.
+const IDLE: Duration = Duration::from_secs(3600);
+
+/// Where each command of this node takes wishes.
+pub(super) type CommandWishes = BTreeMap<ServiceId, mpsc::Sender<Asked>>;
+
+/// A command's door, bound, with no endpoint yet.
+pub(super) struct CommandDoor {
+    service: ServiceId,
+    door: Arc<Balancer>,
+    config: BalancerConfig,
+}
+
+/// The doors of all commands, for as long as the node runs.
+pub(super) type CommandDoors = Vec<(ServiceId, Arc<Balancer>)>;
+
+pub(super) fn open_doors(ground: &Ground) -> Result<Vec<CommandDoor>, Error> {
+    let Some(node) = ground.config.nodes.get(&ground.args.node) else { return Ok(Vec::new()) };
+    let mut doors = Vec::new();
+    for (service, command) in &ground.config.commands {
+        let Some(listen) = command.listen else { continue };
+        let config = BalancerConfig {
+            service: service.clone(),
+            listen: listen.on(node),
+            upstreams: Vec::new(),
+            policy: Policy::RoundRobin,
+            // There is one endpoint, whose health its own node tells.
+            limits: ejection::Limits { failures: 0, ..ejection::Limits::default() },
+            check: None,
+            hold_max: command.hold_max,
+            connect_timeout: CONNECT,
+            idle_timeout: IDLE,
+            sessions_max: command.sessions_max,
+            accept_proxy: false,
+            send_proxy: None,
+        };
+        let door = Arc::new(Balancer::open(config.clone(), &ground.supervisor)?);
+        doors.push(CommandDoor { service: service.clone(), door, config });
+    }
+    Ok(doors)
+}
+
+/// Routes from now on.
+pub(super) fn serve(
+    doors: Vec<CommandDoor>,
+    ground: &Ground,
+    consensus: &Consensus,
+) -> CommandDoors {
+    let mut all = CommandDoors::new();
+    for CommandDoor { service, door, config } in doors {
+        let Some(command) = ground.config.commands.get(&service) else { continue };
+        let guide = Guide {
+            service: service.clone(),
+            hub: ground.hub.clone(),
+            agreed: consensus.state(),
+            addresses: addresses(ground, &service, command),
+            door: door.clone(),
+            config,
+        };
+        let run = guide.run(ground.supervisor.stopping());
+        ground.supervisor.spawn("route of a command", TaskKind::Essential, run);
+        all.push((service, door));
+    }
+    all
+}
+
+/// Where this node reaches each node's copy.
+fn addresses(
+    ground: &Ground,
+    service: &ServiceId,
+    command: &Command,
+) -> BTreeMap<NodeId, SocketAddr> {
+    let nodes = ground.config.data_nodes();
+    let reached = |(node, it): (&NodeId, &config::Node)| {
+        let own = command.instance_address(it)?;
+        let other = ground.routes.get(node).and_then(|r| r.services.get(service.as_str()));
+        let is_me = *node == ground.args.node;
+        Some((node.clone(), other.filter(|_| !is_me).copied().unwrap_or(own)))
+    };
+    nodes.filter_map(reached).collect()
+}
+
+pub(super) async fn start(
+    ground: &Ground,
+    consensus: &Consensus,
+    asks: &mut AskReceivers,
+) -> Result<CommandWishes, Error> {
+    let mut wishes = CommandWishes::new();
+    let Some(node) = ground.config.nodes.get(&ground.args.node) else { return Ok(wishes) };
+    for (service, command) in &ground.config.commands {
+        let Some(asks) = asks.remove(service) else { continue };
+        match node.role {
+            NodeRole::Witness => start_witness(ground, consensus, service, asks)?,
+            NodeRole::Data => {
+                let (sender, receiver) = mpsc::channel(WISHES_MAX);
+                let config = command_config(ground, node, (service, command))?;
+                let limits = command.limits.iter().filter_map(limit).collect();
+                start_one(ground, consensus, (config, limits), (asks, receiver)).await?;
+                wishes.insert(service.clone(), sender);
+            }
+        }
+    }
+    Ok(wishes)
+}
+
+fn limit((key, value): (&&'static str, &u64)) -> Option<(Limit, u64)> {
+    let limit = match *key {
+        "nofile" => Limit::Nofile,
+        "core" => Limit::Core,
+        "nproc" => Limit::Nproc,
+        "memlock" => Limit::Memlock,
+        "address_space" => Limit::AddressSpace,
+        "fsize" => Limit::Fsize,
+        _ => return None,
+    };
+    Some((limit, *value))
+}
+
+async fn start_one(
+    ground: &Ground,
+    consensus: &Consensus,
+    (config, limits): (CommandConfig, BTreeMap<Limit, u64>),
+    (asks, wishes): (mpsc::Receiver<Term>, mpsc::Receiver<Asked>),
+) -> Result<(), Error> {
+    prepare(&config)?;
+    let dir = config.dir.clone();
+    let state = State::load(&dir).map_err(|source| Error::File { path: dir, source })?;
+    let exe = std::env::current_exe()
+        .map_err(|source| Error::File { path: "the running program".into(), source })?;
+    let (keeper, keeper_events) =
+        Keeper::attach_or_spawn(&config.run_dir(), &exe, &ground.supervisor).await?;
+    let driver = SingletonDriver::new(Wiring {
+        config,
+        limits,
+        keeper,
+        keeper_events,
+        exe,
+        hub: ground.hub.clone(),
+        explanations: ground.explanations.clone(),
+        supervisor: ground.supervisor.clone(),
+        agreed: consensus.state(),
+        asks,
+        wishes,
+        events: ground.events.clone(),
+        state,
+    });
+    let run = driver.run(ground.supervisor.stopping());
+    ground.supervisor.spawn("singleton driver", TaskKind::Essential, run);
+    Ok(())
+}
+
+fn command_config(
+    ground: &Ground,
+    node: &config::Node,
+    (service, command): (&ServiceId, &Command),
+) -> Result<CommandConfig, Error> {
+    let dir = ground.args.dir.join("services").join(service.as_str());
+    let health = command.health.as_ref().map(|it| Health {
+        probe: match &it.probe {
+            config::Probe::Http(path) => Probe::Http(path.clone()),
+            config::Probe::Tcp => Probe::Tcp,
+            config::Probe::Exec(words) => Probe::Exec(words.clone()),
+        },
+        interval: it.interval,
+        timeout: it.timeout,
+        fall: it.fall,
+        rise: it.rise,
+        grace: it.grace,
+    });
+    Ok(CommandConfig {
+        service: service.clone(),
+        me: ground.args.node.clone(),
+        cwd: command.cwd.clone().unwrap_or_else(|| dir.join("work")),
+        dir,
+        command: command.command.clone(),
+        env: command.env.clone(),
+        user: user::of_command(service, command.run_as.as_deref())?,
+        address: command.instance_address(node),
+        stop: command.stop.clone(),
+        stop_max: command.stop_max,
+        on_start: command.on_start.clone(),
+        on_stop: command.on_stop.clone(),
+        hook_max: command.hook_max,
+        health,
+        log_bytes_max: command.log_bytes_max,
+    })
+}
+
+/// The folders: Tandem's own closed to others, the working folder the command's.
+fn prepare(config: &CommandConfig) -> Result<(), Error> {
+    let at = |path: &Path| {
+        let path = path.to_owned();
+        move |source| Error::File { path, source }
+    };
+    let (run_dir, work) = (config.run_dir(), config.dir.join("work"));
+    std::fs::create_dir_all(&run_dir).map_err(at(&run_dir))?;
+    std::fs::set_permissions(&run_dir, std::fs::Permissions::from_mode(0o700))
+        .map_err(at(&run_dir))?;
+    if config.cwd == work {
+        std::fs::create_dir_all(&work).map_err(at(&work))?;
+        if let Some((uid, gid)) = config.user {
+            std::os::unix::fs::chown(&work, Some(uid), Some(gid)).map_err(at(&work))?;
+        }
+    }
+    Ok(())
+}
