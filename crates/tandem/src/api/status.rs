@@ -150,6 +150,8 @@ words! {
         Preferred => "preferred",
         /// Confirmed by nobody else.
         Async => "async",
+        /// Nothing is kept that Tandem knows of.
+        None => "none",
     }
 }
 

@@ -93,6 +93,21 @@ impl Machines {
         fs::write(self.config_path(), self.nodes(names)).unwrap();
     }
 
+    /// The same with a service, in which DOOR and PORT stand for ports that are free.
+    #[allow(dead_code, reason = "not every test has such a service")]
+    pub fn write_service(&self, names: &[&str], service: &str) {
+        let Machine { door, instance, .. } = &self.all[0];
+        let service = service.replace("DOOR", &door.port().to_string());
+        let service = service.replace("PORT", &instance.port().to_string());
+        fs::write(self.config_path(), format!("{}{service}", self.nodes(names))).unwrap();
+    }
+
+    /// The front door of a node.
+    #[allow(dead_code, reason = "not every test goes through it")]
+    pub fn door(&self, name: &str) -> SocketAddr {
+        self.of(name).door
+    }
+
     fn nodes(&self, names: &[&str]) -> String {
         let mut text = String::from("# the shop's\ncluster = \"shop\"\n");
         for name in names {

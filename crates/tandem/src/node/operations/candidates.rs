@@ -8,6 +8,7 @@
 
 use super::refusals;
 use super::seen::ServiceSeen;
+use super::singleton;
 use crate::api::explain::{Candidate, FailoverNow, Reason, Safety};
 use crate::telemetry::codes;
 use crate::telemetry::problem::{Code, Problem};
@@ -23,13 +24,13 @@ use tandem_core::replication::primary_replica::sync_quorum;
 use tandem_core::spec::{Durability, NodeRole};
 
 /// Why a node cannot take over now.
-struct Objection {
-    code: Code,
-    because: String,
+pub(super) struct Objection {
+    pub code: Code,
+    pub because: String,
 }
 
 impl Objection {
-    fn new(because: impl Into<String>) -> Option<Self> {
+    pub fn new(because: impl Into<String>) -> Option<Self> {
         Some(Self { code: codes::TARGET_NOT_ELIGIBLE, because: because.into() })
     }
 }
@@ -117,6 +118,9 @@ fn objection(
     if service.seen.agreed.spec.nodes.get(node).is_some_and(|spec| spec.priority == 0) {
         return Objection::new(format!("{node} has priority 0: its owner wants it never primary"));
     }
+    if singleton::is_command(service) {
+        return singleton::objection(service, node);
+    }
     let Some(own) = service.instance(node) else {
         return Objection::new(format!("{node} was not heard lately"));
     };
@@ -183,6 +187,9 @@ pub(super) fn failover_now(service: ServiceSeen<'_>) -> FailoverNow {
             candidates: Vec::new(),
         };
     };
+    if singleton::is_command(service) {
+        return singleton::failover_now(service, appointment);
+    }
     let (mut candidates, mut holders) = (Vec::new(), BTreeSet::new());
     for node in service.seen.agreed.spec.data_nodes().filter(|it| **it != appointment.primary) {
         let own = service.instance(node);

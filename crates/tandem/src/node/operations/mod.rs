@@ -16,6 +16,7 @@ mod propose;
 mod refusals;
 mod role;
 mod seen;
+mod singleton;
 mod status;
 #[cfg(test)]
 mod tests;

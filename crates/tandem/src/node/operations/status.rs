@@ -6,11 +6,12 @@
 //! Tested by: `tests/status.rs`.
 
 use super::seen::{Seen, ServiceSeen, reachable};
+use super::singleton;
 use crate::api::status::{
     self, Endpoint, InstanceRole, InstanceState, InstanceStatus, NodeState, NodeStatus, Phase,
     ServiceStatus, Status,
 };
-use crate::config::Code;
+use crate::config::{Code, Command};
 use crate::driver::explain::Explained;
 use std::time::Duration;
 use tandem_core::cluster::state::{self, Appointment};
@@ -76,7 +77,7 @@ fn service_status(service: ServiceSeen<'_>, own_reason: OwnReason<'_>) -> Servic
         kind: pairing.kind(),
         clustering: pairing.clustering(),
         replication: pairing.replication(),
-        durability: durability(service.spec.durability),
+        durability: durability(service),
         term: service.state.term(),
         phase: phase(service),
         paused: service.state.paused,
@@ -94,12 +95,16 @@ fn service_status(service: ServiceSeen<'_>, own_reason: OwnReason<'_>) -> Servic
             .into_iter()
             .chain(not_in_force(service))
             .chain(no_failover(service))
+            .chain(singleton::warnings(service))
             .collect(),
     }
 }
 
-const fn durability(durability: Durability) -> status::Durability {
-    match durability {
+fn durability(service: ServiceSeen<'_>) -> status::Durability {
+    if singleton::is_command(service) {
+        return status::Durability::None;
+    }
+    match service.spec.durability {
         Durability::Quorum { .. } => status::Durability::Quorum,
         Durability::Preferred { .. } => status::Durability::Preferred,
         Durability::Async { .. } => status::Durability::Async,
@@ -129,6 +134,9 @@ pub(super) fn phase(service: ServiceSeen<'_>) -> Phase {
 }
 
 fn endpoints(service: ServiceSeen<'_>) -> Vec<Endpoint> {
+    if let Some(command) = service.seen.config.commands.get(service.name) {
+        return command_endpoints(service, command);
+    }
     let Some(config) = service.config() else { return Vec::new() };
     let nodes = service.seen.config.nodes.iter();
     nodes
@@ -140,6 +148,16 @@ fn endpoints(service: ServiceSeen<'_>) -> Vec<Endpoint> {
         .collect()
 }
 
+fn command_endpoints(service: ServiceSeen<'_>, command: &Command) -> Vec<Endpoint> {
+    let Some(listen) = command.listen else { return Vec::new() };
+    let endpoint = |(name, node): (&NodeId, &crate::config::Node)| Endpoint {
+        node: name.clone(),
+        listen: reachable(listen.on(node), node),
+        read_listen: None,
+    };
+    service.seen.config.nodes.iter().map(endpoint).collect()
+}
+
 /// One instance.
 pub(super) fn instance_status(
     service: ServiceSeen<'_>,
@@ -149,13 +167,19 @@ pub(super) fn instance_status(
     let facts = service.instance(node);
     let with_data = facts.filter(|facts| facts.system.is_some());
     let (lag_bytes, lag_s) = lag(service, node, facts);
-    let address = service.seen.config.nodes.get(node).zip(service.config());
+    let config = &service.seen.config;
+    let address = config.nodes.get(node).zip(service.config());
+    let address = address.map(|(node, config)| (config.instance_address(node), node));
+    let command = config.commands.get(service.name);
+    let command = config.nodes.get(node).zip(command);
+    let command = command.and_then(|(node, it)| Some((it.instance_address(node)?, node)));
     InstanceStatus {
         node: node.clone(),
         role: role(service, node),
         state: instance_state(service, node),
         address: address
-            .map(|(node, config)| reachable(config.instance_address(node), node))
+            .or(command)
+            .map(|(address, node)| reachable(address, node))
             .unwrap_or_default(),
         timeline: with_data.map(|facts| facts.timeline),
         lsn: with_data.map(|facts| facts.flushed),

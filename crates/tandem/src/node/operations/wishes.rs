@@ -115,6 +115,9 @@ impl NodeOperations {
         node: NodeId,
     ) -> Result<Outcome, Refused> {
         let what = format!("cannot restart {service} on {node}");
+        if let Some(command) = self.command_of(&service) {
+            return self.restart_command((service, command), node, &what).await;
+        }
         let began = clock::now();
         let (is_primary, is_suspect) = {
             let seen = self.seen();
@@ -259,7 +262,7 @@ impl NodeOperations {
     }
 
     /// Waits until a node's instance is in a state, which it left before this was called.
-    async fn until(
+    pub(super) async fn until(
         &self,
         service: &ServiceId,
         node: &NodeId,

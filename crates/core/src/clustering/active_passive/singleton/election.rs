@@ -38,11 +38,7 @@ pub fn is_fit(view: &ControllerView<'_>, node: &NodeId, now: Timestamp) -> bool 
 }
 
 /// The best node but one: not one that is being emptied, by priority, then in the same zone.
-pub(super) fn best(
-    view: &ControllerView<'_>,
-    but: Option<&NodeId>,
-    now: Timestamp,
-) -> Option<NodeId> {
+pub fn best(view: &ControllerView<'_>, but: Option<&NodeId>, now: Timestamp) -> Option<NodeId> {
     let key = |node: &&NodeId| {
         let near = but.unwrap_or(node);
         (!view.draining.contains(*node), preference(view.nodes, near, node))

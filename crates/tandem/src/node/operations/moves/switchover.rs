@@ -6,7 +6,7 @@
 //! (`tandem_core::clustering::active_passive`).
 //! Tested by: `tests/outcomes.rs`.
 
-use super::super::{NodeOperations, candidates, refusals};
+use super::super::{NodeOperations, candidates, refusals, singleton};
 use crate::api::operations::{Outcome, Refused};
 use crate::consensus::Agreed;
 use crate::driver::explain::Explained;
@@ -95,7 +95,9 @@ impl NodeOperations {
         };
         let from = before.appointment.as_ref().map(|it| it.primary.clone());
         let term = before.term();
-        if let Some(primary) = &from {
+        let command = self.command_of(service);
+        let patience = command.as_ref().map_or(PATIENCE, singleton::move_max);
+        if let Some(primary) = from.as_ref().filter(|_| command.is_none()) {
             // While it still serves: the checkpoint that follows, and the shutdown's, are short.
             let written = self.wish(service, primary, Wish::Checkpoint, &what).await;
             if let Err(problem) = written {
@@ -106,7 +108,7 @@ impl NodeOperations {
             if state.switchover.is_some() || state.forced.is_some() || state.term() != term {
                 return Err(busy(&what, service));
             }
-            let patience = u64::try_from(PATIENCE.as_millis()).unwrap_or(u64::MAX);
+            let patience = u64::try_from(patience.as_millis()).unwrap_or(u64::MAX);
             let deadline_unix_ms = clock::unix_ms().saturating_add(patience);
             Ok(ServiceCommand::RequestSwitchover { to: to.clone(), deadline_unix_ms })
         };
@@ -139,7 +141,8 @@ impl NodeOperations {
             let state = agreed.state.services.get(service);
             state.map_or(Move::GivenUp, |state| progress(state, asked, to))
         };
-        let limit = PATIENCE + ACTIVATION;
+        let patience = self.command_of(service).as_ref().map_or(PATIENCE, singleton::move_max);
+        let limit = patience + ACTIVATION;
         let ended = self.wait(limit, |agreed| look(agreed) != Move::Pending).await;
         ended.map_or(Move::Pending, |agreed| look(&agreed))
     }

@@ -1,0 +1,135 @@
+//! The ledger that all copies write to, and the command that does.
+
+use crate::machines::Machines;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// Writes a line every few milliseconds, and answers who it is at its port.
+const SCRIPT: &str = r#"
+import os, socket, sys, threading, time
+ledger = os.open(sys.argv[1], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+node, term = os.environ["TANDEM_NODE"], os.environ["TANDEM_TERM"]
+def fails():
+    try: return open(sys.argv[1] + ".fails").read() == node
+    except OSError: return False
+def answer():
+    server = socket.create_server(("", int(os.environ["TANDEM_PORT"])))
+    while True:
+        client, _ = server.accept()
+        client.recv(100)
+        client.sendall(node.encode())
+        client.close()
+threading.Thread(target=answer, daemon=True).start()
+while not fails():
+    now = int(time.clock_gettime(time.CLOCK_BOOTTIME) * 1000)
+    os.write(ledger, f"runs {node} {term} {os.getpid()} {now}\n".encode())
+    time.sleep(0.005)
+"#;
+
+/// One line of a running copy.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Line {
+    pub node: String,
+    pub term: u64,
+    pub pid: i32,
+    pub ms: u64,
+}
+
+impl Line {
+    fn parse(text: &str) -> Option<Self> {
+        let words: Vec<&str> = text.split(' ').collect();
+        let ["runs", node, term, pid, ms] = words[..] else { return None };
+        let (term, pid, ms) = (term.parse().ok()?, pid.parse().ok()?, ms.parse().ok()?);
+        Some(Self { node: node.to_owned(), term, pid, ms })
+    }
+
+    pub fn kill(&self) {
+        kill(Pid::from_raw(self.pid), Signal::SIGKILL).unwrap();
+    }
+}
+
+pub struct Ledger {
+    path: PathBuf,
+    script: PathBuf,
+}
+
+impl Ledger {
+    pub fn new(machines: &Machines) -> Self {
+        let root = PathBuf::from(machines.config_path());
+        let root = root.parent().unwrap();
+        let script = root.join("job.py");
+        fs::write(&script, SCRIPT).unwrap();
+        Self { path: root.join("ledger"), script }
+    }
+
+    /// The service, as its owner writes it.
+    pub fn service(&self) -> String {
+        let (script, ledger) = (self.script.display(), self.path.display());
+        let hook = |name: &str| {
+            format!("[\"sh\", \"-c\", \"echo {name} $TANDEM_NODE $TANDEM_TERM >> {ledger}\"]")
+        };
+        format!(
+            "\n[services.jobs]\nkind = \"command\"\nclustering = \"active-passive\"\n\
+             replication = \"none\"\n\
+             command = [\"python3\", \"{script}\", \"{ledger}\"] \n\
+             listen = DOOR\nport = PORT\nhealth = {{ tcp = true }}\n\
+             on_start = {}\non_stop = {}\n",
+            hook("on_start"),
+            hook("on_stop")
+        )
+    }
+
+    pub fn text(&self) -> String {
+        fs::read_to_string(&self.path).unwrap_or_default()
+    }
+
+    fn lines(&self) -> Vec<Line> {
+        self.text().lines().filter_map(Line::parse).collect()
+    }
+
+    pub fn newest(&self) -> Line {
+        self.lines().pop().unwrap()
+    }
+
+    /// The last line of that copy.
+    pub fn last_of(&self, copy: &Line) -> Line {
+        self.lines().into_iter().rfind(|line| line.pid == copy.pid).unwrap()
+    }
+
+    /// Where it ends by itself from now on.
+    pub fn fail_on(&self, node: &str) {
+        fs::write(format!("{}.fails", self.path.display()), node).unwrap();
+    }
+
+    /// Waits for a line after this one that is so.
+    pub async fn grows(&self, after: &Line, is_so: impl Fn(&Line) -> bool) -> Line {
+        let limit = Instant::now() + LIMIT;
+        loop {
+            let found = self.lines().into_iter().find(|it| it.ms > after.ms && is_so(it));
+            if let Some(line) = found {
+                return line;
+            }
+            assert!(Instant::now() < limit, "the ledger ends with {:?}", self.lines().pop());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// A copy that another one followed writes nothing any more.
+    pub fn no_two_at_once(&self) {
+        let (mut current, mut gone) = (Line::default(), BTreeSet::new());
+        for line in self.lines() {
+            if line.pid != current.pid {
+                gone.insert(current.pid);
+                current = line.clone();
+            }
+            assert!(!gone.contains(&line.pid), "{line:?} after another copy");
+        }
+        println!("{} copies, one after the other", gone.len());
+    }
+}

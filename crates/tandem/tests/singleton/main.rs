@@ -1,0 +1,179 @@
+//! A command that runs once in a cluster of three real nodes, on loopback addresses: its process is
+//! killed, its node, its daemon is frozen, it is moved. It keeps a ledger that all copies share, in
+//! which every copy writes every few milliseconds: no two may be in it at once (INV-12).
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test's helpers fail the test")]
+#![allow(clippy::print_stdout, reason = "times are reported")]
+
+mod ledger;
+#[allow(dead_code, reason = "shared with a test that needs more of it")]
+#[path = "../members/machines.rs"]
+mod machines;
+
+use ledger::{Ledger, Line};
+use machines::Machines;
+use nix::sys::signal::Signal;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+const NODES: [&str; 3] = ["a", "b", "c"];
+
+/// With room for a machine that does other things as well; what it took is printed.
+const LENIENT: Duration = Duration::from_secs(6);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_singleton_runs_once_whatever_dies() {
+    let mut machines = Machines::new(&NODES);
+    let ledger = Ledger::new(&machines);
+    founded(&mut machines, &ledger).await;
+    let first = ledger.newest();
+    through_the_door(&machines, &first).await;
+    a_killed_process_is_back_where_it_was(&machines, &ledger).await;
+    an_operator_moves_it(&machines, &ledger).await;
+    a_dead_node_is_replaced(&mut machines, &ledger).await;
+    a_frozen_daemon_leaves_no_second_copy(&machines, &ledger).await;
+    an_operator_restarts_it(&machines, &ledger).await;
+    a_killed_daemon_that_is_back_in_time_goes_on(&mut machines, &ledger).await;
+    where_it_fails_it_does_not_stay(&machines, &ledger).await;
+    ledger.no_two_at_once();
+}
+
+async fn founded(machines: &mut Machines, ledger: &Ledger) {
+    machines.write_service(&NODES, &ledger.service());
+    machines.init("a");
+    machines.start("a");
+    machines.reachable("a").await;
+    for node in ["b", "c"] {
+        let token = machines.token("a", node);
+        machines.join(node, &token);
+        machines.start_joined(node);
+    }
+    ledger.grows(&Line::default(), |_| true).await;
+    serves(machines, "a").await;
+    let said = machines.tandem("b", &["status"]).success().out;
+    println!("{said}");
+    let said = machines.tandem("b", &["explain", "jobs"]).success().out;
+    println!("{said}");
+}
+
+/// Any node's door leads to the copy.
+async fn through_the_door(machines: &Machines, runs: &Line) {
+    for node in NODES {
+        let limit = Instant::now() + LENIENT;
+        loop {
+            let mut answer = String::new();
+            let asked = TcpStream::connect(machines.door(node)).and_then(|mut stream| {
+                stream.set_read_timeout(Some(LENIENT))?;
+                stream.write_all(b"who\n")?;
+                stream.read_to_string(&mut answer)
+            });
+            if asked.is_ok() && answer.trim() == runs.node {
+                break;
+            }
+            assert!(Instant::now() < limit, "{node}: {asked:?} {answer:?}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+async fn a_killed_process_is_back_where_it_was(machines: &Machines, ledger: &Ledger) {
+    let before = ledger.newest();
+    before.kill();
+    let after = ledger.grows(&before, |line| line.pid != before.pid).await;
+    println!("a killed process: {} ms", after.ms - ledger.last_of(&before).ms);
+    assert_eq!((&after.node, after.term), (&before.node, before.term));
+    serves(machines, "a").await;
+}
+
+/// It is healthy again, so that an operator may move it.
+async fn serves(machines: &Machines, at: &str) {
+    let runs = |it: &serde_json::Value| it["state"] == "running";
+    machines
+        .until(at, "it serves", |status| {
+            let service = &status["services"][0];
+            let instances = service["instances"].as_array();
+            service["phase"] == "active" && instances.is_some_and(|all| all.iter().any(runs))
+        })
+        .await;
+}
+
+async fn an_operator_moves_it(machines: &Machines, ledger: &Ledger) {
+    let before = ledger.newest();
+    let to = NODES.into_iter().find(|node| *node != before.node).unwrap();
+    let said = machines.tandem("a", &["switchover", "jobs", "--to", to]).success();
+    println!("{}", said.out);
+    let after = ledger.grows(&before, |line| line.pid != before.pid).await;
+    println!("a planned move: {} ms", after.ms - ledger.last_of(&before).ms);
+    assert!(after.node == to && after.term > before.term);
+    let text = ledger.text();
+    assert!(text.contains(&format!("on_stop {} ", before.node)), "its hook: {text}");
+    assert!(text.contains(&format!("on_start {to} ")), "its hook");
+}
+
+async fn a_dead_node_is_replaced(machines: &mut Machines, ledger: &Ledger) {
+    let before = ledger.newest();
+    machines.kill(&before.node);
+    let after = ledger.grows(&before, |line| line.pid != before.pid).await;
+    println!("a dead node: {} ms", after.ms - ledger.last_of(&before).ms);
+    assert!(after.node != before.node && after.term > before.term);
+    machines.start_joined(&before.node);
+    machines.reachable(&before.node).await;
+}
+
+async fn a_frozen_daemon_leaves_no_second_copy(machines: &Machines, ledger: &Ledger) {
+    let before = ledger.newest();
+    machines.freeze(&before.node, Signal::SIGSTOP);
+    let after = ledger.grows(&before, |line| line.pid != before.pid).await;
+    println!("a frozen daemon: {} ms", after.ms - ledger.last_of(&before).ms);
+    assert_ne!(after.node, before.node);
+    machines.freeze(&before.node, Signal::SIGCONT);
+    machines.reachable(&before.node).await;
+    ledger.no_two_at_once();
+}
+
+async fn an_operator_restarts_it(machines: &Machines, ledger: &Ledger) {
+    serves(machines, "a").await;
+    let before = ledger.newest();
+    let said = machines.tandem("a", &["restart", "jobs", "--node", &before.node]).success();
+    println!("{}", said.out);
+    let after = ledger.grows(&before, |line| line.pid != before.pid).await;
+    assert_eq!(after.node, before.node, "where it was");
+    machines.tandem("a", &["pause", "jobs"]).success();
+    machines.tandem("a", &["resume", "jobs"]).success();
+}
+
+/// An upgrade, or a crash, of the daemon alone: no copy runs twice, whoever goes on with it.
+async fn a_killed_daemon_that_is_back_in_time_goes_on(machines: &mut Machines, ledger: &Ledger) {
+    serves(machines, "a").await;
+    let before = ledger.newest();
+    machines.stop(&before.node);
+    machines.start_joined(&before.node);
+    let after = ledger.grows(&before, |line| line.ms > before.ms + 3000).await;
+    println!("a restarted daemon: {} to {}", before.node, after.node);
+    machines.reachable(&before.node).await;
+    serves(machines, &after.node).await;
+    ledger.no_two_at_once();
+}
+
+/// It ends soon after each start on one node: another one takes over, and status says so.
+async fn where_it_fails_it_does_not_stay(machines: &Machines, ledger: &Ledger) {
+    let before = ledger.newest();
+    ledger.fail_on(&before.node);
+    let after = ledger.grows(&before, |line| line.node != before.node).await;
+    println!("a crash loop: {} ms", after.ms - ledger.last_of(&before).ms);
+    let is_told = |status: &serde_json::Value| {
+        let warnings = status["services"][0]["warnings"].as_array();
+        let words = format!("crash loop: it failed 5 times in a row on {}", before.node);
+        warnings.is_some_and(|all| all.iter().any(|it| it.as_str().unwrap().contains(&words)))
+    };
+    machines.until("a", "the crash loop is told", is_told).await;
+    serves(machines, "a").await;
+    let refused = machines.tandem("a", &["switchover", "jobs", "--to", &before.node]);
+    assert!(refused.err.contains("failed 5 times in a row"), "{refused:?}");
+    ledger.fail_on("nowhere");
+    machines.tandem("a", &["restart", "jobs", "--node", &before.node]).success();
+    machines.until("a", "it is forgotten", |status| !is_told(status)).await;
+    serves(machines, "a").await;
+    machines.tandem("a", &["switchover", "jobs", "--to", &before.node]).success();
+}
