@@ -2,9 +2,9 @@
 //! In: `Ground`. Out: running tasks, and where operators' wishes go.
 //! Not here: services of PostgreSQL (`services.rs`).
 
-use super::services::start_witness;
+use super::services::{AskReceivers, start_witness};
 use super::user;
-use super::{AskReceivers, Error, Ground};
+use super::{Error, Ground};
 use crate::config::{self, Command};
 use crate::consensus::Consensus;
 use crate::driver::instance::wishes::Asked;

@@ -42,12 +42,10 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
-use tandem_core::ids::{ConfigVersion, NodeId, ServiceId, Term};
-use tokio::sync::{mpsc, watch};
+use tandem_core::ids::{ConfigVersion, NodeId, ServiceId};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-/// Requests for promises that may wait; a controller asks again.
-const ASKS_MAX: usize = 16;
 /// How long the parts get to end.
 const STOP_GRACE: Duration = Duration::from_secs(5);
 /// For another node to lead; less than a primary's lease, which the next start shall find.
@@ -273,7 +271,7 @@ async fn start(args: NodeArgs, supervisor: &Supervisor) -> Result<Running, Error
         supervisor.clone(),
     )
     .await?;
-    let (asks, mut receivers) = ask_channels(&ground.config);
+    let (asks, mut receivers) = services::ask_channels(&ground.config);
     let reception = Arc::new(Reception {
         hub: ground.hub.clone(),
         consensus: OnceLock::from(consensus.clone()),
@@ -288,7 +286,7 @@ async fn start(args: NodeArgs, supervisor: &Supervisor) -> Result<Running, Error
     let mut places = services::places(&ground);
     let commands = commands::start(&ground, &consensus, &mut receivers).await?;
     let instances = services::start(&ground, &consensus, receivers, &mut places).await?;
-    let services = instances_of(&ground.config).cloned().collect();
+    let services = services::instances_of(&ground.config).cloned().collect();
     ground.hub.settle(&services, instance::SETTLE).await;
     let mut opened = Vec::new();
     for door in doors {
@@ -321,24 +319,6 @@ async fn start(args: NodeArgs, supervisor: &Supervisor) -> Result<Running, Error
     operate(&ground, parts, &reception).await?;
     let NodeArgs { node, dir, .. } = ground.args.clone();
     Ok(Running { me: node, dir, applied, gone, doors, command_doors, consensus, mesh })
-}
-
-type Asks = BTreeMap<ServiceId, mpsc::Sender<Term>>;
-type AskReceivers = BTreeMap<ServiceId, mpsc::Receiver<Term>>;
-
-/// The services that Tandem runs.
-fn instances_of(config: &Config) -> impl Iterator<Item = &ServiceId> {
-    config.services.keys().chain(config.commands.keys())
-}
-
-fn ask_channels(config: &Config) -> (Asks, AskReceivers) {
-    let (mut senders, mut receivers) = (BTreeMap::new(), BTreeMap::new());
-    for service in instances_of(config) {
-        let (sender, receiver) = mpsc::channel(ASKS_MAX);
-        senders.insert(service.clone(), sender);
-        receivers.insert(service.clone(), receiver);
-    }
-    (senders, receivers)
 }
 
 async fn connect(
@@ -383,7 +363,7 @@ fn join_desk(ground: &Ground, consensus: &Consensus) -> Result<Option<Arc<JoinDe
     }
 }
 
-fn control(ground: &Ground, consensus: &Consensus, mesh: &Mesh, asks: Asks) {
+fn control(ground: &Ground, consensus: &Consensus, mesh: &Mesh, asks: services::Asks) {
     let controller = Controller {
         hub: ground.hub.clone(),
         consensus: consensus.clone(),

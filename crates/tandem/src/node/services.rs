@@ -2,7 +2,7 @@
 //! In: `Ground`. Out: running tasks.
 
 use super::user::run_as;
-use super::{AskReceivers, Error, Ground};
+use super::{Error, Ground};
 use crate::config::{Config, ReadLag, Service};
 use crate::consensus::Consensus;
 use crate::driver::actions::Context;
@@ -30,6 +30,28 @@ use tokio::sync::{mpsc, watch};
 
 /// A replica is at most this far behind where the bound is given in time, in bytes.
 const READ_LAG_BYTES_MAX: u64 = 1 << 30;
+
+/// Requests for promises that may wait; a controller asks again.
+const ASKS_MAX: usize = 16;
+
+/// Where each service takes requests for promises.
+pub(super) type Asks = BTreeMap<ServiceId, mpsc::Sender<Term>>;
+pub(super) type AskReceivers = BTreeMap<ServiceId, mpsc::Receiver<Term>>;
+
+/// The services that Tandem runs.
+pub(super) fn instances_of(config: &Config) -> impl Iterator<Item = &ServiceId> {
+    config.services.keys().chain(config.commands.keys())
+}
+
+pub(super) fn ask_channels(config: &Config) -> (Asks, AskReceivers) {
+    let (mut senders, mut receivers) = (BTreeMap::new(), BTreeMap::new());
+    for service in instances_of(config) {
+        let (sender, receiver) = mpsc::channel(ASKS_MAX);
+        senders.insert(service.clone(), sender);
+        receivers.insert(service.clone(), receiver);
+    }
+    (senders, receivers)
+}
 
 /// A service's doors, bound, with nobody let in yet.
 pub(super) struct Doors {

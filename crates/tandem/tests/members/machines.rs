@@ -34,10 +34,10 @@ impl Said {
     }
 }
 
-struct Machine {
+pub struct Machine {
     name: String,
-    api: SocketAddr,
-    door: SocketAddr,
+    pub api: SocketAddr,
+    pub door: SocketAddr,
     peer: SocketAddr,
     instance: SocketAddr,
     dir: PathBuf,
@@ -76,7 +76,7 @@ impl Machines {
         println!("{what}: {:.1} s", self.since.replace(Instant::now()).elapsed().as_secs_f64());
     }
 
-    fn of(&self, name: &str) -> &Machine {
+    pub fn of(&self, name: &str) -> &Machine {
         self.all.iter().find(|it| it.name == name).unwrap()
     }
 
@@ -91,21 +91,6 @@ impl Machines {
     /// The file that its owner keeps, with these nodes and no service.
     pub fn write_nodes(&self, names: &[&str]) {
         fs::write(self.config_path(), self.nodes(names)).unwrap();
-    }
-
-    /// The same with a service, in which DOOR and PORT stand for ports that are free.
-    #[allow(dead_code, reason = "not every test has such a service")]
-    pub fn write_service(&self, names: &[&str], service: &str) {
-        let Machine { door, instance, .. } = &self.all[0];
-        let service = service.replace("DOOR", &door.port().to_string());
-        let service = service.replace("PORT", &instance.port().to_string());
-        fs::write(self.config_path(), format!("{}{service}", self.nodes(names))).unwrap();
-    }
-
-    /// The front door of a node.
-    #[allow(dead_code, reason = "not every test goes through it")]
-    pub fn door(&self, name: &str) -> SocketAddr {
-        self.of(name).door
     }
 
     fn nodes(&self, names: &[&str]) -> String {
@@ -269,7 +254,7 @@ impl Machines {
         nodes.iter().map(|it| it["name"].as_str().unwrap().to_owned()).collect()
     }
 
-    async fn wait(&self, what: &str, node: &str, mut until: impl FnMut() -> bool) {
+    pub async fn wait(&self, what: &str, node: &str, mut until: impl FnMut() -> bool) {
         let limit = Instant::now() + LIMIT;
         while !until() {
             if Instant::now() > limit {

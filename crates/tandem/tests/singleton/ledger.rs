@@ -5,6 +5,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::collections::BTreeSet;
 use std::fs;
+use std::net::TcpListener;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -54,6 +55,11 @@ impl Line {
     }
 }
 
+/// Of this machine; that no other test has it, each node's own loopback address makes likely.
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
 pub struct Ledger {
     path: PathBuf,
     script: PathBuf,
@@ -78,8 +84,10 @@ impl Ledger {
             "\n[services.jobs]\nkind = \"command\"\nclustering = \"active-passive\"\n\
              replication = \"none\"\n\
              command = [\"python3\", \"{script}\", \"{ledger}\"] \n\
-             listen = DOOR\nport = PORT\nhealth = {{ tcp = true }}\n\
+             listen = {}\nport = {}\nhealth = {{ tcp = true }}\n\
              on_start = {}\non_stop = {}\n",
+            free_port(),
+            free_port(),
             hook("on_start"),
             hook("on_stop")
         )

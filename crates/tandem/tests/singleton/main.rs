@@ -13,6 +13,7 @@ mod machines;
 use ledger::{Ledger, Line};
 use machines::Machines;
 use nix::sys::signal::Signal;
+use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
@@ -40,7 +41,9 @@ async fn a_singleton_runs_once_whatever_dies() {
 }
 
 async fn founded(machines: &mut Machines, ledger: &Ledger) {
-    machines.write_service(&NODES, &ledger.service());
+    machines.write_nodes(&NODES);
+    let nodes = fs::read_to_string(machines.config_path()).unwrap();
+    fs::write(machines.config_path(), format!("{nodes}{}", ledger.service())).unwrap();
     machines.init("a");
     machines.start("a");
     machines.reachable("a").await;
@@ -59,11 +62,13 @@ async fn founded(machines: &mut Machines, ledger: &Ledger) {
 
 /// Any node's door leads to the copy.
 async fn through_the_door(machines: &Machines, runs: &Line) {
-    for node in NODES {
+    let status = machines.status("a").unwrap();
+    for endpoint in status["services"][0]["endpoints"].as_array().unwrap() {
+        let (node, door) = (&endpoint["node"], endpoint["listen"].as_str().unwrap());
         let limit = Instant::now() + LENIENT;
         loop {
             let mut answer = String::new();
-            let asked = TcpStream::connect(machines.door(node)).and_then(|mut stream| {
+            let asked = TcpStream::connect(door).and_then(|mut stream| {
                 stream.set_read_timeout(Some(LENIENT))?;
                 stream.write_all(b"who\n")?;
                 stream.read_to_string(&mut answer)

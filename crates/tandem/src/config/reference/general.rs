@@ -33,9 +33,11 @@ rows! {
     "nodes.NAME.priority": "0 to 1000" = Value("100");
         "Among standbys with equal data the greatest is preferred. 0 is never primary for long: it \
             is elected only if it alone holds the newest data, and then a standby of another \
-            priority takes over, planned, as soon as one is fed."
+            priority takes over, planned, as soon as one is fed. A command moves back to the node \
+            that is preferred once it ran elsewhere for a minute."
         because "all equal, with room above and below; it never outweighs data",
-    "services.NAME.kind": "\"postgres\", \"command\" or \"tcp\" (\"http\": not in this version yet)" = Required;
+    "services.NAME.kind": "\"postgres\", \"command\" or \"tcp\" (\"http\": not in this \
+        version yet)" = Required;
         "What the service is: each kind has keys of its own."
         because "Tandem must know what it runs",
     "services.NAME.clustering": "\"active-passive\" or \"load-balanced\" (\"active-active\": not \

@@ -1,4 +1,4 @@
-//! Asks the own copy whether it is well, and ends one that is not.
+//! Decides whether the own copy is well by what it answers, and ends one that is not.
 //! In: answers of checks. Out: `serving`, or an end that counts as a failure.
 //! States: asked → (rise) well → (fall) unwell → ended and started anew.
 //! Not here: how it is asked (`service/command/check.rs`).

@@ -1,6 +1,7 @@
 //! Answers what the keeper of the own copy says, and its death.
 //! In: the keeper's words. Out: facts: "stopped" only once no process of the copy is left.
-//! Keeps: INV-12, H3: while the keeper is gone, nothing is claimed; its successor ends what it left.
+//! Keeps: INV-12, H3: while the keeper is gone, nothing is claimed; its successor ends what it
+//! left.
 //! Not here: what the keeper is told (`acting.rs`).
 
 use super::{Life, SingletonDriver, Why};

@@ -237,9 +237,8 @@ impl SingletonDriver {
         self.publish();
         self.enforce(now).await;
         self.bound_log(now);
-        if agreed.state.cluster.is_none() {
-            return None;
-        }
+        // Before anything is agreed, nothing is known to have ended.
+        agreed.state.cluster.as_ref()?;
         let is_member = agreed.state.spec.nodes.contains_key(self.it.hub.me());
         let (Some(spec), Some(state)) = (spec.filter(|_| is_member), state) else {
             self.leave().await;
@@ -286,8 +285,8 @@ impl SingletonDriver {
         }
     }
 
-    /// A holder that may not start yet does not wait for the next heartbeat: whoever has just learnt
-    /// of its appointment supports it now.
+    /// A holder that may not start yet does not wait for the next heartbeat: whoever has just
+    /// learnt of its appointment supports it now.
     fn ask_for_proof(&self, state: &ServiceState, lease: Option<Timestamp>) -> Option<Timestamp> {
         let holds = self.holds(state) && state.switchover.is_none();
         let waits = holds && self.own.process == Process::Stopped && lease.is_none();

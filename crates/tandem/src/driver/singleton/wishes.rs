@@ -35,7 +35,7 @@ impl SingletonDriver {
         let _ = answer.send(response);
     }
 
-    /// What failed is tried again at once; what runs is ended in order, and the plan starts it again.
+    /// What failed is tried again at once; what runs is ended in order, and started by the plan.
     async fn restart(&mut self) -> Response {
         self.own.starts_failed = 0;
         self.retry_at = clock::now();

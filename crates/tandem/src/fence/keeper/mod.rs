@@ -2,10 +2,11 @@
 //! In: commands (`protocol::Command`), the end of the instance, the time. Out: `protocol::Event`,
 //! SIGKILL.
 //! States: Idle → Starting → Running → Ending → Idle; exits from Idle only.
-//! Keeps: INV-3 no provable lease, no writes; INV-12 no provable lease, no copy of a command. H2 the
-//! whole instance is killed, not asked. H3 the instance ends with its keeper. H4 the lease is on CLOCK_BOOTTIME and is looked at first after
-//! every wake, be it from a suspend or a SIGSTOP. H28 after its start the keeper touches no disk:
-//! no file, no log, no page that is not in memory. H5 it never starts an instance by itself.
+//! Keeps: INV-3 no provable lease, no writes; INV-12 no provable lease, no copy of a command. H2
+//! the whole instance is killed, not asked. H3 the instance ends with its keeper. H4 the lease is
+//! on CLOCK_BOOTTIME and is looked at first after every wake, be it from a suspend or a SIGSTOP.
+//! H28 after its start the keeper touches no disk: no file, no log, no page that is not in memory.
+//! H5 it never starts an instance by itself.
 //! Signals other than SIGKILL and SIGSTOP do nothing: SIGTERM, SIGINT and SIGHUP reach a keeper
 //! only because it was in the way of something else (a service stopped with all its processes, a
 //! closed terminal), and ending it would end the instance. It goes when its daemon releases it, or

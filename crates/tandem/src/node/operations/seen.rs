@@ -4,7 +4,7 @@
 //! Not here: what is made of it (`status.rs`, `explain.rs`, `role.rs`, `metrics.rs`).
 //! Tested by: the modules that use it, with made-up facts.
 
-use crate::config::{Config, Service};
+use crate::config::{Config, Listen, Service};
 use crate::consensus::Leadership;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -123,6 +123,20 @@ impl<'a> ServiceSeen<'a> {
 
     pub fn config(&self) -> Option<&'a Service> {
         self.seen.config.services.get(self.name)
+    }
+
+    /// Its front doors, the one for reads second.
+    pub fn doors(&self) -> Option<(Listen, Option<Listen>)> {
+        let command = || Some((self.seen.config.commands.get(self.name)?.listen?, None));
+        self.config().map(|it| (it.listen, it.read_listen)).or_else(command)
+    }
+
+    /// Where a node's instance itself listens.
+    pub fn instance_address(&self, node: &NodeId) -> Option<String> {
+        let it = self.seen.config.nodes.get(node)?;
+        let command = || self.seen.config.commands.get(self.name)?.instance_address(it);
+        let address = self.config().map(|config| config.instance_address(it)).or_else(command)?;
+        Some(reachable(address, it))
     }
 }
 

@@ -11,7 +11,7 @@ use crate::api::status::{
     self, Endpoint, InstanceRole, InstanceState, InstanceStatus, NodeState, NodeStatus, Phase,
     ServiceStatus, Status,
 };
-use crate::config::{Code, Command};
+use crate::config::Code;
 use crate::driver::explain::Explained;
 use std::time::Duration;
 use tandem_core::cluster::state::{self, Appointment};
@@ -134,28 +134,15 @@ pub(super) fn phase(service: ServiceSeen<'_>) -> Phase {
 }
 
 fn endpoints(service: ServiceSeen<'_>) -> Vec<Endpoint> {
-    if let Some(command) = service.seen.config.commands.get(service.name) {
-        return command_endpoints(service, command);
-    }
-    let Some(config) = service.config() else { return Vec::new() };
+    let Some((listen, read_listen)) = service.doors() else { return Vec::new() };
     let nodes = service.seen.config.nodes.iter();
     nodes
         .map(|(name, node)| Endpoint {
             node: name.clone(),
-            listen: reachable(config.listen.on(node), node),
-            read_listen: config.read_listen.map(|listen| reachable(listen.on(node), node)),
+            listen: reachable(listen.on(node), node),
+            read_listen: read_listen.map(|listen| reachable(listen.on(node), node)),
         })
         .collect()
-}
-
-fn command_endpoints(service: ServiceSeen<'_>, command: &Command) -> Vec<Endpoint> {
-    let Some(listen) = command.listen else { return Vec::new() };
-    let endpoint = |(name, node): (&NodeId, &crate::config::Node)| Endpoint {
-        node: name.clone(),
-        listen: reachable(listen.on(node), node),
-        read_listen: None,
-    };
-    service.seen.config.nodes.iter().map(endpoint).collect()
 }
 
 /// One instance.
@@ -167,20 +154,11 @@ pub(super) fn instance_status(
     let facts = service.instance(node);
     let with_data = facts.filter(|facts| facts.system.is_some());
     let (lag_bytes, lag_s) = lag(service, node, facts);
-    let config = &service.seen.config;
-    let address = config.nodes.get(node).zip(service.config());
-    let address = address.map(|(node, config)| (config.instance_address(node), node));
-    let command = config.commands.get(service.name);
-    let command = config.nodes.get(node).zip(command);
-    let command = command.and_then(|(node, it)| Some((it.instance_address(node)?, node)));
     InstanceStatus {
         node: node.clone(),
         role: role(service, node),
         state: instance_state(service, node),
-        address: address
-            .or(command)
-            .map(|(address, node)| reachable(address, node))
-            .unwrap_or_default(),
+        address: service.instance_address(node).unwrap_or_default(),
         timeline: with_data.map(|facts| facts.timeline),
         lsn: with_data.map(|facts| facts.flushed),
         lag_bytes,

@@ -1,6 +1,6 @@
 //! Talks to the file that a command prints to: keeps it within bounds.
-//! The command has it open, so it is copied and emptied rather than moved: a line that is printed in
-//! between is lost.
+//! The command has it open, so it is copied and emptied rather than moved: a line that is printed
+//! in between is lost.
 //! Tested by: `tests.rs`.
 
 use super::CommandConfig;
