@@ -1,6 +1,6 @@
 //! Decides what a change does to services that are commands.
 //! In: both configurations. Out: what forbids it, and what waits for a restart.
-//! Keeps: INV-12, a lease does not shrink while a copy may run on the longer one (H4).
+//! Keeps: INV-12, a lease does not change while a copy may run on another one (H4).
 //! Tested by: `config/tests/command.rs`.
 
 use super::Change;
@@ -14,19 +14,19 @@ fn both<'a>(change: &Change<'a>) -> Vec<(&'a ServiceId, &'a Command, &'a Command
     old.commands.iter().filter_map(|(id, it)| Some((id, it, new.commands.get(id)?))).collect()
 }
 
-/// Nodes adopt a file one after the other: one that counts on a shorter lease already would have
-/// another copy started while the first still runs on the longer one.
+/// Nodes adopt a file one after the other: one that counts on the shorter of two leases, be it the
+/// old or the new one, would have another copy started while the first still runs on the longer.
 pub(super) fn lease(change: &mut Change<'_>) {
     for (id, old, new) in both(change) {
-        if new.timing.lease >= old.timing.lease {
+        if new.timing.lease == old.timing.lease {
             continue;
         }
         let (before, after) = (print_duration(old.timing.lease), print_duration(new.timing.lease));
-        let what = format!("services.{id}: lease would shrink from {before} to {after}");
+        let what = format!("services.{id}: lease would change from {before} to {after}");
         let because = "the lease alone keeps two copies apart, and nodes adopt the new one at \
                        different moments";
-        let instead = "take the service out, apply, wait until it has ended, then put it back with \
-                       the shorter lease";
+        let instead = "take the service out, apply, wait until it has ended and its lease has \
+                       passed, then put it back with the new one";
         change.refuse(&format!("services.{id}.lease"), Say::new(what, because, instead));
     }
 }

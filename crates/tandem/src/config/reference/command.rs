@@ -55,8 +55,8 @@ rows! {
         because "some days of a quiet command, and no disk notices",
     "services.NAME.lease": "duration, \"500ms\" to \"30s\"" = Value("900ms");
         "How long it may run on without proof that nobody else was told to run it; then its node \
-            kills it. Another node waits for it to pass before it starts one. It may grow while it \
-            runs, not shrink."
+            kills it. Another node waits for it to pass before it starts one. It cannot change \
+            while the service is there."
         because "a dead node's copy runs elsewhere within 1.5 s; a longer one survives longer \
             stalls of its daemon and network",
     "services.NAME.hold_max": "duration, \"0s\" to \"10min\"" = Value("15s");

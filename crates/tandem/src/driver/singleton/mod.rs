@@ -186,7 +186,7 @@ impl SingletonDriver {
         if let Some(event) = self.it.keeper_events.recv().await {
             self.on_keeper(event).await;
         }
-        let mut again = None;
+        let mut again = self.go_on().await;
         loop {
             let pause = self.pause(again);
             tokio::select! {

@@ -101,10 +101,8 @@ fn service_status(service: ServiceSeen<'_>, own_reason: OwnReason<'_>) -> Servic
 }
 
 fn durability(service: ServiceSeen<'_>) -> status::Durability {
-    if singleton::is_command(service) {
-        return status::Durability::None;
-    }
     match service.spec.durability {
+        Durability::Async { .. } if singleton::is_command(service) => status::Durability::None,
         Durability::Quorum { .. } => status::Durability::Quorum,
         Durability::Preferred { .. } => status::Durability::Preferred,
         Durability::Async { .. } => status::Durability::Async,
