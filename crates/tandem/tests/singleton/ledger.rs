@@ -93,6 +93,30 @@ impl Ledger {
         )
     }
 
+    /// Two that are never well: a hook that hangs, and one whose check fails.
+    pub fn bad_services(&self) -> String {
+        let ledger = self.path.display();
+        let service = |name: &str, keys: &str| {
+            format!(
+                "\n[services.{name}]\nkind = \"command\"\nclustering = \"active-passive\"\n\
+                 replication = \"none\"\n{keys}\n"
+            )
+        };
+        let hangs =
+            "command = [\"sleep\", \"600\"]\non_start = [\"sleep\", \"601\"]\nhook_max = \"300ms\"";
+        let sick = format!(
+            "command = [\"sh\", \"-c\", \"echo sick $$ >> {ledger}.sick; exec sleep 600\"]\n\
+             health = {{ exec = [\"false\"], interval = \"100ms\", grace = \"0s\" }}"
+        );
+        service("hangs", hangs) + &service("sick", &sick)
+    }
+
+    /// How often the sick one was started.
+    pub fn sick_starts(&self) -> usize {
+        let text = fs::read_to_string(format!("{}.sick", self.path.display()));
+        text.unwrap_or_default().lines().count()
+    }
+
     pub fn text(&self) -> String {
         fs::read_to_string(&self.path).unwrap_or_default()
     }
