@@ -30,6 +30,8 @@ pub(super) fn status(seen: &Seen, own_reason: OwnReason<'_>) -> Status {
         leader: seen.leadership.leader.clone(),
         nodes: nodes(seen),
         services: seen.services().map(|service| service_status(service, own_reason)).collect(),
+        // Of this node's own doors, so the caller adds them.
+        balanced: Vec::new(),
     }
 }
 
