@@ -38,8 +38,8 @@ cache  tcp load-balanced none  by peak-ewma  at a: 5 open, 1 held, 1000 so far, 
   warning: cache3 cannot be looked up
 UPSTREAM              STATE  WEIGHT  SHARE  OPEN  TOTAL  FAILED  EJECTED  CONNECT  REASON
 10.0.0.11:6379        up     1       100 %  4     900    0       0        0.2 ms
-10.0.0.12:6379 (far)  down   1       0 %    0     900    8       1        -        its checks fail: \
-no answer in time
+10.0.0.12:6379 (far)  down   1       0 %    0     900    8       1        -        its checks \
+fail: no answer in time
 ";
     assert_eq!(page, expected);
 }
