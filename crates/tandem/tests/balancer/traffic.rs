@@ -184,3 +184,13 @@ async fn works(door: SocketAddr, cut: &AtomicU64) -> bool {
     }
     false
 }
+
+/// The page that Prometheus reads.
+pub async fn metrics(api: SocketAddr) -> String {
+    let mut stream = TcpStream::connect(api).await.unwrap();
+    let ask = format!("GET /metrics HTTP/1.0\r\nHost: {api}\r\n\r\n");
+    stream.write_all(ask.as_bytes()).await.unwrap();
+    let mut page = String::new();
+    stream.read_to_string(&mut page).await.unwrap();
+    page
+}
