@@ -2,6 +2,8 @@
 //! drop, slow down, are drained and heal, from a seed and in virtual time; the decisions are the
 //! shipped ones. A failure names its seed: `endpoints(seed)` repeats it.
 
+#![allow(clippy::unwrap_used, reason = "a test's helpers fail the test")]
+
 use std::time::Duration;
 use tandem_core::clustering::load_balanced::balance::{Balance, Draw, Load, Policy};
 use tandem_core::clustering::load_balanced::ejection::{Condition, Event, Group, Limits};

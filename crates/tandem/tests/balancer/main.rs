@@ -30,6 +30,7 @@ async fn a_tcp_service_is_balanced_through_everything() {
     an_endpoint_dies_and_comes_back(&machines, &mut endpoints).await;
     an_endpoint_drops_everyone(&machines, &endpoints).await;
     changes_under_traffic_drop_nobody(&machines, &endpoints).await;
+    an_endpoint_is_drained_by_a_word(&machines, &endpoints).await;
     the_door_moves(&machines, &endpoints).await;
     a_second_service_comes_and_goes(&machines, &endpoints).await;
     a_node_stops_and_starts_with_what_was_agreed(&mut machines).await;
@@ -192,6 +193,31 @@ async fn changes_under_traffic_drop_nobody(machines: &Machines, endpoints: &[End
     assert!(traffic::echoes(&mut kept).await, "a connection from before all of it still works");
     println!("{} requests during six changes", told.done);
     machines.took("changed under traffic");
+}
+
+async fn an_endpoint_is_drained_by_a_word(machines: &Machines, endpoints: &[Endpoint; 2]) {
+    let mut kept = letter_of(door(machines, "a")).await.unwrap();
+    let mut other = letter_of(door(machines, "a")).await.unwrap();
+    let address = endpoints[0].address.to_string();
+    let verb = |verb: &str, address: &str| {
+        machines.tandem("a", &[verb, "--service", "cache", "--endpoint", address])
+    };
+    let said = verb("drain", &address).success().out;
+    assert!(said.contains("gets no new connections; 1 are left on a"), "{said}");
+    let again = verb("drain", &address);
+    assert!(again.err.contains("TDM0607"), "{again:?}");
+    let wrong = verb("drain", "10.9.9.9:1");
+    assert!(wrong.err.contains(&address), "{wrong:?}");
+    for node in NAMES {
+        let drains = |it: &Value| upstream(it, &endpoints[0])["state"] == "draining";
+        machines.until(node, "it drains", drains).await;
+        assert_eq!(letter(door(machines, node)).await, Some('y'));
+    }
+    assert!(traffic::echoes(&mut kept).await && traffic::echoes(&mut other).await);
+    verb("undrain", &address).success();
+    let is_up = |it: &Value| upstream(it, &endpoints[0])["state"] == "up";
+    machines.until("b", "it is used again", is_up).await;
+    machines.took("drained by a word");
 }
 
 async fn the_door_moves(machines: &Machines, endpoints: &[Endpoint; 2]) {
