@@ -5,6 +5,8 @@
 //! Not here: agreeing on it, and carrying it out.
 //! Tested by: `config/tests/change.rs`.
 
+mod balanced;
+
 use super::problem::{Code, Problem, Problems, Say, Source};
 use super::show::durability_parts;
 use super::valid::{Config, Node, Service};
@@ -110,6 +112,7 @@ pub fn unsafe_change(old: &Config, new: &Config) -> Vec<Problem> {
         identity(&mut change, id, (before, after));
         lease(&mut change, id, (before, after));
     }
+    balanced::kinds(&mut change);
     change.problems.into_sorted()
 }
 
@@ -245,6 +248,7 @@ pub fn needs_restart(old: &Config, new: &Config) -> Vec<Problem> {
         doors(&mut change, id, (before, after));
         instance(&mut change, id, (before, after));
     }
+    balanced::doors(&mut change);
     change.problems.into_sorted()
 }
 

@@ -2,6 +2,8 @@
 //! In: a `Config`. Out: `Shown`, one per key, in the order of the reference.
 //! Not here: tables (`cli/config.rs`), the reasons themselves (`reference.rs`).
 
+mod balanced;
+
 use super::reference::entry_of;
 use super::valid::{Config, Listen, Node, ReadLag, Service};
 use super::value::{print_bytes, print_duration};
@@ -45,6 +47,11 @@ pub fn show(config: &Config) -> Vec<Shown> {
         }
         values.extend(timing_values(&service.timing).map(|(key, value)| (path(key), value)));
     }
+    for (id, service) in &config.balanced {
+        let path = |key: &str| format!("services.{id}.{key}");
+        let shown = balanced::values(service).into_iter();
+        values.extend(shown.map(|(key, value)| (path(&key), value)));
+    }
     values.into_iter().map(|(key, value)| shown(config, key, value)).collect()
 }
 
@@ -58,7 +65,9 @@ fn default_origin(config: &Config, key: &str) -> Origin {
     {
         return Origin::Default(durability_because(config, &service.into()));
     }
-    Origin::Default(entry_of(key).map_or_else(String::new, |entry| entry.reason.to_owned()))
+    let service = key.strip_prefix("services.").and_then(|rest| rest.split('.').next());
+    let kind = service.and_then(|service| config.kind_of(&service.into()));
+    Origin::Default(entry_of(key, kind).map_or_else(String::new, |entry| entry.reason.to_owned()))
 }
 
 /// Why a service has the durability that it has.
@@ -90,7 +99,7 @@ fn node_values(node: &Node) -> impl Iterator<Item = (&'static str, Option<String
     .into_iter()
 }
 
-fn listen(listen: Listen) -> String {
+pub(super) fn listen(listen: Listen) -> String {
     listen.ip.map_or_else(
         || listen.port.to_string(),
         |ip| std::net::SocketAddr::new(ip, listen.port).to_string(),

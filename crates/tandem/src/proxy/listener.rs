@@ -28,7 +28,7 @@ use tokio_util::task::TaskTracker;
 /// How many connections the system keeps until they are accepted.
 const BACKLOG: i32 = 1024;
 /// Pause after a failed accept: descriptors come back when sessions end, not sooner.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+pub(super) const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// The open front door of one service in one mode. Dropped, it closes at once.
 #[derive(Debug)]
@@ -206,7 +206,7 @@ impl Drop for Slot {
     }
 }
 
-fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+pub(super) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     // So that a restarted node does not wait for old connections to time out. Never SO_REUSEPORT:
     // two doors on one port would be an error that nobody sees.
@@ -255,7 +255,7 @@ fn admit(shared: &Arc<Shared>, client: TcpStream, supervisor: &Supervisor) {
 }
 
 /// The connection that was to be accepted is gone; the listener is fine.
-fn is_one_connection(error: &io::Error) -> bool {
+pub(super) fn is_one_connection(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         io::ErrorKind::ConnectionAborted

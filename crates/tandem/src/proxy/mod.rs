@@ -18,8 +18,10 @@
 //! Bulk: `COPY (SELECT … 10 million rows) TO STDOUT`. Connects: `pgbench -S -C`. The ignored test
 //! `round_trips` gives a first number without a server.
 
+pub mod balancer;
 mod cancel;
 mod connect;
+mod flow;
 mod hold;
 mod listener;
 mod pgwire;
@@ -32,6 +34,9 @@ mod sqlstate;
 #[cfg(test)]
 mod tests;
 
+pub use balancer::{
+    Balancer, BalancerConfig, Check, EndpointSnapshot, ProxyVersion, Snapshot, Upstream,
+};
 pub use listener::Door;
 pub use routes::{Replica, Routes, Target};
 

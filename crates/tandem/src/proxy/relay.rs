@@ -9,6 +9,7 @@
 //! Not here: what the client is told at the end (`session.rs`).
 //! Tested by: `tests/`.
 
+use super::flow::Flow;
 use super::hold::Routed;
 use super::pgwire::durability::Lowered;
 use super::pgwire::scan::{Asked, Scan};
@@ -16,15 +17,13 @@ use super::pgwire::walk::{Seen, Violation, Walker};
 use super::registry::{Cut, Lease};
 use std::future::{Future, poll_fn};
 use std::io;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWrite};
+use tokio::io::AsyncWrite;
 use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep};
 
-/// PostgreSQL sends up to 8 KiB at once, a client's COPY more; larger ones measured no better.
-const BUFFER: usize = 16 * 1024;
 /// A client's farewell; looked at only to know whether the server's closing needs words.
 const TERMINATE: &[u8] = b"X\0\0\0\x04";
 /// Makes a server send what it has, and commits nothing.
@@ -45,51 +44,6 @@ pub(super) enum End {
     Refused(Lowered),
     /// The server does not speak the protocol.
     Violation(Violation),
-}
-
-/// One direction. No `Debug`: passwords pass through here.
-struct Flow {
-    buffer: Vec<u8>,
-    sent: usize,
-}
-
-impl Flow {
-    fn holding(bytes: Vec<u8>) -> Self {
-        Self { buffer: bytes, sent: 0 }
-    }
-
-    fn is_empty(&self) -> bool {
-        self.sent == self.buffer.len()
-    }
-
-    fn poll_drain(&mut self, sink: &mut TcpStream, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while self.sent < self.buffer.len() {
-            match ready!(Pin::new(&mut *sink).poll_write(cx, &self.buffer[self.sent..]))? {
-                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                written => self.sent += written,
-            }
-        }
-        self.buffer.clear();
-        self.sent = 0;
-        Poll::Ready(Ok(()))
-    }
-
-    /// Reads once into the empty buffer, which is given back when there is nothing to read.
-    fn poll_fill(
-        &mut self,
-        source: &mut TcpStream,
-        cx: &mut Context<'_>,
-    ) -> Poll<io::Result<usize>> {
-        let Poll::Ready(ready) = source.poll_read_ready(cx) else {
-            self.buffer = Vec::new();
-            return Poll::Pending;
-        };
-        ready?;
-        if self.buffer.capacity() < BUFFER {
-            self.buffer = Vec::with_capacity(BUFFER);
-        }
-        pin!(source.read_buf(&mut self.buffer)).poll(cx)
-    }
 }
 
 /// What there is to know about the way up.

@@ -8,7 +8,7 @@ use super::Mode;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
-use tandem_core::clustering::load_balanced::balance;
+use tandem_core::clustering::load_balanced::balance::{Balance, Draw, Load, Policy};
 use tandem_core::ids::{NodeId, Term};
 use tandem_core::time::Timestamp;
 
@@ -157,9 +157,18 @@ impl View<'_> {
             return None;
         }
         let group = if others.is_empty() { all } else { others };
-        let loads: Vec<u64> =
-            group.iter().map(|t| sessions.get(&t.node).copied().unwrap_or(0)).collect();
-        balance::least_connections(&loads, seed).and_then(|index| group.get(index).copied())
+        let load = |target: &&Target| {
+            let count = sessions.get(&target.node).copied().unwrap_or(0);
+            Load {
+                share: 1,
+                in_flight: u32::try_from(count).unwrap_or(u32::MAX),
+                ..Load::default()
+            }
+        };
+        let loads: Vec<Load> = group.iter().map(load).collect();
+        let draw = Draw { random: [seed, 0], key: 0 };
+        let index = Balance::new(Policy::LeastConnections).choose(&loads, draw)?;
+        group.get(index).copied()
     }
 
     /// Whether a session may stay where it is.

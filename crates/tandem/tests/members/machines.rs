@@ -34,10 +34,10 @@ impl Said {
     }
 }
 
-struct Machine {
+pub struct Machine {
     name: String,
-    api: SocketAddr,
-    door: SocketAddr,
+    pub api: SocketAddr,
+    pub door: SocketAddr,
     peer: SocketAddr,
     instance: SocketAddr,
     dir: PathBuf,
@@ -76,7 +76,7 @@ impl Machines {
         println!("{what}: {:.1} s", self.since.replace(Instant::now()).elapsed().as_secs_f64());
     }
 
-    fn of(&self, name: &str) -> &Machine {
+    pub fn of(&self, name: &str) -> &Machine {
         self.all.iter().find(|it| it.name == name).unwrap()
     }
 
@@ -254,7 +254,7 @@ impl Machines {
         nodes.iter().map(|it| it["name"].as_str().unwrap().to_owned()).collect()
     }
 
-    async fn wait(&self, what: &str, node: &str, mut until: impl FnMut() -> bool) {
+    pub async fn wait(&self, what: &str, node: &str, mut until: impl FnMut() -> bool) {
         let limit = Instant::now() + LIMIT;
         while !until() {
             if Instant::now() > limit {

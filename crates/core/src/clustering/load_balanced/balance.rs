@@ -1,49 +1,370 @@
-//! Decides which endpoint of a group gets the next session.
-//! In: the load of each eligible endpoint, and a random number. Out: the index of one of them.
-//! Keeps: INV-7 as far as a choice can: a group that is not empty always has an answer.
-//! Not here: which endpoints are eligible (lag, health): the caller lists only those.
+//! Decides which endpoint of a group gets the next session or request.
+//! In: the load of every endpoint, two random numbers, a key. Out: the index of one of them.
+//! The default is the power of two choices over the peak EWMA: it looks at two endpoints only, so
+//! that many doors that know little of each other do not all choose the same best one; it counts
+//! what is slow as full before it fails; and it needs no word from the endpoint. Round-robin is for
+//! requests that cost the same, least-connections for long sessions, hash for caches.
+//! Keeps: INV-7 as far as a choice can: a group with a share left always has an answer.
+//! Not here: whose share is zero (`ejection.rs`).
 //! Tested by: below.
 
-/// The endpoint with the fewest open sessions; equals are told apart by `seed`, so that many doors
-/// that start together do not all choose the first.
-pub fn least_connections(sessions: &[u64], seed: u64) -> Option<usize> {
-    let fewest = *sessions.iter().min()?;
-    let equals = sessions.iter().filter(|count| **count == fewest).count() as u64;
-    let nth = usize::try_from(seed % equals).unwrap_or(0);
-    sessions.iter().enumerate().filter(|(_, count)| **count == fewest).nth(nth).map(|(i, _)| i)
+use super::rendezvous;
+use alloc::vec::Vec;
+use serde::{Deserialize, Serialize};
+
+/// An endpoint in another zone is chosen once those nearby cost so many times as much.
+const FAR: u64 = 4;
+/// A hash key goes to its next endpoint once its first has so many percent of its fair share of
+/// what is in flight (consistent hashing with bounded loads, Mirrokni and others, 2016).
+const HASH_BOUND_PERCENT: u64 = 125;
+
+/// How an endpoint is chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Policy {
+    /// The better of two random ones, by latency and what is in flight.
+    PeakEwma,
+    /// One after the other, by weight.
+    RoundRobin,
+    /// The one with the fewest sessions for its weight.
+    LeastConnections,
+    /// Any, by weight.
+    Random,
+    /// The one that the key belongs to, unless it is full.
+    Hash,
+}
+
+impl Policy {
+    /// Every word, as written in the configuration.
+    pub const WORDS: &'static [&'static str] =
+        &["peak-ewma", "round-robin", "least-connections", "random", "hash"];
+
+    /// The value of a word.
+    pub fn from_word(word: &str) -> Option<Self> {
+        Some(match word {
+            "peak-ewma" => Self::PeakEwma,
+            "round-robin" => Self::RoundRobin,
+            "least-connections" => Self::LeastConnections,
+            "random" => Self::Random,
+            "hash" => Self::Hash,
+            _ => return None,
+        })
+    }
+
+    /// The word as written in the configuration.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::PeakEwma => "peak-ewma",
+            Self::RoundRobin => "round-robin",
+            Self::LeastConnections => "least-connections",
+            Self::Random => "random",
+            Self::Hash => "hash",
+        }
+    }
+}
+
+/// One endpoint as a choice sees it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Load {
+    /// How much of the work it may get now, relative to the others; 0 is none.
+    pub share: u32,
+    /// Sessions or requests that it has.
+    pub in_flight: u32,
+    /// How slow it is, in microseconds; 0 is not known.
+    pub latency_us: u64,
+    /// In another zone than the one who chooses.
+    pub far: bool,
+    /// The hash of its name, for `Policy::Hash`.
+    pub name: u64,
+}
+
+/// What differs from one choice to the next.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Draw {
+    /// Two random numbers.
+    pub random: [u64; 2],
+    /// The hash of the key, for `Policy::Hash`.
+    pub key: u64,
+}
+
+/// Chooses for one group.
+#[derive(Clone, Debug)]
+pub struct Balance {
+    policy: Policy,
+    /// What each endpoint is owed in turns.
+    credits: Vec<i64>,
+}
+
+impl Balance {
+    /// Begins with nobody owed anything.
+    pub const fn new(policy: Policy) -> Self {
+        Self { policy, credits: Vec::new() }
+    }
+
+    /// The endpoint of the next session or request; none if every share is 0.
+    pub fn choose(&mut self, loads: &[Load], draw: Draw) -> Option<usize> {
+        match self.policy {
+            Policy::PeakEwma => better_of_two(loads, draw.random),
+            Policy::RoundRobin => self.next_in_turn(loads),
+            Policy::LeastConnections => least(loads, draw.random[0]),
+            Policy::Random => {
+                let near = prefers_near(loads);
+                drawn(loads, draw.random[0], |_, load| !(near && load.far))
+            }
+            Policy::Hash => owner(loads, draw.key),
+        }
+    }
+
+    /// Smooth weighted round-robin, as nginx does it: everyone earns its share, who is owed most is
+    /// next and pays the sum. Three of weight 2, 1, 1 give a, b, c, a and not a, a, b, c.
+    fn next_in_turn(&mut self, loads: &[Load]) -> Option<usize> {
+        self.credits.resize(loads.len(), 0);
+        let near = prefers_near(loads);
+        let (mut sum, mut next) = (0, None::<usize>);
+        for (at, load) in loads.iter().enumerate() {
+            if load.share == 0 || (near && load.far) {
+                self.credits[at] = 0;
+                continue;
+            }
+            self.credits[at] += i64::from(load.share);
+            sum += i64::from(load.share);
+            if next.is_none_or(|next| self.credits[at] > self.credits[next]) {
+                next = Some(at);
+            }
+        }
+        self.credits[next?] -= sum;
+        next
+    }
+}
+
+/// Zones are not told apart once less is left near than far.
+fn prefers_near(loads: &[Load]) -> bool {
+    let share = |far: bool| -> u64 {
+        loads.iter().filter(|load| load.far == far).map(|load| u64::from(load.share)).sum()
+    };
+    let (near, far) = (share(false), share(true));
+    near > 0 && near * 2 >= far
+}
+
+/// One of those that `may`, by share.
+fn drawn(loads: &[Load], random: u64, may: impl Fn(usize, &Load) -> bool) -> Option<usize> {
+    let share = |at: usize, load: &Load| if may(at, load) { u64::from(load.share) } else { 0 };
+    let sum: u64 = loads.iter().enumerate().map(|(at, load)| share(at, load)).sum();
+    let mut left = random.checked_rem(sum)?;
+    loads.iter().enumerate().position(|(at, load)| {
+        let share = share(at, load);
+        if left < share {
+            return true;
+        }
+        left -= share;
+        false
+    })
+}
+
+/// The first is near if there is one, the second is anyone else: so work spills over to other zones
+/// exactly when those nearby cost `FAR` times as much.
+fn better_of_two(loads: &[Load], random: [u64; 2]) -> Option<usize> {
+    let first = drawn(loads, random[0], |_, load| !load.far)
+        .or_else(|| drawn(loads, random[0], |_, _| true))?;
+    let Some(second) = drawn(loads, random[1], |at, _| at != first) else {
+        return Some(first);
+    };
+    let (a, b) = (&loads[first], &loads[second]);
+    // What is not known yet is taken to be as slow as the other.
+    let known = a.latency_us.max(b.latency_us).max(1);
+    let latency = |load: &Load| if load.latency_us == 0 { known } else { load.latency_us };
+    let better = cost(b, latency(b)) < cost(a, latency(a));
+    Some(if better { second } else { first })
+}
+
+/// What one more would wait there.
+fn cost(load: &Load, latency_us: u64) -> u128 {
+    let distance = if load.far { FAR } else { 1 };
+    // A share is at most 32 bits: the quotient keeps that much.
+    let work = (u128::from(latency_us) * u128::from(distance)) << 32;
+    work / u128::from(load.share.max(1)) * (u128::from(load.in_flight) + 1)
+}
+
+/// Equals are told apart by `random`, so that many doors that start together do not all choose the
+/// first.
+fn least(loads: &[Load], random: u64) -> Option<usize> {
+    let cost = |load: &Load| (load.share > 0).then(|| self::cost(load, 1));
+    let least = loads.iter().filter_map(cost).min()?;
+    let equals = |load: &&Load| cost(load) == Some(least);
+    let count = loads.iter().filter(equals).count() as u64;
+    let nth = usize::try_from(random.checked_rem(count)?).ok()?;
+    loads.iter().enumerate().filter(|(_, load)| equals(load)).nth(nth).map(|(at, _)| at)
+}
+
+fn owner(loads: &[Load], key: u64) -> Option<usize> {
+    let shares: u64 = loads.iter().map(|load| u64::from(load.share)).sum();
+    let in_flight: u64 =
+        loads.iter().filter(|l| l.share > 0).map(|load| u64::from(load.in_flight)).sum();
+    let has_room = |load: &Load| {
+        let fair = (in_flight + 1) * HASH_BOUND_PERCENT * u64::from(load.share);
+        u64::from(load.in_flight) * 100 * shares < fair
+    };
+    let candidates = loads.iter().enumerate().filter(|(_, load)| load.share > 0 && has_room(load));
+    candidates
+        .max_by_key(|(_, load)| rendezvous::score(key, load.name, load.share))
+        .map(|(at, _)| at)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::least_connections;
+    use super::*;
 
-    #[test]
-    fn an_empty_group_has_no_answer() {
-        assert_eq!(least_connections(&[], 7), None);
+    const ALL: [Policy; 5] = [
+        Policy::PeakEwma,
+        Policy::RoundRobin,
+        Policy::LeastConnections,
+        Policy::Random,
+        Policy::Hash,
+    ];
+
+    fn shares<const N: usize>(shares: [u32; N]) -> [Load; N] {
+        let mut name = 0;
+        shares.map(|share| {
+            name += 1;
+            Load { share, name: rendezvous::mix(name), ..Load::default() }
+        })
+    }
+
+    fn draws() -> impl Iterator<Item = Draw> {
+        (0_u64..).map(|n| {
+            let random = |salt: u64| rendezvous::mix(n.wrapping_mul(3) ^ (salt << 60));
+            Draw { random: [random(1), random(2)], key: random(3) }
+        })
+    }
+
+    /// How often each is chosen when nothing lasts.
+    fn count<const N: usize>(policy: Policy, loads: &[Load; N], times: usize) -> [usize; N] {
+        let (mut balance, mut count) = (Balance::new(policy), [0; N]);
+        for draw in draws().take(times) {
+            count[balance.choose(loads, draw).unwrap()] += 1;
+        }
+        count
     }
 
     #[test]
-    fn the_fewest_sessions_win_whatever_the_seed() {
-        for seed in [0, 1, 2, u64::MAX] {
-            assert_eq!(least_connections(&[3, 1, 2], seed), Some(1));
+    fn a_group_has_an_answer_exactly_if_it_has_a_share() {
+        for policy in ALL {
+            let mut balance = Balance::new(policy);
+            for draw in draws().take(100) {
+                assert_eq!(balance.choose(&[], draw), None);
+                assert_eq!(balance.choose(&shares([0, 0]), draw), None);
+                assert_eq!(balance.choose(&shares([0, 3, 0]), draw), Some(1));
+                let mut busy = shares([0, 3, 0]);
+                busy[1].in_flight = 9_999;
+                assert_eq!(balance.choose(&busy, draw), Some(1), "{policy:?}");
+            }
         }
     }
 
     #[test]
-    fn equals_share_evenly_over_the_seeds() {
-        let mut chosen = [0; 4];
-        for seed in 0..300 {
-            chosen[least_connections(&[5, 2, 2, 2], seed).unwrap()] += 1;
-        }
-        assert_eq!(chosen, [0, 100, 100, 100]);
+    fn words_and_policies_are_the_same_list() {
+        let words: Vec<&str> = ALL.iter().map(|policy| policy.word()).collect();
+        assert_eq!(words, Policy::WORDS);
+        assert!(ALL.iter().all(|policy| Policy::from_word(policy.word()) == Some(*policy)));
     }
 
     #[test]
-    fn new_sessions_level_out_uneven_loads() {
-        let mut sessions = [9, 0, 4];
-        for seed in 0..14 {
-            sessions[least_connections(&sessions, seed).unwrap()] += 1;
+    fn turns_are_smooth_and_by_weight() {
+        let mut balance = Balance::new(Policy::RoundRobin);
+        let turns: Vec<usize> =
+            draws().take(8).map(|d| balance.choose(&shares([2, 1, 1]), d).unwrap()).collect();
+        assert_eq!(turns, [0, 1, 2, 0, 0, 1, 2, 0]);
+    }
+
+    #[test]
+    fn what_comes_back_is_not_owed_the_turns_that_it_missed() {
+        let mut balance = Balance::new(Policy::RoundRobin);
+        for draw in draws().take(50) {
+            balance.choose(&shares([1, 0]), draw);
         }
-        assert_eq!(sessions, [9, 9, 9]);
+        let turns: Vec<usize> =
+            draws().take(6).map(|d| balance.choose(&shares([1, 1]), d).unwrap()).collect();
+        assert_eq!(turns, [0, 1, 0, 1, 0, 1]);
+    }
+
+    #[test]
+    fn random_and_hash_go_by_weight() {
+        for policy in [Policy::Random, Policy::Hash] {
+            let [a, b] = count(policy, &shares([1, 3]), 8_000);
+            assert!((1_800..2_200).contains(&a), "{policy:?} {a} {b}");
+        }
+    }
+
+    #[test]
+    fn sessions_level_out() {
+        for policy in [Policy::LeastConnections, Policy::PeakEwma] {
+            let (mut balance, mut loads) = (Balance::new(policy), shares([1, 1, 2, 0]));
+            loads[0].in_flight = 50;
+            for draw in draws().take(350) {
+                loads[balance.choose(&loads, draw).unwrap()].in_flight += 1;
+            }
+            let sessions: Vec<u32> = loads.iter().map(|load| load.in_flight).collect();
+            let close = |have: u32, want: u32| have.abs_diff(want) <= 12;
+            assert!(close(sessions[0], 100) && close(sessions[1], 100), "{policy:?} {sessions:?}");
+            assert!(close(sessions[2], 200) && sessions[3] == 0, "{policy:?} {sessions:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_slow_gets_little_before_it_fails() {
+        let mut loads = shares([1, 1, 1]);
+        for (load, latency_us) in loads.iter_mut().zip([1_000, 1_000, 50_000]) {
+            load.latency_us = latency_us;
+        }
+        // Only when both of the two are the slow one, which cannot be.
+        assert_eq!(count(Policy::PeakEwma, &loads, 3_000)[2], 0);
+        loads[0].in_flight = 60;
+        loads[1].in_flight = 60;
+        assert!(count(Policy::PeakEwma, &loads, 3_000)[2] > 1_000, "but not when the rest is full");
+    }
+
+    #[test]
+    fn what_is_not_measured_counts_as_slow_as_the_other() {
+        let mut loads = shares([1, 1]);
+        loads[0].latency_us = 3_000;
+        loads[1].in_flight = 1;
+        assert_eq!(count(Policy::PeakEwma, &loads, 200), [200, 0]);
+    }
+
+    #[test]
+    fn another_zone_is_used_when_this_one_is_full_or_mostly_gone() {
+        let mut loads = shares([1, 1, 1, 1]);
+        loads[2].far = true;
+        loads[3].far = true;
+        for policy in
+            [Policy::PeakEwma, Policy::RoundRobin, Policy::LeastConnections, Policy::Random]
+        {
+            let [.., c, d] = count(policy, &loads, 500);
+            assert_eq!(c + d, 0, "{policy:?}");
+        }
+        for policy in [Policy::PeakEwma, Policy::LeastConnections] {
+            let mut busy = loads;
+            (busy[0].in_flight, busy[1].in_flight) = (40, 40);
+            let [a, b, c, d] = count(policy, &busy, 500);
+            assert!(c + d > 300, "{policy:?} {a} {b} {c} {d}");
+        }
+        for policy in [Policy::RoundRobin, Policy::Random] {
+            let mut little = shares([0, 1, 2, 3]);
+            (little[2].far, little[3].far) = (true, true);
+            let [_, b, c, d] = count(policy, &little, 600);
+            assert!(b < 150 && c + d > 450, "{policy:?} {b} {c} {d}");
+        }
+    }
+
+    #[test]
+    fn a_popular_key_does_not_drown_its_endpoint() {
+        let (mut balance, mut loads) = (Balance::new(Policy::Hash), shares([1, 1, 1, 1]));
+        let draw = Draw { key: 7, ..Draw::default() };
+        let first = balance.choose(&loads, draw).unwrap();
+        assert!((0..10).all(|_| balance.choose(&loads, draw) == Some(first)));
+        for _ in 0..400 {
+            loads[balance.choose(&loads, draw).unwrap()].in_flight += 1;
+        }
+        assert!(loads.iter().all(|load| load.in_flight <= 126), "{loads:?}");
+        assert!(loads[first].in_flight >= 124, "{loads:?}");
     }
 }

@@ -1,3 +1,6 @@
 //! Work is spread over everything that can do it.
 
 pub mod balance;
+pub mod ejection;
+pub mod latency;
+pub mod rendezvous;

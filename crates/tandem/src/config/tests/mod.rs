@@ -1,6 +1,7 @@
 //! What a file may say, and what it is told when it says something else.
 
 mod bad_files;
+mod balanced;
 mod change;
 mod mutation;
 mod pairings;
@@ -74,6 +75,17 @@ pub(super) fn lines(problems: &[Problem]) -> Vec<String> {
 #[test]
 fn the_good_file_is_good() {
     assert_eq!(lines(&problems(GOOD)), Vec::<String>::new());
+}
+
+#[test]
+fn the_example_of_a_balanced_service_is_good() {
+    let text = include_str!(concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../../examples/load-balanced-none/tandem.toml"
+    ));
+    assert_eq!(lines(&problems(text)), Vec::<String>::new());
+    let config = parse(text);
+    assert_eq!((config.services.len(), config.balanced.len()), (0, 1));
 }
 
 #[test]

@@ -32,7 +32,7 @@ pub(super) const fn default_word(data_nodes: usize) -> &'static str {
     if data_nodes == 2 { "preferred" } else { "quorum" }
 }
 
-pub(super) fn check(raw: &raw::Service, shape: Shape, check: &mut Checker<'_, '_>) -> Durability {
+pub(super) fn check(raw: &raw::Postgres, shape: Shape, check: &mut Checker<'_, '_>) -> Durability {
     let path = |key: &str| format!("services.{}.{key}", raw.name.get_ref());
     let read = |word: &str| WORDS.iter().find(|known| **known == word).copied();
     let word = raw
@@ -70,7 +70,7 @@ pub(super) fn check(raw: &raw::Service, shape: Shape, check: &mut Checker<'_, '_
 
 /// Whether there are enough nodes for it.
 fn possible(
-    raw: &raw::Service,
+    raw: &raw::Postgres,
     word: &str,
     (acks, shape): (usize, Shape),
     check: &mut Checker<'_, '_>,

@@ -1,0 +1,346 @@
+//! Talks to everything of a balancer that shares its endpoints: sessions, checks, names, operators.
+//! In: choices and events. Out: `Claim`, conditions, `Snapshot`.
+//! Costs per choice: one lock, a look at each endpoint. Shares are computed anew only when an event
+//! or time changes them.
+//! Not here: the rules (`tandem_core::clustering::load_balanced`).
+//! Tested by: `tests.rs`.
+
+use super::BalancerConfig;
+use crate::runtime::clock;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tandem_core::clustering::load_balanced::balance::{Balance, Draw, Load, Policy};
+use tandem_core::clustering::load_balanced::ejection::{self, Condition, Event};
+use tandem_core::clustering::load_balanced::latency::Latency;
+use tandem_core::clustering::load_balanced::rendezvous;
+use tandem_core::ids::ServiceId;
+use tandem_core::time::Timestamp;
+use tokio::sync::watch;
+
+/// One endpoint, for as long as somebody uses it.
+#[derive(Debug)]
+pub(super) struct Member {
+    pub(super) address: SocketAddr,
+    weight: AtomicU32,
+    far: AtomicBool,
+    name: u64,
+    in_flight: AtomicU32,
+    latency: Mutex<Latency>,
+    served: AtomicU64,
+    failed: AtomicU64,
+    ejected: AtomicU64,
+    /// What went wrong last.
+    failure: Mutex<Option<String>>,
+}
+
+impl Member {
+    /// It has one more connection, after so long.
+    pub(super) fn connected_in(&self, took: Duration) {
+        self.served.fetch_add(1, Ordering::Relaxed);
+        lock(&self.latency).sample(took, clock::now());
+    }
+
+    /// Something went wrong, for operators.
+    pub(super) fn failed_because(&self, why: impl Into<String>) {
+        *lock(&self.failure) = Some(why.into());
+    }
+}
+
+/// A place at an endpoint, until dropped.
+#[derive(Debug)]
+pub(super) struct Claim(pub(super) Arc<Member>);
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        self.0.in_flight.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// An address that the group shall have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Wanted {
+    pub(super) address: SocketAddr,
+    pub(super) weight: u32,
+    pub(super) far: bool,
+    pub(super) drain: bool,
+}
+
+/// What a balancer is and has done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Snapshot {
+    /// Whose it is.
+    pub service: ServiceId,
+    /// How endpoints are chosen.
+    pub policy: &'static str,
+    /// Open connections, held ones included.
+    pub sessions: u64,
+    /// Connections that wait for an endpoint.
+    pub held: u64,
+    /// Connections accepted so far.
+    pub accepted: u64,
+    /// Connections closed at once: too many, or no PROXY header where one must be.
+    pub refused: u64,
+    /// Connections that waited for an endpoint in vain.
+    pub expired: u64,
+    /// Connects that failed and were tried at another endpoint.
+    pub retried: u64,
+    /// Every endpoint.
+    pub endpoints: Vec<EndpointSnapshot>,
+    /// Names that were never answered.
+    pub unresolved: Vec<String>,
+}
+
+/// What an endpoint is and has done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndpointSnapshot {
+    /// Where.
+    pub address: SocketAddr,
+    /// What it is in.
+    pub condition: Condition,
+    /// How long it stays ejected.
+    pub ejected_for: Option<Duration>,
+    /// How much work it shall get, relative to the others.
+    pub weight: u32,
+    /// It stands in another zone than this node.
+    pub far: bool,
+    /// Percent of its weight that it gets now.
+    pub share_percent: u32,
+    /// Open connections.
+    pub in_flight: u32,
+    /// How slow it is to connect to, in microseconds; 0 is not known.
+    pub latency_us: u64,
+    /// Connections so far.
+    pub served: u64,
+    /// Connects that failed so far, and connections that it dropped without a word.
+    pub failed: u64,
+    /// How often it was ejected so far.
+    pub ejected: u64,
+    /// What went wrong last, however long ago.
+    pub failure: Option<String>,
+}
+
+#[derive(Debug)]
+struct State {
+    health: ejection::Group,
+    balance: Balance,
+    policy: Policy,
+    members: Vec<Arc<Member>>,
+    /// What the members were made from.
+    wanted: Vec<Wanted>,
+    shares: Vec<u32>,
+    /// When they have to be computed anew.
+    shares_until: Option<Timestamp>,
+}
+
+/// The endpoints of one balancer.
+#[derive(Debug)]
+pub(super) struct Group {
+    service: ServiceId,
+    state: Mutex<State>,
+    unresolved: Mutex<Vec<String>>,
+    /// Moves when somebody may have come into service.
+    changed: watch::Sender<()>,
+}
+
+impl Group {
+    pub(super) fn new(config: &BalancerConfig) -> Self {
+        let state = State {
+            health: ejection::Group::new(&[], config.limits, config.check.is_some()),
+            balance: Balance::new(config.policy),
+            policy: config.policy,
+            members: Vec::new(),
+            wanted: Vec::new(),
+            shares: Vec::new(),
+            shares_until: None,
+        };
+        let changed = watch::Sender::new(());
+        Self {
+            service: config.service.clone(),
+            state: Mutex::new(state),
+            unresolved: Mutex::default(),
+            changed,
+        }
+    }
+
+    /// Wakes those who wait for an endpoint.
+    pub(super) fn changed(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
+    }
+
+    /// When a share changes with nothing but time.
+    pub(super) fn deadline(&self) -> Option<Timestamp> {
+        lock(&self.state).shares_until
+    }
+
+    /// A place at an endpoint that is not in `avoid`, or, if all are, at any.
+    pub(super) fn choose(&self, key: u64, avoid: &[SocketAddr]) -> Option<Claim> {
+        let mut state = lock(&self.state);
+        let now = clock::now();
+        if state.shares_until.is_some_and(|until| now >= until) {
+            state.compute(now);
+        }
+        let draw = Draw { random: [rand::random(), rand::random()], key };
+        let State { balance, members, shares, .. } = &mut *state;
+        let load = |member: &Arc<Member>, share: u32| Load {
+            share,
+            in_flight: member.in_flight.load(Ordering::Relaxed),
+            latency_us: lock(&member.latency).mean_us(now),
+            far: member.far.load(Ordering::Relaxed),
+            name: member.name,
+        };
+        let mut loads: Vec<Load> =
+            members.iter().zip(shares).map(|(member, share)| load(member, *share)).collect();
+        let fresh = |member: &Arc<Member>| !avoid.contains(&member.address);
+        let others = members.iter().zip(&loads).any(|(m, load)| load.share > 0 && fresh(m));
+        if others {
+            for (member, load) in members.iter().zip(&mut loads) {
+                load.share = if fresh(member) { load.share } else { 0 };
+            }
+        }
+        let member = &members[balance.choose(&loads, draw)?];
+        member.in_flight.fetch_add(1, Ordering::AcqRel);
+        Some(Claim(Arc::clone(member)))
+    }
+
+    /// Takes note of what became of an endpoint.
+    pub(super) fn note(&self, member: &Member, event: Event) {
+        if event == Event::WorkFailed {
+            member.failed.fetch_add(1, Ordering::Relaxed);
+        }
+        let mut state = lock(&self.state);
+        let now = clock::now();
+        let Some(at) = state.members.iter().position(|m| m.address == member.address) else {
+            return;
+        };
+        if !state.health.step(at, event, now) {
+            return;
+        }
+        state.compute(now);
+        let condition = state.health.condition(at, now);
+        drop(state);
+        if let Some(Condition::Ejected(_)) = condition {
+            member.ejected.fetch_add(1, Ordering::Relaxed);
+        }
+        let (service, address) = (&self.service, member.address);
+        tracing::info!(%service, %address, ?condition, cause = ?event, "endpoint changed");
+        self.changed.send_replace(());
+    }
+
+    /// Every endpoint.
+    pub(super) fn members(&self) -> Vec<Arc<Member>> {
+        lock(&self.state).members.clone()
+    }
+
+    /// Goes on with these addresses; what stays keeps its past and its connections.
+    pub(super) fn replace(&self, wanted: &[Wanted]) {
+        let mut state = lock(&self.state);
+        if state.wanted == wanted {
+            return;
+        }
+        let now = clock::now();
+        let (mut members, mut kept) = (Vec::new(), Vec::new());
+        for wanted in wanted {
+            let before = state.members.iter().position(|m| m.address == wanted.address);
+            let member = before.map(|at| Arc::clone(&state.members[at]));
+            let member = member.unwrap_or_else(|| Arc::new(Member::new(wanted.address)));
+            member.weight.store(wanted.weight, Ordering::Relaxed);
+            member.far.store(wanted.far, Ordering::Relaxed);
+            members.push(member);
+            kept.push((wanted.weight, before));
+        }
+        state.health.replace(&kept, now);
+        for (at, wanted) in wanted.iter().enumerate() {
+            let is_draining = state.health.condition(at, now) == Some(Condition::Draining);
+            if is_draining != wanted.drain {
+                let event = if wanted.drain { Event::Drained } else { Event::Undrained };
+                state.health.step(at, event, now);
+            }
+        }
+        state.members = members;
+        state.wanted = wanted.to_vec();
+        state.compute(now);
+        drop(state);
+        tracing::info!(service = %self.service, endpoints = wanted.len(), "endpoints replaced");
+        self.changed.send_replace(());
+    }
+
+    /// Names that stand for nothing yet.
+    pub(super) fn unresolved(&self) -> MutexGuard<'_, Vec<String>> {
+        lock(&self.unresolved)
+    }
+
+    /// Goes on with other rules.
+    pub(super) fn configure(&self, config: &BalancerConfig) {
+        let mut state = lock(&self.state);
+        let now = clock::now();
+        state.health.configure(config.limits, config.check.is_some(), now);
+        if state.policy != config.policy {
+            state.policy = config.policy;
+            state.balance = Balance::new(config.policy);
+        }
+        state.compute(now);
+        drop(state);
+        self.changed.send_replace(());
+    }
+
+    /// Every endpoint as it is now.
+    pub(super) fn snapshot(&self) -> Vec<EndpointSnapshot> {
+        let state = lock(&self.state);
+        let now = clock::now();
+        let shares = state.health.shares(now);
+        let endpoint = |(at, member): (usize, &Arc<Member>)| {
+            let condition = state.health.condition(at, now)?;
+            let ejected_for = match condition {
+                Condition::Ejected(until) => Some(until.since(now)),
+                _ => None,
+            };
+            let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+            Some(EndpointSnapshot {
+                address: member.address,
+                condition,
+                ejected_for,
+                weight: member.weight.load(Ordering::Relaxed),
+                far: member.far.load(Ordering::Relaxed),
+                share_percent: shares[at] / member.weight.load(Ordering::Relaxed).max(1),
+                in_flight: member.in_flight.load(Ordering::Relaxed),
+                latency_us: lock(&member.latency).mean_us(now),
+                served: count(&member.served),
+                failed: count(&member.failed),
+                ejected: count(&member.ejected),
+                failure: lock(&member.failure).clone(),
+            })
+        };
+        state.members.iter().enumerate().filter_map(endpoint).collect()
+    }
+}
+
+impl State {
+    fn compute(&mut self, now: Timestamp) {
+        self.shares = self.health.shares(now);
+        self.shares_until = self.health.deadline(now);
+    }
+}
+
+impl Member {
+    fn new(address: SocketAddr) -> Self {
+        Self {
+            address,
+            weight: AtomicU32::new(1),
+            far: AtomicBool::new(false),
+            name: rendezvous::hash(address.to_string().as_bytes()),
+            in_flight: AtomicU32::new(0),
+            latency: Mutex::default(),
+            served: AtomicU64::new(0),
+            failed: AtomicU64::new(0),
+            ejected: AtomicU64::new(0),
+            failure: Mutex::default(),
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Nothing here leaves a value half changed when it panics.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,210 @@
+//! Talks to the socket of a balancer: binds, accepts, counts, closes.
+//! In: `BalancerConfig`, a supervisor. Out: `Balancer`.
+//! States: Open → (close) Closing: held clients are let go, connections may end → Closed.
+//! Not here: what a client gets (`session.rs`).
+//! Tested by: `tests.rs`.
+
+use super::group::{Group, Snapshot};
+use super::resolve::Names;
+use super::session::{self, Shared};
+use super::{BalancerConfig, check, resolve};
+use crate::proxy::Error;
+use crate::proxy::listener::{ACCEPT_PAUSE, Slot, bind, is_one_connection};
+use crate::runtime::supervisor::{Supervisor, TaskKind};
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
+
+/// What a balancer has done and is doing.
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    pub(super) sessions: Arc<AtomicU64>,
+    pub(super) held: AtomicU64,
+    pub(super) accepted: AtomicU64,
+    pub(super) refused: AtomicU64,
+    pub(super) expired: AtomicU64,
+    pub(super) retried: AtomicU64,
+}
+
+/// An open balancer. Dropped, it closes at once.
+#[derive(Debug)]
+pub struct Balancer {
+    shared: Arc<Shared>,
+    listening: Mutex<Listening>,
+    connections: TaskTracker,
+    doors: TaskTracker,
+    supervisor: Supervisor,
+    _stop: DropGuard,
+}
+
+/// Where it accepts connections now.
+#[derive(Debug)]
+struct Listening {
+    /// As it was asked for; the port may be 0.
+    wanted: SocketAddr,
+    address: SocketAddr,
+    /// Ends it, and nothing else.
+    accepting: CancellationToken,
+}
+
+impl Balancer {
+    /// Binds its address, then starts to serve.
+    ///
+    /// # Errors
+    /// The address cannot be had.
+    pub fn open(config: BalancerConfig, supervisor: &Supervisor) -> Result<Self, Error> {
+        let (address, listener) = listen(&config)?;
+        let stop = supervisor.stopping().child_token();
+        let group = Arc::new(Group::new(&config));
+        Names::new(&config).tell(&group);
+        let wanted = config.listen;
+        let config = watch::Sender::new(Arc::new(config));
+        let run = check::run(Arc::clone(&group), config.subscribe(), stop.clone());
+        supervisor.spawn("balancer checks", TaskKind::Session, run);
+        let run = resolve::run(Arc::clone(&group), config.subscribe(), stop.clone());
+        supervisor.spawn("balancer names", TaskKind::Session, run);
+        let closing = stop.child_token();
+        let accepting = closing.child_token();
+        let tally = Tally::default();
+        let balancer = Self {
+            shared: Arc::new(Shared { config, group, tally, closing, stop: stop.clone() }),
+            listening: Mutex::new(Listening { wanted, address, accepting: accepting.clone() }),
+            connections: TaskTracker::new(),
+            doors: TaskTracker::new(),
+            supervisor: supervisor.clone(),
+            _stop: stop.drop_guard(),
+        };
+        balancer.accept(listener, accepting);
+        Ok(balancer)
+    }
+
+    fn accept(&self, listener: TcpListener, stop: CancellationToken) {
+        let accepting = Accepting {
+            shared: Arc::clone(&self.shared),
+            connections: self.connections.clone(),
+            supervisor: self.supervisor.clone(),
+        };
+        let open = self.doors.token();
+        self.supervisor.spawn("balancer accept", TaskKind::Session, async move {
+            let _until_the_end = open;
+            accepting.run(listener, stop).await;
+        });
+    }
+
+    /// Goes on with another configuration: no connection ends. One that was accepted before keeps
+    /// the times it began with. Where it listens changes first the new, then the old address.
+    ///
+    /// # Errors
+    /// The new address cannot be had: nothing has changed.
+    pub fn configure(&self, config: BalancerConfig) -> Result<(), Error> {
+        let mut listening = self.listening.lock().unwrap_or_else(PoisonError::into_inner);
+        if config == **self.shared.config.borrow() {
+            return Ok(());
+        }
+        if config.listen != listening.wanted {
+            let (address, listener) = listen(&config)?;
+            let accepting = self.shared.closing.child_token();
+            self.accept(listener, accepting.clone());
+            listening.accepting.cancel();
+            *listening = Listening { wanted: config.listen, address, accepting };
+        }
+        self.shared.group.configure(&config);
+        self.shared.config.send_replace(Arc::new(config));
+        Ok(())
+    }
+
+    /// Where it listens, the port filled in.
+    pub fn local_address(&self) -> SocketAddr {
+        self.listening.lock().unwrap_or_else(PoisonError::into_inner).address
+    }
+
+    /// What it is and has done.
+    pub fn snapshot(&self) -> Snapshot {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let Shared { group, tally, .. } = &*self.shared;
+        let config = self.shared.config();
+        Snapshot {
+            service: config.service.clone(),
+            policy: config.policy.word(),
+            sessions: read(&tally.sessions),
+            held: read(&tally.held),
+            accepted: read(&tally.accepted),
+            refused: read(&tally.refused),
+            expired: read(&tally.expired),
+            retried: read(&tally.retried),
+            endpoints: group.snapshot(),
+            unresolved: group.unresolved().clone(),
+        }
+    }
+
+    /// Closes its door, which is free for others then; connections stay.
+    pub async fn stop_accepting(&self) {
+        self.shared.closing.cancel();
+        self.doors.close();
+        self.doors.wait().await;
+    }
+
+    /// Accepts nobody more, gives connections `grace` to end by themselves, then cuts them. False
+    /// if some were cut.
+    pub async fn close(&self, grace: Duration) -> bool {
+        self.stop_accepting().await;
+        self.connections.close();
+        let drained = timeout(grace, self.connections.wait()).await.is_ok();
+        self.shared.stop.cancel();
+        drained
+    }
+}
+
+fn listen(config: &BalancerConfig) -> Result<(SocketAddr, TcpListener), Error> {
+    let bound = bind(config.listen).and_then(|socket| Ok((socket.local_addr()?, socket)));
+    let (service, address) = (config.service.clone(), config.listen);
+    bound.map_err(|source| Error::Listen { service, address, source })
+}
+
+struct Accepting {
+    shared: Arc<Shared>,
+    connections: TaskTracker,
+    supervisor: Supervisor,
+}
+
+impl Accepting {
+    async fn run(self, listener: TcpListener, stop: CancellationToken) {
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                accepted = listener.accept() => accepted,
+            };
+            match accepted {
+                Ok((client, from)) => self.admit(client, from),
+                Err(error) if is_one_connection(&error) => {}
+                Err(error) => {
+                    let service = &self.shared.config().service;
+                    tracing::warn!(%service, %error, "cannot accept connections; pausing");
+                    sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    fn admit(&self, client: TcpStream, from: SocketAddr) {
+        let tally = &self.shared.tally;
+        let sessions_max = self.shared.config.borrow().sessions_max;
+        let Some(slot) = Slot::take(&tally.sessions, sessions_max) else {
+            tally.refused.fetch_add(1, Ordering::Relaxed);
+            return;
+        };
+        tally.accepted.fetch_add(1, Ordering::Relaxed);
+        let (shared, alive) = (Arc::clone(&self.shared), self.connections.token());
+        self.supervisor.spawn("balancer session", TaskKind::Session, async move {
+            let _until_the_end = (slot, alive);
+            session::serve(&shared, client, from).await;
+        });
+    }
+}

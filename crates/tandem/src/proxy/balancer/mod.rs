@@ -1,0 +1,82 @@
+//! Talks to the clients of a service that Tandem does not run itself, and spreads their connections
+//! over its endpoints.
+//! In: `BalancerConfig`. Out: connections at healthy endpoints, `Snapshot`.
+//! States of a client: (no endpoint) Held → Connected → Ended; Held → Expired.
+//! Keeps: INV-7, by the core's decision; H43 only a connect that carried nothing is tried again.
+//! Full: beyond `sessions_max` a connection is closed as it comes.
+//! All but the name may change while it runs: connections stay, new ones follow what is new.
+//! Not here: who is chosen and who is out (`tandem_core::clustering::load_balanced`).
+//! Tested by: `tests.rs`.
+
+mod check;
+mod copying;
+mod group;
+mod header;
+mod listener;
+mod resolve;
+mod session;
+#[cfg(test)]
+mod tests;
+
+pub use group::{EndpointSnapshot, Snapshot};
+pub use header::Version as ProxyVersion;
+pub use listener::Balancer;
+
+use std::net::SocketAddr;
+use std::time::Duration;
+use tandem_core::clustering::load_balanced::balance::Policy;
+use tandem_core::clustering::load_balanced::ejection;
+use tandem_core::ids::ServiceId;
+
+/// What a balancer serves, and its bounds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BalancerConfig {
+    /// Whose it is; named in messages.
+    pub service: ServiceId,
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// Where work may go.
+    pub upstreams: Vec<Upstream>,
+    /// How an endpoint is chosen.
+    pub policy: Policy,
+    /// When an endpoint is out.
+    pub limits: ejection::Limits,
+    /// How endpoints are asked; none: they are not.
+    pub check: Option<Check>,
+    /// How long a connection waits for an endpoint.
+    pub hold_max: Duration,
+    /// How long one connect may take.
+    pub connect_timeout: Duration,
+    /// A connection on which nothing moves for so long is closed.
+    pub idle_timeout: Duration,
+    /// How many connections there may be.
+    pub sessions_max: usize,
+    /// Clients say who they are by the PROXY protocol, and must.
+    pub accept_proxy: bool,
+    /// Endpoints are told who the client is by the PROXY protocol.
+    pub send_proxy: Option<ProxyVersion>,
+}
+
+/// A name or an address, as the owner wrote it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Upstream {
+    /// An IP address, or a name that stands for any number of them.
+    pub host: String,
+    /// The port.
+    pub port: u16,
+    /// How much work it gets, relative to the others; at least 1.
+    pub weight: u32,
+    /// It stands in another zone than this node.
+    pub far: bool,
+    /// It gets no new work; what it has may end by itself.
+    pub drain: bool,
+}
+
+/// How endpoints are asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Check {
+    /// Between two checks of an endpoint.
+    pub interval: Duration,
+    /// For one check.
+    pub timeout: Duration,
+}

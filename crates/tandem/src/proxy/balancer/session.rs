@@ -1,0 +1,196 @@
+//! Talks to one client of a balancer and to its endpoint: who it is, where it goes, and its bytes.
+//! In: an accepted connection. Out: nothing but counters.
+//! States: (PROXY header) → Held → Connected → (one side closes) half open → Ended.
+//! Keeps: a connect that fails is tried at another endpoint, since nothing was sent (H43); what
+//! breaks later is not: nobody here knows what it meant.
+//! Not here: who is chosen (`group.rs`), the bytes (`copying.rs`).
+//! Tested by: `tests.rs`.
+
+use super::BalancerConfig;
+use super::copying::Copying;
+use super::group::{Claim, Group};
+use super::header::{self, HEADER_MAX, Parsed};
+use super::listener::Tally;
+use crate::runtime::clock;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tandem_core::clustering::load_balanced::ejection::Event;
+use tandem_core::clustering::load_balanced::rendezvous;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio_util::sync::CancellationToken;
+
+/// For a PROXY header, which the neighbour sends with its first packet.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a client waits at least before all endpoints that failed are tried again.
+const RETRY: Duration = Duration::from_millis(100);
+
+/// What a session needs of its balancer.
+#[derive(Debug)]
+pub(super) struct Shared {
+    /// As it is now; a session keeps the one that it began with.
+    pub(super) config: watch::Sender<Arc<BalancerConfig>>,
+    pub(super) group: Arc<Group>,
+    pub(super) tally: Tally,
+    /// No new sessions.
+    pub(super) closing: CancellationToken,
+    /// No sessions.
+    pub(super) stop: CancellationToken,
+}
+
+impl Shared {
+    pub(super) fn config(&self) -> Arc<BalancerConfig> {
+        Arc::clone(&self.config.borrow())
+    }
+}
+
+/// Serves one client to its end.
+pub(super) async fn serve(shared: &Shared, mut client: TcpStream, from: SocketAddr) {
+    let config = shared.config();
+    let _ = client.set_nodelay(true);
+    let count = |counter: &AtomicU64| counter.fetch_add(1, Ordering::Relaxed);
+    let who = if config.accept_proxy {
+        match timeout(HEADER_TIMEOUT, read_header(&mut client)).await {
+            Ok(Ok(said)) => said.unwrap_or(from),
+            Ok(Err(_)) | Err(_) => {
+                count(&shared.tally.refused);
+                return;
+            }
+        }
+    } else {
+        from
+    };
+    let held = HeldCount::new(&shared.tally.held);
+    let found = tokio::select! {
+        biased;
+        () = shared.closing.cancelled() => return,
+        found = timeout(config.hold_max, reach(shared, who)) => found,
+        () = left(&client) => return,
+    };
+    drop(held);
+    let Ok((claim, mut server)) = found else {
+        count(&shared.tally.expired);
+        return;
+    };
+    let Ok(to) = client.local_addr() else { return };
+    if let Some(version) = config.send_proxy
+        && server.write_all(&header::write(version, who, to)).await.is_err()
+    {
+        shared.group.note(&claim.0, Event::WorkFailed);
+        return;
+    }
+    let copying = Copying::new(client, server, config.idle_timeout);
+    let worked = tokio::select! {
+        biased;
+        () = shared.stop.cancelled() => return,
+        worked = copying.run() => worked,
+    };
+    // An endpoint that takes connections and drops them without a word does no work.
+    if !worked {
+        claim.0.failed_because("it drops connections without a word");
+    }
+    shared.group.note(&claim.0, if worked { Event::WorkSucceeded } else { Event::WorkFailed });
+}
+
+/// One of the held, until dropped.
+struct HeldCount<'a>(&'a AtomicU64);
+
+impl<'a> HeldCount<'a> {
+    fn new(held: &'a AtomicU64) -> Self {
+        held.fetch_add(1, Ordering::Relaxed);
+        Self(held)
+    }
+}
+
+impl Drop for HeldCount<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Reads a header and not one byte more: looks first, then takes what it found.
+async fn read_header(client: &mut TcpStream) -> io::Result<Option<SocketAddr>> {
+    let mut bytes = [0; HEADER_MAX];
+    let mut seen = 0;
+    loop {
+        let peeked = client.peek(&mut bytes).await?;
+        match header::parse(&bytes[..peeked]) {
+            Parsed::Header(length, said) => {
+                client.read_exact(&mut bytes[..length]).await?;
+                return Ok(said);
+            }
+            Parsed::Incomplete if peeked > seen => seen = peeked,
+            // The same bytes again: a peek does not wait for more. Or the client closed its side.
+            Parsed::Incomplete if peeked > 0 => sleep(Duration::from_millis(5)).await,
+            Parsed::Incomplete | Parsed::Refused => return Err(io::ErrorKind::InvalidData.into()),
+        }
+    }
+}
+
+/// Ready once the client has closed its connection before it had an endpoint.
+async fn left(client: &TcpStream) {
+    let mut byte = [0];
+    loop {
+        match client.peek(&mut byte).await {
+            Ok(0) | Err(_) => return,
+            // It spoke first and waits for an answer: from here on only its reset would be seen.
+            Ok(_) => std::future::pending().await,
+        }
+    }
+}
+
+/// Finds an endpoint that takes the connection.
+async fn reach(shared: &Shared, who: SocketAddr) -> (Claim, TcpStream) {
+    let key = rendezvous::hash(who.ip().to_canonical().to_string().as_bytes());
+    let mut changed = shared.group.changed();
+    let mut failed: Vec<SocketAddr> = Vec::new();
+    loop {
+        changed.mark_unchanged();
+        let Some(claim) = shared.group.choose(key, &failed) else {
+            wait(shared, &mut changed).await;
+            continue;
+        };
+        let address = claim.0.address;
+        if failed.contains(&address) {
+            // Everyone was tried: once more, after a pause.
+            failed.clear();
+            drop(claim);
+            sleep(RETRY).await;
+            continue;
+        }
+        let begun = Instant::now();
+        let connect_timeout = shared.config.borrow().connect_timeout;
+        match timeout(connect_timeout, TcpStream::connect(address)).await {
+            Ok(Ok(server)) => {
+                let _ = server.set_nodelay(true);
+                claim.0.connected_in(begun.elapsed());
+                return (claim, server);
+            }
+            failure => {
+                let why = match failure {
+                    Ok(Err(error)) => error.to_string(),
+                    Ok(Ok(_)) | Err(_) => "no answer in time".to_owned(),
+                };
+                claim.0.failed_because(why);
+                shared.group.note(&claim.0, Event::WorkFailed);
+                shared.tally.retried.fetch_add(1, Ordering::Relaxed);
+                failed.push(address);
+            }
+        }
+    }
+}
+
+/// Until somebody may have come into service.
+async fn wait(shared: &Shared, changed: &mut watch::Receiver<()>) {
+    let next = shared.group.deadline().map(|at| Instant::now() + at.since(clock::now()));
+    let change = changed.changed();
+    match next {
+        Some(next) => _ = timeout_at(next.max(Instant::now() + RETRY), change).await,
+        None => _ = change.await,
+    }
+}

@@ -1,0 +1,70 @@
+//! Talks to two sockets in one direction: what was read and not written yet.
+//! In: bytes of one. Out: the same bytes at the other.
+//! Costs: a read that does not fill the buffer is not followed by another one (tokio then knows
+//! that the socket is empty), and a buffer exists only while bytes are on their way.
+//! Not here: both directions, and what ends them (`relay.rs`, `balancer/copying.rs`).
+
+use std::future::Future;
+use std::io;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, ready};
+use tokio::io::{AsyncReadExt, AsyncWrite};
+use tokio::net::TcpStream;
+
+/// PostgreSQL sends up to 8 KiB at once, a client's COPY more; larger ones measured no better.
+const BUFFER: usize = 16 * 1024;
+
+/// One direction. No `Debug`: passwords pass through here.
+pub(super) struct Flow {
+    pub(super) buffer: Vec<u8>,
+    sent: usize,
+}
+
+impl Flow {
+    pub(super) const fn holding(bytes: Vec<u8>) -> Self {
+        Self { buffer: bytes, sent: 0 }
+    }
+
+    pub(super) const fn is_empty(&self) -> bool {
+        self.sent == self.buffer.len()
+    }
+
+    /// What was read and not written yet.
+    pub(super) fn unsent(&self) -> &[u8] {
+        &self.buffer[self.sent..]
+    }
+
+    /// Writes what the buffer has; ready once it is empty.
+    pub(super) fn poll_drain(
+        &mut self,
+        sink: &mut TcpStream,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        while self.sent < self.buffer.len() {
+            match ready!(Pin::new(&mut *sink).poll_write(cx, &self.buffer[self.sent..]))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                written => self.sent += written,
+            }
+        }
+        self.buffer.clear();
+        self.sent = 0;
+        Poll::Ready(Ok(()))
+    }
+
+    /// Reads once into the empty buffer, which is given back when there is nothing to read.
+    pub(super) fn poll_fill(
+        &mut self,
+        source: &mut TcpStream,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<usize>> {
+        let Poll::Ready(ready) = source.poll_read_ready(cx) else {
+            self.buffer = Vec::new();
+            return Poll::Pending;
+        };
+        ready?;
+        if self.buffer.capacity() < BUFFER {
+            self.buffer = Vec::with_capacity(BUFFER);
+        }
+        pin!(source.read_buf(&mut self.buffer)).poll(cx)
+    }
+}
