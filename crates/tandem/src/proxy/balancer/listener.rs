@@ -172,12 +172,17 @@ fn listen(config: &BalancerConfig) -> Result<(SocketAddr, TcpListener), Error> {
     bound.map_err(|source| Error::Listen { service, address, source })
 }
 
-/// A peer that vanished is noticed after two minutes without an answer. What a listener has, the
-/// connections that it accepts have too.
+/// A peer that vanished is noticed after two minutes without an answer.
+const VANISHED_MAX: Duration = Duration::from_secs(120);
+
+/// What a listener has, the connections that it accepts have too.
 pub(super) fn keep_alive<'s>(socket: impl Into<SockRef<'s>>) -> io::Result<()> {
     let times = TcpKeepalive::new().with_time(Duration::from_secs(60));
     let times = times.with_interval(Duration::from_secs(10)).with_retries(6);
-    socket.into().set_tcp_keepalive(&times)
+    let socket = socket.into();
+    socket.set_tcp_keepalive(&times)?;
+    // Probes are for silence; this is for words that nobody confirms.
+    socket.set_tcp_user_timeout(Some(VANISHED_MAX))
 }
 
 struct Accepting {
@@ -236,5 +241,6 @@ mod tests {
         let accepted = SockRef::from(&accepted);
         assert!(accepted.keepalive().unwrap() && !SockRef::from(&client).keepalive().unwrap());
         assert_eq!(accepted.tcp_keepalive_time().unwrap(), Duration::from_secs(60));
+        assert_eq!(accepted.tcp_user_timeout().unwrap(), Some(VANISHED_MAX));
     }
 }
