@@ -1,6 +1,9 @@
 //! Builds what each service needs on this node: doors, the adapter, the keeper, the driver.
 //! In: `Ground`. Out: running tasks.
 
+pub(super) mod balancers;
+pub(super) mod commands;
+
 use super::user::run_as;
 use super::{Error, Ground};
 use crate::config::{Config, ReadLag, Service};

@@ -18,7 +18,7 @@
 //! Bulk: `COPY (SELECT … 10 million rows) TO STDOUT`. Connects: `pgbench -S -C`. The ignored test
 //! `round_trips` gives a first number without a server.
 
-mod balancer;
+pub mod balancer;
 mod cancel;
 mod connect;
 mod flow;

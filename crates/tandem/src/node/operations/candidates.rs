@@ -6,9 +6,9 @@
 //! Not here: the election itself (`tandem_core::clustering::active_passive`).
 //! Tested by: `tests/candidates.rs`.
 
+use super::moves::singleton;
 use super::refusals;
 use super::seen::ServiceSeen;
-use super::singleton;
 use crate::api::explain::{Candidate, FailoverNow, Reason, Safety};
 use crate::telemetry::codes;
 use crate::telemetry::problem::{Code, Problem};

@@ -5,6 +5,7 @@
 //! Not here: HTTP (`api`), decisions (the core), members and configuration (`membership.rs`).
 //! Tested by: `tests/`, with made-up facts.
 
+mod balanced;
 mod between;
 mod candidates;
 mod doctor;
@@ -16,7 +17,6 @@ mod propose;
 mod refusals;
 mod role;
 mod seen;
-mod singleton;
 mod status;
 #[cfg(test)]
 mod tests;
@@ -24,10 +24,11 @@ mod verbs;
 mod watcher;
 mod wishes;
 
-use super::commands::CommandWishes;
 use super::handler::{Local, Operate};
 use super::live::Applied;
 use super::services::OwnInstances;
+use super::services::balancers::Balancers;
+use super::services::commands::CommandWishes;
 use crate::api::explain::{Explanation, Finding};
 use crate::api::metrics::MetricsSnapshot;
 use crate::api::operations::{Operations, Outcome, Refused, RunningConfig, Verb};
@@ -66,6 +67,7 @@ pub(super) struct Ground {
     pub events: EventLog,
     pub supervisor: Supervisor,
     pub doors: Arc<Vec<(ServiceId, Door)>>,
+    pub balancers: Arc<Balancers>,
     pub instances: OwnInstances,
     pub commands: CommandWishes,
     pub identity: Arc<Identity>,
@@ -173,7 +175,9 @@ impl NodeOperations {
 
 impl Operations for NodeOperations {
     fn status(&self) -> Status {
-        let mut told = status::status(&self.seen(), &|service| self.last_plan(service, "instance"));
+        let seen = self.seen();
+        let mut told = status::status(&seen, &|service| self.last_plan(service, "instance"));
+        told.balanced = balanced::all(&seen, &self.ground().balancers.snapshots());
         for service in &mut told.services {
             service.scheduled = self.scheduled(&service.name);
         }

@@ -5,8 +5,8 @@
 //! Not here: the words themselves (`api/status.rs`), why something is so (`explain.rs`).
 //! Tested by: `tests/status.rs`.
 
+use super::moves::singleton;
 use super::seen::{Seen, ServiceSeen, reachable};
-use super::singleton;
 use crate::api::status::{
     self, Endpoint, InstanceRole, InstanceState, InstanceStatus, NodeState, NodeStatus, Phase,
     ServiceStatus, Status,
@@ -23,7 +23,7 @@ use tandem_core::spec::{Durability, NodeRole};
 /// What is known only of the own instance: its last plan.
 pub(super) type OwnReason<'a> = &'a dyn Fn(&ServiceId) -> Option<Explained>;
 
-/// The whole status.
+/// The whole status, but for what the caller adds: what is not agreed, and this node's own doors.
 pub(super) fn status(seen: &Seen, own_reason: OwnReason<'_>) -> Status {
     Status {
         cluster: seen.config.cluster.clone(),
@@ -31,6 +31,7 @@ pub(super) fn status(seen: &Seen, own_reason: OwnReason<'_>) -> Status {
         leader: seen.leadership.leader.clone(),
         nodes: nodes(seen),
         services: seen.services().map(|service| service_status(service, own_reason)).collect(),
+        balanced: Vec::new(),
     }
 }
 
@@ -81,9 +82,8 @@ fn service_status(service: ServiceSeen<'_>, own_reason: OwnReason<'_>) -> Servic
         term: service.state.term(),
         phase: phase(service),
         paused: service.state.paused,
-        // Not agreed, so the caller adds it.
         scheduled: None,
-        primary: service.appointment().map(|appointment| appointment.primary.clone()),
+        primary: service.appointment().map(|it| it.primary.clone()),
         endpoints: endpoints(service),
         instances: seen
             .config
@@ -232,15 +232,7 @@ fn lag(
     }
     let lag_bytes = service.lag_bytes(facts);
     let age = service.seen.facts.get(node).map_or(Duration::ZERO, |it| it.age(service.seen.now));
-    let lag_s = match (lag_bytes, facts.stream) {
-        (Some(0), Stream::Connected(_)) => Some(0.0),
-        // At most so old: an idle primary sends nothing.
-        (_, Stream::Connected(silence)) => {
-            Some(silence.max(facts.replay_delay).saturating_add(age).as_secs_f64())
-        }
-        (_, Stream::None) => None,
-    };
-    (lag_bytes, lag_s)
+    (lag_bytes, facts.lag(lag_bytes, age).map(|lag| lag.as_secs_f64()))
 }
 
 /// Whether every rule that may be in force counts on the node.

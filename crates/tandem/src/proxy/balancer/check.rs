@@ -75,5 +75,14 @@ async fn ask(member: Arc<Member>, check: Check) -> (Arc<Member>, bool) {
         // Closed by a reset: thousands of checks leave no sockets that wait for their end.
         let _ = socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO));
     }
-    (member, matches!(connected, Ok(Ok(_))))
+    let failure = match &connected {
+        Ok(Ok(_)) => None,
+        Ok(Err(error)) => Some(error.to_string()),
+        Err(_) => Some("no answer in time".to_owned()),
+    };
+    let succeeded = failure.is_none();
+    if let Some(failure) = failure {
+        member.failed_because(failure);
+    }
+    (member, succeeded)
 }

@@ -31,6 +31,8 @@ pub(super) struct Member {
     served: AtomicU64,
     failed: AtomicU64,
     ejected: AtomicU64,
+    /// What went wrong last.
+    failure: Mutex<Option<String>>,
 }
 
 impl Member {
@@ -38,6 +40,11 @@ impl Member {
     pub(super) fn connected_in(&self, took: Duration) {
         self.served.fetch_add(1, Ordering::Relaxed);
         lock(&self.latency).sample(took, clock::now());
+    }
+
+    /// Something went wrong, for operators.
+    pub(super) fn failed_because(&self, why: impl Into<String>) {
+        *lock(&self.failure) = Some(why.into());
     }
 }
 
@@ -81,6 +88,8 @@ pub struct Snapshot {
     pub retried: u64,
     /// Every endpoint.
     pub endpoints: Vec<EndpointSnapshot>,
+    /// Names that were never answered.
+    pub unresolved: Vec<String>,
 }
 
 /// What an endpoint is and has done.
@@ -108,6 +117,8 @@ pub struct EndpointSnapshot {
     pub failed: u64,
     /// How often it was ejected so far.
     pub ejected: u64,
+    /// What went wrong last, however long ago.
+    pub failure: Option<String>,
 }
 
 #[derive(Debug)]
@@ -128,6 +139,7 @@ struct State {
 pub(super) struct Group {
     service: ServiceId,
     state: Mutex<State>,
+    unresolved: Mutex<Vec<String>>,
     /// Moves when somebody may have come into service.
     changed: watch::Sender<()>,
 }
@@ -144,7 +156,12 @@ impl Group {
             shares_until: None,
         };
         let changed = watch::Sender::new(());
-        Self { service: config.service.clone(), state: Mutex::new(state), changed }
+        Self {
+            service: config.service.clone(),
+            state: Mutex::new(state),
+            unresolved: Mutex::default(),
+            changed,
+        }
     }
 
     /// Wakes those who wait for an endpoint.
@@ -169,7 +186,7 @@ impl Group {
         let load = |member: &Arc<Member>, share: u32| Load {
             share,
             in_flight: member.in_flight.load(Ordering::Relaxed),
-            latency_us: lock(&member.latency).mean_us(),
+            latency_us: lock(&member.latency).mean_us(now),
             far: member.far.load(Ordering::Relaxed),
             name: member.name,
         };
@@ -249,6 +266,11 @@ impl Group {
         self.changed.send_replace(());
     }
 
+    /// Names that stand for nothing yet.
+    pub(super) fn unresolved(&self) -> MutexGuard<'_, Vec<String>> {
+        lock(&self.unresolved)
+    }
+
     /// Goes on with other rules.
     pub(super) fn configure(&self, config: &BalancerConfig) {
         let mut state = lock(&self.state);
@@ -283,10 +305,11 @@ impl Group {
                 far: member.far.load(Ordering::Relaxed),
                 share_percent: shares[at] / member.weight.load(Ordering::Relaxed).max(1),
                 in_flight: member.in_flight.load(Ordering::Relaxed),
-                latency_us: lock(&member.latency).mean_us(),
+                latency_us: lock(&member.latency).mean_us(now),
                 served: count(&member.served),
                 failed: count(&member.failed),
                 ejected: count(&member.ejected),
+                failure: lock(&member.failure).clone(),
             })
         };
         state.members.iter().enumerate().filter_map(endpoint).collect()
@@ -312,6 +335,7 @@ impl Member {
             served: AtomicU64::new(0),
             failed: AtomicU64::new(0),
             ejected: AtomicU64::new(0),
+            failure: Mutex::default(),
         }
     }
 }

@@ -11,6 +11,8 @@ use super::{BalancerConfig, check, resolve};
 use crate::proxy::Error;
 use crate::proxy::listener::{ACCEPT_PAUSE, Slot, bind, is_one_connection};
 use crate::runtime::supervisor::{Supervisor, TaskKind};
+use socket2::{SockRef, TcpKeepalive};
+use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -38,6 +40,7 @@ pub struct Balancer {
     shared: Arc<Shared>,
     listening: Mutex<Listening>,
     connections: TaskTracker,
+    doors: TaskTracker,
     supervisor: Supervisor,
     _stop: DropGuard,
 }
@@ -75,6 +78,7 @@ impl Balancer {
             shared: Arc::new(Shared { config, group, tally, closing, stop: stop.clone() }),
             listening: Mutex::new(Listening { wanted, address, accepting: accepting.clone() }),
             connections: TaskTracker::new(),
+            doors: TaskTracker::new(),
             supervisor: supervisor.clone(),
             _stop: stop.drop_guard(),
         };
@@ -88,8 +92,11 @@ impl Balancer {
             connections: self.connections.clone(),
             supervisor: self.supervisor.clone(),
         };
-        let run = accepting.run(listener, stop);
-        self.supervisor.spawn("balancer accept", TaskKind::Session, run);
+        let open = self.doors.token();
+        self.supervisor.spawn("balancer accept", TaskKind::Session, async move {
+            let _until_the_end = open;
+            accepting.run(listener, stop).await;
+        });
     }
 
     /// Goes on with another configuration: no connection ends. One that was accepted before keeps
@@ -134,13 +141,21 @@ impl Balancer {
             expired: read(&tally.expired),
             retried: read(&tally.retried),
             endpoints: group.snapshot(),
+            unresolved: group.unresolved().clone(),
         }
+    }
+
+    /// Closes its door, which is free for others then; connections stay.
+    pub async fn stop_accepting(&self) {
+        self.shared.closing.cancel();
+        self.doors.close();
+        self.doors.wait().await;
     }
 
     /// Accepts nobody more, gives connections `grace` to end by themselves, then cuts them. False
     /// if some were cut.
     pub async fn close(&self, grace: Duration) -> bool {
-        self.shared.closing.cancel();
+        self.stop_accepting().await;
         self.connections.close();
         let drained = timeout(grace, self.connections.wait()).await.is_ok();
         self.shared.stop.cancel();
@@ -149,9 +164,25 @@ impl Balancer {
 }
 
 fn listen(config: &BalancerConfig) -> Result<(SocketAddr, TcpListener), Error> {
-    let bound = bind(config.listen).and_then(|socket| Ok((socket.local_addr()?, socket)));
+    let bound = bind(config.listen).and_then(|socket| {
+        keep_alive(&socket)?;
+        Ok((socket.local_addr()?, socket))
+    });
     let (service, address) = (config.service.clone(), config.listen);
     bound.map_err(|source| Error::Listen { service, address, source })
+}
+
+/// A peer that vanished is noticed after two minutes without an answer.
+const VANISHED_MAX: Duration = Duration::from_secs(120);
+
+/// What a listener has, the connections that it accepts have too.
+pub(super) fn keep_alive<'s>(socket: impl Into<SockRef<'s>>) -> io::Result<()> {
+    let times = TcpKeepalive::new().with_time(Duration::from_secs(60));
+    let times = times.with_interval(Duration::from_secs(10)).with_retries(6);
+    let socket = socket.into();
+    socket.set_tcp_keepalive(&times)?;
+    // Probes are for silence; this is for words that nobody confirms.
+    socket.set_tcp_user_timeout(Some(VANISHED_MAX))
 }
 
 struct Accepting {
@@ -193,5 +224,23 @@ impl Accepting {
             let _until_the_end = (slot, alive);
             session::serve(&shared, client, from).await;
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_accepted_is_kept_alive() {
+        let listener = bind(([127, 0, 0, 1], 0).into()).unwrap();
+        keep_alive(&listener).unwrap();
+        let address = listener.local_addr().unwrap();
+        let (client, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
+        let (accepted, client) = (accepted.unwrap().0, client.unwrap());
+        let accepted = SockRef::from(&accepted);
+        assert!(accepted.keepalive().unwrap() && !SockRef::from(&client).keepalive().unwrap());
+        assert_eq!(accepted.tcp_keepalive_time().unwrap(), Duration::from_secs(60));
+        assert_eq!(accepted.tcp_user_timeout().unwrap(), Some(VANISHED_MAX));
     }
 }

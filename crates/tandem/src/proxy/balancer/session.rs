@@ -10,7 +10,7 @@ use super::BalancerConfig;
 use super::copying::Copying;
 use super::group::{Claim, Group};
 use super::header::{self, HEADER_MAX, Parsed};
-use super::listener::Tally;
+use super::listener::{Tally, keep_alive};
 use crate::runtime::clock;
 use std::io;
 use std::net::SocketAddr;
@@ -77,12 +77,12 @@ pub(super) async fn serve(shared: &Shared, mut client: TcpStream, from: SocketAd
         count(&shared.tally.expired);
         return;
     };
-    let Ok(to) = client.local_addr() else { return };
-    if let Some(version) = config.send_proxy
-        && server.write_all(&header::write(version, who, to)).await.is_err()
-    {
-        shared.group.note(&claim.0, Event::WorkFailed);
-        return;
+    if let Some(version) = config.send_proxy {
+        let Ok(to) = client.local_addr() else { return };
+        if server.write_all(&header::write(version, who, to)).await.is_err() {
+            shared.group.note(&claim.0, Event::WorkFailed);
+            return;
+        }
     }
     let copying = Copying::new(client, server, config.idle_timeout);
     let worked = tokio::select! {
@@ -91,6 +91,9 @@ pub(super) async fn serve(shared: &Shared, mut client: TcpStream, from: SocketAd
         worked = copying.run() => worked,
     };
     // An endpoint that takes connections and drops them without a word does no work.
+    if !worked {
+        claim.0.failed_because("it drops connections without a word");
+    }
     shared.group.note(&claim.0, if worked { Event::WorkSucceeded } else { Event::WorkFailed });
 }
 
@@ -131,6 +134,8 @@ async fn read_header(client: &mut TcpStream) -> io::Result<Option<SocketAddr>> {
 
 /// Ready once the client has closed its connection before it had an endpoint.
 async fn left(client: &TcpStream) {
+    // Most have one at once: they need no look.
+    sleep(RETRY).await;
     let mut byte = [0];
     loop {
         match client.peek(&mut byte).await {
@@ -165,10 +170,16 @@ async fn reach(shared: &Shared, who: SocketAddr) -> (Claim, TcpStream) {
         match timeout(connect_timeout, TcpStream::connect(address)).await {
             Ok(Ok(server)) => {
                 let _ = server.set_nodelay(true);
+                let _ = keep_alive(&server);
                 claim.0.connected_in(begun.elapsed());
                 return (claim, server);
             }
-            Ok(Err(_)) | Err(_) => {
+            failure => {
+                let why = match failure {
+                    Ok(Err(error)) => error.to_string(),
+                    Ok(Ok(_)) | Err(_) => "no answer in time".to_owned(),
+                };
+                claim.0.failed_because(why);
                 shared.group.note(&claim.0, Event::WorkFailed);
                 shared.tally.retried.fetch_add(1, Ordering::Relaxed);
                 failed.push(address);

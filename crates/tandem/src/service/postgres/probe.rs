@@ -12,8 +12,8 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// PostgreSQL's copying programs leave out what begins like this.
-const PROBE_FILE: &str = "pgsql_tmp_tandem_probe";
+/// Left out by PostgreSQL's copying programs, as the ballast is (`ballast.rs`).
+const PROBE_FILE: &str = "base/pgsql_tmp_tandem_probe";
 
 /// At most one probe of the disk is under way; since when.
 #[derive(Debug, Default)]
@@ -117,7 +117,7 @@ mod tests {
 
     /// H28: a second probe does not pile up behind a first that hangs.
     #[test]
-    fn one_probe_at_a_time() {
+    fn h28_one_probe_at_a_time() {
         let probe = DiskProbe::default();
         assert!(probe.begin().is_ok());
         assert!(probe.begin().is_err());

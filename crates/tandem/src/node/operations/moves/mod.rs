@@ -2,4 +2,5 @@
 
 pub(super) mod failover;
 pub(super) mod schedule;
+pub(super) mod singleton;
 pub(super) mod switchover;

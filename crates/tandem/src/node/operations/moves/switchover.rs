@@ -6,7 +6,8 @@
 //! (`tandem_core::clustering::active_passive`).
 //! Tested by: `tests/outcomes.rs`.
 
-use super::super::{NodeOperations, candidates, refusals, singleton};
+use super::super::{NodeOperations, candidates, refusals};
+use super::singleton;
 use crate::api::operations::{Outcome, Refused};
 use crate::consensus::Agreed;
 use crate::driver::explain::Explained;

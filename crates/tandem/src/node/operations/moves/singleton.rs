@@ -4,9 +4,9 @@
 //! Not here: services of PostgreSQL (`candidates.rs`, `status.rs`, `wishes.rs`).
 //! Tested by: `tests/singleton`.
 
-use super::NodeOperations;
-use super::candidates::Objection;
-use super::seen::ServiceSeen;
+use super::super::NodeOperations;
+use super::super::candidates::Objection;
+use super::super::seen::ServiceSeen;
 use crate::api::explain::{Candidate, FailoverNow, Reason, Safety};
 use crate::api::operations::{Outcome, Refused};
 use crate::api::status::InstanceState;
@@ -25,17 +25,20 @@ const MOVE_MAX: Duration = Duration::from_secs(9 * 60);
 /// Besides a stop and two hooks.
 const MOVE: Duration = Duration::from_secs(10);
 
-pub(super) fn is_command(service: ServiceSeen<'_>) -> bool {
+pub(in crate::node::operations) fn is_command(service: ServiceSeen<'_>) -> bool {
     service.spec.pairing.kind() == Kind::Command
 }
 
 /// How long a planned move may take.
-pub(super) fn move_max(command: &Command) -> Duration {
+pub(in crate::node::operations) fn move_max(command: &Command) -> Duration {
     (command.stop_max + command.hook_max * 2 + MOVE).min(MOVE_MAX)
 }
 
 /// What keeps a node from running it.
-pub(super) fn objection(service: ServiceSeen<'_>, node: &NodeId) -> Option<Objection> {
+pub(in crate::node::operations) fn objection(
+    service: ServiceSeen<'_>,
+    node: &NodeId,
+) -> Option<Objection> {
     if singleton::is_fit(&service.view(), node, service.seen.now) {
         return None;
     }
@@ -47,7 +50,10 @@ pub(super) fn objection(service: ServiceSeen<'_>, node: &NodeId) -> Option<Objec
 }
 
 /// What a failover at this moment would do.
-pub(super) fn failover_now(service: ServiceSeen<'_>, appointment: &Appointment) -> FailoverNow {
+pub(in crate::node::operations) fn failover_now(
+    service: ServiceSeen<'_>,
+    appointment: &Appointment,
+) -> FailoverNow {
     let view = service.view();
     let others = view.data_nodes().filter(|node| **node != appointment.primary);
     let candidates: Vec<Candidate> = others
@@ -77,7 +83,7 @@ pub(super) fn failover_now(service: ServiceSeen<'_>, appointment: &Appointment) 
 }
 
 /// What a human should know.
-pub(super) fn warnings(service: ServiceSeen<'_>) -> Vec<String> {
+pub(in crate::node::operations) fn warnings(service: ServiceSeen<'_>) -> Vec<String> {
     let nodes = service.seen.agreed.spec.data_nodes();
     let failing = nodes.filter_map(|node| {
         let failed = service.instance(node)?.starts_failed;
@@ -90,12 +96,12 @@ pub(super) fn warnings(service: ServiceSeen<'_>) -> Vec<String> {
 
 impl NodeOperations {
     /// How long a planned move of a service may take, where that is not the usual.
-    pub(super) fn command_of(&self, service: &ServiceId) -> Option<Command> {
+    pub(in crate::node::operations) fn command_of(&self, service: &ServiceId) -> Option<Command> {
         self.seen().config.commands.get(service).cloned()
     }
 
     /// Ends the copy in order and starts it again where it is; what failed is tried at once.
-    pub(super) async fn restart_command(
+    pub(in crate::node::operations) async fn restart_command(
         &self,
         (service, command): (ServiceId, Command),
         node: NodeId,

@@ -2,9 +2,9 @@
 //! In: `Ground`. Out: running tasks, and where operators' wishes go.
 //! Not here: services of PostgreSQL (`services.rs`).
 
-use super::services::{AskReceivers, start_witness};
-use super::user;
-use super::{Error, Ground};
+use super::super::user;
+use super::super::{Error, Ground};
+use super::{AskReceivers, start_witness};
 use crate::config::{self, Command};
 use crate::consensus::Consensus;
 use crate::driver::instance::wishes::Asked;
@@ -35,19 +35,19 @@ const CONNECT: Duration = Duration::from_secs(1);
 const IDLE: Duration = Duration::from_secs(3600);
 
 /// Where each command of this node takes wishes.
-pub(super) type CommandWishes = BTreeMap<ServiceId, mpsc::Sender<Asked>>;
+pub(in crate::node) type CommandWishes = BTreeMap<ServiceId, mpsc::Sender<Asked>>;
 
 /// A command's door, bound, with no endpoint yet.
-pub(super) struct CommandDoor {
+pub(in crate::node) struct CommandDoor {
     service: ServiceId,
     door: Arc<Balancer>,
     config: BalancerConfig,
 }
 
 /// The doors of all commands, for as long as the node runs.
-pub(super) type CommandDoors = Vec<(ServiceId, Arc<Balancer>)>;
+pub(in crate::node) type CommandDoors = Vec<(ServiceId, Arc<Balancer>)>;
 
-pub(super) fn open_doors(ground: &Ground) -> Result<Vec<CommandDoor>, Error> {
+pub(in crate::node) fn open_doors(ground: &Ground) -> Result<Vec<CommandDoor>, Error> {
     let Some(node) = ground.config.nodes.get(&ground.args.node) else { return Ok(Vec::new()) };
     let mut doors = Vec::new();
     for (service, command) in &ground.config.commands {
@@ -74,7 +74,7 @@ pub(super) fn open_doors(ground: &Ground) -> Result<Vec<CommandDoor>, Error> {
 }
 
 /// Routes from now on.
-pub(super) fn serve(
+pub(in crate::node) fn serve(
     doors: Vec<CommandDoor>,
     ground: &Ground,
     consensus: &Consensus,
@@ -113,7 +113,7 @@ fn addresses(
     nodes.filter_map(reached).collect()
 }
 
-pub(super) async fn start(
+pub(in crate::node) async fn start(
     ground: &Ground,
     consensus: &Consensus,
     asks: &mut AskReceivers,

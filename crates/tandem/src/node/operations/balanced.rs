@@ -1,0 +1,190 @@
+//! Talks about the node's balancers in the API's words, and empties endpoints.
+//! In: the configuration, snapshots, a wish. Out: `BalancedStatus`, with the reasons and warnings;
+//! another configuration, agreed: so every node follows, and a restart forgets nothing.
+//! Not here: the words themselves (`api/balanced.rs`).
+//! Tested by: `tests/balanced.rs`.
+
+use super::NodeOperations;
+use super::seen::{Seen, reachable};
+use crate::api::balanced::{BalancedStatus, UpstreamState, UpstreamStatus};
+use crate::api::operations::{Outcome, Refused};
+use crate::api::status::Endpoint;
+use crate::config::{self, Balanced};
+use crate::proxy::balancer::{EndpointSnapshot, Snapshot};
+use crate::telemetry::codes;
+use crate::telemetry::problem::Problem;
+use tandem_core::clustering::load_balanced::ejection::Condition;
+use tandem_core::ids::ServiceId;
+
+/// Whether an endpoint shall be emptied, or used again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Draining {
+    On,
+    Off,
+}
+
+impl NodeOperations {
+    /// Has an endpoint emptied, or used again.
+    pub(super) async fn drain_upstream(
+        &self,
+        service: &ServiceId,
+        upstream: &str,
+        draining: Draining,
+    ) -> Result<Outcome, Refused> {
+        let drain = draining == Draining::On;
+        let verb = if drain { "drain" } else { "undrain" };
+        let what = format!("cannot {verb} {upstream} of {service}");
+        let state = self.agreed_state(&what)?;
+        let config = self.running_config(state.config_version, &state.config_text);
+        let known = config.balanced.get(service).ok_or_else(|| not_balanced(service, &what))?;
+        let found = known.upstreams.iter().find(|it| it.address.to_string() == upstream);
+        let found = found.ok_or_else(|| no_such_upstream(known, &what))?;
+        if found.drain == drain {
+            let because = format!("its drain is {drain} already");
+            let instead = "tandem status shows what is left on each endpoint";
+            return Err(Problem::new(codes::ALREADY_SO, what, because, instead));
+        }
+        let text = config::with_drain(&state.config_text, service, &found.address, drain);
+        let text = text.map_err(|error| {
+            let instead = "write it yourself: tandem config show --running, then config apply";
+            Problem::new(codes::OPERATION_FAILED, what, error.to_string(), instead)
+        })?;
+        let outcome = self.apply_config(&text, Some(state.config_version)).await?;
+        let message = if drain {
+            format!("{upstream} of {service} gets no new connections; {}", self.left(service))
+        } else {
+            format!("{upstream} of {service} gets connections again, slowly at first")
+        };
+        Ok(Outcome { message, ..outcome })
+    }
+
+    /// How much is left here on what is drained.
+    fn left(&self, service: &ServiceId) -> String {
+        let ground = self.ground();
+        let snapshots = ground.balancers.snapshots();
+        let own = snapshots.into_iter().filter(|it| it.service == *service);
+        let drained = own.flat_map(|it| it.endpoints).filter(|it| it.condition == DRAINING);
+        let left: u32 = drained.map(|it| it.in_flight).sum();
+        let me = &ground.me;
+        format!("{left} are left on {me}: tandem status --watch, on each node, shows them go")
+    }
+}
+
+const DRAINING: Condition = Condition::Draining;
+
+fn not_balanced(service: &ServiceId, what: &str) -> Problem {
+    Problem::new(
+        codes::NO_SUCH_SERVICE,
+        what,
+        format!("{service} is no service of kind tcp"),
+        "tandem status lists the services; tandem drain NODE empties a node of its primaries",
+    )
+}
+
+fn no_such_upstream(known: &Balanced, what: &str) -> Problem {
+    let known: Vec<String> = known.upstreams.iter().map(|it| it.address.to_string()).collect();
+    let because = "the agreed configuration has no such endpoint";
+    let instead = format!("write it as it is written there: {}", known.join(", "));
+    Problem::new(codes::ARGUMENT, what, because, instead)
+}
+
+/// Every service that is configured, whether its door is open here or not.
+pub(super) fn all(seen: &Seen, snapshots: &[Snapshot]) -> Vec<BalancedStatus> {
+    let services = seen.config.balanced.iter();
+    services
+        .map(|(name, config)| {
+            let snapshot = snapshots.iter().find(|it| it.service == *name);
+            service(seen, (name, config), snapshot)
+        })
+        .collect()
+}
+
+fn service(
+    seen: &Seen,
+    (name, config): (&ServiceId, &Balanced),
+    snapshot: Option<&Snapshot>,
+) -> BalancedStatus {
+    let door = |node: (&_, &crate::config::Node)| Endpoint {
+        node: tandem_core::ids::NodeId::clone(node.0),
+        listen: reachable(config.listen.on(node.1), node.1),
+        read_listen: None,
+    };
+    let count = |of: fn(&Snapshot) -> u64| snapshot.map_or(0, of);
+    BalancedStatus {
+        name: name.clone(),
+        kind: config.pairing.kind(),
+        clustering: config.pairing.clustering(),
+        replication: config.pairing.replication(),
+        node: seen.me.clone(),
+        balance: config.policy.word().to_owned(),
+        doors: seen.config.nodes.iter().map(door).collect(),
+        sessions: count(|it| it.sessions),
+        held: count(|it| it.held),
+        sessions_total: count(|it| it.accepted),
+        refused_total: count(|it| it.refused),
+        expired_total: count(|it| it.expired),
+        retried_total: count(|it| it.retried),
+        upstreams: snapshot.map_or_else(Vec::new, |it| it.endpoints.iter().map(upstream).collect()),
+        warnings: snapshot.map_or_else(
+            || vec![format!("its door on {} is not open: see tandem doctor", seen.me)],
+            |it| warnings(config, it),
+        ),
+    }
+}
+
+fn upstream(of: &EndpointSnapshot) -> UpstreamStatus {
+    let state = match of.condition {
+        Condition::Unknown => UpstreamState::Unchecked,
+        Condition::Up => UpstreamState::Up,
+        Condition::Starting => UpstreamState::Starting,
+        Condition::Down => UpstreamState::Down,
+        Condition::Ejected(_) => UpstreamState::Ejected,
+        Condition::Draining => UpstreamState::Draining,
+    };
+    UpstreamStatus {
+        address: of.address.to_string(),
+        state,
+        reason: reason(of),
+        weight: of.weight,
+        share_percent: of.share_percent,
+        far: of.far,
+        in_flight: of.in_flight,
+        latency_ms: (of.latency_us > 0).then(|| of.latency_us as f64 / 1000.0),
+        sessions_total: of.served,
+        failed_total: of.failed,
+        ejected_total: of.ejected,
+    }
+}
+
+fn reason(of: &EndpointSnapshot) -> Option<String> {
+    let why = of.failure.as_deref().unwrap_or("no answer");
+    Some(match of.condition {
+        Condition::Up => return None,
+        Condition::Unknown => "not asked yet".to_owned(),
+        Condition::Starting => format!("comes back slowly: {} % of its share", of.share_percent),
+        Condition::Down => format!("its checks fail: {why}"),
+        Condition::Ejected(_) => {
+            let left = of.ejected_for.unwrap_or_default().as_secs_f64();
+            format!("its work failed: {why}; tried again in {left:.1} s")
+        }
+        Condition::Draining if of.in_flight == 0 => "drained: nothing is left".to_owned(),
+        Condition::Draining => format!("{} connections are left", of.in_flight),
+    })
+}
+
+fn warnings(config: &Balanced, snapshot: &Snapshot) -> Vec<String> {
+    let endpoints = &snapshot.endpoints;
+    let mut warnings = Vec::new();
+    if endpoints.iter().all(|it| it.share_percent == 0) {
+        let held = crate::config::print_duration(config.hold_max);
+        warnings.push(format!("no endpoint takes connections: clients wait up to {held}"));
+    } else if !endpoints.iter().any(|it| it.condition.is_in_service()) {
+        warnings.push("no endpoint is known to be up: work goes to the least bad".to_owned());
+    }
+    let unresolved = snapshot.unresolved.iter();
+    warnings.extend(unresolved.map(|name| format!("{name} cannot be looked up")));
+    if snapshot.sessions >= config.sessions_max as u64 {
+        warnings.push("full: sessions_max connections are open, more are closed".to_owned());
+    }
+    warnings
+}
