@@ -27,7 +27,6 @@ use crate::consensus::{self, Consensus, ConsensusConfig, RaftTiming};
 use crate::driver::controller::Controller;
 use crate::driver::explain::Explanations;
 use crate::driver::hub::Hub;
-use crate::driver::instance;
 use crate::identity::{self, Identity, JoinDesk};
 use crate::peers::{self, Mesh, MeshConfig};
 use crate::proxy;
@@ -239,12 +238,7 @@ async fn start(args: NodeArgs, supervisor: &Supervisor) -> Result<Running, Error
     let mut places = services::places(&ground);
     let commands = commands::start(&ground, &consensus, &mut receivers).await?;
     let instances = services::start(&ground, &consensus, receivers, &mut places).await?;
-    let services = services::instances_of(&ground.config).cloned().collect();
-    ground.hub.settle(&services, instance::SETTLE).await;
-    let mut opened = Vec::new();
-    for door in doors {
-        opened.extend(door.serve(&ground, &consensus, &places));
-    }
+    let opened = services::let_in(doors, &ground, &consensus, &places).await;
     let command_doors = commands::serve(command_doors, &ground, &consensus);
     control(&ground, &consensus, &mesh, asks);
     let doors = Arc::new(opened);

@@ -11,7 +11,7 @@ use crate::consensus::Consensus;
 use crate::driver::actions::Context;
 use crate::driver::instance::leaving::Reconfigured;
 use crate::driver::instance::wishes::Asked;
-use crate::driver::instance::{InstanceDriver, Wiring};
+use crate::driver::instance::{InstanceDriver, SETTLE, Wiring};
 use crate::driver::routes::Router;
 use crate::driver::witness::Witness;
 use crate::fence::client::Keeper;
@@ -87,9 +87,21 @@ pub(super) async fn open_doors(ground: &Ground) -> Result<Vec<Doors>, Error> {
     Ok(all)
 }
 
+/// Opens the doors once this node knows what it has.
+pub(super) async fn let_in(
+    doors: Vec<Doors>,
+    ground: &Ground,
+    consensus: &Consensus,
+    places: &Places,
+) -> Vec<(ServiceId, Door)> {
+    let services = instances_of(&ground.config).cloned().collect();
+    ground.hub.settle(&services, SETTLE).await;
+    doors.into_iter().flat_map(|door| door.serve(ground, consensus, places)).collect()
+}
+
 impl Doors {
     /// Routes from now on.
-    pub(super) fn serve(
+    fn serve(
         self,
         ground: &Ground,
         consensus: &Consensus,
