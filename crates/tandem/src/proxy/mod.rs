@@ -23,6 +23,7 @@ mod cancel;
 mod connect;
 mod flow;
 mod hold;
+mod http;
 mod listener;
 mod pgwire;
 mod reaper;
@@ -37,6 +38,7 @@ mod tests;
 pub use balancer::{
     Balancer, BalancerConfig, Check, EndpointSnapshot, ProxyVersion, Snapshot, Upstream,
 };
+pub use http::{HttpConfig, HttpSnapshot, Network};
 pub use listener::Door;
 pub use routes::{Replica, Routes, Target};
 

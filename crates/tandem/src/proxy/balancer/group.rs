@@ -6,6 +6,7 @@
 //! Tested by: `tests.rs`.
 
 use super::BalancerConfig;
+use crate::proxy::http::HttpSnapshot;
 use crate::runtime::clock;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -17,16 +18,20 @@ use tandem_core::clustering::load_balanced::latency::Latency;
 use tandem_core::clustering::load_balanced::rendezvous;
 use tandem_core::ids::ServiceId;
 use tandem_core::time::Timestamp;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 /// One endpoint, for as long as somebody uses it.
 #[derive(Debug)]
-pub(super) struct Member {
-    pub(super) address: SocketAddr,
+pub(in crate::proxy) struct Member {
+    pub(in crate::proxy) address: SocketAddr,
     weight: u32,
     far: bool,
     name: u64,
+    /// What a client's cookie says.
+    pub(in crate::proxy) token: u64,
     in_flight: AtomicU32,
+    /// Told when work ends.
+    freed: Arc<Notify>,
     latency: Mutex<Latency>,
     served: AtomicU64,
     failed: AtomicU64,
@@ -34,28 +39,42 @@ pub(super) struct Member {
 }
 
 impl Member {
-    /// How long a connect took.
-    pub(super) fn connected_in(&self, took: Duration) {
+    /// How long a connect or an answer took.
+    pub(in crate::proxy) fn answered_in(&self, took: Duration) {
         lock(&self.latency).sample(took, clock::now());
     }
 }
 
 /// A place at an endpoint, until dropped.
 #[derive(Debug)]
-pub(super) struct Claim(pub(super) Arc<Member>);
+pub(in crate::proxy) struct Claim(pub(in crate::proxy) Arc<Member>);
 
 impl Drop for Claim {
     fn drop(&mut self) {
         self.0.in_flight.fetch_sub(1, Ordering::AcqRel);
+        self.0.freed.notify_one();
     }
+}
+
+/// What somebody wants of an endpoint.
+#[derive(Clone, Copy, Debug, Default)]
+pub(in crate::proxy) struct Wish<'a> {
+    /// The hash of who asks.
+    pub(in crate::proxy) key: u64,
+    /// Better none of these.
+    pub(in crate::proxy) avoid: &'a [SocketAddr],
+    /// This one, if it may serve: where the client was before.
+    pub(in crate::proxy) token: Option<u64>,
+    /// One that has less in flight; 0 is no bound.
+    pub(in crate::proxy) in_flight_max: u32,
 }
 
 /// An address that the group shall have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Wanted {
-    pub(super) address: SocketAddr,
-    pub(super) weight: u32,
-    pub(super) far: bool,
+pub(in crate::proxy) struct Wanted {
+    pub(in crate::proxy) address: SocketAddr,
+    pub(in crate::proxy) weight: u32,
+    pub(in crate::proxy) far: bool,
 }
 
 /// What a balancer is and has done.
@@ -79,6 +98,8 @@ pub struct Snapshot {
     pub retried: u64,
     /// Every endpoint.
     pub endpoints: Vec<EndpointSnapshot>,
+    /// There if it balances requests.
+    pub http: Option<HttpSnapshot>,
 }
 
 /// What an endpoint is and has done.
@@ -112,72 +133,93 @@ struct State {
     shares: Vec<u32>,
     /// When they have to be computed anew.
     shares_until: Option<Timestamp>,
+    /// Room for what a choice looks at.
+    loads: Vec<Load>,
 }
 
 /// The endpoints of one balancer.
 #[derive(Debug)]
-pub(super) struct Group {
+pub(in crate::proxy) struct Group {
     service: ServiceId,
     state: Mutex<State>,
     /// Moves when somebody may have come into service.
     changed: watch::Sender<()>,
+    /// Told when work ends somewhere.
+    freed: Arc<Notify>,
+    /// With which tokens are made.
+    secret: [u8; 32],
 }
 
 impl Group {
-    pub(super) fn new(config: &BalancerConfig) -> Self {
+    pub(in crate::proxy) fn new(config: &BalancerConfig) -> Self {
         let state = State {
             health: ejection::Group::new(&[], config.limits, config.check.is_some()),
             balance: Balance::new(config.policy),
             members: Vec::new(),
             shares: Vec::new(),
             shares_until: None,
+            loads: Vec::new(),
         };
         let changed = watch::Sender::new(());
-        Self { service: config.service.clone(), state: Mutex::new(state), changed }
+        let secret = config.http.as_ref().map_or([0; 32], |http| http.secret);
+        let freed = Arc::new(Notify::new());
+        Self { service: config.service.clone(), state: Mutex::new(state), changed, freed, secret }
+    }
+
+    /// Wakes one of those who wait for an endpoint that has less in flight.
+    pub(in crate::proxy) fn freed(&self) -> &Notify {
+        &self.freed
     }
 
     /// Wakes those who wait for an endpoint.
-    pub(super) fn changed(&self) -> watch::Receiver<()> {
+    pub(in crate::proxy) fn changed(&self) -> watch::Receiver<()> {
         self.changed.subscribe()
     }
 
     /// When a share changes with nothing but time.
-    pub(super) fn deadline(&self) -> Option<Timestamp> {
+    pub(in crate::proxy) fn deadline(&self) -> Option<Timestamp> {
         lock(&self.state).shares_until
     }
 
     /// A place at an endpoint that is not in `avoid`, or, if all are, at any.
-    pub(super) fn choose(&self, key: u64, avoid: &[SocketAddr]) -> Option<Claim> {
+    pub(in crate::proxy) fn choose(&self, key: u64, avoid: &[SocketAddr]) -> Option<Claim> {
+        self.pick(Wish { key, avoid, ..Wish::default() })
+    }
+
+    /// A place at the endpoint that suits the wish best; none if nobody serves, or all are full.
+    pub(in crate::proxy) fn pick(&self, wish: Wish<'_>) -> Option<Claim> {
         let mut state = lock(&self.state);
         let now = clock::now();
         if state.shares_until.is_some_and(|until| now >= until) {
             state.compute(now);
         }
-        let draw = Draw { random: [rand::random(), rand::random()], key };
-        let State { balance, members, shares, .. } = &mut *state;
-        let load = |member: &Arc<Member>, share: u32| Load {
-            share,
-            in_flight: member.in_flight.load(Ordering::Relaxed),
-            latency_us: lock(&member.latency).mean_us(),
-            far: member.far,
-            name: member.name,
+        let State { balance, members, shares, loads, .. } = &mut *state;
+        let load = |(member, share): (&Arc<Member>, &u32)| {
+            let in_flight = member.in_flight.load(Ordering::Relaxed);
+            let is_full = wish.in_flight_max > 0 && in_flight >= wish.in_flight_max;
+            let share = if is_full { 0 } else { *share };
+            let latency_us = lock(&member.latency).mean_us();
+            Load { share, in_flight, latency_us, far: member.far, name: member.name }
         };
-        let mut loads: Vec<Load> =
-            members.iter().zip(shares).map(|(member, share)| load(member, *share)).collect();
-        let fresh = |member: &Arc<Member>| !avoid.contains(&member.address);
-        let others = members.iter().zip(&loads).any(|(m, load)| load.share > 0 && fresh(m));
+        loads.clear();
+        loads.extend(members.iter().zip(&*shares).map(load));
+        let before = wish.token.and_then(|token| members.iter().position(|m| m.token == token));
+        let fresh = |member: &Arc<Member>| !wish.avoid.contains(&member.address);
+        let before = before.filter(|at| loads[*at].share > 0 && fresh(&members[*at]));
+        let others = members.iter().zip(&*loads).any(|(m, load)| load.share > 0 && fresh(m));
         if others {
-            for (member, load) in members.iter().zip(&mut loads) {
+            for (member, load) in members.iter().zip(&mut *loads) {
                 load.share = if fresh(member) { load.share } else { 0 };
             }
         }
-        let member = &members[balance.choose(&loads, draw)?];
+        let draw = Draw { random: [rand::random(), rand::random()], key: wish.key };
+        let member = &members[before.or_else(|| balance.choose(loads, draw))?];
         member.in_flight.fetch_add(1, Ordering::AcqRel);
         Some(Claim(Arc::clone(member)))
     }
 
     /// Takes note of what became of an endpoint.
-    pub(super) fn note(&self, member: &Member, event: Event) {
+    pub(in crate::proxy) fn note(&self, member: &Member, event: Event) {
         match event {
             Event::WorkSucceeded => _ = member.served.fetch_add(1, Ordering::Relaxed),
             Event::WorkFailed => _ = member.failed.fetch_add(1, Ordering::Relaxed),
@@ -203,12 +245,12 @@ impl Group {
     }
 
     /// Every endpoint.
-    pub(super) fn members(&self) -> Vec<Arc<Member>> {
+    pub(in crate::proxy) fn members(&self) -> Vec<Arc<Member>> {
         lock(&self.state).members.clone()
     }
 
     /// Goes on with these addresses; what stays keeps its past and its connections.
-    pub(super) fn replace(&self, wanted: &[Wanted]) {
+    pub(in crate::proxy) fn replace(&self, wanted: &[Wanted]) {
         let mut state = lock(&self.state);
         let now = clock::now();
         let same = |member: &Member, wanted: &Wanted| {
@@ -224,7 +266,7 @@ impl Group {
         for wanted in wanted {
             let before = state.members.iter().position(|m| m.address == wanted.address);
             let unchanged = before.map(|at| &state.members[at]).filter(|m| same(m, wanted));
-            members.push(unchanged.map_or_else(|| Arc::new(Member::new(wanted)), Arc::clone));
+            members.push(unchanged.map_or_else(|| Arc::new(self.member(wanted)), Arc::clone));
             kept.push((wanted.weight, before));
         }
         state.health.replace(&kept, now);
@@ -235,8 +277,27 @@ impl Group {
         self.changed.send_replace(());
     }
 
+    fn member(&self, wanted: &Wanted) -> Member {
+        let name = wanted.address.to_string();
+        let [a, b, c, d, e, f, g, h, ..] =
+            *blake3::keyed_hash(&self.secret, name.as_bytes()).as_bytes();
+        Member {
+            address: wanted.address,
+            weight: wanted.weight,
+            far: wanted.far,
+            name: rendezvous::hash(name.as_bytes()),
+            token: u64::from_be_bytes([a, b, c, d, e, f, g, h]),
+            in_flight: AtomicU32::new(0),
+            freed: Arc::clone(&self.freed),
+            latency: Mutex::default(),
+            served: AtomicU64::new(0),
+            failed: AtomicU64::new(0),
+            ejected: AtomicU64::new(0),
+        }
+    }
+
     /// Every endpoint as it is now.
-    pub(super) fn snapshot(&self) -> Vec<EndpointSnapshot> {
+    pub(in crate::proxy) fn snapshot(&self) -> Vec<EndpointSnapshot> {
         let state = lock(&self.state);
         let now = clock::now();
         let shares = state.health.shares(now);
@@ -267,22 +328,6 @@ impl State {
     fn compute(&mut self, now: Timestamp) {
         self.shares = self.health.shares(now);
         self.shares_until = self.health.deadline(now);
-    }
-}
-
-impl Member {
-    fn new(wanted: &Wanted) -> Self {
-        Self {
-            address: wanted.address,
-            weight: wanted.weight,
-            far: wanted.far,
-            name: rendezvous::hash(wanted.address.to_string().as_bytes()),
-            in_flight: AtomicU32::new(0),
-            latency: Mutex::default(),
-            served: AtomicU64::new(0),
-            failed: AtomicU64::new(0),
-            ejected: AtomicU64::new(0),
-        }
     }
 }
 

@@ -9,6 +9,7 @@ use super::resolve::Names;
 use super::session::{self, Shared};
 use super::{BalancerConfig, check, resolve};
 use crate::proxy::Error;
+use crate::proxy::http::Http;
 use crate::proxy::listener::{ACCEPT_PAUSE, Slot, bind, is_one_connection};
 use crate::runtime::supervisor::{Supervisor, TaskKind};
 use std::net::SocketAddr;
@@ -21,15 +22,18 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::DropGuard;
 use tokio_util::task::TaskTracker;
 
+/// How often idle connections to endpoints are looked through.
+const SWEEP: Duration = Duration::from_secs(1);
+
 /// What a balancer has done and is doing.
 #[derive(Debug, Default)]
-pub(super) struct Tally {
-    pub(super) sessions: Arc<AtomicU64>,
-    pub(super) held: AtomicU64,
-    pub(super) accepted: AtomicU64,
-    pub(super) refused: AtomicU64,
-    pub(super) expired: AtomicU64,
-    pub(super) retried: AtomicU64,
+pub(in crate::proxy) struct Tally {
+    pub(in crate::proxy) sessions: Arc<AtomicU64>,
+    pub(in crate::proxy) held: AtomicU64,
+    pub(in crate::proxy) accepted: AtomicU64,
+    pub(in crate::proxy) refused: AtomicU64,
+    pub(in crate::proxy) expired: AtomicU64,
+    pub(in crate::proxy) retried: AtomicU64,
 }
 
 /// An open balancer. Dropped, it closes at once.
@@ -63,13 +67,19 @@ impl Balancer {
         }
         let run = resolve::run(Arc::clone(&group), names, stop.clone());
         supervisor.spawn("balancer names", TaskKind::Session, run);
+        let http = config.http.clone().map(Http::new);
         let shared = Arc::new(Shared {
             config,
+            http,
             group,
             tally: Tally::default(),
             closing: stop.child_token(),
             stop: stop.clone(),
         });
+        if shared.http.is_some() {
+            let run = sweep(Arc::clone(&shared));
+            supervisor.spawn("balancer pool", TaskKind::Session, run);
+        }
         let connections = TaskTracker::new();
         let accepting = Accepting {
             shared: Arc::clone(&shared),
@@ -88,7 +98,7 @@ impl Balancer {
     /// What it is and has done.
     pub fn snapshot(&self) -> Snapshot {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let Shared { config, group, tally, .. } = &*self.shared;
+        let Shared { config, group, tally, http, .. } = &*self.shared;
         Snapshot {
             service: config.service.clone(),
             policy: config.policy.word(),
@@ -99,6 +109,7 @@ impl Balancer {
             expired: read(&tally.expired),
             retried: read(&tally.retried),
             endpoints: group.snapshot(),
+            http: http.as_ref().map(Http::snapshot),
         }
     }
 
@@ -119,6 +130,22 @@ impl Balancer {
         let drained = timeout(grace, self.connections.wait()).await.is_ok();
         self.shared.stop.cancel();
         drained
+    }
+}
+
+/// Closes connections to endpoints that nobody uses.
+async fn sweep(shared: Arc<Shared>) {
+    loop {
+        tokio::select! {
+            biased;
+            () = shared.stop.cancelled() => return,
+            () = sleep(SWEEP) => {}
+        }
+        let members = shared.group.members();
+        let addresses: Vec<SocketAddr> = members.iter().map(|member| member.address).collect();
+        if let Some(http) = &shared.http {
+            http.sweep(&addresses);
+        }
     }
 }
 

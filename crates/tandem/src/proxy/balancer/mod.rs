@@ -8,11 +8,11 @@
 //! Tested by: `tests.rs`.
 
 mod check;
-mod group;
+pub(super) mod group;
 mod header;
 mod listener;
 mod resolve;
-mod session;
+pub(super) mod session;
 #[cfg(test)]
 mod tests;
 
@@ -20,6 +20,7 @@ pub use group::{EndpointSnapshot, Snapshot};
 pub use header::Version as ProxyVersion;
 pub use listener::Balancer;
 
+use super::http::HttpConfig;
 use std::net::SocketAddr;
 use std::time::Duration;
 use tandem_core::clustering::load_balanced::balance::Policy;
@@ -53,6 +54,8 @@ pub struct BalancerConfig {
     pub accept_proxy: bool,
     /// Endpoints are told who the client is by the PROXY protocol.
     pub send_proxy: Option<ProxyVersion>,
+    /// It balances requests and not connections.
+    pub http: Option<HttpConfig>,
 }
 
 /// A name or an address, as the owner wrote it.

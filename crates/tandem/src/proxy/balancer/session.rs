@@ -11,6 +11,7 @@ use super::group::{Claim, Group};
 use super::header::{self, HEADER_MAX, Parsed};
 use super::listener::Tally;
 use crate::proxy::flow::Flow;
+use crate::proxy::http::{self, Http, Stream};
 use crate::runtime::clock;
 use std::future::poll_fn;
 use std::io;
@@ -33,18 +34,20 @@ const RETRY: Duration = Duration::from_millis(100);
 
 /// What a session needs of its balancer.
 #[derive(Debug)]
-pub(super) struct Shared {
-    pub(super) config: BalancerConfig,
-    pub(super) group: std::sync::Arc<Group>,
-    pub(super) tally: Tally,
+pub(in crate::proxy) struct Shared {
+    pub(in crate::proxy) config: BalancerConfig,
+    pub(in crate::proxy) group: std::sync::Arc<Group>,
+    pub(in crate::proxy) tally: Tally,
+    /// There if it balances requests and not connections.
+    pub(in crate::proxy) http: Option<Http>,
     /// No new sessions.
-    pub(super) closing: CancellationToken,
+    pub(in crate::proxy) closing: CancellationToken,
     /// No sessions.
-    pub(super) stop: CancellationToken,
+    pub(in crate::proxy) stop: CancellationToken,
 }
 
 /// Serves one client to its end.
-pub(super) async fn serve(shared: &Shared, mut client: TcpStream, from: SocketAddr) {
+pub(in crate::proxy) async fn serve(shared: &Shared, mut client: TcpStream, from: SocketAddr) {
     let _ = client.set_nodelay(true);
     let count = |counter: &AtomicU64| counter.fetch_add(1, Ordering::Relaxed);
     let who = if shared.config.accept_proxy {
@@ -58,6 +61,10 @@ pub(super) async fn serve(shared: &Shared, mut client: TcpStream, from: SocketAd
     } else {
         from
     };
+    if let Some(requests) = &shared.http {
+        http::serve(shared, requests, Stream::Plain(client), who).await;
+        return;
+    }
     let held = HeldCount::new(&shared.tally.held);
     let found = tokio::select! {
         biased;
@@ -89,10 +96,10 @@ pub(super) async fn serve(shared: &Shared, mut client: TcpStream, from: SocketAd
 }
 
 /// One of the held, until dropped.
-struct HeldCount<'a>(&'a AtomicU64);
+pub(in crate::proxy) struct HeldCount<'a>(&'a AtomicU64);
 
 impl<'a> HeldCount<'a> {
-    fn new(held: &'a AtomicU64) -> Self {
+    pub(in crate::proxy) fn new(held: &'a AtomicU64) -> Self {
         held.fetch_add(1, Ordering::Relaxed);
         Self(held)
     }
@@ -158,7 +165,7 @@ async fn reach(shared: &Shared, who: SocketAddr) -> (Claim, TcpStream) {
         match timeout(shared.config.connect_timeout, TcpStream::connect(address)).await {
             Ok(Ok(server)) => {
                 let _ = server.set_nodelay(true);
-                claim.0.connected_in(begun.elapsed());
+                claim.0.answered_in(begun.elapsed());
                 return (claim, server);
             }
             Ok(Err(_)) | Err(_) => {
@@ -171,7 +178,10 @@ async fn reach(shared: &Shared, who: SocketAddr) -> (Claim, TcpStream) {
 }
 
 /// Until somebody may have come into service.
-async fn wait(shared: &Shared, changed: &mut tokio::sync::watch::Receiver<()>) {
+pub(in crate::proxy) async fn wait(
+    shared: &Shared,
+    changed: &mut tokio::sync::watch::Receiver<()>,
+) {
     let next = shared.group.deadline().map(|at| Instant::now() + at.since(clock::now()));
     let change = changed.changed();
     match next {
