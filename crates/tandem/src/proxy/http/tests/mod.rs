@@ -1,1 +1,9 @@
+//! Drives whole balancers over sockets: what a client writes, what its endpoint gets, what comes
+//! back.
 
+mod balancing;
+mod corpus;
+mod faults;
+mod messages;
+mod mutations;
+mod support;
