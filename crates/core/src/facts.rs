@@ -6,9 +6,11 @@
 use crate::ids::{ConfigVersion, NodeId, Revision, ServiceId, SystemId, Term, TimelineId};
 use crate::lsn::Lsn;
 use crate::replication::primary_replica::sync_quorum::CommitRule;
+use crate::time::Timestamp;
 use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::fmt;
 use core::time::Duration;
 use serde::{Deserialize, Serialize};
 
@@ -92,6 +94,9 @@ pub struct InstanceFacts {
     /// End of what is flushed here: of the own log for a primary, of the received for a standby,
     /// of the shutdown checkpoint for an instance that was stopped cleanly.
     pub flushed: Lsn,
+    /// When that was read, by its node's clock: a duration to another such moment of one run of the
+    /// daemon is known, and nothing else.
+    pub flushed_at: Timestamp,
     /// End of what was replayed; equals `flushed` on a primary.
     pub replayed: Lsn,
     /// A standby: age of the last commit it replayed, while there is more to replay; else zero.
@@ -108,6 +113,9 @@ pub struct InstanceFacts {
     /// Durable: the last term whose primary it was set up to follow, or copied from: all of its
     /// data was a part of that primary's.
     pub followed: Term,
+    /// Durable: the timeline that the primary of `followed` made; 0 where that is not known. Data
+    /// of a greater one came from a later promotion of that node, which fed it unasked (H6).
+    pub followed_timeline: TimelineId,
     /// Set once the WAL receiver stopped for `promised`, until it follows again.
     pub ballot: Option<Ballot>,
     /// Whom it is set up to follow, as appointed in which term.
@@ -116,7 +124,8 @@ pub struct InstanceFacts {
     pub stream: Stream,
     /// A primary: the term whose barrier was acknowledged; clients are let in for it.
     pub serving: Option<Term>,
-    /// A primary: the rule that every WAL sender obeys, proven by a barrier (H9).
+    /// A primary: the rule by which alone commits are acknowledged: every WAL sender obeys it,
+    /// proven by a barrier (H9), or still releases nothing after a promotion (H7).
     pub rule: Option<CommitRule>,
     /// A primary: its standbys as `pg_stat_replication` shows them, by node.
     pub replicas: BTreeMap<NodeId, Replica>,
@@ -134,6 +143,10 @@ pub struct InstanceFacts {
     pub health: Health,
     /// The user's settings need a restart to take effect.
     pub pending_restart: bool,
+    /// Starts in a row that ended before the server answered once.
+    pub starts_failed: u32,
+    /// How far each node that it heard as primary said to have come (H1).
+    pub ends: BTreeMap<NodeId, ToldEnd>,
 }
 
 impl InstanceFacts {
@@ -154,6 +167,25 @@ impl InstanceFacts {
             ..self
         }
     }
+
+    /// A daemon that was restarted found it running. A primary goes on serving where its term's
+    /// barrier is done: the row is there, and commits are acknowledged at all, for which the row
+    /// was confirmed first (H7). The row alone proves nothing: it is seen before anybody has it.
+    pub fn found_running(&mut self, commits: Commits) {
+        let is_done = self.promoted > Term(0) && self.data_term == self.promoted;
+        if self.process == Process::Primary && is_done && commits == Commits::Acknowledged {
+            self.serving = Some(self.promoted);
+        }
+    }
+}
+
+/// What becomes of commits on a server, by the names that it waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Commits {
+    /// They wait: nobody may confirm them.
+    Held,
+    /// They are acknowledged by some rule.
+    Acknowledged,
 }
 
 impl Default for InstanceFacts {
@@ -167,6 +199,7 @@ impl Default for InstanceFacts {
             timeline: TimelineId(0),
             forks: Vec::new(),
             flushed: Lsn::ZERO,
+            flushed_at: Timestamp(0),
             replayed: Lsn::ZERO,
             replay_delay: Duration::ZERO,
             data_term: Term(0),
@@ -174,6 +207,7 @@ impl Default for InstanceFacts {
             promoted: Term(0),
             timeline_term: Term(0),
             followed: Term(0),
+            followed_timeline: TimelineId(0),
             ballot: None,
             upstream: None,
             stream: Stream::None,
@@ -187,6 +221,8 @@ impl Default for InstanceFacts {
             rejoin_failures: 0,
             health: Health::Good,
             pending_restart: false,
+            starts_failed: 0,
+            ends: BTreeMap::new(),
         }
     }
 }
@@ -213,6 +249,12 @@ pub enum Data {
         /// Why.
         reason: String,
     },
+    /// A write may be lost: it ended because its disk failed one, and is not started again before
+    /// a human looked (H26).
+    Suspect {
+        /// What the server said.
+        reason: String,
+    },
     /// This node holds no data for the service.
     Witness,
 }
@@ -232,6 +274,35 @@ pub enum Process {
     Primary,
     /// Asked to stop, still there.
     Stopping,
+}
+
+impl fmt::Display for Data {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Empty => f.write_str("no data yet"),
+            Self::Present => f.write_str("data is there"),
+            Self::Copying { percent: Some(percent) } => write!(f, "{percent} % copied"),
+            Self::Copying { percent: None } => f.write_str("copying"),
+            Self::Mixed => f.write_str("an interrupted copy"),
+            Self::Foreign => f.write_str("data that was not made here"),
+            Self::Quarantined { reason } => write!(f, "quarantined: {reason}"),
+            Self::Suspect { reason } => write!(f, "its disk is suspect: {reason}"),
+            Self::Witness => f.write_str("no data, as a witness"),
+        }
+    }
+}
+
+impl fmt::Display for Process {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Stopped => "stopped",
+            Self::Starting => "starting",
+            Self::Standby => "standby",
+            Self::Promoting => "promoting",
+            Self::Primary => "primary",
+            Self::Stopping => "stopping",
+        })
+    }
 }
 
 /// The WAL receiver's state.
@@ -282,6 +353,17 @@ pub struct Position {
     pub flushed: Lsn,
 }
 
+/// How far a primary told this node that it had come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ToldEnd {
+    /// The furthest.
+    pub position: Position,
+    /// Which run of its daemon said so (`Told::start`).
+    pub run: u64,
+    /// When it last was so, by its own clock.
+    pub at: Timestamp,
+}
+
 /// What is wrong with an instance, each told apart from the others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Health {
@@ -307,6 +389,23 @@ mod tests {
         assert!(told(7, 1).is_before(&told(7, 2)));
         assert!(!told(7, 2).is_before(&told(7, 2)));
         assert!(!told(8, 1).is_before(&told(7, 2)), "a daemon that started again");
+    }
+
+    #[test]
+    fn h7_a_row_that_is_only_seen_is_no_barrier() {
+        let serves = |data_term, commits| {
+            let mut own = InstanceFacts {
+                process: Process::Primary,
+                promoted: Term(4),
+                data_term: Term(data_term),
+                ..InstanceFacts::default()
+            };
+            own.found_running(commits);
+            own.serving == Some(Term(4))
+        };
+        assert!(serves(4, Commits::Acknowledged));
+        assert!(!serves(4, Commits::Held), "written, and confirmed by nobody");
+        assert!(!serves(3, Commits::Acknowledged), "goes on under a new term without its row");
     }
 
     #[test]

@@ -13,6 +13,7 @@ pub mod facts;
 pub mod ids;
 pub mod lsn;
 pub mod pairing;
+pub mod reason;
 pub mod replication;
 pub mod spec;
 pub mod time;

@@ -70,10 +70,12 @@ pub enum Durability {
         /// Standbys per commit while there are that many, at least 1.
         acks: usize,
     },
-    /// Nobody confirms; a failover may lose up to the bound.
+    /// Nobody confirms; a failover may lose up to the bounds.
     Async {
         /// No failover to a standby further behind than this, in bytes.
         lag_bytes_max: u64,
+        /// Nor to one that lacks what was written in a longer time than this.
+        lag_max: Duration,
     },
 }
 

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use tandem_core::cluster::command::ServiceCommand;
 use tandem_core::cluster::state::{Appointed, Appointment, Cause, Forced, Phase, ServiceState};
 use tandem_core::clustering::active_passive::controller::hold_off;
+use tandem_core::clustering::active_passive::trail::Trails;
 use tandem_core::clustering::active_passive::{ControllerView, Step, controller};
 use tandem_core::ids::{NodeId, ServiceId, Term};
 use tandem_core::pairing::{Clustering, Kind, Pairing, Replication};
@@ -24,6 +25,7 @@ fn at<T>(state: &ServiceState, unix_ms: u64, see: impl Fn(&ControllerView<'_>) -
     let spec = ServiceSpec { pairing, durability, timing: Timing::default() };
     let (me, service) = (NodeId::from("a"), ServiceId::from("orders"));
     see(&ControllerView {
+        trails: &Trails::default(),
         me: &me,
         service: &service,
         spec: &spec,

@@ -2,6 +2,7 @@
 //! daemon alone, sick instances, clocks that step, operators and their configurations.
 
 use crate::event::{Event, Micros};
+use crate::options::LAG_MAX;
 use crate::world::World;
 use std::time::Duration;
 use tandem_core::facts::Health;
@@ -19,6 +20,7 @@ pub enum Fault {
     PowerOff { n: usize, back: Micros },
     ProcessesDie { n: usize, back: Micros },
     DaemonDies { n: usize, back: Micros },
+    PromotionIsLost { cut: Micros, back: Micros },
     KeeperDies { n: usize },
     PostmasterDies { n: usize },
     Freeze { n: usize, thaw: Micros },
@@ -75,7 +77,7 @@ impl World {
             self.rng.between(20_000, 900_000)
         };
         let mend = back;
-        match self.rng.below(52) {
+        match self.rng.below(54) {
             0..5 => Fault::PowerOff { n, back },
             5..8 => Fault::ProcessesDie { n, back },
             8..12 => Fault::DaemonDies { n, back },
@@ -102,6 +104,10 @@ impl World {
             46 | 47 => Fault::StepClock { n, by_ms: self.rng.between(0, 120_000) as i64 - 60_000 },
             48..50 => Fault::Applies { n: other, late: true, mend },
             50 | 51 => Fault::Durability { durability: self.draw_durability() },
+            52 | 53 => Fault::PromotionIsLost {
+                cut: self.rng.between(1_500_000, 5_000_000),
+                back: self.rng.between(300_000, 6_000_000),
+            },
             38 => Fault::Pause { paused: self.rng.chance(60) },
             _ => Fault::Drain { n: other, draining: self.rng.chance(60) },
         }
@@ -119,7 +125,7 @@ impl World {
 
     fn draw_durability(&mut self) -> Durability {
         match self.rng.below(4) {
-            0 => Durability::Async { lag_bytes_max: self.rng.between(20, 200) },
+            0 => Durability::Async { lag_bytes_max: self.rng.between(20, 200), lag_max: LAG_MAX },
             1 => Durability::Preferred { acks: 1 },
             _ => Durability::Quorum { acks: 1 },
         }
@@ -161,6 +167,10 @@ impl World {
             Fault::DaemonDies { n, back } => {
                 let n = self.whom(n);
                 self.daemon_dies(n, back);
+            }
+            Fault::PromotionIsLost { cut, back } => {
+                self.next_dies = Some(back);
+                self.cut(Fault::CutOff { n: self.nodes.len(), mend: cut });
             }
             Fault::KeeperDies { n } => {
                 let n = self.whom(n);

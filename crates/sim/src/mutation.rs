@@ -18,13 +18,17 @@ pub enum Mutation {
     RouteForEver,
     /// `Async`: however far behind, it is elected.
     DropBound,
+    /// `Async`: however long ago that was written which it lacks, it is elected.
+    DropTimeBound,
     /// `Async`: an answer supports whoever asks, known to its sender or not.
     SupportStrangers,
+    /// The rule is in force at the promotion already, before the term's row is there.
+    AcknowledgeBeforeBarrier,
 }
 
 impl Mutation {
     /// Every mutation.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::DropPromise,
         Self::DropMeeting,
         Self::PromoteBeforeFence,
@@ -32,7 +36,9 @@ impl Mutation {
         Self::BallotBeforePersist,
         Self::RouteForEver,
         Self::DropBound,
+        Self::DropTimeBound,
         Self::SupportStrangers,
+        Self::AcknowledgeBeforeBarrier,
     ];
 
     /// As on the command line.
@@ -45,7 +51,9 @@ impl Mutation {
             Self::BallotBeforePersist => "ballot-before-persist",
             Self::RouteForEver => "route-for-ever",
             Self::DropBound => "drop-bound",
+            Self::DropTimeBound => "drop-time-bound",
             Self::SupportStrangers => "support-strangers",
+            Self::AcknowledgeBeforeBarrier => "acknowledge-before-barrier",
         }
     }
 

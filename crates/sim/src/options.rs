@@ -2,7 +2,11 @@
 
 use crate::mutation::Mutation;
 use crate::rng::Rng;
+use std::time::Duration;
 use tandem_core::spec::Durability;
+
+/// The bound in time of `Async`.
+pub const LAG_MAX: Duration = Duration::from_secs(2);
 
 /// Which nodes there are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,7 +75,9 @@ impl Options {
         let most = if shape == Shape::Five { 2 } else { 1 };
         let acks = rng.between(1, most) as usize;
         let drawn = match (shape, rng.below(10)) {
-            (_, 0..2) => Durability::Async { lag_bytes_max: rng.between(20, 200) },
+            (_, 0..2) => {
+                Durability::Async { lag_bytes_max: rng.between(20, 200), lag_max: LAG_MAX }
+            }
             (Shape::TwoAndWitness, _) | (_, 2..4) => Durability::Preferred { acks },
             _ => Durability::Quorum { acks },
         };

@@ -171,9 +171,9 @@ impl World {
 
     /// What may be lost, once commits that nobody confirms are asked for.
     pub fn note_bound(&mut self) {
-        if let Durability::Async { lag_bytes_max } = self.spec_now().durability {
-            let most = self.record.async_bound.max(Some(lag_bytes_max));
-            self.record.async_bound = most;
+        if let Durability::Async { lag_bytes_max, lag_max } = self.spec_now().durability {
+            let (bytes, lasts) = self.record.async_bound.unwrap_or_default();
+            self.record.async_bound = Some((bytes.max(lag_bytes_max), lasts.max(lag_max)));
         }
     }
 

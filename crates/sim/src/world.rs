@@ -60,6 +60,8 @@ pub struct World {
     pub rules_changed: bool,
     /// Nobody writes.
     pub clients_rest: bool,
+    /// Whoever is promoted next dies soon after, its daemon first, for so long.
+    pub next_dies: Option<Micros>,
     /// All faults are over.
     pub healed: bool,
     /// It served after healing.
@@ -122,6 +124,7 @@ impl World {
             violation: None,
             rules_changed: true,
             clients_rest: false,
+            next_dies: None,
             healed: false,
             served: false,
             steps: 0,

@@ -5,6 +5,7 @@
 mod postgres_adoption;
 mod postgres_cluster;
 mod postgres_daemon;
+mod postgres_settings;
 
 use nix::sys::signal::Signal;
 use postgres_cluster::{Node, SHORT, nodes, rule, timed};
@@ -19,6 +20,9 @@ use tandem_core::ids::{NodeId, Term, TimelineId};
 use tandem_core::lsn::Lsn;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+
+/// Commits that wait for standbys.
+const WAITING: &str = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
 
 async fn found(node: &mut Node) {
     timed("initdb", node.postgres.found()).await.unwrap();
@@ -43,14 +47,20 @@ async fn a_first_primary() {
     let a = &mut nodes[0];
     let alone = rule("a", &[], 0);
     assert_eq!(a.postgres.data().await.unwrap(), Data::Empty);
-    assert!(matches!(a.postgres.prepare_start(None, None).await, Err(Error::NoData { .. })));
+    assert!(matches!(a.postgres.prepare_start(None).await, Err(Error::NoData { .. })));
     let not_there = a.postgres.observer().observe(SHORT).await;
     assert!(matches!(not_there, Err(Error::NotRunning)), "{not_there:?}");
     found(a).await;
     assert!(matches!(a.postgres.found().await, Err(Error::StillRunning { .. })));
     assert_eq!(a.postgres.data().await.unwrap(), Data::Present);
     a.postgres.ensure_roles(SHORT).await.unwrap();
+    // H7: whoever promotes what was started here, its commits wait until somebody lets them pass.
+    let mut client = a.psql("CREATE TABLE early ()").spawn().unwrap();
+    a.until_sql(WAITING, "1");
     timed("record the term alone", a.postgres.record_term(Term(1), &alone, SHORT)).await.unwrap();
+    assert!(client.try_wait().unwrap().is_none());
+    timed("let it pass", a.postgres.let_confirm(&alone, SHORT)).await.unwrap();
+    assert!(client.wait().unwrap().success());
     a.postgres.record_term(Term(1), &alone, SHORT).await.unwrap();
     let mut observer = a.postgres.observer();
     timed("first look", observer.observe(SHORT)).await.unwrap();
@@ -87,6 +97,18 @@ async fn overrides_and_audit(a: &Node) {
     a.sql("ALTER SYSTEM SET work_mem = '5MB'");
     a.sql("ALTER ROLE app SET synchronous_commit = 'local'");
     a.sql("ALTER DATABASE postgres SET client_min_messages = 'error'");
+    // H13: what a function does is not in what a client sends.
+    for (name, what) in [
+        ("weak_by_setting", "SET synchronous_commit = off AS 'BEGIN END'"),
+        ("weak_by_body", "AS 'BEGIN SET LOCAL synchronous_commit TO ''off''; END'"),
+        (
+            "weak_by_call",
+            "AS 'BEGIN PERFORM set_config(''client_min_messages'', ''error'', true);END'",
+        ),
+        ("not_weak", "SET synchronous_commit = on AS 'BEGIN SET client_min_messages = log; END'"),
+    ] {
+        a.sql(&format!("CREATE FUNCTION public.{name}() RETURNS void LANGUAGE plpgsql {what}"));
+    }
     a.sql("CREATE UNLOGGED TABLE fleeting ()");
     let state = timed("rule of nobody", a.postgres.apply_rule(&rule("a", &[], 0), SHORT)).await;
     assert_eq!(state.unwrap(), RuleState::Proven);
@@ -101,28 +123,30 @@ async fn overrides_and_audit(a: &Node) {
         _ => false,
     };
     assert!(findings.iter().any(hides), "{findings:?}");
+    let functions: Vec<_> = findings
+        .iter()
+        .filter_map(|f| match f {
+            Finding::WeakFunction { function, .. } => Some(function.as_str()),
+            _ => None,
+        })
+        .collect();
+    let weak = ["public.weak_by_body", "public.weak_by_call", "public.weak_by_setting"];
+    assert_eq!(functions, weak, "{findings:?}");
     a.sql("ALTER DATABASE postgres RESET client_min_messages");
     let unlogged = Finding::UnloggedTables { database: "postgres".into(), count: 1 };
     assert!(findings.contains(&unlogged), "{findings:?}");
-    // H8: with nobody there to confirm, a rule is not proven, and says what is missing.
     let short = Duration::from_millis(400);
+    // H7: a row that nobody confirmed is seen, and proves nothing; the repetition waits as well.
+    assert_eq!(a.postgres.hold_commits(SHORT).await.unwrap(), RuleState::Proven);
+    for _ in 0..2 {
+        let recorded = a.postgres.record_term(Term(3), &rule("a", &["b"], 1), short).await;
+        assert!(matches!(recorded, Err(Error::Timeout { .. })), "{recorded:?}");
+        assert_eq!(a.sql("SELECT max(term) FROM tandem.history"), "3");
+    }
+    // H8: with nobody there to confirm, a rule is not proven, and says what is missing.
     let state = a.postgres.apply_rule(&rule("a", &["b"], 1), short).await.unwrap();
     let why = Why::TooFew { confirmed: 0, acks: 1 };
     assert_eq!(state, RuleState::Pending { why });
-    // H11: a wait that was cancelled commits here, warns, and proves nothing.
-    let cancel = async {
-        let waits = "SELECT pid FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
-        while a.sql(waits).is_empty() {
-            tokio::task::yield_now().await;
-        }
-        a.sql(&format!("SELECT pg_cancel_backend(pid) FROM ({waits}) w"));
-    };
-    let b = rule("a", &["b"], 1);
-    let (recorded, ()) = tokio::join!(a.postgres.record_term(Term(3), &b, SHORT), cancel);
-    assert!(matches!(recorded, Err(Error::Unproven { .. })), "{recorded:?}");
-    // It is in the table now; the repetition waits all the same.
-    let again = a.postgres.record_term(Term(3), &b, Duration::from_millis(300)).await;
-    assert!(matches!(again, Err(Error::Timeout { .. })), "{again:?}");
     let state = a.postgres.apply_rule(&rule("a", &[], 0), SHORT).await.unwrap();
     assert_eq!(state, RuleState::Proven);
 }
@@ -183,7 +207,7 @@ async fn interrupted_clone(b: &mut Node) {
     let cut = b.postgres.clone_from(&a, progress.clone(), token).await;
     assert!(matches!(cut, Err(Error::Cancelled)), "{cut:?}");
     assert_eq!(b.postgres.data().await.unwrap(), Data::Mixed);
-    let refused = b.postgres.prepare_start(Some(&a), None).await;
+    let refused = b.postgres.prepare_start(Some(&a)).await;
     assert!(matches!(refused, Err(Error::MixedData(Sentinel::Cloning))), "{refused:?}");
     // A promise made meanwhile keeps the sentinel.
     let state = b.postgres.change_state(|state| state.promised = Term(1)).await.unwrap();
@@ -236,18 +260,38 @@ async fn failover(a: &mut Node, b: &Node, c: &Node) {
     let at_b = at_b.unwrap();
     assert!(at_b.flushed > at_c.flushed && at_b.replayed <= at_b.flushed, "{at_b:?} {at_c:?}");
     timed("stop it again", b.postgres.stop_receiver(SHORT)).await.unwrap();
-    let next = rule("b", &["a", "c-1"], 1);
-    let state = timed("rule before promotion", b.postgres.write_rule(&next, SHORT)).await.unwrap();
-    assert_eq!(state, RuleState::Proven);
+    promote_under_sessions(b, c).await;
+    c.until("it follows", |o| o.data_term == Term(2) && o.timeline == TimelineId(3)).await;
+    assert_eq!(c.sql("SELECT count(*) FROM t"), "12001");
+}
+
+/// H7: a session that was open on the standby survives its promotion. Its commit is confirmed
+/// before the term's row is there, and acknowledged only after it.
+async fn promote_under_sessions(b: &Node, c: &Node) {
+    let open = "DO 'BEGIN WHILE pg_is_in_recovery() LOOP PERFORM pg_sleep(0.002); END LOOP; END'";
+    let mut client = b.psql(open);
+    let mut client = client.args(["-c", "INSERT INTO t VALUES (-1)"]).spawn().unwrap();
+    b.until_sql("SELECT count(*) FROM pg_stat_activity WHERE query ~ '^DO'", "1");
+    let state = timed("hold commits before the promotion", b.postgres.hold_commits(SHORT)).await;
+    assert_eq!(state.unwrap(), RuleState::Proven);
     let timeline = timed("promote", b.postgres.promote(SHORT)).await.unwrap();
     assert_eq!(timeline, TimelineId(3), "what the others compare with is of the new timeline");
     let upstream = NodeId::from("b");
     timed("follow", c.postgres.follow(&upstream, SHORT)).await.unwrap();
+    b.until_sql(WAITING, "1");
+    let written = b.until("it answers", |_| true).await.flushed;
+    let id = NodeId::from("c-1");
+    b.until("it is confirmed", |o| o.replicas.get(&id).is_some_and(|c| c.flushed >= written)).await;
+    assert!(client.try_wait().unwrap().is_none(), "acknowledged before the row was there");
+    let next = rule("b", &["a", "c-1"], 1);
     timed("record the term after promotion", b.postgres.record_term(Term(2), &next, SHORT))
         .await
         .unwrap();
-    c.until("it follows", |o| o.data_term == Term(2) && o.timeline == TimelineId(3)).await;
-    assert_eq!(c.sql("SELECT count(*) FROM t"), "12000");
+    assert!(client.try_wait().unwrap().is_none(), "acknowledged before the rule was");
+    let state = timed("the first rule", b.postgres.let_confirm(&next, SHORT)).await.unwrap();
+    assert_eq!(state, RuleState::Proven);
+    timed("until the commit is acknowledged", async { client.wait().unwrap() }).await;
+    assert_eq!(b.sql("SHOW synchronous_standby_names"), b.postgres.sync_names(&next));
 }
 
 /// H18 to H21: the old primary comes back as a standby, without a clone.
@@ -304,10 +348,11 @@ async fn switchover(a: &mut Node, b: &mut Node, c: &Node) {
     let at_a = timed("stop the receiver", a.postgres.stop_receiver(SHORT)).await.unwrap();
     assert_eq!(at_a.flushed, stopped.end, "{stopped:?}");
     let next = rule("a", &["b", "c-1"], 1);
-    assert_eq!(a.postgres.write_rule(&next, SHORT).await.unwrap(), RuleState::Proven);
+    assert_eq!(a.postgres.hold_commits(SHORT).await.unwrap(), RuleState::Proven);
     timed("promote", a.postgres.promote(SHORT)).await.unwrap();
     timed("follow", c.postgres.follow(&"a".into(), SHORT)).await.unwrap();
     timed("record the term", a.postgres.record_term(Term(3), &next, SHORT)).await.unwrap();
+    assert_eq!(a.postgres.let_confirm(&next, SHORT).await.unwrap(), RuleState::Proven);
     // It had everything, so nothing has to be rewound: it follows as it is.
     b.start_following(Some("a")).await;
     b.until("it follows", |o| o.data_term == Term(3)).await;

@@ -13,6 +13,7 @@ const CORE_RANKS: &[(&str, u8)] = &[
     ("time", 0),
     ("pairing", 0),
     ("spec", 1),
+    ("reason", 1),
     ("replication", 2),
     ("cluster", 3),
     ("facts", 4),

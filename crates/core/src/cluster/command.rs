@@ -9,6 +9,7 @@ use crate::replication::primary_replica::sync_quorum::CommitRule;
 use crate::spec::ClusterSpec;
 use alloc::boxed::Box;
 use alloc::string::String;
+use core::fmt;
 use serde::{Deserialize, Serialize};
 
 /// One entry of the replicated log.
@@ -124,4 +125,40 @@ pub enum ServiceCommand {
         /// Off if true.
         paused: bool,
     },
+}
+
+impl fmt::Display for ServiceCommand {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ChooseFounder { node } => write!(f, "let {node} make the first copy"),
+            Self::Appoint {
+                appointment: Appointment { term, primary, rules, phase: _ }, ..
+            } => {
+                write!(f, "appoint {primary} for term {term}")?;
+                for (index, rule) in rules.iter().enumerate() {
+                    write!(f, "{}{rule}", if index == 0 { " under " } else { " and " })?;
+                }
+                Ok(())
+            }
+            Self::Activate { term, rule, .. } => write!(f, "activate term {term} under {rule}"),
+            Self::ChangeRule { term, rule } => {
+                write!(f, "change the commit rule of term {term} to {rule}")
+            }
+            Self::SettleRule { term, rule } => {
+                write!(f, "settle the commit rule of term {term} at {rule}")
+            }
+            Self::RequestSwitchover { to, .. } => write!(f, "switch over to {to}"),
+            Self::RequestFailover { forced: Forced { to, accept_loss, .. } } => {
+                f.write_str("fail over")?;
+                if let Some(to) = to {
+                    write!(f, " to {to}")?;
+                }
+                f.write_str(if *accept_loss { ", loss accepted" } else { "" })
+            }
+            Self::CancelFailover => f.write_str("give the failover up"),
+            Self::CancelSwitchover => f.write_str("give the switchover up"),
+            Self::Pause { paused: true } => f.write_str("pause automatic failover"),
+            Self::Pause { paused: false } => f.write_str("resume automatic failover"),
+        }
+    }
 }

@@ -26,6 +26,8 @@ pub struct Proof<'a> {
     pub voters: &'a BTreeSet<NodeId>,
     /// The rules in force.
     pub rules: &'a [CommitRule],
+    /// Now, on our clock.
+    pub now: Timestamp,
     /// Per peer that has promised nothing later than our term and whose answers support us: when
     /// the heartbeat that it last acknowledged was *sent*, on our clock.
     pub acknowledged: &'a BTreeMap<NodeId, Timestamp>,
@@ -34,7 +36,8 @@ pub struct Proof<'a> {
 /// Until when the primary may serve; none without any proof.
 ///
 /// Either proof is enough: a majority of the voters, without which nobody is appointed, or enough
-/// standbys of every rule that what is left of it cannot elect.
+/// standbys of every rule that what is left of it cannot elect. The only voter proves itself, but
+/// no further than any other: by the next lease it may be one of several.
 pub fn valid_until(proof: &Proof<'_>, lease: Duration) -> Option<Timestamp> {
     let mut moments: Vec<Timestamp> = proof.acknowledged.values().copied().collect();
     moments.sort_unstable_by(|a, b| b.cmp(a));
@@ -50,7 +53,7 @@ pub fn valid_until(proof: &Proof<'_>, lease: Duration) -> Option<Timestamp> {
     let alone = proof.voters.len() == 1 && proof.voters.contains(proof.me);
     match proven {
         Some(since) => Some(since.plus(lease)),
-        None if alone => Some(Timestamp(u64::MAX)),
+        None if alone => Some(proof.now.plus(lease)),
         None => None,
     }
 }
@@ -132,7 +135,9 @@ mod tests {
         }];
         let acknowledged =
             acks.iter().map(|(node, at)| (NodeId::from(*node), Timestamp(*at))).collect();
-        let proof = Proof { me: &me, voters: &voters, rules: &rules, acknowledged: &acknowledged };
+        let now = Timestamp(2000);
+        let acknowledged = &acknowledged;
+        let proof = Proof { me: &me, voters: &voters, rules: &rules, now, acknowledged };
         valid_until(&proof, Duration::from_micros(1000))
     }
 
@@ -172,12 +177,19 @@ mod tests {
             let pairing = pair.unwrap_or_else(|_| unreachable!());
             ServiceSpec { pairing, durability, timing: Timing::default() }
         };
-        let lossy = spec(Durability::Async { lag_bytes_max: 1 });
+        let lossy = spec(Durability::Async { lag_bytes_max: 1, lag_max: Duration::MAX });
         assert!(supports(&lossy, Term(5), Some(Term(5))));
         assert!(supports(&lossy, Term(5), Some(Term(6))));
         assert!(!supports(&lossy, Term(5), Some(Term(4))), "knows an earlier primary only");
         assert!(!supports(&lossy, Term(5), None), "does not know that it must wait");
         assert!(supports(&spec(Durability::Quorum { acks: 1 }), Term(5), None));
+    }
+
+    #[test]
+    fn the_only_voter_has_a_lease_that_ends() {
+        // It may be one of several before long, and then others may elect without it.
+        assert_eq!(until_among(&["a"], &[], &[], 0), Some(Timestamp(3000)));
+        assert_eq!(until_among(&["a", "b"], &[], &[], 0), None);
     }
 
     #[test]

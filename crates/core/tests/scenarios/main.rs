@@ -2,6 +2,7 @@
 //! plan of the controller and of every node. `UPDATE=1` rewrites the `then` parts.
 
 mod story;
+mod words;
 
 use std::fs;
 use std::path::Path;

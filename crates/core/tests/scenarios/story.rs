@@ -1,21 +1,20 @@
 //! Reads a story. One line per fact; a line of `when` changes what `given` said.
 //!
-//! For the service: `durability quorum 1 | preferred 1 | async 100`, `leader c`,
+//! For the service: `durability quorum 1 | preferred 1 | async 100, 5000 ms`, `leader c`,
 //! `term 3 is a, active | appointed`, `rule a waits for 1 of b c`, `switchover to b`, `paused`,
 //! `draining a`, `primaries of late: 4, each for 2 s`, `nothing is agreed`, `failover demanded`,
 //! `failover demanded to c`.
 //! For a node: `b: ` and words separated by commas, as in `Node::word`.
 
+use super::words::{appointed, before_barrier, millis, number, stop, told};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
-use tandem_core::cluster::state::{
-    Appointed, Appointment, Cause, Forced, Phase, ServiceState, Switchover,
-};
-use tandem_core::clustering::active_passive::{
-    ControllerView, InstanceView, Step, controller, instance,
-};
+use tandem_core::cluster::state::{Appointment, Forced, Phase, ServiceState, Switchover};
+use tandem_core::clustering::active_passive::trail::Trails;
+use tandem_core::clustering::active_passive::{ControllerView, InstanceView, controller, instance};
 use tandem_core::facts::{
     Ballot, Data, Health, InstanceFacts, Link, NodeFacts, Position, Process, Replica, Stream, Told,
+    ToldEnd,
 };
 use tandem_core::ids::{ConfigVersion, NodeId, Revision, ServiceId, SystemId, Term, TimelineId};
 use tandem_core::lsn::Lsn;
@@ -26,6 +25,8 @@ use tandem_core::time::{Observed, Timestamp};
 
 const NOW: Timestamp = Timestamp(1_000_000_000);
 const NOW_MS: u64 = 1_700_000_000_000;
+
+type Heard = BTreeMap<NodeId, Observed<NodeFacts>>;
 
 /// A cluster at one moment.
 pub struct Story {
@@ -43,6 +44,7 @@ struct Node {
     silence_ms: Option<u64>,
     asked: Option<Term>,
     unheard: bool,
+    said: Vec<(Lsn, Duration)>,
     priority: u32,
     zone: Option<String>,
 }
@@ -85,8 +87,9 @@ impl Story {
             ["durability", "preferred", n] => {
                 self.durability = Durability::Preferred { acks: n.parse().ok()? };
             }
-            ["durability", "async", n] => {
-                self.durability = Durability::Async { lag_bytes_max: n.parse().ok()? };
+            ["durability", "async", bytes, ms, "ms"] => {
+                let (lag_bytes_max, lag_max) = (bytes.parse().ok()?, millis(ms)?);
+                self.durability = Durability::Async { lag_bytes_max, lag_max };
             }
             ["leader", node] => self.leader = (*node).into(),
             ["nothing", "is", "agreed"] => {
@@ -184,7 +187,7 @@ impl Story {
     /// The plan of the controller, then of every node.
     pub fn plans(&self) -> String {
         let service = ServiceId::from("orders");
-        let facts: BTreeMap<NodeId, Observed<NodeFacts>> = self
+        let facts: Heard = self
             .nodes
             .iter()
             .filter(|(_, node)| !node.unheard)
@@ -206,15 +209,13 @@ impl Story {
             draining: &self.draining,
             state: &self.state,
             facts: &facts,
+            trails: &self.trails(&facts, &service),
             unix_ms: NOW_MS,
         };
         let plan = controller::plan(&view, NOW);
-        let mut text = format!("  controller on {}: {}\n", self.leader, plan.reason);
+        let mut text = format!("  controller on {}: {}\n", self.leader, told(&plan.reason));
         for step in &plan.steps {
-            text += &match step {
-                Step::Recruit { node, term } => format!("    ask {node} to promise term {term}\n"),
-                Step::Propose(command) => format!("    propose {command:?}\n"),
-            };
+            text += &format!("    {step}\n");
         }
         for (id, node) in self.nodes.iter().filter(|(_, node)| !node.unheard) {
             text += &self.plan_of(id, node, &facts, &service);
@@ -222,13 +223,26 @@ impl Story {
         text
     }
 
-    fn plan_of(
-        &self,
-        id: &NodeId,
-        node: &Node,
-        facts: &BTreeMap<NodeId, Observed<NodeFacts>>,
-        service: &ServiceId,
-    ) -> String {
+    /// What the controller remembers: what `said` says, and what was heard last.
+    fn trails(&self, facts: &BTreeMap<NodeId, Observed<NodeFacts>>, service: &ServiceId) -> Trails {
+        let mut trails = Trails::default();
+        for (id, node) in &self.nodes {
+            for (flushed, ago) in &node.said {
+                let process = Process::Primary;
+                let (flushed, flushed_at) = (*flushed, NOW.minus(*ago));
+                let facts = node.facts.clone();
+                trails.note(id, 0, &InstanceFacts { process, flushed, flushed_at, ..facts });
+            }
+            if let Some(heard) = facts.get(id) {
+                let own = &heard.last_known().instances[service];
+                let flushed_at = NOW.minus(heard.age(NOW));
+                trails.note(id, 0, &InstanceFacts { flushed_at, ..own.clone() });
+            }
+        }
+        trails
+    }
+
+    fn plan_of(&self, id: &NodeId, node: &Node, facts: &Heard, service: &ServiceId) -> String {
         let timing = Timing::default();
         let primary = self.state.appointment.as_ref().map(|appointment| &appointment.primary);
         let primary = primary
@@ -241,8 +255,8 @@ impl Story {
         let view = InstanceView { me: id, timing, state, own, primary, asked };
         let next = instance::plan(&view);
         match next.action {
-            Some(action) => format!("  {id}: {}\n    {action:?}\n", next.reason),
-            None => format!("  {id}: {}\n", next.reason),
+            Some(action) => format!("  {id}: {}\n    {action}\n", told(&next.reason)),
+            None => format!("  {id}: {}\n", told(&next.reason)),
         }
     }
 }
@@ -261,6 +275,7 @@ impl Node {
             silence_ms: None,
             asked: None,
             unheard: false,
+            said: Vec::new(),
             priority: 100,
             zone: None,
         }
@@ -282,6 +297,28 @@ impl Node {
             draining: false,
         };
         Observed::new(facts, NOW.minus(Duration::from_millis(self.silence_ms.unwrap_or(0))))
+    }
+
+    /// What few stories need.
+    fn rare_word(&mut self, words: &[&str]) -> Option<()> {
+        let facts = &mut self.facts;
+        match words {
+            ["said", position, ms, "ms", "ago"] => {
+                self.said.push((Lsn(position.parse().ok()?), millis(ms)?));
+            }
+            ["heard", node, "say", position, ms, "ms", "ago"] => {
+                let flushed = Lsn(position.parse().ok()?);
+                let position = Position { data_term: facts.data_term, flushed };
+                let told = ToldEnd { position, run: 0, at: NOW.minus(millis(ms)?) };
+                facts.ends.insert((*node).into(), told);
+            }
+            ["hung", "for", ms, "ms"] => facts.health = Health::Hung(millis(ms)?),
+            ["disk", "stuck", "for", ms, "ms"] => facts.health = Health::DiskStuck(millis(ms)?),
+            ["disk", "full"] => facts.health = Health::DiskFull,
+            ["connections", "used", "up"] => facts.health = Health::ConnectionsUsedUp,
+            _ => return None,
+        }
+        Some(())
     }
 
     /// One thing about a node.
@@ -313,11 +350,13 @@ impl Node {
                 facts.rejoin_failures = times.parse().ok()?;
             }
             ["quarantined"] => facts.data = Data::Quarantined { reason: "it says why".into() },
+            ["disk", "suspect"] => facts.data = Data::Suspect { reason: "fsync failed".into() },
             ["data", "not", "made", "here"] => facts.data = Data::Foreign,
             ["of", "database", number] => facts.system = Some(SystemId(number.parse().ok()?)),
             ["empty"] => *facts = InstanceFacts::default(),
             ["stopped"] => stop(facts, false),
             ["stopped", "cleanly"] => stop(facts, true),
+            ["before", "the", "barrier"] => before_barrier(facts),
             ["promoted", "for", term] => facts.promoted = number(term)?,
             ["at", position] => {
                 facts.flushed = Lsn(position.parse().ok()?);
@@ -340,10 +379,6 @@ impl Node {
             ["unheard"] => self.unheard = true,
             ["priority", number] => self.priority = number.parse().ok()?,
             ["zone", name] => self.zone = Some((*name).into()),
-            ["hung", "for", ms, "ms"] => facts.health = Health::Hung(millis(ms)?),
-            ["disk", "stuck", "for", ms, "ms"] => facts.health = Health::DiskStuck(millis(ms)?),
-            ["disk", "full"] => facts.health = Health::DiskFull,
-            ["connections", "used", "up"] => facts.health = Health::ConnectionsUsedUp,
             ["its", "copy", "was", "begun"] => facts.data = Data::Mixed,
             ["refused", "by", peer] => {
                 self.links.insert((*peer).into(), Link::Refused(Duration::from_millis(20)));
@@ -351,35 +386,8 @@ impl Node {
             ["hears", "nothing", "of", peer, "for", ms, "ms"] => {
                 self.links.insert((*peer).into(), Link::Silent(millis(ms)?));
             }
-            _ => return None,
+            _ => return self.rare_word(&words),
         }
         Some(())
-    }
-}
-
-fn stop(facts: &mut InstanceFacts, clean: bool) {
-    facts.process = Process::Stopped;
-    facts.stopped_cleanly = clean;
-    (facts.upstream, facts.stream, facts.ballot) = (None, Stream::None, None);
-    (facts.serving, facts.rule, facts.checkpointed) = (None, None, false);
-}
-
-fn number(text: &str) -> Option<Term> {
-    text.parse().ok().map(Term)
-}
-
-fn millis(text: &str) -> Option<Duration> {
-    text.parse().ok().map(Duration::from_millis)
-}
-
-fn appointed(term: Term, primary: &NodeId, at_unix_ms: u64) -> Appointed {
-    Appointed {
-        term,
-        primary: primary.clone(),
-        cause: Cause::PostmasterDied,
-        reason: String::new(),
-        at_unix_ms,
-        whole: true,
-        active_unix_ms: Some(at_unix_ms),
     }
 }

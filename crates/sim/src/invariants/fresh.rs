@@ -56,7 +56,7 @@ pub fn acts_alike(
     instance::plan(&InstanceView { primary, ..view.clone() }) == *next
 }
 
-/// Promises are for good, and `Async` measures its bound by the last position told.
+/// Promises are for good, and `Async` measures its bounds by what was told.
 fn blank(facts: &NodeFacts) -> NodeFacts {
     let keep = |instance: &InstanceFacts| InstanceFacts {
         promised: instance.promised,
@@ -64,6 +64,7 @@ fn blank(facts: &NodeFacts) -> NodeFacts {
         revision: instance.revision,
         system: instance.system,
         data_term: instance.data_term,
+        ends: instance.ends.clone(),
         ..InstanceFacts::default()
     };
     NodeFacts {

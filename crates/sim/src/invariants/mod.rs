@@ -14,12 +14,15 @@ pub mod quorums_meet;
 pub mod routes;
 
 use crate::event::Micros;
-use crate::node::StateFile;
+use crate::node::{Clock, Node, StateFile};
 use crate::postgres::server::Waiter;
+use crate::postgres::wal::Kind;
 use crate::world::World;
 use std::collections::BTreeMap;
+use std::time::Duration;
 use tandem_core::cluster::state::{Appointed, Cause};
 use tandem_core::ids::{NodeId, Term};
+use tandem_core::replication::primary_replica::sync_quorum::CommitRule;
 
 /// What invariants remember.
 #[derive(Debug, Default)]
@@ -32,12 +35,18 @@ pub struct Record {
     pub began: BTreeMap<Term, Micros>,
     /// `Async`: how far a controller that elects knows that the old primary had come.
     pub heard: usize,
-    /// The greatest bound, if `Async` was ever configured.
-    pub async_bound: Option<u64>,
+    /// The same: of when the last word of the old primary is, in true time.
+    pub heard_at: Micros,
+    /// The clock of each run of each daemon: a machine that starts again has another.
+    pub clocks: BTreeMap<(usize, u64), Clock>,
+    /// The greatest bounds, if `Async` was ever configured.
+    pub async_bound: Option<(u64, Duration)>,
     /// An operator accepted that commits are lost.
     pub accepted: bool,
     /// Who acknowledged in each term.
     pub by_term: BTreeMap<Term, usize>,
+    /// Whose barrier of each term a commit quorum has on its disks.
+    pub barriers: BTreeMap<Term, usize>,
     /// Whom each term was agreed for.
     pub appointed: BTreeMap<Term, NodeId>,
     /// The greatest durable state of each node.
@@ -55,6 +64,10 @@ pub struct Acknowledged {
     pub id: u64,
     /// Its position.
     pub position: usize,
+    /// In which term it was acknowledged.
+    pub term: Term,
+    /// When it was acknowledged, in true time.
+    pub at: Micros,
 }
 
 impl Record {
@@ -98,11 +111,25 @@ impl World {
         one_primary::check(self, n);
         self.record.began.entry(self.record.term).or_insert(self.now);
         lease::check(self, n);
-        self.record
-            .acknowledged
-            .push(Acknowledged { id: waiter.record.id, position: waiter.position });
+        let (id, term) = (waiter.record.id, self.nodes[n].disk.state.promoted);
+        let commit = Acknowledged { id, position: waiter.position, term, at: self.now };
+        self.record.acknowledged.push(commit);
         if self.healed {
             self.record.since_healing += 1;
+        }
+    }
+
+    /// A driver takes the row of its term, at this position, for confirmed.
+    pub fn check_barrier(&mut self, n: usize, term: Term, rule: &CommitRule, position: usize) {
+        let row = self.nodes[n].disk.data.as_ref().and_then(|data| data.wal.get(position - 1));
+        let Some(row) = row.copied() else { return };
+        let has = |node: &&Node| {
+            let data = node.disk.data.as_ref();
+            data.is_some_and(|data| data.flushed >= position && data.holds(row.id, position))
+        };
+        let holders = self.nodes.iter().filter(has).map(|node| node.id.clone()).collect();
+        if row.kind == Kind::Term(term) && rule.acknowledges(&holders) {
+            self.record.barriers.insert(term, n);
         }
     }
 

@@ -22,7 +22,7 @@ pub fn check(world: &mut World, n: usize) {
     let up = index(&to);
     let appointed = world.record.appointed.get(&term) == Some(&to);
     let begun = world.nodes[up].disk.state.promoted >= term;
-    let behind_barrier = world.record.by_term.get(&term) == Some(&up);
+    let behind_barrier = world.record.barriers.get(&term) == Some(&up);
     let is_primary = appointed && begun && behind_barrier;
     world.check(is_primary, || {
         format!("INV-7: {} routes to {to}, which is not primary of term {term}", name(n))

@@ -141,9 +141,13 @@ impl World {
         match action {
             Action::Promise { term } => self.step_promise(n, term, running),
             Action::Found => self.step_found(n, running.step),
-            Action::Start { upstream } => self.step_start(n, upstream, running.step),
-            Action::Follow { primary, term } => self.step_follow(n, (primary, term), running.step),
-            Action::Promote { term, rule } => self.step_promote(n, (term, rule), running),
+            Action::Start { upstream, timeline } => {
+                self.step_start(n, (upstream, timeline), running.step)
+            }
+            Action::Follow { primary, term, timeline } => {
+                self.step_follow(n, (primary, term, timeline), running.step)
+            }
+            Action::Promote { term } => self.step_promote(n, term, running),
             Action::Reaffirm { term } => {
                 self.change_state(n, |state| {
                     state.promised = state.promised.max(term);
@@ -155,23 +159,22 @@ impl World {
                 })
             }
             Action::RecordTerm { term, rule } => self.step_record(n, (term, rule), running),
-            Action::ApplyRule { rule } => {
-                if let Some(daemon) = self.nodes[n].daemon.as_mut() {
-                    daemon.promoted_under = None;
-                }
-                match self.step_rule(n, &rule, running) {
-                    Outcome::Done(_) => Outcome::done(|own, _| own.rule = Some(rule)),
-                    other => other,
-                }
-            }
+            Action::ApplyRule { rule } => match self.step_rule(n, &rule, running) {
+                Outcome::Done(_) => Outcome::done(|own, _| own.rule = Some(rule)),
+                other => other,
+            },
             Action::Checkpoint => self.step_checkpoint(n, running.step),
             Action::StopForSwitchover { .. } => self.step_stop(n, running),
             Action::StopToRejoin => match self.step_stop(n, running) {
                 Outcome::Done(_) => Outcome::done(|own, _| own.rejoin_failures += 1),
                 other => other,
             },
-            Action::Rewind { from, term } => self.step_rewind(n, (&from, term), running),
-            Action::Clone { from, term } => self.step_clone(n, (&from, term), running),
+            Action::Rewind { from, term, timeline } => {
+                self.step_rewind(n, (&from, (term, timeline)), running)
+            }
+            Action::Clone { from, term, timeline } => {
+                self.step_clone(n, (&from, (term, timeline)), running)
+            }
             Action::Quarantine { reason } => {
                 Outcome::done(move |own, _| own.data = Data::Quarantined { reason })
             }

@@ -1,6 +1,6 @@
 //! Drives the service as a whole while a node believes that it leads, as the shell does.
 
-use crate::event::Event;
+use crate::event::{Event, Micros};
 use crate::invariants;
 use crate::mutation::Mutation;
 use crate::world::{World, index};
@@ -9,6 +9,7 @@ use std::time::Duration;
 use tandem_core::cluster::command::{Command, ServiceCommand};
 use tandem_core::cluster::state::ServiceState;
 use tandem_core::clustering::active_passive::{ControllerView, Plan, Step, controller};
+use tandem_core::facts::ToldEnd;
 use tandem_core::ids::Term;
 use tandem_core::replication::primary_replica::sync_quorum::CommitRule;
 use tandem_core::spec::{Durability, ServiceSpec};
@@ -31,6 +32,9 @@ impl World {
         let node = &mut self.nodes[n];
         let now = node.clock.at(self.now);
         let Some(daemon) = node.daemon.as_mut() else { return };
+        if let Some(instance) = own.instances.get(&self.service) {
+            daemon.hub.trails.note(&node.id, own.told.start, instance);
+        }
         daemon.hub.facts.insert(node.id.clone(), Observed::new(own, now));
         daemon.recruited.retain(|_, at| now.since(*at) < RECRUIT_AGAIN);
         let Some(state) = agreed.services.get(&self.service) else { return };
@@ -45,24 +49,21 @@ impl World {
             draining: &agreed.draining,
             state,
             facts: &daemon.hub.facts,
+            trails: &daemon.hub.trails,
             unix_ms: node.clock.unix_ms(self.now),
         };
-        let boundless = ServiceSpec {
-            durability: Durability::Async { lag_bytes_max: u64::MAX },
-            ..spec.clone()
-        };
-        let unbound = self.options.mutation == Some(Mutation::DropBound)
-            && matches!(spec.durability, Durability::Async { .. });
-        let view = ControllerView { spec: if unbound { &boundless } else { &spec }, ..view };
+        let spec = self.without_bound(&spec);
+        let view = ControllerView { spec: &spec, ..view };
         let mut plan = controller::plan(&view, now);
         let heard = known_end(&view);
+        let heard_at = self.last_heard(&view);
         let same = invariants::fresh::plans_alike(&view, &plan, now);
         let broken = self.weaken(state, &plan);
         if let Some(state) = &broken {
             plan = controller::plan(&ControllerView { state, ..view.clone() }, now);
         }
         self.check(same, || format!("{}: {}", invariants::fresh::RULE, plan.reason));
-        let reason = plan.reason.clone();
+        let reason = plan.reason.to_string();
         if self.nodes[n]
             .daemon
             .as_mut()
@@ -75,7 +76,7 @@ impl World {
                 Step::Recruit { node, term } => self.recruit(n, index(&node), term),
                 Step::Propose(command) => {
                     if matches!(command, ServiceCommand::Appoint { .. }) {
-                        self.record.heard = heard;
+                        (self.record.heard, self.record.heard_at) = (heard, heard_at);
                     }
                     let command = Command::Service {
                         service: self.service.clone(),
@@ -127,6 +128,29 @@ impl World {
             daemon.proposing = None;
             self.hub_changed(n);
         }
+    }
+
+    /// With `DropBound` or `DropTimeBound`, one of the bounds of `Async` is none.
+    fn without_bound(&self, spec: &ServiceSpec) -> ServiceSpec {
+        let mut spec = spec.clone();
+        if let Durability::Async { lag_bytes_max, lag_max } = &mut spec.durability {
+            match self.options.mutation {
+                Some(Mutation::DropBound) => *lag_bytes_max = u64::MAX,
+                Some(Mutation::DropTimeBound) => *lag_max = Duration::MAX,
+                _ => {}
+            }
+        }
+        spec
+    }
+
+    /// Of when the last word of the appointed primary was, in true time.
+    fn last_heard(&self, view: &ControllerView<'_>) -> Micros {
+        let primary = view.state.appointment.as_ref().map(|appointment| &appointment.primary);
+        let heard = primary.and_then(|node| Some((index(node), view.trails.of(node)?.end()?)));
+        let clock = |(n, told): (usize, ToldEnd)| {
+            self.record.clocks.get(&(n, told.run)).map(|clock| clock.when(told.at))
+        };
+        heard.and_then(clock).unwrap_or(0)
     }
 
     /// With `DropMeeting`, an election sees rules that any one ballot satisfies.

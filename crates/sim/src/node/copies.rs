@@ -4,7 +4,7 @@ use super::driver::Running;
 use super::steps::{Outcome, adopt_state};
 use crate::postgres::wal::DataDir;
 use crate::world::{World, index};
-use tandem_core::ids::{NodeId, Term};
+use tandem_core::ids::{NodeId, Term, TimelineId};
 use tandem_core::lsn::Lsn;
 
 impl World {
@@ -17,7 +17,7 @@ impl World {
     pub(super) fn step_rewind(
         &mut self,
         n: usize,
-        (from, term): (&NodeId, Term),
+        (from, served): (&NodeId, (Term, TimelineId)),
         running: &mut Running,
     ) -> Outcome {
         match running.step {
@@ -50,14 +50,14 @@ impl World {
                 disk.sentinel = false;
                 Outcome::Next(500, 5_000)
             }
-            _ => self.copied(n, term),
+            _ => self.copied(n, served),
         }
     }
 
     pub(super) fn step_clone(
         &mut self,
         n: usize,
-        (from, term): (&NodeId, Term),
+        (from, served): (&NodeId, (Term, TimelineId)),
         running: &mut Running,
     ) -> Outcome {
         match running.step {
@@ -79,14 +79,15 @@ impl World {
                 disk.sentinel = false;
                 Outcome::Next(500, 5_000)
             }
-            _ => self.copied(n, term),
+            _ => self.copied(n, served),
         }
     }
 
-    fn copied(&mut self, n: usize, term: Term) -> Outcome {
+    fn copied(&mut self, n: usize, (term, timeline): (Term, TimelineId)) -> Outcome {
         self.change_state(n, |state| {
             state.was_primary = false;
             state.followed = state.followed.max(term);
+            state.followed_timeline = timeline;
         });
         let disk = self.nodes[n].disk.clone();
         Outcome::done(move |own, state| {

@@ -50,8 +50,8 @@ pub struct Daemon {
     retry_at: Timestamp,
     /// A term it was asked to promise.
     pub asked: Option<Term>,
-    /// The rule of the last promotion.
-    pub promoted_under: Option<CommitRule>,
+    /// No rule but this, and that of nobody before it, can have been in force since the promotion.
+    pub loaded: Option<CommitRule>,
     /// Believes that it is the Raft leader.
     pub leads: bool,
     /// A proposal whose end it waits for.
@@ -104,6 +104,7 @@ impl World {
         node.keeper |= node.server.is_none();
         let inc = node.daemons;
         let now = node.clock.at(self.now);
+        self.record.clocks.insert((n, inc.into()), node.clock);
         let mut own = InstanceFacts::default();
         if node.witness {
             let promised = node.disk.state.promised;
@@ -127,7 +128,7 @@ impl World {
             failures: 0,
             retry_at: Timestamp(0),
             asked: None,
-            promoted_under: None,
+            loaded: None,
             leads: false,
             proposing: None,
             recruited: BTreeMap::new(),
@@ -239,6 +240,7 @@ impl World {
             me: &node.id,
             voters: &self.voters,
             rules: &appointment.rules,
+            now: node.clock.at(self.now),
             acknowledged: &acknowledged,
         };
         lease::valid_until(&proof, self.spec.timing.lease)

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use tandem_core::cluster::lease;
+use tandem_core::clustering::active_passive::trail::Trails;
 use tandem_core::facts::{InstanceFacts, Link, NodeFacts, Stream, Told as Order};
 use tandem_core::ids::{ConfigVersion, NodeId, ServiceId, Term};
 use tandem_core::spec::ServiceSpec;
@@ -21,6 +22,8 @@ pub struct Hub {
     acknowledged: BTreeMap<NodeId, (Timestamp, Option<Term>)>,
     answered: BTreeMap<NodeId, Timestamp>,
     links: BTreeMap<NodeId, LinkFact>,
+    /// How far each primary had come, and when that was heard.
+    pub trails: Trails,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -48,6 +51,9 @@ impl Hub {
         let before = self.facts.get(&facts.node);
         if before.is_some_and(|before| facts.told.is_before(&before.last_known().told)) {
             return false;
+        }
+        if let Some(instance) = facts.instances.get(service) {
+            self.trails.note(&facts.node, facts.told.start, instance);
         }
         let changed = before.is_none_or(|before| differs(before.last_known(), &facts));
         self.facts.insert(facts.node.clone(), Observed::new(facts, now));
@@ -91,7 +97,10 @@ impl Hub {
             config_version: own.config_version,
             draining: own.draining,
             links: self.links.iter().map(|(peer, l)| (peer.clone(), link(*l, BEAT, now))).collect(),
-            instances: BTreeMap::from([(own.service.clone(), aged(own.instance, own.age))]),
+            instances: BTreeMap::from([(
+                own.service.clone(),
+                InstanceFacts { ends: self.trails.ends(), ..aged(own.instance, own.age) },
+            )]),
         }
     }
 

@@ -14,7 +14,7 @@ use crate::postgres::server::Server;
 use crate::postgres::wal::DataDir;
 use driver::Daemon;
 use tandem_core::facts::Health;
-use tandem_core::ids::{NodeId, Term};
+use tandem_core::ids::{NodeId, Term, TimelineId};
 use tandem_core::time::Timestamp;
 
 /// One node's CLOCK_BOOTTIME and wall clock.
@@ -60,6 +60,8 @@ pub struct StateFile {
     pub promoted: Term,
     /// The last term in which it was set up to follow.
     pub followed: Term,
+    /// The timeline that the primary of `followed` made.
+    pub followed_timeline: TimelineId,
     /// The term in whose promotion its timeline began.
     pub timeline_term: Term,
     /// The data was last written as a primary.

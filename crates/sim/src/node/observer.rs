@@ -6,7 +6,7 @@ use crate::world::{World, lsn};
 use std::time::Duration;
 use tandem_core::clustering::active_passive::Action;
 use tandem_core::facts::{Data, Health, InstanceFacts, Process, Stream};
-use tandem_core::ids::{SystemId, Term, TimelineId};
+use tandem_core::ids::{SystemId, TimelineId};
 use tandem_core::time::Timestamp;
 
 impl World {
@@ -50,6 +50,7 @@ impl World {
         let promoting =
             daemon.running.as_ref().is_some_and(|r| matches!(r.action, Action::Promote { .. }));
         seen.apply(&mut daemon.own, promoting);
+        daemon.own.flushed_at = began;
         let ago = Duration::from_micros(self.now - node_sick_since);
         daemon.own.health = match health {
             Health::Hung(_) => Health::Hung(ago),
@@ -59,13 +60,7 @@ impl World {
         daemon.observed_at = began;
         if daemon.adopting && matches!(daemon.own.process, Process::Primary | Process::Standby) {
             daemon.adopting = false;
-            let own = &mut daemon.own;
-            if own.process == Process::Primary
-                && own.promoted > Term(0)
-                && own.data_term == own.promoted
-            {
-                own.serving = Some(own.promoted);
-            }
+            daemon.own.found_running(seen.commits);
         }
         self.drive(n);
     }

@@ -4,6 +4,7 @@
 use super::StateFile;
 use super::driver::Running;
 use crate::event::{Event, Micros};
+use crate::mutation::Mutation;
 use crate::postgres::server::Mode;
 use crate::postgres::wal::{DataDir, Kind};
 use crate::world::World;
@@ -11,7 +12,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::time::Duration;
 use tandem_core::facts::{InstanceFacts, Process, Stream};
-use tandem_core::ids::{NodeId, Term};
+use tandem_core::ids::{NodeId, Term, TimelineId};
 use tandem_core::replication::primary_replica::sync_quorum::CommitRule;
 
 const STOP_FAST: Duration = Duration::from_secs(4);
@@ -49,6 +50,7 @@ pub fn adopt_state(own: &mut InstanceFacts, state: StateFile) {
     own.promised = state.promised;
     own.promoted = state.promoted;
     own.followed = state.followed;
+    own.followed_timeline = state.followed_timeline;
     own.timeline_term = state.timeline_term;
     own.was_primary = state.was_primary;
 }
@@ -86,12 +88,12 @@ impl World {
     pub(super) fn step_start(
         &mut self,
         n: usize,
-        upstream: Option<(NodeId, Term)>,
+        (upstream, timeline): (Option<(NodeId, Term)>, Option<TimelineId>),
         step: u8,
     ) -> Outcome {
         if step == 0 {
             if let Some((_, term)) = upstream {
-                self.follow_state(n, term);
+                self.follow_state(n, term, timeline);
             }
             return Outcome::Next(1_000, 8_000);
         }
@@ -108,10 +110,11 @@ impl World {
         })
     }
 
-    fn follow_state(&mut self, n: usize, term: Term) {
+    fn follow_state(&mut self, n: usize, term: Term, timeline: Option<TimelineId>) {
         self.change_state(n, |state| {
             state.promised = state.promised.max(term);
             state.followed = state.followed.max(term);
+            state.followed_timeline = timeline.unwrap_or(state.followed_timeline);
             state.was_primary = false;
         });
     }
@@ -119,11 +122,11 @@ impl World {
     pub(super) fn step_follow(
         &mut self,
         n: usize,
-        (primary, term): (NodeId, Term),
+        (primary, term, timeline): (NodeId, Term, Option<TimelineId>),
         step: u8,
     ) -> Outcome {
         if step == 0 {
-            self.follow_state(n, term);
+            self.follow_state(n, term, timeline);
             return Outcome::Next(1_000, 8_000);
         }
         let up = crate::world::index(&primary);
@@ -143,12 +146,7 @@ impl World {
         })
     }
 
-    pub(super) fn step_promote(
-        &mut self,
-        n: usize,
-        (term, rule): (Term, CommitRule),
-        running: &Running,
-    ) -> Outcome {
+    pub(super) fn step_promote(&mut self, n: usize, term: Term, running: &Running) -> Outcome {
         let now = self.nodes[n].clock.at(self.now);
         let Some(until) = running.lease.filter(|until| *until > now || running.step > 1) else {
             return Outcome::Failed("no lease is proven");
@@ -169,6 +167,10 @@ impl World {
             1 if self.limit(n, until) => Outcome::Next(200, 1_000),
             1 => Outcome::Failed("the keeper refuses the lease"),
             2 => {
+                let rule = self.rule_at_promotion(n);
+                if let Some(daemon) = self.nodes[n].daemon.as_mut() {
+                    daemon.loaded = Some(rule.clone());
+                }
                 self.write_rule(n, Some(rule));
                 Outcome::Next(1_000, 20_000)
             }
@@ -184,12 +186,13 @@ impl World {
                 Outcome::Next(2_000, 5_000)
             }
             _ if mode == Mode::Primary => {
-                if let Some(daemon) = self.nodes[n].daemon.as_mut() {
-                    daemon.promoted_under = Some(rule);
-                }
-                Outcome::done(|own, state| {
+                let Some(data) = self.nodes[n].disk.data.as_ref() else { return Outcome::Again };
+                let (timeline, forks) = (TimelineId(data.timeline()), data.forks());
+                Outcome::done(move |own, state| {
                     adopt_state(own, state);
                     own.process = Process::Primary;
+                    own.timeline = timeline;
+                    own.forks = forks;
                     own.upstream = None;
                     own.stream = Stream::None;
                     own.ballot = None;
@@ -202,6 +205,18 @@ impl World {
         }
     }
 
+    /// Nobody may confirm before the barrier (H7); with `AcknowledgeBeforeBarrier` the rule's
+    /// standbys may.
+    fn rule_at_promotion(&self, n: usize) -> CommitRule {
+        let nobody = CommitRule::of_nobody(self.nodes[n].id.clone());
+        if self.options.mutation != Some(Mutation::AcknowledgeBeforeBarrier) {
+            return nobody;
+        }
+        let agreed = self.agreed(n);
+        let appointment = agreed.services.get(&self.service).and_then(|s| s.appointment.as_ref());
+        appointment.and_then(|a| a.rules.last().cloned()).unwrap_or(nobody)
+    }
+
     pub(super) fn step_record(
         &mut self,
         n: usize,
@@ -211,48 +226,75 @@ impl World {
         if !self.is_primary(n) {
             return Outcome::Failed("not a primary");
         }
-        if running.rule.is_none() {
-            let Some(daemon) = self.nodes[n].daemon.as_mut() else { return Outcome::Again };
-            daemon.promoted_under.take_if(|rule| *rule != wanted);
-            let known = daemon.promoted_under.clone().or_else(|| daemon.own.rule.clone());
-            let known = known.filter(|rule| *rule == wanted);
-            if let Some(rule) = known {
-                running.rule = Some(rule);
-                running.step = 10;
-                return Outcome::Again;
+        match running.step {
+            0 => {
+                let Some(position) = self.write(n, Kind::Term(term)) else {
+                    return Outcome::Failed("not a primary");
+                };
+                running.position = position;
+                Outcome::Next(500, 1_500)
             }
-            return match self.step_rule(n, &wanted, running) {
-                Outcome::Done(_) => {
-                    running.rule = Some(wanted);
-                    running.step = 10;
-                    Outcome::Again
+            1 if self.is_confirmed(n, &wanted, running.position) => {
+                self.check_barrier(n, term, &wanted, running.position);
+                Outcome::Next(200, 3_000)
+            }
+            1 => Outcome::Again,
+            2 => {
+                let known = self.nodes[n].daemon.as_ref().and_then(|d| d.own.rule.clone());
+                running.step = if known.as_ref() == Some(&wanted) {
+                    29
+                } else if self.is_first(n, &wanted) {
+                    19
+                } else {
+                    9
+                };
+                Outcome::Next(200, 1_000)
+            }
+            // Another rule may be in force: it takes a proof.
+            10..=12 => {
+                let mut proof = Running { step: running.step - 10, ..running.clone() };
+                let outcome = self.step_rule(n, &wanted, &mut proof);
+                running.position = proof.position;
+                match outcome {
+                    Outcome::Done(_) => Outcome::done(barrier(term, wanted)),
+                    other => other,
                 }
-                other => other,
-            };
+            }
+            20 => {
+                self.write_rule(n, Some(wanted));
+                Outcome::Next(1_000, 20_000)
+            }
+            21 => {
+                self.checkpointer_reloads(n);
+                Outcome::done(barrier(term, wanted))
+            }
+            _ => Outcome::done(barrier(term, wanted)),
         }
-        if running.step == 10 {
-            let Some(position) = self.write(n, Kind::Term(term)) else {
-                return Outcome::Failed("not a primary");
-            };
-            running.position = position;
-            return Outcome::Next(500, 1_500);
-        }
-        let Some(rule) = running.rule.clone() else { return Outcome::Again };
-        let Some(server) = self.nodes[n].server.as_ref() else { return Outcome::Again };
+    }
+
+    /// Whether as many as the rule demands have everything up to here.
+    fn is_confirmed(&self, n: usize, rule: &CommitRule, position: usize) -> bool {
+        let Some(server) = self.nodes[n].server.as_ref() else { return false };
         let confirmed: BTreeSet<NodeId> = server
             .senders
             .iter()
-            .filter(|(_, sender)| sender.flushed >= running.position)
+            .filter(|(_, sender)| sender.flushed >= position)
             .map(|(peer, _)| self.nodes[*peer].id.clone())
             .collect();
-        if server.term_seen < term || !rule.acknowledges(&confirmed) {
-            return Outcome::Again;
+        let flushed = self.nodes[n].disk.data.as_ref().map_or(0, |data| data.flushed);
+        flushed >= position && rule.acknowledges(&confirmed)
+    }
+
+    /// As the shell's.
+    fn is_first(&mut self, n: usize, wanted: &CommitRule) -> bool {
+        let nobody = CommitRule::of_nobody(self.nodes[n].id.clone());
+        let Some(daemon) = self.nodes[n].daemon.as_mut() else { return false };
+        daemon.loaded = daemon.loaded.take().filter(|rule| *rule == nobody || rule == wanted);
+        let is_first = daemon.loaded.is_some();
+        if is_first {
+            daemon.loaded = Some(wanted.clone());
         }
-        Outcome::done(move |own, _| {
-            own.serving = Some(term);
-            own.data_term = own.data_term.max(term);
-            own.rule = Some(rule);
-        })
+        is_first
     }
 
     /// Writes a rule and proves that it alone is in effect.
@@ -267,6 +309,9 @@ impl World {
         }
         match running.step {
             0 => {
+                if let Some(daemon) = self.nodes[n].daemon.as_mut() {
+                    daemon.loaded = None;
+                }
                 self.write_rule(n, Some(rule.clone()));
                 Outcome::Next(8_500, 20_000)
             }
@@ -321,5 +366,14 @@ impl World {
         data.checkpoint = data.wal.len();
         data.checkpoint_timeline = data.timeline();
         self.server_ends(n, true, "stopped cleanly");
+    }
+}
+
+/// What is different after the barrier.
+fn barrier(term: Term, rule: CommitRule) -> impl FnOnce(&mut InstanceFacts, StateFile) {
+    move |own, _| {
+        own.serving = Some(term);
+        own.data_term = own.data_term.max(term);
+        own.rule = Some(rule);
     }
 }

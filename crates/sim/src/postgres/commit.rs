@@ -13,6 +13,8 @@ impl World {
     pub fn on_flushed(&mut self, n: usize, pg: u32, upto: usize) {
         let Some(server) = self.nodes[n].server.as_ref().filter(|s| s.number == pg) else { return };
         let (mode, must_wait) = (server.mode, server.must_wait);
+        let held =
+            server.file_rule.as_ref() == Some(&CommitRule::of_nobody(self.nodes[n].id.clone()));
         let Some(data) = self.nodes[n].disk.data.as_mut() else { return };
         let (from, upto) = (data.flushed, upto.min(data.wal.len()));
         if upto <= from {
@@ -21,8 +23,17 @@ impl World {
         data.flushed = upto;
         let fresh: Vec<Waiter> = (from..upto)
             .map(|index| Waiter { record: data.wal[index], position: index + 1 })
-            .filter(|waiter| matches!(waiter.record.kind, Kind::Write | Kind::Term(_)))
+            .filter(|waiter| match waiter.record.kind {
+                Kind::Write => true,
+                // Before the barrier the row of a term waits for nobody.
+                Kind::Term(_) => !held,
+                Kind::EndOfRecovery | Kind::Other => false,
+            })
             .collect();
+        let term = data.term(upto);
+        if let Some(server) = self.server(n, pg).filter(|_| mode == Mode::Primary && held) {
+            server.term_seen = server.term_seen.max(term);
+        }
         if mode == Mode::Primary {
             if must_wait {
                 if let Some(server) = self.server(n, pg) {
@@ -106,6 +117,7 @@ impl World {
             (waiter.record.kind, self.nodes[n].server.as_mut())
         {
             server.term_seen = server.term_seen.max(term);
+            self.record.barriers.insert(term, n);
         }
         self.check_acknowledged(n, waiter);
     }

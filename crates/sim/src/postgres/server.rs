@@ -2,10 +2,11 @@
 
 use super::wal::{Kind, Record};
 use crate::event::{Event, Micros};
+use crate::faults::Fault;
 use crate::world::World;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
-use tandem_core::facts::{Fork, Replica};
+use tandem_core::facts::{Commits, Fork, Replica};
 use tandem_core::ids::{NodeId, Term};
 use tandem_core::replication::primary_replica::sync_quorum::CommitRule;
 
@@ -101,6 +102,8 @@ pub struct Seen {
     pub flushed: usize,
     /// Greatest visible term.
     pub term: Term,
+    /// By `synchronous_standby_names`.
+    pub commits: Commits,
     /// A checkpoint ended on this timeline.
     pub checkpointed: bool,
     /// How long ago the receiver last got anything, if it is connected.
@@ -121,13 +124,15 @@ impl World {
         node.servers += 1;
         node.lease = None;
         let number = node.servers;
+        let nobody = CommitRule::of_nobody(node.id.clone());
         node.server = Some(Server {
             number,
             mode: Mode::Starting,
             upstream,
             receiver: None,
-            file_rule: None,
-            must_wait: false,
+            // Whoever promotes it, its commits wait (H7).
+            file_rule: Some(nobody),
+            must_wait: true,
             senders: BTreeMap::new(),
             waiters: VecDeque::new(),
             term_seen: Term(0),
@@ -224,6 +229,11 @@ impl World {
         self.rules_changed = true;
         self.note(n, || format!("promoted to timeline {timeline}"));
         self.check_promoted(n);
+        if let Some(back) = self.next_dies.take_if(|_| !self.healed) {
+            // Before the barrier, if it comes early. Sessions that were open before go on (H7).
+            self.after(0, 40_000, Event::Fault(Fault::DaemonDies { n, back }));
+            self.after(40_000, 600_000, Event::Fault(Fault::PowerOff { n, back }));
+        }
         self.look(n);
     }
 
@@ -248,6 +258,10 @@ impl World {
             forks: data.forks(),
             flushed: data.flushed,
             term: if is_primary { server.term_seen } else { data.term(data.flushed) },
+            commits: match &server.file_rule {
+                Some(rule) if *rule == CommitRule::of_nobody(node.id.clone()) => Commits::Held,
+                Some(_) | None => Commits::Acknowledged,
+            },
             checkpointed: is_primary && data.checkpoint_timeline == data.timeline(),
             stream: server.receiver.map(|r| Duration::from_micros(self.now - r.last)),
             replicas: server

@@ -3,7 +3,7 @@
 //! Not here: the decision (`core`), words for people (`cli/ask/explain.rs`).
 //! Tested by: `tests/mod.rs`.
 
-use crate::api::status::{Phase, words};
+use crate::api::status::{Phase, ScheduledSwitchover, words};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -25,6 +25,9 @@ pub struct Explanation {
     pub primary: Option<NodeId>,
     /// How it is now, in one sentence.
     pub summary: String,
+    /// A switchover that waits for its time.
+    #[serde(default)]
+    pub scheduled: Option<ScheduledSwitchover>,
     /// Why no failover happens now, each with its numbers; empty while one is under way.
     pub no_failover_because: Vec<Reason>,
     /// What a failover at this moment would do.
@@ -56,6 +59,13 @@ impl Reason {
     pub fn number(mut self, name: &str, value: impl Into<Value>) -> Self {
         self.numbers.insert(name.to_owned(), value.into());
         self
+    }
+}
+
+impl From<&tandem_core::reason::Reason> for Reason {
+    fn from(reason: &tandem_core::reason::Reason) -> Self {
+        let numbers = reason.numbers().iter();
+        numbers.fold(Self::new(reason.text()), |told, (name, value)| told.number(name, *value))
     }
 }
 

@@ -117,6 +117,9 @@ pub struct ServiceStatus {
     pub phase: Phase,
     /// Automatic failover is off.
     pub paused: bool,
+    /// A switchover that waits for its time; none if no node that is heard keeps one.
+    #[serde(default)]
+    pub scheduled: Option<ScheduledSwitchover>,
     /// The primary of the term, whether it serves already or not.
     pub primary: Option<NodeId>,
     /// Where clients connect: any of them reaches the right instance.
@@ -125,6 +128,17 @@ pub struct ServiceStatus {
     pub instances: Vec<InstanceStatus>,
     /// What the owner should know, loudest first, as "commits are confirmed by nobody else".
     pub warnings: Vec<String>,
+}
+
+/// A switchover that waits for its time in the memory of one node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ScheduledSwitchover {
+    /// The next primary; none is the best standby at that time.
+    pub to: Option<NodeId>,
+    /// Its time, milliseconds since 1970.
+    pub at_unix_ms: u64,
+    /// The node that keeps it: when its daemon ends before, nothing happens.
+    pub kept_by: NodeId,
 }
 
 words! {
@@ -187,6 +201,10 @@ pub struct InstanceStatus {
     pub lag_s: Option<f64>,
     /// Its confirmation may count for a commit.
     pub in_commit_quorum: bool,
+    /// Writes wait for its confirmation, which does not come: too few of those that may confirm
+    /// are fed.
+    #[serde(default)]
+    pub awaited: bool,
     /// Why it is not as it should be.
     pub reason: Option<String>,
 }
@@ -232,6 +250,8 @@ words! {
         Hung => "hung",
         /// Not to be touched without a human.
         Quarantined => "quarantined",
+        /// Its disk may have lost a write: not started before a human looked.
+        Suspect => "suspect",
         /// There is nothing to run.
         Absent => "absent",
     }

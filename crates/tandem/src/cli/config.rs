@@ -2,11 +2,12 @@
 //! In: the text of a file. Out: strings; whoever calls prints them.
 //! Not here: what is right and wrong (`config`), the command line itself (`cli`).
 
-use crate::config::{self, Config, Origin, Problem, Shown};
+use crate::config::{self, Balanced, Config, Origin, Problem, Shown};
 use comfy_table::{ContentArrangement, Table, presets};
 use serde::Serialize;
 use std::fmt::Write;
 use tandem_core::ids::ServiceId;
+use tandem_core::pairing::Pairing;
 use tandem_core::spec::{Durability, NodeRole};
 
 /// For whom.
@@ -47,6 +48,15 @@ struct Summary {
     /// How many nodes may be lost at once so that the others can still agree.
     losses_max: usize,
     services: Vec<ServiceSummary>,
+    balanced: Vec<BalancedSummary>,
+}
+
+#[derive(Debug, Serialize)]
+struct BalancedSummary {
+    service: String,
+    pairing: String,
+    endpoints: usize,
+    means: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -114,6 +124,7 @@ fn summary(config: &Config) -> Summary {
         witnesses: of_role(NodeRole::Witness),
         losses_max: config.nodes.len().saturating_sub(1) / 2,
         services: config.services.keys().map(|id| service_summary(config, id)).collect(),
+        balanced: config.balanced.iter().map(|(id, it)| balanced_summary(id, it)).collect(),
     }
 }
 
@@ -138,19 +149,30 @@ fn service_summary(config: &Config, id: &ServiceId) -> ServiceSummary {
             ("async", "no standby confirms; a failover may lose the last commits".to_owned())
         }
     };
-    let pairing = service.pairing;
     ServiceSummary {
         service: id.to_string(),
-        pairing: format!(
-            "{}, {} × {}",
-            pairing.kind(),
-            pairing.clustering(),
-            pairing.replication()
-        ),
+        pairing: pair(service.pairing),
         durability,
         because: config::durability_because(config, id),
         means,
         failover: failover(config, id),
+    }
+}
+
+fn pair(pairing: Pairing) -> String {
+    format!("{}, {} × {}", pairing.kind(), pairing.clustering(), pairing.replication())
+}
+
+fn balanced_summary(id: &ServiceId, service: &Balanced) -> BalancedSummary {
+    let asked = service.health.map_or_else(
+        || "not asked whether they answer".to_owned(),
+        |health| format!("asked every {}", config::print_duration(health.interval)),
+    );
+    BalancedSummary {
+        service: id.to_string(),
+        pairing: pair(service.pairing),
+        endpoints: service.upstreams.len(),
+        means: format!("chosen by {}, {asked}", service.policy.word()),
     }
 }
 
@@ -168,9 +190,11 @@ fn failover(config: &Config, id: &ServiceId) -> String {
             "automatic, if {} of {standbys} standbys and a majority of the nodes answer",
             (standbys + 1).saturating_sub(acks).max(1)
         ),
-        Durability::Async { lag_bytes_max } => format!(
-            "automatic, to a standby at most {} behind, once the old primary's lease has ended",
-            config::print_bytes(lag_bytes_max)
+        Durability::Async { lag_bytes_max, lag_max } => format!(
+            "automatic, to a standby at most {} and {} behind, once the old primary's lease has \
+             ended",
+            config::print_bytes(lag_bytes_max),
+            config::print_duration(lag_max)
         ),
     }
 }
@@ -200,7 +224,7 @@ fn report_text(report: &Report) -> String {
 }
 
 fn summary_text(summary: &Summary, text: &mut String) {
-    let Summary { cluster, data_nodes, witnesses, losses_max, services } = summary;
+    let Summary { cluster, data_nodes, witnesses, losses_max, services, balanced } = summary;
     let _ = writeln!(text, "cluster {cluster}");
     let _ = writeln!(text, "  data nodes  {}", data_nodes.join(", "));
     if !witnesses.is_empty() {
@@ -213,6 +237,10 @@ fn summary_text(summary: &Summary, text: &mut String) {
         let _ = writeln!(text, "  durability  {}, because {}", service.durability, service.because);
         let _ = writeln!(text, "              {}", service.means);
         let _ = writeln!(text, "  failover    {}", service.failover);
+    }
+    for BalancedSummary { service, pairing, endpoints, means } in balanced {
+        let _ = writeln!(text, "service {service}: {pairing}");
+        let _ = writeln!(text, "  upstream    {}, {means}", plural(*endpoints, "endpoint"));
     }
 }
 

@@ -7,9 +7,9 @@ use crate::api::explain::Finding;
 use crate::cli::Error;
 use crate::cli::ask::doctor;
 use crate::cli::run::config::Written;
-use crate::cli::run::{dev, drill, init, join, node, recover, tour};
+use crate::cli::run::{dev, drill, init, join, node, password, recover, tour};
 use crate::cli::terminal::Terminal;
-use crate::cli::{joining, recovering, wired};
+use crate::cli::{joining, passwords, recovering, wired};
 use crate::config::{self, Config};
 use crate::node::before::{self, Before};
 use crate::node::{Error as NodeError, NodeArgs, problem};
@@ -17,6 +17,7 @@ use crate::telemetry::codes;
 use crate::telemetry::problem::Problem;
 use crate::{cli, fence, identity};
 use futures::future::BoxFuture;
+use serde_json::json;
 use std::ffi::OsString;
 use std::io::Write as _;
 use std::path::Path;
@@ -50,6 +51,12 @@ pub trait Entry: Sync {
         arguments: recover::Arguments,
         terminal: &'a mut Terminal,
     ) -> Running<'a>;
+    /// Prints the password of a service's role.
+    fn password(
+        &self,
+        arguments: &password::Arguments,
+        terminal: &mut Terminal,
+    ) -> Result<(), Error>;
     /// Checks this machine, without a node.
     fn doctor(&self, arguments: doctor::Arguments) -> BoxFuture<'_, Result<Vec<Finding>, Error>>;
     /// Checks a configuration file.
@@ -102,6 +109,11 @@ impl Entry for Product {
             let identity = identity::create_cluster(&dir, &parsed.cluster, &node)
                 .map_err(|error| Error::Problem(problem::of_identity(&error)))?;
             let cluster = identity.cluster();
+            if terminal.wants_json() {
+                let (cluster, name, dir) = (cluster.as_str(), &parsed.cluster, &dir);
+                let made = json!({ "cluster": cluster, "name": name, "node": node, "dir": dir });
+                return Ok(terminal.json(&made)?);
+            }
             terminal.line(format_args!(
                 "made cluster {} ({cluster}) with node {node} in {}",
                 parsed.cluster,
@@ -143,6 +155,14 @@ impl Entry for Product {
         terminal: &'a mut Terminal,
     ) -> Running<'a> {
         Box::pin(recovering::recover(arguments, terminal))
+    }
+
+    fn password(
+        &self,
+        arguments: &password::Arguments,
+        terminal: &mut Terminal,
+    ) -> Result<(), Error> {
+        passwords::password(arguments, terminal)
     }
 
     fn doctor(&self, arguments: doctor::Arguments) -> BoxFuture<'_, Result<Vec<Finding>, Error>> {

@@ -14,6 +14,7 @@ use crate::identity::{self, JoinToken};
 use crate::node::problem;
 use crate::telemetry::codes;
 use crate::telemetry::problem::Problem;
+use serde_json::json;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use tandem_core::ids::NodeId;
@@ -39,10 +40,17 @@ pub(super) async fn join(arguments: Arguments, terminal: &mut Terminal) -> Resul
         .await
         .map_err(|error| Error::Problem(problem::of_identity(&error)))?;
     let file = keep(&dir, &joined.configuration)?;
-    let (cluster, dir) = (joined.identity.cluster(), dir.display());
-    terminal.line(format_args!("joined cluster {cluster} as node {node}, in {dir}"))?;
     let named = Config::parse(&joined.configuration, "the agreed configuration")
         .is_ok_and(|config| config.nodes.contains_key(&node));
+    if terminal.wants_json() {
+        let cluster = joined.identity.cluster().as_str();
+        let done = json!({
+            "cluster": cluster, "node": node, "dir": dir, "config": file, "configured": named,
+        });
+        return Ok(terminal.json(&done)?);
+    }
+    let (cluster, dir) = (joined.identity.cluster(), dir.display());
+    terminal.line(format_args!("joined cluster {cluster} as node {node}, in {dir}"))?;
     if named {
         let start = format!("tandem node --config {file} --node {node} --dir {dir}");
         terminal.line(format_args!("start it: {start}"))?;

@@ -12,6 +12,7 @@ pub mod entry;
 mod joining;
 pub mod moment;
 pub mod operate;
+mod passwords;
 mod recovering;
 pub mod report;
 pub mod run;
@@ -46,7 +47,7 @@ pub enum Error {
     Unsuccessful,
 }
 
-/// High availability for PostgreSQL and any other service, in one binary.
+/// High availability for PostgreSQL, in one binary.
 #[derive(Debug, Parser)]
 #[command(name = "tandem", version, propagate_version = true, subcommand_required = true)]
 #[command(
@@ -82,6 +83,16 @@ pub struct Common {
     pub log_format: logs::Format,
 }
 
+/// Stands in for `--api` where no node is asked: taken, since `TANDEM_API` may be set for all
+/// commands alike, and not offered.
+fn no_api() -> clap::Arg {
+    clap::Arg::new("api")
+        .long("api")
+        .action(clap::ArgAction::Append)
+        .value_delimiter(',')
+        .hide(true)
+}
+
 #[derive(Debug, Subcommand)]
 enum Command {
     Init(run::init::Arguments),
@@ -104,6 +115,7 @@ enum Command {
     Undrain(operate::undrain::Arguments),
     Remove(operate::remove::Arguments),
     Token(operate::token::Arguments),
+    Password(run::password::Arguments),
     Config(run::config::Arguments),
     Drill(run::drill::Arguments),
     Doctor(ask::doctor::Arguments),
@@ -119,8 +131,13 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, entry: &dyn Entry) -> 
         Some("keeper-exec") => return entry.keeper_exec(arguments.get(2..).unwrap_or_default()),
         _ => {}
     }
+    // The arguments are not understood yet, but whoever wrote this reads JSON.
+    let wants_json = arguments.iter().any(|word| word == "--json");
     let Arguments { common, command } = match Arguments::try_parse_from(arguments) {
         Ok(parsed) => parsed,
+        Err(error) if wants_json && error.use_stderr() => {
+            return report::report(&Error::Problem(misused(&error)), true);
+        }
         Err(error) => {
             let _ = error.print();
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(1));
@@ -172,6 +189,7 @@ async fn dispatch(
         Command::Tour(arguments) => entry.tour(arguments, terminal).await,
         Command::Drill(arguments) => entry.drill(arguments, terminal).await,
         Command::Recover(arguments) => entry.recover(arguments, terminal).await,
+        Command::Password(arguments) => entry.password(&arguments, terminal),
         Command::Config(arguments) => run::config::run(arguments, client, terminal, entry).await,
         Command::Doctor(arguments) => ask::doctor::run(arguments, client, terminal, entry).await,
         Command::Status(arguments) => ask::status::run(arguments, client, terminal).await,
@@ -191,6 +209,21 @@ async fn dispatch(
         Command::Remove(arguments) => operate::remove::run(arguments, client, terminal).await,
         Command::Token(arguments) => operate::token::run(arguments, client, terminal).await,
     }
+}
+
+/// What the parser says over several lines, as what, because, try.
+fn misused(error: &clap::Error) -> Problem {
+    let text = error.render().to_string();
+    let mut parts = text.split("\n\n").map(str::trim).filter(|part| !part.is_empty());
+    let because = parts.next().unwrap_or_default().trim_start_matches("error: ");
+    let one_line = |part: &str| part.split_whitespace().collect::<Vec<_>>().join(" ");
+    let tips: Vec<String> = parts
+        .filter(|part| part.starts_with("tip:") || part.starts_with("Usage:"))
+        .map(one_line)
+        .chain(["tandem --help, or --help after the command".to_owned()])
+        .collect();
+    let what = "cannot understand the command line";
+    Problem::new(codes::ARGUMENT, what, one_line(because), tips.join("; "))
 }
 
 fn cannot_log(error: &logs::Error) -> Problem {

@@ -93,10 +93,39 @@ fn as_json(loss: &Loss, done: bool) -> serde_json::Value {
 fn refused(error: &node::Error) -> Problem {
     let runs =
         matches!(error, node::Error::Consensus(consensus::Error::Store(StoreError::InUse { .. })));
-    let (code, advice) = if runs {
-        (codes::BUSY, "stop it first: systemctl stop tandem")
-    } else {
-        (codes::OPERATION_FAILED, "see docs/operating/recovery.md")
+    let nothing = "cannot recover, nothing was changed";
+    let (code, what, advice) = match error {
+        _ if runs => (codes::BUSY, nothing, "stop it first: systemctl stop tandem"),
+        // The last step: what is agreed was rewritten by then.
+        node::Error::File { .. } => (
+            codes::OPERATION_FAILED,
+            "recovered, but not to the end",
+            "make room or check the permissions, then repeat it",
+        ),
+        _ => (codes::NOT_RECOVERABLE, nothing, "see docs/operating/recovery.md"),
     };
-    Problem::caused_by(code, "cannot recover, nothing was changed", error, advice)
+    Problem::caused_by(code, what, error, advice)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::telemetry::codes::Exit;
+
+    #[test]
+    fn what_changed_nothing_is_a_refusal() {
+        for error in [
+            node::Error::NotFounded,
+            node::Error::NotAMember { node: "a".into() },
+            node::Error::NotAlone { node: "a".into(), because: "acks".into() },
+        ] {
+            let problem = refused(&error);
+            assert!(problem.what.contains("nothing was changed"), "{problem}");
+            assert_eq!(problem.exit(), Exit::Refused, "{problem}");
+        }
+        let source = std::io::Error::other("full");
+        let problem = refused(&node::Error::File { path: "/d".into(), source });
+        assert!(!problem.what.contains("nothing was changed"), "{problem}");
+        assert_eq!(problem.exit(), Exit::Failed);
+    }
 }

@@ -8,6 +8,8 @@ use crate::cli::{Error, entry};
 use crate::dev::{DevArgs, DevConfig, Wiring};
 use crate::drill::{self as drills, DrillArgs, Fault, TourArgs, Verdict};
 use crate::identity::{self, Identity};
+use crate::node::problem;
+use crate::service::postgres::Binaries;
 use crate::telemetry::codes;
 use crate::telemetry::problem::Problem;
 use std::path::PathBuf;
@@ -33,6 +35,19 @@ fn bin_dir(given: Option<PathBuf>) -> Option<PathBuf> {
     given.or_else(|| std::env::var_os("TANDEM_BIN_DIR").map(PathBuf::from))
 }
 
+/// Before anything is made: each node would say so in its own log only.
+async fn check_programs(config: &DevConfig) -> Result<(), Error> {
+    match Binaries::find(config.bin_dir.as_deref()).await {
+        Ok(_) => Ok(()),
+        Err(error) => {
+            let advice = "install PostgreSQL 15 to 18 (apt install postgresql), or name the \
+                          folder of its programs with --postgres";
+            let found = problem::of_postgres(&error);
+            Err(Error::Problem(Problem { try_: advice.to_owned(), ..found }))
+        }
+    }
+}
+
 pub(super) async fn dev(args: dev::Arguments, terminal: &mut Terminal) -> Result<(), Error> {
     let dev::Arguments { nodes, dir, keep, postgres, durability, delay } = args;
     let config = DevConfig {
@@ -44,7 +59,8 @@ pub(super) async fn dev(args: dev::Arguments, terminal: &mut Terminal) -> Result
         delay,
         ..DevConfig::default()
     };
-    let args = DevArgs { config, wiring: wiring()? };
+    check_programs(&config).await?;
+    let args = DevArgs { config, wiring: wiring()?, json: terminal.wants_json() };
     crate::dev::run(&args, terminal.writer()).await.map_err(|error| cluster_failed(&error))
 }
 
@@ -56,6 +72,7 @@ pub(super) async fn tour(args: tour::Arguments, terminal: &mut Terminal) -> Resu
         bin_dir: bin_dir(postgres),
         ..DevConfig::default()
     };
+    check_programs(&config).await?;
     let live = terminal.is_interactive();
     let args = TourArgs {
         config,
@@ -83,10 +100,12 @@ pub(super) async fn drill(args: drill::Arguments, terminal: &mut Terminal) -> Re
         delay,
         ..DevConfig::default()
     };
+    let faults = faults.map_err(|error| drill_failed("run the drill", &error))?;
+    check_programs(&config).await?;
     let args = DrillArgs {
         config,
         wiring: wiring()?,
-        faults: faults.map_err(|error| drill_failed("run the drill", &error))?,
+        faults,
         rounds,
         seed: seed.unwrap_or_else(rand::random),
         writers: writers.into(),

@@ -5,6 +5,8 @@
 //! Not here: agreeing on it, and carrying it out.
 //! Tested by: `config/tests/change.rs`.
 
+mod balanced;
+
 use super::problem::{Code, Problem, Problems, Say, Source};
 use super::show::durability_parts;
 use super::valid::{Config, Node, Service};
@@ -110,6 +112,7 @@ pub fn unsafe_change(old: &Config, new: &Config) -> Vec<Problem> {
         identity(&mut change, id, (before, after));
         lease(&mut change, id, (before, after));
     }
+    balanced::kinds(&mut change);
     change.problems.into_sorted()
 }
 
@@ -245,6 +248,7 @@ pub fn needs_restart(old: &Config, new: &Config) -> Vec<Problem> {
         doors(&mut change, id, (before, after));
         instance(&mut change, id, (before, after));
     }
+    balanced::doors(&mut change);
     change.problems.into_sorted()
 }
 
@@ -261,13 +265,15 @@ fn listeners(change: &mut Change<'_>, id: &NodeId, (old, new): (&Node, &Node)) {
         ("bind", old.bind != new.bind),
         ("api", old.api != new.api),
     ];
-    for (key, _) in cases.into_iter().filter(|(_, changed)| *changed) {
-        let key = format!("nodes.{id}.{key}");
-        let what = format!("the daemon of {id} must be restarted");
-        let because = format!("{key} changes, and listeners are opened when it starts");
-        let instead = "restart it after the change is applied; its instances keep running";
-        change.restart(&key, Say::new(what, because, instead));
-    }
+    let changed = cases.into_iter().filter(|(_, changed)| *changed);
+    let keys: Vec<String> = changed.map(|(key, _)| format!("nodes.{id}.{key}")).collect();
+    let Some(first) = keys.first() else { return };
+    let what = format!("the daemon of {id} must be restarted");
+    let verb = if keys.len() == 1 { "changes" } else { "change" };
+    let because = format!("{} {verb}, and listeners are opened when it starts", keys.join(", "));
+    let instead = "restart it after the change is applied; its instances keep running, and until \
+                   then the others find it where it was";
+    change.restart(first, Say::new(what, because, instead));
 }
 
 fn durability(change: &mut Change<'_>, id: &ServiceId, (old, new): (&Service, &Service)) {
@@ -276,8 +282,8 @@ fn durability(change: &mut Change<'_>, id: &ServiceId, (old, new): (&Service, &S
         Durability::Preferred { .. } => 1,
         Durability::Quorum { .. } => 2,
     };
-    let (before, old_acks, _) = durability_parts(old.durability);
-    let (after, new_acks, _) = durability_parts(new.durability);
+    let (before, old_acks) = durability_parts(old.durability);
+    let (after, new_acks) = durability_parts(new.durability);
     let key = format!("services.{id}.durability");
     if strength(new) < strength(old) {
         let what = format!("services.{id}: durability goes from {before} to {after}");

@@ -98,6 +98,7 @@ pub fn with_durability(
         service.insert("durability", value(word));
         service.remove("acks");
         service.remove("async_lag_max");
+        service.remove("async_delay_max");
     }
     Ok(document.to_string())
 }

@@ -9,6 +9,7 @@
 mod change;
 mod edit;
 mod file;
+mod not_taken;
 mod problem;
 mod raw;
 mod reference;
@@ -22,11 +23,13 @@ mod tests;
 pub use change::{daemon_restart, needs_restart, unsafe_change};
 pub use edit::{EditError, NewNode, with_durability, with_node, without_nodes};
 pub use file::{Error, read_file};
+pub use not_taken::{NotTaken, not_taken};
+pub(crate) use problem::nearest;
 pub use problem::{Code, Problem, Severity};
-pub use reference::{ENTRIES, Entry, Fallback, reference_markdown};
+pub use reference::{Entry, Fallback, entries, reference_markdown};
 pub use show::{Origin, Shown, durability_because, show};
-pub use valid::{Config, Listen, Node, ReadLag, Service};
-pub use value::{Host, HostPort, print_bytes, print_duration};
+pub use valid::{Balanced, Config, Health, Listen, Node, ProxyVersion, ReadLag, Service, Upstream};
+pub use value::{Host, HostPort, name_flaw, print_bytes, print_duration};
 
 /// A longer file is refused before it is parsed: a real one has a few kilobytes.
 pub const FILE_BYTES_MAX: usize = 1024 * 1024;

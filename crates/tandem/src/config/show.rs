@@ -2,10 +2,13 @@
 //! In: a `Config`. Out: `Shown`, one per key, in the order of the reference.
 //! Not here: tables (`cli/config.rs`), the reasons themselves (`reference.rs`).
 
+mod balanced;
+
 use super::reference::entry_of;
 use super::valid::{Config, Listen, Node, ReadLag, Service};
 use super::value::{print_bytes, print_duration};
 use serde::Serialize;
+use std::time::Duration;
 use tandem_core::ids::ServiceId;
 use tandem_core::spec::{Durability, NodeRole, Timing};
 
@@ -44,6 +47,11 @@ pub fn show(config: &Config) -> Vec<Shown> {
         }
         values.extend(timing_values(&service.timing).map(|(key, value)| (path(key), value)));
     }
+    for (id, service) in &config.balanced {
+        let path = |key: &str| format!("services.{id}.{key}");
+        let shown = balanced::values(service).into_iter();
+        values.extend(shown.map(|(key, value)| (path(&key), value)));
+    }
     values.into_iter().map(|(key, value)| shown(config, key, value)).collect()
 }
 
@@ -57,7 +65,9 @@ fn default_origin(config: &Config, key: &str) -> Origin {
     {
         return Origin::Default(durability_because(config, &service.into()));
     }
-    Origin::Default(entry_of(key).map_or_else(String::new, |entry| entry.reason.to_owned()))
+    let service = key.strip_prefix("services.").and_then(|rest| rest.split('.').next());
+    let kind = service.and_then(|service| config.kind_of(&service.into()));
+    Origin::Default(entry_of(key, kind).map_or_else(String::new, |entry| entry.reason.to_owned()))
 }
 
 /// Why a service has the durability that it has.
@@ -89,26 +99,33 @@ fn node_values(node: &Node) -> impl Iterator<Item = (&'static str, Option<String
     .into_iter()
 }
 
-fn listen(listen: Listen) -> String {
+pub(super) fn listen(listen: Listen) -> String {
     listen.ip.map_or_else(
         || listen.port.to_string(),
         |ip| std::net::SocketAddr::new(ip, listen.port).to_string(),
     )
 }
 
-/// The word, the acknowledgements and the bound of a durability.
-pub(super) fn durability_parts(
-    durability: Durability,
-) -> (&'static str, Option<usize>, Option<u64>) {
+/// The word and the acknowledgements of a durability.
+pub(super) const fn durability_parts(durability: Durability) -> (&'static str, Option<usize>) {
     match durability {
-        Durability::Quorum { acks } => ("quorum", Some(acks), None),
-        Durability::Preferred { acks } => ("preferred", Some(acks), None),
-        Durability::Async { lag_bytes_max } => ("async", None, Some(lag_bytes_max)),
+        Durability::Quorum { acks } => ("quorum", Some(acks)),
+        Durability::Preferred { acks } => ("preferred", Some(acks)),
+        Durability::Async { .. } => ("async", None),
+    }
+}
+
+/// What a failover may lose, in bytes and in time.
+const fn async_bounds(durability: Durability) -> Option<(u64, Duration)> {
+    match durability {
+        Durability::Quorum { .. } | Durability::Preferred { .. } => None,
+        Durability::Async { lag_bytes_max, lag_max } => Some((lag_bytes_max, lag_max)),
     }
 }
 
 fn service_values(service: &Service) -> Vec<(&'static str, Option<String>)> {
-    let (word, acks, lag) = durability_parts(service.durability);
+    let (word, acks) = durability_parts(service.durability);
+    let bounds = async_bounds(service.durability);
     let read_lag = match service.read_lag_max {
         ReadLag::Bytes(bytes) => print_bytes(bytes),
         ReadLag::Time(time) => print_duration(time),
@@ -121,7 +138,8 @@ fn service_values(service: &Service) -> Vec<(&'static str, Option<String>)> {
         ("replication", Some(service.pairing.replication().to_string())),
         ("durability", Some(word.to_owned())),
         ("acks", acks.map(|acks| acks.to_string())),
-        ("async_lag_max", lag.map(print_bytes)),
+        ("async_lag_max", bounds.map(|(bytes, _)| print_bytes(bytes))),
+        ("async_delay_max", bounds.map(|(_, time)| print_duration(time))),
         ("listen", Some(listen(service.listen))),
         ("read_listen", service.read_listen.map(listen)),
         ("read_lag_max", service.spreads_reads().then_some(read_lag)),
@@ -131,6 +149,7 @@ fn service_values(service: &Service) -> Vec<(&'static str, Option<String>)> {
         ("sessions_max", Some(service.sessions_max.to_string())),
         ("bin_dir", folder(&service.bin_dir)),
         ("data_dir", folder(&service.data_dir)),
+        ("ballast", Some(print_bytes(service.ballast_bytes))),
         ("run_as", service.run_as.clone()),
         ("hba", hba),
     ]

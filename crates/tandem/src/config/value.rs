@@ -93,6 +93,11 @@ pub fn print_bytes(bytes: u64) -> String {
     print(bytes, BYTES)
 }
 
+/// Why a text cannot name a cluster, a node or a service, and what instead; none if it can.
+pub fn name_flaw(text: &str) -> Option<(String, String)> {
+    name(text).err().map(|Unreadable { because, try_ }| (because, try_))
+}
+
 /// Whether it can name a cluster, a node or a service.
 pub(super) fn name(text: &str) -> Result<(), Unreadable> {
     let rest = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';

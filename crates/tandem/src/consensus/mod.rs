@@ -103,10 +103,11 @@ pub struct RaftTiming {
 
 impl Default for RaftTiming {
     // Measured: a new leader 310 to 404 ms after the loss of the old one. A narrow range costs no
-    // rounds, since candidates that collide need no second one (`types.rs`).
+    // rounds, since candidates that collide need no second one (`types.rs`). More heartbeats than
+    // two in a lease would only cost idle processor time.
     fn default() -> Self {
         Self {
-            heartbeat: Duration::from_millis(50),
+            heartbeat: Duration::from_millis(80),
             election_min: Duration::from_millis(150),
             election_max: Duration::from_millis(200),
         }

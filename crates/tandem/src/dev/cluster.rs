@@ -21,6 +21,10 @@ use tandem_core::ids::NodeId;
 /// Everything that the tasks watch over is gone by then.
 const STOP_MAX: Duration = Duration::from_secs(5);
 
+/// A busy machine takes seconds to start several nodes at once.
+const ANSWER_MAX: Duration = Duration::from_secs(60);
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
 /// A whole cluster on this machine. Dropped, it leaves nothing behind.
 #[derive(Debug)]
 pub struct DevCluster {
@@ -69,6 +73,37 @@ impl DevCluster {
         }
         let wiring = wiring.clone();
         Ok(Self { daemons, tasks, remains, mesh, layout, wiring, _claim: claim })
+    }
+
+    /// Waits until every node answers operators.
+    ///
+    /// # Errors
+    /// A node ended instead, or does not answer.
+    pub async fn answers(&self) -> Result<(), Error> {
+        let up = async {
+            for place in &self.layout.nodes {
+                let address = self.layout.api(place);
+                while client::status(address).await.is_err() {
+                    tokio::time::sleep(LOOK_AGAIN).await;
+                }
+            }
+        };
+        let ends = self.daemons.iter().map(|(node, daemon)| {
+            Box::pin(
+                async move { Error::NodeEnded { node: node.clone(), said: daemon.ended().await } },
+            )
+        });
+        tokio::select! {
+            biased;
+            (ended, _, _) = futures::future::select_all(ends) => Err(ended),
+            up = tokio::time::timeout(ANSWER_MAX, up) => up.map_err(|_| self.silent()),
+        }
+    }
+
+    fn silent(&self) -> Error {
+        let address = self.layout.nodes.first().map(|place| self.layout.api(place));
+        let address = address.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0)));
+        Error::ApiSilent { address, seconds: ANSWER_MAX.as_secs() }
     }
 
     /// Whether this process may give nodes small disks (`DevConfig::disk_bytes`).
@@ -176,7 +211,15 @@ pub mod tests {
 
     /// A cluster of stand-ins: each node is a shell with a child, as deep as the real thing.
     pub async fn stand_in(nodes: usize, script: &Path) -> DevCluster {
-        std::fs::write(script, SCRIPT).unwrap();
+        let cluster = stand_in_of(nodes, script, SCRIPT).await;
+        for daemon in cluster.daemons.values() {
+            daemon.restarted(None).await;
+        }
+        cluster
+    }
+
+    async fn stand_in_of(nodes: usize, script: &Path, text: &str) -> DevCluster {
+        std::fs::write(script, text).unwrap();
         let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
         std::fs::set_permissions(script, mode).unwrap();
         let wiring = Wiring {
@@ -190,11 +233,25 @@ pub mod tests {
             password: Arc::new(|_, _, role| Ok(format!("secret of {role}"))),
         };
         let config = DevConfig { nodes, ..DevConfig::default() };
-        let cluster = DevCluster::start(&config, &wiring).await.unwrap();
-        for daemon in cluster.daemons.values() {
-            daemon.restarted(None).await;
-        }
-        cluster
+        DevCluster::start(&config, &wiring).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_node_that_ends_while_it_starts_is_named_with_its_own_words() {
+        let folder = tempfile::tempdir().unwrap();
+        let script = "#!/bin/sh\nprintf 'error[TDM0501]: no programs\\n  because: none\\n  try: \
+                      install\\n'\nexit 1\n";
+        let cluster = stand_in_of(2, &folder.path().join("node"), script).await;
+        let limit = Duration::from_secs(20);
+        let error = tokio::time::timeout(limit, cluster.answers()).await.unwrap().unwrap_err();
+        let text = error.to_string();
+        assert!(
+            text.contains("error[TDM0501]: no programs; because: none; try: install"),
+            "{text}"
+        );
+        let root = cluster.layout().root.clone();
+        cluster.stop().await;
+        assert!(!root.exists());
     }
 
     #[tokio::test]

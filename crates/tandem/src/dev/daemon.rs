@@ -42,6 +42,8 @@ pub enum Wanted {
 pub struct Daemon {
     wanted: watch::Sender<Wanted>,
     pid: watch::Receiver<Option<i32>>,
+    ends: watch::Receiver<u64>,
+    log: PathBuf,
 }
 
 impl Daemon {
@@ -49,14 +51,16 @@ impl Daemon {
     pub fn start(tasks: &Supervisor, launch: Launch) -> Self {
         let (wanted, watched) = watch::channel(Wanted::Up);
         let (pid_out, pid) = watch::channel(None);
+        let (ends_out, ends) = watch::channel(0);
+        let log = launch.log.clone();
         let stop = tasks.stopping();
         tasks.spawn("daemon of a node", TaskKind::Session, async move {
             tokio::select! {
                 () = stop.cancelled() => {}
-                () = supervise(&launch, watched, &pid_out) => {}
+                () = supervise(&launch, watched, (&pid_out, &ends_out)) => {}
             }
         });
-        Self { wanted, pid }
+        Self { wanted, pid, ends, log }
     }
 
     /// Says whether it shall run; does not end one that does.
@@ -69,6 +73,14 @@ impl Daemon {
         *self.pid.borrow()
     }
 
+    /// Waits until a process of it has ended; the last thing that it said.
+    pub async fn ended(&self) -> String {
+        let mut ends = self.ends.clone();
+        let _ = ends.wait_for(|ends| *ends > 0).await;
+        let log = std::fs::read_to_string(&self.log).unwrap_or_default();
+        last_words(&log)
+    }
+
     /// Waits until another process than `old` runs.
     pub async fn restarted(&self, old: Option<i32>) {
         let mut pid = self.pid.clone();
@@ -76,10 +88,21 @@ impl Daemon {
     }
 }
 
+/// The last error of a log, as `cli/report.rs` prints it, on one line; else its last line.
+fn last_words(log: &str) -> String {
+    let last = log.lines().next_back().unwrap_or_default();
+    let from = log.rfind("error[TDM").map_or(last, |at| log.get(at..).unwrap_or(last));
+    let words: Vec<&str> = from.lines().take(3).map(str::trim).collect();
+    match words.join("; ") {
+        said if said.is_empty() => "it said nothing".to_owned(),
+        said => said,
+    }
+}
+
 async fn supervise(
     launch: &Launch,
     mut wanted: watch::Receiver<Wanted>,
-    pid: &watch::Sender<Option<i32>>,
+    (pid, ends): (&watch::Sender<Option<i32>>, &watch::Sender<u64>),
 ) {
     while wanted.wait_for(|now| *now == Wanted::Up).await.is_ok() {
         let mut child = match spawn(launch) {
@@ -93,6 +116,7 @@ async fn supervise(
         pid.send_replace(child.id().map(u32::cast_signed));
         let _ = child.wait().await;
         pid.send_replace(None);
+        ends.send_modify(|ends| *ends += 1);
         tokio::time::sleep(RESTART).await;
     }
 }

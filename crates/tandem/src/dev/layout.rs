@@ -165,7 +165,8 @@ impl Layout {
         let _ = write!(
             text,
             "\n[services.{SERVICE}]\nkind = \"postgres\"\nclustering = \"active-passive\"\n\
-             replication = \"primary-replica\"\nlisten = {}\nport = {}\n",
+             replication = \"primary-replica\"\nlisten = {}\nport = {}\n\
+             ballast = \"4MB\"\n",
             self.ports.door, self.ports.instance
         );
         if let Some(durability) = &config.durability {

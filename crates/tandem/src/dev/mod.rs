@@ -131,6 +131,8 @@ pub enum Error {
     UnknownNode { node: NodeId },
     #[error("node {node} has no running {what}")]
     NoProcess { node: NodeId, what: &'static str },
+    #[error("node {node} ended while it started: {said}")]
+    NodeEnded { node: NodeId, said: String },
     #[error("cannot signal process {pid}")]
     Signal { pid: i32, source: nix::errno::Errno },
     #[error("processes of node {node} are still there after {seconds} s: {pids:?}")]

@@ -1,9 +1,10 @@
 //! Talks to the person who wants a cluster to play with: starts one, says how to use it, waits.
-//! In: `DevArgs`. Out: text.
+//! In: `DevArgs`. Out: text, or JSON.
 //! Tested by: below, and by hand with `make dev`.
 
-use super::layout::SERVICE;
+use super::layout::{NodePlace, SERVICE};
 use super::{DevCluster, DevConfig, Error, Wiring, folders};
+use serde_json::{Value, json};
 use std::io::Write;
 use std::path::PathBuf;
 use tokio::signal::unix::{SignalKind, signal};
@@ -15,6 +16,8 @@ pub struct DevArgs {
     pub config: DevConfig,
     /// Its parts.
     pub wiring: Wiring,
+    /// Say how to connect as JSON.
+    pub json: bool,
 }
 
 /// Runs a cluster until Ctrl-C.
@@ -25,16 +28,45 @@ pub async fn run(args: &DevArgs, out: &mut (dyn Write + Send)) -> Result<(), Err
     let starting = DevCluster::start(&args.config, &args.wiring);
     let Some(started) = unless_interrupted(starting).await else { return Ok(()) };
     let cluster = started?;
-    let printed = write_how_to_connect(&cluster, out).and_then(|()| {
-        writeln!(out, "\nCtrl-C ends it and leaves nothing behind.")
-            .and_then(|()| out.flush())
-            .map_err(|source| Error::Print { source })
-    });
+    match unless_interrupted(cluster.answers()).await {
+        Some(Ok(())) => {}
+        Some(Err(error)) => {
+            cluster.stop().await;
+            return Err(error);
+        }
+        None => {
+            cluster.stop().await;
+            return Ok(());
+        }
+    }
+    let printed = if args.json { write_json(&cluster, out) } else { write_text(&cluster, out) };
     if printed.is_ok() {
         interrupted().await;
     }
     cluster.stop().await;
     printed
+}
+
+fn write_text(cluster: &DevCluster, out: &mut (dyn Write + Send)) -> Result<(), Error> {
+    write_how_to_connect(cluster, out)?;
+    writeln!(out, "\nCtrl-C ends it and leaves nothing behind.")
+        .and_then(|()| out.flush())
+        .map_err(|source| Error::Print { source })
+}
+
+/// The same for programs, as one line.
+fn write_json(cluster: &DevCluster, out: &mut (dyn Write + Send)) -> Result<(), Error> {
+    let layout = cluster.layout();
+    let passfile = write_passfile(cluster)?;
+    let node = |place: &NodePlace| {
+        let (api, door) = (format!("http://{}", layout.api(place)), layout.door(place));
+        json!({ "name": place.node, "api": api, "host": door.ip(), "port": door.port() })
+    };
+    let nodes: Vec<Value> = layout.nodes.iter().map(node).collect();
+    let told = json!({
+        "dir": layout.root, "user": "app", "database": "app", "passfile": passfile, "nodes": nodes,
+    });
+    writeln!(out, "{told}").and_then(|()| out.flush()).map_err(|source| Error::Print { source })
 }
 
 /// Waits for Ctrl-C or a polite request to end.
@@ -126,6 +158,13 @@ mod tests {
             &std::fs::metadata(&passfile).unwrap().permissions(),
         );
         assert_eq!(mode & 0o777, 0o600, "psql refuses anything else");
+        let mut out = Vec::new();
+        write_json(&cluster, &mut out).unwrap();
+        let told: Value = serde_json::from_slice(&out).unwrap();
+        assert_eq!(told["nodes"][1]["name"], "b");
+        assert!(told["nodes"][0]["api"].as_str().unwrap().starts_with("http://127."), "{told}");
+        assert!(std::path::Path::new(told["passfile"].as_str().unwrap()).exists());
+        assert!(!told.to_string().contains("secret of app"));
         cluster.stop().await;
     }
 }

@@ -45,6 +45,8 @@ pub struct DrillArgs {
 /// verdict.
 pub async fn run(args: &DrillArgs, out: &mut (dyn Write + Send)) -> Result<Verdict, Error> {
     let mut report = Report::new(args.seed);
+    // Asked for, so known even where the drill ends before the cluster has said so.
+    report.durability = args.config.durability.clone().unwrap_or_else(|| "quorum".into());
     let all = || Fault::ALL.to_vec();
     let faults = if args.faults.is_empty() { all() } else { args.faults.clone() };
     // A disk that can be filled is in memory, and would flatter every other fault.
@@ -96,6 +98,7 @@ async fn on_cluster(
     let starting = DevCluster::start(config, &args.wiring);
     let started = dev::unless_interrupted(starting).await.ok_or(Error::Interrupted)?;
     let cluster = Arc::new(started?);
+    dev::unless_interrupted(cluster.answers()).await.ok_or(Error::Interrupted)??;
     let tasks = Supervisor::new();
     let performing = async {
         let load = Load { writers: args.writers, ..Load::default() };

@@ -47,6 +47,7 @@ pub async fn tour(args: &TourArgs, out: &mut (dyn Write + Send)) -> Result<Verdi
     let starting = DevCluster::start(&args.config, &args.wiring);
     let started = dev::unless_interrupted(starting).await.ok_or(Error::Interrupted)?;
     let cluster = Arc::new(started?);
+    dev::unless_interrupted(cluster.answers()).await.ok_or(Error::Interrupted)??;
     let tasks = Supervisor::new();
     let showing = show(args, &cluster, &tasks, out);
     let result = dev::unless_interrupted(showing).await.unwrap_or(Err(Error::Interrupted));

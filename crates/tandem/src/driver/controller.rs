@@ -99,6 +99,7 @@ impl Controller {
                 draining: &agreed.state.draining,
                 state,
                 facts: &facts,
+                trails: &self.hub.trails(service),
                 unix_ms: clock::unix_ms(),
             };
             let plan = controller::plan(&view, now);

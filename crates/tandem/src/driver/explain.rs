@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, PoisonError};
 use tandem_core::clustering::active_passive::Plan;
 use tandem_core::ids::ServiceId;
+use tandem_core::reason::Reason;
 
 /// How many changes of mind are kept per service.
 const KEPT_MAX: usize = 100;
@@ -20,7 +21,7 @@ pub struct Explained {
     /// What it does; empty is "waits".
     pub steps: Vec<String>,
     /// Why.
-    pub reason: String,
+    pub reason: Reason,
     /// How often in a row it was made.
     pub times: u64,
 }
@@ -32,28 +33,34 @@ pub struct Explanations(Mutex<BTreeMap<ServiceId, VecDeque<Explained>>>);
 impl Explanations {
     /// The controller planned.
     pub fn planned(&self, service: &ServiceId, plan: &Plan) {
-        let steps = plan.steps.iter().map(|step| format!("{step:?}")).collect();
+        let steps = plan.steps.iter().map(|step| step.to_string()).collect();
         self.note(service, "controller", steps, &plan.reason);
     }
 
     /// Notes a plan if it differs from the last one of the same planner.
-    pub fn note(&self, service: &ServiceId, who: &'static str, steps: Vec<String>, reason: &str) {
+    pub fn note(
+        &self,
+        service: &ServiceId,
+        who: &'static str,
+        steps: Vec<String>,
+        reason: &Reason,
+    ) {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let list = all.entry(service.clone()).or_default();
         let last = list.iter_mut().rev().find(|explained| explained.who == who);
         // Numbers change all the time; a plan that differs in nothing else is the same plan.
         if let Some(last) = last
             && last.steps == steps
-            && same_words(&last.reason, reason)
+            && same_words(last.reason.text(), reason.text())
         {
             last.times += 1;
             return;
         }
-        tracing::info!(%service, who, ?steps, reason, "plan");
+        tracing::info!(%service, who, ?steps, %reason, "plan");
         if list.len() == KEPT_MAX {
             list.pop_front();
         }
-        let reason = reason.to_string();
+        let reason = reason.clone();
         list.push_back(Explained { unix_ms: clock::unix_ms(), who, steps, reason, times: 1 });
     }
 

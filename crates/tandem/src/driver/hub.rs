@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tandem_core::cluster::lease;
+use tandem_core::clustering::active_passive::trail::Trails;
 use tandem_core::facts::{InstanceFacts, Link, NodeFacts, Process, Stream, Told};
 use tandem_core::ids::{ConfigVersion, NodeId, ServiceId, Term};
 use tandem_core::spec::ServiceSpec;
@@ -42,6 +43,7 @@ struct Known {
     draining: bool,
     heartbeat: Duration,
     said: u64,
+    trails: BTreeMap<ServiceId, Trails>,
 }
 
 /// The last heartbeat that a peer acknowledged.
@@ -128,6 +130,13 @@ impl Hub {
         if known.peers.get(&facts.node).is_some_and(older) {
             return;
         }
+        for (service, instance) in &facts.instances {
+            known.trails.entry(service.clone()).or_default().note(
+                &facts.node,
+                facts.told.start,
+                instance,
+            );
+        }
         let before = known.peers.insert(facts.node.clone(), Observed::new(facts.clone(), now));
         drop(known);
         if before.is_none_or(|before| differs(before.last_known(), &facts)) {
@@ -189,6 +198,7 @@ impl Hub {
     pub fn publish(&self, service: &ServiceId, facts: &InstanceFacts, observed_at: Timestamp) {
         let mut known = self.known();
         let before = known.instances.insert(service.clone(), (facts.clone(), observed_at));
+        known.trails.entry(service.clone()).or_default().note(&self.me, self.start, facts);
         drop(known);
         if before.is_none_or(|(before, _)| instance_differs(&before, facts)) {
             self.wake();
@@ -225,7 +235,11 @@ impl Hub {
             instances: known
                 .instances
                 .iter()
-                .map(|(service, (facts, at))| (service.clone(), aged(facts, now.since(*at))))
+                .map(|(service, (facts, at))| {
+                    let ends = known.trails.get(service).map(|trails| trails.ends());
+                    let facts = aged(facts, now.since(*at));
+                    (service.clone(), InstanceFacts { ends: ends.unwrap_or_default(), ..facts })
+                })
                 .collect(),
         }
     }
@@ -235,6 +249,11 @@ impl Hub {
         let mut all = self.known().peers.clone();
         all.insert(self.me.clone(), Observed::new(self.own(), clock::now()));
         all
+    }
+
+    /// How far each primary of a service had come, and when that was heard here (H1).
+    pub fn trails(&self, service: &ServiceId) -> Trails {
+        self.known().trails.get(service).cloned().unwrap_or_default()
     }
 
     /// Per peer that promised nothing later than `term` and supports its primary: when the
@@ -264,6 +283,7 @@ impl Hub {
         known.peers.retain(|node, _| keep(node));
         known.links.retain(|node, _| keep(node));
         known.acknowledged.retain(|node, _| keep(node));
+        known.trails.values_mut().for_each(|trails| trails.retain(keep));
     }
 
     /// How often each peer should be heard.

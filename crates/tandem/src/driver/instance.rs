@@ -30,7 +30,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tandem_core::cluster::lease::outlives;
 use tandem_core::clustering::active_passive::Action;
-use tandem_core::facts::{Data, InstanceFacts, Process, Stream};
+use tandem_core::facts::{Commits, Data, InstanceFacts, Process, Stream};
 use tandem_core::ids::{ServiceId, Term};
 use tandem_core::time::Timestamp;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
@@ -142,7 +142,7 @@ pub struct Wiring {
 impl InstanceDriver {
     /// A driver; nothing is done before `run`.
     pub fn new(wiring: Wiring) -> Self {
-        let observer = Observer::start(wiring.context.postgres.clone(), &wiring.supervisor);
+        let observer = Observer::start(wiring.shared.subscribe(), &wiring.supervisor);
         let upkeep_due = Arc::new(Notify::new());
         let upkeep = Upkeep {
             service: wiring.context.service.clone(),
@@ -288,6 +288,9 @@ impl InstanceDriver {
             matches!(self.running, Some(Running { action: Action::Promote { .. }, .. }));
         let before = self.own.process;
         observed.apply(&mut self.own, promoting);
+        if matches!(self.own.process, Process::Primary | Process::Standby) {
+            self.own.starts_failed = 0;
+        }
         self.compare_rule(&observed);
         if self.own.process != before {
             self.upkeep_due.notify_one();
@@ -295,16 +298,13 @@ impl InstanceDriver {
         self.context.history(&mut self.own).await;
         self.observed_at = observed.began;
         if self.adopting && matches!(self.own.process, Process::Primary | Process::Standby) {
-            // Found running after the daemon's restart: a barrier that is in the data was
-            // acknowledged, since a row is visible only after the wait for its confirmation.
+            // Found running after the daemon's restart.
             self.adopting = false;
             self.settled = true;
-            let adopted = self.own.process == Process::Primary
-                && self.own.promoted > Term(0)
-                && self.own.data_term == self.own.promoted;
-            if adopted {
-                self.own.serving = Some(self.own.promoted);
-            }
+            let postgres = &self.context.postgres;
+            let nobody = postgres.sync_names(&postgres.rule_of_nobody());
+            let is_held = observed.sync_names().is_none_or(|names| names == nobody);
+            self.own.found_running(if is_held { Commits::Held } else { Commits::Acknowledged });
         }
     }
 

@@ -1,8 +1,8 @@
 //! Talks to the own PostgreSQL many times a second: what is it, how far is it, does it answer.
 //! In: whether it runs, and nudges to look now. Out: the newest observation, and when it began.
 //! Keeps: H28, H29 a server that does not answer, one whose connections are used up and a stuck
-//! disk are told apart, and none of them blocks a plan; a primary that is being shut down and lets
-//! nobody in is hung.
+//! disk are told apart, and none of them blocks a plan; H27 a full disk gives up its ballast; a
+//! primary that is being shut down and lets nobody in is hung.
 
 use crate::runtime::clock;
 use crate::runtime::supervisor::{Supervisor, TaskKind};
@@ -10,12 +10,15 @@ use crate::service::postgres::{self, Observation, Postgres};
 use std::sync::Arc;
 use std::time::Duration;
 use tandem_core::facts::{Health, InstanceFacts, Process, Stream};
+use tandem_core::ids::TimelineId;
 use tandem_core::time::Timestamp;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 /// Between two looks when nobody nudges.
 const EVERY: Duration = Duration::from_millis(100);
+/// The same while nothing moves: looking is much of what an idle daemon does.
+const QUIET: Duration = Duration::from_millis(200);
 /// An answer that takes longer is none.
 const DEADLINE: Duration = Duration::from_millis(500);
 /// Between two probes of a new connection and of the disk.
@@ -50,8 +53,8 @@ pub struct Observer {
 }
 
 impl Observer {
-    /// Starts looking.
-    pub fn start(postgres: Postgres, supervisor: &Supervisor) -> Self {
+    /// Starts looking at the instance as it is configured then.
+    pub fn start(postgres: watch::Receiver<Postgres>, supervisor: &Supervisor) -> Self {
         let (running, watch_running) = watch::channel(false);
         let look = Arc::new(Notify::new());
         let first = Observed { began: Timestamp(0), seen: None, health: Health::Good };
@@ -94,7 +97,7 @@ impl Observer {
 }
 
 struct Eye {
-    postgres: Postgres,
+    postgres: watch::Receiver<Postgres>,
     running: watch::Receiver<bool>,
     look: Arc<Notify>,
     health: watch::Receiver<Health>,
@@ -104,7 +107,7 @@ struct Eye {
 
 impl Eye {
     async fn run(mut self, stop: CancellationToken) {
-        let mut observer = self.postgres.observer();
+        let mut observer = self.postgres.borrow_and_update().observer();
         let mut silent_since: Option<Timestamp> = None;
         loop {
             if !*self.running.borrow_and_update() {
@@ -116,6 +119,10 @@ impl Eye {
                 }
                 continue;
             }
+            // Whose standbys count as fed is a matter of the members.
+            if self.postgres.has_changed().unwrap_or(false) {
+                observer.reconfigure(self.postgres.borrow_and_update().clone());
+            }
             let began = clock::now();
             let seen = tokio::select! {
                 biased;
@@ -123,6 +130,7 @@ impl Eye {
                 seen = observer.observe(DEADLINE) => seen,
             };
             let observed = self.judge(began, seen, &mut silent_since);
+            let pause = if observed.is_as(&self.sender.borrow()) { QUIET } else { EVERY };
             if self.sender.send(observed).is_err() {
                 return;
             }
@@ -130,7 +138,7 @@ impl Eye {
                 biased;
                 () = stop.cancelled() => return,
                 () = self.look.notified() => {}
-                () = tokio::time::sleep(EVERY) => {}
+                () = tokio::time::sleep(pause) => {}
             }
         }
     }
@@ -167,7 +175,7 @@ impl Eye {
 
 /// Probes what a kept connection hides: new connections and the disk.
 struct Probes {
-    postgres: Postgres,
+    postgres: watch::Receiver<Postgres>,
     running: watch::Receiver<bool>,
     is_primary: watch::Receiver<bool>,
 }
@@ -196,9 +204,10 @@ impl Probes {
         stuck_since: &mut Option<Timestamp>,
     ) -> Health {
         let began = clock::now();
+        let postgres = self.postgres.borrow().clone();
         let (connection, disk) = tokio::join!(
-            self.postgres.probe_new_connection(PROBE_DEADLINE),
-            self.postgres.probe_disk(PROBE_DEADLINE)
+            postgres.probe_new_connection(PROBE_DEADLINE),
+            postgres.probe_disk(PROBE_DEADLINE)
         );
         // A standby refuses until it is consistent. A primary that does so is being shut down, and
         // our own kept connection may be what it waits for.
@@ -213,7 +222,7 @@ impl Probes {
         note(hung_since, is_closed || timed_out(&connection), began);
         note(stuck_since, timed_out(&disk), began);
         let now = clock::now();
-        let full = matches!(disk, Err(postgres::Error::DiskFull { .. }));
+        let full = self.is_full(&disk).await;
         match (*stuck_since, *hung_since, connection) {
             (Some(since), _, _) => Health::DiskStuck(now.since(since)),
             (None, Some(since), _) => Health::Hung(now.since(since)),
@@ -224,11 +233,45 @@ impl Probes {
     }
 }
 
+impl Probes {
+    /// Whether the disk has no room. Its ballast is given up at once: for a shutdown, a move or a
+    /// promise. It stays full until that is there again, or it would only seem well (H27).
+    async fn is_full(&self, disk: &Result<(), postgres::Error>) -> bool {
+        let postgres = self.postgres.borrow().clone();
+        match disk {
+            Ok(()) => {
+                let asked = postgres.is_ballast_released();
+                tokio::time::timeout(PROBE_DEADLINE, asked).await.unwrap_or(false)
+            }
+            Err(postgres::Error::DiskFull { .. }) => {
+                let given_up = postgres.release_ballast();
+                match tokio::time::timeout(PROBE_DEADLINE, given_up).await {
+                    Ok(Err(error)) => tracing::warn!(%error, "the ballast cannot be given up"),
+                    Ok(Ok(true)) => tracing::warn!("the disk is full: the ballast is given up"),
+                    Ok(Ok(false)) | Err(_) => {}
+                }
+                true
+            }
+            Err(_) => false,
+        }
+    }
+}
+
 fn note(since: &mut Option<Timestamp>, is_bad: bool, began: Timestamp) {
     *since = if is_bad { Some(since.unwrap_or(began)) } else { None };
 }
 
 impl Observed {
+    /// Whether nothing was written, received or replayed in between.
+    fn is_as(&self, before: &Self) -> bool {
+        let (Some(Ok(now)), Some(Ok(before))) = (&self.seen, &before.seen) else { return false };
+        let place = |it: &Observation| {
+            let streams = it.receiver.as_ref().is_some_and(|receiver| receiver.streaming);
+            (it.in_recovery, it.timeline, it.flushed, it.replayed, streams)
+        };
+        place(now) == place(before) && now.replicas == before.replicas
+    }
+
     /// The names that commits wait for, as the server has them.
     pub fn sync_names(&self) -> Option<&str> {
         match &self.seen {
@@ -245,6 +288,11 @@ impl Observed {
             Some(Err(Trouble::NotReady)) if own.process == Process::Starting => return,
             Some(Err(Trouble::NotReady | Trouble::NoAnswer)) | None => return,
         };
+        // A standby names the timeline that it receives only while it receives, else the one of its
+        // last restartpoint, which may be an older one: the same server never goes back.
+        let same_standby = own.process == Process::Standby && observation.in_recovery;
+        let known = if same_standby { own.timeline } else { TimelineId(0) };
+        own.timeline = observation.timeline.max(known);
         own.process = match (observation.in_recovery, promoting) {
             // A primary only once its promotion ended: before, the facts do not say of which term.
             (_, true) => Process::Promoting,
@@ -252,12 +300,12 @@ impl Observed {
             (false, false) => Process::Primary,
         };
         own.system = Some(observation.system);
-        own.timeline = observation.timeline;
         // While a ballot stands, nothing arrives and everything whole was replayed. What else was
         // flushed is the beginning of a record whose end never came: it is in nobody's past, and a
         // standby that has it can follow without a rewind.
         let has_voted = observation.in_recovery && own.ballot.is_some();
         own.flushed = if has_voted { observation.replayed } else { observation.flushed };
+        own.flushed_at = self.began;
         own.replayed = observation.replayed;
         own.replay_delay = observation.replay_delay;
         own.data_term = observation.data_term;
@@ -269,5 +317,48 @@ impl Observed {
             Some(_) | None => Stream::None,
         };
         own.replicas.clone_from(&observation.replicas);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tandem_core::ids::{SystemId, Term};
+    use tandem_core::lsn::Lsn;
+
+    fn seen(in_recovery: bool, timeline: u32) -> Observed {
+        let observation = Observation {
+            in_recovery,
+            system: SystemId(7),
+            timeline: TimelineId(timeline),
+            checkpoint_timeline: TimelineId(1),
+            flushed: Lsn(100),
+            replayed: Lsn(100),
+            replay_delay: Duration::ZERO,
+            data_term: Term(1),
+            receiver: None,
+            replicas: [].into(),
+            duplicates: [].into(),
+            sync_names: String::new(),
+            replay_paused: false,
+            pending_restart: false,
+        };
+        let seen = Some(Ok(Arc::new(observation)));
+        Observed { began: Timestamp(0), seen, health: Health::Good }
+    }
+
+    #[test]
+    fn a_standby_whose_receiver_stopped_is_still_on_its_timeline() {
+        let mut own = InstanceFacts { process: Process::Starting, ..InstanceFacts::default() };
+        for (received, known) in [(1, 1), (3, 3), (1, 3), (4, 4)] {
+            seen(true, received).apply(&mut own, false);
+            assert_eq!(own.timeline, TimelineId(known));
+        }
+        seen(false, 5).apply(&mut own, false);
+        assert_eq!(own.timeline, TimelineId(5));
+        // Another server of this node, which may have been rewound.
+        own.process = Process::Starting;
+        seen(true, 4).apply(&mut own, false);
+        assert_eq!(own.timeline, TimelineId(4));
     }
 }

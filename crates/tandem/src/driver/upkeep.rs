@@ -2,11 +2,12 @@
 //! promotion. Beside the actions, since neither may delay them.
 //! In: facts. Out: slots for every member, `checkpointed` in the next observation.
 //! Keeps: H18 others can rewind to the new timeline; H24, H25 a slot for each member on each node,
-//! advanced with what that member has, so that none is missing and none retains for ever.
+//! advanced with what that member has, so that none is missing and none retains for ever; H27 a
+//! ballast beside the data, made again once there is room.
 //! Not here: the slot that a copy needs (`service/postgres/copy`).
 
 use super::hub::Hub;
-use crate::service::postgres::{Postgres, SlotReport};
+use crate::service::postgres::{Ballast, Postgres, SlotReport};
 use crate::telemetry::event_kind::EventKind;
 use crate::telemetry::events::{Draft, EventLog};
 use std::collections::BTreeMap;
@@ -41,6 +42,7 @@ pub struct Upkeep {
 impl Upkeep {
     /// Goes round until `stop`.
     pub async fn run(self, stop: CancellationToken) {
+        let mut ballast = None;
         loop {
             tokio::select! {
                 biased;
@@ -51,18 +53,22 @@ impl Upkeep {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
-                () = self.round() => {}
+                () = self.round(&mut ballast) => {}
             }
         }
     }
 
-    async fn round(&self) {
+    async fn round(&self, ballast: &mut Option<Ballast>) {
         let own = self.hub.own();
         let Some(instance) = own.instances.get(&self.service) else { return };
         if !matches!(instance.process, Process::Primary | Process::Standby) {
             return;
         }
         let postgres = self.postgres.borrow().clone();
+        match postgres.keep_ballast().await {
+            Ok(is) => self.tell_ballast(&postgres.config().me, ballast.replace(is), is),
+            Err(error) => tracing::warn!(service = %self.service, %error, "no ballast is kept"),
+        }
         let positions = self.positions(&postgres);
         match postgres.ensure_slots(&positions, SLOTS).await {
             Ok(report) => self.tell(&postgres.config().me, &report),
@@ -79,6 +85,27 @@ impl Upkeep {
         {
             tracing::warn!(service = %self.service, %error, "no checkpoint after the promotion");
         }
+    }
+
+    /// What was given up by this daemon or by the one before it (H27).
+    fn tell_ballast(&self, me: &NodeId, was: Option<Ballast>, is: Ballast) {
+        let (kind, message) = match (was, is) {
+            (before, after) if before == Some(after) => return,
+            (_, Ballast::Released) => {
+                let what = "the disk is full, and its ballast is given up: make room";
+                (EventKind::BallastReleased, format!("{me}: {what}"))
+            }
+            (Some(Ballast::Released), Ballast::Whole) => {
+                (EventKind::BallastRestored, format!("{me} has room and its ballast again"))
+            }
+            (_, Ballast::Missing) => {
+                tracing::warn!(service = %self.service, "no room for a ballast, or not possible");
+                return;
+            }
+            (_, Ballast::Whole | Ballast::Unwanted) => return,
+        };
+        let draft = Draft::new(kind, message).service(&self.service);
+        self.events.record(draft.field("instance", me.as_str()));
     }
 
     /// A slot that was lost is made again, and never in silence: its node lacks what it kept (H24).
@@ -120,21 +147,37 @@ mod tests {
     use std::collections::BTreeSet;
 
     #[test]
-    fn h24_a_lost_slot_is_an_event() {
-        let events = EventLog::new("a".into());
-        let upkeep = Upkeep {
+    fn h27_a_ballast_that_was_given_up_is_told_once_also_by_the_next_daemon() {
+        use Ballast::{Missing, Released, Unwanted, Whole};
+        let upkeep = upkeep();
+        let mut was = None;
+        for is in [Released, Released, Whole, Whole, Released, Missing, Whole, Unwanted] {
+            upkeep.tell_ballast(&"a".into(), was.replace(is), is);
+        }
+        let told: Vec<_> = upkeep.events.since(0).iter().map(|event| event.kind).collect();
+        let (released, restored) = (EventKind::BallastReleased, EventKind::BallastRestored);
+        assert_eq!(told, [released, restored, released]);
+    }
+
+    fn upkeep() -> Upkeep {
+        Upkeep {
             service: "orders".into(),
             hub: Arc::new(Hub::new("a".into())),
             postgres: watch::channel(Postgres::for_test()).1,
-            events: events.clone(),
+            events: EventLog::new("a".into()),
             due: Arc::default(),
-        };
+        }
+    }
+
+    #[test]
+    fn h24_a_lost_slot_is_an_event() {
+        let upkeep = upkeep();
         let lost = BTreeSet::from([NodeId::from("b")]);
         upkeep.tell(
             &"a".into(),
             &SlotReport { lost, created: ["c".into()].into(), ..SlotReport::default() },
         );
-        let all = events.since(0);
+        let all = upkeep.events.since(0);
         assert_eq!(all.len(), 1, "{all:?}");
         assert_eq!(all[0].kind, EventKind::SlotLost);
         assert!(all[0].message.contains("for b"), "{}", all[0].message);

@@ -188,8 +188,8 @@ pub enum Error {
     },
     /// The name cannot stand in a certificate.
     #[error(
-        "`{node}` cannot be a node's name; use 1 to 63 letters, digits, `-` and `_`, with a \
-         letter or digit first and last"
+        "`{node}` cannot be a node's name; use 1 to 31 letters from a to z, digits and `-`, with a \
+         letter first"
     )]
     Name {
         /// The name.

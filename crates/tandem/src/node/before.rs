@@ -5,10 +5,12 @@
 //! A port that this node's own PostgreSQL holds is no clash: it outlives the daemon.
 //! Tested by: `tests/bad_days.rs`.
 
+pub(super) mod trial;
+
 use super::problem::{of_config, of_identity, of_postgres};
 use super::services::instance_config;
 use super::user::run_as;
-use super::{Error, Ground};
+use super::{Error, Ground, mounts};
 use crate::api::explain::{Finding, Severity};
 use crate::config::{self, Config, Service, print_bytes};
 use crate::identity::{self, Identity};
@@ -20,7 +22,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use tandem_core::ids::{NodeId, ServiceId};
+use tandem_core::ids::{ConfigVersion, NodeId, ServiceId};
 use tandem_core::spec::NodeRole;
 
 /// What was killed with its node a moment ago may still hold the port.
@@ -41,6 +43,14 @@ pub(super) async fn check(ground: &Ground) -> Result<(), Error> {
     }
     if node.role != NodeRole::Data {
         return Ok(());
+    }
+    // What is agreed runs elsewhere, or the node would be missed for a setting; what is not yet
+    // agreed must not be founded on.
+    if ground.version == ConfigVersion(0) && !ground.identity.joined() {
+        let problems = trial::problems(&ground.config).await;
+        if !problems.is_empty() {
+            return Err(Error::Config(problems));
+        }
     }
     for (service, config) in &ground.config.services {
         let postgres =
@@ -126,6 +136,10 @@ pub async fn examine(before: &Before) -> Vec<Finding> {
         Finding::new(Severity::Warning, "configuration", it.what.clone())
             .advice(it.because.clone(), it.try_.clone())
     }));
+    findings.extend(trial::problems(&config).await.into_iter().map(|it| {
+        let what = format!("{}: line {}: {}", it.code, it.line, it.what);
+        Finding::new(Severity::Bad, "configuration", what).advice(it.because, it.try_)
+    }));
     for (service, config) in &config.services {
         findings.push(programs(&format!("PostgreSQL of {service}"), Some(config)).await);
         findings.push(match run_as(service, config.run_as.as_deref()) {
@@ -177,7 +191,9 @@ fn clock_sanity(now_unix_ms: u64) -> Finding {
 fn folder(dir: &Path, node: &mut Option<NodeId>) -> Vec<Finding> {
     let subject = format!("folder {}", dir.display());
     let existing = dir.ancestors().find(|path| path.is_dir());
-    let mut findings = vec![room(&subject, existing.unwrap_or(Path::new("/")))];
+    let existing = existing.unwrap_or(Path::new("/"));
+    let mut findings = vec![room(&subject, existing)];
+    findings.extend(mounts::check(&subject, existing));
     let Ok(metadata) = std::fs::metadata(dir) else {
         findings.push(Finding::good(subject, "it is not there yet; init or join makes it"));
         return findings;
@@ -254,6 +270,8 @@ fn of_node(config: &Config, node: &NodeId, dir: Option<&Path>) -> Vec<Finding> {
             findings.push(port(&subject, listen.on(it), "set listen in the service"));
         }
         if it.role == NodeRole::Data {
+            let data = config.data_dir.as_deref().filter(|data| data.is_dir());
+            findings.extend(data.and_then(|it| mounts::check(&format!("data of {service}"), it)));
             findings.push(instance_port(service, config.instance_address(it), dir));
         }
     }
@@ -274,8 +292,34 @@ fn port(subject: &str, address: SocketAddr, else_: &str) -> Finding {
         Ok(_) => Finding::good(subject, format!("{address} is free")),
         Err(error) => {
             let what = format!("TDM0104: {address} cannot be listened on");
-            let advice = format!("ss -ltnp shows who holds it (the node, if it runs); {else_}");
+            let advice = match error.kind() {
+                std::io::ErrorKind::AddrNotAvailable => {
+                    let ip = address.ip();
+                    format!("this machine has no address {ip} (ip addr lists its own); {else_}")
+                }
+                std::io::ErrorKind::PermissionDenied => {
+                    format!("ports below 1024 are for root; {else_}")
+                }
+                _ => format!("ss -ltnp shows who holds it (the node, if it runs); {else_}"),
+            };
             Finding::new(Severity::Bad, subject, what).advice(error.to_string(), advice)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_of_another_machine_is_not_a_port_in_use() {
+        // Reserved for documentation: no machine has it.
+        let found = port("API", SocketAddr::from(([192, 0, 2, 1], 7401)), "set another api");
+        let advice = found.try_.unwrap_or_default();
+        assert!(advice.contains("this machine has no address 192.0.2.1"), "{advice}");
+        assert!(!advice.contains("ss -ltnp"), "{advice}");
+        let held = TcpListener::bind("127.0.0.1:0").unwrap();
+        let found = port("API", held.local_addr().unwrap(), "set another api");
+        assert!(found.try_.unwrap_or_default().contains("ss -ltnp"));
     }
 }

@@ -1,6 +1,7 @@
 //! Carries the agreed configuration out on this node while it runs: peers, settings, routes, doors.
 //! In: what is agreed, who takes part. Out: `Applied`, told to the others too.
-//! States: member → (the configuration and Raft have no place for it) removed, for this process.
+//! States: member → (the configuration and Raft have no place for it) removed → (its copies have
+//! stopped) gone: the process ends.
 //! Whom it talks to is whom the configuration names and whom Raft counts: a node that is being
 //! added catches up before it is in the configuration, one that is removed hears of it after.
 //! Keeps: H48 a removed node is told, stops, and is talked to no more; H41 a configuration counts
@@ -24,7 +25,9 @@ use crate::telemetry::events::Draft;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
+use tandem_core::facts::Process;
 use tandem_core::ids::{ConfigVersion, NodeId, ServiceId};
+use tandem_core::time::Observed;
 use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
@@ -75,6 +78,7 @@ pub(super) struct Live {
     removed_since: Option<Instant>,
     again: Option<Instant>,
     applied: watch::Sender<Applied>,
+    gone: CancellationToken,
 }
 
 impl Live {
@@ -93,7 +97,13 @@ impl Live {
             removed_since: None,
             again: None,
             applied: watch::Sender::new(applied),
+            gone: CancellationToken::new(),
         }
+    }
+
+    /// Cancelled when this node was removed and none of its copies works any more.
+    pub(super) fn gone(&self) -> CancellationToken {
+        self.gone.clone()
     }
 
     pub(super) fn applied(&self) -> watch::Receiver<Applied> {
@@ -162,6 +172,16 @@ impl Live {
             self.part().await;
             self.meet(leadership);
         }
+        if self.applied.borrow().removed && self.has_stopped() {
+            self.gone.cancel();
+        }
+    }
+
+    /// Whether no copy of this node works.
+    fn has_stopped(&self) -> bool {
+        let everyone = self.ground.hub.everyone();
+        let own = everyone.get(&self.ground.args.node).map(Observed::last_known);
+        own.is_none_or(|facts| facts.instances.values().all(|it| it.process == Process::Stopped))
     }
 
     /// Whether most of those that this node takes for other voters do not know it: it was removed

@@ -11,6 +11,8 @@ pub mod before;
 mod founding;
 mod handler;
 mod live;
+pub mod login;
+mod mounts;
 mod operations;
 mod prepare;
 pub(crate) mod problem;
@@ -40,7 +42,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tandem_core::ids::{ConfigVersion, NodeId, ServiceId, Term};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
 
 /// Requests for promises that may wait; a controller asks again.
 const ASKS_MAX: usize = 16;
@@ -190,18 +193,24 @@ pub async fn run(args: NodeArgs, stop: impl Future<Output = ()>) -> Result<(), E
         tokio::select! {
             () = stop => {}
             () = broken.cancelled() => {}
+            () = running.gone.cancelled() => {}
         }
+        supervisor.leave();
         running.close().await;
     }
     if !supervisor.stop(STOP_GRACE).await {
         tracing::warn!("some tasks did not end in time");
     }
-    result?;
-    if broken.is_cancelled() { Err(Error::Broken) } else { Ok(()) }
+    let running = result?;
+    if broken.is_cancelled() { Err(Error::Broken) } else { running.outcome() }
 }
 
 struct Running {
     me: NodeId,
+    dir: PathBuf,
+    applied: watch::Receiver<live::Applied>,
+    /// Cancelled when the node was removed and nothing of it works any more.
+    gone: CancellationToken,
     doors: Arc<Vec<(ServiceId, proxy::Door)>>,
     consensus: Consensus,
     mesh: Mesh,
@@ -214,6 +223,12 @@ impl Running {
         }
         self.hand_on().await;
         self.consensus.shutdown().await;
+    }
+
+    fn outcome(self) -> Result<(), Error> {
+        let Self { me: node, dir, applied, gone, .. } = self;
+        let version = applied.borrow().version;
+        if gone.is_cancelled() { Err(Error::Removed { node, version, dir }) } else { Ok(()) }
     }
 
     /// Without it the others would wait for the end of this leader's lease.
@@ -277,13 +292,13 @@ async fn start(args: NodeArgs, supervisor: &Supervisor) -> Result<Running, Error
     let hands =
         Hands { mesh: mesh.clone(), consensus: consensus.clone(), places, doors: doors.clone() };
     let live = Live::new(ground.clone(), hands);
-    let applied = live.applied();
+    let (applied, gone) = (live.applied(), live.gone());
     supervisor.spawn("configuration", TaskKind::Essential, live.run(supervisor.stopping()));
     let parts = operations::Ground {
         me: ground.args.node.clone(),
         dir: ground.args.dir.clone(),
         config: ground.config.clone(),
-        applied,
+        applied: applied.clone(),
         hub: ground.hub.clone(),
         consensus: consensus.clone(),
         mesh: mesh.clone(),
@@ -295,7 +310,8 @@ async fn start(args: NodeArgs, supervisor: &Supervisor) -> Result<Running, Error
         identity: ground.identity.clone(),
     };
     operate(&ground, parts, &reception).await?;
-    Ok(Running { me: ground.args.node.clone(), doors, consensus, mesh })
+    let NodeArgs { node, dir, .. } = ground.args.clone();
+    Ok(Running { me: node, dir, applied, gone, doors, consensus, mesh })
 }
 
 type Asks = BTreeMap<ServiceId, mpsc::Sender<Term>>;

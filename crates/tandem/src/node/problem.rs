@@ -16,12 +16,7 @@ impl From<Error> for Problem {
     fn from(error: Error) -> Self {
         match error {
             Error::Config(problems) => of_config(&problems),
-            Error::Unreadable(source) => Self::caused_by(
-                codes::CANNOT_READ_FILE,
-                "cannot read the configuration",
-                &source,
-                "check the path after --config, and who may read the file",
-            ),
+            Error::Unreadable(source) => of_file(&source),
             Error::File { path, source } => Self::new(
                 codes::CANNOT_READ_FILE,
                 format!("cannot read or make {}", path.display()),
@@ -101,6 +96,21 @@ impl From<user::Error> for Problem {
     }
 }
 
+/// A configuration file that cannot be read as text.
+pub(crate) fn of_file(error: &config::Error) -> Problem {
+    let (path, advice) = match error {
+        config::Error::Io { path, .. } => (path, "check the path, and who may read the file"),
+        config::Error::TooLarge { path, .. } => {
+            (path, "check the path: a real one has a few kilobytes")
+        }
+        config::Error::NotUtf8 { path, .. } => {
+            (path, "write that character in UTF-8: iconv -f LATIN1 -t UTF-8 converts a whole file")
+        }
+    };
+    let what = format!("cannot read the configuration {}", path.display());
+    Problem::caused_by(codes::CANNOT_READ_FILE, what, error, advice)
+}
+
 /// The first problem of a file by its own number, with everything that was found in its words.
 pub(crate) fn of_config(problems: &[config::Problem]) -> Problem {
     let text = problems.iter().map(config::Problem::render).collect::<Vec<_>>().join("\n");
@@ -144,16 +154,17 @@ pub(crate) fn of_identity(error: &identity::Error) -> Problem {
         E::Name { .. } => (
             codes::CONFIG_BAD_NAME,
             "the node's name cannot stand in a certificate",
-            "use letters, digits, - and _",
+            "use 1 to 31 letters from a to z, digits and -, with a letter first",
         ),
-        E::NoAuthority { .. }
-        | E::Token(_)
-        | E::Unreached { .. }
-        | E::Unanswered { .. }
-        | E::Refused { .. } => (
-            codes::UNEXPECTED,
-            "the node cannot join",
+        E::NoAuthority { .. } | E::Token(_) | E::Refused { .. } => (
+            codes::TOKEN_REFUSED,
+            "the node cannot join, nothing was changed",
             "tandem token makes a new token on a member",
+        ),
+        E::Unreached { .. } | E::Unanswered { .. } => (
+            codes::JOIN_UNANSWERED,
+            "the node cannot join",
+            "check that the member runs, and its address in the token (--to gives another)",
         ),
     };
     Problem::caused_by(code, what, error, try_)
@@ -301,5 +312,23 @@ fn is_corrupted(error: &redb::Error) -> bool {
         // Not a database at all.
         redb::Error::Io(error) => error.kind() == io::ErrorKind::InvalidData,
         _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::telemetry::codes::Exit;
+
+    #[test]
+    fn a_token_that_was_used_and_a_member_that_is_silent_are_told_apart() {
+        let used = identity::Error::Refused { why: "the token was used a moment ago".into() };
+        let problem = of_identity(&used);
+        assert_eq!((problem.code, problem.exit()), (codes::TOKEN_REFUSED, Exit::Refused));
+        assert!(problem.because.contains("was used"), "{problem}");
+        let source = std::io::Error::other("no route");
+        let silent = identity::Error::Unreached { address: "x:1".into(), source };
+        let problem = of_identity(&silent);
+        assert_eq!((problem.code, problem.exit()), (codes::JOIN_UNANSWERED, Exit::Unknown));
     }
 }

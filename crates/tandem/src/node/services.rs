@@ -228,7 +228,7 @@ async fn start_instance(
         run_dir,
         exe,
         stopped: watch::Sender::new(true),
-        promoted_under: Arc::new(Mutex::new(None)),
+        loaded: Arc::new(Mutex::new(None)),
         history: Arc::new(Mutex::new((TimelineId(0), Vec::new()))),
         progress: watch::Sender::new(None),
     };
@@ -273,6 +273,7 @@ pub(super) async fn instance_config(
         binaries: Binaries::find(config.bin_dir.as_deref()).await?,
         dir: ground.args.dir.join("services").join(service.as_str()),
         data_dir: config.data_dir.clone(),
+        ballast_bytes: config.ballast_bytes,
         listen: vec![node.bind],
         port: config.port,
         run_as: run_as(service, config.run_as.as_deref())?,

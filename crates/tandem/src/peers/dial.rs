@@ -13,6 +13,7 @@ use super::wire::{Greeting, codec, stranger, widen};
 use crate::runtime::supervisor::TaskKind;
 use futures::stream::FuturesUnordered;
 use futures::{SinkExt as _, StreamExt as _};
+use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -111,12 +112,12 @@ struct Dialler {
     short_lived: usize,
     rejected: bool,
     closed_early: Option<Instant>,
-    addresses: Addresses,
+    addresses: BTreeMap<String, Addresses>,
 }
 
 impl Dialler {
     fn new(shared: Arc<Shared>, peer: Arc<Peer>) -> Self {
-        let addresses = Addresses::default();
+        let addresses = BTreeMap::new();
         Self {
             shared,
             peer,
@@ -148,12 +149,27 @@ impl Dialler {
         }
     }
 
+    /// Where a peer has moved to and where it was: one after the other, since of two connections to
+    /// one process it keeps the later. It is gone only where it is at neither.
     async fn dial(&mut self) -> Outcome {
         self.dials += 1;
-        let address = self.peer.address();
+        let (named, before) = self.peer.addresses();
+        let Some(before) = before else { return self.dial_at(&named).await };
+        let there = self.dial_at(&before).await;
+        if matches!(there, Outcome::Connected(_)) {
+            return there;
+        }
+        match self.dial_at(&named).await {
+            Outcome::Refused => there,
+            outcome => outcome,
+        }
+    }
+
+    async fn dial_at(&mut self, address: &str) -> Outcome {
         let retry = self.dials > 2;
+        let known = self.addresses.entry(address.to_owned()).or_default();
         let connect = async {
-            let addresses = self.addresses.of(&address, retry).await?;
+            let addresses = known.of(address, retry).await?;
             io::Result::Ok(connect(addresses).await)
         };
         let stream = match timeout(CONNECT_MAX, connect).await {
@@ -165,10 +181,15 @@ impl Dialler {
         if let Err(error) = tune(&stream) {
             return unreachable(&address, &error);
         }
-        match timeout(GREETING_MAX, greet(&self.shared, &self.peer, stream)).await {
-            Ok(outcome) => outcome,
-            Err(_) => unreachable(&address, &"it accepts connections and does not answer"),
+        let Ok(outcome) = timeout(GREETING_MAX, greet(&self.shared, &self.peer, stream)).await
+        else {
+            return unreachable(&address, &"it accepts connections and does not answer");
+        };
+        if matches!(outcome, Outcome::Connected(_)) {
+            self.peer.answers_at(address);
+            self.addresses.retain(|other, _| other == address);
         }
+        outcome
     }
 
     /// Says what the outcome means, and stays as long as a connection lasts.
@@ -226,16 +247,12 @@ impl Dialler {
 /// connection ended every millisecond counts, and the name server may have failed with the peer.
 #[derive(Default)]
 struct Addresses {
-    name: String,
     known: Vec<SocketAddr>,
     asked: Option<Instant>,
 }
 
 impl Addresses {
     async fn of(&mut self, name: &str, retry: bool) -> io::Result<&[SocketAddr]> {
-        if self.name != name {
-            *self = Self { name: name.to_owned(), ..Self::default() };
-        }
         let stale = retry && self.asked.is_none_or(|at| at.elapsed() >= RESOLVE_AGAIN);
         if self.known.is_empty() || stale {
             self.asked = Some(Instant::now());

@@ -168,7 +168,8 @@ impl Mesh {
             .unwrap_or_else(|_| Err(Error::Deadline { node: to.clone(), after: deadline }))
     }
 
-    /// Adds, removes and moves peers; connections to and from removed ones end at once (H48).
+    /// Adds, removes and moves peers; connections to and from removed ones end at once (H48), of
+    /// those that move they stay, and are made anew at either address.
     pub fn set_peers(&self, mut addresses: BTreeMap<NodeId, String>) {
         addresses.remove(self.shared.identity.node());
         self.shared.peers.send_modify(|peers| {

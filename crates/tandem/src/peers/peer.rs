@@ -99,10 +99,19 @@ pub(super) struct Link {
     pub stranger: bool,
 }
 
+/// Where a peer is dialled.
+struct Place {
+    /// As the configuration says.
+    named: String,
+    /// Where it answered last: a new address counts once the peer's daemon was restarted, and until
+    /// then it is still here.
+    answered: Option<String>,
+}
+
 /// One other node.
 pub(super) struct Peer {
     pub node: NodeId,
-    pub address: Mutex<String>,
+    address: Mutex<Place>,
     pub link: Mutex<Link>,
     /// Microseconds of CLOCK_BOOTTIME; 0 is never.
     pub heard: AtomicU64,
@@ -123,7 +132,7 @@ impl Peer {
     pub(super) fn new(node: NodeId, address: String) -> Self {
         Self {
             node,
-            address: Mutex::new(address),
+            address: Mutex::new(Place { named: address, answered: None }),
             link: Mutex::new(Link {
                 state: LinkState::Unreachable,
                 trouble: None,
@@ -147,16 +156,23 @@ impl Peer {
         locked(&self.connection)
     }
 
-    pub(super) fn address(&self) -> String {
-        locked(&self.address).clone()
+    /// Where it is by its configuration, and where else it answered last.
+    pub(super) fn addresses(&self) -> (String, Option<String>) {
+        let place = locked(&self.address);
+        let elsewhere = place.answered.clone().filter(|it| *it != place.named);
+        (place.named.clone(), elsewhere)
     }
 
+    /// It answers there.
+    pub(super) fn answers_at(&self, address: &str) {
+        locked(&self.address).answered = Some(address.to_owned());
+    }
+
+    /// A connection that there is stays: the peer listens where it did until it is restarted.
     pub(super) fn move_to(&self, address: String) {
-        let mut current = locked(&self.address);
-        if *current != address {
-            *current = address;
-            drop(current);
-            self.disconnect();
+        let moved = std::mem::replace(&mut locked(&self.address).named, address.clone()) != address;
+        if moved && self.connection().is_none() {
+            self.redial.notify_one();
         }
     }
 

@@ -1,8 +1,8 @@
 //! Talks to two sockets in one direction: what was read and not written yet.
 //! In: bytes of one. Out: the same bytes at the other.
-//! Costs: a read that does not fill the buffer is not followed by another one (tokio then knows that
-//! the socket is empty), and a buffer exists only while bytes are on their way.
-//! Not here: both directions, and what ends them (`relay.rs`, `balancer/session.rs`).
+//! Costs: a read that does not fill the buffer is not followed by another one (tokio then knows
+//! that the socket is empty), and a buffer exists only while bytes are on their way.
+//! Not here: both directions, and what ends them (`relay.rs`, `balancer/copying.rs`).
 
 use std::future::Future;
 use std::io;
@@ -27,6 +27,11 @@ impl Flow {
 
     pub(super) const fn is_empty(&self) -> bool {
         self.sent == self.buffer.len()
+    }
+
+    /// What was read and not written yet.
+    pub(super) fn unsent(&self) -> &[u8] {
+        &self.buffer[self.sent..]
     }
 
     /// Writes what the buffer has; ready once it is empty.

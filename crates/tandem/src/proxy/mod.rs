@@ -4,10 +4,10 @@
 //! States of a client: Startup → (no primary, switchover, server not ready) Held → Routed → Ended.
 //! Keeps: INV-7 no new session to a node that is not known to be primary now; H2 sessions of an
 //! older term are cut; H11 a commit without its standbys is never shown as success; H13 no session
-//! starts with less durability; H41 routes expire by this node's own clock, and the highest term
-//! wins; H43 only what was provably not begun is tried again.
+//! asks for less durability, at its start or later; H41 routes expire by this node's own clock, and
+//! the highest term wins; H43 only what was provably not begun is tried again.
 //! Not here: who is primary (the agreed state), TLS (an encryption request is answered 'N'),
-//! pooling, statements: what a client sends is copied without a look.
+//! pooling. What a client sends is copied; statements that name two settings are read.
 //! Tested by: the modules below and `tests/`.
 //!
 //! What it costs, and how to measure: per round trip two reads, two writes and at most two waits
@@ -61,7 +61,7 @@ pub struct DoorConfig {
     pub held_max: usize,
     /// How many sessions there may be, waiting ones included.
     pub sessions_max: usize,
-    /// Refuse sessions whose startup lowers `synchronous_commit` (H13).
+    /// Refuse sessions that lower `synchronous_commit` or hide warnings (H13, H11).
     pub refuse_lower_durability: bool,
 }
 
@@ -156,7 +156,7 @@ struct Limits {
     cancel: Duration,
     /// For a client to take its last message.
     farewell: Duration,
-    /// For a server to finish after its client left.
+    /// For a server to finish after its client left or was refused.
     linger: Duration,
     /// Between two looks at the clock: bounds how late an expiry is seen after a suspend (H4).
     tick: Duration,

@@ -9,9 +9,10 @@
 use super::hold::{self, Unrouted};
 use super::listener::{Shared, Slot};
 use super::pgwire::durability::{self, Lowered};
+use super::pgwire::scan::Scan;
 use super::pgwire::startup::{self, Request, Startup};
 use super::registry::Cut;
-use super::relay::{End, Relay};
+use super::relay::{End, Relay, Upstream};
 use super::sqlstate::{Fatal, SqlState};
 use super::{cancel, connect};
 use std::sync::Arc;
@@ -67,7 +68,9 @@ async fn session(shared: &Arc<Shared>, mut client: TcpStream, startup: Startup) 
     shared.tally.routed.fetch_add(1, Ordering::Relaxed);
     let node = routed.lease.entry.claim.target.node.clone();
     let service = &shared.config.service;
-    let mut relay = match Relay::new(client, routed, early, shared.limits.linger) {
+    let scan = shared.config.refuse_lower_durability.then(Scan::new);
+    let up = Upstream { early, scan, linger: shared.limits.linger };
+    let mut relay = match Relay::new(client, routed, up) {
         Ok(relay) => relay,
         Err(violation) => {
             return tracing::warn!(%service, %node, %violation, "not a PostgreSQL server");
@@ -80,6 +83,10 @@ async fn session(shared: &Arc<Shared>, mut client: TcpStream, startup: Startup) 
     if matches!(end, End::LocalCommit) {
         shared.tally.local_commits.fetch_add(1, Ordering::Relaxed);
         tracing::warn!(%service, %node, "no standby confirmed a commit; the client was told");
+    }
+    if let End::Refused(lowered) = &end {
+        shared.tally.refused.fetch_add(1, Ordering::Relaxed);
+        tracing::debug!(%service, setting = lowered.setting, "a statement was refused");
     }
     if let Some(fatal) = last_words(shared, &relay, &end) {
         farewell(shared, &mut relay.client, &fatal).await;
@@ -136,21 +143,51 @@ fn lower_durability(shared: &Shared, startup: &Startup) -> Option<Fatal> {
     if !shared.config.refuse_lower_durability {
         return None;
     }
-    let Lowered { setting, value } = durability::lowered(startup.parameters())?;
+    let lowered = durability::lowered(startup.parameters())?;
     let service = &shared.config.service;
     Some(Fatal {
         state: SqlState::InvalidParameterValue,
-        message: format!("service {service} does not allow {setting} = \"{value}\""),
-        detail: "Its commits are acknowledged only once standbys have them; a session may not ask \
-                 for less, nor hide the warning that one is not."
-            .into(),
-        hint: match setting {
+        message: format!("service {service} does not allow {lowered}"),
+        detail: MAY_NOT_LOWER.into(),
+        hint: match lowered.setting {
             durability::SILENCES => {
                 "Remove client_min_messages from the connection's parameters and options."
             }
             _ => "Remove synchronous_commit from the connection's parameters and options.",
         },
     })
+}
+
+const MAY_NOT_LOWER: &str = "Its commits are acknowledged only once standbys have them; a session \
+                             may not ask for less, nor hide the warning that one is not.";
+
+/// The same within a session. Nothing of the statement was executed; what was sent before it may
+/// have been, without an answer.
+fn statement_refused(shared: &Shared, lowered: &Lowered, nothing_in_flight: bool) -> Fatal {
+    let service = &shared.config.service;
+    if nothing_in_flight {
+        return Fatal {
+            state: SqlState::InvalidParameterValue,
+            message: format!("service {service} does not allow {lowered}"),
+            detail: format!(
+                "{MAY_NOT_LOWER} The statement was not executed; an open transaction is rolled \
+                 back."
+            ),
+            hint: "Remove the statement, or set a value that lowers nothing.",
+        };
+    }
+    Fatal {
+        state: SqlState::StatementCompletionUnknown,
+        message: format!(
+            "service {service} does not allow {lowered}; outcome of earlier statements unknown"
+        ),
+        detail: format!(
+            "{MAY_NOT_LOWER} The statement was not executed. Statements that were sent before it \
+             have no answer yet."
+        ),
+        hint: "Remove the statement; check whether the changes before it are there before \
+               repeating them.",
+    }
 }
 
 /// What the client is told after the relay's end; nothing where it would not be read as a message.
@@ -161,6 +198,7 @@ fn last_words(shared: &Shared, relay: &Relay, end: &End) -> Option<Fatal> {
     }
     match end {
         End::ClientLeft | End::Violation(_) => None,
+        End::Refused(lowered) => Some(statement_refused(shared, lowered, relay.is_settled())),
         End::LocalCommit => Some(Fatal {
             state: SqlState::StatementCompletionUnknown,
             message: "commit outcome unknown".into(),

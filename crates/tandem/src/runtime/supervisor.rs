@@ -1,7 +1,7 @@
 //! Spawns every task of the process: each has a name, a kind and an end.
 //! In: a future. Out: its outcome, logged where it is handled; a stop that waits and names what
 //! is still running.
-//! States: Running → (stop) Stopping → Ended.
+//! States: Running → (leave) Leaving, parts may end in their order → (stop) Stopping → Ended.
 
 use std::future::Future;
 use std::time::Duration;
@@ -22,6 +22,7 @@ pub enum TaskKind {
 #[derive(Clone, Debug)]
 pub struct Supervisor {
     tasks: TaskTracker,
+    leaving: CancellationToken,
     stop: CancellationToken,
     broken: CancellationToken,
 }
@@ -37,6 +38,7 @@ impl Supervisor {
     pub fn new() -> Self {
         Self {
             tasks: TaskTracker::new(),
+            leaving: CancellationToken::new(),
             stop: CancellationToken::new(),
             broken: CancellationToken::new(),
         }
@@ -48,13 +50,13 @@ impl Supervisor {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        let (stop, broken) = (self.stop.clone(), self.broken.clone());
+        let (leaving, broken) = (self.leaving.clone(), self.broken.clone());
         self.tasks.spawn(async move {
             let panicked = tokio::spawn(task).await.is_err_and(|error| error.is_panic());
             if panicked {
                 tracing::error!(task = name, "task panicked");
             }
-            if kind == TaskKind::Essential && !stop.is_cancelled() {
+            if kind == TaskKind::Essential && !leaving.is_cancelled() {
                 tracing::error!(task = name, "an essential task ended; the node stops");
                 broken.cancel();
             }
@@ -71,8 +73,14 @@ impl Supervisor {
         self.broken.clone()
     }
 
+    /// From now on the end of an essential task is no break: the parts are being stopped in order.
+    pub fn leave(&self) {
+        self.leaving.cancel();
+    }
+
     /// Asks every task to end and waits at most `grace`; false if some were still running.
     pub async fn stop(&self, grace: Duration) -> bool {
+        self.leave();
         self.stop.cancel();
         self.tasks.close();
         tokio::time::timeout(grace, self.tasks.wait()).await.is_ok()

@@ -151,6 +151,10 @@ codes! {
     FOLDER_OF_ANOTHER = 304 "TDM0304" 409 Refused;
     /// Other users could read a secret.
     SECRET_EXPOSED = 305 "TDM0305" 409 Refused;
+    /// The token of a join cannot be used.
+    TOKEN_REFUSED = 306 "TDM0306" 409 Refused;
+    /// The member that makes nodes of a cluster does not answer.
+    JOIN_UNANSWERED = 307 "TDM0307" 502 Unknown;
     /// The Raft store cannot be opened, read or written.
     RAFT_STORE = 401 "TDM0401" 500 Failed;
     /// The Raft store is damaged.
@@ -161,6 +165,8 @@ codes! {
     RAFT_DISK_FULL = 404 "TDM0404" 507 Failed;
     /// Raft does not start or has stopped.
     RAFT_STOPPED = 405 "TDM0405" 500 Failed;
+    /// The node cannot go on alone.
+    NOT_RECOVERABLE = 406 "TDM0406" 409 Refused;
     /// No programs of PostgreSQL.
     NO_POSTGRES = 501 "TDM0501" 500 Failed;
     /// Programs of a version that is not supported.
@@ -213,6 +219,10 @@ codes! {
     OPERATION_FAILED = 617 "TDM0617" 500 Failed;
     /// The kind of service or node cannot do that.
     NOT_SUPPORTED = 618 "TDM0618" 422 Refused;
+    /// The primary serves, so there is nothing to fail over from.
+    PRIMARY_SERVES = 619 "TDM0619" 409 Refused;
+    /// A node that the operation needs cannot be reached; nothing was changed.
+    NODE_UNREACHABLE = 620 "TDM0620" 409 Refused;
     /// Nothing answers at the API's address.
     API_UNREACHABLE = 701 "TDM0701" 502 Unknown;
     /// The connection ended before the answer came.

@@ -79,6 +79,8 @@ kinds! {
     InstanceRecovered = "instance.recovered" Info,
     /// The data must not be touched without a human.
     InstanceQuarantined = "instance.quarantined" Error,
+    /// The server ended because a write failed: nothing is started from that disk unchecked.
+    InstanceDiskSuspect = "instance.disk_suspect" Error,
     /// The data directory was initialised: the first copy of a service.
     ServiceFounded = "service.founded" Info,
     /// Automatic failover was turned off.
@@ -161,6 +163,10 @@ kinds! {
     LinkHealed = "link.healed" Info,
     /// No space is left where the data is.
     DiskFull = "disk.full" Error,
+    /// The disk is full: the room that was kept for that was given up.
+    BallastReleased = "disk.ballast_released" Warn,
+    /// There is room again, and some of it is kept as before.
+    BallastRestored = "disk.ballast_restored" Info,
     /// The disk did not answer a probe in time.
     DiskStuck = "disk.stuck" Error,
     /// The disk answers and has room.

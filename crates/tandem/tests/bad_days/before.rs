@@ -46,6 +46,13 @@ async fn a_machine_that_is_ready_and_one_that_is_not() {
         assert!(finding["because"].is_string() && finding["try"].is_string(), "{finding}");
     }
 
+    place.service = "[services.orders.postgresql]\nmax_connections = \"many\"\n".into();
+    fs::write(place.config(), place.text()).unwrap();
+    let (status, findings) = examined(&place, &["--node", "a"]).await;
+    let found = bad(&findings).join("\n");
+    assert_eq!(status, 1, "{found}");
+    assert!(found.contains("services.orders.postgresql.max_connections cannot be set"), "{found}");
+
     fs::write(place.config(), "cluster = 5\n").unwrap();
     let (status, findings) = examined(&place, &dir).await;
     assert_eq!(status, 1);

@@ -15,6 +15,12 @@ async fn a_wrong_configuration() {
     assert!(report.contains("lisen") && report.contains("tandem.toml:13:1"), "{report}");
     let ended = place.node_with(Path::new("/no/such/file"), "a", &place.dir()).await;
     assert!(ended.refused("TDM0106", 1).contains("/no/such/file"));
+    // What only PostgreSQL itself knows is an error before anything is founded on it.
+    place.service = "[services.orders.postgresql]\nmax_conections = 50\n".into();
+    let ended = place.node().await;
+    let report = ended.refused("TDM0218", 2);
+    assert!(report.contains("did you mean max_connections?"), "{report}");
+    assert!(report.contains("max_conections = 50") && !place.data().exists(), "{report}");
     place.service.clear();
     fs::write(place.config(), place.text()).unwrap();
     let ended = place.node_with(&place.config(), "z", &place.dir()).await;

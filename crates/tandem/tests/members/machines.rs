@@ -122,7 +122,7 @@ impl Machines {
         fs::write(self.config_path(), text).unwrap();
     }
 
-    fn run(arguments: &[&str]) -> Said {
+    pub fn run(arguments: &[&str]) -> Said {
         let output = Command::new(TANDEM).args(arguments).stdin(Stdio::null()).output().unwrap();
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         Said {
@@ -194,11 +194,26 @@ impl Machines {
         let machine = self.all.iter_mut().find(|it| it.name == name).unwrap();
         let mut daemon = machine.daemon.take().unwrap();
         kill(Pid::from_raw(daemon.id().cast_signed()), Signal::SIGTERM).unwrap();
-        daemon.wait().unwrap();
+        assert!(daemon.wait().unwrap().success(), "{}", self.log(name));
+        assert!(!self.log(name).contains("an essential task ended"), "{}", self.log(name));
+    }
+
+    /// The daemon, as a machine that hangs; its keeper and its server go on.
+    pub fn freeze(&self, name: &str, signal: Signal) {
+        let daemon = self.of(name).daemon.as_ref().unwrap();
+        kill(Pid::from_raw(daemon.id().cast_signed()), signal).unwrap();
     }
 
     pub fn log(&self, name: &str) -> String {
         fs::read_to_string(self.dir(name).join("node.log")).unwrap_or_default()
+    }
+
+    /// What lets nodes in, as its owner saved it.
+    pub fn copy_authority(&self, from: &str, to: &str) {
+        let key = |name| self.dir(name).join("identity/ca.key");
+        if from != to {
+            fs::copy(key(from), key(to)).unwrap();
+        }
     }
 
     /// As a new machine.
@@ -260,12 +275,16 @@ impl Machines {
         self.until(at, "it answers", |_| true).await;
     }
 
-    /// Waits until the service is active with that many copies in order, as seen there.
+    /// Waits until the service is active with that many copies in order, each of which confirms
+    /// commits, as seen there.
     pub async fn serves(&self, at: &str, copies: usize) {
         self.until(at, "it serves", |status| {
             let service = &status["services"][0];
             let Some(instances) = service["instances"].as_array() else { return false };
-            let good = |it: &&Value| matches!(it["state"].as_str(), Some("running" | "streaming"));
+            let good = |it: &&Value| {
+                let runs = matches!(it["state"].as_str(), Some("running" | "streaming"));
+                runs && it["in_commit_quorum"] == true
+            };
             service["phase"] == "active"
                 && instances.len() == copies
                 && instances.iter().filter(good).count() == copies
@@ -273,15 +292,16 @@ impl Machines {
         .await;
     }
 
-    /// Waits until a node's own examination says so.
-    pub async fn found(&self, at: &str, what: &str, is_so: impl Fn(&str) -> bool) {
-        self.wait(what, at, || is_so(&self.tandem(at, &["doctor"]).out)).await;
-    }
-
     /// Waits until no server works in a node's folder.
     pub async fn instance_gone(&self, node: &str) {
         let pid = self.dir(node).join("services/orders/data/postmaster.pid");
         self.wait("its server is gone", node, || !pid.exists()).await;
+    }
+
+    /// Waits until no process of a server is left, however it ended.
+    pub async fn server_dead(&self, node: &str) {
+        let data = self.dir(node).join("services/orders/data");
+        self.wait("its server is dead", node, || processes(&data).is_empty()).await;
     }
 
     /// Waits until a daemon ended by itself, saying so.
@@ -293,6 +313,16 @@ impl Machines {
         assert!(log.contains(words), "{log}");
     }
 
+    /// Applies the file once that is safe: the primary must have seen that its standby is fed.
+    pub async fn applies(&self, at: &str) {
+        let applied = || {
+            let said = self.apply(at);
+            // Agreed before although the answer was lost on the way: nothing is left to change.
+            said.code == 0 || said.err.contains("TDM0607")
+        };
+        self.wait("the configuration is applied", at, applied).await;
+    }
+
     /// Asks for a failover that accepts loss until it is taken, or there is nothing to do.
     pub async fn failover(&self, at: &str) {
         let mut last = None;
@@ -300,10 +330,7 @@ impl Machines {
             if self.primary(at) == at {
                 return true;
             }
-            let said = self.tandem(at, &["failover", "orders", "--accept-loss"]);
-            let done = said.code == 0;
-            last = Some(said);
-            done
+            last.insert(self.tandem(at, &["failover", "orders", "--accept-loss"])).code == 0
         };
         self.wait("a failover", at, asked).await;
         println!("{last:?}");

@@ -49,7 +49,7 @@ async fn a_promise_begins_no_record_over_data_that_has_none() {
             copy.await.err(),
             node.postgres.found().await.err(),
             node.postgres.adopt().await.err(),
-            node.postgres.prepare_start(None, None).await.err(),
+            node.postgres.prepare_start(None).await.err(),
             node.postgres.data().await.err(),
         ];
         for refused in refused {

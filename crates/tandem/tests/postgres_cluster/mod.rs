@@ -113,7 +113,7 @@ impl Node {
 
     pub async fn start_following(&mut self, upstream: Option<&str>) {
         let upstream = upstream.map(NodeId::from);
-        let start = self.postgres.prepare_start(upstream.as_ref(), None).await.unwrap();
+        let start = self.postgres.prepare_start(upstream.as_ref()).await.unwrap();
         self.start(&start);
         self.until("it answers", |_| true).await;
     }
@@ -232,6 +232,7 @@ pub async fn nodes(names: &[&str]) -> (tempfile::TempDir, Vec<Node>) {
                 binaries: binaries.clone(),
                 dir: folder,
                 data_dir: None,
+                ballast_bytes: 1 << 20,
                 listen: vec![Ipv4Addr::LOCALHOST.into()],
                 port: peers[&me].port,
                 run_as,

@@ -1,5 +1,7 @@
 //! A whole node with a real server: the daemon, its keeper, its front door.
 
+mod suspect;
+
 use crate::postgres_cluster::{SHORT, bin_dir, own_folder, program};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -19,6 +21,8 @@ struct Daemon {
     /// Node to node, API, door, instance.
     ports: [u16; 4],
     child: Option<Child>,
+    /// Where PostgreSQL's programs are.
+    programs: PathBuf,
 }
 
 impl Drop for Daemon {
@@ -41,7 +45,7 @@ impl Daemon {
         // All are held until the last is known, so that no two are the same.
         let held = [(); 4].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
         let ports = held.map(|listener| listener.local_addr().unwrap().port());
-        Self { dir, ports, child: None }
+        Self { dir, ports, child: None, programs: bin_dir() }
     }
 
     fn data(&self) -> PathBuf {
@@ -66,11 +70,15 @@ impl Daemon {
              listen = \"127.0.0.1:{door}\"\nport = {port}\ndata_dir = \"{}\"\n\
              bin_dir = \"{}\"\n[services.orders.postgresql]\nshared_buffers = \"16MB\"\n",
             self.data().display(),
-            bin_dir().display(),
+            self.programs.display(),
         );
         fs::write(self.dir.path().join("tandem.toml"), text).unwrap();
         let made = self.tandem("init").output().unwrap();
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        self.run();
+    }
+
+    fn run(&mut self) {
         let log = fs::File::create(self.log_path()).unwrap();
         let mut node = self.tandem("node");
         node.stdout(log.try_clone().unwrap()).stderr(log);

@@ -2,9 +2,10 @@
 //! Keeps: INV-6 an action that is planned again after it was cut goes on where it stopped.
 //! Not here: when (`instance.rs`), how (the shell).
 
-use crate::ids::{NodeId, Term};
+use crate::ids::{NodeId, Term, TimelineId};
 use crate::replication::primary_replica::sync_quorum::CommitRule;
 use alloc::string::String;
+use core::fmt;
 
 /// One thing to do with the own copy.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,6 +21,8 @@ pub enum Action {
     Start {
         /// Whom to follow, as appointed in which term.
         upstream: Option<(NodeId, Term)>,
+        /// The timeline that the upstream made in that term, where it serves it by now.
+        timeline: Option<TimelineId>,
     },
     /// Be fed by the appointed primary.
     Follow {
@@ -27,24 +30,26 @@ pub enum Action {
         primary: NodeId,
         /// The term it was appointed for; becomes the least that is followed.
         term: Term,
+        /// The timeline that it made in that term, where it serves it by now.
+        timeline: Option<TimelineId>,
     },
-    /// Make the term durable as begun, apply the rule, then leave recovery (H8).
+    /// Make the term durable as begun, have nobody's word suffice for a commit (H7), then leave
+    /// recovery.
     Promote {
         /// The term.
         term: Term,
-        /// The rule to have in force before the first commit.
-        rule: CommitRule,
     },
     /// The same primary goes on under a new term: make it durable as begun.
     Reaffirm {
         /// The term.
         term: Term,
     },
-    /// Record the term in the data and wait until that commit is confirmed: the barrier.
+    /// Record the term in the data and wait until as many have that as the rule demands: the
+    /// barrier. Only then put the rule in force, so that commits are acknowledged (H7).
     RecordTerm {
         /// The term.
         term: Term,
-        /// The rule to prove first, unless the promotion brought one.
+        /// The rule.
         rule: CommitRule,
     },
     /// Apply a commit rule and prove that every WAL sender obeys it (H9).
@@ -67,6 +72,8 @@ pub enum Action {
         from: NodeId,
         /// The term it serves; becomes the last that was followed.
         term: Term,
+        /// The timeline that it made in that term.
+        timeline: TimelineId,
     },
     /// Copy everything from the primary.
     Clone {
@@ -74,6 +81,8 @@ pub enum Action {
         from: NodeId,
         /// The term it serves; becomes the last that was followed.
         term: Term,
+        /// The timeline that it made in that term.
+        timeline: TimelineId,
     },
     /// Leave it to a human, durably: what it tried does not help.
     Quarantine {
@@ -82,4 +91,33 @@ pub enum Action {
     },
     /// Kill the instance at once.
     Fence,
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Promise { term } => write!(f, "promise term {term}"),
+            Self::Found => f.write_str("make the first copy"),
+            Self::Start { upstream: None, .. } => f.write_str("start in recovery, fed by nobody"),
+            Self::Start { upstream: Some((node, term)), .. } => {
+                write!(f, "start as standby of {node} in term {term}")
+            }
+            Self::Follow { primary, term, .. } => write!(f, "follow {primary} in term {term}"),
+            Self::Promote { term } => write!(f, "promote in term {term}"),
+            Self::Reaffirm { term } => write!(f, "go on as primary in term {term}"),
+            Self::RecordTerm { term, rule } => {
+                write!(f, "record term {term} and wait until it is confirmed under {rule}")
+            }
+            Self::ApplyRule { rule } => write!(f, "apply the commit rule {rule}"),
+            Self::Checkpoint => f.write_str("write a checkpoint"),
+            Self::StopForSwitchover { to } => write!(f, "stop cleanly, to switch over to {to}"),
+            Self::StopToRejoin => f.write_str("stop cleanly, to rejoin"),
+            Self::Rewind { from, term, .. } => write!(f, "rewind to {from} in term {term}"),
+            Self::Clone { from, term, .. } => {
+                write!(f, "copy everything from {from} in term {term}")
+            }
+            Self::Quarantine { reason } => write!(f, "leave the data to a human: {reason}"),
+            Self::Fence => f.write_str("kill the instance"),
+        }
+    }
 }

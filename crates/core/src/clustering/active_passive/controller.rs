@@ -6,18 +6,20 @@
 //! Not here: what a node does with its own copy (`instance.rs`).
 //! Tested by: `controller/tests.rs`, the scenarios, and every run of the simulator.
 
+use super::trail::Trails;
 use super::verdict::{self, Verdict};
 use super::{election, founding, steady};
 use crate::cluster::command::ServiceCommand;
 use crate::cluster::state::{Cause, ServiceState};
 use crate::facts::{Data, InstanceFacts, Link, NodeFacts};
 use crate::ids::{NodeId, ServiceId, Term};
+use crate::reason::Reason;
 use crate::spec::{NodeRole, NodeSpec, ServiceSpec};
 use crate::time::{Observed, Timestamp};
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
-use alloc::string::String;
 use alloc::vec::Vec;
+use core::fmt;
 use core::time::Duration;
 
 /// Everything the controller knows about one service.
@@ -37,6 +39,8 @@ pub struct ControllerView<'a> {
     pub state: &'a ServiceState,
     /// What each node last said, this one included.
     pub facts: &'a BTreeMap<NodeId, Observed<NodeFacts>>,
+    /// How far each primary had come, and when that was heard here.
+    pub trails: &'a Trails,
     /// Milliseconds since 1970, for records, patience and hold-off only.
     pub unix_ms: u64,
 }
@@ -46,8 +50,8 @@ pub struct ControllerView<'a> {
 pub struct Plan {
     /// To be done, in any order; none is "wait".
     pub steps: Vec<Step>,
-    /// Why, with numbers.
-    pub reason: String,
+    /// Why.
+    pub reason: Reason,
 }
 
 /// One thing the controller may do.
@@ -65,12 +69,21 @@ pub enum Step {
 }
 
 impl Plan {
-    pub(super) fn wait(reason: impl Into<String>) -> Self {
+    pub(super) fn wait(reason: impl Into<Reason>) -> Self {
         Self { steps: Vec::new(), reason: reason.into() }
     }
 
-    pub(super) fn propose(command: ServiceCommand, reason: impl Into<String>) -> Self {
+    pub(super) fn propose(command: ServiceCommand, reason: impl Into<Reason>) -> Self {
         Self { steps: [Step::Propose(command)].into(), reason: reason.into() }
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Recruit { node, term } => write!(f, "ask {node} to promise term {term}"),
+            Self::Propose(command) => write!(f, "propose to {command}"),
+        }
     }
 }
 
@@ -128,7 +141,8 @@ pub fn plan(view: &ControllerView<'_>, now: Timestamp) -> Plan {
             let reason = format!("{to} has no usable data to take over with");
             return Plan::propose(ServiceCommand::CancelFailover, reason);
         }
-        return election::plan(view, appointment, Cause::Forced, "demanded by an operator", now);
+        let why = Reason::new("demanded by an operator");
+        return election::plan(view, appointment, Cause::Forced, &why, now);
     }
     if let Some(switchover) = &view.state.switchover {
         return steady::switch_over(view, appointment, switchover, now);
@@ -146,13 +160,15 @@ pub fn plan(view: &ControllerView<'_>, now: Timestamp) -> Plan {
         }
         Verdict::Unknown(reason) => Plan::wait(reason),
         Verdict::Dead(_, reason) if view.state.paused => {
-            Plan::wait(format!("paused by an operator, though: {reason}"))
+            Plan::wait(reason.within(|why| format!("paused by an operator, though: {why}")))
         }
         Verdict::Dead(cause, reason) => match hold_off(view) {
-            Some(wait) if !begun => Plan::wait(format!(
-                "{reason}; the last primaries did not last, so waiting {} ms more (H37)",
-                wait.as_millis()
-            )),
+            Some(wait) if !begun => {
+                let ms = wait.as_millis();
+                let text =
+                    format!("the last primaries did not last, so waiting {ms} ms more (H37)");
+                Plan::wait(reason.and(&Reason::new(text).number("wait_ms", ms)))
+            }
             Some(_) | None => election::plan(view, appointment, cause, &reason, now),
         },
     }

@@ -3,23 +3,25 @@
 //! Keeps: INV-4, INV-11: nobody is appointed before the promises meet every commit quorum, so the
 //! old primary can acknowledge nothing, however alive it is, and the winner lacks nothing (H7,
 //! H15, H17). Where no quorum confirms (`Async`, once its rule is in force), a majority must have
-//! promised after the lease passed (`cluster/lease.rs`), and the winner may lack at most the bound
-//! (H1); a rule of an earlier mode that still may be in force is met as ever.
+//! promised after the lease passed (`cluster/lease.rs`), and the winner may lack at most the bounds
+//! in bytes and in time (H1); a rule of an earlier mode that still may be in force is met as ever.
 //! Not here: whether an election is due (`controller.rs`, `verdict.rs`).
 //! Tested by: the simulator, whose mutations drop the promise and the meeting of quorums.
 
 use super::candidate::{Ballots, ballots};
 use super::controller::{ControllerView, Plan, Step};
+use super::loss::{self, Loss};
 use crate::cluster::command::ServiceCommand;
 use crate::cluster::state::{Appointment, Cause, Forced, Phase};
 use crate::facts::Data;
 use crate::ids::{NodeId, Term};
+use crate::reason::{Reason, list};
 use crate::replication::primary_replica::desired_rule;
 use crate::spec::Durability;
-use crate::time::{Observed, Timestamp};
+use crate::time::Timestamp;
 use alloc::collections::BTreeSet;
 use alloc::format;
-use alloc::string::String;
+use alloc::string::{String, ToString as _};
 use alloc::vec::Vec;
 
 /// Recruits, or appoints once enough have promised.
@@ -27,7 +29,7 @@ pub(super) fn plan(
     view: &ControllerView<'_>,
     appointment: &Appointment,
     cause: Cause,
-    why: &str,
+    why: &Reason,
     now: Timestamp,
 ) -> Plan {
     let term = appointment.term.next().max(view.promised_max());
@@ -38,14 +40,14 @@ pub(super) fn plan(
     let accepted =
         forced.is_some_and(|forced| forced.accept_loss) && heard_all(view, &ballots, now);
     if let Some(obstacle) = obstacle.filter(|_| !accepted) {
-        return recruit(view, term, &ballots, &format!("{why}; {obstacle}"), now);
+        return recruit(view, term, &ballots, why.clone().and(&obstacle), now);
     }
     let winner = match demanded(view, appointment, &ballots) {
         Ok(winner) => winner,
-        Err(reason) => return recruit(view, term, &ballots, &format!("{why}; {reason}"), now),
+        Err(reason) => return recruit(view, term, &ballots, why.clone().and(&reason), now),
     };
     let Some(winner) = winner.or_else(|| ballots.best(view, &appointment.primary)) else {
-        return recruit(view, term, &ballots, why, now);
+        return recruit(view, term, &ballots, why.clone(), now);
     };
     appoint(view, appointment, &winner, Decision { term, cause, why, ballots: &ballots }, now)
 }
@@ -65,7 +67,7 @@ pub(super) fn reaffirm(view: &ControllerView<'_>, appointment: &Appointment) -> 
             system: None,
             at_unix_ms: view.unix_ms,
         },
-        reason,
+        Reason::new(reason).number("term", term.0),
     )
 }
 
@@ -103,53 +105,65 @@ pub(super) fn obstacle(
     view: &ControllerView<'_>,
     appointment: &Appointment,
     ballots: &Ballots,
-) -> Option<String> {
+) -> Option<Reason> {
     let holders = ballots.holders();
     if !meets_all(view, appointment, &holders) && !holders.contains(&appointment.primary) {
         let rules: Vec<String> = appointment.rules.iter().map(|rule| format!("{rule}")).collect();
-        return Some(format!(
-            "promised with data: {holders:?}; that does not meet every commit quorum of {}",
+        let text = format!(
+            "promised with data: {}; that does not meet every commit quorum of {}",
+            list(&holders),
             rules.join(" and ")
-        ));
+        );
+        let reason = Reason::new(text).number("holders", holders.len());
+        return Some(reason.number("rules", rules.len()));
     }
-    let Durability::Async { lag_bytes_max } = view.spec.durability else { return None };
-    if appointment.rules.iter().all(|rule| rule.acks > 0) {
+    if !matches!(view.spec.durability, Durability::Async { .. })
+        || appointment.rules.iter().all(|rule| rule.acks > 0)
+    {
         return None;
     }
     let majority = view.nodes.len() / 2 + 1;
     if ballots.promised.len() < majority {
-        return Some(format!("{} of {majority} voters promised", ballots.promised.len()));
+        let promised = ballots.promised.len();
+        let reason = Reason::new(format!("{promised} of {majority} voters promised"));
+        return Some(reason.number("promised", promised).number("needed", majority));
     }
-    too_far_behind(view, appointment, ballots, lag_bytes_max)
+    too_far_behind(view, appointment, ballots)
 }
 
-/// The bound of `Async` (H1), against the last position that the old primary told anyone.
+/// The bounds of `Async` (H1), against the furthest that the old primary told anyone.
 fn too_far_behind(
     view: &ControllerView<'_>,
     appointment: &Appointment,
     ballots: &Ballots,
-    lag_bytes_max: u64,
-) -> Option<String> {
-    let primary = &appointment.primary;
-    let best = ballots.positions.values().max()?;
-    let told = view.facts.get(primary).map(Observed::last_known);
-    let last = told.and_then(|facts| facts.instances.get(view.service));
-    // A standby that holds the term's barrier was fed by it, but how far it got is not known here.
-    let Some(last) = last.filter(|last| last.system.is_some()) else {
-        return Some(format!(
-            "how far {primary} had come is not known here, so neither is the loss"
-        ));
-    };
-    if best.data_term < last.data_term {
-        // Its log may have gone another way before that term: positions cannot be compared.
-        return Some(format!(
-            "the best lacks what term {} began with, so how much of it is missing is not known",
-            last.data_term
-        ));
+) -> Option<Reason> {
+    let Durability::Async { lag_bytes_max, lag_max } = view.spec.durability else { return None };
+    if ballots.positions.contains_key(&appointment.primary) {
+        // It votes with all that it has, and whoever wins has at least that. What it was heard to
+        // have besides is the beginning of a record, or a promotion that a crash undid.
+        return None;
     }
-    let lag_bytes = last.flushed.bytes_ahead_of(best.flushed);
-    (lag_bytes > lag_bytes_max)
-        .then(|| format!("the best is {lag_bytes} bytes behind, over the limit of {lag_bytes_max}"))
+    let best = ballots.positions.values().max()?;
+    let Loss { bytes, lasted } = match loss::loss(view, &appointment.primary, *best) {
+        Ok(loss) => loss,
+        Err(unknown) => return Some(format!("{unknown}").into()),
+    };
+    if bytes > lag_bytes_max {
+        let text = format!("the best is {bytes} bytes behind, over the limit of {lag_bytes_max}");
+        let reason = Reason::new(text).number("lag_bytes", bytes);
+        return Some(reason.number("lag_bytes_max", lag_bytes_max));
+    }
+    let Some(lasted) = lasted else {
+        let primary = &appointment.primary;
+        let text = format!("since when the best lacks what {primary} wrote is not known here");
+        return Some(text.into());
+    };
+    (lasted > lag_max).then(|| {
+        let (lasted, most) = (lasted.as_millis(), lag_max.as_millis());
+        let text =
+            format!("the best lacks what was written in {lasted} ms, over the limit of {most} ms");
+        Reason::new(text).number("lag_ms", lasted).number("lag_ms_max", most)
+    })
 }
 
 /// An operator who accepts loss still gets the best of everyone that answers.
@@ -166,18 +180,22 @@ fn demanded(
     view: &ControllerView<'_>,
     appointment: &Appointment,
     ballots: &Ballots,
-) -> Result<Option<NodeId>, String> {
+) -> Result<Option<NodeId>, Reason> {
     let forced = view.state.forced.as_ref();
     let Some(Forced { to: Some(to), accept_loss, .. }) = forced else { return Ok(None) };
     let best =
         ballots.best(view, &appointment.primary).and_then(|best| ballots.positions.get(&best));
     match (ballots.positions.get(to), best) {
         (Some(own), Some(best)) if own >= best || *accept_loss => Ok(Some(to.clone())),
-        (Some(own), Some(best)) => Err(format!(
-            "{to} is at {}, behind {}: another node, or accept the loss",
-            own.flushed, best.flushed
-        )),
-        (None, _) | (_, None) => Err(format!("{to} has not promised yet")),
+        (Some(own), Some(best)) => {
+            let text = format!(
+                "{to} is at {}, behind {}: another node, or accept the loss",
+                own.flushed, best.flushed
+            );
+            let lag_bytes = best.flushed.bytes_ahead_of(own.flushed);
+            Err(Reason::new(text).number("lag_bytes", lag_bytes))
+        }
+        (None, _) | (_, None) => Err(format!("{to} has not promised yet").into()),
     }
 }
 
@@ -185,7 +203,7 @@ fn recruit(
     view: &ControllerView<'_>,
     term: Term,
     ballots: &Ballots,
-    why: &str,
+    why: Reason,
     now: Timestamp,
 ) -> Plan {
     let steps = view
@@ -195,13 +213,14 @@ fn recruit(
         .filter(|node| view.instance(node, now).is_some_and(|i| i.promised <= term))
         .map(|node| Step::Recruit { node: node.clone(), term })
         .collect();
-    Plan { steps, reason: format!("electing for term {term}: {why}") }
+    let reason = why.within(|why| format!("electing for term {term}: {why}"));
+    Plan { steps, reason: reason.number("election_term", term.0) }
 }
 
 pub(super) struct Decision<'a> {
     pub term: Term,
     pub cause: Cause,
-    pub why: &'a str,
+    pub why: &'a Reason,
     pub ballots: &'a Ballots,
 }
 
@@ -225,12 +244,14 @@ pub(super) fn appoint(
     rules.retain(|older| *older != rule);
     rules.push(rule);
     let position = decision.ballots.positions.get(winner);
-    let reason = format!(
-        "{}; {winner} is the most advanced of {:?} at {}",
-        decision.why,
-        decision.ballots.promised,
+    let promised = &decision.ballots.promised;
+    let text = format!(
+        "{winner} is the most advanced of {} at {}",
+        list(promised),
         position.map_or(crate::lsn::Lsn::ZERO, |p| p.flushed)
     );
+    let reason = Reason::new(text).number("promised", promised.len());
+    let reason = decision.why.clone().and(&reason).number("election_term", decision.term.0);
     Plan::propose(
         ServiceCommand::Appoint {
             appointment: Appointment {
@@ -240,7 +261,7 @@ pub(super) fn appoint(
                 phase: Phase::Appointed,
             },
             cause: decision.cause,
-            reason: reason.clone(),
+            reason: reason.to_string(),
             system: None,
             at_unix_ms: view.unix_ms,
         },

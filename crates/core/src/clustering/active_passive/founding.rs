@@ -9,6 +9,7 @@ use crate::cluster::command::ServiceCommand;
 use crate::cluster::state::{Appointment, Cause, Phase};
 use crate::facts::{Data, Process};
 use crate::ids::{NodeId, Term};
+use crate::reason::Reason;
 use crate::replication::primary_replica::desired_rule;
 use crate::time::Timestamp;
 use alloc::collections::BTreeSet;
@@ -32,16 +33,20 @@ fn choose_founder(view: &ControllerView<'_>, now: Timestamp) -> Plan {
             return Plan::wait(format!("before founding, {node} must say what data it holds"));
         };
         if instance.data_term > Term(0) || instance.promised > Term(0) {
-            return Plan::wait(format!(
+            let text = format!(
                 "{node} holds data of term {}, but nothing is agreed: the agreed state was lost; \
                  restore it or empty the data directories",
                 instance.data_term
-            ));
+            );
+            return Plan::wait(Reason::new(text).number("data_term", instance.data_term.0));
         }
         match (&instance.data, holder) {
             (Data::Empty, _) => {}
             (Data::Quarantined { reason }, _) => {
                 return Plan::wait(format!("the data of {node} is quarantined: {reason}"));
+            }
+            (Data::Suspect { reason }, _) => {
+                return Plan::wait(format!("the disk of {node} is suspect: {reason}"));
             }
             (_, None) => holder = Some(node),
             (_, Some(other)) => {
@@ -96,7 +101,7 @@ fn appoint_founder(view: &ControllerView<'_>, founder: &NodeId, now: Timestamp) 
         return replace_founder(view, founder, now);
     };
     if instance.data != Data::Present || instance.process != Process::Standby {
-        return Plan::wait(format!("{founder} is making the first copy: {:?}", instance.data));
+        return Plan::wait(format!("{founder} is making the first copy: {}", instance.data));
     }
     let others: BTreeSet<NodeId> = view.data_nodes().filter(|n| *n != founder).cloned().collect();
     let rule = desired_rule::initial(view.spec.durability, founder, BTreeSet::new(), others);

@@ -3,7 +3,8 @@
 //! States: empty → copied → standby → (appointed) primary → (another appointed) fenced → rejoined.
 //! Keeps: INV-1 a primary that is not the appointed one is fenced at once; INV-2 a promise comes
 //! before everything else; INV-3 an instance starts as a standby and is promoted at most once per
-//! term (H5, H12); INV-6 an action that was done is not planned again.
+//! term (H5, H12), and never from a disk that lost a write (H26); H7 it acknowledges nothing before
+//! its barrier (`Action::RecordTerm`); INV-6 an action that was done is not planned again.
 //! Not here: who is appointed (`controller.rs`), how an action is carried out (the adapter).
 //! Tested by: the scenarios, crash replay, the simulator.
 
@@ -12,12 +13,13 @@ use super::rejoin::{Rung, rung};
 use crate::cluster::state::{Appointment, ServiceState};
 use crate::facts::{Data, InstanceFacts, NodeFacts, Process};
 use crate::ids::{NodeId, ServiceId, Term};
+use crate::reason::Reason;
 use crate::replication::primary_replica::sync_quorum::CommitRule;
 use crate::spec::Timing;
 use crate::time::{Observed, Timestamp};
 use alloc::collections::BTreeMap;
 use alloc::format;
-use alloc::string::String;
+use alloc::string::ToString as _;
 use core::time::Duration;
 
 /// Rejoin attempts after which a human is asked; each was a complete copy that did not stream.
@@ -49,7 +51,7 @@ pub struct Next {
     /// Nothing is "wait".
     pub action: Option<Action>,
     /// Why.
-    pub reason: String,
+    pub reason: Reason,
 }
 
 impl<'a> InstanceView<'a> {
@@ -65,12 +67,17 @@ impl<'a> InstanceView<'a> {
     }
 }
 
-fn act(action: Action, reason: impl Into<String>) -> Next {
+fn act(action: Action, reason: impl Into<Reason>) -> Next {
     Next { action: Some(action), reason: reason.into() }
 }
 
-fn wait(reason: impl Into<String>) -> Next {
+fn wait(reason: impl Into<Reason>) -> Next {
     Next { action: None, reason: reason.into() }
+}
+
+/// Words that end with their term.
+fn of_term(words: &str, term: Term) -> Reason {
+    Reason::new(format!("{words} {term}")).number("term", term.0)
 }
 
 /// Plans for the own copy.
@@ -92,7 +99,7 @@ fn promise(view: &InstanceView<'_>) -> Option<Next> {
     let settled = view.state.term();
     let asked = view.asked.filter(|term| *term > own.promised && *term > settled);
     if let Some(term) = asked {
-        return Some(act(Action::Promise { term }, format!("asked to promise term {term}")));
+        return Some(act(Action::Promise { term }, of_term("asked to promise term", term)));
     }
     // Without data it has only its promise to give, which counts where promises alone do (`Async`).
     let is_empty =
@@ -101,7 +108,7 @@ fn promise(view: &InstanceView<'_>) -> Option<Next> {
     let term = own.promised;
     let is_told = own.ballot.is_some_and(|ballot| ballot.term >= term);
     (term > settled && !is_told && can_vote)
-        .then(|| act(Action::Promise { term }, format!("votes in term {term}, as promised")))
+        .then(|| act(Action::Promise { term }, of_term("votes, as promised, in term", term)))
 }
 
 fn found(view: &InstanceView<'_>) -> Next {
@@ -114,25 +121,29 @@ fn found(view: &InstanceView<'_>) -> Next {
         }
         (Data::Foreign, Process::Stopped) => act(Action::Found, "chosen to adopt what it holds"),
         (Data::Present, Process::Stopped) => {
-            act(Action::Start { upstream: None }, "the first copy is made")
+            act(Action::Start { upstream: None, timeline: None }, "the first copy is made")
         }
-        (data, process) => wait(format!("makes the first copy: {data:?}, {process:?}")),
+        (data, process) => wait(format!("makes the first copy: {data}, {process}")),
     }
 }
 
 /// Between a promise and the appointment: run in recovery, fed by nobody.
 fn vote(view: &InstanceView<'_>) -> Next {
     let term = view.own.promised;
+    if let (Data::Suspect { reason }, Process::Stopped) = (&view.own.data, view.own.process) {
+        return suspect(reason);
+    }
     match view.own.process {
-        Process::Primary => act(Action::Fence, format!("promised term {term}: serves no longer")),
-        Process::Stopped if view.own.data == Data::Present => {
-            act(Action::Start { upstream: None }, format!("starts to vote in term {term}"))
-        }
+        Process::Primary => act(Action::Fence, of_term("serves no longer: promised term", term)),
+        Process::Stopped if view.own.data == Data::Present => act(
+            Action::Start { upstream: None, timeline: None },
+            of_term("starts to vote in term", term),
+        ),
         Process::Stopped
         | Process::Starting
         | Process::Standby
         | Process::Promoting
-        | Process::Stopping => wait(format!("promised term {term}, waits for its appointment")),
+        | Process::Stopping => wait(of_term("waits for its appointment: promised term", term)),
     }
 }
 
@@ -143,23 +154,28 @@ fn lead(view: &InstanceView<'_>, appointment: &Appointment) -> Next {
     let Some(rule) = appointment.rules.last().cloned() else {
         return wait("no commit rule is agreed");
     };
+    if let (Data::Suspect { reason }, Process::Stopped) = (&own.data, own.process) {
+        return suspect(reason);
+    }
     match own.process {
-        Process::Stopped if own.data == Data::Present && view.state.switchover.is_none() => {
-            act(Action::Start { upstream: None }, format!("appointed for term {term}"))
-        }
+        Process::Stopped if own.data == Data::Present && view.state.switchover.is_none() => act(
+            Action::Start { upstream: None, timeline: None },
+            of_term("appointed for term", term),
+        ),
         Process::Standby if own.promoted < term => {
-            act(Action::Promote { term, rule }, format!("appointed for term {term}"))
+            act(Action::Promote { term }, of_term("appointed for term", term))
         }
-        Process::Standby => wait(format!("was primary in term {term}: needs a new term (H12)")),
+        Process::Standby => wait(of_term("needs a new term (H12): was primary in term", term)),
         Process::Primary if own.promoted < term && own.promoted > Term(0) => {
-            act(Action::Reaffirm { term }, format!("goes on as primary in term {term}"))
+            act(Action::Reaffirm { term }, of_term("goes on as primary in term", term))
         }
         Process::Primary if own.promoted != term => {
             act(Action::Fence, "promoted by somebody else (H6)")
         }
         Process::Primary => serve(view, term, rule),
         Process::Stopped | Process::Starting | Process::Promoting | Process::Stopping => {
-            wait(format!("{:?} on the way to term {term}", own.process))
+            let text = format!("{} on the way to term {term}", own.process);
+            wait(Reason::new(text).number("term", term.0))
         }
     }
 }
@@ -171,7 +187,8 @@ fn serve(view: &InstanceView<'_>, term: Term, rule: CommitRule) -> Next {
             // Whoever should confirm the barrier may have to rewind first.
             return act(Action::Checkpoint, "nobody confirms; others may have to rewind (H18)");
         }
-        let reason = format!("term {term} needs its barrier under {rule}");
+        let text = format!("term {term} needs its barrier under {rule}");
+        let reason = Reason::new(text).number("term", term.0).number("acks_needed", rule.acks);
         return act(Action::RecordTerm { term, rule }, reason);
     }
     if let Some(switchover) = &view.state.switchover {
@@ -191,13 +208,14 @@ fn serve(view: &InstanceView<'_>, term: Term, rule: CommitRule) -> Next {
         return act(Action::Checkpoint, "nobody can confirm; others may have to rewind (H18)");
     }
     if own.rule.as_ref() != Some(&rule) {
-        let reason = format!("the commit rule becomes {rule}");
+        let reason = Reason::new(format!("the commit rule becomes {rule}"));
+        let reason = reason.number("acks_needed", rule.acks);
         return act(Action::ApplyRule { rule }, reason);
     }
     if !own.checkpointed {
         return act(Action::Checkpoint, "others may have to rewind (H18)");
     }
-    wait(format!("serves term {term}"))
+    wait(of_term("serves term", term))
 }
 
 /// Another node is the appointed primary.
@@ -205,13 +223,19 @@ fn follow(view: &InstanceView<'_>, appointment: &Appointment) -> Next {
     let own = view.own;
     let (primary, term) = (&appointment.primary, appointment.term);
     match (&own.data, own.process) {
-        (_, Process::Primary) => act(Action::Fence, format!("{primary} is primary in term {term}")),
+        (_, Process::Primary) => {
+            act(Action::Fence, of_term(&format!("{primary} is primary in term"), term))
+        }
         (Data::Witness, _) => wait("holds no data"),
         (Data::Quarantined { reason }, _) => wait(format!("quarantined: {reason}")),
+        (Data::Suspect { reason }, _) => suspect(reason),
         (Data::Copying { .. }, _) => wait(format!("copies from {primary}")),
         (Data::Empty | Data::Mixed, Process::Stopped) => match serving_primary(view, term) {
             Some(_) if own.rejoin_failures >= REJOIN_FAILURES_MAX => quarantine(own),
-            Some(_) => act(Action::Clone { from: primary.clone(), term }, "has no usable data"),
+            Some(serving) => {
+                let (from, timeline) = (primary.clone(), serving.timeline);
+                act(Action::Clone { from, term, timeline }, "has no usable data")
+            }
             None => wait(format!("waits until {primary} serves, to copy from it")),
         },
         (Data::Mixed, Process::Standby) => {
@@ -224,7 +248,7 @@ fn follow(view: &InstanceView<'_>, appointment: &Appointment) -> Next {
             Data::Present | Data::Empty | Data::Mixed | Data::Foreign,
             Process::Starting | Process::Promoting | Process::Stopping,
         )
-        | (Data::Empty | Data::Foreign, Process::Standby) => wait(format!("{:?}", own.process)),
+        | (Data::Empty | Data::Foreign, Process::Standby) => wait(format!("it is {}", own.process)),
     }
 }
 
@@ -243,7 +267,7 @@ fn rejoin(view: &InstanceView<'_>, appointment: &Appointment) -> Next {
         } else {
             // PostgreSQL compares numbers of timelines only, so nobody is fed uncompared (H6).
             let upstream = (own.followed == term).then_some((from, term));
-            act(Action::Start { upstream }, "a standby starts")
+            act(Action::Start { upstream, timeline: None }, "a standby starts")
         };
     };
     if own.rejoin_failures >= REJOIN_FAILURES_MAX {
@@ -251,16 +275,21 @@ fn rejoin(view: &InstanceView<'_>, appointment: &Appointment) -> Next {
     }
     match rung(own, primary, view.state) {
         Rung::Follow => {
-            act(Action::Start { upstream: Some((from, term)) }, "its log is part of the primary's")
+            let (upstream, timeline) = (Some((from, term)), Some(primary.timeline));
+            act(Action::Start { upstream, timeline }, "its log is part of the primary's")
         }
         Rung::Rewind if !primary.checkpointed => {
             wait(format!("waits for the checkpoint of {from}, to rewind (H18)"))
         }
         Rung::Rewind => {
-            let reason = format!("at {} of timeline {}: rewinds", own.flushed, own.timeline);
-            act(Action::Rewind { from, term }, reason)
+            let text = format!("at {} of timeline {}: rewinds", own.flushed, own.timeline);
+            let reason = Reason::new(text).number("timeline", own.timeline.0);
+            act(Action::Rewind { from, term, timeline: primary.timeline }, reason)
         }
-        Rung::Clone => act(Action::Clone { from, term }, "cannot be rewound"),
+        Rung::Clone => {
+            let timeline = primary.timeline;
+            act(Action::Clone { from, term, timeline }, "cannot be rewound")
+        }
     }
 }
 
@@ -287,7 +316,8 @@ fn replace_foreign(view: &InstanceView<'_>, appointment: &Appointment) -> Next {
     if own.rejoin_failures >= REJOIN_FAILURES_MAX {
         return quarantine(own);
     }
-    act(Action::Clone { from, term }, "holds an older copy of the same database")
+    let timeline = primary.timeline;
+    act(Action::Clone { from, term, timeline }, "holds an older copy of the same database")
 }
 
 fn stay_fed(view: &InstanceView<'_>, appointment: &Appointment) -> Next {
@@ -300,8 +330,8 @@ fn stay_fed(view: &InstanceView<'_>, appointment: &Appointment) -> Next {
         } else if own.followed != term {
             wait(format!("waits until {primary} serves, to compare with it (H6)"))
         } else {
-            let primary = primary.clone();
-            act(Action::Follow { primary, term }, format!("follows in term {term}"))
+            let action = Action::Follow { primary: primary.clone(), term, timeline: None };
+            act(action, of_term("follows in term", term))
         };
     };
     let stalled = own.stalled >= view.timing.rejoin_patience;
@@ -309,18 +339,26 @@ fn stay_fed(view: &InstanceView<'_>, appointment: &Appointment) -> Next {
         return wait(format!("follows {primary}"));
     }
     if follows || rung(own, serving, view.state) != Rung::Follow {
-        let reason =
-            format!("not fed for {} ms: {primary} went another way", own.stalled.as_millis());
+        let ms = own.stalled.as_millis();
+        let reason = Reason::new(format!("not fed for {ms} ms: {primary} went another way"))
+            .number("stalled_ms", ms)
+            .number("stalled_ms_max", view.timing.rejoin_patience.as_millis());
         return act(Action::StopToRejoin, reason);
     }
-    let primary = primary.clone();
-    act(Action::Follow { primary, term }, format!("follows in term {term}"))
+    let timeline = Some(serving.timeline);
+    let action = Action::Follow { primary: primary.clone(), term, timeline };
+    act(action, of_term("follows in term", term))
+}
+
+/// Recovery would take what the disk kept for all there was.
+fn suspect(reason: &str) -> Next {
+    wait(format!("its disk is suspect, so it is not started: {reason}"))
 }
 
 fn quarantine(own: &InstanceFacts) -> Next {
-    let reason = format!(
-        "{} attempts to rejoin failed: see the node's log, then reinit",
-        own.rejoin_failures
-    );
-    act(Action::Quarantine { reason: reason.clone() }, reason)
+    let failures = own.rejoin_failures;
+    let text = format!("{failures} attempts to rejoin failed: see the node's log, then reinit");
+    let reason =
+        Reason::new(text).number("failures", failures).number("failures_max", REJOIN_FAILURES_MAX);
+    act(Action::Quarantine { reason: reason.to_string() }, reason)
 }

@@ -10,9 +10,11 @@ pub mod controller;
 mod election;
 mod founding;
 pub mod instance;
+pub mod loss;
 pub mod rejoin;
 pub mod routing;
 mod steady;
+pub mod trail;
 pub mod verdict;
 pub mod witness;
 

@@ -59,6 +59,9 @@ fn numbers_mean_the_same(
     agreed: &ServiceState,
 ) -> bool {
     let origin = if own.was_primary { own.timeline_term } else { own.followed };
+    if was_fed_unasked(own) {
+        return false;
+    }
     let Some(appointment) = &agreed.appointment else { return false };
     let line = agreed.history.iter().find(|line| line.term == origin);
     // What this primary began since then lies at the end of its past; a number that occurs there
@@ -83,6 +86,13 @@ fn numbers_mean_the_same(
         || origin == primary.followed && !clash
         || by_itself && primary.followed < origin && !clash
         || by_barrier && confirmed && origin < primary.timeline_term
+}
+
+/// The primary that it followed was promoted anew and fed it on, while this node's daemon was away:
+/// in which term its last data was written is not known (H6).
+fn was_fed_unasked(own: &InstanceFacts) -> bool {
+    let known = own.followed_timeline > TimelineId(0);
+    !own.was_primary && known && own.timeline > own.followed_timeline
 }
 
 /// Just copied, and not started since: where it begins is not known yet.
@@ -160,6 +170,14 @@ mod tests {
         let fed_by_another = InstanceFacts { followed: Term(4), ..own(3, 150) };
         let primary = InstanceFacts { timeline_term: Term(5), ..primary() };
         assert_eq!(rung_of(&fed_by_another, &primary), Rung::Clone, "the same, as a standby (H6)");
+    }
+
+    #[test]
+    fn what_was_fed_unasked_is_copied_whatever_its_number() {
+        let asked = InstanceFacts { followed_timeline: TimelineId(2), ..own(2, 200) };
+        assert_eq!(rung_of(&asked, &primary()), Rung::Follow);
+        let unasked = InstanceFacts { followed_timeline: TimelineId(1), ..own(2, 200) };
+        assert_eq!(rung_of(&unasked, &primary()), Rung::Clone);
     }
 
     #[test]

@@ -13,12 +13,14 @@ use crate::cluster::command::ServiceCommand;
 use crate::cluster::state::{Appointment, Cause, Phase, Switchover};
 use crate::facts::{Data, Health, InstanceFacts, Process, Stream};
 use crate::ids::NodeId;
+use crate::reason::{Reason, list};
 use crate::replication::primary_replica::sync_quorum::CommitRule;
 use crate::replication::primary_replica::{desired_rule, sync_quorum};
 use crate::spec::Durability;
 use crate::time::Timestamp;
 use alloc::collections::BTreeSet;
 use alloc::format;
+use alloc::string::String;
 
 /// A switchover begins only to a target that is at most this far behind, in bytes.
 pub const SWITCHOVER_LAG_BYTES_MAX: u64 = 16 << 20;
@@ -34,17 +36,21 @@ pub(super) fn plan(view: &ControllerView<'_>, appointment: &Appointment, now: Ti
         if let Some(plan) = replace_lost_standbys(view, appointment, now) {
             return plan;
         }
-        return Plan::wait(format!(
-            "{} waits for its barrier in term {}: {:?} must confirm",
-            appointment.primary,
-            appointment.term,
-            appointment.rules.last().map(|rule| &rule.standbys)
-        ));
+        return Plan::wait(waits_for_barrier(appointment));
     }
     settle(view, appointment, now)
         .or_else(|| change_rule(view, appointment, now))
         .or_else(|| leave_node(view, appointment, now))
         .unwrap_or_else(|| Plan::wait(format!("{} serves", appointment.primary)))
+}
+
+fn waits_for_barrier(appointment: &Appointment) -> Reason {
+    let (primary, term) = (&appointment.primary, appointment.term);
+    let (acks, who) =
+        appointment.rules.last().map_or((0, list([])), |rule| (rule.acks, list(&rule.standbys)));
+    let text =
+        format!("{primary} waits for its barrier in term {term}: {acks} of {who} must confirm");
+    Reason::new(text).number("term", term.0).number("acks_needed", acks)
 }
 
 /// Clients are let in once the primary's own commit was confirmed under the new rule.
@@ -59,9 +65,9 @@ pub(super) fn activate(
     let is_proven =
         instance.serving == Some(appointment.term) && appointment.rules.last() == Some(&rule);
     (appointment.phase == Phase::Appointed && is_proven).then(|| {
-        let reason =
-            format!("{} serves term {} under {rule}", appointment.primary, appointment.term);
         let term = appointment.term;
+        let text = format!("{} serves term {term} under {rule}", appointment.primary);
+        let reason = Reason::new(text).number("term", term.0);
         let at_unix_ms = view.unix_ms;
         Plan::propose(ServiceCommand::Activate { term, rule, system, at_unix_ms }, reason)
     })
@@ -111,7 +117,9 @@ fn change_rule(
     let everyone: BTreeSet<NodeId> = others.cloned().collect();
     let rule = desired_rule::desired(view.spec.durability, last, &streaming, &everyone);
     (rule != *last).then(|| {
-        let reason = format!("{streaming:?} are there to confirm: {last} becomes {rule}");
+        let there = streaming.len();
+        let text = format!("there to confirm: {}; {last} becomes {rule}", list(&streaming));
+        let reason = Reason::new(text).number("streaming", there).number("acks_needed", rule.acks);
         Plan::propose(ServiceCommand::ChangeRule { term: appointment.term, rule }, reason)
     })
 }
@@ -191,7 +199,7 @@ pub(super) fn switch_over(
     switchover: &Switchover,
     now: Timestamp,
 ) -> Plan {
-    let cancel = |why| Plan::propose(ServiceCommand::CancelSwitchover, why);
+    let cancel = |why: String| Plan::propose(ServiceCommand::CancelSwitchover, why);
     if super::controller::is_over(switchover.deadline_unix_ms, view) {
         return cancel(format!("the switchover to {} took too long", switchover.to));
     }
@@ -210,7 +218,10 @@ pub(super) fn switch_over(
             let lag_bytes = primary.flushed.bytes_ahead_of(target.flushed);
             let is_fed = streaming(view, appointment, now).contains(&switchover.to);
             if !is_fed || lag_bytes > SWITCHOVER_LAG_BYTES_MAX {
-                return cancel(format!("{} is {lag_bytes} bytes behind", switchover.to));
+                let reason = Reason::new(format!("{} is {lag_bytes} bytes behind", switchover.to))
+                    .number("lag_bytes", lag_bytes)
+                    .number("lag_bytes_max", SWITCHOVER_LAG_BYTES_MAX);
+                return Plan::propose(ServiceCommand::CancelSwitchover, reason);
             }
             Plan::wait(format!("{} hands over to {}", appointment.primary, switchover.to))
         }
@@ -235,20 +246,23 @@ fn stop_for_switchover(
     if followed != Some(appointment.term) {
         // Positions of two logs that went different ways cannot be compared.
         let (to, primary) = (&switchover.to, &appointment.primary);
-        let reason = format!("{to} does not follow {primary} in term {}", appointment.term);
+        let text = format!("{to} does not follow {primary} in term {}", appointment.term);
+        let reason = Reason::new(text).number("term", appointment.term.0);
         return Plan::propose(ServiceCommand::CancelSwitchover, reason);
     }
     let end = view.instance(&appointment.primary, now).map_or(crate::lsn::Lsn::ZERO, |i| i.flushed);
     let have = view.instance(&switchover.to, now).map_or(crate::lsn::Lsn::ZERO, |i| i.flushed);
     if have < end {
-        let to = &switchover.to;
+        let (to, lag_bytes) = (&switchover.to, end.bytes_ahead_of(have));
         let is_fed = view.instance(to, now).is_some_and(|i| i.stream != Stream::None);
         if !is_fed {
             // What it lacks, nobody is left to send: the old primary resumes (H39).
-            let reason = format!("{to} ended at {have}, {} at {end}", appointment.primary);
+            let text = format!("{to} ended at {have}, {} at {end}", appointment.primary);
+            let reason = Reason::new(text).number("lag_bytes", lag_bytes);
             return Plan::propose(ServiceCommand::CancelSwitchover, reason);
         }
-        return Plan::wait(format!("{to} is at {have} and must reach {end} first (H39)"));
+        let text = format!("{to} is at {have} and must reach {end} first (H39)");
+        return Plan::wait(Reason::new(text).number("lag_bytes", lag_bytes));
     }
     let term = appointment.term.next().max(view.promised_max());
     let ballots = ballots(view, term, now);
@@ -265,9 +279,10 @@ fn stop_for_switchover(
             .filter(|node| view.instance(node, now).is_some_and(|i| i.promised <= term))
             .map(|node| Step::Recruit { node: node.clone(), term })
             .collect();
-        return Plan { steps, reason: format!("{} takes over at {end}", switchover.to) };
+        let reason = format!("{} takes over at {end}", switchover.to);
+        return Plan { steps, reason: Reason::new(reason).number("election_term", term.0) };
     }
-    let why = "planned switchover, the old primary stopped cleanly";
-    let decision = Decision { term, cause: Cause::Switchover, why, ballots: &ballots };
+    let why = Reason::new("planned switchover, the old primary stopped cleanly");
+    let decision = Decision { term, cause: Cause::Switchover, why: &why, ballots: &ballots };
     election::appoint(view, appointment, &switchover.to, decision, now)
 }

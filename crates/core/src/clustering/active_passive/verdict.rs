@@ -7,11 +7,11 @@
 
 use super::controller::ControllerView;
 use crate::cluster::state::{Appointment, Cause};
-use crate::facts::{Health, InstanceFacts, Link, NodeFacts, Process, Stream};
+use crate::facts::{Data, Health, InstanceFacts, Link, NodeFacts, Process, Stream};
 use crate::ids::NodeId;
+use crate::reason::Reason;
 use crate::time::Timestamp;
 use alloc::format;
-use alloc::string::String;
 use core::time::Duration;
 
 /// How long an appointed node may take to become primary before another is tried.
@@ -25,11 +25,11 @@ pub enum Verdict {
     /// It serves.
     Serving,
     /// Its own node says that it is on the way up or down.
-    Moving(String),
+    Moving(Reason),
     /// It does not serve and will not by itself.
-    Dead(Cause, String),
+    Dead(Cause, Reason),
     /// No evidence either way.
-    Unknown(String),
+    Unknown(Reason),
 }
 
 /// Judges the appointed primary.
@@ -48,14 +48,20 @@ fn judge_by_itself(
     facts: &NodeFacts,
 ) -> Verdict {
     let Some(instance) = facts.instances.get(view.service) else {
-        return Verdict::Unknown(format!("{} does not speak of the service yet", facts.node));
+        let text = format!("{} does not speak of the service yet", facts.node);
+        return Verdict::Unknown(text.into());
     };
     let was_promoted = instance.promoted >= appointment.term;
     match instance.process {
         Process::Primary if was_promoted => judge_health(instance),
+        Process::Stopped if was_promoted && matches!(instance.data, Data::Suspect { .. }) => {
+            let node = &facts.node;
+            let reason = format!("{node} reports that its postmaster ended: its disk is suspect");
+            Verdict::Dead(Cause::PostmasterDied, reason.into())
+        }
         Process::Stopped | Process::Starting | Process::Standby if was_promoted => Verdict::Dead(
             Cause::PostmasterDied,
-            format!("{} reports that its postmaster ended", facts.node),
+            format!("{} reports that its postmaster ended", facts.node).into(),
         ),
         Process::Stopped
         | Process::Starting
@@ -69,7 +75,10 @@ fn judge_by_itself(
 fn judge_health(instance: &InstanceFacts) -> Verdict {
     let stuck = |what: &str, age: Duration| {
         if age >= HUNG_AFTER {
-            Verdict::Dead(Cause::InstanceHung, format!("{what} for {} ms", age.as_millis()))
+            let reason = Reason::new(format!("{what} for {} ms", age.as_millis()))
+                .number("stuck_ms", age.as_millis())
+                .number("stuck_ms_max", HUNG_AFTER.as_millis());
+            Verdict::Dead(Cause::InstanceHung, reason)
         } else {
             Verdict::Serving
         }
@@ -92,12 +101,17 @@ fn judge_progress(
     let ahead = Duration::from_millis(begun.saturating_sub(view.unix_ms));
     let passed = Duration::from_millis(view.unix_ms.saturating_sub(begun));
     let waited = if ahead > PROMOTION_PATIENCE { ahead } else { passed };
-    let what = format!(
-        "{} is {:?} on its way to term {}",
-        appointment.primary, instance.process, appointment.term
-    );
+    let what = Reason::new(format!(
+        "{} is on its way to term {} ({})",
+        appointment.primary, appointment.term, instance.process
+    ))
+    .number("term", appointment.term.0);
     if waited > PROMOTION_PATIENCE && instance.process != Process::Primary {
-        Verdict::Dead(Cause::InstanceHung, format!("{what} for {} ms", waited.as_millis()))
+        let reason = what
+            .within(|what| format!("{what} for {} ms", waited.as_millis()))
+            .number("waited_ms", waited.as_millis())
+            .number("waited_ms_max", PROMOTION_PATIENCE.as_millis());
+        Verdict::Dead(Cause::InstanceHung, reason)
     } else {
         Verdict::Moving(what)
     }
@@ -126,30 +140,38 @@ fn judge_by_others(
             Some(Link::Silent(_)) | None => {}
         }
         if let Some(age) = fed_by_primary(view, node, appointment, now) {
-            return Verdict::Unknown(format!(
-                "{primary} does not answer, but {node} received from it {} ms ago",
-                age.as_millis()
-            ));
+            let (age, limit) = (age.as_millis(), view.spec.timing.suspicion.as_millis());
+            let text =
+                format!("{primary} does not answer, but {node} received from it {age} ms ago");
+            let reason = Reason::new(text).number("received_ms_ago", age);
+            return Verdict::Unknown(reason.number("suspicion_ms", limit));
         }
     }
     if let Some(node) = heard {
-        return Verdict::Unknown(format!("{primary} does not answer us, but {node} hears it"));
+        let text = format!("{primary} does not answer us, but {node} hears it");
+        return Verdict::Unknown(text.into());
     }
-    let majority = view.nodes.len() / 2 + 1;
-    if refused >= majority.min(view.nodes.len() - 1) {
-        return Verdict::Dead(
-            Cause::NodeDied,
-            format!("{refused} of {} nodes are refused by {primary}", view.nodes.len()),
-        );
+    let nodes = view.nodes.len();
+    let majority = nodes / 2 + 1;
+    let enough = majority.min(nodes - 1);
+    if refused >= enough {
+        let reason = Reason::new(format!("{refused} of {nodes} nodes are refused by {primary}"))
+            .number("refused", refused)
+            .number("nodes", nodes)
+            .number("needed", enough);
+        return Verdict::Dead(Cause::NodeDied, reason);
     }
-    if refused + silent >= majority.min(view.nodes.len() - 1) {
-        let silence = view.spec.timing.suspicion.as_millis();
-        return Verdict::Dead(
-            Cause::NodeSilent,
-            format!("{} nodes do not hear {primary} for {silence} ms", refused + silent),
-        );
+    if refused + silent >= enough {
+        let (deaf, silence) = (refused + silent, view.spec.timing.suspicion.as_millis());
+        let reason = Reason::new(format!("{deaf} nodes do not hear {primary} for {silence} ms"))
+            .number("unheard_by", deaf)
+            .number("needed", enough)
+            .number("suspicion_ms", silence);
+        return Verdict::Dead(Cause::NodeSilent, reason);
     }
-    Verdict::Unknown(format!("{primary}: {refused} refused, {silent} silent, {majority} needed"))
+    let text = format!("{primary}: {refused} refused, {silent} silent, {majority} needed");
+    let reason = Reason::new(text).number("refused", refused).number("silent", silent);
+    Verdict::Unknown(reason.number("needed", majority))
 }
 
 /// Whether every standby that is heard has gone without its primary for so long that it serves

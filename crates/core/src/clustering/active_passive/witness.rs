@@ -68,7 +68,7 @@ mod tests {
         ServiceSpec { pairing, durability, timing: Timing::default() }
     }
 
-    const ASYNC: Durability = Durability::Async { lag_bytes_max: 1 };
+    const ASYNC: Durability = Durability::Async { lag_bytes_max: 1, lag_max: Duration::MAX };
 
     fn view(promised: u64, counts_from: Option<Timestamp>) -> WitnessView {
         WitnessView { asked: None, promised: Term(promised), ballot: None, counts_from }

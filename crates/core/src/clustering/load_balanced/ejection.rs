@@ -162,6 +162,20 @@ impl Group {
         self.endpoints = members.iter().map(member).collect();
     }
 
+    /// Goes on with other limits, and with or without checks. What was known stays known; without
+    /// checks nothing is down.
+    pub fn configure(&mut self, limits: Limits, checks: bool, now: Timestamp) {
+        self.limits = limits;
+        self.checks = checks;
+        for endpoint in self.endpoints.iter_mut().filter(|_| !checks) {
+            if endpoint.checked == Checked::Down {
+                endpoint.come_back(now);
+            }
+            endpoint.checked = Checked::Up;
+            endpoint.contrary = 0;
+        }
+    }
+
     /// Takes note of an event at an endpoint; whether its condition changed. An endpoint that is
     /// not there changes nothing.
     pub fn step(&mut self, at: usize, event: Event, now: Timestamp) -> bool {

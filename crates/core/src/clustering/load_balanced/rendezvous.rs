@@ -1,5 +1,5 @@
-//! Decides which endpoint a key belongs to, so that a change of the group moves only the keys that it
-//! must: each endpoint has a score for each key, the best one wins.
+//! Decides which endpoint a key belongs to, so that a change of the group moves only the keys that
+//! it must: each endpoint has a score for each key, the best one wins.
 //! In: the hashes of key and endpoint, and the endpoint's share. Out: a score.
 //! A share of 2 wins twice as many keys as a share of 1: the score is `share / -ln(hash)`, after
 //! Schindelhauer and Schomaker's weighted rendezvous hashing. It is computed in whole numbers, so

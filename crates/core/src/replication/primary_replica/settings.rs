@@ -5,7 +5,8 @@
 //! Keeps: H5 `restart_after_crash`; H10, H20 what belongs to the failover is not the owner's; H11
 //! the warning of a cancelled wait is sent; H13, H14 a commit is acknowledged once a standby
 //! flushed it; H15 no `restore_command`; H26 `data_sync_retry`.
-//! Not here: what the settings are set to (the PostgreSQL adapter).
+//! Not here: what the settings are set to, and whether PostgreSQL knows a name and takes a value:
+//! its own program is asked before anything is agreed (the PostgreSQL adapter).
 //! Tested by: below.
 
 use alloc::string::String;
@@ -44,6 +45,7 @@ const OURS: &[(&str, &str, &str)] = &[
     ("hba_file", SETS, "use the service's `hba`"),
     ("hot_standby", SETS, "remove it: standbys must answer queries"),
     ("ident_file", SETS, "remove it: the file is in the data directory"),
+    ("lc_messages", "what the server says as it ends is read: in English", "remove it: it is C"),
     ("listen_addresses", SETS, "use the node's `bind`"),
     ("logging_collector", SETS, "remove it: the keeper collects the log"),
     ("password_encryption", "every role uses SCRAM", "remove it: it is scram-sha-256"),
@@ -117,6 +119,7 @@ pub const SHOWS_WARNINGS: &[&str] = &[
 const FIXED: &[&str] = &["fsync", "full_page_writes", "wal_log_hints"];
 
 const CONNECTIONS_MIN: u32 = 8;
+const CLIENTS_MIN: u32 = 10;
 
 /// Whether nobody but Tandem sets it, so that it is removed where it came along with a copy.
 pub fn is_ours(name: &str) -> bool {
@@ -146,6 +149,9 @@ pub fn refusal(name: &str, value: &str) -> Option<Refusal> {
         return at_value(because, instead);
     }
     match name.as_str() {
+        "max_connections" if value.parse::<u32>().is_ok_and(|number| number < CLIENTS_MIN) => {
+            at_value("5 of them are reserved for the probes", "write 10 or more")
+        }
         "max_wal_senders" | "max_replication_slots"
             if value.parse::<u32>().map_or(true, |number| number < CONNECTIONS_MIN) =>
         {
@@ -205,6 +211,7 @@ mod tests {
             ("synchronous_commit", "off", Fault::Value),
             ("client_min_messages", "ERROR", Fault::Value),
             ("wal_level", "minimal", Fault::Value),
+            ("max_connections", "5", Fault::Value),
             ("max_wal_senders", "1", Fault::Value),
             ("max_replication_slots", "many", Fault::Value),
             ("wal_sender_timeout", "0", Fault::Value),

@@ -22,6 +22,12 @@ pub struct CommitRule {
 }
 
 impl CommitRule {
+    /// What holds between a promotion and its barrier: nobody may confirm, so that no commit is
+    /// acknowledged (H7).
+    pub const fn of_nobody(primary: NodeId) -> Self {
+        Self { primary, standbys: BTreeSet::new(), acks: 1 }
+    }
+
     /// Whether nobody outside `promised` can still complete an acknowledgement: the primary itself
     /// promised (its flush is part of each), or fewer than `acks` standbys are left that did not.
     pub fn elects(&self, promised: &BTreeSet<NodeId>) -> bool {
@@ -89,6 +95,14 @@ mod tests {
         let rule = CommitRule { primary: "a".into(), standbys: BTreeSet::new(), acks: 0 };
         assert!(!rule.elects(&nodes(0b11110)));
         assert!(rule.elects(&nodes(0b00001)));
+    }
+
+    #[test]
+    fn where_nobody_may_confirm_nothing_is_acknowledged_and_anybody_elects() {
+        let rule = CommitRule::of_nobody("a".into());
+        for set in (0..32).map(nodes) {
+            assert!(!rule.acknowledges(&set) && rule.elects(&set), "{set:?}");
+        }
     }
 
     #[test]

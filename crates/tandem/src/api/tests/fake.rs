@@ -10,7 +10,7 @@ use crate::api::operations::{Operations, Outcome, Refused, RunningConfig, Secret
 use crate::api::role::RoleCheck;
 use crate::api::status::{
     Durability, Endpoint, InstanceRole, InstanceState, InstanceStatus, NodeRole, NodeState,
-    NodeStatus, Phase, ServiceStatus, Status,
+    NodeStatus, Phase, ScheduledSwitchover, ServiceStatus, Status,
 };
 use crate::telemetry::codes;
 use crate::telemetry::events::{Event, EventLog};
@@ -161,6 +161,7 @@ fn service() -> ServiceStatus {
         lag_bytes: Some(0),
         lag_s: Some(0.0),
         in_commit_quorum: false,
+        awaited: false,
         reason: None,
     };
     ServiceStatus {
@@ -172,6 +173,7 @@ fn service() -> ServiceStatus {
         term: Term(4),
         phase: Phase::Active,
         paused: false,
+        scheduled: Some(scheduled()),
         primary: Some("a".into()),
         endpoints: vec![Endpoint {
             node: "a".into(),
@@ -184,12 +186,17 @@ fn service() -> ServiceStatus {
                 lag_bytes: Some(20_971_520),
                 lag_s: Some(2.5),
                 in_commit_quorum: true,
+                awaited: true,
                 reason: Some("node b is silent".to_owned()),
                 ..instance("b", InstanceRole::Standby, InstanceState::Disconnected)
             },
         ],
         warnings: vec!["commits are confirmed by nobody else".to_owned()],
     }
+}
+
+fn scheduled() -> ScheduledSwitchover {
+    ScheduledSwitchover { to: None, at_unix_ms: 1_763_870_400_000, kept_by: "b".into() }
 }
 
 pub(crate) fn explanation() -> Explanation {
@@ -199,6 +206,7 @@ pub(crate) fn explanation() -> Explanation {
         phase: Phase::Active,
         primary: Some("a".into()),
         summary: "a serves in term 4".to_owned(),
+        scheduled: Some(scheduled()),
         no_failover_because: vec![Reason::new("a proved its lease").number("lease_ms", 1400)],
         failover_now: FailoverNow {
             safety: Safety::Safe,

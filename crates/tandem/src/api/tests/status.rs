@@ -30,6 +30,7 @@ async fn every_field_is_where_it_was() {
             "term": 4,
             "phase": "active",
             "paused": false,
+            "scheduled": {"to": null, "at_unix_ms": 1_763_870_400_000_u64, "kept_by": "b"},
             "primary": "a",
             "endpoints": [
                 {"node": "a", "listen": "10.0.0.1:5000", "read_listen": "10.0.0.1:5001"},
@@ -37,11 +38,11 @@ async fn every_field_is_where_it_was() {
             "instances": [
                 {"node": "a", "role": "primary", "state": "running", "address": "10.0.0.1:5432",
                  "timeline": 2, "lsn": "0/3000060", "lag_bytes": 0, "lag_s": 0.0,
-                 "in_commit_quorum": false, "reason": null},
+                 "in_commit_quorum": false, "awaited": false, "reason": null},
                 {"node": "b", "role": "standby", "state": "disconnected",
                  "address": "10.0.0.2:5432", "timeline": 2, "lsn": "0/3000060",
                  "lag_bytes": 20_971_520, "lag_s": 2.5, "in_commit_quorum": true,
-                 "reason": "node b is silent"},
+                 "awaited": true, "reason": "node b is silent"},
             ],
             "warnings": ["commits are confirmed by nobody else"],
         }],

@@ -3,7 +3,7 @@
 
 use crate::api::explain::{Explanation, FailoverNow, Reason};
 use crate::cli::Error;
-use crate::cli::ask::status::size;
+use crate::cli::ask::status::{size, waits};
 use crate::cli::client::{Client, segment};
 use crate::cli::moment;
 use crate::cli::terminal::{Terminal, lines};
@@ -73,6 +73,9 @@ fn page(of: &Explanation, terminal: &Terminal) -> String {
         "{}  term {}  {}  primary {primary}\n{}\n",
         of.service, of.term, of.phase, of.summary
     );
+    if let Some(scheduled) = &of.scheduled {
+        let _ = writeln!(page, "{}", waits(scheduled));
+    }
     if !of.no_failover_because.is_empty() {
         page.push_str("\nNo failover now, because:\n");
         for reason in &of.no_failover_because {

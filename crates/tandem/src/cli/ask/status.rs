@@ -3,10 +3,12 @@
 //! Tested by: `cli/tests/status.rs`.
 
 use crate::api::status::{
-    InstanceState, InstanceStatus, NodeState, NodeStatus, Phase, ServiceStatus, Status,
+    InstanceState, InstanceStatus, NodeState, NodeStatus, Phase, ScheduledSwitchover,
+    ServiceStatus, Status,
 };
 use crate::cli::Error;
 use crate::cli::client::Client;
+use crate::cli::moment;
 use crate::cli::terminal::{Mood, Terminal, lines};
 use crate::telemetry::problem::Problem;
 use clap::Args;
@@ -134,11 +136,21 @@ fn service_page(service: &ServiceStatus, terminal: &Terminal) -> String {
         }
         page.push('\n');
     }
+    if let Some(scheduled) = &service.scheduled {
+        let _ = writeln!(page, "  {}", waits(scheduled));
+    }
     for warning in &service.warnings {
         let _ = writeln!(page, "  warning: {warning}");
     }
     page.push_str(&instances(service, terminal));
     page
+}
+
+/// A switchover that waits, in one line.
+pub fn waits(scheduled: &ScheduledSwitchover) -> String {
+    let ScheduledSwitchover { to, at_unix_ms, kept_by } = scheduled;
+    let to = to.as_ref().map_or("the best standby", |node| node.as_str());
+    format!("switchover to {to} at {} (kept by {kept_by})", moment::show(*at_unix_ms))
 }
 
 fn instances(service: &ServiceStatus, terminal: &Terminal) -> String {
@@ -152,12 +164,22 @@ fn instances(service: &ServiceStatus, terminal: &Terminal) -> String {
             Cell::new(instance.timeline.map_or("-".to_owned(), |timeline| timeline.to_string())),
             Cell::new(instance.lsn.map_or("-".to_owned(), |lsn| lsn.to_string())),
             Cell::new(lag(instance)),
-            Cell::new(if instance.in_commit_quorum { "yes" } else { "-" }),
+            Cell::new(sync(instance)),
             Cell::new(&instance.address),
             Cell::new(instance.reason.as_deref().unwrap_or("")),
         ]);
     }
     lines(&table)
+}
+
+/// Whether commits rest on it, and whether it can bear that.
+const fn sync(instance: &InstanceStatus) -> &'static str {
+    match (instance.in_commit_quorum, instance.state) {
+        (_, _) if instance.awaited => "no (writes wait for it)",
+        (true, InstanceState::Running | InstanceState::Streaming) => "yes",
+        (true, _) => "no",
+        (false, _) => "-",
+    }
 }
 
 const fn mood(state: InstanceState, phase: Phase) -> Mood {
@@ -171,7 +193,10 @@ const fn mood(state: InstanceState, phase: Phase) -> Mood {
             | Phase::Unknown => Mood::Odd,
         },
         InstanceState::Absent => Mood::Plain,
-        InstanceState::Hung | InstanceState::Quarantined | InstanceState::Stopped => Mood::Bad,
+        InstanceState::Hung
+        | InstanceState::Quarantined
+        | InstanceState::Suspect
+        | InstanceState::Stopped => Mood::Bad,
         InstanceState::Disconnected
         | InstanceState::Starting
         | InstanceState::Promoting

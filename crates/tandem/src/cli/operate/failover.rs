@@ -8,6 +8,8 @@ use crate::cli::terminal::Terminal;
 use clap::Args;
 
 /// Replace a primary that does not serve, without waiting for the cluster to decide it
+///
+/// While it serves this is refused: tandem switchover moves it and loses nothing.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Example:
@@ -20,9 +22,9 @@ pub struct Arguments {
     /// The next primary; left out, the best standby
     #[arg(long, value_name = "NODE")]
     pub to: Option<String>,
-    /// Go on although acknowledged commits may be lost. First make sure that the old primary is
-    /// off: in a partition it may go on acknowledging to clients on its side, and that is lost as
-    /// well
+    /// Go on although acknowledged commits may be lost, or the primary serves. First make sure that
+    /// the old primary is off: in a partition it may go on acknowledging to clients on its side,
+    /// and that is lost as well
     #[arg(long)]
     pub accept_loss: bool,
 }

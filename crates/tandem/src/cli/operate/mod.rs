@@ -24,6 +24,7 @@ use crate::telemetry::problem::Problem;
 use clap::Args;
 use hyper::Method;
 use serde::Serialize;
+use serde_json::Value;
 
 /// Which service; may be left out where there is only one.
 #[derive(Clone, Debug, Args)]
@@ -108,9 +109,14 @@ pub(crate) fn show(outcome: &Outcome, terminal: &mut Terminal) -> Result<(), Err
     }
     terminal.line(&outcome.message)?;
     for (name, value) in &outcome.fields {
-        match value.as_str() {
-            Some(text) => terminal.line(format_args!("  {name}: {text}"))?,
-            None => terminal.line(format_args!("  {name}: {value}"))?,
+        match value {
+            Value::String(text) => terminal.line(format_args!("  {name}: {text}"))?,
+            // Each is a sentence of its own.
+            Value::Array(lines) if name == "brings" || name == "waits" || name == "warnings" => {
+                let mut lines = lines.iter().filter_map(Value::as_str);
+                lines.try_for_each(|it| terminal.line(format_args!("  {name}: {it}")))?;
+            }
+            _ => terminal.line(format_args!("  {name}: {value}"))?,
         }
     }
     Ok(())

@@ -24,7 +24,8 @@ pub struct Arguments {
     /// The next primary; left out, the best standby
     #[arg(long, value_name = "NODE")]
     pub to: Option<String>,
-    /// Not before this time (RFC 3339, or from now as +5m); the cluster keeps it, not this command
+    /// Not before this time (RFC 3339, or from now as +5m); kept in the memory of the node that
+    /// answers: when its daemon ends before, nothing happens (tandem status shows it)
     #[arg(long, value_name = "TIME")]
     pub at: Option<Moment>,
     /// Take a scheduled or running switchover back

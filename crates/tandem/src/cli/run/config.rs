@@ -8,6 +8,7 @@ use crate::cli::client::Client;
 use crate::cli::entry::Entry;
 use crate::cli::operate::show;
 use crate::cli::terminal::Terminal;
+use crate::node::problem::of_file;
 use crate::telemetry::codes;
 use crate::telemetry::problem::Problem;
 use clap::{Args, Subcommand};
@@ -30,6 +31,7 @@ pub struct Arguments {
 #[derive(Clone, Debug, Subcommand)]
 pub enum Command {
     /// Check a file, without touching a cluster
+    #[command(arg = crate::cli::no_api())]
     #[command(after_help = "Example:\n  tandem config check tandem.toml")]
     Check {
         /// Which
@@ -106,14 +108,11 @@ pub struct Written {
 }
 
 async fn read(path: &Path) -> Result<Written, Problem> {
-    let text = tokio::fs::read_to_string(path).await.map_err(|error| {
-        let what = format!("cannot read {}", path.display());
-        Problem::caused_by(
-            codes::CANNOT_READ_FILE,
-            what,
-            &error,
-            "check the path and its permissions",
-        )
+    let file = path.to_owned();
+    let reading = tokio::task::spawn_blocking(move || crate::config::read_file(&file));
+    let text = reading.await.map_err(|error| {
+        Problem::caused_by(codes::UNEXPECTED, "cannot read the file", &error, "repeat it")
     })?;
+    let text = text.map_err(|error| of_file(&error))?;
     Ok(Written { path: path.to_owned(), text })
 }

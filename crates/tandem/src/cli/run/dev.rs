@@ -7,7 +7,7 @@ use std::time::Duration;
 
 /// Run a whole cluster on this machine until Ctrl-C; nothing is left behind
 #[derive(Clone, Debug, Args)]
-#[command(after_help = "\
+#[command(arg = crate::cli::no_api(), after_help = "\
 Example:
   tandem dev
   tandem dev --delay 5ms

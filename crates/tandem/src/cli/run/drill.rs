@@ -7,7 +7,7 @@ use std::time::Duration;
 
 /// Break a cluster on this machine on purpose, and report outage, loss and duplicates per fault
 #[derive(Clone, Debug, Args)]
-#[command(after_help = "\
+#[command(arg = crate::cli::no_api(), after_help = "\
 Example:
   tandem drill --rounds 5
   tandem drill --fault link-slow,switchover --delay 5ms

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 /// Make the first node of a new cluster: its certificate authority, identity and secret
 #[derive(Clone, Debug, Args)]
-#[command(after_help = "\
+#[command(arg = crate::cli::no_api(), after_help = "\
 Example:
   tandem init --config tandem.toml --node a --dir /var/lib/tandem
   tandem node --config tandem.toml --node a --dir /var/lib/tandem")]

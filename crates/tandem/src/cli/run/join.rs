@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 /// Make this machine a node of a cluster, with a one-time token of a member
 #[derive(Clone, Debug, Args)]
-#[command(after_help = "\
+#[command(arg = crate::cli::no_api(), after_help = "\
 Example:
   tandem token d > token            on a member
   tandem join --node d --dir /var/lib/tandem --token-file token

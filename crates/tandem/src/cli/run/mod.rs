@@ -7,5 +7,6 @@ pub mod drill;
 pub mod init;
 pub mod join;
 pub mod node;
+pub mod password;
 pub mod recover;
 pub mod tour;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 /// Run a node; it supervises its instances until it is asked to end (SIGTERM)
 #[derive(Clone, Debug, Args)]
-#[command(after_help = "\
+#[command(arg = crate::cli::no_api(), after_help = "\
 Example:
   tandem node --config tandem.toml --node a --dir /var/lib/tandem")]
 pub struct Arguments {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 /// Go on with this node alone after a majority was lost for good; says first what may be lost
 #[derive(Clone, Debug, Args)]
-#[command(after_help = "\
+#[command(arg = crate::cli::no_api(), after_help = "\
 Example:
   tandem recover --dir /var/lib/tandem                 says what would be lost, changes nothing
   tandem recover --dir /var/lib/tandem --accept-loss   on one survivor, stopped; never on two")]

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 /// Show what Tandem does: run a cluster on this machine, break it, and count what was lost
 #[derive(Clone, Debug, Args)]
-#[command(after_help = "\
+#[command(arg = crate::cli::no_api(), after_help = "\
 Example:
   tandem tour
   tandem tour --once --json")]

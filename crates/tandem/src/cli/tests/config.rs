@@ -29,3 +29,17 @@ async fn a_file_that_is_not_there_is_named() {
     assert_eq!(problem.code, codes::CANNOT_READ_FILE);
     assert!(problem.what.contains("/nowhere/tandem.toml"), "{problem}");
 }
+
+#[tokio::test]
+async fn a_file_in_another_encoding_is_told_where() {
+    let served = serve().await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("tandem.toml");
+    std::fs::write(&file, b"cluster = \"shop\"\n# caf\xe9\n").unwrap();
+    for verb in ["check", "apply", "show"] {
+        let problem = refused(&served, &format!("config {verb} {}", file.display())).await;
+        assert_eq!(problem.code, codes::CANNOT_READ_FILE);
+        assert!(problem.because.contains("line 2, byte 6"), "{problem}");
+        assert!(problem.try_.contains("UTF-8"), "{problem}");
+    }
+}

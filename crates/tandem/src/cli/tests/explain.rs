@@ -12,6 +12,7 @@ async fn a_service_is_explained_with_reasons_and_numbers() {
     let expected = "\
 orders  term 4  active  primary a
 a serves in term 4
+switchover to the best standby at 2025-11-23T04:00:00.000Z (kept by b)
 
 No failover now, because:
   - a proved its lease [lease_ms 1400]

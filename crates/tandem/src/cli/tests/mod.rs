@@ -12,10 +12,11 @@ use crate::api::tests::Served;
 use crate::cli::client::Client;
 use crate::cli::entry::{Entry, Running};
 use crate::cli::run::config::Written;
-use crate::cli::run::{dev, drill, init, join, node, recover, tour};
+use crate::cli::run::{dev, drill, init, join, node, password, recover, tour};
 use crate::cli::terminal::Terminal;
 use crate::cli::terminal::tests::Paper;
-use crate::cli::{Arguments, Error, ask, dispatch, run};
+use crate::cli::{Arguments, Error, ask, dispatch, misused, run};
+use crate::telemetry::codes;
 use crate::telemetry::problem::Problem;
 use clap::{CommandFactory as _, Parser as _};
 use futures::future::{BoxFuture, ready};
@@ -75,6 +76,11 @@ impl Entry for Remembers {
 
     fn recover<'a>(&'a self, arguments: recover::Arguments, _: &'a mut Terminal) -> Running<'a> {
         self.noted(arguments)
+    }
+
+    fn password(&self, arguments: &password::Arguments, _: &mut Terminal) -> Result<(), Error> {
+        self.note(arguments);
+        Ok(())
     }
 
     fn doctor(
@@ -147,7 +153,7 @@ fn every_command_has_help_with_an_example_that_parses() {
     check("tandem", &command);
     let names: Vec<&str> = command.get_subcommands().map(clap::Command::get_name).collect();
     for name in "init join node dev status events explain switchover failover pause resume restart \
-                 reload reinit drain config drill doctor recover"
+                 reload reinit drain config drill doctor recover password"
         .split_whitespace()
     {
         assert!(names.contains(&name), "{name}");
@@ -171,6 +177,7 @@ fn what_starts_something_reaches_the_entry() {
         ("demo --once", "once: true"),
         ("drill --fault node-cut,node-kill --seed 7", r#"faults: ["node-cut", "node-kill"]"#),
         ("recover --dir /d --accept-loss", "accept_loss: true"),
+        ("password orders --dir /d --role superuser", "role: Superuser"),
         ("join --node d --dir /d --to x:1 --token s3cret", "token: Some(Secret(…))"),
     ] {
         assert_eq!(run(words(line), &entry), ExitCode::SUCCESS, "{line}");
@@ -183,6 +190,45 @@ fn what_starts_something_reaches_the_entry() {
 fn a_fault_that_does_not_exist_is_status_2() {
     let product = crate::cli::entry::Product;
     assert_eq!(run(words("drill --fault node-kil"), &product), ExitCode::from(2));
+}
+
+#[test]
+fn what_the_parser_refuses_is_told_as_json_where_json_is_asked_for() {
+    for (line, because, try_) in [
+        ("--json bogus", "unrecognized subcommand 'bogus'", "Usage: tandem"),
+        ("drill --rounds 0 --json", "0 is not in 1..=1000", "--help"),
+        ("init --json --node a", "were not provided: --dir <DIR>", "Usage: tandem init"),
+        ("--json statsu", "unrecognized subcommand", "similar subcommand exists: 'status'"),
+    ] {
+        let error = Arguments::try_parse_from(words(line)).unwrap_err();
+        let problem = misused(&error);
+        assert_eq!(problem.code, codes::ARGUMENT);
+        assert!(problem.because.contains(because), "{line}: {problem:?}");
+        assert!(!problem.because.contains('\n') && !problem.because.starts_with("error"));
+        assert!(problem.try_.contains(try_), "{line}: {problem:?}");
+        assert_eq!(run(words(line), &Remembers::default()), ExitCode::from(2), "{line}");
+    }
+    assert_eq!(run(words("--json --help"), &Remembers::default()), ExitCode::SUCCESS);
+}
+
+#[test]
+fn the_address_of_a_node_is_offered_only_where_a_node_is_asked() {
+    let help = |line: &str| {
+        let error = Arguments::try_parse_from(words(&format!("{line} --help"))).unwrap_err();
+        error.to_string()
+    };
+    for line in ["init", "join", "node", "dev", "tour", "drill", "recover", "config check"] {
+        assert!(!help(line).contains("--api"), "{line}");
+        assert!(help(line).contains("--json"), "{line}");
+    }
+    for line in ["status", "switchover", "config show", "config apply", "explain"] {
+        assert!(help(line).contains("--api"), "{line}");
+    }
+    let parsed = Arguments::try_parse_from(words("dev --api http://x:1")).unwrap();
+    assert_eq!(parsed.common.api, ["http://x:1"]);
+    let parsed = Arguments::try_parse_from(words("status --api http://x:1,http://y:1")).unwrap();
+    assert_eq!(parsed.common.api.len(), 2);
+    assert!(!help("").contains("any other service"));
 }
 
 #[test]

@@ -24,11 +24,14 @@ c     10.0.0.3:7400  witness  -           up
 
 orders  postgres active-passive primary-replica  durability preferred  term 4  active  primary a
   connect through a: 10.0.0.1:5000 (reads: 10.0.0.1:5001)
+  switchover to the best standby at 2025-11-23T04:00:00.000Z (kept by b)
   warning: commits are confirmed by nobody else
-INSTANCE  ROLE     STATE         TL  LSN        LAG              SYNC  ADDRESS        REASON
-a         primary  running       2   0/3000060  0 B / 0.0 s      -     10.0.0.1:5432
-b         standby  disconnected  2   0/3000060  20.0 MB / 2.5 s  yes   10.0.0.2:5432  \
-node b is silent
+INSTANCE  ROLE     STATE         TL  LSN        LAG              SYNC                     \
+ADDRESS        REASON
+a         primary  running       2   0/3000060  0 B / 0.0 s      -                        \
+10.0.0.1:5432
+b         standby  disconnected  2   0/3000060  20.0 MB / 2.5 s  no (writes wait for it)  \
+10.0.0.2:5432  node b is silent
 ";
     assert_eq!(page, expected);
 }

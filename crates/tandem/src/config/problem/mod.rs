@@ -8,7 +8,7 @@ mod code;
 mod nearest;
 
 pub use code::Code;
-pub(in crate::config) use nearest::nearest;
+pub(crate) use nearest::nearest;
 
 use serde::Serialize;
 use std::fmt;

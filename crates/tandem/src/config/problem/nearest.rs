@@ -6,7 +6,7 @@ const WORD_CHARS_MAX: usize = 64;
 
 /// The word that was probably meant: at most a third of its letters are wrong, missing, too many or
 /// swapped with a neighbour.
-pub(in crate::config) fn nearest<'a>(written: &str, known: &[&'a str]) -> Option<&'a str> {
+pub(crate) fn nearest<'a>(written: &str, known: &[&'a str]) -> Option<&'a str> {
     if written.chars().count() > WORD_CHARS_MAX {
         return None;
     }

@@ -3,15 +3,22 @@
 //! Not here: what may be run (`valid`).
 //! Tested by: `config/tests`.
 
+mod balanced;
+mod postgres;
 mod section;
+mod written;
 
 use super::problem::{Code, Problems, Say};
+pub(super) use balanced::{Balanced, Ejection, Health, Upstream};
+pub(super) use postgres::{Postgres, Timing};
+pub(super) use section::Reading;
 use section::Section;
-pub(super) use section::{Number, Reading, Scalar, Text};
 use std::collections::BTreeSet;
 use std::ops::Range;
+use tandem_core::pairing::Kind;
 use toml::Spanned;
 use toml::de::DeTable;
+pub(super) use written::{Flag, Number, Scalar, Switch, Text};
 
 #[derive(Debug)]
 pub(super) struct File {
@@ -37,32 +44,16 @@ pub(super) struct Service {
     pub kind: Text,
     pub clustering: Text,
     pub replication: Text,
-    pub durability: Text,
-    pub acks: Number,
-    pub async_lag_max: Text,
-    pub listen: Option<Spanned<Scalar>>,
-    pub read_listen: Option<Spanned<Scalar>>,
-    pub read_lag_max: Text,
-    pub port: Number,
-    pub hold_max: Text,
-    pub held_max: Number,
-    pub sessions_max: Number,
-    pub bin_dir: Text,
-    pub data_dir: Text,
-    pub run_as: Text,
-    pub hba: Vec<Spanned<String>>,
-    pub settings: Vec<(Spanned<String>, Spanned<Scalar>)>,
-    pub timing: Timing,
+    pub keys: Keys,
 }
 
-#[derive(Debug, Default)]
-pub(super) struct Timing {
-    pub heartbeat: Text,
-    pub suspicion: Text,
-    pub lease: Text,
-    pub drift_margin: Text,
-    pub stable_after: Text,
-    pub rejoin_patience: Text,
+/// What is written besides the words, by the kind of service.
+#[derive(Debug)]
+pub(super) enum Keys {
+    Postgres(Box<Postgres>),
+    Balanced(Box<Balanced>),
+    /// This version does not run that kind: its keys are no mistakes of the writer.
+    NotYet,
 }
 
 /// Reads a file. Nothing on a syntax error: what follows from a half-read file would be guesses.
@@ -120,48 +111,24 @@ fn node(reading: &mut Reading<'_>, name: Spanned<String>, table: &DeTable<'_>) -
 fn service(reading: &mut Reading<'_>, name: Spanned<String>, table: &DeTable<'_>) -> Service {
     let path = format!("services.{}", name.get_ref());
     let mut section = Section::new(table, "services.NAME", path);
-    let service = Service {
-        name,
-        kind: section.text(reading, "kind"),
-        clustering: section.text(reading, "clustering"),
-        replication: section.text(reading, "replication"),
-        durability: section.text(reading, "durability"),
-        acks: section.number(reading, "acks"),
-        async_lag_max: section.text(reading, "async_lag_max"),
-        listen: section.listen(reading, "listen"),
-        read_listen: section.listen(reading, "read_listen"),
-        read_lag_max: section.text(reading, "read_lag_max"),
-        port: section.number(reading, "port"),
-        hold_max: section.text(reading, "hold_max"),
-        held_max: section.number(reading, "held_max"),
-        sessions_max: section.number(reading, "sessions_max"),
-        bin_dir: section.text(reading, "bin_dir"),
-        data_dir: section.text(reading, "data_dir"),
-        run_as: section.text(reading, "run_as"),
-        hba: section.texts(reading, "hba"),
-        settings: section.settings(reading, "postgresql"),
-        timing: section.table(reading, "timing").map_or_else(Timing::default, |table| {
-            let path = section.path("timing");
-            timing(reading, Section::new(table, "services.NAME.timing", path))
-        }),
+    let kind = section.text(reading, "kind");
+    let clustering = section.text(reading, "clustering");
+    let replication = section.text(reading, "replication");
+    let keys = match kind_of(kind.as_ref(), table) {
+        kind @ Kind::Postgres => {
+            Keys::Postgres(Box::new(postgres::read(reading, &name, section.of(kind))))
+        }
+        kind @ Kind::Tcp => {
+            Keys::Balanced(Box::new(balanced::read(reading, &name, section.of(kind))))
+        }
+        Kind::Command | Kind::Http => Keys::NotYet,
     };
-    // The keys of the other kinds come with them: until then they are no mistakes of the writer.
-    let kind = service.kind.as_ref().map(|kind| kind.get_ref().as_str());
-    if !matches!(kind, Some("command" | "http" | "tcp")) {
-        section.finish(reading);
-    }
-    service
+    Service { name, kind, clustering, replication, keys }
 }
 
-fn timing(reading: &mut Reading<'_>, mut section: Section<'_, '_>) -> Timing {
-    let timing = Timing {
-        heartbeat: section.text(reading, "heartbeat"),
-        suspicion: section.text(reading, "suspicion"),
-        lease: section.text(reading, "lease"),
-        drift_margin: section.text(reading, "drift_margin"),
-        stable_after: section.text(reading, "stable_after"),
-        rejoin_patience: section.text(reading, "rejoin_patience"),
-    };
-    section.finish(reading);
-    timing
+/// The kind that its keys are read for. Where it cannot be read, which is told elsewhere, the keys
+/// show what was meant.
+fn kind_of(written: Option<&Spanned<String>>, table: &DeTable<'_>) -> Kind {
+    let known = written.and_then(|kind| Kind::from_word(kind.get_ref()));
+    known.unwrap_or(if table.contains_key("upstreams") { Kind::Tcp } else { Kind::Postgres })
 }

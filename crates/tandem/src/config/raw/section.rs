@@ -2,10 +2,12 @@
 //! In: a parsed TOML table. Out: values with their spans.
 //! Not here: what a value means (`valid`).
 
+use super::written::{Flag, Item, Number, Scalar, Switch, Text, scalar, type_word};
 use crate::config::problem::{Code, Problems, Say, nearest};
-use crate::config::reference::{Fallback, entry_of};
+use crate::config::reference::{Fallback, entry_of, kinds_of};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
+use tandem_core::pairing::Kind;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -14,26 +16,15 @@ const SECRET_WORDS: &[&str] = &["password", "passwd", "passphrase", "secret", "t
 
 const WHOLE_NUMBER: &str = "a whole number of at most 64 bits";
 
-/// A value that may be of several types.
-#[derive(Clone, Debug, PartialEq)]
-pub(in crate::config) enum Scalar {
-    Text(String),
-    Integer(i64),
-    Float(f64),
-    Boolean(bool),
-}
-
-pub(in crate::config) type Text = Option<Spanned<String>>;
-pub(in crate::config) type Number = Option<Spanned<i64>>;
-
 /// What grows while a file is read.
 #[derive(Debug)]
 pub(in crate::config) struct Reading<'a> {
     pub problems: Problems<'a>,
     /// Where each key that was written has its value, by its full path.
     pub origins: BTreeMap<String, Range<usize>>,
-    /// Every key that was asked for, as in the reference (`nodes.NAME.zone`).
-    pub accepted: BTreeSet<String>,
+    /// Every key that was asked for, as in the reference (`nodes.NAME.zone`), and for which kind of
+    /// service.
+    pub accepted: BTreeSet<(Option<&'static str>, String)>,
 }
 
 /// One table, and which of its keys are known.
@@ -42,6 +33,8 @@ pub(in crate::config) struct Section<'s, 'a> {
     table: &'s DeTable<'a>,
     pattern: &'static str,
     path: String,
+    /// None: the same for every kind of service, or no service at all.
+    kind: Option<Kind>,
     known: Vec<&'static str>,
 }
 
@@ -49,40 +42,32 @@ fn join(path: &str, key: &str) -> String {
     if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
 }
 
-fn type_word(value: &DeValue<'_>) -> &'static str {
-    match value {
-        DeValue::String(_) => "a string",
-        DeValue::Integer(_) => "an integer",
-        DeValue::Float(_) => "a floating-point number",
-        DeValue::Boolean(_) => "a boolean",
-        DeValue::Datetime(_) => "a date",
-        DeValue::Array(_) => "an array",
-        DeValue::Table(_) => "a table",
-    }
-}
-
-fn scalar(value: &DeValue<'_>) -> Option<Scalar> {
-    match value {
-        DeValue::String(text) => Some(Scalar::Text(text.to_string())),
-        DeValue::Integer(number) => {
-            i64::from_str_radix(number.as_str(), number.radix()).ok().map(Scalar::Integer)
-        }
-        DeValue::Float(number) => {
-            number.as_str().parse().ok().filter(|n: &f64| n.is_finite()).map(Scalar::Float)
-        }
-        DeValue::Boolean(on) => Some(Scalar::Boolean(*on)),
-        DeValue::Datetime(_) | DeValue::Array(_) | DeValue::Table(_) => None,
-    }
-}
-
 impl<'s, 'a> Section<'s, 'a> {
     pub(super) const fn new(table: &'s DeTable<'a>, pattern: &'static str, path: String) -> Self {
-        Self { table, pattern, path, known: Vec::new() }
+        Self { table, pattern, path, kind: None, known: Vec::new() }
+    }
+
+    /// From here on, its keys are those of one kind of service.
+    pub(super) fn of(self, kind: Kind) -> Self {
+        Self { kind: Some(kind), ..self }
+    }
+
+    /// A table of this one, by its key here and its pattern.
+    pub(super) fn inner(
+        &self,
+        table: &'s DeTable<'a>,
+        (key, pattern): (&str, &'static str),
+    ) -> Self {
+        Self { kind: self.kind, ..Self::new(table, pattern, self.path(key)) }
     }
 
     /// The full path of a key in this table.
     pub(super) fn path(&self, key: &str) -> String {
         join(&self.path, key)
+    }
+
+    fn accept(&self, reading: &mut Reading<'_>, key: &str) {
+        reading.accepted.insert((self.kind.map(Kind::word), join(self.pattern, key)));
     }
 
     fn value(
@@ -91,7 +76,7 @@ impl<'s, 'a> Section<'s, 'a> {
         key: &'static str,
     ) -> Option<&'s Spanned<DeValue<'a>>> {
         self.known.push(key);
-        reading.accepted.insert(join(self.pattern, key));
+        self.accept(reading, key);
         let value = self.table.get(key)?;
         reading.origins.insert(self.path(key), value.span());
         Some(value)
@@ -103,7 +88,7 @@ impl<'s, 'a> Section<'s, 'a> {
             DeValue::Integer(_) if expected == WHOLE_NUMBER => "too large",
             other => type_word(other),
         };
-        let entry = entry_of(&self.path(key));
+        let entry = entry_of(&self.path(key), self.kind);
         let takes = entry.map_or(expected, |entry| entry.takes);
         let example = match entry.map(|entry| entry.default) {
             Some(Fallback::Value(number)) if number.parse::<u64>().is_ok() => number.to_owned(),
@@ -137,6 +122,74 @@ impl<'s, 'a> Section<'s, 'a> {
         }
         self.wrong_type(reading, value, [key, WHOLE_NUMBER, "1"]);
         None
+    }
+
+    pub(super) fn flag(&mut self, reading: &mut Reading<'_>, key: &'static str) -> Flag {
+        let value = self.value(reading, key)?;
+        if let DeValue::Boolean(on) = value.get_ref() {
+            return Some(Spanned::new(value.span(), *on));
+        }
+        self.wrong_type(reading, value, [key, "true or false", "true"]);
+        None
+    }
+
+    /// A table, or `false`.
+    pub(super) fn switch(
+        &mut self,
+        reading: &mut Reading<'_>,
+        key: &'static str,
+    ) -> Switch<&'s DeTable<'a>> {
+        let Some(value) = self.value(reading, key) else { return Switch::Unwritten };
+        match value.get_ref() {
+            DeValue::Boolean(false) => Switch::Off,
+            DeValue::Table(table) => {
+                // A table is where its name stands, as in `table`.
+                if let Some((name, _)) = self.table.get_key_value(key) {
+                    reading.origins.insert(self.path(key), name.span());
+                }
+                Switch::On(table)
+            }
+            DeValue::Boolean(true)
+            | DeValue::String(_)
+            | DeValue::Integer(_)
+            | DeValue::Float(_)
+            | DeValue::Datetime(_)
+            | DeValue::Array(_) => {
+                self.wrong_type(reading, value, [key, "a table or false", "false"]);
+                Switch::Unwritten
+            }
+        }
+    }
+
+    /// A list of texts and tables.
+    pub(super) fn items(
+        &mut self,
+        reading: &mut Reading<'_>,
+        key: &'static str,
+    ) -> Vec<Item<'s, 'a>> {
+        const SAY: &str = "an array of strings and tables";
+        let Some(value) = self.value(reading, key) else { return Vec::new() };
+        let DeValue::Array(array) = value.get_ref() else {
+            self.wrong_type(reading, value, [key, SAY, "[\"10.0.0.11:6379\"]"]);
+            return Vec::new();
+        };
+        let mut items = Vec::new();
+        for item in array.iter() {
+            let value = match item.get_ref() {
+                DeValue::String(text) => Ok(text.to_string()),
+                DeValue::Table(table) => Err(table),
+                DeValue::Integer(_)
+                | DeValue::Float(_)
+                | DeValue::Boolean(_)
+                | DeValue::Datetime(_)
+                | DeValue::Array(_) => {
+                    self.wrong_type(reading, item, [key, SAY, "[\"10.0.0.11:6379\"]"]);
+                    continue;
+                }
+            };
+            items.push(Item { place: item.span(), value });
+        }
+        items
     }
 
     /// A port, or an address with a port.
@@ -281,6 +334,10 @@ impl<'s, 'a> Section<'s, 'a> {
                 reading.problems.error(Code::Secret, &key.span(), Say::new(what, because, instead));
                 continue;
             }
+            if let Some(other) = self.of_another_kind(written) {
+                reading.problems.error(Code::Contradiction, &key.span(), other);
+                continue;
+            }
             let instead = nearest(written, &self.known).map_or_else(
                 || format!("remove it; known here: {}", self.known.join(", ")),
                 |known| format!("did you mean `{known}`?"),
@@ -288,5 +345,20 @@ impl<'s, 'a> Section<'s, 'a> {
             let because = "a key that is ignored would be a setting you believe in and do not have";
             reading.problems.error(Code::UnknownKey, &key.span(), Say::new(what, because, instead));
         }
+    }
+    /// What is said about a key that services of other kinds have.
+    fn of_another_kind(&self, written: &str) -> Option<Say> {
+        let own = self.kind?;
+        let kinds = kinds_of(&join(self.pattern, written));
+        let kinds: Vec<String> =
+            kinds.into_iter().map(|kind| format!("kind = \"{kind}\"")).collect();
+        let first = kinds.first()?;
+        let what = format!("{} does not go with kind = \"{own}\"", self.path(written));
+        let because = format!("`{written}` belongs to a service of {}", kinds.join(" or "));
+        let instead = nearest(written, &self.known).map_or_else(
+            || format!("remove it, or write {first} if that is what the service is"),
+            |near| format!("remove it, or did you mean `{near}`?"),
+        );
+        Some(Say::new(what, because, instead))
     }
 }

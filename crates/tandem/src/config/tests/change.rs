@@ -99,6 +99,10 @@ fn what_restarts_or_gets_weaker_is_said() {
             "TDM0241 note 5:7 +16: the daemon of a must be restarted",
         ),
         (
+            with("zone = \"x\"", "api = \"127.0.0.1:8000\"\nbind = \"127.0.0.1\""),
+            "TDM0241 note 6:8 +11: the daemon of a must be restarted",
+        ),
+        (
             with("listen =", "bin_dir = \"/opt/pg/bin\"\nlisten ="),
             "TDM0241 note 15:11 +13: the instances of orders must be restarted for bin_dir",
         ),

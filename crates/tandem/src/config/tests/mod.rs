@@ -1,6 +1,7 @@
 //! What a file may say, and what it is told when it says something else.
 
 mod bad_files;
+mod balanced;
 mod change;
 mod mutation;
 mod pairings;

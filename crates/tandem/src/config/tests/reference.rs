@@ -1,5 +1,5 @@
 use super::*;
-use crate::config::{ENTRIES, Fallback, Origin, reference_markdown, show};
+use crate::config::{Fallback, Origin, entries, reference_markdown, show};
 use std::collections::BTreeSet;
 
 /// A file in which each table of the reference stands, with nothing in it that need not be.
@@ -17,55 +17,79 @@ clustering = "load-balanced"
 replication = "primary-replica"
 [services.orders.timing]
 [services.orders.postgresql]
+[services.cache]
+kind = "tcp"
+clustering = "load-balanced"
+replication = "none"
+listen = 6379
+upstreams = [{ address = "10.0.0.11:6379" }]
+health = {}
+ejection = {}
 "#;
+
+/// Of a key of the reference, in the file above.
+fn in_the_file(entry: &crate::config::Entry) -> String {
+    let of_tcp = entry.kinds.iter().any(|kind| kind.word() == "tcp");
+    let service = if of_tcp { "services.cache" } else { "services.orders" };
+    let key = entry.key.replace("nodes.NAME", "nodes.a").replace("services.NAME", service);
+    key.replace("INDEX", "1")
+}
 
 #[test]
 fn the_reference_has_every_key_that_the_reader_asks_for_and_no_other() {
     let (config, mut accepted) = Config::read(LEAST, "t.toml");
     assert!(config.is_ok());
     // Settings have names of their own; the reader takes them all.
-    accepted.insert("services.NAME.postgresql.SETTING".to_owned());
-    let documented: BTreeSet<String> = ENTRIES.iter().map(|entry| entry.key.to_owned()).collect();
+    accepted.insert((Some("postgres"), "services.NAME.postgresql.SETTING".to_owned()));
+    let mut documented = BTreeSet::new();
+    for entry in entries() {
+        let kinds = entry.kinds.iter().map(|kind| Some(kind.word()));
+        for kind in kinds.chain(entry.kinds.is_empty().then_some(None)) {
+            let is_new = documented.insert((kind, entry.key.to_owned()));
+            assert!(is_new, "{} is documented twice", entry.key);
+        }
+    }
     assert_eq!(documented, accepted);
-    assert_eq!(documented.len(), ENTRIES.len(), "a key is documented twice");
 }
 
 #[test]
 fn the_defaults_are_those_of_the_reference() {
     let shown = show(&parse(LEAST));
-    let shown_as = |key: &str| {
-        let full = key.replace("nodes.NAME", "nodes.a").replace("services.NAME", "services.orders");
+    let shown_as = |full: &str| {
         shown.iter().find(|shown| shown.key == full).unwrap_or_else(|| panic!("{full}"))
     };
-    for entry in ENTRIES {
+    for entry in entries() {
         if entry.key.ends_with("SETTING") {
             continue;
         }
-        let found = shown_as(entry.key);
+        let found = shown_as(&in_the_file(entry));
         match entry.default {
             Fallback::Required => assert!(matches!(found.origin, Origin::File(_)), "{found:?}"),
             // Its default counts with durability = "async" only.
-            Fallback::Value(_) if entry.key == "services.NAME.async_lag_max" => {}
+            Fallback::Value(_) if entry.key.starts_with("services.NAME.async_") => {}
             Fallback::Value(value) => assert_eq!(found.value.as_deref(), Some(value), "{found:?}"),
             Fallback::Computed(_) => assert!(found.value.is_some(), "{found:?}"),
             Fallback::Unset(_) => assert_eq!(found.value, None, "{found:?}"),
         }
-        if !matches!(entry.default, Fallback::Required) {
+        let is_switch = ["services.NAME.health", "services.NAME.ejection"].contains(&entry.key);
+        if !matches!(entry.default, Fallback::Required) && !is_switch {
             assert!(matches!(&found.origin, Origin::Default(why) if !why.is_empty()), "{found:?}");
         }
     }
-    assert_eq!(shown_as("services.NAME.read_listen").value.as_deref(), Some("5433"));
-    assert_eq!(shown_as("services.NAME.port").value.as_deref(), Some("6432"));
+    assert_eq!(shown_as("services.orders.read_listen").value.as_deref(), Some("5433"));
+    assert_eq!(shown_as("services.orders.port").value.as_deref(), Some("6432"));
     let asynchronous = LEAST.replace("[services.orders.timing]", "durability = \"async\"");
-    let lag = show(&parse(&asynchronous));
-    let lag = lag.iter().find(|shown| shown.key.ends_with("async_lag_max")).expect("shown");
-    assert_eq!(lag.value.as_deref(), Some("1MB"));
+    let shown = show(&parse(&asynchronous));
+    for (key, default) in [("async_lag_max", "1MB"), ("async_delay_max", "10s")] {
+        let bound = shown.iter().find(|shown| shown.key.ends_with(key)).expect("shown");
+        assert_eq!(bound.value.as_deref(), Some(default));
+    }
 }
 
 #[test]
 fn the_page_has_a_row_for_every_key() {
     let page = reference_markdown();
-    for entry in ENTRIES {
+    for entry in entries() {
         let key = entry.key.rsplit('.').next().expect("a key");
         assert!(page.contains(&format!("| `{key}` | {} |", entry.takes)), "{}", entry.key);
         assert!(!entry.reason.is_empty() && !entry.what.is_empty(), "{}", entry.key);
@@ -73,7 +97,7 @@ fn the_page_has_a_row_for_every_key() {
             assert!(!text.contains('|'), "{}: a bar would break the table", entry.key);
         }
     }
-    assert_eq!(page.matches("\n## ").count(), 5);
+    assert_eq!(page.matches("\n## ").count(), 10);
 }
 
 /// `UPDATE=1` writes the page (`cargo xtask gen`).

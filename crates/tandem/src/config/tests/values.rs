@@ -27,6 +27,7 @@ clustering = "load-balanced"
 replication = "primary-replica"
 durability = "async"
 async_lag_max = "0B"
+async_delay_max = "30s"
 listen = "0.0.0.0:5000"
 read_listen = 5001
 read_lag_max = "10s"
@@ -36,6 +37,7 @@ held_max = 10
 sessions_max = 20
 bin_dir = "/usr/lib/postgresql/15/bin/"
 data_dir = "/srv/pg"
+ballast = "0B"
 run_as = "pg"
 hba = [" host all all ::1/128 scram-sha-256 "]
 [services.orders.postgresql]
@@ -63,7 +65,10 @@ fn a_full_file_becomes_these_values() {
     assert_eq!((w.role, w.api.to_string()), (NodeRole::Witness, "127.0.0.3:7401".to_owned()));
     assert_eq!(w.listen_address().to_string(), "127.0.0.3:7400");
     let orders = &config.services[&"orders".into()];
-    assert_eq!(orders.durability, Durability::Async { lag_bytes_max: 0 });
+    assert_eq!(
+        orders.durability,
+        Durability::Async { lag_bytes_max: 0, lag_max: Duration::from_secs(30) }
+    );
     assert_eq!(orders.timing.heartbeat, Duration::from_millis(50));
     assert_eq!(orders.timing.lease, Timing::default().lease);
     assert_eq!(orders.listen, Listen { ip: Some(ip("0.0.0.0")), port: 5000 });
@@ -73,7 +78,7 @@ fn a_full_file_becomes_these_values() {
     assert_eq!(orders.read_lag_max, ReadLag::Time(Duration::from_secs(10)));
     assert_eq!((orders.hold_max, orders.held_max, orders.sessions_max), (Duration::ZERO, 10, 20));
     assert_eq!(orders.hba, ["host all all ::1/128 scram-sha-256"]);
-    assert_eq!(orders.run_as.as_deref(), Some("pg"));
+    assert_eq!((orders.run_as.as_deref(), orders.ballast_bytes), (Some("pg"), 0));
     assert_eq!(orders.bin_dir.as_deref(), Some("/usr/lib/postgresql/15/bin".as_ref()));
     let settings: Vec<_> = orders.settings.iter().map(|(k, v)| format!("{k}={v}")).collect();
     assert_eq!(
@@ -110,4 +115,29 @@ fn the_instance_port_depends_on_its_own_service_alone() {
         parse(&text).services[&"orders".into()].port
     };
     assert_eq!([port(5432), port(1), port(64_535), port(65_535)], [6432, 1001, 65_535, 64_535]);
+}
+
+#[test]
+fn a_name_is_judged_alike_wherever_it_is_given() {
+    for (text, good) in [
+        ("orders-2", true),
+        ("Big_Name", false),
+        ("", false),
+        ("2nd", false),
+        ("a234567890123456789012345678901", true),
+        ("a2345678901234567890123456789012", false),
+    ] {
+        assert_eq!(crate::config::name_flaw(text).is_none(), good, "{text}");
+        let file = FULL.replace("[nodes.b]", &format!("[nodes.\"{text}\"]"));
+        assert_eq!(Config::parse(&file, "tandem.toml").is_ok(), good, "{text}");
+    }
+}
+
+#[test]
+fn a_command_without_replication_is_told_to_say_none() {
+    let file = "cluster = \"shop\"\n[nodes.a]\naddress = \"10.0.0.1:7400\"\n[services.x]\n\
+                kind = \"command\"\nclustering = \"active-passive\"\nlisten = 5000\n";
+    let problems = Config::parse(file, "tandem.toml").unwrap_err();
+    let missing = problems.iter().find(|it| it.what.contains("replication is missing")).unwrap();
+    assert!(missing.try_.contains("replication = \"none\""), "{}", missing.try_);
 }

@@ -154,7 +154,7 @@ fn can_be_dialled(raw: &raw::Node, address: &HostPort, check: &mut Checker<'_, '
     false
 }
 
-fn zone(text: &str) -> Result<String, Unreadable> {
+pub(super) fn zone(text: &str) -> Result<String, Unreadable> {
     let good = |c: char| c.is_alphanumeric() || "-_./:".contains(c);
     if !text.is_empty() && text.chars().count() <= ZONE_CHARS_MAX && text.chars().all(good) {
         return Ok(text.to_owned());

@@ -1,16 +1,24 @@
 //! Decides what an acknowledged commit is worth, and whether these nodes can keep it.
 //! In: the written keys and how many data nodes there are. Out: `Durability`.
 
-use super::checker::{Checker, Limits, Shape};
+use super::checker::{Checker, Limits, Shape, Span};
 use crate::config::problem::{Code, Say};
 use crate::config::raw;
 use crate::config::value;
+use std::time::Duration;
 use tandem_core::spec::Durability;
 
 const WORDS: &[&str] = &["quorum", "preferred", "async"];
 
 /// Sixteen segments of WAL behind is a standby that has trouble; one megabyte is normal load.
 const ASYNC_LAG_BYTES: u64 = 1 << 20;
+
+/// What is heard of a primary comes with its heartbeats: less would refuse healthy standbys.
+const ASYNC_DELAY: Span = Span {
+    range: Duration::from_secs(1)..=Duration::from_secs(24 * 3600),
+    default: Duration::from_secs(10),
+    because: "it is measured by heartbeats, and what is older than a day is a case for an operator",
+};
 
 const ACKS: Limits = Limits {
     range: 1..=100,
@@ -24,7 +32,7 @@ pub(super) const fn default_word(data_nodes: usize) -> &'static str {
     if data_nodes == 2 { "preferred" } else { "quorum" }
 }
 
-pub(super) fn check(raw: &raw::Service, shape: Shape, check: &mut Checker<'_, '_>) -> Durability {
+pub(super) fn check(raw: &raw::Postgres, shape: Shape, check: &mut Checker<'_, '_>) -> Durability {
     let path = |key: &str| format!("services.{}.{key}", raw.name.get_ref());
     let read = |word: &str| WORDS.iter().find(|known| **known == word).copied();
     let word = raw
@@ -35,9 +43,14 @@ pub(super) fn check(raw: &raw::Service, shape: Shape, check: &mut Checker<'_, '_
     let acks = check.number(&path("acks"), raw.acks.as_ref(), &ACKS);
     let acks = usize::try_from(acks).unwrap_or(1);
     let lag = check.read(&path("async_lag_max"), raw.async_lag_max.as_ref(), value::bytes);
+    let delay = raw.async_delay_max.as_ref();
+    let lag_max = check.duration(&path("async_delay_max"), delay, &ASYNC_DELAY);
     let is_async = word == "async";
-    let useless =
-        [("acks", is_async && raw.acks.is_some()), ("async_lag_max", !is_async && lag.is_some())];
+    let useless = [
+        ("acks", is_async && raw.acks.is_some()),
+        ("async_lag_max", !is_async && lag.is_some()),
+        ("async_delay_max", !is_async && delay.is_some()),
+    ];
     for (key, _) in useless.into_iter().filter(|(_, useless)| *useless) {
         let what = format!("{} has no effect", path(key));
         let because = format!("the service's durability is \"{word}\"");
@@ -46,7 +59,7 @@ pub(super) fn check(raw: &raw::Service, shape: Shape, check: &mut Checker<'_, '_
         check.problems.warning(Code::NoEffect, &place, say);
     }
     if is_async {
-        return Durability::Async { lag_bytes_max: lag.unwrap_or(ASYNC_LAG_BYTES) };
+        return Durability::Async { lag_bytes_max: lag.unwrap_or(ASYNC_LAG_BYTES), lag_max };
     }
     possible(raw, word, (acks, shape), check);
     match word {
@@ -57,7 +70,7 @@ pub(super) fn check(raw: &raw::Service, shape: Shape, check: &mut Checker<'_, '_
 
 /// Whether there are enough nodes for it.
 fn possible(
-    raw: &raw::Service,
+    raw: &raw::Postgres,
     word: &str,
     (acks, shape): (usize, Shape),
     check: &mut Checker<'_, '_>,

@@ -2,6 +2,7 @@
 //! In: what was written. Out: `Config`, made by `Config::parse` and by nothing else.
 //! Not here: the defaults' reasons (`reference.rs`).
 
+mod balanced;
 mod checker;
 mod cluster;
 mod durability;
@@ -14,6 +15,7 @@ use super::problem::Source;
 use super::problem::{Code, Problem, Problems, Say};
 use super::raw::{self, Reading};
 use super::value::HostPort;
+pub use balanced::{Balanced, Health, ProxyVersion, Upstream};
 use checker::{Checker, Shape};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -21,8 +23,11 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::time::Duration;
 use tandem_core::ids::{NodeId, ServiceId};
-use tandem_core::pairing::{Clustering, Pairing};
+use tandem_core::pairing::{Clustering, Kind, Pairing};
 use tandem_core::spec::{ClusterSpec, Durability, NodeRole, NodeSpec, ServiceSpec, Timing};
+
+/// Every key that the reader asked for, and for which kind of service.
+pub(super) type Accepted = BTreeSet<(Option<&'static str>, String)>;
 
 /// One file, checked.
 #[derive(Clone, Debug, PartialEq)]
@@ -31,8 +36,10 @@ pub struct Config {
     pub cluster: String,
     /// Every machine.
     pub nodes: BTreeMap<NodeId, Node>,
-    /// What is protected.
+    /// The services of kind `postgres`: Tandem runs them.
     pub services: BTreeMap<ServiceId, Service>,
+    /// The services whose endpoints something else runs. No name is in both.
+    pub balanced: BTreeMap<ServiceId, Balanced>,
     /// What the owner should know though the file can be used.
     pub warnings: Vec<Problem>,
     /// The file as written: this is what the nodes agree on.
@@ -125,6 +132,8 @@ pub struct Service {
     pub bin_dir: Option<PathBuf>,
     /// Where the data is; none: in the node's own folder.
     pub data_dir: Option<PathBuf>,
+    /// Room beside the data that is given up when the disk is full; 0 is none.
+    pub ballast_bytes: u64,
 }
 
 impl Service {
@@ -149,10 +158,7 @@ impl Config {
     }
 
     /// As `parse`, and every key that the reader asked for.
-    pub(super) fn read(
-        text: &str,
-        file_name: &str,
-    ) -> (Result<Self, Vec<Problem>>, BTreeSet<String>) {
+    pub(super) fn read(text: &str, file_name: &str) -> (Result<Self, Vec<Problem>>, Accepted) {
         let problems = Problems::new(Source::new(text, file_name));
         let mut reading = Reading { problems, origins: BTreeMap::new(), accepted: BTreeSet::new() };
         if text.len() > super::FILE_BYTES_MAX {
@@ -177,7 +183,8 @@ impl Config {
             Some((cluster, nodes, services)) if errors == 0 => Ok(Self {
                 cluster,
                 nodes,
-                services,
+                services: services.postgres,
+                balanced: services.balanced,
                 warnings: problems,
                 text: text.to_owned(),
                 file_name: file_name.to_owned(),
@@ -209,6 +216,12 @@ impl Config {
     /// The nodes that hold data, in the order of their names.
     pub fn data_nodes(&self) -> impl Iterator<Item = (&NodeId, &Node)> {
         self.nodes.iter().filter(|(_, node)| node.role == NodeRole::Data)
+    }
+
+    /// The kind of a service.
+    pub fn kind_of(&self, service: &ServiceId) -> Option<Kind> {
+        let postgres = self.services.get(service).map(|service| service.pairing.kind());
+        postgres.or_else(|| self.balanced.get(service).map(|service| service.pairing.kind()))
     }
 
     /// The line that a key was written on, if it was.

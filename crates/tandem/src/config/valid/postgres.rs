@@ -29,7 +29,7 @@ fn text_of(scalar: &Scalar) -> String {
 }
 
 pub(super) fn settings(
-    raw: &raw::Service,
+    raw: &raw::Postgres,
     check: &mut Checker<'_, '_>,
 ) -> BTreeMap<String, String> {
     let mut settings = BTreeMap::new();
@@ -99,7 +99,7 @@ fn setting(name: &str, text: &str) -> Result<(), Verdict> {
 
 const HBA_TYPES: &[&str] = &["local", "host", "hostssl", "hostnossl", "hostgssenc", "hostnogssenc"];
 
-pub(super) fn hba(raw: &raw::Service, check: &mut Checker<'_, '_>) -> Vec<String> {
+pub(super) fn hba(raw: &raw::Postgres, check: &mut Checker<'_, '_>) -> Vec<String> {
     let key = format!("services.{}.hba", raw.name.get_ref());
     if let Some(line) = raw.hba.get(HBA_LINES_MAX) {
         let what = format!("{key} has more than {HBA_LINES_MAX} lines");

@@ -3,7 +3,7 @@
 //! Handles: H46, what this version cannot run is refused at the start, never guessed at.
 
 use super::checker::{Checker, Limits, Shape, Span};
-use super::{Listen, ReadLag, Service, cluster, durability, postgres, timing};
+use super::{Balanced, Listen, ReadLag, Service, balanced, cluster, durability, postgres, timing};
 use crate::config::problem::{Code, Say};
 use crate::config::raw::{self, Scalar};
 use crate::config::value::{self, Unreadable};
@@ -32,13 +32,13 @@ const PORT: Limits = Limits {
 };
 const INSTANCE_PORT: Limits =
     Limits { example: Some((LISTEN_PORT + INSTANCE_PORT_OFFSET) as i64), ..PORT };
-const SESSIONS: Limits = Limits {
+pub(super) const SESSIONS: Limits = Limits {
     range: 1..=100_000,
     default: 1000,
     example: None,
     because: "each session costs memory and a socket or two",
 };
-const HOLD: Span = Span {
+pub(super) const HOLD: Span = Span {
     range: Duration::ZERO..=Duration::from_secs(600),
     default: Duration::from_secs(15),
     because: "a client that waits longer has given up, and \"0s\" holds nobody",
@@ -48,30 +48,41 @@ const HOLD: Span = Span {
 const OLDER_WORDS: &[(&str, Replication)] =
     &[("master-slave", Replication::PrimaryReplica), ("multi-master", Replication::MultiPrimary)];
 
-pub(super) fn all(
-    file: &raw::File,
-    shape: Shape,
-    check: &mut Checker<'_, '_>,
-) -> BTreeMap<ServiceId, Service> {
-    let mut services = BTreeMap::new();
+/// The services of a file, by what they need of a node.
+#[derive(Debug, Default)]
+pub(super) struct Services {
+    pub postgres: BTreeMap<ServiceId, Service>,
+    pub balanced: BTreeMap<ServiceId, Balanced>,
+}
+
+pub(super) fn all(file: &raw::File, shape: Shape, check: &mut Checker<'_, '_>) -> Services {
+    let mut services = Services::default();
     for raw in &file.services {
         cluster::checked_name("service", &raw.name, check);
-        if let Some(service) = service(raw, shape, check) {
-            services.insert(ServiceId::new(raw.name.get_ref().as_str()), service);
+        let id = ServiceId::new(raw.name.get_ref().as_str());
+        let words = words(raw, check);
+        let pairing = pairing(raw, &words, check);
+        match &raw.keys {
+            raw::Keys::Postgres(keys) => {
+                services.postgres.extend(service(keys, pairing, shape, check).map(|it| (id, it)));
+            }
+            raw::Keys::Balanced(keys) => {
+                let service = balanced::service(keys, pairing, check);
+                services.balanced.extend(service.map(|it| (id, it)));
+            }
+            raw::Keys::NotYet => {}
         }
     }
     services
 }
 
-fn service(raw: &raw::Service, shape: Shape, check: &mut Checker<'_, '_>) -> Option<Service> {
+fn service(
+    raw: &raw::Postgres,
+    pairing: Option<Pairing>,
+    shape: Shape,
+    check: &mut Checker<'_, '_>,
+) -> Option<Service> {
     let path = |key: &str| format!("services.{}.{key}", raw.name.get_ref());
-    let words = words(raw, check);
-    if words.kind.is_some_and(|kind| kind != Kind::Postgres) {
-        // The other kinds have other keys: nothing to say about the ones here.
-        pairing(raw, &words, check);
-        return None;
-    }
-    let pairing = pairing(raw, &words, check);
     let durability = durability::check(raw, shape, check);
     let timing = timing::check(&raw.timing, raw.name.get_ref(), check);
     let doors = doors(raw, pairing, check);
@@ -102,6 +113,9 @@ fn service(raw: &raw::Service, shape: Shape, check: &mut Checker<'_, '_>) -> Opt
         run_as: check.read(&path("run_as"), raw.run_as.as_ref(), postgres::user),
         bin_dir: check.read(&path("bin_dir"), raw.bin_dir.as_ref(), postgres::folder),
         data_dir: check.read(&path("data_dir"), raw.data_dir.as_ref(), postgres::folder),
+        ballast_bytes: check
+            .read(&path("ballast"), raw.ballast.as_ref(), ballast)
+            .unwrap_or(BALLAST_BYTES),
     })
 }
 
@@ -118,11 +132,17 @@ struct Words {
 
 fn words(raw: &raw::Service, check: &mut Checker<'_, '_>) -> Words {
     let path = |key: &str| format!("services.{}.{key}", raw.name.get_ref());
+    let is = |kind: &str| raw.kind.as_ref().is_some_and(|written| written.get_ref() == kind);
+    let is_command = is("command");
+    let is_routed = is("tcp") || is("http");
     let mut required = |key: &str, written: &raw::Text, because: &str| {
         if written.is_none() {
             let example = match key {
                 "kind" => "\"postgres\"",
+                "clustering" if is_routed => "\"load-balanced\"",
                 "clustering" => "\"active-passive\"",
+                // Without data of its own: nothing else is accepted for it.
+                _ if is_command || is_routed => "\"none\"",
                 _ => "\"primary-replica\"",
             };
             check.missing(&path(key), because, example);
@@ -179,8 +199,9 @@ fn pairing(raw: &raw::Service, words: &Words, check: &mut Checker<'_, '_>) -> Op
             let say = Say::new(
                 format!("{pair} is not in this version yet"),
                 "the pair makes sense and is planned; this version runs postgres with \
-                 primary-replica, as active-passive or load-balanced",
-                "use kind = \"postgres\" and replication = \"primary-replica\", or wait",
+                 primary-replica, as active-passive or load-balanced, and spreads tcp connections",
+                "use kind = \"postgres\" and replication = \"primary-replica\", or kind = \"tcp\" \
+                 where something else runs the service, or wait",
             );
             check.problems.error(Code::NotYet, &place, say);
             None
@@ -189,9 +210,14 @@ fn pairing(raw: &raw::Service, words: &Words, check: &mut Checker<'_, '_>) -> Op
 }
 
 fn is_built(pairing: Pairing) -> bool {
-    pairing.kind() == Kind::Postgres
-        && pairing.replication() == Replication::PrimaryReplica
-        && matches!(pairing.clustering(), Clustering::ActivePassive | Clustering::LoadBalanced)
+    match pairing.kind() {
+        Kind::Postgres => {
+            pairing.replication() == Replication::PrimaryReplica
+                && pairing.clustering() != Clustering::ActiveActive
+        }
+        Kind::Tcp => true,
+        Kind::Http | Kind::Command => false,
+    }
 }
 
 /// The front doors.
@@ -201,7 +227,7 @@ struct Doors {
     read_lag_max: ReadLag,
 }
 
-fn doors(raw: &raw::Service, pairing: Option<Pairing>, check: &mut Checker<'_, '_>) -> Doors {
+fn doors(raw: &raw::Postgres, pairing: Option<Pairing>, check: &mut Checker<'_, '_>) -> Doors {
     let path = |key: &str| format!("services.{}.{key}", raw.name.get_ref());
     let listen = listen(&path("listen"), raw.listen.as_ref(), check)
         .unwrap_or(Listen { ip: None, port: LISTEN_PORT });
@@ -230,7 +256,7 @@ fn doors(raw: &raw::Service, pairing: Option<Pairing>, check: &mut Checker<'_, '
     Doors { listen, read_listen, read_lag_max: lag.unwrap_or(ReadLag::Bytes(READ_LAG_BYTES)) }
 }
 
-fn listen(
+pub(super) fn listen(
     key: &str,
     written: Option<&Spanned<Scalar>>,
     check: &mut Checker<'_, '_>,
@@ -255,6 +281,21 @@ fn listen(
         }
         Scalar::Float(_) | Scalar::Boolean(_) => None,
     }
+}
+
+/// Four segments of WAL: a checkpoint and a recovery fit, and no disk notices.
+const BALLAST_BYTES: u64 = 64 << 20;
+const BALLAST_BYTES_MAX: u64 = 64 << 30;
+
+fn ballast(text: &str) -> Result<u64, Unreadable> {
+    let bytes = value::bytes(text)?;
+    if bytes <= BALLAST_BYTES_MAX {
+        return Ok(bytes);
+    }
+    Err(Unreadable {
+        because: "room that is never used should be a small part of the disk".to_owned(),
+        try_: "write at most \"64GB\", or \"0B\" for none".to_owned(),
+    })
 }
 
 /// Bytes, or time: their units differ.

@@ -2,7 +2,8 @@
 //! In: the checked nodes and services. Out: problems for what collides.
 
 use super::checker::Checker;
-use super::{Node, Service};
+use super::service::Services;
+use super::{Balanced, Node, Upstream};
 use crate::config::problem::{Code, Say};
 use crate::config::value::Host;
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,13 +12,16 @@ use tandem_core::ids::{NodeId, ServiceId};
 use tandem_core::spec::NodeRole;
 
 type Nodes = BTreeMap<NodeId, Node>;
-type Services = BTreeMap<ServiceId, Service>;
 
 pub(super) fn check(nodes: &Nodes, services: &Services, check: &mut Checker<'_, '_>) {
     addresses(nodes, check);
     machines(nodes, check);
     ports(nodes, services, check);
     folders(services, check);
+    for (id, service) in &services.balanced {
+        loops(nodes, (id, service), check);
+        zones(nodes, (id, service), check);
+    }
 }
 
 fn addresses(nodes: &Nodes, check: &mut Checker<'_, '_>) {
@@ -104,7 +108,7 @@ fn claims(node: (&NodeId, &Node), services: &Services) -> Vec<Claim> {
         Claim { at: node.listen_address(), key: format!("nodes.{id}.address") },
         Claim { at: node.api, key: format!("nodes.{id}.api") },
     ];
-    for (name, service) in services {
+    for (name, service) in &services.postgres {
         let key = |key: &str| format!("services.{name}.{key}");
         claims.push(Claim { at: service.listen.on(node), key: key("listen") });
         if let Some(listen) = service.read_listen {
@@ -113,6 +117,10 @@ fn claims(node: (&NodeId, &Node), services: &Services) -> Vec<Claim> {
         if node.role == NodeRole::Data {
             claims.push(Claim { at: service.instance_address(node), key: key("port") });
         }
+    }
+    for (name, service) in &services.balanced {
+        let key = format!("services.{name}.listen");
+        claims.push(Claim { at: service.listen.on(node), key });
     }
     claims
 }
@@ -170,6 +178,7 @@ fn clash(first: &Claim, second: &Claim, check: &mut Checker<'_, '_>) {
 
 fn folders(services: &Services, check: &mut Checker<'_, '_>) {
     let written: Vec<_> = services
+        .postgres
         .iter()
         .filter_map(|(name, service)| Some((name, service.data_dir.as_ref()?)))
         .collect();
@@ -188,5 +197,48 @@ fn folders(services: &Services, check: &mut Checker<'_, '_>) {
                 check.problems.error(Code::DataDirectory, &place, say);
             }
         }
+    }
+}
+
+/// An endpoint that is the service's own front door: each connection would make another one.
+fn loops(nodes: &Nodes, (id, service): (&ServiceId, &Balanced), check: &mut Checker<'_, '_>) {
+    for (at, Upstream { address, .. }) in service.upstreams.iter().enumerate() {
+        let is_door = |node: &Node| {
+            let door = service.listen.on(node);
+            let by_name = address.host == node.address.host;
+            let by_ip = address.host.ip().is_some_and(|ip| collide(door, (ip, door.port()).into()));
+            // Of a door on all addresses only the own ones count, as far as they are known.
+            let is_own = !door.ip().is_unspecified() || address.host.is_loopback();
+            let is_here = by_name || (by_ip && is_own);
+            door.port() == address.port && is_here
+        };
+        let Some((node, _)) = nodes.iter().find(|(_, node)| is_door(node)) else { continue };
+        let key = format!("services.{id}.upstreams.{}.address", at + 1);
+        let what = format!("{key} is the front door of {id} itself");
+        let because = format!("on {node} it listens there: each connection would make another one");
+        let instead = "write where the endpoint listens, or another port for `listen`";
+        let place = check.place_of(&key);
+        check.problems.error(Code::Contradiction, &place, Say::new(what, because, instead));
+    }
+}
+
+/// A zone that no node is in is far from all of them.
+fn zones(nodes: &Nodes, (id, service): (&ServiceId, &Balanced), check: &mut Checker<'_, '_>) {
+    let known: BTreeSet<&str> = nodes.values().filter_map(|node| node.zone.as_deref()).collect();
+    for (at, upstream) in service.upstreams.iter().enumerate() {
+        let Some(zone) = upstream.zone.as_deref().filter(|zone| !known.contains(zone)) else {
+            continue;
+        };
+        let key = format!("services.{id}.upstreams.{}.zone", at + 1);
+        let what = format!("{key} is a zone of no node");
+        let (because, instead) = if known.is_empty() {
+            ("no node has a zone, so all endpoints are near".to_owned(), "give the nodes zones")
+        } else {
+            let known: Vec<&str> = known.iter().copied().collect();
+            let because = format!("the nodes are in {}: {zone} is far from all", known.join(", "));
+            (because, "write the zone of a node, if it is meant to be near to one")
+        };
+        let place = check.place_of(&key);
+        check.problems.warning(Code::NoEffect, &place, Say::new(what, because, instead));
     }
 }

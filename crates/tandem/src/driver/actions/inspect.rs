@@ -1,7 +1,7 @@
 //! Reads what a stopped copy's files say into the facts.
 //! In: state file, control file, history of the timeline. Out: facts.
 //! Keeps: H6 a promotion that pg_control does not know of yet is known from the history; H19 what
-//! cannot be read is never taken for nothing.
+//! cannot be read is never taken for nothing; H26 whose disk is suspect is not started again.
 
 use super::Context;
 use crate::service::postgres::{ControlState, StateFile};
@@ -13,6 +13,7 @@ pub fn adopt_state(own: &mut InstanceFacts, state: &StateFile) {
     own.promised = state.promised;
     own.promoted = state.promoted;
     own.followed = state.followed;
+    own.followed_timeline = state.followed_timeline;
     own.timeline_term = state.timeline_term;
     own.was_primary = state.was_primary;
 }
@@ -27,6 +28,15 @@ impl Context {
             Ok(data) => data,
             Err(error) => Data::Quarantined { reason: error.to_string() },
         };
+        if own.data == Data::Present {
+            match self.postgres.judge_end().await {
+                Ok(None) => {}
+                Ok(Some(reason)) => own.data = Data::Suspect { reason },
+                Err(error) => {
+                    tracing::warn!(service = %self.service, %error, "its last words are not known");
+                }
+            }
+        }
         if !matches!(own.data, Data::Present | Data::Foreign) {
             return;
         }

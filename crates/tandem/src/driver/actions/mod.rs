@@ -72,8 +72,9 @@ pub struct Context {
     pub exe: PathBuf,
     /// Whether no process of the instance is left.
     pub stopped: watch::Sender<bool>,
-    /// The rule that was in force when the server left recovery.
-    pub promoted_under: Arc<Mutex<Option<CommitRule>>>,
+    /// Since the promotion no rule but this, and before it that of nobody, can have been in force;
+    /// none where another may be, or an earlier daemon knew.
+    pub loaded: Arc<Mutex<Option<CommitRule>>>,
     /// The history of the timeline that was looked up last.
     pub history: Arc<Mutex<(TimelineId, Vec<Fork>)>>,
     /// Percent of the copy that is running.
@@ -115,20 +116,32 @@ impl Context {
         let result = match action {
             Action::Promise { term } => self.promise(term, &own, fence_wait).await,
             Action::Found => self.found(&own).await,
-            Action::Start { upstream } => self.start(upstream).await,
-            Action::Follow { primary, term } => self.follow(primary, term).await,
-            Action::Promote { term, rule } => self.promote(term, rule, lease).await,
+            Action::Start { upstream, timeline } => self.start(upstream, timeline).await,
+            Action::Follow { primary, term, timeline } => {
+                self.follow((primary, term), timeline).await
+            }
+            Action::Promote { term } => self.promote(term, lease).await,
             Action::Reaffirm { term } => self.reaffirm(term).await,
             Action::RecordTerm { term, rule } => self.record_term(term, rule, &own).await,
             Action::ApplyRule { rule } => self.apply_rule(rule).await,
             Action::Checkpoint => self.checkpoint().await,
             Action::StopForSwitchover { to } => self.stop_for_switchover(&to, stops).await,
             Action::StopToRejoin => self.stop_to_rejoin().await,
-            Action::Rewind { from, term } => self.rewind(&from, term, cancel).await,
-            Action::Clone { from, term } => self.clone_from(&from, term, cancel).await,
+            Action::Rewind { from, term, timeline } => {
+                self.rewind(&from, (term, timeline), cancel).await
+            }
+            Action::Clone { from, term, timeline } => {
+                self.clone_from(&from, (term, timeline), cancel).await
+            }
             Action::Quarantine { reason } => self.quarantine(reason).await,
             Action::Fence => self.kill().await,
         };
+        if let Err(Error::Postgres(postgres::Error::DiskFull { .. })) = &result {
+            // What could not be written is tried again, and shall have room (H27).
+            if let Err(error) = self.postgres.release_ballast().await {
+                tracing::warn!(service = %self.service, %error, "the ballast cannot be given up");
+            }
+        }
         result.map_err(|error| {
             let passes = match &error {
                 Error::Postgres(error) => error.may_pass_by_itself(),

@@ -1,8 +1,22 @@
 //! Carries out what a copy does as a primary, or to become one: promote, prove the rule, record the
 //! term, stop for the next.
 //! In: a term, a rule. Out: `Change`.
-//! Keeps: INV-2, H42 what must be durable and the lease come before the promotion; H8, H9 no term
-//! is recorded before the rule is proven; H38 a planned stop waits for nobody but the next primary.
+//! Keeps: INV-2, H42 what must be durable and the lease come before the promotion; H7, H8, H9 no
+//! commit is acknowledged before a commit quorum has the term's record, and then by one rule;
+//! H38 a planned stop waits for nobody but the next primary.
+//!
+//! From the promotion to the barrier (H7), and where this daemon or the server may die:
+//! 1. The server was started so that nobody may confirm its commits, and that is proven before the
+//!    promotion. Sessions that were open on the standby survive it; their commits wait.
+//! 2. It is primary. The daemon dies: commits wait; the next daemon finds no row and begins 3, or
+//!    the lease passes and the keeper ends the server. The server dies: it starts as a standby.
+//! 3. The row is written and waits for nobody. The daemon dies: the next one finds the row, but
+//!    also that nobody may confirm, and begins 3 anew (`found_running`).
+//! 4. As many as the rule demands have the row: no election can pass them all by, and one with the
+//!    row outranks whoever lacks it, however much more of an earlier term that has. So whatever is
+//!    acknowledged from here on is found again, even what lies before the row. Only now the names
+//!    of the rule are written, one step or many (`let_confirm`). The daemon dies: as 3 if they were
+//!    not loaded yet; else commits are acknowledged rightly, and the next daemon goes on serving.
 
 use super::inspect::adopt_state;
 use super::{Change, Context, Error};
@@ -29,14 +43,13 @@ impl Context {
     pub(super) async fn promote(
         &self,
         term: Term,
-        rule: CommitRule,
         lease: Option<Timestamp>,
     ) -> Result<Change, Error> {
         let until = lease.filter(|until| *until > clock::now()).ok_or(Error::NoLease)?;
         self.keeper.limit(until).await?;
-        if let RuleState::Pending { why } = self.postgres.write_rule(&rule, RULE).await? {
-            return Err(Error::RuleUnproven(why.to_string()));
-        }
+        proven(self.postgres.hold_commits(RULE).await?)?;
+        *self.loaded.lock().unwrap_or_else(PoisonError::into_inner) =
+            Some(self.postgres.rule_of_nobody());
         // From here on it may have left recovery, whatever happens.
         let state = self
             .postgres
@@ -52,7 +65,6 @@ impl Context {
         let timeline = self.postgres.promote(PROMOTION).await?;
         let mut fresh = InstanceFacts { timeline, ..InstanceFacts::default() };
         self.history(&mut fresh).await;
-        *self.promoted_under.lock().unwrap_or_else(PoisonError::into_inner) = Some(rule);
         Ok(Box::new(move |own| {
             adopt_state(own, &state);
             own.process = Process::Primary;
@@ -90,37 +102,42 @@ impl Context {
         if own.data_term == Term(0) {
             self.postgres.ensure_roles(ROLES).await?;
         }
-        // Before the promotion nothing was listed as synchronous, so what confirms the barrier
-        // obeys the rule that the promotion brought (H8, H9).
-        let under = {
-            let mut under = self.promoted_under.lock().unwrap_or_else(PoisonError::into_inner);
-            // Once another rule was written, the promotion's own is in force no longer.
-            under.take_if(|rule| *rule != wanted);
-            under.clone()
-        };
-        let rule = match under.or_else(|| own.rule.clone()).filter(|rule| *rule == wanted) {
-            Some(rule) => rule,
-            None => self.prove(wanted).await?,
-        };
-        self.postgres.record_term(term, &rule, BARRIER).await?;
+        self.postgres.record_term(term, &wanted, BARRIER).await?;
+        if own.rule.as_ref() == Some(&wanted) {
+            // It is in force: the same primary goes on under a new term.
+        } else if self.is_first(&wanted) {
+            proven(self.postgres.let_confirm(&wanted, RULE).await?)?;
+        } else {
+            self.prove(&wanted).await?;
+        }
         Ok(Box::new(move |own| {
             own.serving = Some(term);
             own.data_term = own.data_term.max(term);
-            own.rule = Some(rule);
+            own.rule = Some(wanted);
         }))
     }
 
+    /// Whether no rule but this, and before it that of nobody, can have been in force since the
+    /// promotion. From now on this one may be.
+    fn is_first(&self, wanted: &CommitRule) -> bool {
+        let nobody = self.postgres.rule_of_nobody();
+        let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        *loaded = loaded.take().filter(|rule| *rule == nobody || rule == wanted);
+        let is_first = loaded.is_some();
+        if is_first {
+            *loaded = Some(wanted.clone());
+        }
+        is_first
+    }
+
     pub(super) async fn apply_rule(&self, rule: CommitRule) -> Result<Change, Error> {
-        *self.promoted_under.lock().unwrap_or_else(PoisonError::into_inner) = None;
-        let rule = self.prove(rule).await?;
+        self.prove(&rule).await?;
         Ok(Box::new(move |own| own.rule = Some(rule)))
     }
 
-    pub(super) async fn prove(&self, rule: CommitRule) -> Result<CommitRule, Error> {
-        match self.postgres.apply_rule(&rule, RULE).await? {
-            RuleState::Proven => Ok(rule),
-            RuleState::Pending { why } => Err(Error::RuleUnproven(why.to_string())),
-        }
+    async fn prove(&self, rule: &CommitRule) -> Result<(), Error> {
+        *self.loaded.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        proven(self.postgres.apply_rule(rule, RULE).await?)
     }
 
     pub(super) async fn checkpoint(&self) -> Result<Change, Error> {
@@ -151,5 +168,12 @@ impl Context {
         }
         self.stop().await?;
         Ok(Box::new(|_| {}))
+    }
+}
+
+fn proven(state: RuleState) -> Result<(), Error> {
+    match state {
+        RuleState::Proven => Ok(()),
+        RuleState::Pending { why } => Err(Error::RuleUnproven(why.to_string())),
     }
 }

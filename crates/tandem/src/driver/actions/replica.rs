@@ -12,7 +12,7 @@ use crate::service::postgres::StartCommand;
 use std::ffi::OsString;
 use std::time::Duration;
 use tandem_core::facts::{Ballot, Data, InstanceFacts, Position, Process, Stream};
-use tandem_core::ids::{NodeId, Term};
+use tandem_core::ids::{NodeId, Term, TimelineId};
 use tandem_core::lsn::Lsn;
 use tandem_core::time::Timestamp;
 use tokio_util::sync::CancellationToken;
@@ -86,20 +86,27 @@ impl Context {
         }))
     }
 
-    pub(super) async fn start(&self, upstream: Option<(NodeId, Term)>) -> Result<Change, Error> {
+    pub(super) async fn start(
+        &self,
+        upstream: Option<(NodeId, Term)>,
+        timeline: Option<TimelineId>,
+    ) -> Result<Change, Error> {
+        // Recovery on a full disk ends before anybody can look at it (H27).
+        match self.postgres.make_room_to_start().await {
+            Ok(true) => tracing::warn!(service = %self.service, "full: the ballast is given up"),
+            Ok(false) => {}
+            Err(error) => tracing::warn!(service = %self.service, %error, "room is not known"),
+        }
         let followed = upstream.clone();
         let state = self
             .postgres
             .change_state(move |state| {
                 if let Some((_, term)) = followed {
-                    state.promised = state.promised.max(term);
-                    state.followed = state.followed.max(term);
-                    state.was_primary = false;
+                    state.follow(term, timeline);
                 }
             })
             .await?;
-        let command =
-            self.postgres.prepare_start(upstream.as_ref().map(|(node, _)| node), None).await?;
+        let command = self.postgres.prepare_start(upstream.as_ref().map(|(node, _)| node)).await?;
         self.stopped.send_replace(false);
         self.keeper.start(start_spec(command)).await?;
         Ok(Box::new(move |own| {
@@ -111,15 +118,12 @@ impl Context {
         }))
     }
 
-    pub(super) async fn follow(&self, primary: NodeId, term: Term) -> Result<Change, Error> {
-        let state = self
-            .postgres
-            .change_state(move |state| {
-                state.promised = state.promised.max(term);
-                state.followed = state.followed.max(term);
-                state.was_primary = false;
-            })
-            .await?;
+    pub(super) async fn follow(
+        &self,
+        (primary, term): (NodeId, Term),
+        timeline: Option<TimelineId>,
+    ) -> Result<Change, Error> {
+        let state = self.postgres.change_state(move |state| state.follow(term, timeline)).await?;
         self.postgres.follow(&primary, FOLLOW).await?;
         Ok(Box::new(move |own| {
             adopt_state(own, &state);
@@ -136,31 +140,35 @@ impl Context {
     pub(super) async fn rewind(
         &self,
         from: &NodeId,
-        term: Term,
+        served: (Term, TimelineId),
         cancel: CancellationToken,
     ) -> Result<Change, Error> {
         let rewind = self.postgres.rewind_from(from, cancel).await?;
         tracing::info!(service = %self.service, %from, ?rewind, "pg_rewind ended");
-        self.copied(term).await
+        self.copied(served).await
     }
 
     pub(super) async fn clone_from(
         &self,
         from: &NodeId,
-        term: Term,
+        served: (Term, TimelineId),
         cancel: CancellationToken,
     ) -> Result<Change, Error> {
         self.postgres.clone_from(from, self.progress.clone(), cancel).await?;
-        self.copied(term).await
+        self.copied(served).await
     }
 
     /// The data is a part of the primary's log now.
-    pub(super) async fn copied(&self, term: Term) -> Result<Change, Error> {
+    pub(super) async fn copied(
+        &self,
+        (term, timeline): (Term, TimelineId),
+    ) -> Result<Change, Error> {
         let state = self
             .postgres
             .change_state(move |state| {
                 state.was_primary = false;
                 state.followed = state.followed.max(term);
+                state.followed_timeline = timeline;
             })
             .await?;
         let mut fresh = InstanceFacts::default();

@@ -47,7 +47,7 @@ impl InstanceDriver {
             asked: self.asked,
         };
         let next = instance::plan(&view);
-        let steps = next.action.iter().map(|action| format!("{action:?}")).collect();
+        let steps = next.action.iter().map(ToString::to_string).collect();
         self.explanations.note(self.service(), "instance", steps, &next.reason);
         let Some(action) = next.action else {
             self.stop_running(None);
@@ -196,6 +196,7 @@ impl InstanceDriver {
                     // The instance ended before this was heard: what was made durable counts, what
                     // it says of a running server does not.
                     self.own = self.own.clone().after_end();
+                    self.own.starts_failed += u32::from(matches!(action, Action::Start { .. }));
                     self.context.inspect(&mut self.own).await;
                     self.back_off();
                 }
@@ -212,6 +213,7 @@ impl InstanceDriver {
                 self.tell_action(&action, Some(&text));
                 self.back_off();
                 self.failed = Some(action.clone());
+                self.own.starts_failed += u32::from(matches!(action, Action::Start { .. }));
                 let copies = matches!(action, Action::Rewind { .. } | Action::Clone { .. });
                 if copies && !passes {
                     self.own.rejoin_failures += 1;

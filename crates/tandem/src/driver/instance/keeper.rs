@@ -91,6 +91,7 @@ impl InstanceDriver {
         if self.own.process == Process::Starting {
             // It ended before it answered once: the next start would end the same way.
             self.back_off();
+            self.own.starts_failed += 1;
         }
         self.life += 1;
         self.observer.watch_running(false);

@@ -4,6 +4,7 @@
 //! Not here: what proves it (`tandem_core::cluster::lease`).
 
 use super::{InstanceDriver, Running};
+use crate::runtime::clock;
 use std::collections::BTreeSet;
 use std::time::Duration;
 use tandem_core::cluster::lease::{self, Proof};
@@ -56,6 +57,7 @@ impl InstanceDriver {
             me,
             voters,
             rules: &appointment.rules,
+            now: clock::now(),
             acknowledged: &self.hub.proof(self.service(), spec, term),
         };
         lease::valid_until(&proof, spec.timing.lease)

@@ -102,7 +102,9 @@ impl InstanceDriver {
         self.shared.send_replace(postgres.clone());
         self.upkeep_due.notify_one();
         if !matches!(self.own.process, Process::Standby | Process::Primary) {
-            let _ = answer.send(Ok(()));
+            // The next start has it; one that fails has to be seen to succeed first.
+            let starts = self.own.starts_failed == 0;
+            let _ = answer.send(if starts { Ok(()) } else { Err("it does not start".into()) });
             return;
         }
         self.supervisor.spawn("load new settings", TaskKind::Session, async move {

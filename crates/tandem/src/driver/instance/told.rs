@@ -78,7 +78,7 @@ impl InstanceDriver {
                 (EventKind::InstanceStarted, format!("{me} started its instance, as a standby"))
             }
             (Action::Rewind { from, .. }, None) => {
-                (EventKind::RejoinRewound, format!("{me} undid what {from} does not have"))
+                (EventKind::RejoinRewound, format!("{me} holds nothing that {from} does not have"))
             }
             (Action::Clone { from, .. }, None) => {
                 (EventKind::RejoinCloned, format!("{me} has a complete copy of {from}"))

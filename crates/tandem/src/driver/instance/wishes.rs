@@ -37,6 +37,7 @@ impl InstanceDriver {
         match wish {
             Wish::Reload => self.reload(answer),
             Wish::Checkpoint => self.checkpoint(answer),
+            Wish::Restart if self.is_suspect() => self.trust(answer).await,
             Wish::Restart => self.stop_for(answer, false),
             Wish::Leave => {
                 self.step_aside();
@@ -60,17 +61,37 @@ impl InstanceDriver {
             Wish::Restart | Wish::Reinit | Wish::Leave if own.process == Process::Primary => {
                 Some("it is a primary, which only a switchover stops".into())
             }
+            Wish::Restart if self.is_suspect() && own.process == Process::Stopped => None,
             Wish::Restart | Wish::Reinit if own.ballot.is_some() || own.promised > self.term() => {
                 Some("it takes part in an election".into())
             }
             Wish::Leave => None,
             Wish::Restart if own.process == Process::Standby => None,
-            Wish::Restart => Some(format!("it is {:?} already", own.process)),
+            Wish::Restart => Some(format!("it is {} already", own.process)),
             Wish::Reinit if own.data == Data::Witness => Some("it holds no data".into()),
             Wish::Reinit if self.running.is_some() => Some("another action is under way".into()),
             Wish::Reinit => matches!(own.process, Process::Starting | Process::Stopping)
-                .then(|| format!("it is {:?}", own.process)),
+                .then(|| format!("it is {}", own.process)),
         }
+    }
+
+    fn is_suspect(&self) -> bool {
+        matches!(self.own.data, Data::Suspect { .. })
+    }
+
+    /// The operator looked at the disk, and wants this copy as it is (H26).
+    async fn trust(&mut self, answer: oneshot::Sender<Response>) {
+        let response = match self.context.postgres.trust_disk().await {
+            Ok(()) => {
+                self.retry_at = crate::runtime::clock::now();
+                // What it voted with was no data: it may vote with what it has.
+                self.own.ballot = None;
+                self.context.inspect(&mut self.own).await;
+                Response::Taken
+            }
+            Err(error) => refused(&error),
+        };
+        let _ = answer.send(response);
     }
 
     fn term(&self) -> Term {
@@ -136,6 +157,7 @@ async fn mark(postgres: &Postgres, term: Term) -> Result<(), postgres::Error> {
             state.promised = state.promised.max(term);
             state.sentinel = Some(Sentinel::Cloning);
             state.quarantined = None;
+            state.suspect = None;
         })
         .await
         .map(|_| ())

@@ -7,6 +7,7 @@ use tandem_core::pairing::{Clustering, Kind, Pairing, Replication};
 use tandem_core::spec::{ClusterSpec, Durability, ServiceSpec, Timing};
 
 const LIMIT: Duration = Duration::from_secs(20);
+const LOSSY: Durability = Durability::Async { lag_bytes_max: 1, lag_max: Duration::MAX };
 const LEASE: Duration = Duration::from_millis(400);
 const MARGIN: Duration = Duration::from_millis(50);
 
@@ -91,7 +92,7 @@ fn voted(own: &InstanceFacts) -> bool {
 
 #[tokio::test]
 async fn an_async_ballot_comes_after_the_lease_and_the_promise_before() {
-    let witness = start(Some(Durability::Async { lag_bytes_max: 1 }), None);
+    let witness = start(Some(LOSSY), None);
     witness.until(|own| own.outlives == Some(Term(3))).await;
     let answered = clock::now();
     witness.hub.answered(&"a".into());
@@ -106,7 +107,7 @@ async fn an_async_ballot_comes_after_the_lease_and_the_promise_before() {
 #[tokio::test]
 async fn a_restarted_witness_waits_for_what_it_may_have_answered() {
     let began = clock::now();
-    let witness = start(Some(Durability::Async { lag_bytes_max: 1 }), Some(7));
+    let witness = start(Some(LOSSY), Some(7));
     let at = witness.until(voted).await;
     assert!(at >= began.plus(LEASE).plus(MARGIN), "voted {:?} after", at.since(began));
     witness.end().await;

@@ -3,8 +3,10 @@
 //! A verb that another version does not know is refused there, and counts as no answer here (H46).
 //! Tested by: below.
 
+use super::super::before::trial::Trial;
 use super::{NodeOperations, explain};
 use crate::api::explain::{Finding, Planned};
+use crate::api::status::ScheduledSwitchover;
 use crate::driver::wire::{Request, Response, decode, encode};
 use crate::peers::Channel;
 use crate::runtime::clock;
@@ -22,8 +24,14 @@ pub(super) enum PeerVerb {
     CancelScheduled(ServiceId),
     /// Examine yourself.
     Examine,
+    /// A switchover waits for its time here.
+    Scheduled(ServiceId, ScheduledSwitchover),
     /// Tell the plans that you made for a service.
     Plans(ServiceId),
+    /// Ask your PostgreSQL whether it takes these settings.
+    TrySettings(Vec<Trial>),
+    /// Tell what of the agreed configuration is not in force with you.
+    Waits,
 }
 
 /// What a node found out about itself.
@@ -102,7 +110,17 @@ impl NodeOperations {
             Ok(PeerVerb::CancelScheduled(service)) => {
                 serde_json::to_string(&self.cancel_scheduled(&service))
             }
+            Ok(PeerVerb::Scheduled(service, scheduled)) => {
+                serde_json::to_string(&self.note_scheduled(service, scheduled))
+            }
             Ok(PeerVerb::Plans(service)) => serde_json::to_string(&self.plans_here(&service)),
+            Ok(PeerVerb::TrySettings(trials)) => {
+                serde_json::to_string(&self.judge_here(&trials).await)
+            }
+            Ok(PeerVerb::Waits) => {
+                let waits = self.ground().applied.borrow().waits.clone();
+                serde_json::to_string(&waits)
+            }
             Ok(PeerVerb::Examine) => serde_json::to_string(&self.examine_here().await),
             Err(error) => Err(error),
         };

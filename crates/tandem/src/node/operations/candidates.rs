@@ -1,7 +1,8 @@
 //! Decides whom an operator may move a service to, and what a failover now would do.
 //! In: `ServiceSeen`. Out: a target or a refusal; `FailoverNow` with every candidate's reason.
 //! Keeps: INV-4 a failover counts as safe only where the nodes that can be asked meet every commit
-//! quorum; H1 in async mode what may be lost is said in bytes; H16 positions before priorities.
+//! quorum; H1 in async mode what may be lost is said in bytes and in time; H16 positions before
+//! priorities.
 //! Not here: the election itself (`tandem_core::clustering::active_passive`).
 //! Tested by: `tests/candidates.rs`.
 
@@ -11,10 +12,12 @@ use crate::api::explain::{Candidate, FailoverNow, Reason, Safety};
 use crate::telemetry::codes;
 use crate::telemetry::problem::{Code, Problem};
 use std::collections::BTreeSet;
+use std::time::Duration;
 use tandem_core::cluster::state::Appointment;
 use tandem_core::clustering::active_passive::SWITCHOVER_LAG_BYTES_MAX;
 use tandem_core::clustering::active_passive::candidate::preference;
-use tandem_core::facts::{Data, InstanceFacts, Process, Stream};
+use tandem_core::clustering::active_passive::loss::{Loss, loss};
+use tandem_core::facts::{Data, InstanceFacts, Position, Process, Stream};
 use tandem_core::ids::NodeId;
 use tandem_core::replication::primary_replica::sync_quorum;
 use tandem_core::spec::{Durability, NodeRole};
@@ -141,6 +144,7 @@ fn objection(
 fn not_standby(own: &InstanceFacts) -> Option<String> {
     match &own.data {
         Data::Quarantined { reason } => return Some(format!("its data is quarantined: {reason}")),
+        Data::Suspect { reason } => return Some(format!("its disk is suspect: {reason}")),
         Data::Foreign => return Some("its data was not made here".to_owned()),
         Data::Copying { .. } => return Some("its data is being copied".to_owned()),
         Data::Empty | Data::Mixed => return Some("it has no usable data".to_owned()),
@@ -159,6 +163,15 @@ fn not_standby(own: &InstanceFacts) -> Option<String> {
     })
 }
 
+/// What keeps a server from starting, as far as its node can tell the others.
+pub(super) fn does_not_start(own: &InstanceFacts) -> String {
+    let failed = match own.starts_failed {
+        1 => "its last start failed".to_owned(),
+        starts => format!("its last {starts} starts failed"),
+    };
+    format!("{failed}: see postgres.log in its folder, or tandem doctor")
+}
+
 /// What a failover at this moment would do.
 pub(super) fn failover_now(service: ServiceSeen<'_>) -> FailoverNow {
     let Some(appointment) = service.appointment() else {
@@ -175,6 +188,7 @@ pub(super) fn failover_now(service: ServiceSeen<'_>) -> FailoverNow {
         let own = service.instance(node);
         let objection = match own {
             None => Some(format!("{node} was not heard lately")),
+            Some(own) if own.starts_failed > 0 => Some(does_not_start(own)),
             // A stopped one is started to vote.
             Some(own) if own.process == Process::Stopped && own.data == Data::Present => None,
             Some(own) => not_standby(own),
@@ -219,6 +233,17 @@ fn most_advanced(
     holders.iter().max_by_key(key).cloned()
 }
 
+/// As an election in async mode measures it (H1).
+fn known_loss(service: ServiceSeen<'_>, appointment: &Appointment, best: &NodeId) -> Option<Loss> {
+    let own = service.instance(best)?;
+    let position = Position { data_term: own.data_term, flushed: own.flushed };
+    loss(&service.view(), &appointment.primary, position).ok()
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
 fn judge(
     service: ServiceSeen<'_>,
     appointment: &Appointment,
@@ -247,10 +272,20 @@ fn judge(
             let because = Reason::new(text).number("holders", names).number("rules", rules);
             (Safety::Unsafe, because, lag_bytes)
         }
-        Durability::Async { lag_bytes_max } => {
-            let because = Reason::new("commits are confirmed by the primary alone (async)")
+        Durability::Async { lag_bytes_max, lag_max } => {
+            let lost = known_loss(service, appointment, best);
+            let lag_bytes = lost.map(|lost| lost.bytes);
+            let text = match lost {
+                Some(Loss { lasted: Some(_), .. }) => "",
+                Some(Loss { lasted: None, .. }) => ", and since when it lacks something is unknown",
+                None => ", and how far it had come is unknown",
+            };
+            let text = format!("commits are confirmed by the primary alone (async){text}");
+            let because = Reason::new(text)
                 .number("lag_bytes", lag_bytes)
-                .number("lag_bytes_max", lag_bytes_max);
+                .number("lag_bytes_max", lag_bytes_max)
+                .number("lag_ms", lost.and_then(|lost| lost.lasted).map(millis))
+                .number("lag_ms_max", millis(lag_max));
             (Safety::Unsafe, because, lag_bytes)
         }
     }

@@ -81,6 +81,13 @@ impl NodeOperations {
                 .service(name)
                 .and_then(|it| it.instance(me))
                 .map_or(Process::Stopped, |own| own.process);
+            let starts_failed = seen
+                .service(name)
+                .and_then(|it| it.instance(me))
+                .map_or(0, |own| own.starts_failed);
+            if starts_failed > 0 {
+                findings.push(server::not_started(&subject, &postgres, starts_failed).await);
+            }
             if matches!(process, Process::Primary | Process::Standby) {
                 findings.extend(server::instance(&subject, &postgres, process).await);
             }
@@ -234,6 +241,11 @@ pub(super) fn service(of: ServiceSeen<'_>) -> Vec<Finding> {
             let because = shown.reason.unwrap_or_else(|| "it is on its way".to_owned());
             let advice = match shown.state {
                 InstanceState::Quarantined => format!("tandem reinit {} --node {node}", of.name),
+                InstanceState::Suspect => format!(
+                    "check the disk (kernel log, SMART); then tandem reinit {0} --node {node} for \
+                     a new copy, or tandem restart {0} --node {node} to go on with this one",
+                    of.name
+                ),
                 _ => "it comes back by itself; if it does not, see its node's log".to_owned(),
             };
             Finding::new(Severity::Warning, subject, format!("it is {}", shown.state))

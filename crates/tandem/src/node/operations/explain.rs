@@ -26,6 +26,8 @@ pub(super) fn explain(service: ServiceSeen<'_>, plans: Vec<Planned>) -> Explanat
         phase,
         primary: service.appointment().map(|appointment| appointment.primary.clone()),
         summary: summary(service, phase),
+        // Not agreed, so the caller adds it.
+        scheduled: None,
         no_failover_because: no_failover_because(service, phase),
         failover_now: candidates::failover_now(service),
         plans,
@@ -52,7 +54,7 @@ pub(super) fn planned(me: &NodeId, explained: Explained) -> Planned {
         unix_ms: explained.unix_ms,
         by: me.clone(),
         plan: format!("{}: {steps}", explained.who),
-        reason: Reason::new(explained.reason),
+        reason: Reason::from(&explained.reason),
         times: explained.times,
     }
 }
@@ -83,7 +85,9 @@ fn summary(service: ServiceSeen<'_>, phase: Phase) -> String {
             format!("{primary} serves term {term}")
         }
         (_, Verdict::Serving) => format!("{primary} is primary in term {term}, not confirmed yet"),
-        (_, Verdict::Moving(why) | Verdict::Unknown(why) | Verdict::Dead(_, why)) => why,
+        (_, Verdict::Moving(why) | Verdict::Unknown(why) | Verdict::Dead(_, why)) => {
+            why.to_string()
+        }
     }
 }
 
@@ -98,17 +102,23 @@ fn no_failover_because(service: ServiceSeen<'_>, phase: Phase) -> Vec<Reason> {
     let view = service.view();
     match verdict::judge(&view, appointment, service.seen.now) {
         Verdict::Serving => reasons.push(serving(service, appointment)),
-        Verdict::Moving(why) => reasons.push(Reason::new(format!("on its way: {why}"))),
-        Verdict::Unknown(why) => reasons.push(Reason::new(format!("no evidence: {why}"))),
+        Verdict::Moving(why) => {
+            reasons.push(Reason::from(&why.within(|why| format!("on its way: {why}"))));
+        }
+        Verdict::Unknown(why) => {
+            reasons.push(Reason::from(&why.within(|why| format!("no evidence: {why}"))));
+        }
         Verdict::Dead(_, why) => match hold_off(&view) {
             Some(wait) => {
                 let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
-                let text = format!("the last primaries did not last, so the next waits ({why})");
-                reasons.push(Reason::new(text).number("wait_ms", wait_ms));
+                let waits = |why: &str| {
+                    format!("the last primaries did not last, so the next waits ({why})")
+                };
+                reasons.push(Reason::from(&why.within(waits)).number("wait_ms", wait_ms));
             }
             // One is under way.
             None if phase == Phase::Electing && !service.state.paused => {}
-            None => reasons.push(Reason::new(why)),
+            None => reasons.push(Reason::from(&why)),
         },
     }
     reasons

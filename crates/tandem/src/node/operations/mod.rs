@@ -79,7 +79,8 @@ struct Inner {
     started: Timestamp,
     /// The agreed configuration, read once per version.
     config: Mutex<(ConfigVersion, Arc<Config>)>,
-    scheduled: Mutex<BTreeMap<ServiceId, moves::switchover::Scheduled>>,
+    scheduled: Mutex<BTreeMap<ServiceId, moves::schedule::Scheduled>>,
+    told_scheduled: Mutex<BTreeMap<ServiceId, moves::schedule::Told>>,
     /// Appointments so far; the agreed history forgets the oldest.
     appointed: Mutex<metrics::Appointments>,
 }
@@ -93,9 +94,15 @@ impl std::fmt::Debug for NodeOperations {
 impl NodeOperations {
     pub(super) fn new(ground: Ground) -> Self {
         let config = Mutex::new((ConfigVersion(0), Arc::new(ground.config.clone())));
-        let (scheduled, appointed) = (Mutex::default(), Mutex::default());
-        let started = clock::now();
-        Self { inner: Arc::new(Inner { ground, started, config, scheduled, appointed }) }
+        let inner = Inner {
+            ground,
+            started: clock::now(),
+            config,
+            scheduled: Mutex::default(),
+            told_scheduled: Mutex::default(),
+            appointed: Mutex::default(),
+        };
+        Self { inner: Arc::new(inner) }
     }
 
     /// What other nodes ask for their operators.
@@ -138,9 +145,11 @@ impl NodeOperations {
         let ground = self.ground();
         let agreed = ground.consensus.state().borrow().state.clone();
         let leadership = ground.consensus.leadership().borrow().clone();
+        let trails = |name: &ServiceId| (name.clone(), ground.hub.trails(name));
         Seen {
             me: ground.me.clone(),
             config: self.running_config(agreed.config_version, &agreed.config_text),
+            trails: agreed.services.keys().map(trails).collect(),
             agreed,
             leadership,
             facts: ground.hub.everyone(),
@@ -161,7 +170,11 @@ impl NodeOperations {
 
 impl Operations for NodeOperations {
     fn status(&self) -> Status {
-        status::status(&self.seen(), &|service| self.last_plan(service, "instance"))
+        let mut told = status::status(&self.seen(), &|service| self.last_plan(service, "instance"));
+        for service in &mut told.services {
+            service.scheduled = self.scheduled(&service.name);
+        }
+        told
     }
 
     fn events_since(&self, seq: u64) -> Vec<Event> {
@@ -178,7 +191,8 @@ impl Operations for NodeOperations {
             operations.seen().service(&service)?;
             let plans = operations.plans_everywhere(&service).await;
             let seen = operations.seen();
-            Some(explain::explain(seen.service(&service)?, plans))
+            let explanation = explain::explain(seen.service(&service)?, plans);
+            Some(Explanation { scheduled: operations.scheduled(&service), ..explanation })
         }
         .boxed()
     }

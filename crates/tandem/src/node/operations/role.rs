@@ -111,9 +111,10 @@ pub(super) fn lease_left(
         return None;
     }
     let voters: BTreeSet<NodeId> = service.seen.agreed.spec.nodes.keys().cloned().collect();
-    let proof = Proof { me, voters: &voters, rules: &appointment.rules, acknowledged };
+    let now = service.seen.now;
+    let proof = Proof { me, voters: &voters, rules: &appointment.rules, now, acknowledged };
     let until = lease::valid_until(&proof, service.spec.timing.lease)?;
-    Some(until.since(service.seen.now))
+    Some(until.since(now))
 }
 
 fn replica_objection(service: ServiceSeen<'_>, own: &InstanceFacts) -> Option<String> {

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tandem_core::cluster::state::{Appointment, ClusterState, ServiceState};
 use tandem_core::clustering::active_passive::ControllerView;
+use tandem_core::clustering::active_passive::trail::Trails;
 use tandem_core::facts::{InstanceFacts, Link, NodeFacts, Process};
 use tandem_core::ids::{NodeId, ServiceId};
 use tandem_core::spec::{ServiceSpec, Timing};
@@ -25,9 +26,14 @@ pub(super) struct Seen {
     pub agreed: Arc<ClusterState>,
     pub leadership: Leadership,
     pub facts: BTreeMap<NodeId, Observed<NodeFacts>>,
+    /// By service, how far each primary had come, and when.
+    pub trails: BTreeMap<ServiceId, Trails>,
     pub now: Timestamp,
     pub unix_ms: u64,
 }
+
+/// Of a service that nobody was heard to serve.
+static NO_TRAILS: Trails = Trails::none();
 
 /// One service at that moment.
 #[derive(Clone, Copy, Debug)]
@@ -83,6 +89,7 @@ impl<'a> ServiceSeen<'a> {
             draining: &agreed.draining,
             state: self.state,
             facts: &self.seen.facts,
+            trails: self.seen.trails.get(self.name).unwrap_or(&NO_TRAILS),
             unix_ms: self.seen.unix_ms,
         }
     }

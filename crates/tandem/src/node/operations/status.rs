@@ -1,6 +1,7 @@
 //! Talks about the cluster in the API's words: maps agreed state and facts onto `Status`.
 //! In: `Seen`. Out: `Status`.
-//! Keeps: H41 a node that was not heard lately is never shown as running or streaming.
+//! Keeps: H41 a node that was not heard lately is never shown as running or streaming; H47 a
+//! cluster without automatic failover says so as long as it is one.
 //! Not here: the words themselves (`api/status.rs`), why something is so (`explain.rs`).
 //! Tested by: `tests/status.rs`.
 
@@ -9,6 +10,7 @@ use crate::api::status::{
     self, Endpoint, InstanceRole, InstanceState, InstanceStatus, NodeState, NodeStatus, Phase,
     ServiceStatus, Status,
 };
+use crate::config::Code;
 use crate::driver::explain::Explained;
 use std::time::Duration;
 use tandem_core::cluster::state::{self, Appointment};
@@ -78,6 +80,8 @@ fn service_status(service: ServiceSeen<'_>, own_reason: OwnReason<'_>) -> Servic
         term: service.state.term(),
         phase: phase(service),
         paused: service.state.paused,
+        // Not agreed, so the caller adds it.
+        scheduled: None,
         primary: service.appointment().map(|appointment| appointment.primary.clone()),
         endpoints: endpoints(service),
         instances: seen
@@ -86,7 +90,11 @@ fn service_status(service: ServiceSeen<'_>, own_reason: OwnReason<'_>) -> Servic
             .keys()
             .map(|node| instance_status(service, node, own_reason))
             .collect(),
-        warnings: warnings(service),
+        warnings: warnings(service)
+            .into_iter()
+            .chain(not_in_force(service))
+            .chain(no_failover(service))
+            .collect(),
     }
 }
 
@@ -154,6 +162,7 @@ pub(super) fn instance_status(
         lag_bytes,
         lag_s,
         in_commit_quorum: in_commit_quorum(service, node),
+        awaited: is_awaited(service, node),
         reason: reason(service, node, own_reason),
     }
 }
@@ -178,6 +187,7 @@ pub(super) fn instance_state(service: ServiceSeen<'_>, node: &NodeId) -> Instanc
     let Some(facts) = service.instance(node) else { return InstanceState::Unknown };
     match &facts.data {
         Data::Quarantined { .. } | Data::Foreign => return InstanceState::Quarantined,
+        Data::Suspect { .. } => return InstanceState::Suspect,
         Data::Copying { .. } => return InstanceState::Cloning,
         Data::Witness => return InstanceState::Absent,
         Data::Empty if facts.process == Process::Stopped => return InstanceState::Absent,
@@ -244,6 +254,17 @@ pub(super) fn in_commit_quorum(service: ServiceSeen<'_>, node: &NodeId) -> bool 
     !rules.is_empty() && rules.iter().all(|rule| rule.standbys.contains(node))
 }
 
+/// Whether writes wait for a standby that the primary does not feed.
+fn is_awaited(service: ServiceSeen<'_>, node: &NodeId) -> bool {
+    let Some(rule) = service.appointment().and_then(|appointment| appointment.rules.last()) else {
+        return false;
+    };
+    let Some(primary) = service.serving_primary() else { return false };
+    let is_fed = |node: &NodeId| primary.replicas.get(node).is_some_and(|it| it.streaming);
+    let fed = rule.standbys.iter().filter(|node| is_fed(node)).count();
+    fed < rule.acks && rule.standbys.contains(node) && !is_fed(node)
+}
+
 /// Why an instance is not as it should be; none where it is.
 fn reason(service: ServiceSeen<'_>, node: &NodeId, own_reason: OwnReason<'_>) -> Option<String> {
     let role = role(service, node);
@@ -260,11 +281,14 @@ fn reason(service: ServiceSeen<'_>, node: &NodeId, own_reason: OwnReason<'_>) ->
     if let Some(reason) = unwell(facts) {
         return Some(reason);
     }
+    if facts.starts_failed > 0 {
+        return Some(super::candidates::does_not_start(facts));
+    }
     if is_well {
         return facts.pending_restart.then(|| "settings wait for a restart".to_owned());
     }
     if *node == service.seen.me {
-        return own_reason(service.name).map(|explained| explained.reason);
+        return own_reason(service.name).map(|explained| explained.reason.to_string());
     }
     facts.process.eq(&Process::Primary).then(|| {
         if role == InstanceRole::Primary {
@@ -291,6 +315,7 @@ pub(super) fn unwell(facts: &InstanceFacts) -> Option<String> {
     let seconds = |age: Duration| age.as_secs_f64();
     match &facts.data {
         Data::Quarantined { reason } => return Some(format!("quarantined: {reason}")),
+        Data::Suspect { reason } => return Some(format!("disk suspect: {reason}")),
         Data::Foreign => {
             let reason =
                 "its data was not made here: adopted if it founds the service, else reinit";
@@ -347,6 +372,24 @@ pub(super) fn warnings(service: ServiceSeen<'_>) -> Vec<String> {
         }
     }
     paused(service, warnings)
+}
+
+/// Nobody takes over by itself, as the configuration is (H47).
+fn no_failover(service: ServiceSeen<'_>) -> Option<String> {
+    let found = service.seen.config.warnings.iter().find(|it| it.code == Code::NoFailover)?;
+    Some(format!("no automatic failover: {}", found.because))
+}
+
+/// Nodes where a part of the agreed configuration waits, or is not taken.
+fn not_in_force(service: ServiceSeen<'_>) -> Option<String> {
+    let (seen, version) = (service.seen, service.seen.agreed.config_version);
+    let is_behind =
+        |node: &&NodeId| seen.fresh(node).is_some_and(|facts| facts.config_version < version);
+    let nodes = seen.agreed.spec.nodes.keys().filter(is_behind);
+    let nodes: Vec<&str> = nodes.map(NodeId::as_str).collect();
+    let nodes = nodes.join(", ");
+    let what = format!("parts of configuration {version} wait on {nodes}: see tandem doctor");
+    (!nodes.is_empty()).then_some(what)
 }
 
 fn paused(service: ServiceSeen<'_>, mut warnings: Vec<String>) -> Vec<String> {

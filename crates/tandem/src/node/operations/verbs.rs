@@ -11,9 +11,10 @@ use crate::telemetry::codes;
 use crate::telemetry::event_kind::EventKind;
 use crate::telemetry::events::Draft;
 use crate::telemetry::problem::Problem;
+use std::collections::BTreeSet;
 use std::time::Duration;
 use tandem_core::cluster::command::{Command, ServiceCommand};
-use tandem_core::cluster::state::{Applied, ServiceState};
+use tandem_core::cluster::state::{Applied, ClusterState, Phase, ServiceState};
 use tandem_core::ids::{NodeId, ServiceId};
 use tandem_core::spec::NodeRole;
 
@@ -112,6 +113,29 @@ async fn carry_out(operations: &NodeOperations, verb: Verb) -> Result<Outcome, R
     }
 }
 
+/// The services whose primary a node is.
+fn primary_of(state: &ClusterState, node: &NodeId) -> BTreeSet<ServiceId> {
+    let is_here = |state: &ServiceState| {
+        state.appointment.as_ref().is_some_and(|appointment| appointment.primary == *node)
+    };
+    let services = state.services.iter().filter(|(_, state)| is_here(state));
+    services.map(|(service, _)| service.clone()).collect()
+}
+
+/// Those of `services` whose primary does not serve yet: a verb that follows would be refused.
+pub(super) fn unsettled<'a>(
+    state: &ClusterState,
+    services: &'a BTreeSet<ServiceId>,
+) -> Vec<&'a ServiceId> {
+    let is_settled = |service: &ServiceId| {
+        state.services.get(service).is_none_or(|state| {
+            let appointment = state.appointment.as_ref();
+            state.switchover.is_none() && appointment.is_some_and(|it| it.phase == Phase::Active)
+        })
+    };
+    services.iter().filter(|service| !is_settled(service)).collect()
+}
+
 impl NodeOperations {
     async fn pause(&self, service: &ServiceId, paused: bool) -> Result<Outcome, Refused> {
         let word = if paused { "pause" } else { "resume" };
@@ -145,7 +169,11 @@ impl NodeOperations {
         let command = Command::Drain { node: node.clone(), draining };
         match self.agree(command, what).await? {
             Applied::Changed => Ok(()),
-            Applied::Ignored { because } => {
+            Applied::Ignored { .. } => {
+                let because = match draining {
+                    true => format!("{node} is being emptied already"),
+                    false => format!("{node} is not being emptied"),
+                };
                 Err(Problem::new(codes::ALREADY_SO, what, because, "tandem status shows it"))
             }
         }
@@ -153,25 +181,34 @@ impl NodeOperations {
 
     async fn drain(&self, node: NodeId) -> Result<Outcome, Refused> {
         let what = format!("cannot empty {node}");
+        let on_it = primary_of(&self.seen().agreed, &node);
         self.mark_draining(&node, true, &what).await?;
-        let left = |agreed: &Agreed| -> Vec<String> {
-            let is_here = |state: &ServiceState| {
-                state.appointment.as_ref().is_some_and(|it| it.primary == node)
-            };
-            let services = agreed.state.services.iter().filter(|(_, state)| is_here(state));
-            services.map(|(service, _)| service.to_string()).collect()
+        let is_empty = |agreed: &Agreed| {
+            agreed.state.draining.contains(&node)
+                && primary_of(&agreed.state, &node).is_empty()
+                && unsettled(&agreed.state, &on_it).is_empty()
         };
-        let is_empty =
-            |agreed: &Agreed| agreed.state.draining.contains(&node) && left(agreed).is_empty();
         if self.wait(EMPTIED, is_empty).await.is_some() {
             let message = format!("{node} is no primary, and will not become one");
             return Ok(Outcome::done(message).field("node", node.as_str()));
         }
-        let services = left(&self.ground().consensus.state().borrow());
-        let message = format!(
-            "{node} will not become primary, and still is of {}: no other node can take over yet",
-            services.join(", ")
-        );
+        let agreed = self.seen().agreed;
+        let left = primary_of(&agreed, &node);
+        let services: Vec<String> = if left.is_empty() {
+            unsettled(&agreed, &on_it).iter().map(ToString::to_string).collect()
+        } else {
+            left.iter().map(ToString::to_string).collect()
+        };
+        let message = if left.is_empty() {
+            let names = services.join(", ");
+            format!("{node} is no primary any more; the new primary of {names} does not serve yet")
+        } else {
+            format!(
+                "{node} will not become primary, and still is of {}: no other node can take over \
+                 yet",
+                services.join(", ")
+            )
+        };
         Ok(Outcome::accepted(message).field("node", node.as_str()).field("services", services))
     }
 

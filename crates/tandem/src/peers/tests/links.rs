@@ -45,16 +45,50 @@ async fn two_connections_closed_without_a_byte_are_refused() {
 /// A frozen process: its kernel accepts, and nothing answers. That is not "refused".
 #[tokio::test]
 async fn a_silent_port_is_unreachable() {
-    let cluster = Cluster::connected(["a", "b"]).await;
+    let cluster = Cluster::apart(["a", "b"]).await;
+    cluster["b"].mesh.set_peers(cluster.addresses());
     let silent = std::net::TcpListener::bind(free()).unwrap();
     let address = silent.local_addr().unwrap().to_string();
     cluster["a"].mesh.set_peers([("b".into(), address)].into());
-    cluster["a"].links_to("b", |links| links == [Connected, Reset, Unreachable]).await;
-    let trouble = cluster["a"].mesh.trouble(&"b".into()).unwrap();
-    assert!(trouble.contains("does not answer"), "{trouble}");
-    // Moved back, it is dialled without waiting for the next turn.
+    let says = |node: &Node| {
+        let trouble = node.mesh.trouble(&"b".into()).unwrap_or_default();
+        trouble.contains("does not answer")
+    };
+    let until = Instant::now() + LIMIT;
+    while !says(&cluster["a"]) {
+        assert!(Instant::now() < until, "{:?}", cluster["a"].mesh.trouble(&"b".into()));
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(cluster["a"].mesh.link(&"b".into()), Unreachable);
+    // Moved to where it is, it is dialled without waiting for the next turn.
     cluster["a"].mesh.set_peers(cluster.addresses());
     cluster["a"].is("b", Connected).await;
+}
+
+/// A new address counts once the peer's daemon was restarted: until then it is where it was.
+#[tokio::test]
+async fn a_peer_that_is_to_move_is_kept_until_it_has_moved() {
+    let mut cluster = Cluster::connected(["a", "b"]).await;
+    let later = std::net::TcpListener::bind(free()).unwrap();
+    let new = later.local_addr().unwrap();
+    drop(later);
+    let moved: BTreeMap<NodeId, String> = [("b".into(), new.to_string())].into();
+    cluster["a"].mesh.set_peers(moved.clone());
+    cluster["a"].ask("b", "still there?").await.unwrap();
+    cluster["a"].mesh.disconnect(&"b".into());
+    // Lost on the way, the link comes back where the peer still is, and was never refused.
+    cluster["a"].links_to("b", |links| links == [Connected, Reset, Connected]).await;
+    cluster["a"].ask("b", "and now?").await.unwrap();
+
+    let b = cluster.nodes.remove("b").unwrap();
+    assert!(b.supervisor.stop(SOON).await);
+    drop(b);
+    cluster["a"].is("b", Refused).await;
+    let again = Node::start(cluster.identities["b"].clone(), new).await;
+    again.mesh.set_peers(cluster.addresses());
+    cluster["a"].is("b", Connected).await;
+    cluster["a"].ask("b", "moved?").await.unwrap();
+    assert_eq!(cluster["a"].mesh.link(&"b".into()), Connected);
 }
 
 #[tokio::test]

@@ -1,11 +1,11 @@
 //! Talks to endpoints only to see whether they answer: a TCP connection is made and closed.
 //! In: the group. Out: `CheckSucceeded`, `CheckFailed`.
-//! All endpoints are asked side by side, so that one that answers nothing delays no other; each
-//! first asked at once, then at its own pace, spread by chance so that many nodes do not ask together.
+//! All endpoints are asked side by side, so that one that answers nothing delays no other; each is
+//! asked at once, then at its own pace, spread by chance so that many nodes do not ask together.
 //! Not here: how many answers in a row count (`tandem_core`).
 
-use super::Check;
 use super::group::{Group, Member};
+use super::{BalancerConfig, Check};
 use futures::stream::{FuturesUnordered, StreamExt};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -13,16 +13,30 @@ use std::sync::Arc;
 use std::time::Duration;
 use tandem_core::clustering::load_balanced::ejection::Event;
 use tokio::net::TcpStream;
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 /// Asks until `stop`.
-pub(super) async fn run(group: Arc<Group>, check: Check, stop: CancellationToken) {
+pub(super) async fn run(
+    group: Arc<Group>,
+    mut config: watch::Receiver<Arc<BalancerConfig>>,
+    stop: CancellationToken,
+) {
     let mut changed = group.changed();
     let mut due: BTreeMap<SocketAddr, Instant> = BTreeMap::new();
     let mut asked = FuturesUnordered::new();
     loop {
         changed.mark_unchanged();
+        let Some(check) = config.borrow_and_update().check else {
+            due.clear();
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                result = config.changed() => if result.is_err() { return },
+            }
+            continue;
+        };
         let members = group.members();
         due.retain(|address, _| members.iter().any(|member| member.address == *address));
         let now = Instant::now();
@@ -44,6 +58,13 @@ pub(super) async fn run(group: Arc<Group>, check: Check, stop: CancellationToken
             }
             () = sleep_until(next) => {}
             _ = changed.changed() => {}
+            result = config.changed() => {
+                if result.is_err() {
+                    return;
+                }
+                // A shorter interval counts from now on.
+                due.clear();
+            }
         }
     }
 }

@@ -9,10 +9,10 @@ use super::BalancerConfig;
 use crate::proxy::http::HttpSnapshot;
 use crate::runtime::clock;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tandem_core::clustering::load_balanced::balance::{Balance, Draw, Load};
+use tandem_core::clustering::load_balanced::balance::{Balance, Draw, Load, Policy};
 use tandem_core::clustering::load_balanced::ejection::{self, Condition, Event};
 use tandem_core::clustering::load_balanced::latency::Latency;
 use tandem_core::clustering::load_balanced::rendezvous;
@@ -24,11 +24,11 @@ use tokio::sync::{Notify, watch};
 #[derive(Debug)]
 pub(in crate::proxy) struct Member {
     pub(in crate::proxy) address: SocketAddr,
-    weight: u32,
-    far: bool,
+    weight: AtomicU32,
+    far: AtomicBool,
     name: u64,
     /// What a client's cookie says.
-    pub(in crate::proxy) token: u64,
+    token: AtomicU64,
     in_flight: AtomicU32,
     /// Told when work ends.
     freed: Arc<Notify>,
@@ -39,9 +39,26 @@ pub(in crate::proxy) struct Member {
 }
 
 impl Member {
-    /// How long a connect or an answer took.
-    pub(in crate::proxy) fn answered_in(&self, took: Duration) {
+    /// It has one more connection or response, after so long.
+    pub(in crate::proxy) fn connected_in(&self, took: Duration) {
+        self.served.fetch_add(1, Ordering::Relaxed);
+        self.took(took);
+    }
+
+    /// How long something took there.
+    pub(in crate::proxy) fn took(&self, took: Duration) {
         lock(&self.latency).sample(took, clock::now());
+    }
+
+    /// What a client's cookie says that belongs here.
+    pub(in crate::proxy) fn token(&self) -> u64 {
+        self.token.load(Ordering::Relaxed)
+    }
+
+    fn hide(&self, secret: &[u8; 32]) {
+        let hash = blake3::keyed_hash(secret, self.address.to_string().as_bytes());
+        let [a, b, c, d, e, f, g, h, ..] = *hash.as_bytes();
+        self.token.store(u64::from_be_bytes([a, b, c, d, e, f, g, h]), Ordering::Relaxed);
     }
 }
 
@@ -75,6 +92,7 @@ pub(in crate::proxy) struct Wanted {
     pub(in crate::proxy) address: SocketAddr,
     pub(in crate::proxy) weight: u32,
     pub(in crate::proxy) far: bool,
+    pub(in crate::proxy) drain: bool,
 }
 
 /// What a balancer is and has done.
@@ -111,6 +129,10 @@ pub struct EndpointSnapshot {
     pub condition: Condition,
     /// How long it stays ejected.
     pub ejected_for: Option<Duration>,
+    /// How much work it shall get, relative to the others.
+    pub weight: u32,
+    /// It stands in another zone than this node.
+    pub far: bool,
     /// Percent of its weight that it gets now.
     pub share_percent: u32,
     /// Open connections.
@@ -119,7 +141,7 @@ pub struct EndpointSnapshot {
     pub latency_us: u64,
     /// Connections so far.
     pub served: u64,
-    /// Connects that failed so far.
+    /// Connects that failed so far, and connections that it dropped without a word.
     pub failed: u64,
     /// How often it was ejected so far.
     pub ejected: u64,
@@ -129,12 +151,17 @@ pub struct EndpointSnapshot {
 struct State {
     health: ejection::Group,
     balance: Balance,
+    policy: Policy,
     members: Vec<Arc<Member>>,
+    /// What the members were made from.
+    wanted: Vec<Wanted>,
     shares: Vec<u32>,
     /// When they have to be computed anew.
     shares_until: Option<Timestamp>,
     /// Room for what a choice looks at.
     loads: Vec<Load>,
+    /// With which tokens are made.
+    secret: [u8; 32],
 }
 
 /// The endpoints of one balancer.
@@ -146,8 +173,6 @@ pub(in crate::proxy) struct Group {
     changed: watch::Sender<()>,
     /// Told when work ends somewhere.
     freed: Arc<Notify>,
-    /// With which tokens are made.
-    secret: [u8; 32],
 }
 
 impl Group {
@@ -155,15 +180,17 @@ impl Group {
         let state = State {
             health: ejection::Group::new(&[], config.limits, config.check.is_some()),
             balance: Balance::new(config.policy),
+            policy: config.policy,
             members: Vec::new(),
+            wanted: Vec::new(),
             shares: Vec::new(),
             shares_until: None,
             loads: Vec::new(),
+            secret: secret(config),
         };
         let changed = watch::Sender::new(());
-        let secret = config.http.as_ref().map_or([0; 32], |http| http.secret);
         let freed = Arc::new(Notify::new());
-        Self { service: config.service.clone(), state: Mutex::new(state), changed, freed, secret }
+        Self { service: config.service.clone(), state: Mutex::new(state), changed, freed }
     }
 
     /// Wakes one of those who wait for an endpoint that has less in flight.
@@ -197,14 +224,18 @@ impl Group {
         let load = |(member, share): (&Arc<Member>, &u32)| {
             let in_flight = member.in_flight.load(Ordering::Relaxed);
             let is_full = wish.in_flight_max > 0 && in_flight >= wish.in_flight_max;
-            let share = if is_full { 0 } else { *share };
-            let latency_us = lock(&member.latency).mean_us();
-            Load { share, in_flight, latency_us, far: member.far, name: member.name }
+            Load {
+                share: if is_full { 0 } else { *share },
+                in_flight,
+                latency_us: lock(&member.latency).mean_us(),
+                far: member.far.load(Ordering::Relaxed),
+                name: member.name,
+            }
         };
         loads.clear();
         loads.extend(members.iter().zip(&*shares).map(load));
-        let before = wish.token.and_then(|token| members.iter().position(|m| m.token == token));
         let fresh = |member: &Arc<Member>| !wish.avoid.contains(&member.address);
+        let before = wish.token.and_then(|token| members.iter().position(|m| m.token() == token));
         let before = before.filter(|at| loads[*at].share > 0 && fresh(&members[*at]));
         let others = members.iter().zip(&*loads).any(|(m, load)| load.share > 0 && fresh(m));
         if others {
@@ -220,10 +251,8 @@ impl Group {
 
     /// Takes note of what became of an endpoint.
     pub(in crate::proxy) fn note(&self, member: &Member, event: Event) {
-        match event {
-            Event::WorkSucceeded => _ = member.served.fetch_add(1, Ordering::Relaxed),
-            Event::WorkFailed => _ = member.failed.fetch_add(1, Ordering::Relaxed),
-            Event::CheckSucceeded | Event::CheckFailed | Event::Drained | Event::Undrained => {}
+        if event == Event::WorkFailed {
+            member.failed.fetch_add(1, Ordering::Relaxed);
         }
         let mut state = lock(&self.state);
         let now = clock::now();
@@ -252,48 +281,69 @@ impl Group {
     /// Goes on with these addresses; what stays keeps its past and its connections.
     pub(in crate::proxy) fn replace(&self, wanted: &[Wanted]) {
         let mut state = lock(&self.state);
-        let now = clock::now();
-        let same = |member: &Member, wanted: &Wanted| {
-            let Wanted { address, weight, far } = *wanted;
-            (member.address, member.weight, member.far) == (address, weight, far)
-        };
-        let is_same = state.members.len() == wanted.len()
-            && state.members.iter().zip(wanted).all(|(member, wanted)| same(member, wanted));
-        if is_same {
+        if state.wanted == wanted {
             return;
         }
+        let now = clock::now();
         let (mut members, mut kept) = (Vec::new(), Vec::new());
         for wanted in wanted {
             let before = state.members.iter().position(|m| m.address == wanted.address);
-            let unchanged = before.map(|at| &state.members[at]).filter(|m| same(m, wanted));
-            members.push(unchanged.map_or_else(|| Arc::new(self.member(wanted)), Arc::clone));
+            let member = before.map(|at| Arc::clone(&state.members[at]));
+            let member =
+                member.unwrap_or_else(|| Arc::new(self.member(wanted.address, &state.secret)));
+            member.weight.store(wanted.weight, Ordering::Relaxed);
+            member.far.store(wanted.far, Ordering::Relaxed);
+            members.push(member);
             kept.push((wanted.weight, before));
         }
         state.health.replace(&kept, now);
+        for (at, wanted) in wanted.iter().enumerate() {
+            let is_draining = state.health.condition(at, now) == Some(Condition::Draining);
+            if is_draining != wanted.drain {
+                let event = if wanted.drain { Event::Drained } else { Event::Undrained };
+                state.health.step(at, event, now);
+            }
+        }
         state.members = members;
+        state.wanted = wanted.to_vec();
         state.compute(now);
         drop(state);
         tracing::info!(service = %self.service, endpoints = wanted.len(), "endpoints replaced");
         self.changed.send_replace(());
     }
 
-    fn member(&self, wanted: &Wanted) -> Member {
-        let name = wanted.address.to_string();
-        let [a, b, c, d, e, f, g, h, ..] =
-            *blake3::keyed_hash(&self.secret, name.as_bytes()).as_bytes();
-        Member {
-            address: wanted.address,
-            weight: wanted.weight,
-            far: wanted.far,
-            name: rendezvous::hash(name.as_bytes()),
-            token: u64::from_be_bytes([a, b, c, d, e, f, g, h]),
+    /// Goes on with other rules.
+    pub(in crate::proxy) fn configure(&self, config: &BalancerConfig) {
+        let mut state = lock(&self.state);
+        let now = clock::now();
+        state.health.configure(config.limits, config.check.is_some(), now);
+        if state.policy != config.policy {
+            state.policy = config.policy;
+            state.balance = Balance::new(config.policy);
+        }
+        state.secret = secret(config);
+        state.members.iter().for_each(|member| member.hide(&state.secret));
+        state.compute(now);
+        drop(state);
+        self.changed.send_replace(());
+    }
+
+    fn member(&self, address: SocketAddr, secret: &[u8; 32]) -> Member {
+        let member = Member {
+            address,
+            weight: AtomicU32::new(1),
+            far: AtomicBool::new(false),
+            name: rendezvous::hash(address.to_string().as_bytes()),
+            token: AtomicU64::new(0),
             in_flight: AtomicU32::new(0),
             freed: Arc::clone(&self.freed),
             latency: Mutex::default(),
             served: AtomicU64::new(0),
             failed: AtomicU64::new(0),
             ejected: AtomicU64::new(0),
-        }
+        };
+        member.hide(secret);
+        member
     }
 
     /// Every endpoint as it is now.
@@ -312,7 +362,9 @@ impl Group {
                 address: member.address,
                 condition,
                 ejected_for,
-                share_percent: shares[at] / member.weight,
+                weight: member.weight.load(Ordering::Relaxed),
+                far: member.far.load(Ordering::Relaxed),
+                share_percent: shares[at] / member.weight.load(Ordering::Relaxed).max(1),
                 in_flight: member.in_flight.load(Ordering::Relaxed),
                 latency_us: lock(&member.latency).mean_us(),
                 served: count(&member.served),
@@ -329,6 +381,10 @@ impl State {
         self.shares = self.health.shares(now);
         self.shares_until = self.health.deadline(now);
     }
+}
+
+fn secret(config: &BalancerConfig) -> [u8; 32] {
+    config.http.as_ref().map_or([0; 32], |http| http.secret)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -13,13 +13,13 @@ use crate::proxy::http::Http;
 use crate::proxy::listener::{ACCEPT_PAUSE, Slot, bind, is_one_connection};
 use crate::runtime::supervisor::{Supervisor, TaskKind};
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tandem_core::clustering::load_balanced::ejection::Event;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
-use tokio_util::sync::DropGuard;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 /// How often idle connections to endpoints are looked through.
@@ -40,9 +40,20 @@ pub(in crate::proxy) struct Tally {
 #[derive(Debug)]
 pub struct Balancer {
     shared: Arc<Shared>,
-    address: SocketAddr,
+    listening: Mutex<Listening>,
     connections: TaskTracker,
+    supervisor: Supervisor,
     _stop: DropGuard,
+}
+
+/// Where it accepts connections now.
+#[derive(Debug)]
+struct Listening {
+    /// As it was asked for; the port may be 0.
+    wanted: SocketAddr,
+    address: SocketAddr,
+    /// Ends it, and nothing else.
+    accepting: CancellationToken,
 }
 
 impl Balancer {
@@ -51,54 +62,79 @@ impl Balancer {
     /// # Errors
     /// The address cannot be had.
     pub fn open(config: BalancerConfig, supervisor: &Supervisor) -> Result<Self, Error> {
-        let bound = bind(config.listen).and_then(|socket| Ok((socket.local_addr()?, socket)));
-        let (address, listener) = bound.map_err(|source| Error::Listen {
-            service: config.service.clone(),
-            address: config.listen,
-            source,
-        })?;
+        let (address, listener) = listen(&config)?;
         let stop = supervisor.stopping().child_token();
         let group = Arc::new(Group::new(&config));
-        let names = Names::new(&config);
-        names.tell(&group);
-        if let Some(check) = config.check {
-            let run = check::run(Arc::clone(&group), check, stop.clone());
-            supervisor.spawn("balancer checks", TaskKind::Session, run);
-        }
-        let run = resolve::run(Arc::clone(&group), names, stop.clone());
+        Names::new(&config).tell(&group);
+        let (wanted, http) = (config.listen, config.http.as_ref().map(Http::new));
+        let config = watch::Sender::new(Arc::new(config));
+        let run = check::run(Arc::clone(&group), config.subscribe(), stop.clone());
+        supervisor.spawn("balancer checks", TaskKind::Session, run);
+        let run = resolve::run(Arc::clone(&group), config.subscribe(), stop.clone());
         supervisor.spawn("balancer names", TaskKind::Session, run);
-        let http = config.http.clone().map(Http::new);
-        let shared = Arc::new(Shared {
-            config,
-            http,
-            group,
-            tally: Tally::default(),
-            closing: stop.child_token(),
-            stop: stop.clone(),
-        });
-        if shared.http.is_some() {
-            let run = sweep(Arc::clone(&shared));
+        let closing = stop.child_token();
+        let accepting = closing.child_token();
+        let tally = Tally::default();
+        let balancer = Self {
+            shared: Arc::new(Shared { config, group, tally, http, closing, stop: stop.clone() }),
+            listening: Mutex::new(Listening { wanted, address, accepting: accepting.clone() }),
+            connections: TaskTracker::new(),
+            supervisor: supervisor.clone(),
+            _stop: stop.drop_guard(),
+        };
+        if balancer.shared.http.is_some() {
+            let run = sweep(Arc::clone(&balancer.shared));
             supervisor.spawn("balancer pool", TaskKind::Session, run);
         }
-        let connections = TaskTracker::new();
+        balancer.accept(listener, accepting);
+        Ok(balancer)
+    }
+
+    fn accept(&self, listener: TcpListener, stop: CancellationToken) {
         let accepting = Accepting {
-            shared: Arc::clone(&shared),
-            connections: connections.clone(),
-            supervisor: supervisor.clone(),
+            shared: Arc::clone(&self.shared),
+            connections: self.connections.clone(),
+            supervisor: self.supervisor.clone(),
         };
-        supervisor.spawn("balancer accept", TaskKind::Session, accepting.run(listener));
-        Ok(Self { shared, address, connections, _stop: stop.drop_guard() })
+        let run = accepting.run(listener, stop);
+        self.supervisor.spawn("balancer accept", TaskKind::Session, run);
+    }
+
+    /// Goes on with another configuration: no connection ends. One that was accepted before keeps
+    /// the times it began with. Where it listens changes first the new, then the old address.
+    ///
+    /// # Errors
+    /// The new address cannot be had: nothing has changed.
+    pub fn configure(&self, config: BalancerConfig) -> Result<(), Error> {
+        let mut listening = self.listening.lock().unwrap_or_else(PoisonError::into_inner);
+        if config == **self.shared.config.borrow() {
+            return Ok(());
+        }
+        if config.listen != listening.wanted {
+            let (address, listener) = listen(&config)?;
+            let accepting = self.shared.closing.child_token();
+            self.accept(listener, accepting.clone());
+            listening.accepting.cancel();
+            *listening = Listening { wanted: config.listen, address, accepting };
+        }
+        self.shared.group.configure(&config);
+        if let (Some(http), Some(config)) = (&self.shared.http, &config.http) {
+            http.configure(config);
+        }
+        self.shared.config.send_replace(Arc::new(config));
+        Ok(())
     }
 
     /// Where it listens, the port filled in.
-    pub const fn local_address(&self) -> SocketAddr {
-        self.address
+    pub fn local_address(&self) -> SocketAddr {
+        self.listening.lock().unwrap_or_else(PoisonError::into_inner).address
     }
 
     /// What it is and has done.
     pub fn snapshot(&self) -> Snapshot {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let Shared { config, group, tally, http, .. } = &*self.shared;
+        let Shared { group, tally, http, .. } = &*self.shared;
+        let config = self.shared.config();
         Snapshot {
             service: config.service.clone(),
             policy: config.policy.word(),
@@ -113,15 +149,6 @@ impl Balancer {
         }
     }
 
-    /// Gives an endpoint no new connections, or gives it some again. False if there is none at
-    /// that address.
-    pub fn drain(&self, address: SocketAddr, draining: bool) -> bool {
-        let group = &self.shared.group;
-        let member = group.members().into_iter().find(|member| member.address == address);
-        let event = if draining { Event::Drained } else { Event::Undrained };
-        member.inspect(|member| group.note(member, event)).is_some()
-    }
-
     /// Accepts nobody more, gives connections `grace` to end by themselves, then cuts them. False
     /// if some were cut.
     pub async fn close(&self, grace: Duration) -> bool {
@@ -131,6 +158,12 @@ impl Balancer {
         self.shared.stop.cancel();
         drained
     }
+}
+
+fn listen(config: &BalancerConfig) -> Result<(SocketAddr, TcpListener), Error> {
+    let bound = bind(config.listen).and_then(|socket| Ok((socket.local_addr()?, socket)));
+    let (service, address) = (config.service.clone(), config.listen);
+    bound.map_err(|source| Error::Listen { service, address, source })
 }
 
 /// Closes connections to endpoints that nobody uses.
@@ -156,18 +189,18 @@ struct Accepting {
 }
 
 impl Accepting {
-    async fn run(self, listener: TcpListener) {
+    async fn run(self, listener: TcpListener, stop: CancellationToken) {
         loop {
             let accepted = tokio::select! {
                 biased;
-                () = self.shared.closing.cancelled() => return,
+                () = stop.cancelled() => return,
                 accepted = listener.accept() => accepted,
             };
             match accepted {
                 Ok((client, from)) => self.admit(client, from),
                 Err(error) if is_one_connection(&error) => {}
                 Err(error) => {
-                    let service = &self.shared.config.service;
+                    let service = &self.shared.config().service;
                     tracing::warn!(%service, %error, "cannot accept connections; pausing");
                     sleep(ACCEPT_PAUSE).await;
                 }
@@ -177,7 +210,8 @@ impl Accepting {
 
     fn admit(&self, client: TcpStream, from: SocketAddr) {
         let tally = &self.shared.tally;
-        let Some(slot) = Slot::take(&tally.sessions, self.shared.config.sessions_max) else {
+        let sessions_max = self.shared.config.borrow().sessions_max;
+        let Some(slot) = Slot::take(&tally.sessions, sessions_max) else {
             tally.refused.fetch_add(1, Ordering::Relaxed);
             return;
         };

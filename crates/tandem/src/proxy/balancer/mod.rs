@@ -4,10 +4,12 @@
 //! States of a client: (no endpoint) Held → Connected → Ended; Held → Expired.
 //! Keeps: INV-7, by the core's decision; H43 only a connect that carried nothing is tried again.
 //! Full: beyond `sessions_max` a connection is closed as it comes.
+//! All but the name may change while it runs: connections stay, new ones follow what is new.
 //! Not here: who is chosen and who is out (`tandem_core::clustering::load_balanced`).
 //! Tested by: `tests.rs`.
 
 mod check;
+mod copying;
 pub(super) mod group;
 mod header;
 mod listener;
@@ -54,7 +56,7 @@ pub struct BalancerConfig {
     pub accept_proxy: bool,
     /// Endpoints are told who the client is by the PROXY protocol.
     pub send_proxy: Option<ProxyVersion>,
-    /// It balances requests and not connections.
+    /// It balances requests and not connections; that never changes.
     pub http: Option<HttpConfig>,
 }
 
@@ -69,6 +71,8 @@ pub struct Upstream {
     pub weight: u32,
     /// It stands in another zone than this node.
     pub far: bool,
+    /// It gets no new work; what it has may end by itself.
+    pub drain: bool,
 }
 
 /// How endpoints are asked.

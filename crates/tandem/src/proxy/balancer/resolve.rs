@@ -9,6 +9,7 @@ use super::{BalancerConfig, Upstream};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -25,9 +26,19 @@ pub(super) struct Names(Vec<(Upstream, Vec<IpAddr>)>);
 
 impl Names {
     pub(super) fn new(config: &BalancerConfig) -> Self {
+        Self(Vec::new()).followed_by(config)
+    }
+
+    /// The names of another configuration; what was answered for one stays known.
+    fn followed_by(&self, config: &BalancerConfig) -> Self {
         let known = |upstream: &Upstream| {
+            let same = self.0.iter().find(|(before, _)| before.host == upstream.host);
             let address = upstream.host.parse::<IpAddr>().ok();
-            (upstream.clone(), address.into_iter().collect())
+            let found = match same {
+                Some((_, found)) => found.clone(),
+                None => address.into_iter().collect(),
+            };
+            (upstream.clone(), found)
         };
         Self(config.upstreams.iter().map(known).collect())
     }
@@ -39,7 +50,8 @@ impl Names {
             for ip in addresses {
                 let address = SocketAddr::new(*ip, upstream.port);
                 if wanted.iter().all(|other| other.address != address) {
-                    wanted.push(Wanted { address, weight: upstream.weight, far: upstream.far });
+                    let Upstream { weight, far, drain, .. } = *upstream;
+                    wanted.push(Wanted { address, weight, far, drain });
                 }
             }
         }
@@ -75,19 +87,40 @@ impl Names {
     }
 }
 
-/// Asks until `stop`.
-pub(super) async fn run(group: Arc<Group>, mut names: Names, stop: CancellationToken) {
-    if names.are_addresses() {
-        return;
-    }
+/// Asks until `stop`, for the names of the configuration as it is.
+pub(super) async fn run(
+    group: Arc<Group>,
+    mut config: watch::Receiver<Arc<BalancerConfig>>,
+    stop: CancellationToken,
+) {
+    let mut names = Names::new(&config.borrow_and_update());
     loop {
-        let answered = names.ask().await;
+        // At once, before any question that may take long.
+        names.tell(&group);
+        let answered = tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            result = config.changed() => {
+                if result.is_err() {
+                    return;
+                }
+                names = names.followed_by(&config.borrow_and_update());
+                continue;
+            }
+            answered = names.ask() => answered,
+        };
         names.tell(&group);
         let pause = if answered { INTERVAL } else { RETRY };
         tokio::select! {
             biased;
             () = stop.cancelled() => return,
-            () = sleep(pause) => {}
+            result = config.changed() => {
+                if result.is_err() {
+                    return;
+                }
+                names = names.followed_by(&config.borrow_and_update());
+            }
+            () = sleep(pause), if !names.are_addresses() => {}
         }
     }
 }

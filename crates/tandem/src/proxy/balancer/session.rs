@@ -3,28 +3,27 @@
 //! States: (PROXY header) → Held → Connected → (one side closes) half open → Ended.
 //! Keeps: a connect that fails is tried at another endpoint, since nothing was sent (H43); what
 //! breaks later is not: nobody here knows what it meant.
-//! Not here: who is chosen (`group.rs`).
+//! Not here: who is chosen (`group.rs`), the bytes (`copying.rs`).
 //! Tested by: `tests.rs`.
 
 use super::BalancerConfig;
+use super::copying::Copying;
 use super::group::{Claim, Group};
 use super::header::{self, HEADER_MAX, Parsed};
 use super::listener::Tally;
-use crate::proxy::flow::Flow;
 use crate::proxy::http::{self, Http, Stream};
 use crate::runtime::clock;
-use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tandem_core::clustering::load_balanced::ejection::Event;
 use tandem_core::clustering::load_balanced::rendezvous;
-use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, Sleep, sleep, timeout, timeout_at};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 /// For a PROXY header, which the neighbour sends with its first packet.
@@ -35,8 +34,9 @@ const RETRY: Duration = Duration::from_millis(100);
 /// What a session needs of its balancer.
 #[derive(Debug)]
 pub(in crate::proxy) struct Shared {
-    pub(in crate::proxy) config: BalancerConfig,
-    pub(in crate::proxy) group: std::sync::Arc<Group>,
+    /// As it is now; a session keeps the one that it began with.
+    pub(in crate::proxy) config: watch::Sender<Arc<BalancerConfig>>,
+    pub(in crate::proxy) group: Arc<Group>,
     pub(in crate::proxy) tally: Tally,
     /// There if it balances requests and not connections.
     pub(in crate::proxy) http: Option<Http>,
@@ -46,11 +46,18 @@ pub(in crate::proxy) struct Shared {
     pub(in crate::proxy) stop: CancellationToken,
 }
 
+impl Shared {
+    pub(in crate::proxy) fn config(&self) -> Arc<BalancerConfig> {
+        Arc::clone(&self.config.borrow())
+    }
+}
+
 /// Serves one client to its end.
 pub(in crate::proxy) async fn serve(shared: &Shared, mut client: TcpStream, from: SocketAddr) {
+    let config = shared.config();
     let _ = client.set_nodelay(true);
     let count = |counter: &AtomicU64| counter.fetch_add(1, Ordering::Relaxed);
-    let who = if shared.config.accept_proxy {
+    let who = if config.accept_proxy {
         match timeout(HEADER_TIMEOUT, read_header(&mut client)).await {
             Ok(Ok(said)) => said.unwrap_or(from),
             Ok(Err(_)) | Err(_) => {
@@ -69,7 +76,7 @@ pub(in crate::proxy) async fn serve(shared: &Shared, mut client: TcpStream, from
     let found = tokio::select! {
         biased;
         () = shared.closing.cancelled() => return,
-        found = timeout(shared.config.hold_max, reach(shared, who)) => found,
+        found = timeout(config.hold_max, reach(shared, who)) => found,
         () = left(&client) => return,
     };
     drop(held);
@@ -78,21 +85,20 @@ pub(in crate::proxy) async fn serve(shared: &Shared, mut client: TcpStream, from
         return;
     };
     let Ok(to) = client.local_addr() else { return };
-    if let Some(version) = shared.config.send_proxy
+    if let Some(version) = config.send_proxy
         && server.write_all(&header::write(version, who, to)).await.is_err()
     {
         shared.group.note(&claim.0, Event::WorkFailed);
         return;
     }
-    let mut session = Copying::new(client, server, shared.config.idle_timeout);
-    let end = tokio::select! {
+    let copying = Copying::new(client, server, config.idle_timeout);
+    let worked = tokio::select! {
         biased;
         () = shared.stop.cancelled() => return,
-        end = poll_fn(|cx| session.poll(cx)) => end,
+        worked = copying.run() => worked,
     };
     // An endpoint that takes connections and drops them without a word does no work.
-    let broke = matches!(end, Err(Side::Server)) && !session.server_spoke;
-    shared.group.note(&claim.0, if broke { Event::WorkFailed } else { Event::WorkSucceeded });
+    shared.group.note(&claim.0, if worked { Event::WorkSucceeded } else { Event::WorkFailed });
 }
 
 /// One of the held, until dropped.
@@ -162,10 +168,11 @@ async fn reach(shared: &Shared, who: SocketAddr) -> (Claim, TcpStream) {
             continue;
         }
         let begun = Instant::now();
-        match timeout(shared.config.connect_timeout, TcpStream::connect(address)).await {
+        let connect_timeout = shared.config.borrow().connect_timeout;
+        match timeout(connect_timeout, TcpStream::connect(address)).await {
             Ok(Ok(server)) => {
                 let _ = server.set_nodelay(true);
-                claim.0.answered_in(begun.elapsed());
+                claim.0.connected_in(begun.elapsed());
                 return (claim, server);
             }
             Ok(Err(_)) | Err(_) => {
@@ -178,122 +185,11 @@ async fn reach(shared: &Shared, who: SocketAddr) -> (Claim, TcpStream) {
 }
 
 /// Until somebody may have come into service.
-pub(in crate::proxy) async fn wait(
-    shared: &Shared,
-    changed: &mut tokio::sync::watch::Receiver<()>,
-) {
+pub(in crate::proxy) async fn wait(shared: &Shared, changed: &mut watch::Receiver<()>) {
     let next = shared.group.deadline().map(|at| Instant::now() + at.since(clock::now()));
     let change = changed.changed();
     match next {
         Some(next) => _ = timeout_at(next.max(Instant::now() + RETRY), change).await,
         None => _ = change.await,
-    }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Side {
-    Client,
-    Server,
-}
-
-/// Both directions of a connection.
-struct Copying {
-    client: TcpStream,
-    server: TcpStream,
-    /// None once that direction is over.
-    up: Option<Flow>,
-    down: Option<Flow>,
-    server_spoke: bool,
-    idle: Pin<Box<Sleep>>,
-    idle_timeout: Duration,
-    moved_at: Instant,
-}
-
-impl Copying {
-    fn new(client: TcpStream, server: TcpStream, idle_timeout: Duration) -> Self {
-        Self {
-            client,
-            server,
-            up: Some(Flow::holding(Vec::new())),
-            down: Some(Flow::holding(Vec::new())),
-            server_spoke: false,
-            idle: Box::pin(sleep(idle_timeout)),
-            idle_timeout,
-            moved_at: Instant::now(),
-        }
-    }
-
-    /// Ready when both directions are over, one side broke, or nothing moved for too long.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Side>> {
-        let mut moved = false;
-        if let Some(flow) = &mut self.up {
-            let end = copy(
-                flow,
-                (&mut self.client, Side::Client),
-                (&mut self.server, Side::Server),
-                cx,
-                &mut moved,
-            );
-            if let Poll::Ready(end) = end {
-                end?;
-                self.up = None;
-            }
-        }
-        let before = moved;
-        moved = false;
-        if let Some(flow) = &mut self.down {
-            let end = copy(
-                flow,
-                (&mut self.server, Side::Server),
-                (&mut self.client, Side::Client),
-                cx,
-                &mut moved,
-            );
-            self.server_spoke |= moved;
-            if let Poll::Ready(end) = end {
-                end?;
-                self.down = None;
-            }
-        }
-        if self.up.is_none() && self.down.is_none() {
-            return Poll::Ready(Ok(()));
-        }
-        self.poll_idle(moved || before, cx)
-    }
-
-    /// The timer is moved only when it rings: a byte costs no more than a look at the clock.
-    fn poll_idle(&mut self, moved: bool, cx: &mut Context<'_>) -> Poll<Result<(), Side>> {
-        if moved {
-            self.moved_at = Instant::now();
-        }
-        while self.idle.as_mut().poll(cx).is_ready() {
-            let deadline = self.moved_at + self.idle_timeout;
-            if deadline <= Instant::now() {
-                return Poll::Ready(Ok(()));
-            }
-            self.idle.as_mut().reset(deadline);
-        }
-        Poll::Pending
-    }
-}
-
-/// Copies until `from` closed its side, which `to` is then told.
-fn copy(
-    flow: &mut Flow,
-    (from, reading): (&mut TcpStream, Side),
-    (to, writing): (&mut TcpStream, Side),
-    cx: &mut Context<'_>,
-    moved: &mut bool,
-) -> Poll<Result<(), Side>> {
-    loop {
-        if !flow.is_empty() {
-            *moved = true;
-            ready!(flow.poll_drain(to, cx)).map_err(|_| writing)?;
-        }
-        let read = ready!(flow.poll_fill(from, cx)).map_err(|_| reading)?;
-        if read == 0 {
-            ready!(Pin::new(to).poll_shutdown(cx)).map_err(|_| writing)?;
-            return Poll::Ready(Ok(()));
-        }
     }
 }

@@ -65,7 +65,7 @@ impl Endpoint {
 
     fn upstream(&self) -> Upstream {
         let host = self.address.ip().to_string();
-        Upstream { host, port: self.address.port(), weight: 1, far: false }
+        Upstream { host, port: self.address.port(), weight: 1, far: false, drain: false }
     }
 }
 
@@ -168,7 +168,9 @@ async fn a_connect_that_fails_is_tried_elsewhere_and_its_endpoint_ejected() {
 #[tokio::test]
 async fn an_endpoint_that_drops_everyone_is_ejected_and_the_last_one_is_not() {
     let (supervisor, a, b) = pair().await;
-    let balancer = Balancer::open(config(&[&a, &b]), &supervisor).unwrap();
+    // A reset that comes with the handshake is a connect that failed: such a client is held.
+    let config = BalancerConfig { hold_max: Duration::from_millis(150), ..config(&[&a, &b]) };
+    let balancer = Balancer::open(config, &supervisor).unwrap();
     a.bad.store(true, Ordering::Relaxed);
     while !matches!(condition(&balancer.snapshot(), &a), Condition::Ejected(_)) {
         letter(&balancer).await;
@@ -222,7 +224,9 @@ async fn a_drained_endpoint_keeps_its_connections_and_gets_no_others() {
     let balancer = Balancer::open(config(&[&a, &b]), &supervisor).unwrap();
     let (letter_before, mut before) = ask(&balancer).await.unwrap();
     assert_eq!(letter_before, b'a');
-    assert!(balancer.drain(a.address, true));
+    let mut drained = config(&[&a, &b]);
+    drained.upstreams[0].drain = true;
+    balancer.configure(drained).unwrap();
     for _ in 0..6 {
         assert_eq!(letter(&balancer).await, Some(b'b'));
     }
@@ -231,10 +235,9 @@ async fn a_drained_endpoint_keeps_its_connections_and_gets_no_others() {
     let snapshot = balancer.snapshot();
     assert_eq!(condition(&snapshot, &a), Condition::Draining);
     assert_eq!(snapshot.endpoints[0].in_flight, 1, "what is left is shown");
-    assert!(balancer.drain(a.address, false));
+    balancer.configure(config(&[&a, &b])).unwrap();
     let letters = [letter(&balancer).await, letter(&balancer).await];
     assert!(letters.contains(&Some(b'a')), "{letters:?}");
-    assert!(!balancer.drain(([127, 0, 0, 9], 1).into(), true));
 }
 
 #[tokio::test]
@@ -253,8 +256,8 @@ async fn the_proxy_protocol_passes_on_who_the_client_is() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     for version in [ProxyVersion::V1, ProxyVersion::V2] {
-        let upstream =
-            Upstream { host: "127.0.0.1".into(), port: address.port(), weight: 1, far: false };
+        let (host, port) = ("127.0.0.1".to_owned(), address.port());
+        let upstream = Upstream { host, port, weight: 1, far: false, drain: false };
         let config = BalancerConfig {
             accept_proxy: true,
             send_proxy: Some(version),
@@ -291,4 +294,100 @@ async fn bounds_hold() {
     let clash = BalancerConfig { listen: balancer.local_address(), ..taken };
     assert!(matches!(Balancer::open(clash, &supervisor), Err(Error::Listen { .. })));
     assert!(balancer.close(LIMIT).await);
+}
+
+#[tokio::test]
+async fn every_part_changes_and_no_connection_ends() {
+    let (supervisor, a, b) = pair().await;
+    let balancer = Balancer::open(config(&[&a]), &supervisor).unwrap();
+    let before = balancer.local_address();
+    let (_, mut kept) = ask(&balancer).await.unwrap();
+    // Its endpoint goes, the door moves, and all the rest is new.
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let new = BalancerConfig {
+        listen: free,
+        policy: Policy::LeastConnections,
+        check: Some(CHECK),
+        sessions_max: 7,
+        idle_timeout: Duration::from_secs(30),
+        ..config(&[&b])
+    };
+    balancer.configure(new.clone()).unwrap();
+    assert_eq!(balancer.local_address(), free);
+    for _ in 0..4 {
+        assert_eq!(letter(&balancer).await, Some(b'b'));
+    }
+    kept.write_all(b"!").await.unwrap();
+    assert_eq!(timeout(LIMIT, kept.read_u8()).await.unwrap().unwrap(), b'!');
+    until(&balancer, |_| std::net::TcpStream::connect(before).is_err()).await;
+    let snapshot = balancer.snapshot();
+    assert_eq!((snapshot.policy, snapshot.endpoints.len()), ("least-connections", 1));
+    // An address that cannot be had changes nothing.
+    let taken = BalancerConfig { listen: a.address, policy: Policy::Random, ..new };
+    assert!(matches!(balancer.configure(taken), Err(Error::Listen { .. })));
+    assert_eq!(balancer.snapshot().policy, "least-connections");
+    assert_eq!(letter(&balancer).await, Some(b'b'));
+}
+
+/// A balancer before one endpoint that the test plays itself, and a connection through both.
+async fn through() -> (Supervisor, Balancer, TcpStream, TcpStream) {
+    let supervisor = Supervisor::new();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (host, port) = ("127.0.0.1".to_owned(), listener.local_addr().unwrap().port());
+    let upstream = Upstream { host, port, weight: 1, far: false, drain: false };
+    let config = BalancerConfig { upstreams: vec![upstream], ..config(&[]) };
+    let balancer = Balancer::open(config, &supervisor).unwrap();
+    let mut client = TcpStream::connect(balancer.local_address()).await.unwrap();
+    let (mut endpoint, _) = timeout(LIMIT, listener.accept()).await.unwrap().unwrap();
+    // Only what came through shows that the balancer's connect has ended too.
+    client.write_all(b"?").await.unwrap();
+    timeout(LIMIT, endpoint.read_u8()).await.unwrap().unwrap();
+    (supervisor, balancer, client, endpoint)
+}
+
+fn reset(stream: TcpStream) {
+    socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
+}
+
+async fn read_end(stream: &mut TcpStream) -> std::io::ErrorKind {
+    timeout(LIMIT, stream.read_u8()).await.expect("an end").unwrap_err().kind()
+}
+
+const RESET: std::io::ErrorKind = std::io::ErrorKind::ConnectionReset;
+const END: std::io::ErrorKind = std::io::ErrorKind::UnexpectedEof;
+
+#[tokio::test]
+async fn a_reset_ends_the_connection_and_is_passed_on() {
+    for half_open in [false, true] {
+        let (_supervisor, balancer, mut client, mut endpoint) = through().await;
+        if half_open {
+            client.shutdown().await.unwrap();
+            assert_eq!(read_end(&mut endpoint).await, END);
+        }
+        reset(endpoint);
+        assert_eq!(read_end(&mut client).await, RESET, "half open: {half_open}");
+        until(&balancer, |it| it.sessions == 0).await;
+        let (_supervisor, balancer, client, mut endpoint) = through().await;
+        if half_open {
+            endpoint.shutdown().await.unwrap();
+        }
+        reset(client);
+        assert_eq!(read_end(&mut endpoint).await, RESET, "half open: {half_open}");
+        until(&balancer, |it| it.sessions == 0).await;
+    }
+}
+
+/// What closed its half is read from no more: its reset is seen all the same.
+#[tokio::test]
+async fn a_reset_of_what_closed_its_half_before_ends_the_connection() {
+    for client_first in [true, false] {
+        let (_supervisor, balancer, mut client, mut endpoint) = through().await;
+        let (first, second) =
+            if client_first { (&mut client, &mut endpoint) } else { (&mut endpoint, &mut client) };
+        first.shutdown().await.unwrap();
+        assert_eq!(read_end(second).await, END);
+        let (gone, _stays) = if client_first { (client, endpoint) } else { (endpoint, client) };
+        reset(gone);
+        until(&balancer, |it| it.sessions == 0).await;
+    }
 }

@@ -5,7 +5,6 @@
 //! Not here: the bytes (`transfer.rs`), the search (`reach.rs`).
 //! Tested by: `tests/`.
 
-use super::Http;
 use super::fields::{self, Field};
 use super::reach::{Nobody, Reached, Search};
 use super::reply::{self, Failure, Manner};
@@ -13,6 +12,8 @@ use super::request::{Method, Refusal};
 use super::session::{Client, Order};
 use super::transfer::{End, Terms, Transfer};
 use super::tunnel::{Side, Tunnel};
+use super::{Http, HttpConfig};
+use crate::proxy::balancer::BalancerConfig;
 use crate::proxy::balancer::group::Claim;
 use crate::proxy::balancer::session::Shared;
 use httparse::Header;
@@ -20,6 +21,15 @@ use std::future::poll_fn;
 use std::sync::atomic::Ordering;
 use tandem_core::clustering::load_balanced::ejection::Event;
 use tokio::time::Instant;
+
+/// What an exchange needs of its balancer.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Door<'a> {
+    pub(super) shared: &'a Shared,
+    pub(super) http: &'a Http,
+    pub(super) config: &'a BalancerConfig,
+    pub(super) requests: &'a HttpConfig,
+}
 
 /// What becomes of the client's connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,28 +47,28 @@ pub(super) enum After {
 }
 
 /// Serves one request, whose head is in `client.head`.
-pub(super) async fn run(shared: &Shared, http: &Http, client: &mut Client, order: Order) -> After {
+pub(super) async fn run(door: Door<'_>, client: &mut Client, order: Order) -> After {
     let begun = Instant::now();
-    let total = http.config.total_timeout.map(|total| begun + total);
-    let hold = begun + shared.config.hold_max;
+    let total = door.requests.total_timeout.map(|total| begun + total);
+    let hold = begun + door.config.hold_max;
     let until = total.map_or(hold, |total| total.min(hold));
-    http.budget(tandem_core::clustering::load_balanced::retry::Budget::request);
-    let mut search = Search { shared, http, order, until, failed: Vec::new() };
+    door.http.budget(tandem_core::clustering::load_balanced::retry::Budget::request);
+    let mut search = Search { door, order, until, failed: Vec::new() };
     loop {
         let reached = match search.reach(client).await {
             Ok(reached) => reached,
-            Err(nobody) => return unserved(shared, http, client, (order, nobody)),
+            Err(nobody) => return unserved(door, client, (order, nobody)),
         };
         let Reached { claim, stream, is_reused } = reached;
-        let cookie = cookie(http, client, &claim, order);
+        let cookie = cookie(door, client, &claim, order);
         let terms = Terms {
-            config: &http.config,
-            idle_timeout: shared.config.idle_timeout,
+            config: door.requests,
+            idle_timeout: door.config.idle_timeout,
             member: &claim.0,
             order,
             cookie: cookie.as_deref(),
             total,
-            is_closing: shared.closing.is_cancelled(),
+            closing: &door.shared.closing,
         };
         let mut transfer = Transfer::new(terms, client, stream);
         let end = poll_fn(|cx| transfer.poll(cx)).await;
@@ -70,20 +80,20 @@ pub(super) async fn run(shared: &Shared, http: &Http, client: &mut Client, order
         };
         let may_repeat = !transfer.endpoint_spoke && order.is_repeatable();
         let endpoint = transfer.endpoint;
-        if end == End::Broke && may_repeat && http.may_retry() {
+        if end == End::Broke && may_repeat && door.http.may_retry() {
             if !is_reused {
-                shared.group.note(&claim.0, Event::WorkFailed);
+                door.shared.group.note(&claim.0, Event::WorkFailed);
                 search.failed.push(claim.0.address);
             }
             continue;
         }
         return match end {
-            End::Switched => tunnel(shared, http, client, (claim, endpoint)).await,
+            End::Switched => tunnel(door, client, (claim, endpoint)).await,
             End::Done { is_reusable: true, .. } => {
-                http.pool.put(claim.0.address, endpoint);
-                finish(shared, http, client, (&claim, order, over))
+                door.http.pool.put(claim.0.address, endpoint);
+                finish(door, client, (&claim, order, over))
             }
-            _ => finish(shared, http, client, (&claim, order, over)),
+            _ => finish(door, client, (&claim, order, over)),
         };
     }
 }
@@ -100,24 +110,23 @@ struct Over {
 
 /// Takes note of how it went, and says what the client gets.
 fn finish(
-    shared: &Shared,
-    http: &Http,
+    door: Door<'_>,
     client: &mut Client,
     (claim, order, over): (&Claim, Order, Over),
 ) -> After {
     let count = |counter: &std::sync::atomic::AtomicU64| counter.fetch_add(1, Ordering::Relaxed);
     if let Some(status) = over.status {
-        http.answered(status);
+        door.http.answered(status);
     }
-    let is_error = http.config.errors_count && over.status.is_some_and(|status| status >= 500);
+    let is_error = door.requests.errors_count && over.status.is_some_and(|status| status >= 500);
     let failure = match over.end {
         End::Done { keep_alive, .. } => {
             let event = if is_error { Event::WorkFailed } else { Event::WorkSucceeded };
-            shared.group.note(&claim.0, event);
+            door.shared.group.note(&claim.0, event);
             return if keep_alive { After::KeepAlive } else { After::Close };
         }
         End::Left | End::Switched => {
-            count(&http.tally.abandoned);
+            count(&door.http.tally.abandoned);
             return After::Cut;
         }
         End::Refused(refusal) if over.can_reply => return After::Refused(refusal),
@@ -126,84 +135,77 @@ fn finish(
         End::Nonsense(why) => Failure::Nonsense(why),
         End::Late => Failure::Late,
     };
-    count(if failure == Failure::Late { &http.tally.timed_out } else { &http.tally.broken });
+    count(if failure == Failure::Late {
+        &door.http.tally.timed_out
+    } else {
+        &door.http.tally.broken
+    });
     if !over.is_stale {
-        shared.group.note(&claim.0, Event::WorkFailed);
+        door.shared.group.note(&claim.0, Event::WorkFailed);
     }
     if failure == Failure::Late {
         // The worst news that there is of its latency.
-        claim.0.answered_in(http.config.answer_timeout);
+        claim.0.took(door.requests.answer_timeout);
     }
     if let Failure::Nonsense(why) = failure {
-        let (service, address) = (&shared.config.service, claim.0.address);
+        let (service, address) = (&door.config.service, claim.0.address);
         tracing::warn!(%service, %address, why, "the response of an endpoint is not understood");
     }
     if !over.can_reply {
         return After::Cut;
     }
-    failed(shared, http, client, (order, failure))
+    failed(door, client, (order, failure))
 }
 
 /// Nobody took the request.
-fn unserved(
-    shared: &Shared,
-    http: &Http,
-    client: &mut Client,
-    (order, nobody): (Order, Nobody),
-) -> After {
+fn unserved(door: Door<'_>, client: &mut Client, (order, nobody): (Order, Nobody)) -> After {
     let failure = match nobody {
         Nobody::Left => {
-            http.tally.abandoned.fetch_add(1, Ordering::Relaxed);
+            door.http.tally.abandoned.fetch_add(1, Ordering::Relaxed);
             return After::Cut;
         }
         Nobody::Closing => Failure::Closing,
         Nobody::Expired => {
-            http.tally.expired.fetch_add(1, Ordering::Relaxed);
-            Failure::Expired(shared.config.hold_max)
+            door.http.tally.expired.fetch_add(1, Ordering::Relaxed);
+            Failure::Expired(door.config.hold_max)
         }
     };
-    failed(shared, http, client, (order, failure))
+    failed(door, client, (order, failure))
 }
 
 /// The client is told, and may go on if the end of its request is known.
-fn failed(
-    shared: &Shared,
-    http: &Http,
-    client: &mut Client,
-    (order, failure): (Order, Failure),
-) -> After {
+fn failed(door: Door<'_>, client: &mut Client, (order, failure): (Order, Failure)) -> After {
     let keep_alive =
-        order.keep_alive && !order.framing.has_content() && !shared.closing.is_cancelled();
+        order.keep_alive && !order.framing.has_content() && !door.shared.closing.is_cancelled();
     let manner =
         Manner { keep_alive, is_head: order.kind == Method::Head, is_old: order.minor == 0 };
     client.out.clear();
-    let status = reply::failure(&mut client.out, failure, &shared.config.service, manner);
-    http.answered(status);
+    let status = reply::failure(&mut client.out, failure, &door.config.service, manner);
+    door.http.answered(status);
     After::Reply { keep_alive }
 }
 
 /// From here on nobody looks at the bytes.
 async fn tunnel(
-    shared: &Shared,
-    http: &Http,
+    door: Door<'_>,
     client: &mut Client,
     (claim, mut endpoint): (Claim, super::Stream),
 ) -> After {
-    http.answered(101);
-    http.tally.upgraded.fetch_add(1, Ordering::Relaxed);
-    shared.group.note(&claim.0, Event::WorkSucceeded);
+    door.http.answered(101);
+    door.http.tally.upgraded.fetch_add(1, Ordering::Relaxed);
+    door.shared.group.note(&claim.0, Event::WorkSucceeded);
     let Client { stream, input, spare, timer, .. } = client;
     let client = Side { stream, input };
     let endpoint = Side { stream: &mut endpoint, input: spare };
-    let mut tunnel = Tunnel::new(client, endpoint, timer, shared.config.idle_timeout);
+    let mut tunnel = Tunnel::new(client, endpoint, timer, door.config.idle_timeout);
     poll_fn(|cx| tunnel.poll(cx)).await;
     After::Cut
 }
 
 /// The cookie to set, if the client is not where its own one says.
-fn cookie(http: &Http, client: &Client, claim: &Claim, order: Order) -> Option<String> {
-    let name = http.config.sticky.as_deref()?;
-    let token = claim.0.token;
+fn cookie(door: Door<'_>, client: &Client, claim: &Claim, order: Order) -> Option<String> {
+    let name = door.requests.sticky.as_deref()?;
+    let token = claim.0.token();
     let secure = if client.origin.is_encrypted { "; Secure" } else { "" };
     let is_new = order.token != Some(token);
     is_new.then(|| format!("{name}={token:016x}; Path=/; HttpOnly; SameSite=Lax{secure}"))

@@ -139,27 +139,27 @@ struct Tally {
 /// What the requests of a balancer share.
 #[derive(Debug)]
 pub(super) struct Http {
-    config: HttpConfig,
     pool: Pool,
     budget: Mutex<Budget>,
     tally: Tally,
 }
 
 impl Http {
-    pub(super) fn new(config: HttpConfig) -> Self {
+    pub(super) fn new(config: &HttpConfig) -> Self {
         let pool = Pool::new(config.idle_max, config.idle_timeout);
         let budget = Budget::new(config.retry, crate::runtime::clock::now());
-        Self { config, pool, budget: Mutex::new(budget), tally: Tally::default() }
+        Self { pool, budget: Mutex::new(budget), tally: Tally::default() }
+    }
+
+    /// Goes on with other bounds.
+    pub(super) fn configure(&self, config: &HttpConfig) {
+        self.pool.configure(config.idle_max, config.idle_timeout);
+        self.budget(|budget| budget.limit(config.retry));
     }
 
     /// Closes idle connections that are old or nobody's.
     pub(super) fn sweep(&self, addresses: &[SocketAddr]) {
         self.pool.sweep(addresses);
-    }
-
-    /// How many idle connections an endpoint has.
-    pub(super) fn idle(&self, address: SocketAddr) -> usize {
-        self.pool.count(address)
     }
 
     pub(super) fn snapshot(&self) -> HttpSnapshot {

@@ -22,23 +22,33 @@ struct Idle {
 
 /// The idle connections of one balancer.
 #[derive(Debug)]
-pub(super) struct Pool {
+pub(super) struct Pool(Mutex<State>);
+
+#[derive(Debug)]
+struct State {
     max: usize,
     idle_timeout: Duration,
-    idle: Mutex<BTreeMap<SocketAddr, Vec<Idle>>>,
+    idle: BTreeMap<SocketAddr, Vec<Idle>>,
 }
 
 impl Pool {
     pub(super) const fn new(max: usize, idle_timeout: Duration) -> Self {
-        Self { max, idle_timeout, idle: Mutex::new(BTreeMap::new()) }
+        Self(Mutex::new(State { max, idle_timeout, idle: BTreeMap::new() }))
+    }
+
+    /// Goes on with other bounds; what is too many or too old by them goes as it is found.
+    pub(super) fn configure(&self, max: usize, idle_timeout: Duration) {
+        let mut pool = self.lock();
+        (pool.max, pool.idle_timeout) = (max, idle_timeout);
     }
 
     /// A connection that has been idle for less than `age_max` and lives, as far as is known here.
     pub(super) fn take(&self, address: SocketAddr, age_max: Duration) -> Option<Stream> {
-        let age_max = age_max.min(self.idle_timeout);
         loop {
             let mut pool = self.lock();
-            let idle = pool.get_mut(&address)?.pop_if(|idle| idle.since.elapsed() < age_max)?;
+            let age_max = age_max.min(pool.idle_timeout);
+            let idle =
+                pool.idle.get_mut(&address)?.pop_if(|idle| idle.since.elapsed() < age_max)?;
             drop(pool);
             if is_silent(idle.stream.socket()) {
                 return Some(idle.stream);
@@ -50,10 +60,11 @@ impl Pool {
     pub(super) fn put(&self, address: SocketAddr, stream: Stream) {
         let idle = Idle { stream, since: Instant::now() };
         let mut pool = self.lock();
-        let idles = pool.entry(address).or_default();
+        let max = pool.max;
+        let idles = pool.idle.entry(address).or_default();
         // The oldest one is the most likely to be closed at the other end.
-        let oldest = (idles.len() >= self.max && !idles.is_empty()).then(|| idles.remove(0));
-        if self.max > 0 {
+        let oldest = (idles.len() >= max && !idles.is_empty()).then(|| idles.remove(0));
+        if max > 0 {
             idles.push(idle);
         }
         drop(pool);
@@ -64,26 +75,24 @@ impl Pool {
     pub(super) fn sweep(&self, addresses: &[SocketAddr]) {
         let mut closed = Vec::new();
         let mut pool = self.lock();
-        for (address, idles) in pool.iter_mut() {
+        let State { max, idle_timeout, idle } = &mut *pool;
+        for (address, idles) in idle.iter_mut() {
             let known = addresses.contains(address);
             let keeps = |idle: &Idle| {
-                known && idle.since.elapsed() < self.idle_timeout && is_silent(idle.stream.socket())
+                known && idle.since.elapsed() < *idle_timeout && is_silent(idle.stream.socket())
             };
+            let too_many = idles.len().saturating_sub(*max);
+            closed.extend(idles.drain(..too_many));
             closed.extend(idles.extract_if(.., |idle| !keeps(idle)));
         }
-        pool.retain(|_, idles| !idles.is_empty());
+        idle.retain(|_, idles| !idles.is_empty());
         drop(pool);
         drop(closed);
     }
 
-    /// How many there are for an endpoint.
-    pub(super) fn count(&self, address: SocketAddr) -> usize {
-        self.lock().get(&address).map_or(0, Vec::len)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<SocketAddr, Vec<Idle>>> {
+    fn lock(&self) -> MutexGuard<'_, State> {
         // Nothing here leaves a value half changed when it panics.
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -7,11 +7,11 @@
 //! Not here: who is chosen (`tandem_core`).
 //! Tested by: `tests/`.
 
-use super::Http;
+use super::exchange::Door;
 use super::session::{Client, Order};
 use super::stream::Stream;
 use crate::proxy::balancer::group::{Claim, Wish};
-use crate::proxy::balancer::session::{HeldCount, Shared, wait};
+use crate::proxy::balancer::session::{HeldCount, wait};
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -46,8 +46,7 @@ pub(super) enum Nobody {
 
 /// A request's search for an endpoint.
 pub(super) struct Search<'a> {
-    pub(super) shared: &'a Shared,
-    pub(super) http: &'a Http,
+    pub(super) door: Door<'a>,
     pub(super) order: Order,
     pub(super) until: Instant,
     /// Endpoints that failed it already.
@@ -57,7 +56,7 @@ pub(super) struct Search<'a> {
 impl Search<'_> {
     /// Finds an endpoint.
     pub(super) async fn reach(&mut self, client: &mut Client) -> Result<Reached, Nobody> {
-        let group = &self.shared.group;
+        let group = &self.door.shared.group;
         loop {
             let claim = self.place(client).await?;
             let address = claim.0.address;
@@ -68,11 +67,11 @@ impl Search<'_> {
                 continue;
             }
             let age_max = if self.order.is_repeatable() { Duration::MAX } else { FRESH };
-            if let Some(stream) = self.http.pool.take(address, age_max) {
+            if let Some(stream) = self.door.http.pool.take(address, age_max) {
                 return Ok(Reached { claim, stream, is_reused: true });
             }
             let connect = TcpStream::connect(address);
-            match timeout(self.shared.config.connect_timeout, connect).await {
+            match timeout(self.door.config.connect_timeout, connect).await {
                 Ok(Ok(socket)) => {
                     let _ = socket.set_nodelay(true);
                     return Ok(Reached { claim, stream: Stream::Plain(socket), is_reused: false });
@@ -81,7 +80,7 @@ impl Search<'_> {
                     group.note(&claim.0, Event::WorkFailed);
                     drop(claim);
                     self.failed.push(address);
-                    if !self.http.may_retry() {
+                    if !self.door.http.may_retry() {
                         self.pause(client).await?;
                     }
                 }
@@ -97,12 +96,12 @@ impl Search<'_> {
     }
 
     async fn place(&self, client: &mut Client) -> Result<Claim, Nobody> {
-        let group = &self.shared.group;
+        let group = &self.door.shared.group;
         let wish = Wish {
             key: client.key,
             avoid: &self.failed,
             token: self.order.token,
-            in_flight_max: self.http.config.in_flight_max,
+            in_flight_max: self.door.requests.in_flight_max,
         };
         if let Some(claim) = group.pick(wish) {
             return Ok(claim);
@@ -118,7 +117,7 @@ impl Search<'_> {
             let either = async {
                 tokio::select! {
                     () = freed => {}
-                    () = wait(self.shared, &mut changed) => {}
+                    () = wait(self.door.shared, &mut changed) => {}
                 }
             };
             self.hold(client, either).await?;
@@ -131,10 +130,10 @@ impl Search<'_> {
         client: &mut Client,
         something: impl Future<Output = ()>,
     ) -> Result<(), Nobody> {
-        let _held = HeldCount::new(&self.shared.tally.held);
+        let _held = HeldCount::new(&self.door.shared.tally.held);
         tokio::select! {
             biased;
-            () = self.shared.closing.cancelled() => Err(Nobody::Closing),
+            () = self.door.shared.closing.cancelled() => Err(Nobody::Closing),
             () = poll_fn(|cx| client.poll_left(cx)) => Err(Nobody::Left),
             () = something => Ok(()),
             () = sleep_until(self.until) => Err(Nobody::Expired),

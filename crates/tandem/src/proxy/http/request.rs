@@ -289,9 +289,11 @@ fn is_upgrade(protocol: &str) -> bool {
 /// A version that is a version gets another answer than noise.
 fn version(bytes: &[u8]) -> Refusal {
     let line = bytes.split(|byte| *byte == b'\n').next().unwrap_or_default();
-    let last = line.rsplit(|byte| *byte == b' ').next().unwrap_or_default();
-    match last {
-        [b'H', b'T', b'T', b'P', b'/', b'0'..=b'9', b'.', b'0'..=b'9', b'\r'] => Refusal::Version,
+    let mut words = line.split(|byte| *byte == b' ').skip(2);
+    match (words.next(), words.next()) {
+        (Some([b'H', b'T', b'T', b'P', b'/', b'0'..=b'9', b'.', b'0'..=b'9', b'\r']), None) => {
+            Refusal::Version
+        }
         _ => Refusal::Bad("the version is none"),
     }
 }

@@ -50,9 +50,8 @@ pub(super) fn request(out: &mut Vec<u8>, head: &request::Head<'_, '_>, origin: O
             copy(out, field);
         }
     }
-    if let Some(host) = head.host {
-        line(out, &["Host: ", host]);
-    }
+    // HTTP/1.0 may have none, HTTP/1.1 must have one, if only an empty one.
+    line(out, &["Host: ", head.host.unwrap_or_default()]);
     framing(out, head.framing);
     if teaches {
         line(out, &["TE: trailers"]);

@@ -6,12 +6,12 @@
 //! Not here: what becomes of a request (`exchange.rs`).
 //! Tested by: `tests/`.
 
-use super::exchange::{self, After};
+use super::exchange::{self, After, Door};
 use super::framing::Framing;
 use super::request::{self, Method, Refusal, no_fields};
 use super::rewrite::{self, Origin};
 use super::stream::{BUFFER, Buffer, Stream};
-use super::{Http, reply};
+use super::{Http, HttpConfig, reply};
 use crate::proxy::balancer::session::Shared;
 use std::future::{Future, poll_fn};
 use std::io;
@@ -171,8 +171,10 @@ enum Next {
 
 /// Serves one client to its end.
 pub(in crate::proxy) async fn serve(shared: &Shared, http: &Http, stream: Stream, who: SocketAddr) {
+    let config = shared.config();
+    let Some(requests) = &config.http else { return };
     let ip = who.ip().to_canonical();
-    let is_trusted = http.config.trusted.iter().any(|network| network.contains(ip));
+    let is_trusted = requests.trusted.iter().any(|network| network.contains(ip));
     let origin = Origin { ip, is_encrypted: stream.is_encrypted(), is_trusted };
     let mut client = Client::new(stream, origin);
     let session = run(shared, http, &mut client);
@@ -185,7 +187,10 @@ pub(in crate::proxy) async fn serve(shared: &Shared, http: &Http, stream: Stream
 
 async fn run(shared: &Shared, http: &Http, client: &mut Client) {
     loop {
-        let order = match next(shared, http, client).await {
+        // What changes while it runs counts from the next request on.
+        let config = shared.config();
+        let Some(requests) = &config.http else { return };
+        let order = match next(shared, requests, client).await {
             Next::Over => return,
             Next::Refused(refusal) => {
                 refuse(http, client, refusal).await;
@@ -194,7 +199,8 @@ async fn run(shared: &Shared, http: &Http, client: &mut Client) {
             Next::Request(order) => order,
         };
         http.tally.requests.fetch_add(1, Ordering::Relaxed);
-        match exchange::run(shared, http, client, order).await {
+        let door = Door { shared, http, config: &config, requests };
+        match exchange::run(door, client, order).await {
             After::KeepAlive => {}
             After::Close => {
                 client.linger().await;
@@ -229,14 +235,13 @@ async fn refuse(http: &Http, client: &mut Client, refusal: Refusal) {
 }
 
 /// Waits for the next request.
-async fn next(shared: &Shared, http: &Http, client: &mut Client) -> Next {
-    let config = &http.config;
+async fn next(shared: &Shared, config: &HttpConfig, client: &mut Client) -> Next {
     let idle_since = Instant::now();
     let mut begun_at = (!client.input.is_empty()).then_some(idle_since);
     let mut seen = 0;
     loop {
         if may_be_whole(client.input.unread(), &mut seen) {
-            match take(http, client) {
+            match take(config, client) {
                 Ok(Some(order)) => return Next::Request(order),
                 Ok(None) => {}
                 Err(refusal) => return Next::Refused(refusal),
@@ -287,8 +292,7 @@ fn poll_head(
 }
 
 /// Takes a head off what was read; none if it has not come whole.
-fn take(http: &Http, client: &mut Client) -> Result<Option<Order>, Refusal> {
-    let config = &http.config;
+fn take(config: &HttpConfig, client: &mut Client) -> Result<Option<Order>, Refusal> {
     let mut room = no_fields();
     let limits = (config.fields_max, config.body_bytes_max);
     let Some(head) = request::read(client.input.unread(), &mut room, limits)? else {

@@ -96,7 +96,7 @@ impl Buffer {
 
     /// Forgets the first `count` bytes.
     pub(super) fn consume(&mut self, count: usize) {
-        self.used = (self.used + count).min(self.bytes.len());
+        self.used = self.used.saturating_add(count).min(self.bytes.len());
         if self.is_empty() {
             self.bytes.clear();
             self.used = 0;

@@ -18,6 +18,7 @@ use crate::proxy::balancer::group::Member;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 /// More are no hints.
 const INTERIM_MAX: u32 = 16;
@@ -64,8 +65,8 @@ pub(super) struct Terms<'a> {
     pub(super) cookie: Option<&'a str>,
     /// When everything has to be over.
     pub(super) total: Option<Instant>,
-    /// The balancer is about to close.
-    pub(super) is_closing: bool,
+    /// Cancelled when the balancer is about to close.
+    pub(super) closing: &'a CancellationToken,
 }
 
 /// One request and its response.
@@ -351,7 +352,7 @@ impl<'a> Transfer<'a> {
         self.keep_alive = order.keep_alive
             && is_sent
             && onward.framing != Framing::Close
-            && !self.terms.is_closing;
+            && !self.terms.closing.is_cancelled();
         onward.keep_alive = self.keep_alive;
         onward.cookie = self.terms.cookie;
         rewrite::response(out, &head, onward);
@@ -360,7 +361,7 @@ impl<'a> Transfer<'a> {
         self.state = if status == 101 { State::Switched } else { State::Body };
         self.status = Some(status);
         spare.consume(length);
-        self.terms.member.answered_in(self.sent_at.elapsed());
+        self.terms.member.connected_in(self.sent_at.elapsed());
         Ok(false)
     }
 

@@ -1,10 +1,11 @@
 //! Decides whether a session asks at its start for commits that wait for less than the service
 //! promises (H13), or for not being told when such a wait was cancelled (H11).
 //! In: the startup parameters. Out: the offending setting.
-//! Not here: a `SET` inside the session, which a door that does not read statements cannot see:
-//! roles' and databases' settings are for the audit.
+//! Not here: a `SET` within the session (`scan.rs`); roles' and databases' settings are for the
+//! audit.
 //! Tested by: below, `tests/startup.rs`.
 
+use std::fmt;
 use tandem_core::replication::primary_replica::settings::SHOWS_WARNINGS;
 
 /// A setting that a session may not have.
@@ -12,53 +13,84 @@ use tandem_core::replication::primary_replica::settings::SHOWS_WARNINGS;
 pub(in crate::proxy) struct Lowered {
     /// Its name.
     pub(in crate::proxy) setting: &'static str,
-    /// What was asked for.
-    pub(in crate::proxy) value: String,
+    /// What was asked for; none where that cannot be told from the statement.
+    pub(in crate::proxy) value: Option<String>,
+}
+
+impl fmt::Display for Lowered {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.value {
+            Some(value) => write!(f, "{} = \"{value}\"", self.setting),
+            None => write!(f, "{} to be set to a value that it cannot read", self.setting),
+        }
+    }
 }
 
 /// The setting that hides warnings.
 pub(in crate::proxy) const SILENCES: &str = "client_min_messages";
 
-/// The settings that count, and their values that lower nothing: `on`, its hidden synonyms and
-/// `remote_apply`; and whatever still shows warnings. What is unknown does not pass.
-const SETTINGS: [(&str, &[&str]); 2] = [
-    ("synchronous_commit", &["on", "remote_apply", "true", "yes", "1"]),
-    (SILENCES, SHOWS_WARNINGS),
+/// How long the longest name is.
+pub(in crate::proxy) const NAME_MAX: usize = SILENCES.len();
+
+/// A setting that counts.
+#[derive(Debug)]
+pub(in crate::proxy) struct Setting {
+    pub(in crate::proxy) name: &'static str,
+    good: &'static [&'static str],
+}
+
+/// With the values that lower nothing: `on`, its hidden synonyms and `remote_apply`; and whatever
+/// still shows warnings. What is unknown does not pass.
+const SETTINGS: [&Setting; 2] = [
+    &Setting { name: "synchronous_commit", good: &["on", "remote_apply", "true", "yes", "1"] },
+    &Setting { name: SILENCES, good: SHOWS_WARNINGS },
 ];
+
+impl Setting {
+    /// Whether a value lowers nothing.
+    pub(in crate::proxy) fn keeps(&self, value: &[u8]) -> bool {
+        self.good.iter().any(|good| value.eq_ignore_ascii_case(good.as_bytes()))
+    }
+}
+
+/// The setting of that name, if it counts.
+pub(in crate::proxy) fn setting(name: &[u8]) -> Option<&'static Setting> {
+    SETTINGS.into_iter().find(|setting| name.eq_ignore_ascii_case(setting.name.as_bytes()))
+}
 
 /// The first setting that lowers what the service promises.
 pub(in crate::proxy) fn lowered<'a>(
     parameters: impl Iterator<Item = (&'a [u8], &'a [u8])>,
 ) -> Option<Lowered> {
     for (name, value) in parameters {
-        for (setting, good) in SETTINGS {
-            if name.eq_ignore_ascii_case(setting.as_bytes()) && !keeps(good, value) {
-                let value = String::from_utf8_lossy(value).into_owned();
-                return Some(Lowered { setting, value });
-            }
-            if name == b"options"
-                && let Some(value) = lowered_by_options(setting, good, value)
-            {
-                return Some(Lowered { setting, value });
+        if let Some(setting) = setting(name)
+            && !setting.keeps(value)
+        {
+            let value = Some(String::from_utf8_lossy(value).into_owned());
+            return Some(Lowered { setting: setting.name, value });
+        }
+        if name == b"options" {
+            let lowered = SETTINGS.into_iter().find_map(|setting| {
+                let value = Some(lowered_by_options(setting, value)?);
+                Some(Lowered { setting: setting.name, value })
+            });
+            if lowered.is_some() {
+                return lowered;
             }
         }
     }
     None
 }
 
-fn keeps(good: &[&str], value: &[u8]) -> bool {
-    good.iter().any(|good| value.eq_ignore_ascii_case(good.as_bytes()))
-}
-
 /// Any word of the command line that names the setting counts, so that no bundling of flags hides
 /// it; PostgreSQL reads dashes in a name as underscores.
-fn lowered_by_options(setting: &str, good: &[&str], options: &[u8]) -> Option<String> {
+fn lowered_by_options(setting: &Setting, options: &[u8]) -> Option<String> {
     for word in words(options) {
         let text = String::from_utf8_lossy(&word).to_ascii_lowercase();
-        let Some(at) = text.replace('-', "_").find(setting) else { continue };
+        let Some(at) = text.replace('-', "_").find(setting.name) else { continue };
         let value = text.get(at..).and_then(|rest| rest.split_once('=')).map(|(_, value)| value);
         match value {
-            Some(value) if keeps(good, value.as_bytes()) => {}
+            Some(value) if setting.keeps(value.as_bytes()) => {}
             Some(value) => return Some(value.to_owned()),
             None => return Some(text),
         }

@@ -2,6 +2,10 @@
 //! In / Out: bytes. Not here: sockets' lifetimes (`session.rs`).
 
 pub(super) mod answer;
+mod arguments;
 pub(super) mod durability;
+mod lex;
+mod recognise;
+pub(super) mod scan;
 pub(super) mod startup;
 pub(super) mod walk;

@@ -4,7 +4,7 @@
 //! Keeps: H11, after the warning of `SyncRepWaitForLSN` nothing more is passed on. Memory does not
 //! grow with a message: what is not looked at is counted down.
 //! Not here: sockets (`relay.rs`). A session that sets `client_min_messages` to `error` hides the
-//! warning from everyone, the door included.
+//! warning from everyone, the door included: `scan.rs` refuses it.
 //! Tested by: below, `tests/postgres.rs`.
 
 use super::startup::{CANCEL_KEY_MAX, CancelKey};
@@ -37,6 +37,8 @@ pub(in crate::proxy) struct Walker {
     last: u8,
     ready: bool,
     idle: bool,
+    /// ReadyForQuery messages that nobody has asked about, without the one of the startup.
+    answers: u32,
     key: Vec<u8>,
     routine: Routine,
 }
@@ -51,6 +53,7 @@ impl Walker {
             last: 0,
             ready: false,
             idle: false,
+            answers: 0,
             key: Vec::new(),
             routine: Routine::default(),
         }
@@ -80,6 +83,11 @@ impl Walker {
     /// The client sent something.
     pub(in crate::proxy) fn client_spoke(&mut self) {
         self.idle = false;
+    }
+
+    /// How often the server was ready again since the last call.
+    pub(in crate::proxy) fn take_answers(&mut self) -> u32 {
+        std::mem::take(&mut self.answers)
     }
 
     /// The cancel key, once, if it has come.
@@ -156,6 +164,7 @@ impl Walker {
     fn finish(&mut self) -> bool {
         self.last = self.kind;
         self.idle = self.kind == b'Z';
+        self.answers = self.answers.saturating_add(u32::from(self.ready && self.idle));
         self.ready |= self.idle;
         self.kind == b'N' && self.routine.is_sync_rep()
     }

@@ -129,6 +129,7 @@ async fn converse(stream: &mut TcpStream, state: &State) -> std::io::Result<()> 
         state.queries.fetch_add(1, Ordering::SeqCst);
         match body.split(|byte| *byte == 0).next().unwrap_or_default() {
             b"hang" => {}
+            b"freeze" => std::future::pending().await,
             b"half" => stream.write_all(&message(b'D', &[0; 100])[..50]).await?,
             b"leave" => return Ok(()),
             b"answer and leave" => return stream.write_all(&done).await,

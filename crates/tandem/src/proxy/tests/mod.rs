@@ -6,6 +6,7 @@ mod fake;
 mod hold;
 mod postgres;
 mod read;
+mod set;
 mod startup;
 
 use super::{Door, DoorConfig, Limits, Mode, Replica, Routes, Target};

@@ -126,6 +126,8 @@ async fn drivers_and_psql_get_through_the_door() {
     everyday_work(&stage).await;
     cancel_reaches_the_right_backend(&stage, &postgres).await;
     durability_is_kept(&stage).await;
+    h13_a_session_cannot_lower_it(&stage, &postgres).await;
+    h13_what_came_before_stands(&stage, &postgres).await;
     h11_a_cancelled_wait_is_not_success(&stage, &postgres).await;
     a_restart_is_waited_for(&stage, postgres).await;
 }
@@ -166,6 +168,90 @@ async fn durability_is_kept(stage: &Stage) {
     assert_eq!(code(&refused), "22023");
     let error = refused.as_db_error().unwrap();
     assert!(error.hint().unwrap().contains("Remove synchronous_commit"));
+}
+
+async fn h13_a_session_cannot_lower_it(stage: &Stage, postgres: &Postgres) {
+    let admin = postgres.direct().await.unwrap();
+    admin.batch_execute("CREATE TABLE h13 (said text)").await.unwrap();
+    for text in [
+        "SET synchronous_commit = off",
+        "INSERT INTO h13 VALUES ('with it'); SET LOCAL synchronous_commit TO local",
+        "SET client_min_messages TO error",
+        "SELECT set_config('synchronous_commit', 'off', false)",
+        "ALTER ROLE CURRENT_USER SET synchronous_commit = off",
+        "DO $$BEGIN SET LOCAL synchronous_commit = off; END$$",
+        "CREATE FUNCTION weak() RETURNS int SET synchronous_commit = off RETURN 1",
+    ] {
+        for extended in [false, true] {
+            let client = connect(&stage.supervisor, stage.address(), "").await.unwrap();
+            client.batch_execute("BEGIN; INSERT INTO h13 VALUES ('before')").await.unwrap();
+            let refused = if extended {
+                client.execute(text, &[]).await.map(|_| ()).unwrap_err()
+            } else {
+                client.batch_execute(text).await.unwrap_err()
+            };
+            assert_eq!(code(&refused), "22023", "{text}: {refused:?}");
+            assert!(client.simple_query("SELECT 1").await.is_err(), "the session is over");
+        }
+    }
+    let client = connect(&stage.supervisor, stage.address(), "").await.unwrap();
+    let set = "SELECT set_config($1, $2, false)";
+    client.query(set, &[&"application_name", &"x"]).await.unwrap();
+    let refused = client.query(set, &[&"synchronous_commit", &"off"]).await.unwrap_err();
+    assert_eq!(code(&refused), "22023", "{refused:?}");
+    let traces = "SELECT (SELECT count(*) FROM h13) + (SELECT count(*) FROM pg_db_role_setting) \
+                  + (SELECT count(*) FROM pg_proc WHERE proname = 'weak')";
+    wait_for(&admin, traces, "0").await;
+    let client = connect(&stage.supervisor, stage.address(), "").await.unwrap();
+    for text in [
+        "SET synchronous_commit = remote_apply",
+        "SET synchronous_commit TO DEFAULT",
+        "SET client_min_messages = 'warning'",
+        "SELECT set_config('synchronous_commit', 'on', false)",
+        "INSERT INTO h13 VALUES ('SET synchronous_commit = off')",
+        "DELETE FROM h13 WHERE said LIKE '%synchronous_commit = off%'",
+        "DO $$BEGIN SET LOCAL client_min_messages = notice; END$$",
+    ] {
+        client.batch_execute(text).await.unwrap();
+    }
+    wait_for(&client, "SHOW synchronous_commit", "on").await;
+    let reading = "SELECT setting FROM pg_settings WHERE name = $1";
+    let row = client.query_one(reading, &[&"synchronous_commit"]).await.unwrap();
+    assert_eq!(row.get::<_, &str>(0), "on");
+}
+
+/// Bytes, because drivers hide what they got before an error.
+async fn h13_what_came_before_stands(stage: &Stage, postgres: &Postgres) {
+    let lower = query("SET synchronous_commit = off");
+    let parse = |text: &str| message(b'P', &[b"\0", text.as_bytes(), b"\0\0\0"].concat());
+    let bind = message(b'B', b"\0\0\0\0\0\0\0\0");
+    let execute = message(b'E', b"\0\0\0\0\0");
+    let extended = |text: &str| [parse(text).as_slice(), &bind, &execute].concat();
+    let asked = startup(&[("user", "postgres"), ("database", "postgres")]);
+
+    let mut client = stage.client().await;
+    client.send(&asked).await;
+    client.until_ready().await.unwrap();
+    let slow = query("SELECT pg_sleep(0.2); INSERT INTO h13 VALUES ('simple')");
+    let synced = [extended("INSERT INTO h13 VALUES ('synced')"), message(b'S', b"")].concat();
+    client.send(&[slow.as_slice(), &synced, &lower].concat()).await;
+    assert_eq!(client.until_ready().await.unwrap(), b"TDCCZ");
+    assert_eq!(client.until_ready().await.unwrap(), b"12CZ");
+    assert_eq!(client.end().await, "22023");
+
+    // Without a Sync nothing is committed; what was answered is passed on all the same.
+    let mut client = stage.client().await;
+    client.send(&asked).await;
+    client.until_ready().await.unwrap();
+    let open = extended("INSERT INTO h13 VALUES ('open')");
+    client.send(&[open.as_slice(), &parse("SET synchronous_commit = off")].concat()).await;
+    for kind in *b"12C" {
+        assert_eq!(client.message().await.unwrap().0, kind);
+    }
+    assert_eq!(client.end().await, "40003");
+    let admin = postgres.direct().await.unwrap();
+    let said = "SELECT string_agg(said, ' ' ORDER BY said) FROM h13";
+    wait_for(&admin, said, "simple synced").await;
 }
 
 async fn h11_a_cancelled_wait_is_not_success(stage: &Stage, postgres: &Postgres) {

@@ -95,6 +95,12 @@ pub enum Error {
         /// What instead.
         instead: &'static str,
     },
+    /// The server read its files, and does not take all that is in them.
+    #[error("PostgreSQL does not take its settings: {errors}")]
+    NotLoaded {
+        /// Its words, with file and line.
+        errors: String,
+    },
     /// A copy was interrupted (H19).
     #[error("the data directory is a mixture left by an interrupted {0}; it must be copied again")]
     MixedData(Sentinel),
@@ -102,6 +108,12 @@ pub enum Error {
     #[error("the instance is quarantined: {reason}")]
     Quarantined {
         /// Why.
+        reason: String,
+    },
+    /// A write may be lost (H26).
+    #[error("its disk is suspect: {reason}")]
+    DiskSuspect {
+        /// What the server said before it ended.
         reason: String,
     },
     /// There is no database cluster in the data directory.
@@ -242,14 +254,6 @@ pub enum Error {
         /// Who recorded it.
         node: String,
     },
-    /// The barrier was not acknowledged (H11).
-    #[error("the record of term {term} is not proven on the commit quorum: {because}")]
-    Unproven {
-        /// The term.
-        term: Term,
-        /// The server's warning, or what is missing.
-        because: String,
-    },
     /// No space left (H27).
     #[error("no space left on the disk of {path}")]
     DiskFull {
@@ -282,7 +286,6 @@ impl Error {
             | Self::SourceUnavailable { .. }
             | Self::Tool { .. }
             | Self::Cancelled
-            | Self::Unproven { .. }
             | Self::DiskFull { .. }
             | Self::DiskStuck { .. }
             | Self::Interrupted => true,
@@ -295,8 +298,10 @@ impl Error {
             | Self::StateMissing { .. }
             | Self::GoesBack { .. }
             | Self::Setting { .. }
+            | Self::NotLoaded { .. }
             | Self::MixedData(_)
             | Self::Quarantined { .. }
+            | Self::DiskSuspect { .. }
             | Self::NoData { .. }
             | Self::NotEmpty { .. }
             | Self::DataVersion { .. }

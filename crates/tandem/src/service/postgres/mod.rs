@@ -9,19 +9,23 @@
 //! Not here: when to do what (core), who runs the postmaster (the keeper).
 //! Tested by: `tests/postgres_adapter.rs`, against real servers.
 
+pub mod ballast;
 pub mod binaries;
 pub mod config;
 pub mod control;
 pub mod copy;
 pub mod error;
 mod files;
+mod last_words;
+mod log;
 mod names;
 pub mod probe;
 pub mod sql;
 pub mod state_file;
 
+pub use ballast::Ballast;
 pub use binaries::Binaries;
-pub use config::StartCommand;
+pub use config::{NotTaken, StartCommand};
 pub use control::{ControlState, Stopped};
 pub use copy::rewind::Rewind;
 pub use error::Error;
@@ -62,6 +66,8 @@ pub struct InstanceConfig {
     /// PGDATA where the owner wants it; none is `data/` in `dir`. Data that somebody else made is
     /// adopted from here only.
     pub data_dir: Option<PathBuf>,
+    /// Room to be given up when the disk is full; 0 is none.
+    pub ballast_bytes: u64,
     /// Addresses that PostgreSQL listens on.
     pub listen: Vec<IpAddr>,
     /// Port that PostgreSQL listens on; part of the unix socket's name too.
@@ -153,6 +159,7 @@ impl Postgres {
             binaries: Binaries::for_test(),
             dir: "/tmp/x".into(),
             data_dir: None,
+            ballast_bytes: 0,
             listen: Vec::new(),
             port: 1,
             run_as: None,

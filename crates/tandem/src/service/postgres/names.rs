@@ -36,10 +36,10 @@ pub(super) fn slot(node: &NodeId) -> String {
 }
 
 /// The text of `synchronous_standby_names`.
-pub(super) fn sync_names(cluster: &ClusterId, rule: Option<&CommitRule>) -> String {
-    let Some(rule) = rule.filter(|rule| rule.acks > 0) else {
+pub(super) fn sync_names(cluster: &ClusterId, rule: &CommitRule) -> String {
+    if rule.acks == 0 {
         return String::new();
-    };
+    }
     let mut names: Vec<String> =
         rule.standbys.iter().map(|node| format!("\"{}\"", application(cluster, node))).collect();
     if names.is_empty() {
@@ -75,11 +75,11 @@ mod tests {
             standbys: standbys.iter().map(|n| NodeId::from(*n)).collect(),
             acks,
         };
-        assert_eq!(sync_names(&cluster, None), "");
-        assert_eq!(sync_names(&cluster, Some(&rule(&["b"], 0))), "");
-        assert_eq!(sync_names(&cluster, Some(&rule(&[], 1))), "ANY 1 (\"tandem/nobody\")");
+        assert_eq!(sync_names(&cluster, &rule(&["b"], 0)), "");
+        let nobody = CommitRule::of_nobody("a".into());
+        assert_eq!(sync_names(&cluster, &nobody), "ANY 1 (\"tandem/nobody\")");
         assert_eq!(
-            sync_names(&cluster, Some(&rule(&["b", "c-1"], 1))),
+            sync_names(&cluster, &rule(&["b", "c-1"], 1)),
             format!("ANY 1 (\"tandem_01234567_b\", \"{}\")", application(&cluster, &"c-1".into()))
         );
     }

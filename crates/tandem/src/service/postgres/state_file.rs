@@ -4,12 +4,12 @@
 //! sentinel outlives the process that set it; H36.
 //! Tested by: below, `tests/postgres_adapter.rs`.
 
-use super::{Error, Postgres, files};
+use super::{Error, Postgres, files, last_words};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::path::Path;
 use std::sync::{Arc, PoisonError};
-use tandem_core::ids::Term;
+use tandem_core::ids::{Term, TimelineId};
 
 const VERSION: u32 = 1;
 
@@ -24,6 +24,9 @@ pub struct StateFile {
     pub promoted: Term,
     /// The last term in which it was set up to follow.
     pub followed: Term,
+    /// The timeline that the primary of `followed` made; 0 where that is not known (H6).
+    #[serde(default)]
+    pub followed_timeline: TimelineId,
     /// The term in whose promotion the data's timeline began, if it began here (H6).
     pub timeline_term: Term,
     /// The data was last written as a primary.
@@ -32,6 +35,17 @@ pub struct StateFile {
     pub sentinel: Option<Sentinel>,
     /// Why a human must look.
     pub quarantined: Option<String>,
+    /// What the server said of a write that may be lost, before it ended (H26).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suspect: Option<String>,
+    /// Up to there its log was judged.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub log_judged: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands out references")]
+const fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 impl Default for StateFile {
@@ -41,11 +55,24 @@ impl Default for StateFile {
             promised: Term(0),
             promoted: Term(0),
             followed: Term(0),
+            followed_timeline: TimelineId(0),
             timeline_term: Term(0),
             was_primary: false,
             sentinel: None,
             quarantined: None,
+            suspect: None,
+            log_judged: 0,
         }
+    }
+}
+
+impl StateFile {
+    /// Is fed by the primary of a term, whose timeline is known if it serves the term already.
+    pub fn follow(&mut self, term: Term, timeline: Option<TimelineId>) {
+        self.promised = self.promised.max(term);
+        self.followed = self.followed.max(term);
+        self.followed_timeline = timeline.unwrap_or(self.followed_timeline);
+        self.was_primary = false;
     }
 }
 
@@ -183,7 +210,16 @@ impl Postgres {
 
     /// Whether the data may be taken over or replaced was decided by the caller.
     pub(super) async fn set_sentinel(&self, sentinel: Option<Sentinel>) -> Result<(), Error> {
-        self.begin_state(move |state| state.sentinel = sentinel).await.map(|_| ())
+        let log = self.log_file();
+        self.begin_state(move |state| {
+            state.sentinel = sentinel;
+            // What an earlier copy's server said is nothing about this one's.
+            if sentinel.is_some() {
+                state.log_judged = last_words::length(&log);
+            }
+        })
+        .await
+        .map(|_| ())
     }
 }
 

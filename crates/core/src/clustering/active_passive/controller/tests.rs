@@ -4,6 +4,7 @@ use super::*;
 use crate::cluster::state::Appointed;
 use crate::pairing::{Clustering, Kind, Pairing, Replication};
 use crate::spec::{Durability, Timing};
+use alloc::string::String;
 
 const NOW_MS: u64 = 1_700_000_000_000;
 
@@ -35,6 +36,7 @@ fn hold_off_in(history: Vec<Appointed>, unix_ms: u64) -> Option<Duration> {
         draining: &BTreeSet::new(),
         state: &state,
         facts: &BTreeMap::new(),
+        trails: &Trails::default(),
         unix_ms,
     })
 }

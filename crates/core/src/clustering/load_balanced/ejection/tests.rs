@@ -150,6 +150,22 @@ fn what_stays_in_the_group_keeps_its_past_and_what_is_new_starts_slowly() {
     assert_eq!(empty.condition(0, second(1)), Some(Condition::Up), "nobody to ease it in beside");
 }
 
+#[test]
+fn limits_change_and_what_is_known_stays() {
+    let mut group = Group::new(&[1, 1], LIMITS, true);
+    group.step(0, Event::CheckSucceeded, second(0));
+    group.step(1, Event::CheckFailed, second(0));
+    group.configure(Limits { fall: 1, ..LIMITS }, true, second(1));
+    let conditions = |group: &Group| [0, 1].map(|at| group.condition(at, second(1)).unwrap());
+    assert_eq!(conditions(&group), [Condition::Up, Condition::Down]);
+    group.step(0, Event::CheckFailed, second(1));
+    assert_eq!(conditions(&group), [Condition::Down, Condition::Down]);
+    group.configure(LIMITS, false, second(1));
+    assert_eq!(conditions(&group), [Condition::Starting, Condition::Starting]);
+    group.configure(LIMITS, true, second(1));
+    assert_eq!(conditions(&group), [Condition::Starting, Condition::Starting]);
+}
+
 /// Whatever happens in whatever order, work has somewhere to go unless checks or operators said no.
 #[test]
 fn no_storm_of_results_leaves_nobody() {

@@ -40,6 +40,17 @@ pub(super) async fn instance(subject: &str, postgres: &Postgres, process: Proces
                 .advice(error.to_string(), "see postgres.log in its folder"),
         ),
     }
+    match postgres.not_loaded(LOOK).await {
+        Ok(errors) => findings.extend(errors.into_iter().map(|error| {
+            Finding::new(Severity::Bad, subject, "it does not take all of its settings").advice(
+                error,
+                "correct the setting: tandem config apply, or ALTER SYSTEM RESET if it is in \
+                 postgresql.auto.conf",
+            )
+        })),
+        // That it does not answer is said above.
+        Err(error) => tracing::debug!(%error, "the files' errors are not known"),
+    }
     if process == Process::Primary {
         match postgres.audit(AUDIT).await {
             Ok(found) => findings.extend(found.into_iter().map(|it| audited(subject, it))),
@@ -52,6 +63,19 @@ pub(super) async fn instance(subject: &str, postgres: &Postgres, process: Proces
     findings
 }
 
+/// A server that ends before it answers; its log says why.
+pub(super) async fn not_started(subject: &str, postgres: &Postgres, starts: u32) -> Finding {
+    let what = format!("its server ended {starts} times in a row before it answered");
+    let path = postgres.log_file();
+    let because = match postgres.last_words().await {
+        Ok(Some(words)) => words,
+        Ok(None) => "its log does not say why".to_owned(),
+        Err(error) => error.to_string(),
+    };
+    let advice = format!("mend what it complains about; see {}", path.display());
+    Finding::new(Severity::Bad, subject, what).advice(because, advice)
+}
+
 fn audited(subject: &str, found: postgres::Finding) -> Finding {
     let warning = |what: String| Finding::new(Severity::Warning, subject, what);
     match found {
@@ -61,6 +85,12 @@ fn audited(subject: &str, found: postgres::Finding) -> Finding {
             warning(format!("{setting} is {value} for {role} in {database}")).advice(
                 "commits of these sessions are taken for acknowledged before a standby has them",
                 format!("ALTER ROLE … RESET {setting} (or ALTER DATABASE …)"),
+            )
+        }
+        postgres::Finding::WeakFunction { database, function, setting } => {
+            warning(format!("function {function} in {database} lowers {setting}")).advice(
+                "a commit after its call may be taken for acknowledged before a standby has it",
+                format!("remove {setting} from it, or ALTER FUNCTION … RESET {setting}"),
             )
         }
         postgres::Finding::UnloggedTables { database, count } => {

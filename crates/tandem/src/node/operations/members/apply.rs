@@ -6,11 +6,12 @@
 //! Keeps: H48 one member at a time, none that costs a majority; INV-4 no commit rule names a node
 //! that nobody can ask for a promise; no change may leave fewer standbys than commits wait for.
 //! Not here: what forbids a change by the two texts alone (`config::unsafe_change`), carrying it
-//! out on each node (`node/live.rs`).
+//! out on each node (`node/live.rs`), what is said of it afterwards (`carried.rs`).
 //! Tested by: `tests/members`.
 
 use super::super::seen::{Seen, ServiceSeen};
 use super::super::{NodeOperations, refusals};
+use super::carried::CARRIED_OUT;
 use crate::api::operations::{Outcome, Refused};
 use crate::config::{self, Config};
 use crate::consensus::{self, Agreed};
@@ -31,8 +32,6 @@ const MEMBER: Duration = Duration::from_secs(20);
 const DIALLED: Duration = Duration::from_secs(5);
 /// For commits not to wait for a node that is to go.
 const SETTLED: Duration = Duration::from_secs(15);
-/// For every node that is heard to have carried it out.
-const CARRIED_OUT: Duration = Duration::from_secs(10);
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// Who comes and who goes.
@@ -78,11 +77,14 @@ impl NodeOperations {
         if !forbidden.is_empty() {
             return Err(unusable(codes::CONFIG_UNSAFE_CHANGE, what, &forbidden));
         }
+        let not_taken = self.not_taken(&old, &new).await;
+        if !not_taken.is_empty() {
+            return Err(unusable(codes::CONFIG_NOT_VALID, what, &not_taken));
+        }
         let members = Members::between(&old, &new);
         check(&self.seen(), &members, &new, what)?;
         self.agree_on(version, &new, &members, what).await?;
-        let brings = config::needs_restart(&old, &new);
-        Ok(self.carried_out(version.next(), brings.iter().map(|it| it.what.clone())).await)
+        Ok(self.carried_out(version.next(), (&old, &new)).await)
     }
 
     async fn agree_on(
@@ -142,7 +144,7 @@ impl NodeOperations {
         let Err(because) = self.teach(node, address).await else { return Ok(()) };
         let _ = self.end_membership(node, what).await;
         Err(Problem::new(
-            codes::OPERATION_FAILED,
+            codes::NODE_UNREACHABLE,
             what,
             format!("{node} at {address} did not become a voter: {because}"),
             format!(
@@ -216,43 +218,12 @@ impl NodeOperations {
         Err(Problem::new(
             codes::WOULD_LOSE_QUORUM,
             what,
-            format!("commits of {left:?} still count on {node}"),
+            format!(
+                "commits of {} still count on {node}",
+                left.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+            ),
             "tandem explain shows why the commit rule does not change",
         ))
-    }
-
-    /// Waits until every node that is heard has carried a version out, and says what waits.
-    async fn carried_out(
-        &self,
-        version: ConfigVersion,
-        brings: impl Iterator<Item = String>,
-    ) -> Outcome {
-        let waiting = || -> Vec<String> {
-            let seen = self.seen();
-            let nodes = seen.agreed.spec.nodes.keys();
-            let behind = |node: &&NodeId| {
-                seen.fresh(node).is_none_or(|facts| facts.config_version < version)
-            };
-            nodes.filter(behind).map(ToString::to_string).collect()
-        };
-        let done = async {
-            while !waiting().is_empty() {
-                tokio::time::sleep(LOOK_AGAIN).await;
-            }
-        };
-        let brings: Vec<String> = brings.collect();
-        let is_done = tokio::time::timeout(CARRIED_OUT, done).await.is_ok();
-        let outcome = if is_done {
-            Outcome::done(format!("configuration {version} is in force on every node"))
-        } else {
-            let nodes = waiting().join(", ");
-            let message = format!("configuration {version} is agreed; parts of it wait on {nodes}");
-            Outcome::accepted(message)
-        };
-        outcome
-            .field("config_version", version.0)
-            .field("waiting", waiting())
-            .field("brings", brings)
     }
 }
 

@@ -6,6 +6,8 @@
 //! Tested by: `tests/members`.
 
 mod apply;
+mod carried;
+mod settings;
 
 use super::{NodeOperations, refusals};
 use crate::api::explain::{Finding, Severity};
@@ -21,6 +23,10 @@ impl NodeOperations {
     /// Makes a token, where the authority's key is.
     pub(super) async fn mint_token(&self, node: NodeId) -> Result<Outcome, Refused> {
         let what = format!("cannot make a token for {node}");
+        // A name that a certificate may carry, and the configuration may not, never becomes a node.
+        if let Some((because, try_)) = config::name_flaw(node.as_str()) {
+            return Err(Problem::new(codes::CONFIG_BAD_NAME, what, because, try_));
+        }
         let ground = self.ground();
         let seen = self.seen();
         let own = seen.config.nodes.get(&ground.me);
@@ -36,12 +42,9 @@ impl NodeOperations {
         let token = match minted.map_err(|error| failed(error.to_string()))? {
             Ok(token) => token,
             Err(error @ identity::Error::NoAuthority { .. }) => {
-                let advice = "ask the node where tandem init ran, or copy its ca.key here";
+                let advice = "ask the node where tandem init ran, or copy its ca.key here and \
+                              restart the daemon";
                 return Err(Problem::new(codes::NOT_SUPPORTED, &what, chain(&error), advice));
-            }
-            Err(error @ identity::Error::Name { .. }) => {
-                let advice = "choose another name";
-                return Err(Problem::new(codes::BAD_REQUEST, &what, chain(&error), advice));
             }
             Err(error) => return Err(failed(chain(&error))),
         };

@@ -13,6 +13,7 @@ use crate::telemetry::codes;
 use crate::telemetry::problem::Problem;
 use tandem_core::cluster::command::ServiceCommand;
 use tandem_core::cluster::state::{Forced, ServiceState};
+use tandem_core::clustering::active_passive::verdict::{self, Verdict};
 use tandem_core::ids::{NodeId, ServiceId};
 use tandem_core::spec::NodeRole;
 
@@ -47,6 +48,19 @@ pub(in crate::node::operations) fn check(
             let because = format!("{to} is the primary of {name} already");
             return Err(Problem::new(codes::ALREADY_SO, what, because, "name another node"));
         }
+    }
+    let verdict = verdict::judge(&service.view(), appointment, service.seen.now);
+    if verdict == Verdict::Serving && !accept_loss {
+        // A failover makes clients wait for an election, and costs the old primary a rewind.
+        return Err(Problem::new(
+            codes::PRIMARY_SERVES,
+            what,
+            format!("{} serves", appointment.primary),
+            format!(
+                "tandem switchover {name} moves it and loses nothing; to fail over \
+                 all the same, add --accept-loss"
+            ),
+        ));
     }
     let now = candidates::failover_now(service);
     let advice = format!("tandem explain {name} lists every candidate");

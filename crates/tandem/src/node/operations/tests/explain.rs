@@ -5,7 +5,7 @@ use crate::driver::explain::Explained;
 
 fn plan(unix_ms: u64, steps: &[&str], reason: &str) -> Explained {
     let steps = steps.iter().map(|step| (*step).to_owned()).collect();
-    Explained { unix_ms, who: "controller", steps, reason: reason.to_owned(), times: 2 }
+    Explained { unix_ms, who: "controller", steps, reason: reason.into(), times: 2 }
 }
 
 #[test]
@@ -24,6 +24,29 @@ fn a_primary_that_serves_says_so_with_numbers() {
     assert_eq!(explanation.plans[0].by, "c".into(), "whoever made it");
     assert_eq!(explanation.history.len(), 1);
     assert!(explanation.history[0].active_unix_ms.is_some());
+}
+
+#[test]
+fn a_plan_of_the_core_is_told_in_words_and_its_numbers_by_name() {
+    let mut seen = healthy("c");
+    instance(&mut seen, "a", |own| own.process = Process::Stopped);
+    let made = tandem_core::clustering::active_passive::controller::plan(&of(&seen).view(), NOW);
+    let kept = crate::driver::explain::Explanations::default();
+    kept.planned(&orders(), &made);
+    let [explained] = &kept.of(&orders())[..] else { panic!() };
+    let told = planned(&"c".into(), explained.clone());
+    assert_eq!(
+        told.plan,
+        "controller: ask a to promise term 2; ask b to promise term 2; ask c to promise term 2"
+    );
+    assert_eq!(
+        told.reason.text,
+        "electing for term 2: a reports that its postmaster ended; promised with data: nobody; \
+         that does not meet every commit quorum of a+any 1 of (b,c)"
+    );
+    let numbers = serde_json::to_value(&told.reason.numbers).unwrap();
+    let expected = serde_json::json!({ "election_term": 2, "holders": 0, "rules": 1 });
+    assert_eq!(numbers, expected);
 }
 
 #[test]

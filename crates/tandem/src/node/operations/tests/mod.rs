@@ -70,6 +70,7 @@ pub(super) fn cluster(text: &str, me: &str) -> Seen {
         config: Arc::new(config),
         agreed: Arc::new(state),
         facts: BTreeMap::new(),
+        trails: BTreeMap::new(),
         now: NOW,
         unix_ms: UNIX_MS,
     };

@@ -137,6 +137,21 @@ fn phases_follow_what_is_agreed_and_seen() {
 }
 
 #[test]
+fn a_cluster_without_automatic_failover_says_so() {
+    let two = THREE.replace("[nodes.c]\naddress = \"10.0.0.3:7400\"\n", "");
+    assert!(!two.contains("nodes.c"), "{two}");
+    let warnings = status(&cluster(&two, "a")).services.remove(0).warnings;
+    let says = |words: &str, all: &[String]| all.iter().any(|it| it.contains(words));
+    assert!(says("no automatic failover: two nodes", &warnings), "{warnings:?}");
+    let mut seen = healthy("a");
+    let mut agreed = ClusterState::clone(&seen.agreed);
+    agreed.config_version = agreed.config_version.next();
+    seen.agreed = Arc::new(agreed);
+    let warnings = status(&seen).services.remove(0).warnings;
+    assert!(says("wait on a, b, c: see tandem doctor", &warnings), "{warnings:?}");
+}
+
+#[test]
 fn only_settled_rules_count_and_stalled_writes_are_said() {
     let mut seen = healthy("a");
     agree(&mut seen, ServiceCommand::ChangeRule { term: Term(1), rule: rule("a", &["b"]) });
@@ -145,4 +160,6 @@ fn only_settled_rules_count_and_stalled_writes_are_said() {
     instance(&mut seen, "a", |own| own.replicas.clear());
     let warnings = status(&seen).services.remove(0).warnings;
     assert_eq!(warnings, ["writes wait: each needs 1 of 1 standbys, and 0 stream"]);
+    let awaited = |node| instance_of(&seen, node).awaited;
+    assert_eq!(["a", "b", "c"].map(awaited).iter().filter(|it| **it).count(), 1);
 }

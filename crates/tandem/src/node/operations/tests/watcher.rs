@@ -201,6 +201,58 @@ fn an_election_that_does_not_end_is_told_once() {
 }
 
 #[test]
+fn an_election_that_ended_unseen_is_not_told_as_failed() {
+    let mut seen = healthy("b");
+    let mut watcher = watcher(&seen);
+    instance(&mut seen, "a", |own| own.process = Process::Stopped);
+    watcher.look(seen.clone());
+    // Activated by a clock that is far behind: its end is older than this node's first look.
+    agree(&mut seen, appoint(2, "b", Cause::PostmasterDied, vec![rule("b", &["c"])]));
+    let mut state = tandem_core::cluster::state::ClusterState::clone(&seen.agreed);
+    let service = state.services.get_mut(&orders()).unwrap();
+    service.appointment.as_mut().unwrap().phase = Phase::Active;
+    service.history.last_mut().unwrap().active_unix_ms = Some(1);
+    seen.agreed = Arc::new(state);
+    instance(&mut seen, "b", |own| *own = primary(2, &["c"]));
+    watcher.look(seen.clone());
+    later(&mut seen, Duration::from_secs(16), &[]);
+    let events = kinds(watcher.look(seen));
+    assert!(!events.contains(&EventKind::FailoverFailed), "{events:?}");
+}
+
+#[test]
+fn a_node_that_joins_tells_nothing_of_the_log_it_reads() {
+    let mut now = healthy("c");
+    for (term, primary_of) in [(2, "b"), (3, "a")] {
+        let other = if primary_of == "a" { "b" } else { "a" };
+        let rules = vec![rule(primary_of, &[other, "c"])];
+        agree(&mut now, appoint(term, primary_of, Cause::NodeSilent, rules));
+        activate(&mut now);
+    }
+    instance(&mut now, "a", |own| *own = primary(3, &["b", "c"]));
+    instance(&mut now, "b", |own| *own = standby("a", 3));
+    let revision = now.agreed.services[&orders()].revision;
+    for node in ["a", "b"] {
+        instance(&mut now, node, |own| own.revision = revision);
+    }
+    // Of the others it hears the present, of the log it has read the first lines.
+    let mut reading = healthy("c");
+    agree(&mut reading, appoint(2, "b", Cause::NodeSilent, vec![rule("b", &["a", "c"])]));
+    reading.facts.clone_from(&now.facts);
+    let mut watcher = Watcher::default();
+    let mut nothing = reading.clone();
+    nothing.agreed = Arc::default();
+    for seen in [nothing, reading.clone(), reading] {
+        assert_eq!(kinds(watcher.look(seen)), []);
+    }
+    // Its clock is a minute past what the log tells of.
+    now.unix_ms += 60_000;
+    assert_eq!(kinds(watcher.look(now.clone())), []);
+    later(&mut now, Duration::from_secs(16), &[]);
+    assert_eq!(kinds(watcher.look(now)), []);
+}
+
+#[test]
 fn doors_tell_when_they_hold_and_cut() {
     let mut watcher = Watcher::default();
     let mut look = |held, cut| {

@@ -70,7 +70,7 @@ impl Memory {
         let view = after.view();
         let (cause, why) = match (&after.state.forced, judge(after)?) {
             (Some(_), _) => (Cause::Forced, "demanded by an operator".to_owned()),
-            (None, Verdict::Dead(cause, why)) if !view.state.paused => (cause, why),
+            (None, Verdict::Dead(cause, why)) if !view.state.paused => (cause, why.to_string()),
             (None, _) => return None,
         };
         let failover =
@@ -127,6 +127,13 @@ impl Memory {
     fn overdue(&mut self, after: ServiceSeen<'_>) -> Option<Draft> {
         let failover = self.failover.as_mut()?;
         let is_decided = after.state.term() > failover.term;
+        let is_active =
+            after.appointment().is_some_and(|appointment| appointment.phase == Phase::Active);
+        if is_decided && is_active {
+            // Its end was told, or came before this node's first look.
+            self.failover = None;
+            return None;
+        }
         if !is_decided && judge(after) == Some(Verdict::Serving) && after.state.forced.is_none() {
             self.failover = None;
             return None;

@@ -128,7 +128,11 @@ impl Pair<'_> {
     fn data(&self) -> Option<Draft> {
         let node = self.node;
         match (&self.was.data, &self.is.data) {
-            (Data::Quarantined { .. }, _) => None,
+            (Data::Quarantined { .. }, _) | (Data::Suspect { .. }, Data::Suspect { .. }) => None,
+            (_, Data::Suspect { reason }) => Some(self.tell(
+                EventKind::InstanceDiskSuspect,
+                format!("the disk of {node} may have lost a write, so nothing starts: {reason}"),
+            )),
             (_, Data::Quarantined { reason }) => Some(self.tell(
                 EventKind::InstanceQuarantined,
                 format!("{node} waits for a human: {reason}"),

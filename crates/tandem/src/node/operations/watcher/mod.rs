@@ -5,7 +5,8 @@
 //! (`connections.used_up`), link (`link.cut`), planned (`switchover.started`); `failover.started`
 //! and `failover.done` name the cause they acted on, as the planner judged it.
 //! Each node tells what it sees itself, so one happening may be told by several nodes.
-//! Keeps: a node that starts tells nothing of what was before it.
+//! Keeps: a node that starts tells nothing of what was before it, nor of the log that it reads
+//! after it joined: what was agreed long ago would be judged by what the others say today.
 //! Not here: what only the driver of an instance knows (`driver/instance/told.rs`).
 //! Tested by: `../tests/watcher.rs`.
 
@@ -22,7 +23,8 @@ use crate::telemetry::event_kind::EventKind;
 use crate::telemetry::events::Draft;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
-use tandem_core::ids::{NodeId, ServiceId};
+use tandem_core::facts::NodeFacts;
+use tandem_core::ids::{ConfigVersion, NodeId, ServiceId};
 use tokio_util::sync::CancellationToken;
 
 /// How often to look when nothing changes: silence has no other sign.
@@ -45,6 +47,9 @@ impl Watcher {
     /// What happened since the last look.
     pub(super) fn look(&mut self, after: Seen) -> Vec<Draft> {
         let mut drafts = Vec::new();
+        if self.before.is_none() && !has_caught_up(&after) {
+            return drafts;
+        }
         if let Some(before) = &self.before {
             drafts.extend(nodes::changes(before, &after));
             drafts.extend(instances::changes(before, &after));
@@ -89,6 +94,24 @@ impl Watcher {
         self.doors = now;
         drafts
     }
+}
+
+/// Whether this node knows all that was agreed, as far as the leader and the others tell. Asked
+/// until it is so once: later on everybody lags behind for moments.
+fn has_caught_up(seen: &Seen) -> bool {
+    let agreed = &seen.agreed;
+    let hears_leader =
+        seen.leadership.leader.as_ref().is_some_and(|leader| seen.fresh(leader).is_some());
+    let is_behind = |facts: &NodeFacts| {
+        facts.config_version > agreed.config_version
+            || facts.instances.iter().any(|(service, own)| {
+                let known = agreed.services.get(service).map(|state| state.revision);
+                known.unwrap_or_default() < own.revision
+            })
+    };
+    agreed.config_version > ConfigVersion(0)
+        && hears_leader
+        && !seen.facts.keys().filter_map(|node| seen.fresh(node)).any(is_behind)
 }
 
 impl NodeOperations {

@@ -23,7 +23,10 @@ pub type Seen = Arc<Mutex<Vec<Vec<u8>>>>;
 
 pub struct Endpoint {
     pub address: SocketAddr,
+    pub letter: char,
     pub seen: Seen,
+    /// Connections that are open now.
+    pub open: Arc<AtomicU64>,
     /// What it does when its path says nothing.
     pub does: Arc<Mutex<String>>,
     pub stop: CancellationToken,
@@ -39,14 +42,24 @@ impl Endpoint {
         let address = listener.local_addr().unwrap();
         let (seen, does) = (Seen::default(), Arc::new(Mutex::new(String::new())));
         let stop = supervisor.stopping().child_token();
-        let work = Work { letter, seen: Arc::clone(&seen), does: Arc::clone(&does) };
+        let open = Arc::new(AtomicU64::new(0));
+        let work = Work {
+            letter,
+            seen: Arc::clone(&seen),
+            does: Arc::clone(&does),
+            open: Arc::clone(&open),
+        };
         let run = accept(listener, work, supervisor.clone(), stop.clone());
         supervisor.spawn("endpoint", TaskKind::Session, run);
-        Self { address, seen, does, stop }
+        Self { address, letter, seen, open, does, stop }
     }
 
     pub fn always(&self, does: &str) {
         *self.does.lock().unwrap() = does.to_owned();
+    }
+
+    pub fn open(&self) -> u64 {
+        self.open.load(Ordering::Relaxed)
     }
 
     pub fn connections(&self) -> usize {
@@ -68,6 +81,7 @@ struct Work {
     letter: char,
     seen: Seen,
     does: Arc<Mutex<String>>,
+    open: Arc<AtomicU64>,
 }
 
 async fn accept(
@@ -84,10 +98,12 @@ async fn accept(
         let Ok((stream, _)) = accepted else { continue };
         let (work, stop) = (work.clone(), stop.clone());
         supervisor.spawn("endpoint session", TaskKind::Session, async move {
+            work.open.fetch_add(1, Ordering::Relaxed);
             tokio::select! {
                 () = stop.cancelled() => {}
                 () = work.serve(stream) => {}
             }
+            work.open.fetch_sub(1, Ordering::Relaxed);
         });
     }
 }
@@ -159,10 +175,10 @@ impl Work {
         head: &str,
     ) -> Option<Vec<u8>> {
         if head.contains("\r\nTransfer-Encoding: chunked") {
-            return self.until(stream, unread, at, b"0\r\n").await.map(|mut body| {
-                body.truncate(body.len() - 3);
-                body
-            });
+            let mut body = self.until(stream, unread, at, b"0\r\n").await?;
+            body.truncate(body.len() - 3);
+            while self.until(stream, unread, at, b"\r\n").await?.len() > 2 {}
+            return Some(body);
         }
         let length = head.split("Content-Length: ").nth(1);
         let length = length.and_then(|rest| rest.split('\r').next()?.parse().ok()).unwrap_or(0);
@@ -200,7 +216,9 @@ impl Work {
             }
             "/last" => {
                 let _ = stream
-                    .write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 1\r\n\r\nL")
+                    .write_all(
+                        b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 1\r\n\r\nL",
+                    )
                     .await;
                 return false;
             }
@@ -208,13 +226,17 @@ impl Work {
                 let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf").await;
                 return false;
             }
-            "/hints" => format!("HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n{plain}").into_bytes(),
+            "/hints" => {
+                format!("HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n{plain}").into_bytes()
+            }
             "/hints-only" => b"HTTP/1.1 103 Early Hints\r\n\r\n".repeat(1000),
             "/empty" => b"HTTP/1.1 204 No Content\r\n\r\n".to_vec(),
             "/refuse" => b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 2\r\n\r\nno".to_vec(),
             "/early" => b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nearly".to_vec(),
             "/500" => b"HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n".to_vec(),
-            "/more" => format!("{plain}HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison").into_bytes(),
+            "/more" => {
+                format!("{plain}HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison").into_bytes()
+            }
             "/nonsense" => b"SSH-2.0-OpenSSH_9.2\r\n\r\n".to_vec(),
             "/two-lengths" => {
                 b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab".to_vec()
@@ -249,6 +271,7 @@ pub fn config(endpoints: &[&Endpoint]) -> BalancerConfig {
         port: endpoint.address.port(),
         weight: 1,
         far: false,
+        drain: false,
     };
     BalancerConfig {
         service: ServiceId::new("web"),

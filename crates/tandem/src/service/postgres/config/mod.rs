@@ -2,13 +2,17 @@
 //! In: `InstanceConfig`, whom to follow, the commit rule. Out: files, and the `StartCommand` that
 //! the keeper runs.
 //! The owner's postgresql.conf and pg_hba.conf are kept; ours come last and first in them.
-//! Keeps: H5 `standby.signal` is there before any start; H19 no start on a mixture; H20 everything
-//! is written again before every start, whatever a copy brought along.
+//! Keeps: H5 `standby.signal` is there before any start; H7 whatever is started waits with its
+//! commits for somebody who is not there, whoever promotes it; H19 no start on a mixture; H20
+//! everything is written again before every start, whatever a copy brought along.
 //! Tested by: below, and `tests/postgres_adapter.rs`.
 
 mod conninfo;
 mod hba;
 pub(super) mod settings;
+mod trial;
+
+pub use trial::NotTaken;
 
 use super::{Error, InstanceConfig, Postgres, RunAs, StateFile, files, names};
 use std::ffi::OsString;
@@ -70,14 +74,10 @@ impl Postgres {
     ///
     /// # Errors
     /// `MixedData`, `Quarantined`, `NoData`, `DataVersion`, `Owner`, `NoAddress`, `File`.
-    pub async fn prepare_start(
-        &self,
-        upstream: Option<&NodeId>,
-        rule: Option<&CommitRule>,
-    ) -> Result<StartCommand, Error> {
+    pub async fn prepare_start(&self, upstream: Option<&NodeId>) -> Result<StartCommand, Error> {
         usable(&self.load_state().await?)?;
         self.check_data().await?;
-        self.write_files(upstream, rule).await?;
+        self.write_files(upstream).await?;
         Ok(self.start_command())
     }
 
@@ -90,13 +90,9 @@ impl Postgres {
         files::blocking(move || texts.write(&data)).await
     }
 
-    pub(super) async fn write_files(
-        &self,
-        upstream: Option<&NodeId>,
-        rule: Option<&CommitRule>,
-    ) -> Result<(), Error> {
+    pub(super) async fn write_files(&self, upstream: Option<&NodeId>) -> Result<(), Error> {
         let upstream = self.upstream_text(upstream)?;
-        let sync = self.sync_text(rule);
+        let sync = self.sync_text(&self.rule_of_nobody());
         let (data, run, texts) = (self.data_dir(), self.run_dir(), self.texts());
         files::blocking(move || {
             let owner = texts.owner;
@@ -118,7 +114,7 @@ impl Postgres {
     }
 
     /// Writes who confirms commits. Takes effect with a reload.
-    pub(super) async fn write_sync_names(&self, rule: Option<&CommitRule>) -> Result<(), Error> {
+    pub(super) async fn write_sync_names(&self, rule: &CommitRule) -> Result<(), Error> {
         self.write_one("tandem.sync.conf", self.sync_text(rule)).await
     }
 
@@ -145,12 +141,17 @@ impl Postgres {
 
     /// `synchronous_standby_names` for a rule, as the server shows it.
     pub fn sync_names(&self, rule: &CommitRule) -> String {
-        names::sync_names(&self.config().cluster, Some(rule))
+        names::sync_names(&self.config().cluster, rule)
     }
 
-    fn sync_text(&self, rule: Option<&CommitRule>) -> String {
+    /// What holds from every start until the barrier of a term (H7).
+    pub fn rule_of_nobody(&self) -> CommitRule {
+        CommitRule::of_nobody(self.config().me.clone())
+    }
+
+    fn sync_text(&self, rule: &CommitRule) -> String {
         let mut text = String::from("# Who confirms commits. Written by Tandem.\n");
-        let names = names::sync_names(&self.config().cluster, rule);
+        let names = self.sync_names(rule);
         settings::line(&mut text, "synchronous_standby_names", &names);
         text
     }
@@ -175,7 +176,7 @@ impl Postgres {
             env: super::copy::child::environment(),
             cwd: config.dir.clone(),
             run_as: config.run_as,
-            log_file: config.dir.join("postgres.log"),
+            log_file: self.log_file(),
         }
     }
 
@@ -239,9 +240,10 @@ pub(super) fn usable(state: &StateFile) -> Result<(), Error> {
     if let Some(sentinel) = state.sentinel {
         return Err(Error::MixedData(sentinel));
     }
-    match &state.quarantined {
-        Some(reason) => Err(Error::Quarantined { reason: reason.clone() }),
-        None => Ok(()),
+    match (&state.quarantined, &state.suspect) {
+        (Some(reason), _) => Err(Error::Quarantined { reason: reason.clone() }),
+        (None, Some(reason)) => Err(Error::DiskSuspect { reason: reason.clone() }),
+        (None, None) => Ok(()),
     }
 }
 

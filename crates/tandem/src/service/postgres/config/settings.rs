@@ -35,7 +35,6 @@ const DEFAULTS: &[(&str, &str)] = &[
     ("log_destination", "stderr"),
     ("logging_collector", "off"),
     ("log_line_prefix", "%m [%p] %q%u@%d "),
-    ("lc_messages", "C"),
 ];
 
 const FIXED: &[(&str, &str)] = &[
@@ -45,6 +44,8 @@ const FIXED: &[(&str, &str)] = &[
     ("data_sync_retry", "off"),
     ("wal_log_hints", "on"),
     ("restart_after_crash", "off"),
+    // What the server says before it ends is read (H26).
+    ("lc_messages", "C"),
     ("recovery_target_timeline", "latest"),
     ("recovery_min_apply_delay", "0"),
     ("restore_command", ""),

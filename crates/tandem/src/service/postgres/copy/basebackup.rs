@@ -41,7 +41,7 @@ impl Postgres {
             copied = self.basebackup(source, &progress) => copied?,
         }
         self.clean_after_copy().await?;
-        self.write_files(Some(source), None).await?;
+        self.write_files(Some(source)).await?;
         self.sync_data().await?;
         self.set_sentinel(None).await
     }

@@ -62,7 +62,7 @@ impl Postgres {
         let made = self.initdb(&display(&data), &display(&passwords)).await;
         files::blocking(move || files::remove(&passwords)).await?;
         made?;
-        self.write_files(None, None).await?;
+        self.write_files(None).await?;
         self.set_sentinel(None).await
     }
 
@@ -110,7 +110,7 @@ impl Postgres {
         if state != ControlState::ShutDown {
             return Err(Error::NotAPrimary { state: format!("{state:?}") });
         }
-        self.write_files(None, None).await?;
+        self.write_files(None).await?;
         self.set_sentinel(None).await?;
         Ok(warnings)
     }
@@ -143,7 +143,7 @@ impl Postgres {
     async fn make_superuser(&self) -> Result<(), Error> {
         let data = self.data_dir();
         // Single-user mode refuses to run as a standby, and it reads our settings.
-        self.write_files(None, None).await?;
+        self.write_files(None).await?;
         self.without_signal().await?;
         let verifier = scram_sha_256(self.config().passwords.superuser.as_bytes());
         let sql = format!(
@@ -151,7 +151,9 @@ impl Postgres {
              ALTER ROLE {SUPERUSER} SUPERUSER LOGIN REPLICATION PASSWORD '{verifier}'\n"
         );
         let data = display(&data);
-        let arguments = ["--single", "-D", data.as_str(), "postgres"];
+        // Nobody is there to confirm what it commits, and our settings would have it wait.
+        let alone = "synchronous_commit=local";
+        let arguments = ["--single", "-D", data.as_str(), "-c", alone, "postgres"];
         let output =
             self.run_watched("postgres", arguments, &sql, |_| {}).await?.ok("postgres --single")?;
         if let Some(line) = output.lines().find(|line| line.contains("ERROR:")) {

@@ -30,6 +30,9 @@ impl Postgres {
         if let Some(reason) = state.quarantined {
             return Ok(Data::Quarantined { reason });
         }
+        if let Some(reason) = state.suspect {
+            return Ok(Data::Suspect { reason });
+        }
         match state.sentinel {
             None => {}
             Some(Sentinel::Adopting) => return Ok(Data::Foreign),

@@ -44,7 +44,7 @@ impl Postgres {
                 return Err(Error::NotRewindable);
             }
         }
-        self.write_files(Some(source), None).await?;
+        self.write_files(Some(source)).await?;
         self.set_sentinel(Some(Sentinel::Rewinding)).await?;
         // Single-user mode refuses to run with it; nobody starts this while the sentinel is set.
         self.without_signal().await?;
@@ -56,7 +56,7 @@ impl Postgres {
         let untouched = matches!(done, Ok(_) | Err(Error::SourceUnavailable { .. }));
         if untouched {
             self.clean_after_copy().await?;
-            self.write_files(Some(source), None).await?;
+            self.write_files(Some(source)).await?;
             self.sync_data().await?;
             self.set_sentinel(None).await?;
         }

@@ -1,5 +1,6 @@
 //! Talks to every database: what would be lost or weakened at a failover, for `doctor`.
-//! Keeps: H11, H13 settings of roles and databases that weaken a commit or hide that it is weak;
+//! Keeps: H11, H13 settings of roles, databases and functions that weaken a commit or hide that it
+//! is weak, which the front door cannot see: they are not in what a client sends;
 //! H40 what a promotion does not carry over.
 //! Tested by: `tests/postgres_adapter.rs`.
 
@@ -21,6 +22,16 @@ pub enum Finding {
         setting: String,
         /// The value.
         value: String,
+    },
+    /// The same by a function: by its own setting, or in its body. A setting that its body makes
+    /// stays until the transaction's commit (H11, H13).
+    WeakFunction {
+        /// Where.
+        database: String,
+        /// Its name, with its schema.
+        function: String,
+        /// Which setting.
+        setting: String,
     },
     /// Tables that a failover empties (H40).
     UnloggedTables {
@@ -53,6 +64,17 @@ const WEAK: &str = "SELECT coalesce(r.rolname, '')::text, coalesce(d.datname, ''
     AND lower(split_part(setting, '=', 2)) NOT IN ('on', 'remote_apply', 'true', 'yes', '1')) \
     OR (split_part(setting, '=', 1) = 'client_min_messages' \
     AND lower(split_part(setting, '=', 2)) IN ('error', 'fatal', 'panic'))";
+/// Bodies are searched for what is written plainly; what they put together is not found.
+const WEAK_FUNCTIONS: &str = r"SELECT DISTINCT format('%I.%I', n.nspname, p.proname), s.name
+    FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace CROSS JOIN (VALUES
+        ('synchronous_commit', '(off|local|remote_write|false|no|0)'),
+        ('client_min_messages', '(error|fatal|panic)')) s(name, weak)
+    WHERE EXISTS (SELECT FROM unnest(p.proconfig) setting
+        WHERE setting ~* ('^' || s.name || '=' || weak || '$'))
+    OR p.prosrc ~* ('\mset\s+(local\s+|session\s+)?' || s.name
+        || '\s*(=|\mto\M)[\s'']*' || weak || '\M')
+    OR p.prosrc ~* ('set_config\s*\([\s'']*' || s.name || '''+\s*,[\s'']*' || weak || '''')
+    ORDER BY 1, 2";
 const PREPARED: &str = "SELECT database::text, count(*) FROM pg_prepared_xacts GROUP BY 1";
 const LOGICAL: &str = "SELECT slot_name::text FROM pg_replication_slots \
     WHERE slot_type = 'logical' AND NOT temporary";
@@ -87,6 +109,11 @@ impl Postgres {
                 let database: String = row.get(0);
                 let mut there = self.connect_to(&database).await?;
                 let count = there.one("counting unlogged tables", UNLOGGED).await?.get(0);
+                for row in there.all("reading functions", WEAK_FUNCTIONS).await? {
+                    let (database, function) = (database.clone(), row.get(0));
+                    let setting = row.get(1);
+                    findings.push(Finding::WeakFunction { database, function, setting });
+                }
                 if count > 0 {
                     findings.push(Finding::UnloggedTables { database, count });
                 }

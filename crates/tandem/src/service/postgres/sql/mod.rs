@@ -176,14 +176,54 @@ impl Postgres {
     /// Makes the server read its files; what needs a restart shows as `pending_restart`.
     ///
     /// # Errors
-    /// Those of files and of a connection.
+    /// `NotLoaded` where it does not take what is in them; those of files and of a connection.
     pub async fn reload(&self, deadline: Duration) -> Result<(), Error> {
         within("reloading", deadline, async {
             self.write_settings().await?;
-            self.connect().await?.run("asking for a reload", "SELECT pg_reload_conf()").await
+            let mut session = self.connect().await?;
+            session.run("asking for a reload", "SELECT pg_reload_conf()").await?;
+            match file_errors(&mut session).await? {
+                errors if errors.is_empty() => Ok(()),
+                errors => Err(Error::NotLoaded { errors: errors.join("; ") }),
+            }
         })
         .await
     }
+
+    /// What the server does not take of its files, in its words.
+    ///
+    /// # Errors
+    /// Those of a connection.
+    pub async fn not_loaded(&self, deadline: Duration) -> Result<Vec<String>, Error> {
+        within("reading the files' errors", deadline, async {
+            file_errors(&mut self.connect().await?).await
+        })
+        .await
+    }
+}
+
+/// The view reads the files anew, and tells of a setting that waits for a restart as of one whose
+/// value is wrong; which of them wait, the session knows from then on.
+const FILE_ERRORS: &str = "SELECT name::text, \
+    coalesce(error || coalesce(': ' || name, ''), '')::text, \
+    coalesce(sourcefile, '')::text, coalesce(sourceline, 0) \
+    FROM pg_file_settings WHERE error IS NOT NULL ORDER BY seqno";
+const WAITING: &str = "SELECT name::text FROM pg_settings WHERE pending_restart";
+
+async fn file_errors(session: &mut Session) -> Result<Vec<String>, Error> {
+    let errors = session.all("reading the files' errors", FILE_ERRORS).await?;
+    if errors.is_empty() {
+        return Ok(Vec::new());
+    }
+    let waiting = session.all("reading what waits", WAITING).await?;
+    let waits = |name: &str| waiting.iter().any(|row| name.eq_ignore_ascii_case(row.get(0)));
+    let wrong = errors.iter().filter(|row| !row.get::<_, Option<&str>>(0).is_some_and(waits));
+    let tell = |row: &Row| -> String {
+        let (what, file, line) = (row.get::<_, &str>(1), row.get::<_, &str>(2), row.get(3));
+        let line: i32 = line;
+        format!("{what} ({file} line {line})")
+    };
+    Ok(wrong.map(tell).collect())
 }
 
 async fn open(config: &tokio_postgres::Config) -> Result<Session, Error> {

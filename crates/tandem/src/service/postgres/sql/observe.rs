@@ -126,6 +126,11 @@ impl Postgres {
 }
 
 impl Observer {
+    /// Looks at the same server by another configuration.
+    pub fn reconfigure(&mut self, postgres: Postgres) {
+        self.postgres = postgres;
+    }
+
     /// Looks once; connects first where there is no connection.
     ///
     /// # Errors

@@ -1,8 +1,10 @@
 //! Talks to an instance that becomes primary: promotion, the record of its term, checkpoints.
-//! In: the term and the rule. Out: the position of the record, proven on the commit quorum.
-//! Keeps: H6 and H30 the term is in the data itself; H11 a wait that was cut short proves nothing;
-//! H18 a checkpoint before anybody rewinds from here.
-//! Not here: the names, which must be in effect before (`write_rule`, H8).
+//! In: the term and the rule. Out: the position of the record, which a commit quorum has.
+//! Keeps: H6 and H30 the term is in the data itself; H7 the record comes before every commit that
+//! is acknowledged in the term; H11 the server's word that a commit is confirmed proves nothing,
+//! the standbys' own does; H18 a checkpoint before anybody rewinds from here.
+//! Not here: the names. Nobody may confirm before the promotion (`hold_commits`), the rule's
+//! standbys may once they have the record (`let_confirm`).
 //! Tested by: `tests/postgres_adapter.rs`.
 
 use super::{Error, POLL, lsn, within};
@@ -12,17 +14,22 @@ use tandem_core::ids::{Term, TimelineId};
 use tandem_core::lsn::Lsn;
 use tandem_core::replication::primary_replica::sync_quorum::CommitRule;
 use tokio::time::sleep;
-use tokio_postgres::error::{DbError, Severity};
 use tokio_postgres::types::ToSql;
 
-// An update where the row is there already: a repetition must write, or its commit waits for
-// nobody.
+// An update where the row is there already: a repetition must write, or there is no position to
+// wait for.
 const RECORD: &str = "
 INSERT INTO tandem.history AS h (term, node, timeline, lsn)
 VALUES ($1, $2, ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int4,
   pg_current_wal_insert_lsn())
 ON CONFLICT (term) DO UPDATE SET at = now() WHERE h.node = excluded.node
 RETURNING term";
+
+// Where a rule is in force already, since the same primary goes on under a new term, the row is
+// seen only once it was confirmed by that.
+const PREPARE: &str = "
+SELECT set_config('synchronous_commit', CASE WHEN current_setting('synchronous_standby_names') = $1
+  THEN 'local' ELSE 'on' END, false)";
 
 const TIMELINE: &str =
     "SELECT ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int4";
@@ -49,11 +56,11 @@ impl Postgres {
     }
 
     /// Records who is primary in `term`, and returns once the commit quorum of `rule` has it.
-    /// It has a connection of its own, so it can be given up: the row may still become durable
-    /// then, and the same call again waits for it anew.
+    /// After a promotion its own commit waits for nobody, while all others are held. Given up, it
+    /// leaves a row that proves nothing; the same call again writes anew.
     ///
     /// # Errors
-    /// `Unproven` if the wait was cut short (H11); `TermTaken`; `Timeout`.
+    /// `TermTaken`; `Timeout`.
     pub async fn record_term(
         &self,
         term: Term,
@@ -62,6 +69,10 @@ impl Postgres {
     ) -> Result<Lsn, Error> {
         within("recording the term", deadline, async {
             let mut session = self.connect().await?;
+            let nobody = self.sync_names(&self.rule_of_nobody());
+            let names: [&(dyn ToSql + Sync); 1] = [&nobody];
+            let prepare = session.client.query_one(PREPARE, &names);
+            session.wire.drive(prepare).await.map_err(Error::sql("preparing"))?;
             let number = i64::try_from(term.0).unwrap_or(i64::MAX);
             let node = self.config().me.as_str();
             let values: [&(dyn ToSql + Sync); 2] = [&number, &node];
@@ -72,14 +83,8 @@ impl Postgres {
                 let node = session.one("reading the term", &sql).await?.get(0);
                 return Err(Error::TermTaken { term, node });
             }
-            if let Some(warning) = session.wire.notices.iter().find(|n| is_warning(n)) {
-                let because = warning.message().to_owned();
-                return Err(Error::Unproven { term, because });
-            }
             let end = "SELECT pg_current_wal_flush_lsn()::text";
             let position = lsn(&session.one("reading the position", end).await?, 0)?;
-            // The server's word was the proof; this one does not rest on its flag for "somebody
-            // must confirm" having been set in time.
             while !rule.acknowledges(&self.confirmed(&mut session, rule, position).await?) {
                 sleep(POLL).await;
             }
@@ -98,8 +103,4 @@ impl Postgres {
         })
         .await
     }
-}
-
-fn is_warning(notice: &DbError) -> bool {
-    notice.parsed_severity() == Some(Severity::Warning)
 }

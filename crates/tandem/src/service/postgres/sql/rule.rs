@@ -1,7 +1,8 @@
 //! Talks to the primary about `synchronous_standby_names`: writes a rule, and proves that it is the
 //! only one in effect.
 //! In: `CommitRule`. Out: `RuleState`.
-//! Keeps: H8 and S07 the names are in effect before a promotion; H9 listed is not caught up; H10 no
+//! Keeps: H7 and S07 before a promotion commits wait for somebody who is not there; H8 one rule
+//! after the other; H9 listed is not caught up; H10 no
 //! two standbys of one name.
 //!
 //! Where PostgreSQL keeps the rule (syncrep.c, walsender.c, checkpointer.c):
@@ -20,6 +21,11 @@
 //!
 //! Commits that were acknowledged under the old rule lie before the barrier, so `acks`
 //! confirmations of the barrier by standbys of the new rule make the new rule hold for them too.
+//!
+//! From the rule of nobody to a first rule (`let_confirm`) nothing is to be proven: the flag of 1
+//! is set before and, unless nobody has to confirm, after; a walsender of 2 with the old names has
+//! nobody listed and releases nothing, one with the new names counts only those that list
+//! themselves by them. At any moment commits are released by the new rule or not at all.
 //! Not here: when a rule changes (core).
 //! Tested by: below, and `tests/postgres_adapter.rs`.
 
@@ -35,6 +41,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 /// Waits of the checkpointer whose latch the reload sets; it handles reloads before each.
 const CHECKPOINTER_IDLE: &[&str] = &["CheckpointerMain", "CheckpointWriteDelay"];
+const NAMES: &str = "synchronous_standby_names";
 const CHECKPOINTER: &str =
     "SELECT pid, wait_event FROM pg_stat_activity WHERE backend_type = 'checkpointer'";
 const WALSENDERS: &str = "SELECT application_name, coalesce(state, ''), flush_lsn::text, \
@@ -119,34 +126,76 @@ struct Walsender {
 }
 
 impl Postgres {
-    /// Writes a rule and proves that commits will obey it, on a standby that is about to be
-    /// promoted.
+    /// Has the commits of a standby that is about to be promoted wait for somebody who is not
+    /// there, and proves that they will. It was started so; what a superuser made of that is
+    /// undone.
     ///
     /// # Errors
     /// Those of files and connections. Running out of time is `Pending`.
-    pub async fn write_rule(
+    pub async fn hold_commits(&self, deadline: Duration) -> Result<RuleState, Error> {
+        let until = Instant::now() + deadline;
+        let nobody = self.rule_of_nobody();
+        let started_so = async {
+            let mut new = self.connect().await?;
+            let is_so = new.show(NAMES).await? == self.sync_names(&nobody);
+            Ok::<_, Error>(is_so.then_some(new))
+        };
+        // A new connection that shows them proves what a reload would (`reload_until`).
+        let loaded = match timeout_at(until, started_so).await {
+            Ok(Ok(Some(session))) => Ok(session),
+            Ok(Ok(None)) => self.load_names(&nobody, until).await?,
+            Ok(Err(error)) => return Err(error),
+            Err(_elapsed) => Err(Why::NotReloaded),
+        };
+        let session = match loaded {
+            Ok(session) => session,
+            Err(why) => return Ok(RuleState::Pending { why }),
+        };
+        Ok(match checkpointer_heard(session, until).await? {
+            Ok(_session) => RuleState::Proven,
+            Err(why) => RuleState::Pending { why },
+        })
+    }
+
+    /// Lets a first rule decide on commits that waited for somebody who is not there. They are
+    /// looked at when a standby confirms anything, so it is given something to confirm.
+    ///
+    /// # Errors
+    /// As `hold_commits`.
+    pub async fn let_confirm(
         &self,
         rule: &CommitRule,
         deadline: Duration,
     ) -> Result<RuleState, Error> {
         let until = Instant::now() + deadline;
-        Ok(match self.load_rule(rule, until).await? {
-            Ok(_session) => RuleState::Proven,
-            Err(why) => RuleState::Pending { why },
+        let mut session = match self.load_names(rule, until).await? {
+            Ok(session) => session,
+            Err(why) => return Ok(RuleState::Pending { why }),
+        };
+        Ok(match timeout_at(until, session.barrier()).await {
+            Ok(barrier) => barrier.map(|_| RuleState::Proven)?,
+            Err(_elapsed) => RuleState::Pending { why: Why::NoBarrier },
         })
     }
 
     /// Writes a rule on a running primary and proves that it alone is in effect.
     ///
     /// # Errors
-    /// As `write_rule`; `Role` on a standby.
+    /// As `hold_commits`; `Role` on a standby.
     pub async fn apply_rule(
         &self,
         rule: &CommitRule,
         deadline: Duration,
     ) -> Result<RuleState, Error> {
         let until = Instant::now() + deadline;
-        let mut session = match self.load_rule(rule, until).await? {
+        let mut loaded = self.load_names(rule, until).await?;
+        // Without names nothing has to wait, and nothing is to be proven.
+        if rule.acks > 0
+            && let Ok(session) = loaded
+        {
+            loaded = checkpointer_heard(session, until).await?;
+        }
+        let mut session = match loaded {
             Ok(session) => session,
             Err(why) => return Ok(RuleState::Pending { why }),
         };
@@ -169,41 +218,21 @@ impl Postgres {
         }
     }
 
-    /// Steps common to both: the names are written, every process is signalled, and the
-    /// checkpointer has handled it.
-    async fn load_rule(
+    /// Steps common to all: the names are written, and every process is signalled.
+    async fn load_names(
         &self,
         rule: &CommitRule,
         until: Instant,
     ) -> Result<Result<Session, Why>, Error> {
-        let names = names::sync_names(&self.config().cluster, Some(rule));
+        let names = self.sync_names(rule);
         let shown = async {
-            self.write_sync_names(Some(rule)).await?;
-            self.reload_until("synchronous_standby_names", &names).await
+            self.write_sync_names(rule).await?;
+            self.reload_until(NAMES, &names).await
         };
-        let Ok(session) = timeout_at(until, shown).await else {
-            return Ok(Err(Why::NotReloaded));
-        };
-        let mut session = session?;
-        // Without names nothing has to wait, and nothing is to be proven.
-        if rule.acks > 0 {
-            let idle = async {
-                let mut pid = None;
-                while session
-                    .while_asleep(CHECKPOINTER, CHECKPOINTER_IDLE, &mut pid)
-                    .await?
-                    .is_none()
-                {
-                    sleep(POLL).await;
-                }
-                Ok::<(), Error>(())
-            };
-            match timeout_at(until, idle).await {
-                Ok(idle) => idle?,
-                Err(_) => return Ok(Err(Why::CheckpointerBusy)),
-            }
+        match timeout_at(until, shown).await {
+            Ok(session) => session.map(Ok),
+            Err(_elapsed) => Ok(Err(Why::NotReloaded)),
         }
-        Ok(Ok(session))
     }
 
     fn missing(&self, rule: &CommitRule, barrier: Lsn, rows: &[Walsender]) -> Option<Why> {
@@ -258,6 +287,24 @@ impl Postgres {
                 .any(|row| row.application.eq_ignore_ascii_case(&name) && row.flushed >= position)
         };
         Ok(rule.standbys.iter().filter(has).cloned().collect())
+    }
+}
+
+/// Waits until the checkpointer has handled every reload that was signalled so far.
+async fn checkpointer_heard(
+    mut session: Session,
+    until: Instant,
+) -> Result<Result<Session, Why>, Error> {
+    let idle = async {
+        let mut pid = None;
+        while session.while_asleep(CHECKPOINTER, CHECKPOINTER_IDLE, &mut pid).await?.is_none() {
+            sleep(POLL).await;
+        }
+        Ok::<(), Error>(())
+    };
+    match timeout_at(until, idle).await {
+        Ok(idle) => idle.map(|()| Ok(session)),
+        Err(_elapsed) => Ok(Err(Why::CheckpointerBusy)),
     }
 }
 

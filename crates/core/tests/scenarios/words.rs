@@ -1,0 +1,49 @@
+//! Reads the smallest parts of a story: numbers, times, and what a stop leaves of the facts.
+
+use std::time::Duration;
+use tandem_core::cluster::state::{Appointed, Cause};
+use tandem_core::facts::{InstanceFacts, Process, Stream};
+use tandem_core::ids::{NodeId, Term};
+use tandem_core::reason::Reason;
+
+pub fn stop(facts: &mut InstanceFacts, clean: bool) {
+    facts.process = Process::Stopped;
+    facts.stopped_cleanly = clean;
+    (facts.upstream, facts.stream, facts.ballot) = (None, Stream::None, None);
+    (facts.serving, facts.rule, facts.checkpointed) = (None, None, false);
+}
+
+pub fn number(text: &str) -> Option<Term> {
+    text.parse().ok().map(Term)
+}
+
+pub fn millis(text: &str) -> Option<Duration> {
+    text.parse().ok().map(Duration::from_millis)
+}
+
+pub fn appointed(term: Term, primary: &NodeId, at_unix_ms: u64) -> Appointed {
+    Appointed {
+        term,
+        primary: primary.clone(),
+        cause: Cause::PostmasterDied,
+        reason: String::new(),
+        at_unix_ms,
+        whole: true,
+        active_unix_ms: Some(at_unix_ms),
+    }
+}
+
+pub fn before_barrier(facts: &mut InstanceFacts) {
+    (facts.serving, facts.checkpointed) = (None, false);
+    facts.data_term = Term(facts.data_term.0 - 1);
+}
+
+/// The words, then the numbers.
+pub fn told(reason: &Reason) -> String {
+    let numbers: Vec<String> =
+        reason.numbers().iter().map(|(name, value)| format!("{name} {value}")).collect();
+    if numbers.is_empty() {
+        return reason.to_string();
+    }
+    format!("{reason} [{}]", numbers.join(", "))
+}

@@ -1,0 +1,143 @@
+//! Reads the keys of a service whose endpoints something else runs, as they were written.
+//! In: its table. Out: `Balanced`.
+//! Not here: what may be run (`valid/balanced.rs`).
+
+use super::section::{Reading, Section};
+use super::written::{Flag, Item, Number, Scalar, Switch, Text};
+use std::ops::Range;
+use toml::Spanned;
+
+#[derive(Debug)]
+pub(in crate::config) struct Balanced {
+    pub name: Spanned<String>,
+    pub listen: Option<Spanned<Scalar>>,
+    pub upstreams: Vec<Upstream>,
+    pub balance: Text,
+    pub health: Switch<Health>,
+    pub ejection: Switch<Ejection>,
+    pub slow_start: Text,
+    pub hold_max: Text,
+    pub sessions_max: Number,
+    pub connect_timeout: Text,
+    pub idle_timeout: Text,
+    pub accept_proxy: Flag,
+    pub send_proxy: Text,
+}
+
+/// One of the list, which counts from 1.
+#[derive(Debug)]
+pub(in crate::config) struct Upstream {
+    pub place: Range<usize>,
+    pub address: Text,
+    pub weight: Number,
+    pub zone: Text,
+    pub drain: Flag,
+}
+
+#[derive(Debug, Default)]
+pub(in crate::config) struct Health {
+    pub interval: Text,
+    pub timeout: Text,
+    pub fall: Number,
+    pub rise: Number,
+}
+
+#[derive(Debug, Default)]
+pub(in crate::config) struct Ejection {
+    pub failures: Number,
+    pub success_min: Number,
+    pub window: Text,
+    pub time: Text,
+    pub time_max: Text,
+    pub share_max: Number,
+}
+
+pub(super) fn read(
+    reading: &mut Reading<'_>,
+    name: &Spanned<String>,
+    mut section: Section<'_, '_>,
+) -> Balanced {
+    let service = Balanced {
+        name: name.clone(),
+        listen: section.listen(reading, "listen"),
+        upstreams: upstreams(reading, &mut section),
+        balance: section.text(reading, "balance"),
+        health: section
+            .switch(reading, "health")
+            .map(|table| health(reading, section.inner(table, ("health", "services.NAME.health")))),
+        ejection: section.switch(reading, "ejection").map(|table| {
+            ejection(reading, section.inner(table, ("ejection", "services.NAME.ejection")))
+        }),
+        slow_start: section.text(reading, "slow_start"),
+        hold_max: section.text(reading, "hold_max"),
+        sessions_max: section.number(reading, "sessions_max"),
+        connect_timeout: section.text(reading, "connect_timeout"),
+        idle_timeout: section.text(reading, "idle_timeout"),
+        accept_proxy: section.flag(reading, "accept_proxy"),
+        send_proxy: section.text(reading, "send_proxy"),
+    };
+    section.finish(reading);
+    service
+}
+
+fn upstreams(reading: &mut Reading<'_>, section: &mut Section<'_, '_>) -> Vec<Upstream> {
+    let mut upstreams = Vec::new();
+    for (at, Item { place, value }) in section.items(reading, "upstreams").into_iter().enumerate() {
+        let key = format!("upstreams.{}", at + 1);
+        let path = section.path(&key);
+        reading.origins.insert(path.clone(), place.clone());
+        match value {
+            Ok(address) => {
+                reading.origins.insert(format!("{path}.address"), place.clone());
+                let address = Some(Spanned::new(place.clone(), address));
+                let (weight, zone, drain) = (None, None, None);
+                upstreams.push(Upstream { place, address, weight, zone, drain });
+            }
+            Err(table) => {
+                let inner = section.inner(table, (&key, "services.NAME.upstreams.INDEX"));
+                upstreams.push(upstream(reading, place, inner));
+            }
+        }
+    }
+    upstreams
+}
+
+fn upstream(
+    reading: &mut Reading<'_>,
+    place: Range<usize>,
+    mut section: Section<'_, '_>,
+) -> Upstream {
+    let upstream = Upstream {
+        place,
+        address: section.text(reading, "address"),
+        weight: section.number(reading, "weight"),
+        zone: section.text(reading, "zone"),
+        drain: section.flag(reading, "drain"),
+    };
+    section.finish(reading);
+    upstream
+}
+
+fn health(reading: &mut Reading<'_>, mut section: Section<'_, '_>) -> Health {
+    let health = Health {
+        interval: section.text(reading, "interval"),
+        timeout: section.text(reading, "timeout"),
+        fall: section.number(reading, "fall"),
+        rise: section.number(reading, "rise"),
+    };
+    section.finish(reading);
+    health
+}
+
+fn ejection(reading: &mut Reading<'_>, mut section: Section<'_, '_>) -> Ejection {
+    let ejection = Ejection {
+        failures: section.number(reading, "failures"),
+        success_min: section.number(reading, "success_min"),
+        window: section.text(reading, "window"),
+        time: section.text(reading, "time"),
+        time_max: section.text(reading, "time_max"),
+        share_max: section.number(reading, "share_max"),
+    };
+    section.finish(reading);
+    ejection
+}

@@ -1,0 +1,106 @@
+//! Names the keys of services whose endpoints something else runs.
+
+use super::Fallback::{Computed, Required, Unset, Value};
+use super::rows;
+use tandem_core::pairing::Kind;
+
+rows! {
+    &[Kind::Tcp];
+    "services.NAME.listen": "port or \"ip:port\"" = Required;
+        "The front door, on every node; a port alone listens on the node's `bind`."
+        because "only the owner knows where the clients of this protocol connect",
+    "services.NAME.upstreams": "list of \"host:port\" or tables, at most 1000" = Required;
+        "The endpoints: IP addresses or DNS names, which are looked up again every 10 s; a lost \
+            answer never forgets the last good one. A name stands for all of its addresses."
+        because "Tandem does not run these endpoints: only the owner knows them",
+    "services.NAME.balance": "\"peak-ewma\", \"round-robin\", \"least-connections\", \"random\" \
+        or \"hash\"" = Value("peak-ewma");
+        "How an endpoint is chosen for a connection: the better of two random ones by time to \
+            connect and open connections; in turns; the fewest open connections; any; by the \
+            client's address, bounded to 125 % of a fair share."
+        because "it avoids what is slow before it fails, and nodes that know nothing of each \
+            other do not all choose the same endpoint",
+    "services.NAME.slow_start": "duration, \"0s\" to \"1h\"" = Value("10s");
+        "How long an endpoint that comes back, or is new beside others, takes to get its whole \
+            share."
+        because "long enough to fill caches and connection pools; \"0s\" gives it everything at \
+            once",
+    "services.NAME.hold_max": "duration, \"0s\" to \"10min\"" = Value("15s");
+        "How long a client is held while no endpoint takes its connection."
+        because "a restart of an endpoint fits, and it is less than the usual 30 s of client \
+            timeouts",
+    "services.NAME.sessions_max": "1 to 100000" = Value("10000");
+        "How many connections each node's front door has at once; one more is closed."
+        because "a bound, so that a flood of clients cannot use up the node; a connection that \
+            idles costs a few kilobytes",
+    "services.NAME.connect_timeout": "duration, \"10ms\" to \"1min\"" = Value("1s");
+        "How long an endpoint may take to accept a connection before another one is tried."
+        because "a lost packet is sent again after 1 s: another endpoint is faster than that",
+    "services.NAME.idle_timeout": "duration, \"1s\" to \"30d\"" = Value("1h");
+        "A connection on which nothing moves for so long is closed; a half-closed one after 60 s."
+        because "peers that vanish are found by TCP keepalive after two minutes; this is for \
+            peers that forget",
+    "services.NAME.accept_proxy": "true or false" = Value("false");
+        "Clients come through another proxy that says who they are by the PROXY protocol, \
+            version 1 or 2; a connection without it is closed."
+        because "who may leave it out could claim to be anybody: so it is all of them or none",
+    "services.NAME.send_proxy": "\"v1\" or \"v2\"" = Unset("endpoints see the node's address");
+        "Endpoints are told who the client is by the PROXY protocol."
+        because "an endpoint that does not expect it takes it for the client's first words",
+    "services.NAME.health": "table or false" = Computed("every endpoint is \
+        asked by connecting to it");
+        "Whether endpoints are asked if they answer, and how; false asks nobody."
+        because "without it an endpoint that is gone is found by the clients that are sent there",
+    "services.NAME.ejection": "table or false" = Computed("what does no work is \
+        left out for a while");
+        "Whether endpoints that fail are left out for a while, and when; false leaves nobody out."
+        because "a check sees what accepts connections, this sees what does nothing with them",
+    "services.NAME.upstreams.INDEX.address": "\"host:port\"" = Required;
+        "Where the endpoint is; written alone, it stands for a table with this key only."
+        because "only the owner knows the endpoints",
+    "services.NAME.upstreams.INDEX.weight": "1 to 1000" = Value("1");
+        "How much work it gets, relative to the others."
+        because "most endpoints are alike",
+    "services.NAME.upstreams.INDEX.zone": "text" = Unset("it is near to every node");
+        "Where it stands: nodes of another zone use it when their own zone is full or mostly \
+            gone."
+        because "a guessed zone would send work far away",
+    "services.NAME.upstreams.INDEX.drain": "true or false" = Value("false");
+        "It gets no new connections; those that it has end by themselves."
+        because "an endpoint is there to work; before it is stopped, this empties it",
+    "services.NAME.health.interval": "duration, \"100ms\" to \"1h\"" = Value("2s");
+        "The time between two checks of an endpoint by each node: a connection is made and closed."
+        because "an endpoint that vanished is known after 6 s, before most clients give up, and \
+            one that refuses a connection costs its client nothing",
+    "services.NAME.health.timeout": "duration, less than interval" = Computed("\"1s\", or half \
+        the interval if that is less");
+        "How long an endpoint may take to accept the check's connection."
+        because "as connect_timeout: what is slower serves nobody",
+    "services.NAME.health.fall": "1 to 100" = Value("3");
+        "So many checks in a row fail: it is down. The first check ever decides alone."
+        because "one lost packet is no failure",
+    "services.NAME.health.rise": "1 to 100" = Value("2");
+        "So many checks in a row succeed: it is up again."
+        because "what starts may answer once and fall again",
+    "services.NAME.ejection.failures": "0 to 1000" = Value("5");
+        "So many connections in a row that it refuses, or drops without a word, eject it; 0 is \
+            never. The last endpoint is never ejected."
+        because "five in a row are no chance",
+    "services.NAME.ejection.success_min": "0 to 100" = Value("50");
+        "It is ejected when less than this percentage of at least 20 connections in a window goes \
+            well; 0 is never."
+        because "an endpoint that fails every second client is worth less than none",
+    "services.NAME.ejection.window": "duration, \"1s\" to \"1h\"" = Value("10s");
+        "How long results count together."
+        because "long enough for 20 connections where there are a few in a second",
+    "services.NAME.ejection.time": "duration, \"1s\" to \"1h\"" = Value("10s");
+        "How long the first ejection lasts; the next ones twice, three times as long."
+        because "a restart fits, and an endpoint that was blamed wrongly is back soon",
+    "services.NAME.ejection.time_max": "duration, time to \"1d\"" = Value("5min");
+        "The longest ejection."
+        because "whoever mends an endpoint should not wait for it",
+    "services.NAME.ejection.share_max": "0 to 100" = Value("50");
+        "At most this percentage of the endpoints is ejected at once; one may always be, unless it \
+            is the last."
+        because "where most fail, the fault is elsewhere, and the rest would be crushed",
+}

@@ -1,0 +1,72 @@
+//! Tells every value of a service whose endpoints something else runs.
+//! In: `Balanced`. Out: keys below its table, and values as they would be written.
+
+use super::listen;
+use crate::config::valid::{Balanced, Health, ProxyVersion, Upstream};
+use crate::config::value::print_duration;
+
+type Value = (String, Option<String>);
+
+pub(super) fn values(service: &Balanced) -> Vec<Value> {
+    let addresses = service.upstreams.iter().map(|upstream| upstream.address.to_string());
+    let addresses: Vec<String> = addresses.collect();
+    let switch = |on: bool| if on { "on" } else { "false" }.to_owned();
+    let mut values = vec![
+        ("kind", Some(service.pairing.kind().to_string())),
+        ("clustering", Some(service.pairing.clustering().to_string())),
+        ("replication", Some(service.pairing.replication().to_string())),
+        ("listen", Some(listen(service.listen))),
+        ("upstreams", Some(addresses.join(", "))),
+        ("balance", Some(service.policy.word().to_owned())),
+        ("slow_start", Some(print_duration(service.limits.slow_start))),
+        ("hold_max", Some(print_duration(service.hold_max))),
+        ("sessions_max", Some(service.sessions_max.to_string())),
+        ("connect_timeout", Some(print_duration(service.connect_timeout))),
+        ("idle_timeout", Some(print_duration(service.idle_timeout))),
+        ("accept_proxy", Some(service.accept_proxy.to_string())),
+        ("send_proxy", service.send_proxy.map(ProxyVersion::word).map(str::to_owned)),
+        ("health", Some(switch(service.health.is_some()))),
+        ("ejection", Some(switch(service.ejects))),
+    ]
+    .into_iter()
+    .map(|(key, value)| (key.to_owned(), value))
+    .collect();
+    upstreams(&service.upstreams, &mut values);
+    limits(service, &mut values);
+    values
+}
+
+fn upstreams(upstreams: &[Upstream], values: &mut Vec<Value>) {
+    for (at, Upstream { address, weight, zone, drain }) in upstreams.iter().enumerate() {
+        let key = |key: &str| format!("upstreams.{}.{key}", at + 1);
+        values.push((key("address"), Some(address.to_string())));
+        values.push((key("weight"), Some(weight.to_string())));
+        values.push((key("zone"), zone.clone()));
+        values.push((key("drain"), Some(drain.to_string())));
+    }
+}
+
+/// What is switched off has no values.
+fn limits(service: &Balanced, values: &mut Vec<Value>) {
+    let limits = &service.limits;
+    let health = service.health.map(|Health { interval, timeout }| {
+        [
+            ("health.interval", print_duration(interval)),
+            ("health.timeout", print_duration(timeout)),
+            ("health.fall", limits.fall.to_string()),
+            ("health.rise", limits.rise.to_string()),
+        ]
+    });
+    let ejection = service.ejects.then(|| {
+        [
+            ("ejection.failures", limits.failures.to_string()),
+            ("ejection.success_min", limits.success_percent_min.to_string()),
+            ("ejection.window", print_duration(limits.window)),
+            ("ejection.time", print_duration(limits.ejection)),
+            ("ejection.time_max", print_duration(limits.ejection_max)),
+            ("ejection.share_max", limits.ejected_percent_max.to_string()),
+        ]
+    });
+    let all = health.into_iter().flatten().chain(ejection.into_iter().flatten());
+    values.extend(all.map(|(key, value)| (key.to_owned(), Some(value))));
+}

@@ -1,0 +1,334 @@
+//! Decides whether a service whose endpoints something else runs can be balanced as written.
+//! In: the written service. Out: `Balanced`; none if its pairing is refused.
+//! Not here: ports that collide (`wiring.rs`), who gets work (`tandem_core`).
+//! Tested by: `config/tests/balanced.rs`.
+
+use super::checker::{Checker, Limits, Span};
+use super::service::{self, HOLD, SESSIONS};
+use super::{Listen, cluster};
+use crate::config::problem::{Code, Say};
+use crate::config::raw::{self, Switch};
+use crate::config::value::{self, HostPort};
+use std::collections::BTreeMap;
+use std::time::Duration;
+use tandem_core::clustering::load_balanced::balance::Policy;
+use tandem_core::clustering::load_balanced::ejection;
+use tandem_core::pairing::Pairing;
+use toml::Spanned;
+
+/// One service whose connections or requests are spread over endpoints.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Balanced {
+    /// The two words and the kind.
+    pub pairing: Pairing,
+    /// The front door.
+    pub listen: Listen,
+    /// Where work may go; never empty.
+    pub upstreams: Vec<Upstream>,
+    /// How an endpoint is chosen.
+    pub policy: Policy,
+    /// When an endpoint is out.
+    pub limits: ejection::Limits,
+    /// Whether what fails is left out for a while.
+    pub ejects: bool,
+    /// How endpoints are asked; none: they are not.
+    pub health: Option<Health>,
+    /// How long a client is held while no endpoint takes its connection.
+    pub hold_max: Duration,
+    /// How many connections the front door has at once, per node.
+    pub sessions_max: usize,
+    /// How long an endpoint may take to accept a connection.
+    pub connect_timeout: Duration,
+    /// A connection on which nothing moves for so long is closed.
+    pub idle_timeout: Duration,
+    /// Clients say who they are by the PROXY protocol, and must.
+    pub accept_proxy: bool,
+    /// Endpoints are told who the client is by the PROXY protocol.
+    pub send_proxy: Option<ProxyVersion>,
+}
+
+/// One endpoint, or the name of several.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Upstream {
+    /// Where.
+    pub address: HostPort,
+    /// How much work it gets, relative to the others; at least 1.
+    pub weight: u32,
+    /// Where it stands; none: near to every node.
+    pub zone: Option<String>,
+    /// It gets no new work.
+    pub drain: bool,
+}
+
+/// How endpoints are asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Health {
+    /// Between two checks of an endpoint.
+    pub interval: Duration,
+    /// For one check; less than the interval.
+    pub timeout: Duration,
+}
+
+/// A form of the PROXY protocol's header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProxyVersion {
+    /// A line of text.
+    V1,
+    /// Bytes.
+    V2,
+}
+
+impl ProxyVersion {
+    /// Every word, as written in the configuration.
+    pub const WORDS: &'static [&'static str] = &["v1", "v2"];
+
+    /// The value of a word.
+    pub fn from_word(word: &str) -> Option<Self> {
+        match word {
+            "v1" => Some(Self::V1),
+            "v2" => Some(Self::V2),
+            _ => None,
+        }
+    }
+
+    /// The word as written in the configuration.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::V1 => "v1",
+            Self::V2 => "v2",
+        }
+    }
+}
+
+const UPSTREAMS_MAX: usize = 1000;
+const PORT_EXAMPLE: u16 = 6379;
+const CONNECTIONS_DEFAULT: i64 = 10_000;
+
+const WEIGHT: Limits = Limits {
+    range: 1..=1000,
+    default: 1,
+    example: None,
+    because: "it says how much of the work an endpoint gets, relative to the others; to give it \
+              none, write drain = true",
+};
+const ROW: Limits =
+    Limits { range: 1..=100, default: 3, example: None, because: "so many checks in a row count" };
+const FAILURES: Limits = Limits {
+    range: 0..=1000,
+    default: 5,
+    example: None,
+    because: "so many failures in a row eject an endpoint, and 0 is never",
+};
+const PERCENT: Limits =
+    Limits { range: 0..=100, default: 50, example: None, because: "it is a percentage" };
+const INTERVAL: Span = Span {
+    range: Duration::from_millis(100)..=Duration::from_secs(3600),
+    default: Duration::from_secs(2),
+    because: "every node asks every endpoint so often",
+};
+const CHECK_TIMEOUT: Span = Span {
+    range: Duration::from_millis(10)..=Duration::from_secs(60),
+    default: Duration::from_secs(1),
+    because: "a check that waits longer tells nothing in time",
+};
+const CONNECT: Span =
+    Span { because: "a client waits for it before another endpoint is tried", ..CHECK_TIMEOUT };
+const IDLE: Span = Span {
+    range: Duration::from_secs(1)..=Duration::from_secs(30 * 86_400),
+    default: Duration::from_secs(3600),
+    because: "less cuts clients that only think, more keeps what is forgotten",
+};
+const SLOW_START: Span = Span {
+    range: Duration::ZERO..=Duration::from_secs(3600),
+    default: Duration::from_secs(10),
+    because: "an endpoint that comes back gets its whole share after it",
+};
+const WINDOW: Span = Span {
+    range: Duration::from_secs(1)..=Duration::from_secs(3600),
+    default: Duration::from_secs(10),
+    because: "results count together for so long",
+};
+const EJECTION: Span = Span { because: "an endpoint is left out for so long", ..WINDOW };
+const EJECTION_MAX: Span = Span {
+    range: Duration::from_secs(1)..=Duration::from_secs(86_400),
+    default: Duration::from_secs(300),
+    because: "no ejection lasts longer, and it is at least `time`",
+};
+
+pub(super) fn service(
+    raw: &raw::Balanced,
+    pairing: Option<Pairing>,
+    check: &mut Checker<'_, '_>,
+) -> Option<Balanced> {
+    let path = |key: &str| format!("services.{}.{key}", raw.name.get_ref());
+    if raw.listen.is_none() {
+        let because = "there is no usual port for this protocol that could be guessed";
+        check.missing(&path("listen"), because, &PORT_EXAMPLE.to_string());
+    }
+    let listen = service::listen(&path("listen"), raw.listen.as_ref(), check);
+    let upstreams = upstreams(raw, check);
+    let policy = raw
+        .balance
+        .as_ref()
+        .and_then(|word| check.word(&path("balance"), word, (Policy::WORDS, Policy::from_word)));
+    let send_proxy = raw.send_proxy.as_ref().and_then(|word| {
+        check.word(&path("send_proxy"), word, (ProxyVersion::WORDS, ProxyVersion::from_word))
+    });
+    let (health, mut limits) = health(raw, check);
+    let ejects = ejection(raw, &mut limits, check);
+    limits.slow_start = check.duration(&path("slow_start"), raw.slow_start.as_ref(), &SLOW_START);
+    let sessions = Limits { default: CONNECTIONS_DEFAULT, ..SESSIONS };
+    let sessions_max = check.number(&path("sessions_max"), raw.sessions_max.as_ref(), &sessions);
+    let mut duration = |key: &str, written: &raw::Text, span: &Span| {
+        check.duration(&path(key), written.as_ref(), span)
+    };
+    let hold_max = duration("hold_max", &raw.hold_max, &HOLD);
+    let connect_timeout = duration("connect_timeout", &raw.connect_timeout, &CONNECT);
+    let idle_timeout = duration("idle_timeout", &raw.idle_timeout, &IDLE);
+    Some(Balanced {
+        pairing: pairing?,
+        listen: listen?,
+        upstreams,
+        policy: policy.unwrap_or(Policy::PeakEwma),
+        limits,
+        ejects,
+        health,
+        hold_max,
+        sessions_max: usize::try_from(sessions_max).unwrap_or(1),
+        connect_timeout,
+        idle_timeout,
+        accept_proxy: is_set(&raw.accept_proxy),
+        send_proxy,
+    })
+}
+
+fn is_set(flag: &raw::Flag) -> bool {
+    flag.as_ref().is_some_and(|flag| *flag.get_ref())
+}
+
+fn number(written: i64) -> u32 {
+    u32::try_from(written).unwrap_or(0)
+}
+
+fn upstreams(raw: &raw::Balanced, check: &mut Checker<'_, '_>) -> Vec<Upstream> {
+    let key = format!("services.{}.upstreams", raw.name.get_ref());
+    if raw.upstreams.is_empty() {
+        let because = "Tandem does not run these endpoints, so it must be told where they are";
+        if check.is_written(&key) {
+            let place = check.place_of(&key);
+            let instead = format!("write at least one, such as [\"10.0.0.11:{PORT_EXAMPLE}\"]");
+            let say = Say::new(format!("{key} has no endpoint"), because, instead);
+            check.problems.error(Code::MissingKey, &place, say);
+        } else {
+            check.missing(&key, because, &format!("[\"10.0.0.11:{PORT_EXAMPLE}\"]"));
+        }
+    }
+    if let Some(over) = raw.upstreams.get(UPSTREAMS_MAX) {
+        let what = format!("{key} has more than {UPSTREAMS_MAX} endpoints");
+        let because = "every node asks each of them all the time";
+        let instead = "write a DNS name that stands for many of them, or several services";
+        check.problems.error(Code::OutOfRange, &over.place, Say::new(what, because, instead));
+        return Vec::new();
+    }
+    let mut seen: BTreeMap<HostPort, usize> = BTreeMap::new();
+    let mut upstreams = Vec::new();
+    for (at, raw) in raw.upstreams.iter().enumerate() {
+        let key = format!("{key}.{}", at + 1);
+        let Some(upstream) = upstream(raw, &key, check) else { continue };
+        match seen.get(&upstream.address) {
+            Some(first) => twice(&key, (&upstream.address, *first), raw, check),
+            None => _ = seen.insert(upstream.address.clone(), at + 1),
+        }
+        upstreams.push(upstream);
+    }
+    upstreams
+}
+
+fn twice(
+    key: &str,
+    (address, first): (&HostPort, usize),
+    raw: &raw::Upstream,
+    check: &mut Checker<'_, '_>,
+) {
+    let place = raw.address.as_ref().map_or_else(|| raw.place.clone(), Spanned::span);
+    let what = format!("{key}.address is {address} again");
+    let because = format!("it is number {first} of the list already");
+    let instead = "remove one of them; write a weight to give an endpoint more work";
+    check.problems.error(Code::DuplicateAddress, &place, Say::new(what, because, instead));
+}
+
+fn upstream(raw: &raw::Upstream, key: &str, check: &mut Checker<'_, '_>) -> Option<Upstream> {
+    let path = |name: &str| format!("{key}.{name}");
+    if raw.address.is_none() {
+        let example = format!("\"10.0.0.11:{PORT_EXAMPLE}\"");
+        check.missing(&path("address"), "an endpoint is where its address says", &example);
+    }
+    let reader = |text: &str| value::host_port(text, PORT_EXAMPLE);
+    let address = check.read(&path("address"), raw.address.as_ref(), reader);
+    let weight = check.number(&path("weight"), raw.weight.as_ref(), &WEIGHT);
+    let zone = check.read(&path("zone"), raw.zone.as_ref(), cluster::zone);
+    Some(Upstream { address: address?, weight: number(weight), zone, drain: is_set(&raw.drain) })
+}
+
+fn health(raw: &raw::Balanced, check: &mut Checker<'_, '_>) -> (Option<Health>, ejection::Limits) {
+    let path = |key: &str| format!("services.{}.health.{key}", raw.name.get_ref());
+    let mut limits = ejection::Limits::default();
+    let nothing = raw::Health::default();
+    let written = match &raw.health {
+        Switch::Off => return (None, limits),
+        Switch::Unwritten => &nothing,
+        Switch::On(written) => written,
+    };
+    let interval = check.duration(&path("interval"), written.interval.as_ref(), &INTERVAL);
+    let usual = Span { default: CHECK_TIMEOUT.default.min(interval / 2), ..CHECK_TIMEOUT };
+    let timeout = check.duration(&path("timeout"), written.timeout.as_ref(), &usual);
+    if timeout >= interval {
+        let print = value::print_duration;
+        let what = format!("{} is not less than interval", path("timeout"));
+        let because = format!(
+            "a check may take {}, and the next one begins after {}",
+            print(timeout),
+            print(interval)
+        );
+        let instead = format!("write timeout = \"{}\"", print(interval / 2));
+        let place = check.place_of(&path("timeout"));
+        check.problems.error(Code::Timing, &place, Say::new(what, because, instead));
+    }
+    limits.fall = number(check.number(&path("fall"), written.fall.as_ref(), &ROW));
+    let rise = Limits { default: 2, ..ROW };
+    limits.rise = number(check.number(&path("rise"), written.rise.as_ref(), &rise));
+    (Some(Health { interval, timeout }), limits)
+}
+
+/// Whether anybody is ejected.
+fn ejection(
+    raw: &raw::Balanced,
+    limits: &mut ejection::Limits,
+    check: &mut Checker<'_, '_>,
+) -> bool {
+    let path = |key: &str| format!("services.{}.ejection.{key}", raw.name.get_ref());
+    let nothing = raw::Ejection::default();
+    let written = match &raw.ejection {
+        Switch::Off => {
+            (limits.failures, limits.success_percent_min) = (0, 0);
+            return false;
+        }
+        Switch::Unwritten => &nothing,
+        Switch::On(written) => written,
+    };
+    let mut count = |key: &str, written: &raw::Number, bounds: &Limits| {
+        number(check.number(&path(key), written.as_ref(), bounds))
+    };
+    limits.failures = count("failures", &written.failures, &FAILURES);
+    limits.success_percent_min = count("success_min", &written.success_min, &PERCENT);
+    limits.ejected_percent_max = count("share_max", &written.share_max, &PERCENT);
+    limits.window = check.duration(&path("window"), written.window.as_ref(), &WINDOW);
+    limits.ejection = check.duration(&path("time"), written.time.as_ref(), &EJECTION);
+    let longest = Span {
+        range: limits.ejection..=*EJECTION_MAX.range.end(),
+        default: EJECTION_MAX.default.max(limits.ejection),
+        ..EJECTION_MAX
+    };
+    limits.ejection_max = check.duration(&path("time_max"), written.time_max.as_ref(), &longest);
+    true
+}
