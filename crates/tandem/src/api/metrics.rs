@@ -3,6 +3,7 @@
 //! A number that is not known is left out, never written as 0.
 //! Tested by: the whole text, in `tests/metrics.rs`.
 
+use crate::api::balanced::{self, BalancedStatus};
 use std::fmt::{Display, Write as _};
 use tandem_core::ids::{ConfigVersion, NodeId, ServiceId, Term, TimelineId};
 use tandem_core::lsn::Lsn;
@@ -28,8 +29,10 @@ pub struct MetricsSnapshot {
     pub cpu_s: Option<f64>,
     /// How it sees its peers.
     pub peers: Vec<PeerMetrics>,
-    /// Every service.
+    /// Every service that Tandem runs.
     pub services: Vec<ServiceMetrics>,
+    /// Every service that something else runs.
+    pub balanced: Vec<BalancedStatus>,
 }
 
 /// How a peer is seen.
@@ -116,6 +119,7 @@ pub fn text(snapshot: &MetricsSnapshot) -> String {
     services(&mut page, &snapshot.services);
     doors(&mut page, &snapshot.services);
     instances(&mut page, &snapshot.services);
+    balanced::families(&mut page, &snapshot.balanced);
     page.0
 }
 
@@ -150,11 +154,7 @@ fn peers(page: &mut Page, peers: &[PeerMetrics]) {
 
 fn services(page: &mut Page, services: &[ServiceMetrics]) {
     let mut family = |name: &str, help: &str, value: &dyn Fn(&ServiceMetrics) -> Option<Number>| {
-        if name.ends_with("_total") {
-            page.counter(name, help)
-        } else {
-            page.gauge(name, help)
-        }
+        page.family(name, help);
         for of in services {
             if let Some(value) = value(of) {
                 page.sample(name, &[("service", &of.service)], value);
@@ -179,11 +179,7 @@ fn services(page: &mut Page, services: &[ServiceMetrics]) {
 
 fn doors(page: &mut Page, services: &[ServiceMetrics]) {
     let mut family = |name: &str, help: &str, value: fn(&DoorMetrics) -> u64| {
-        if name.ends_with("_total") {
-            page.counter(name, help)
-        } else {
-            page.gauge(name, help)
-        }
+        page.family(name, help);
         for of in services {
             page.sample(name, &[("service", &of.service)], value(&of.door));
         }
@@ -237,12 +233,12 @@ fn instances(page: &mut Page, services: &[ServiceMetrics]) {
     });
 }
 
-const fn flag(yes: bool) -> u64 {
+pub(super) const fn flag(yes: bool) -> u64 {
     yes as u64
 }
 
 #[derive(Clone, Copy)]
-enum Number {
+pub(super) enum Number {
     Whole(u64),
     Real(f64),
 }
@@ -262,7 +258,7 @@ impl Display for Number {
     }
 }
 
-struct Page(String);
+pub(super) struct Page(String);
 
 impl Page {
     fn gauge(&mut self, name: &str, help: &str) {
@@ -273,12 +269,21 @@ impl Page {
         let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} counter");
     }
 
+    pub(super) fn family(&mut self, name: &str, help: &str) {
+        if name.ends_with("_total") { self.counter(name, help) } else { self.gauge(name, help) }
+    }
+
     fn one(&mut self, name: &str, help: &str, value: impl Display) {
         self.gauge(name, help);
         self.sample(name, &[], value);
     }
 
-    fn sample(&mut self, name: &str, labels: &[(&str, &dyn Display)], value: impl Display) {
+    pub(super) fn sample(
+        &mut self,
+        name: &str,
+        labels: &[(&str, &dyn Display)],
+        value: impl Display,
+    ) {
         self.0.push_str(name);
         for (index, (label, text)) in labels.iter().enumerate() {
             let start = if index == 0 { '{' } else { ',' };

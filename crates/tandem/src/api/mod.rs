@@ -4,6 +4,7 @@
 //! Keeps: H41, a role check answers from the lease of this moment, never from what was once so.
 //! Tested by: `tests/`, against a made-up node, over real sockets.
 
+pub mod balanced;
 pub mod events;
 pub mod explain;
 pub mod metrics;
@@ -67,6 +68,7 @@ pub(crate) fn router(
         .route("/v1/nodes/{name}", delete(verbs::remove_node))
         .route("/v1/nodes/{name}/drain", post(verbs::drain))
         .route("/v1/nodes/{name}/undrain", post(verbs::undrain))
+        .route("/v1/services/{name}", get(show_service))
         .route(
             "/v1/services/{name}/switchover",
             post(verbs::switchover).delete(verbs::cancel_switchover),
@@ -87,6 +89,18 @@ pub(crate) fn router(
 
 async fn show_status(State(shared): State<Shared>) -> Json<status::Status> {
     Json(shared.operations.status())
+}
+
+async fn show_service(
+    State(shared): State<Shared>,
+    Path(name): Path<ServiceId>,
+) -> Answer<Json<balanced::AnyService>> {
+    let status = shared.operations.status();
+    let run = status.services.into_iter().find(|it| it.name == name);
+    let other = status.balanced.into_iter().find(|it| it.name == name);
+    let run = run.map(|it| balanced::AnyService::Run(Box::new(it)));
+    let found = run.or_else(|| other.map(|it| balanced::AnyService::Balanced(Box::new(it))));
+    found.map(Json).ok_or_else(|| problem::no_such_service(&name).into())
 }
 
 async fn explain_service(

@@ -4,6 +4,7 @@
 //! Not here: the table for people (`cli/ask/status.rs`).
 //! Tested by: a snapshot of every field, in `tests/status.rs`.
 
+use crate::api::balanced::BalancedStatus;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use tandem_core::ids::{ConfigVersion, NodeId, ServiceId, Term, TimelineId};
@@ -53,8 +54,11 @@ pub struct Status {
     pub leader: Option<NodeId>,
     /// Every member.
     pub nodes: Vec<NodeStatus>,
-    /// Every service.
+    /// Every service that Tandem runs.
     pub services: Vec<ServiceStatus>,
+    /// Every service whose endpoints something else runs.
+    #[serde(default)]
+    pub balanced: Vec<BalancedStatus>,
 }
 
 /// One node.

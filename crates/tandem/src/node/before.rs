@@ -275,6 +275,10 @@ fn of_node(config: &Config, node: &NodeId, dir: Option<&Path>) -> Vec<Finding> {
             findings.push(instance_port(service, config.instance_address(it), dir));
         }
     }
+    for (service, config) in &config.balanced {
+        let subject = format!("front door of {service}");
+        findings.push(port(&subject, config.listen.on(it), "set listen in the service"));
+    }
     findings
 }
 

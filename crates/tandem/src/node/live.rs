@@ -10,6 +10,7 @@
 //! Tested by: `tests/members`.
 
 use super::agreed::{self, Kept};
+use super::services::balancers::Balancers;
 use super::services::{self, Place, Places};
 use super::{Ground, Route};
 use crate::config::{self, Config};
@@ -61,6 +62,7 @@ pub(super) struct Hands {
     pub consensus: Consensus,
     pub places: Places,
     pub doors: Arc<Vec<(ServiceId, Door)>>,
+    pub balancers: Arc<Balancers>,
 }
 
 /// The task.
@@ -271,6 +273,7 @@ impl Live {
                 waits.push(format!("{service}: {because}"));
             }
         }
+        waits.extend(self.hands.balancers.follow(&self.config).await);
         self.again = (!waits.is_empty()).then(|| Instant::now() + AGAIN);
         let me = &self.ground.args.node;
         let restart = config::daemon_restart(&self.ground.config, &self.config, me);
@@ -350,6 +353,7 @@ impl Live {
             }
         }
         self.close_doors(BTreeSet::new()).await;
+        self.hands.balancers.close(DOOR_GRACE).await;
         self.keep();
         let version = self.version;
         self.applied.send_replace(Applied { version, waits: Vec::new(), removed: true });

@@ -17,6 +17,7 @@ mod operations;
 mod prepare;
 pub(crate) mod problem;
 pub mod recover;
+mod running;
 mod services;
 mod user;
 
@@ -28,29 +29,29 @@ use crate::driver::explain::Explanations;
 use crate::driver::hub::Hub;
 use crate::driver::instance;
 use crate::identity::{self, Identity, JoinDesk};
-use crate::peers::{self, LinkState, Mesh, MeshConfig};
+use crate::peers::{self, Mesh, MeshConfig};
 use crate::proxy;
+use crate::runtime::process;
 use crate::runtime::supervisor::{Supervisor, TaskKind};
 use crate::service::postgres;
 use crate::telemetry::events::EventLog;
 use handler::{RaftOverMesh, Reception};
 use live::{Hands, Live};
+use running::Running;
 use serde::Deserialize;
+use services::balancers::Balancers;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tandem_core::ids::{ConfigVersion, NodeId, ServiceId, Term};
-use tokio::sync::{mpsc, watch};
-use tokio_util::sync::CancellationToken;
+use tokio::sync::mpsc;
 
 /// Requests for promises that may wait; a controller asks again.
 const ASKS_MAX: usize = 16;
 /// How long the parts get to end.
 const STOP_GRACE: Duration = Duration::from_secs(5);
-/// For another node to lead; less than a primary's lease, which the next start shall find.
-const HAND_ON: Duration = Duration::from_millis(800);
 
 /// How a node is started.
 #[derive(Clone, Debug)]
@@ -186,6 +187,7 @@ pub(crate) struct Ground {
 /// # Errors
 /// What keeps it from starting, or that a part of it broke.
 pub async fn run(args: NodeArgs, stop: impl Future<Output = ()>) -> Result<(), Error> {
+    process::use_all_files();
     let supervisor = Supervisor::new();
     let result = start(args, &supervisor).await;
     let broken = supervisor.broken();
@@ -205,56 +207,12 @@ pub async fn run(args: NodeArgs, stop: impl Future<Output = ()>) -> Result<(), E
     if broken.is_cancelled() { Err(Error::Broken) } else { running.outcome() }
 }
 
-struct Running {
-    me: NodeId,
-    dir: PathBuf,
-    applied: watch::Receiver<live::Applied>,
-    /// Cancelled when the node was removed and nothing of it works any more.
-    gone: CancellationToken,
-    doors: Arc<Vec<(ServiceId, proxy::Door)>>,
-    consensus: Consensus,
-    mesh: Mesh,
-}
-
-impl Running {
-    async fn close(&self) {
-        for (_, door) in self.doors.iter() {
-            door.close(Duration::from_millis(200)).await;
-        }
-        self.hand_on().await;
-        self.consensus.shutdown().await;
-    }
-
-    fn outcome(self) -> Result<(), Error> {
-        let Self { me: node, dir, applied, gone, .. } = self;
-        let version = applied.borrow().version;
-        if gone.is_cancelled() { Err(Error::Removed { node, version, dir }) } else { Ok(()) }
-    }
-
-    /// Without it the others would wait for the end of this leader's lease.
-    async fn hand_on(&self) {
-        let leadership = self.consensus.leadership().borrow().clone();
-        if !leadership.me_leads {
-            return;
-        }
-        let is_there =
-            |node: &&NodeId| **node != self.me && self.mesh.link(node) == LinkState::Connected;
-        let transfer = async {
-            for to in leadership.voters.iter().filter(is_there) {
-                match self.consensus.transfer_leadership(to).await {
-                    Ok(()) => return tracing::info!(%to, "handed the leadership on"),
-                    Err(error) => tracing::info!(%to, %error, "could not hand the leadership on"),
-                }
-            }
-        };
-        let _ = tokio::time::timeout(HAND_ON, transfer).await;
-    }
-}
-
 async fn start(args: NodeArgs, supervisor: &Supervisor) -> Result<Running, Error> {
     let ground = Arc::new(prepare::prepare(args, supervisor)?);
     before::check(&ground).await?;
     let doors = services::open_doors(&ground).await?;
+    let balancers = Balancers::open(&ground.args.node, &ground.config, supervisor)?;
+    let balancers = Arc::new(balancers);
     let transport = Arc::new(RaftOverMesh::default());
     let consensus = Consensus::start(
         ConsensusConfig {
@@ -289,8 +247,13 @@ async fn start(args: NodeArgs, supervisor: &Supervisor) -> Result<Running, Error
     }
     control(&ground, &consensus, &mesh, asks);
     let doors = Arc::new(opened);
-    let hands =
-        Hands { mesh: mesh.clone(), consensus: consensus.clone(), places, doors: doors.clone() };
+    let hands = Hands {
+        mesh: mesh.clone(),
+        consensus: consensus.clone(),
+        places,
+        doors: doors.clone(),
+        balancers: balancers.clone(),
+    };
     let live = Live::new(ground.clone(), hands);
     let (applied, gone) = (live.applied(), live.gone());
     supervisor.spawn("configuration", TaskKind::Essential, live.run(supervisor.stopping()));
@@ -306,12 +269,13 @@ async fn start(args: NodeArgs, supervisor: &Supervisor) -> Result<Running, Error
         events: ground.events.clone(),
         supervisor: ground.supervisor.clone(),
         doors: doors.clone(),
+        balancers: balancers.clone(),
         instances,
         identity: ground.identity.clone(),
     };
     operate(&ground, parts, &reception).await?;
     let NodeArgs { node, dir, .. } = ground.args.clone();
-    Ok(Running { me: node, dir, applied, gone, doors, consensus, mesh })
+    Ok(Running { me: node, dir, applied, gone, doors, balancers, consensus, mesh })
 }
 
 type Asks = BTreeMap<ServiceId, mpsc::Sender<Term>>;

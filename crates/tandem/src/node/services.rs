@@ -1,6 +1,8 @@
 //! Builds what each service needs on this node: doors, the adapter, the keeper, the driver.
 //! In: `Ground`. Out: running tasks.
 
+pub(super) mod balancers;
+
 use super::user::run_as;
 use super::{AskReceivers, Error, Ground};
 use crate::config::{Config, ReadLag, Service};

@@ -18,7 +18,7 @@
 //! Bulk: `COPY (SELECT … 10 million rows) TO STDOUT`. Connects: `pgbench -S -C`. The ignored test
 //! `round_trips` gives a first number without a server.
 
-mod balancer;
+pub mod balancer;
 mod cancel;
 mod connect;
 mod flow;
@@ -38,7 +38,7 @@ mod tests;
 pub use balancer::{
     Balancer, BalancerConfig, Check, EndpointSnapshot, ProxyVersion, Snapshot, Upstream,
 };
-pub use http::{HttpConfig, HttpSnapshot, Network};
+pub use http::{HttpCheck, HttpConfig, HttpSnapshot, Network};
 pub use listener::Door;
 pub use routes::{Replica, Routes, Target};
 

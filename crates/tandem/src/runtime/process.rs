@@ -6,10 +6,22 @@
 //! Tested by: below, and `tests/keeper`.
 
 use rustix::io::Errno;
-use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open, pidfd_send_signal};
+use rustix::process::{
+    Pid, PidfdFlags, Resource, Rlimit, Signal, getrlimit, kill_process, pidfd_open,
+    pidfd_send_signal, setrlimit,
+};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
+
+/// Lets this process and its children have as many open files as its owner permits: each client of
+/// a front door takes two, and the usual 1024 are a limit for programs that use `select`.
+pub fn use_all_files() {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
+        tracing::warn!(%error, "the limit of open files could not be raised");
+    }
+}
 
 /// One process as the kernel saw it. Its id alone is no identity: ids are used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

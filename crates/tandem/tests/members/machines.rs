@@ -84,6 +84,37 @@ impl Machines {
         &self.of(name).dir
     }
 
+    /// Where a node's front door is by default.
+    pub fn door(&self, name: &str) -> SocketAddr {
+        self.of(name).door
+    }
+
+    /// A port that no node listens on.
+    pub fn free_port(&self) -> u16 {
+        std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    }
+
+    /// Waits until something listens there.
+    pub async fn open(&self, node: &str, door: SocketAddr) {
+        self.wait("its door opens", node, || std::net::TcpStream::connect(door).is_ok()).await;
+    }
+
+    /// Waits until nothing listens there.
+    pub async fn closed(&self, node: &str, door: SocketAddr) {
+        self.wait("its door closes", node, || std::net::TcpStream::connect(door).is_err()).await;
+    }
+
+    /// The page that Prometheus reads.
+    pub async fn metrics(&self, name: &str) -> String {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let mut stream = tokio::net::TcpStream::connect(self.of(name).api).await.unwrap();
+        let ask = format!("GET /metrics HTTP/1.0\r\nHost: {}\r\n\r\n", self.of(name).api);
+        stream.write_all(ask.as_bytes()).await.unwrap();
+        let mut page = String::new();
+        stream.read_to_string(&mut page).await.unwrap();
+        page
+    }
+
     pub fn config_path(&self) -> String {
         self.root.path().join("tandem.toml").display().to_string()
     }

@@ -1,5 +1,6 @@
 //! Talks like a node, without being one: answers what a test put into it.
 
+use crate::api::balanced::{BalancedStatus, UpstreamState, UpstreamStatus};
 use crate::api::explain::{
     Appointed, Candidate, Explanation, FailoverNow, Finding, Planned, Reason, Safety, Severity,
 };
@@ -147,6 +148,55 @@ pub(crate) fn status() -> Status {
             node("c", NodeRole::Witness, None, NodeState::Up),
         ],
         services: vec![service()],
+        balanced: vec![balanced()],
+    }
+}
+
+fn balanced() -> BalancedStatus {
+    let upstream = |address: &str, state, share_percent| UpstreamStatus {
+        address: address.to_owned(),
+        state,
+        reason: None,
+        weight: 1,
+        share_percent,
+        far: false,
+        in_flight: 4,
+        latency_ms: Some(0.25),
+        sessions_total: 900,
+        failed_total: 0,
+        ejected_total: 0,
+    };
+    BalancedStatus {
+        name: "cache".into(),
+        kind: Kind::Tcp,
+        clustering: Clustering::LoadBalanced,
+        replication: Replication::None,
+        node: "a".into(),
+        balance: "peak-ewma".to_owned(),
+        doors: vec![Endpoint {
+            node: "a".into(),
+            listen: "10.0.0.1:6379".to_owned(),
+            read_listen: None,
+        }],
+        sessions: 5,
+        held: 1,
+        sessions_total: 1000,
+        refused_total: 2,
+        expired_total: 3,
+        retried_total: 7,
+        upstreams: vec![
+            upstream("10.0.0.11:6379", UpstreamState::Up, 100),
+            UpstreamStatus {
+                reason: Some("its checks fail: no answer in time".to_owned()),
+                far: true,
+                in_flight: 0,
+                latency_ms: None,
+                failed_total: 8,
+                ejected_total: 1,
+                ..upstream("10.0.0.12:6379", UpstreamState::Down, 0)
+            },
+        ],
+        warnings: vec!["cache3 cannot be looked up".to_owned()],
     }
 }
 
@@ -280,6 +330,7 @@ fn metrics() -> MetricsSnapshot {
             },
             instances: vec![instance("a", true, Some(0)), instance("b", false, None)],
         }],
+        balanced: vec![balanced()],
     }
 }
 

@@ -38,6 +38,11 @@ async fn every_family_is_described_once_and_holds_its_samples() {
         r#"tandem_door_cancels_total{service="orders"} 0"#,
         r#"tandem_instance_lag_bytes{service="orders",node="a"} 0"#,
         r#"tandem_peer_up{peer="c"} 0"#,
+        r#"tandem_balancer_held{service="cache"} 1"#,
+        r#"tandem_balancer_retried_total{service="cache"} 7"#,
+        r#"tandem_upstream_up{service="cache",upstream="10.0.0.11:6379"} 1"#,
+        r#"tandem_upstream_up{service="cache",upstream="10.0.0.12:6379"} 0"#,
+        r#"tandem_upstream_latency_seconds{service="cache",upstream="10.0.0.11:6379"} 0.00025"#,
         "process_resident_memory_bytes 20000000",
         "process_cpu_seconds_total 0.25",
     ] {

@@ -1,5 +1,6 @@
 //! Talks to a running node to learn something; changes nothing.
 
+pub mod balanced;
 pub mod doctor;
 pub mod events;
 pub mod explain;

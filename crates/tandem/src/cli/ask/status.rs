@@ -2,6 +2,7 @@
 //! Not here: what is in it (`api/status.rs`).
 //! Tested by: `cli/tests/status.rs`.
 
+use super::balanced;
 use crate::api::status::{
     InstanceState, InstanceStatus, NodeState, NodeStatus, Phase, ScheduledSwitchover,
     ServiceStatus, Status,
@@ -93,6 +94,10 @@ pub fn page(status: &Status, terminal: &Terminal) -> String {
     for service in &status.services {
         page.push('\n');
         page.push_str(&service_page(service, terminal));
+    }
+    for service in &status.balanced {
+        page.push('\n');
+        page.push_str(&balanced::page(service, terminal));
     }
     page
 }

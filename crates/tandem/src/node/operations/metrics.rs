@@ -4,6 +4,7 @@
 //! Tested by: `tests/status.rs`.
 
 use super::Ground;
+use super::balanced;
 use super::role;
 use super::seen::{Seen, ServiceSeen};
 use super::status;
@@ -83,6 +84,7 @@ pub(super) fn metrics(
         cpu_s: Some(process::cpu_seconds()),
         peers: peers(seen),
         services: seen.services().map(of).collect(),
+        balanced: balanced::all(seen, &ground.balancers.snapshots()),
     }
 }
 

@@ -5,6 +5,7 @@
 //! Not here: HTTP (`api`), decisions (the core), members and configuration (`membership.rs`).
 //! Tested by: `tests/`, with made-up facts.
 
+mod balanced;
 mod between;
 mod candidates;
 mod doctor;
@@ -26,6 +27,7 @@ mod wishes;
 use super::handler::{Local, Operate};
 use super::live::Applied;
 use super::services::OwnInstances;
+use super::services::balancers::Balancers;
 use crate::api::explain::{Explanation, Finding};
 use crate::api::metrics::MetricsSnapshot;
 use crate::api::operations::{Operations, Outcome, Refused, RunningConfig, Verb};
@@ -64,6 +66,7 @@ pub(super) struct Ground {
     pub events: EventLog,
     pub supervisor: Supervisor,
     pub doors: Arc<Vec<(ServiceId, Door)>>,
+    pub balancers: Arc<Balancers>,
     pub instances: OwnInstances,
     pub identity: Arc<Identity>,
 }
@@ -170,7 +173,9 @@ impl NodeOperations {
 
 impl Operations for NodeOperations {
     fn status(&self) -> Status {
-        let mut told = status::status(&self.seen(), &|service| self.last_plan(service, "instance"));
+        let seen = self.seen();
+        let mut told = status::status(&seen, &|service| self.last_plan(service, "instance"));
+        told.balanced = balanced::all(&seen, &self.ground().balancers.snapshots());
         for service in &mut told.services {
             service.scheduled = self.scheduled(&service.name);
         }

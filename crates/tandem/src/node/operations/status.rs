@@ -22,7 +22,7 @@ use tandem_core::spec::{Durability, NodeRole};
 /// What is known only of the own instance: its last plan.
 pub(super) type OwnReason<'a> = &'a dyn Fn(&ServiceId) -> Option<Explained>;
 
-/// The whole status.
+/// The whole status, but for what only this node's own doors know.
 pub(super) fn status(seen: &Seen, own_reason: OwnReason<'_>) -> Status {
     Status {
         cluster: seen.config.cluster.clone(),
@@ -30,6 +30,7 @@ pub(super) fn status(seen: &Seen, own_reason: OwnReason<'_>) -> Status {
         leader: seen.leadership.leader.clone(),
         nodes: nodes(seen),
         services: seen.services().map(|service| service_status(service, own_reason)).collect(),
+        balanced: Vec::new(),
     }
 }
 
@@ -82,7 +83,7 @@ fn service_status(service: ServiceSeen<'_>, own_reason: OwnReason<'_>) -> Servic
         paused: service.state.paused,
         // Not agreed, so the caller adds it.
         scheduled: None,
-        primary: service.appointment().map(|appointment| appointment.primary.clone()),
+        primary: service.appointment().map(|it| it.primary.clone()),
         endpoints: endpoints(service),
         instances: seen
             .config

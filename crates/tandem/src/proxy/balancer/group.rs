@@ -36,6 +36,8 @@ pub(in crate::proxy) struct Member {
     served: AtomicU64,
     failed: AtomicU64,
     ejected: AtomicU64,
+    /// What went wrong last.
+    failure: Mutex<Option<String>>,
 }
 
 impl Member {
@@ -59,6 +61,11 @@ impl Member {
         let hash = blake3::keyed_hash(secret, self.address.to_string().as_bytes());
         let [a, b, c, d, e, f, g, h, ..] = *hash.as_bytes();
         self.token.store(u64::from_be_bytes([a, b, c, d, e, f, g, h]), Ordering::Relaxed);
+    }
+
+    /// Something went wrong, for operators.
+    pub(in crate::proxy) fn failed_because(&self, why: impl Into<String>) {
+        *lock(&self.failure) = Some(why.into());
     }
 }
 
@@ -118,6 +125,8 @@ pub struct Snapshot {
     pub endpoints: Vec<EndpointSnapshot>,
     /// There if it balances requests.
     pub http: Option<HttpSnapshot>,
+    /// Names that were never answered.
+    pub unresolved: Vec<String>,
 }
 
 /// What an endpoint is and has done.
@@ -145,6 +154,8 @@ pub struct EndpointSnapshot {
     pub failed: u64,
     /// How often it was ejected so far.
     pub ejected: u64,
+    /// What went wrong last, however long ago.
+    pub failure: Option<String>,
 }
 
 #[derive(Debug)]
@@ -169,6 +180,7 @@ struct State {
 pub(in crate::proxy) struct Group {
     service: ServiceId,
     state: Mutex<State>,
+    unresolved: Mutex<Vec<String>>,
     /// Moves when somebody may have come into service.
     changed: watch::Sender<()>,
     /// Told when work ends somewhere.
@@ -190,7 +202,13 @@ impl Group {
         };
         let changed = watch::Sender::new(());
         let freed = Arc::new(Notify::new());
-        Self { service: config.service.clone(), state: Mutex::new(state), changed, freed }
+        Self {
+            service: config.service.clone(),
+            state: Mutex::new(state),
+            unresolved: Mutex::default(),
+            changed,
+            freed,
+        }
     }
 
     /// Wakes one of those who wait for an endpoint that has less in flight.
@@ -312,6 +330,11 @@ impl Group {
         self.changed.send_replace(());
     }
 
+    /// Names that stand for nothing yet.
+    pub(in crate::proxy) fn unresolved(&self) -> MutexGuard<'_, Vec<String>> {
+        lock(&self.unresolved)
+    }
+
     /// Goes on with other rules.
     pub(in crate::proxy) fn configure(&self, config: &BalancerConfig) {
         let mut state = lock(&self.state);
@@ -341,6 +364,7 @@ impl Group {
             served: AtomicU64::new(0),
             failed: AtomicU64::new(0),
             ejected: AtomicU64::new(0),
+            failure: Mutex::default(),
         };
         member.hide(secret);
         member
@@ -370,6 +394,7 @@ impl Group {
                 served: count(&member.served),
                 failed: count(&member.failed),
                 ejected: count(&member.ejected),
+                failure: lock(&member.failure).clone(),
             })
         };
         state.members.iter().enumerate().filter_map(endpoint).collect()

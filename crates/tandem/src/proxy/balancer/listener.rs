@@ -42,6 +42,7 @@ pub struct Balancer {
     shared: Arc<Shared>,
     listening: Mutex<Listening>,
     connections: TaskTracker,
+    doors: TaskTracker,
     supervisor: Supervisor,
     _stop: DropGuard,
 }
@@ -79,6 +80,7 @@ impl Balancer {
             shared: Arc::new(Shared { config, group, tally, http, closing, stop: stop.clone() }),
             listening: Mutex::new(Listening { wanted, address, accepting: accepting.clone() }),
             connections: TaskTracker::new(),
+            doors: TaskTracker::new(),
             supervisor: supervisor.clone(),
             _stop: stop.drop_guard(),
         };
@@ -96,8 +98,11 @@ impl Balancer {
             connections: self.connections.clone(),
             supervisor: self.supervisor.clone(),
         };
-        let run = accepting.run(listener, stop);
-        self.supervisor.spawn("balancer accept", TaskKind::Session, run);
+        let open = self.doors.token();
+        self.supervisor.spawn("balancer accept", TaskKind::Session, async move {
+            let _until_the_end = open;
+            accepting.run(listener, stop).await;
+        });
     }
 
     /// Goes on with another configuration: no connection ends. One that was accepted before keeps
@@ -146,13 +151,21 @@ impl Balancer {
             retried: read(&tally.retried),
             endpoints: group.snapshot(),
             http: http.as_ref().map(Http::snapshot),
+            unresolved: group.unresolved().clone(),
         }
+    }
+
+    /// Closes its door, which is free for others then; connections stay.
+    pub async fn stop_accepting(&self) {
+        self.shared.closing.cancel();
+        self.doors.close();
+        self.doors.wait().await;
     }
 
     /// Accepts nobody more, gives connections `grace` to end by themselves, then cuts them. False
     /// if some were cut.
     pub async fn close(&self, grace: Duration) -> bool {
-        self.shared.closing.cancel();
+        self.stop_accepting().await;
         self.connections.close();
         let drained = timeout(grace, self.connections.wait()).await.is_ok();
         self.shared.stop.cancel();

@@ -56,6 +56,8 @@ impl Names {
             }
         }
         group.replace(&wanted);
+        let unanswered = self.0.iter().filter(|(_, addresses)| addresses.is_empty());
+        *group.unresolved() = unanswered.map(|(upstream, _)| upstream.host.clone()).collect();
     }
 
     fn are_addresses(&self) -> bool {

@@ -98,6 +98,9 @@ pub(in crate::proxy) async fn serve(shared: &Shared, mut client: TcpStream, from
         worked = copying.run() => worked,
     };
     // An endpoint that takes connections and drops them without a word does no work.
+    if !worked {
+        claim.0.failed_because("it drops connections without a word");
+    }
     shared.group.note(&claim.0, if worked { Event::WorkSucceeded } else { Event::WorkFailed });
 }
 
@@ -175,7 +178,12 @@ async fn reach(shared: &Shared, who: SocketAddr) -> (Claim, TcpStream) {
                 claim.0.connected_in(begun.elapsed());
                 return (claim, server);
             }
-            Ok(Err(_)) | Err(_) => {
+            failure => {
+                let why = match failure {
+                    Ok(Err(error)) => error.to_string(),
+                    Ok(Ok(_)) | Err(_) => "no answer in time".to_owned(),
+                };
+                claim.0.failed_because(why);
                 shared.group.note(&claim.0, Event::WorkFailed);
                 shared.tally.retried.fetch_add(1, Ordering::Relaxed);
                 failed.push(address);

@@ -22,6 +22,8 @@ use std::sync::atomic::Ordering;
 use tandem_core::clustering::load_balanced::ejection::Event;
 use tokio::time::Instant;
 
+const BROKE: &str = "it closes connections before it has answered";
+
 /// What an exchange needs of its balancer.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Door<'a> {
@@ -82,6 +84,7 @@ pub(super) async fn run(door: Door<'_>, client: &mut Client, order: Order) -> Af
         let endpoint = transfer.endpoint;
         if end == End::Broke && may_repeat && door.http.may_retry() {
             if !is_reused {
+                claim.0.failed_because(BROKE);
                 door.shared.group.note(&claim.0, Event::WorkFailed);
                 search.failed.push(claim.0.address);
             }
@@ -121,6 +124,9 @@ fn finish(
     let is_error = door.requests.errors_count && over.status.is_some_and(|status| status >= 500);
     let failure = match over.end {
         End::Done { keep_alive, .. } => {
+            if let (true, Some(status)) = (is_error, over.status) {
+                claim.0.failed_because(format!("it answered {status}"));
+            }
             let event = if is_error { Event::WorkFailed } else { Event::WorkSucceeded };
             door.shared.group.note(&claim.0, event);
             return if keep_alive { After::KeepAlive } else { After::Close };
@@ -141,6 +147,11 @@ fn finish(
         &door.http.tally.broken
     });
     if !over.is_stale {
+        claim.0.failed_because(match failure {
+            Failure::Late => "no response in time".to_owned(),
+            Failure::Nonsense(why) => format!("its response is not understood: {why}"),
+            Failure::Broken | Failure::Expired(_) | Failure::Closing => BROKE.to_owned(),
+        });
         door.shared.group.note(&claim.0, Event::WorkFailed);
     }
     if failure == Failure::Late {

@@ -14,6 +14,7 @@ mod exchange;
 mod fields;
 mod framing;
 mod pool;
+mod probe;
 mod reach;
 mod reply;
 mod request;
@@ -27,6 +28,7 @@ mod transfer;
 mod trusted;
 mod tunnel;
 
+pub(super) use probe::ask;
 pub(super) use session::serve;
 pub(super) use stream::Stream;
 pub use trusted::Network;
@@ -63,6 +65,8 @@ pub struct HttpConfig {
     pub in_flight_max: u32,
     /// How many requests may be sent again.
     pub retry: retry::Limits,
+    /// What a check asks for; none: it only connects.
+    pub check: Option<HttpCheck>,
     /// A status of 500 or more counts as failed work.
     pub errors_count: bool,
     /// Clients that may say who their own clients are.
@@ -89,12 +93,24 @@ impl Default for HttpConfig {
             idle_timeout: Duration::from_secs(4),
             in_flight_max: 0,
             retry: retry::Limits::default(),
+            check: None,
             errors_count: true,
             trusted: Vec::new(),
             sticky: None,
             secret: [0; 32],
         }
     }
+}
+
+/// What a check asks of an endpoint, and which answers are good.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpCheck {
+    /// The path, with its query.
+    pub path: String,
+    /// What the field `Host` says; none: the endpoint's own address.
+    pub host: Option<String>,
+    /// The lowest and the highest status that is good.
+    pub expect: (u16, u16),
 }
 
 /// What a balancer of requests has done.

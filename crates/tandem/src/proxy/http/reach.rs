@@ -76,7 +76,11 @@ impl Search<'_> {
                     let _ = socket.set_nodelay(true);
                     return Ok(Reached { claim, stream: Stream::Plain(socket), is_reused: false });
                 }
-                Ok(Err(_)) | Err(_) => {
+                failure @ (Ok(Err(_)) | Err(_)) => {
+                    claim.0.failed_because(match failure {
+                        Ok(Err(error)) => error.to_string(),
+                        Ok(Ok(_)) | Err(_) => "no answer in time".to_owned(),
+                    });
                     group.note(&claim.0, Event::WorkFailed);
                     drop(claim);
                     self.failed.push(address);

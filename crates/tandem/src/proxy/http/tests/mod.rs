@@ -2,6 +2,7 @@
 //! back.
 
 mod balancing;
+mod checks;
 mod corpus;
 mod faults;
 mod messages;

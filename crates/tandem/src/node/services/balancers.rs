@@ -1,0 +1,172 @@
+//! Keeps this node's front doors of services whose endpoints something else runs as the
+//! configuration wants them, from its start to its end and while it changes.
+//! In: `Config`. Out: open balancers, what waits, `Snapshot`s.
+//! A service that comes is opened, one that goes closes its door at once and lets its connections
+//! end within `DRAIN`, one that stays changes and keeps every connection.
+//! Not here: what a balancer does (`proxy/balancer`), the doors of PostgreSQL (`node/services.rs`).
+//! Tested by: `tests/balancer`.
+
+use crate::config::{self, Balanced, Config};
+use crate::proxy::Error;
+use crate::proxy::balancer::{Balancer, BalancerConfig, Check, ProxyVersion, Snapshot, Upstream};
+use crate::runtime::supervisor::{Supervisor, TaskKind};
+use futures::future::join_all;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tandem_core::ids::{NodeId, ServiceId};
+
+/// For the connections of a service that was removed.
+const DRAIN: Duration = Duration::from_secs(30);
+
+type Open = BTreeMap<ServiceId, Arc<Balancer>>;
+
+/// The balancers of this node.
+#[derive(Debug)]
+pub(in crate::node) struct Balancers {
+    me: NodeId,
+    supervisor: Supervisor,
+    open: Mutex<Open>,
+}
+
+impl Balancers {
+    /// Opens those of the configuration that the node starts with.
+    ///
+    /// # Errors
+    /// An address cannot be had.
+    pub(in crate::node) fn open(
+        me: &NodeId,
+        config: &Config,
+        supervisor: &Supervisor,
+    ) -> Result<Self, Error> {
+        let mut open = Open::new();
+        for service in config.balanced.keys() {
+            let Some(config) = wanted(config, me, service) else { continue };
+            open.insert(service.clone(), Arc::new(Balancer::open(config, supervisor)?));
+        }
+        Ok(Self { me: me.clone(), supervisor: supervisor.clone(), open: Mutex::new(open) })
+    }
+
+    /// Goes on with another configuration; what could not be done is said, and done by the next
+    /// call.
+    pub(in crate::node) async fn follow(&self, config: &Config) -> Vec<String> {
+        let gone: Vec<Arc<Balancer>> = {
+            let mut open = self.lock();
+            let is_gone = |service: &ServiceId| wanted(config, &self.me, service).is_none();
+            open.extract_if(.., |service, _| is_gone(service)).map(|(_, it)| it).collect()
+        };
+        for balancer in gone {
+            // Whoever comes next may want the same address.
+            balancer.stop_accepting().await;
+            self.supervisor.spawn("balancer drain", TaskKind::Session, async move {
+                if !balancer.close(DRAIN).await {
+                    let service = balancer.snapshot().service;
+                    tracing::warn!(%service, "connections of a removed service were cut");
+                }
+            });
+        }
+        let mut waits = Vec::new();
+        let mut open = self.lock();
+        for service in config.balanced.keys() {
+            let Some(wanted) = wanted(config, &self.me, service) else { continue };
+            let done = match open.get(service) {
+                Some(balancer) => balancer.configure(wanted),
+                None => Balancer::open(wanted, &self.supervisor)
+                    .map(|balancer| _ = open.insert(service.clone(), Arc::new(balancer))),
+            };
+            waits.extend(done.err().map(|error| error.to_string()));
+        }
+        waits
+    }
+
+    /// Every balancer as it is now.
+    pub(in crate::node) fn snapshots(&self) -> Vec<Snapshot> {
+        self.lock().values().map(|balancer| balancer.snapshot()).collect()
+    }
+
+    /// Accepts nobody more, gives connections `grace` to end by themselves, then cuts them.
+    pub(in crate::node) async fn close(&self, grace: Duration) {
+        let open: Vec<Arc<Balancer>> = std::mem::take(&mut *self.lock()).into_values().collect();
+        let close = |balancer: Arc<Balancer>| async move {
+            if !balancer.close(grace).await {
+                let Snapshot { service, sessions, .. } = balancer.snapshot();
+                tracing::info!(%service, sessions, "connections were cut");
+            }
+        };
+        join_all(open.into_iter().map(close)).await;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Open> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What a node's balancer of a service shall be; none if there shall be none.
+fn wanted(config: &Config, me: &NodeId, service: &ServiceId) -> Option<BalancerConfig> {
+    let node = config.nodes.get(me)?;
+    let own: &Balanced = config.balanced.get(service)?;
+    let upstream = |it: &config::Upstream| Upstream {
+        host: it.address.host.ip().map_or_else(|| it.address.host.to_string(), |ip| ip.to_string()),
+        port: it.address.port,
+        weight: it.weight,
+        // Who does not say where it stands is near to everybody.
+        far: it.zone.is_some() && node.zone.is_some() && it.zone != node.zone,
+        drain: it.drain,
+    };
+    let version = |version| match version {
+        config::ProxyVersion::V1 => ProxyVersion::V1,
+        config::ProxyVersion::V2 => ProxyVersion::V2,
+    };
+    Some(BalancerConfig {
+        service: service.clone(),
+        listen: own.listen.on(node),
+        upstreams: own.upstreams.iter().map(upstream).collect(),
+        policy: own.policy,
+        limits: own.limits,
+        check: own
+            .health
+            .map(|health| Check { interval: health.interval, timeout: health.timeout }),
+        hold_max: own.hold_max,
+        connect_timeout: own.connect_timeout,
+        idle_timeout: own.idle_timeout,
+        sessions_max: own.sessions_max,
+        accept_proxy: own.accept_proxy,
+        send_proxy: own.send_proxy.map(version),
+        http: None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: &str = r#"
+cluster = "shop"
+[nodes.a]
+address = "10.0.0.1:7400"
+zone = "x"
+[nodes.b]
+address = "10.0.0.2:7400"
+[services.cache]
+kind = "tcp"
+clustering = "load-balanced"
+replication = "none"
+listen = 6379
+upstreams = ["[fd00::1]:1", { address = "e2:2", zone = "x" }, { address = "e3:3", zone = "y" }]
+health = false
+"#;
+
+    #[test]
+    fn far_is_what_stands_in_another_zone_than_the_node() {
+        let config = Config::parse(TEXT, "t").unwrap();
+        let far = |node: &str| {
+            let wanted = wanted(&config, &node.into(), &"cache".into()).unwrap();
+            wanted.upstreams.into_iter().map(|it| it.far).collect::<Vec<_>>()
+        };
+        assert_eq!(far("a"), [false, false, true]);
+        assert_eq!(far("b"), [false, false, false], "b does not say where it stands");
+        let wanted = wanted(&config, &"a".into(), &"cache".into()).unwrap();
+        assert_eq!(wanted.upstreams[0].host, "fd00::1", "as it can be parsed");
+        assert_eq!((wanted.listen.to_string().as_str(), wanted.check), ("10.0.0.1:6379", None));
+    }
+}
