@@ -3,6 +3,7 @@
 mod bad_files;
 mod balanced;
 mod change;
+mod http;
 mod mutation;
 mod pairings;
 mod positions;

@@ -29,23 +29,27 @@ pub(in crate::proxy) async fn ask(
     );
     stream.write_all(question.as_bytes()).await.map_err(|error| error.to_string())?;
     let mut bytes = Vec::with_capacity(1024);
+    let mut is_over = false;
     loop {
-        let read = stream.read_buf(&mut bytes).await.map_err(|error| error.to_string())?;
         let mut room = no_fields();
         let head = response::read(&bytes, &mut room, Method::Other);
         match head.map_err(|response::Bad(why)| format!("its response is not understood: {why}"))? {
             Some(head) if head.is_interim() => {
+                // What follows may have come with it.
                 let length = head.length;
                 bytes.drain(..length);
+                continue;
             }
             Some(head) => {
                 let (least, most) = check.expect;
                 let is_good = (least..=most).contains(&head.status);
                 return if is_good { Ok(()) } else { Err(format!("{path}: {}", head.status)) };
             }
-            None if read == 0 => return Err("it closed the check's connection".to_owned()),
+            None if is_over => return Err("it closed the check's connection".to_owned()),
             None if bytes.len() >= HEAD_MAX => return Err("its response has no end".to_owned()),
             None => {}
         }
+        let read = stream.read_buf(&mut bytes).await.map_err(|error| error.to_string())?;
+        is_over = read == 0;
     }
 }
