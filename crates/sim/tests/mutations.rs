@@ -74,6 +74,7 @@ fn quorums_that_do_not_meet_are_caught() {
     is_caught(Mutation::DropMeeting);
 }
 
+/// H42.
 #[test]
 fn a_promotion_before_the_fence_is_caught() {
     is_caught(Mutation::PromoteBeforeFence);

@@ -174,8 +174,8 @@ async fn stopped_cleanly(a: &mut Node) {
     let stopped = timed("inspect", a.postgres.inspect_stopped()).await.unwrap();
     assert_eq!((stopped.state, stopped.checksums), (ControlState::ShutDown, true));
     assert!(stopped.end > stopped.checkpoint && stopped.forks.len() == 1, "{stopped:?}");
-    // H5: whatever starts it, it is a standby.
-    a.start_following(None).await;
+    // H5: whatever starts what was a primary, as it lies there, it is a standby.
+    a.run_unprepared();
     let seen = a.until("it is a standby", |o| o.in_recovery).await;
     assert_eq!((seen.flushed, seen.data_term), (stopped.end, Term(3)));
     assert!(matches!(a.postgres.ensure_roles(SHORT).await, Err(Error::Role { .. })));
@@ -294,7 +294,7 @@ async fn promote_under_sessions(b: &Node, c: &Node) {
     assert_eq!(b.sql("SHOW synchronous_standby_names"), b.postgres.sync_names(&next));
 }
 
-/// H18 to H21: the old primary comes back as a standby, without a clone.
+/// H18, H20, H21: the old primary comes back as a standby, without a clone, and is itself.
 async fn rejoin(a: &mut Node, b: &Node) {
     let stopped = a.postgres.inspect_stopped().await.unwrap();
     assert_eq!(stopped.state, ControlState::InProduction);
@@ -362,4 +362,20 @@ async fn switchover(a: &mut Node, b: &mut Node, c: &Node) {
     let token = CancellationToken::new();
     let refused = b.postgres.rewind_from(&"a".into(), token).await;
     assert!(matches!(refused, Err(Error::NotRewindable)), "{refused:?}");
+    interrupted_rewind(a).await;
+}
+
+/// H19: half a rewind never starts, and is no ground for another one.
+async fn interrupted_rewind(a: &mut Node) {
+    a.stop(Signal::SIGKILL);
+    let source = NodeId::from("b");
+    let token = CancellationToken::new();
+    token.cancel();
+    let cut = a.postgres.rewind_from(&source, token).await;
+    assert!(matches!(cut, Err(Error::Cancelled)), "{cut:?}");
+    assert_eq!(a.postgres.data().await.unwrap(), Data::Mixed);
+    let refused = a.postgres.prepare_start(Some(&source)).await;
+    assert!(matches!(refused, Err(Error::MixedData(Sentinel::Rewinding))), "{refused:?}");
+    let again = a.postgres.rewind_from(&source, CancellationToken::new()).await;
+    assert!(matches!(again, Err(Error::MixedData(Sentinel::Rewinding))), "{again:?}");
 }

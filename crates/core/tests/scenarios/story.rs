@@ -6,7 +6,7 @@
 //! `failover demanded to c`.
 //! For a node: `b: ` and words separated by commas, as in `Node::word`.
 
-use super::words::{appointed, before_barrier, millis, number, stop, told};
+use super::words::{appointed, before_barrier, millis, number, stop, timeline, told};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use tandem_core::cluster::state::{Appointment, Forced, Phase, ServiceState, Switchover};
@@ -315,6 +315,9 @@ impl Node {
             ["hung", "for", ms, "ms"] => facts.health = Health::Hung(millis(ms)?),
             ["disk", "stuck", "for", ms, "ms"] => facts.health = Health::DiskStuck(millis(ms)?),
             ["disk", "full"] => facts.health = Health::DiskFull,
+            ["not", "checkpointed"] => facts.checkpointed = false,
+            ["timeline", number, "from", end] => timeline(facts, number, Some(end))?,
+            ["timeline", number] => timeline(facts, number, None)?,
             ["connections", "used", "up"] => facts.health = Health::ConnectionsUsedUp,
             _ => return None,
         }

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 use tandem_core::cluster::state::{Appointed, Cause};
-use tandem_core::facts::{InstanceFacts, Process, Stream};
-use tandem_core::ids::{NodeId, Term};
+use tandem_core::facts::{Fork, InstanceFacts, Process, Stream};
+use tandem_core::ids::{NodeId, Term, TimelineId};
+use tandem_core::lsn::Lsn;
 use tandem_core::reason::Reason;
 
 pub fn stop(facts: &mut InstanceFacts, clean: bool) {
@@ -11,6 +12,16 @@ pub fn stop(facts: &mut InstanceFacts, clean: bool) {
     facts.stopped_cleanly = clean;
     (facts.upstream, facts.stream, facts.ballot) = (None, Stream::None, None);
     (facts.serving, facts.rule, facts.checkpointed) = (None, None, false);
+}
+
+/// Timeline `number`, which left the one before it at `from`.
+pub fn timeline(facts: &mut InstanceFacts, number: &str, from: Option<&str>) -> Option<()> {
+    facts.timeline = TimelineId(number.parse().ok()?);
+    if let Some(end) = from {
+        let end = Lsn(end.parse().ok()?);
+        facts.forks = vec![Fork { timeline: TimelineId(facts.timeline.0 - 1), end }];
+    }
+    Some(())
 }
 
 pub fn number(text: &str) -> Option<Term> {

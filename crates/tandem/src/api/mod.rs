@@ -79,6 +79,8 @@ pub(crate) fn router(
         .route("/v1/services/{name}/restart", post(verbs::restart))
         .route("/v1/services/{name}/reload", post(verbs::reload))
         .route("/v1/services/{name}/reinit", post(verbs::reinit))
+        .route("/v1/services/{name}/upstreams/{address}/drain", post(verbs::drain_upstream))
+        .route("/v1/services/{name}/upstreams/{address}/undrain", post(verbs::undrain_upstream))
         .route("/metrics", get(show_metrics))
         .merge(role::routes())
         .fallback(no_such_path)

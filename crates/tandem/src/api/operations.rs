@@ -116,6 +116,20 @@ pub enum Verb {
         /// Which.
         node: NodeId,
     },
+    /// Give one endpoint of a balanced service no new work.
+    DrainUpstream {
+        /// Which service.
+        service: ServiceId,
+        /// Which endpoint, as it is written in the configuration.
+        upstream: String,
+    },
+    /// Give one endpoint of a balanced service work again.
+    UndrainUpstream {
+        /// Which service.
+        service: ServiceId,
+        /// Which endpoint, as it is written in the configuration.
+        upstream: String,
+    },
     /// Agree on a new configuration.
     ApplyConfig {
         /// The file's text.

@@ -165,6 +165,22 @@ pub(crate) async fn undrain(
     operate(&shared, Verb::Undrain { node }).await
 }
 
+pub(crate) async fn drain_upstream(
+    State(shared): State<Shared>,
+    Path((service, upstream)): Path<(ServiceId, String)>,
+    JsonBody(NothingMore {}): JsonBody<NothingMore>,
+) -> Done {
+    operate(&shared, Verb::DrainUpstream { service, upstream }).await
+}
+
+pub(crate) async fn undrain_upstream(
+    State(shared): State<Shared>,
+    Path((service, upstream)): Path<(ServiceId, String)>,
+    JsonBody(NothingMore {}): JsonBody<NothingMore>,
+) -> Done {
+    operate(&shared, Verb::UndrainUpstream { service, upstream }).await
+}
+
 pub(crate) async fn add_node(
     State(shared): State<Shared>,
     JsonBody(MemberRequest { node, address, witness, zone }): JsonBody<MemberRequest>,

@@ -4,10 +4,11 @@
 //! Not here: whether a running cluster may take it (`change.rs`).
 //! Tested by: below.
 
+use super::value::{HostPort, host_port};
 use std::collections::BTreeSet;
 use tandem_core::ids::{NodeId, ServiceId};
 use tandem_core::spec::NodeRole;
-use toml_edit::{DocumentMut, Item, Table, TableLike, value};
+use toml_edit::{DocumentMut, InlineTable, Item, Table, TableLike, Value, value};
 
 /// A node to be written into a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -103,6 +104,53 @@ pub fn with_durability(
     Ok(document.to_string())
 }
 
+/// The text with one endpoint of a balanced service drained, or used again.
+///
+/// # Errors
+/// When it is no configuration, or the endpoint is not in it.
+pub fn with_drain(
+    text: &str,
+    service: &ServiceId,
+    address: &HostPort,
+    drain: bool,
+) -> Result<String, EditError> {
+    let mut document = document(text)?;
+    let own = table(&mut document, "services")?.get_mut(service.as_str());
+    let upstreams = own.and_then(|own| own.get_mut("upstreams"));
+    let upstreams = upstreams.ok_or(EditError::NoTable("upstreams"))?;
+    let is_it = |text: Option<&str>| {
+        text.is_some_and(|text| host_port(text, 0).is_ok_and(|it| it == *address))
+    };
+    let of = |table: &dyn TableLike| is_it(table.get("address").and_then(Item::as_str));
+    let found: Option<&mut dyn TableLike> = match upstreams {
+        Item::Value(Value::Array(list)) => {
+            let at = list.iter().position(|it| {
+                is_it(it.as_str()) || it.as_inline_table().is_some_and(|table| of(table))
+            });
+            at.and_then(|at| list.get_mut(at)).and_then(|it| {
+                if let Some(text) = it.as_str().map(str::to_owned) {
+                    let decor = it.decor().clone();
+                    let alone = InlineTable::from_iter([("address", text)]);
+                    *it = Value::InlineTable(alone);
+                    *it.decor_mut() = decor;
+                }
+                it.as_inline_table_mut().map(|table| table as &mut dyn TableLike)
+            })
+        }
+        Item::ArrayOfTables(list) => {
+            list.iter_mut().find(|table| of(*table)).map(|table| table as &mut dyn TableLike)
+        }
+        _ => None,
+    };
+    let found = found.ok_or(EditError::NoTable("upstreams"))?;
+    if drain {
+        found.insert("drain", value(true));
+    } else {
+        found.remove("drain");
+    }
+    Ok(document.to_string())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -156,6 +204,36 @@ mod tests {
         let config = parse(&with_durability(TEXT, "preferred", &["orders".into()].into()).unwrap());
         let orders = &config.services[&"orders".into()];
         assert_eq!(orders.durability, Durability::Preferred { acks: 1 });
+    }
+
+    #[test]
+    fn an_endpoint_is_drained_however_it_is_written() {
+        let head = "cluster = \"s\"\n[nodes.a]\naddress = \"10.0.0.1:7400\"\n[services.w]\n\
+            kind = \"tcp\"\nclustering = \"load-balanced\"\nreplication = \"none\"\nlisten = 80\n";
+        let lists = [
+            "upstreams = [\"e1:1\", # the old one\n  \"E2:2\"]\n",
+            "upstreams = [\"e1:1\", { address = \"e2:2\", weight = 2 }]\n",
+            "[[services.w.upstreams]]\naddress = \"e1:1\"\n[[services.w.upstreams]]\n\
+             address = \"e2:2\" # second\n",
+        ];
+        for list in lists {
+            let before = parse(&format!("{head}{list}"));
+            let service = "w".into();
+            let address = &before.balanced[&service].upstreams[1].address;
+            let drained = with_drain(&before.text, &service, address, true).unwrap();
+            let after = parse(&drained);
+            let drains = |config: &Config| {
+                let all = config.balanced[&service].upstreams.iter();
+                all.map(|it| it.drain).collect::<Vec<_>>()
+            };
+            assert_eq!(drains(&after), [false, true], "{drained}");
+            assert_eq!(drained.matches('#').count(), list.matches('#').count(), "{drained}");
+            let back = with_drain(&drained, &service, address, false).unwrap();
+            assert_eq!(parse(&back).balanced, before.balanced, "{back}");
+            let other = host_port("e3:3", 1).unwrap();
+            let none = with_drain(&before.text, &service, &other, true);
+            assert_eq!(none, Err(EditError::NoTable("upstreams")));
+        }
     }
 
     #[test]

@@ -21,7 +21,7 @@ mod value;
 mod tests;
 
 pub use change::{daemon_restart, needs_restart, unsafe_change};
-pub use edit::{EditError, NewNode, with_durability, with_node, without_nodes};
+pub use edit::{EditError, NewNode, with_drain, with_durability, with_node, without_nodes};
 pub use file::{Error, read_file};
 pub use not_taken::{NotTaken, not_taken};
 pub(crate) use problem::nearest;

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test's helpers fail the test")]
 #![allow(clippy::print_stdout, reason = "times are reported, never asserted")]
 
+mod http;
 #[path = "../members/machines.rs"]
 #[allow(dead_code, reason = "the other test needs more of it")]
 mod machines;
@@ -30,6 +31,7 @@ async fn a_tcp_service_is_balanced_through_everything() {
     an_endpoint_dies_and_comes_back(&machines, &mut endpoints).await;
     an_endpoint_drops_everyone(&machines, &endpoints).await;
     changes_under_traffic_drop_nobody(&machines, &endpoints).await;
+    an_endpoint_is_drained_by_a_word(&machines, &endpoints).await;
     the_door_moves(&machines, &endpoints).await;
     a_second_service_comes_and_goes(&machines, &endpoints).await;
     a_node_stops_and_starts_with_what_was_agreed(&mut machines).await;
@@ -50,6 +52,25 @@ fn write(machines: &Machines, text: &str) {
     std::fs::write(machines.config_path(), format!("{nodes}{text}")).unwrap();
 }
 
+fn door(machines: &Machines, node: &str) -> SocketAddr {
+    machines.of(node).door
+}
+
+/// A port that no node listens on.
+fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+async fn opens(machines: &Machines, node: &str, door: SocketAddr) {
+    let is_open = || std::net::TcpStream::connect(door).is_ok();
+    machines.wait("its door opens", node, is_open).await;
+}
+
+async fn closes(machines: &Machines, node: &str, door: SocketAddr) {
+    let is_closed = || std::net::TcpStream::connect(door).is_err();
+    machines.wait("its door closes", node, is_closed).await;
+}
+
 /// Applies it, and waits until every node says so.
 async fn apply(machines: &Machines, text: &str) {
     write(machines, text);
@@ -65,9 +86,14 @@ fn upstream<'a>(status: &'a Value, endpoint: &Endpoint) -> &'a Value {
 }
 
 async fn founded(machines: &mut Machines, endpoints: &[Endpoint; 2]) {
-    write(machines, &service(machines.door("a"), &both(endpoints), ""));
+    write(machines, &service(door(machines, "a"), &both(endpoints), ""));
     let check = Machines::run(&["config", "check", &machines.config_path()]).success();
     assert!(check.out.contains("service cache: tcp, load-balanced × none"), "{}", check.out);
+    found(machines, endpoints).await;
+}
+
+/// From what is written: three nodes, for which every endpoint is up.
+async fn found(machines: &mut Machines, endpoints: &[Endpoint; 2]) {
     machines.init("a");
     machines.start("a");
     machines.reachable("a").await;
@@ -91,7 +117,7 @@ async fn connections_are_spread(machines: &Machines, endpoints: &[Endpoint; 2]) 
     for node in NAMES {
         let mut letters = String::new();
         for _ in 0..6 {
-            letters.push(letter(machines.door(node)).await.unwrap());
+            letters.push(letter(door(machines, node)).await.unwrap());
         }
         assert_eq!(letters.matches('x').count(), 3, "{node}: {letters}");
     }
@@ -102,7 +128,7 @@ async fn connections_are_spread(machines: &Machines, endpoints: &[Endpoint; 2]) 
 }
 
 async fn an_endpoint_dies_and_comes_back(machines: &Machines, endpoints: &mut [Endpoint; 2]) {
-    let clients = Clients::start(&NAMES.map(|node| machines.door(node)), 2);
+    let clients = Clients::start(&NAMES.map(|node| door(machines, node)), 2);
     endpoints[0].stop().await;
     machines
         .until("a", "it is seen to be down", |status| {
@@ -125,7 +151,7 @@ async fn an_endpoint_drops_everyone(machines: &Machines, endpoints: &[Endpoint; 
     endpoints[0].drops(true);
     let mut dropped = 0;
     while upstream(&machines.status("a").unwrap(), &endpoints[0])["state"] != "ejected" {
-        dropped += usize::from(letter(machines.door("a")).await.is_none());
+        dropped += usize::from(letter(door(machines, "a")).await.is_none());
         assert!(dropped < 40, "{:#}", machines.status("a").unwrap());
     }
     endpoints[0].drops(false);
@@ -135,18 +161,18 @@ async fn an_endpoint_drops_everyone(machines: &Machines, endpoints: &[Endpoint; 
 }
 
 async fn changes_under_traffic_drop_nobody(machines: &Machines, endpoints: &[Endpoint; 2]) {
-    let doors = NAMES.map(|node| machines.door(node));
+    let doors = NAMES.map(|node| door(machines, node));
     let mut kept = letter_of(doors[1]).await.unwrap();
     let clients = Clients::start(&doors, 2);
-    let door = doors[0];
+    let own = doors[0];
     let [x, y] = [0, 1].map(|at| endpoints[at].address);
     let steps = [
-        service(door, &format!("\"{x}\", {{ address = \"{y}\", weight = 3 }}"), ""),
-        service(door, &format!("{{ address = \"{x}\", drain = true }}, \"{y}\""), ""),
-        service(door, &format!("\"{y}\""), "hold_max = \"5s\"\nsessions_max = 500\n"),
-        service(door, &both(endpoints), "").replace("round-robin", "least-connections"),
-        service(door, &both(endpoints), "send_proxy = \"v1\"\n"),
-        service(door, &both(endpoints), ""),
+        service(own, &format!("\"{x}\", {{ address = \"{y}\", weight = 3 }}"), ""),
+        service(own, &format!("{{ address = \"{x}\", drain = true }}, \"{y}\""), ""),
+        service(own, &format!("\"{y}\""), "hold_max = \"5s\"\nsessions_max = 500\n"),
+        service(own, &both(endpoints), "").replace("round-robin", "least-connections"),
+        service(own, &both(endpoints), "send_proxy = \"v1\"\n"),
+        service(own, &both(endpoints), ""),
     ];
     for (at, text) in steps.iter().enumerate() {
         apply(machines, text).await;
@@ -159,7 +185,7 @@ async fn changes_under_traffic_drop_nobody(machines: &Machines, endpoints: &[End
                     })
                     .await;
                 for _ in 0..4 {
-                    assert_eq!(letter(machines.door(node)).await, Some('y'));
+                    assert_eq!(letter(door(machines, node)).await, Some('y'));
                 }
             }
         }
@@ -175,48 +201,73 @@ async fn changes_under_traffic_drop_nobody(machines: &Machines, endpoints: &[End
     machines.took("changed under traffic");
 }
 
+async fn an_endpoint_is_drained_by_a_word(machines: &Machines, endpoints: &[Endpoint; 2]) {
+    let mut kept = letter_of(door(machines, "a")).await.unwrap();
+    let mut other = letter_of(door(machines, "a")).await.unwrap();
+    let address = endpoints[0].address.to_string();
+    let verb = |verb: &str, address: &str| {
+        machines.tandem("a", &[verb, "--service", "cache", "--endpoint", address])
+    };
+    let said = verb("drain", &address).success().out;
+    assert!(said.contains("gets no new connections; 1 are left on a"), "{said}");
+    let again = verb("drain", &address);
+    assert!(again.err.contains("TDM0607"), "{again:?}");
+    let wrong = verb("drain", "10.9.9.9:1");
+    assert!(wrong.err.contains(&address), "{wrong:?}");
+    for node in NAMES {
+        let drains = |it: &Value| upstream(it, &endpoints[0])["state"] == "draining";
+        machines.until(node, "it drains", drains).await;
+        assert_eq!(letter(door(machines, node)).await, Some('y'));
+    }
+    assert!(traffic::echoes(&mut kept).await && traffic::echoes(&mut other).await);
+    verb("undrain", &address).success();
+    let is_up = |it: &Value| upstream(it, &endpoints[0])["state"] == "up";
+    machines.until("b", "it is used again", is_up).await;
+    machines.took("drained by a word");
+}
+
 async fn the_door_moves(machines: &Machines, endpoints: &[Endpoint; 2]) {
-    let old = machines.door("a");
+    let old = door(machines, "a");
     let mut kept = letter_of(old).await.unwrap();
     let mut new = old;
-    new.set_port(machines.free_port());
+    new.set_port(free_port());
     write(machines, &service(new, &both(endpoints), ""));
     let said = machines.apply("a").success();
     let text = format!("{}{}", said.out, said.err);
     assert!(text.contains("the front door of cache moves"), "{text}");
-    machines.open("a", new).await;
+    opens(machines, "a", new).await;
     assert!(letter(new).await.is_some());
     assert!(traffic::echoes(&mut kept).await, "the old door's connections stay");
-    machines.closed("a", old).await;
+    closes(machines, "a", old).await;
     apply(machines, &service(old, &both(endpoints), "")).await;
-    machines.open("a", old).await;
+    opens(machines, "a", old).await;
     machines.took("a door moved and came back");
 }
 
 async fn a_second_service_comes_and_goes(machines: &Machines, endpoints: &[Endpoint; 2]) {
-    let first = service(machines.door("a"), &both(endpoints), "");
-    let mut door = machines.door("b");
-    door.set_port(machines.free_port());
+    let first = service(door(machines, "a"), &both(endpoints), "");
+    let mut door = self::door(machines, "b");
+    door.set_port(free_port());
     let second = service(door, &format!("\"{}\"", endpoints[1].address), "");
     let second = second.replace("services.cache", "services.second");
     apply(machines, &format!("{first}{second}")).await;
-    machines.open("b", door).await;
+    opens(machines, "b", door).await;
     assert_eq!(letter(door).await, Some('y'));
     let mut kept = letter_of(door).await.unwrap();
     apply(machines, &first).await;
-    machines.closed("b", door).await;
+    closes(machines, "b", door).await;
     assert!(traffic::echoes(&mut kept).await, "what is open may end by itself");
     machines.took("a service came and went");
 }
 
 async fn a_node_stops_and_starts_with_what_was_agreed(machines: &mut Machines) {
-    let door = machines.door("c");
+    let door = self::door(machines, "c");
     machines.stop("c");
-    machines.closed("c", door).await;
+    closes(machines, "c", door).await;
     machines.start_joined("c");
-    machines.open("c", door).await;
+    opens(machines, "c", door).await;
     assert!(letter(door).await.is_some());
-    let metrics = machines.metrics("c").await;
+    let metrics = traffic::metrics(machines.of("c").api).await;
     assert!(metrics.contains("tandem_upstream_up{service=\"cache\""), "{metrics}");
     machines.took("a node was restarted");
 }

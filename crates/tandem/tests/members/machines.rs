@@ -34,10 +34,10 @@ impl Said {
     }
 }
 
-struct Machine {
+pub struct Machine {
     name: String,
-    api: SocketAddr,
-    door: SocketAddr,
+    pub api: SocketAddr,
+    pub door: SocketAddr,
     peer: SocketAddr,
     instance: SocketAddr,
     dir: PathBuf,
@@ -76,43 +76,12 @@ impl Machines {
         println!("{what}: {:.1} s", self.since.replace(Instant::now()).elapsed().as_secs_f64());
     }
 
-    fn of(&self, name: &str) -> &Machine {
+    pub fn of(&self, name: &str) -> &Machine {
         self.all.iter().find(|it| it.name == name).unwrap()
     }
 
     pub fn dir(&self, name: &str) -> &Path {
         &self.of(name).dir
-    }
-
-    /// Where a node's front door is by default.
-    pub fn door(&self, name: &str) -> SocketAddr {
-        self.of(name).door
-    }
-
-    /// A port that no node listens on.
-    pub fn free_port(&self) -> u16 {
-        std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-    }
-
-    /// Waits until something listens there.
-    pub async fn open(&self, node: &str, door: SocketAddr) {
-        self.wait("its door opens", node, || std::net::TcpStream::connect(door).is_ok()).await;
-    }
-
-    /// Waits until nothing listens there.
-    pub async fn closed(&self, node: &str, door: SocketAddr) {
-        self.wait("its door closes", node, || std::net::TcpStream::connect(door).is_err()).await;
-    }
-
-    /// The page that Prometheus reads.
-    pub async fn metrics(&self, name: &str) -> String {
-        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-        let mut stream = tokio::net::TcpStream::connect(self.of(name).api).await.unwrap();
-        let ask = format!("GET /metrics HTTP/1.0\r\nHost: {}\r\n\r\n", self.of(name).api);
-        stream.write_all(ask.as_bytes()).await.unwrap();
-        let mut page = String::new();
-        stream.read_to_string(&mut page).await.unwrap();
-        page
     }
 
     pub fn config_path(&self) -> String {
@@ -285,7 +254,7 @@ impl Machines {
         nodes.iter().map(|it| it["name"].as_str().unwrap().to_owned()).collect()
     }
 
-    async fn wait(&self, what: &str, node: &str, mut until: impl FnMut() -> bool) {
+    pub async fn wait(&self, what: &str, node: &str, mut until: impl FnMut() -> bool) {
         let limit = Instant::now() + LIMIT;
         while !until() {
             if Instant::now() > limit {

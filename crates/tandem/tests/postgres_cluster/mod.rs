@@ -72,6 +72,13 @@ impl Node {
         self.postmaster = Some(command.stderr(Stdio::null()).spawn().unwrap());
     }
 
+    /// Starts the data as it lies there, as the distribution's unit would.
+    pub fn run_unprepared(&mut self) {
+        let mut command = program("postgres");
+        command.arg("-D").arg(self.postgres.data_dir());
+        self.postmaster = Some(command.stderr(Stdio::null()).spawn().unwrap());
+    }
+
     /// Runs SQL there once it answers.
     pub fn foreign_sql(&self, sql: &str) {
         let until = Instant::now() + SHORT;

@@ -1,14 +1,15 @@
 //! Decides how slow an endpoint counts: a moving mean that believes bad news at once.
 //! In: samples and their moments. Out: microseconds. A sample above the mean replaces it; one below
 //! draws it down, the more the longer the last one is past. An endpoint that stalls once is so
-//! avoided at once and tried again soon (peak EWMA, as in Finagle's and linkerd's balancers).
+//! avoided at once (peak EWMA, as in Finagle's and linkerd's balancers). Without samples it halves
+//! every `HALF`: what is avoided gets none, and would be avoided for ever.
 //! Not here: what a sample is (the shell: the time to connect, or to the first byte of an answer).
-//! Tested by: below.
+//! Tested by: below, and `sim/tests/endpoints.rs`, which found that.
 
 use crate::time::Timestamp;
 use core::time::Duration;
 
-/// After this time without a peak, half of what was above the new samples is forgotten.
+/// After this time half of a peak is forgotten.
 const HALF: Duration = Duration::from_secs(5);
 
 /// How slow one endpoint is.
@@ -21,7 +22,7 @@ pub struct Latency {
 impl Latency {
     /// Takes a sample of `now`.
     pub fn sample(&mut self, sample: Duration, now: Timestamp) {
-        let sample = u64::try_from(sample.as_micros()).unwrap_or(u64::MAX);
+        let sample = u64::try_from(sample.as_micros()).unwrap_or(u64::MAX).max(1);
         let passed = now.since(self.at).as_micros();
         if sample >= self.mean_us {
             self.mean_us = sample;
@@ -33,9 +34,17 @@ impl Latency {
         self.at = now;
     }
 
-    /// Microseconds; 0 before the first sample.
-    pub const fn mean_us(&self) -> u64 {
-        self.mean_us
+    /// Microseconds at `now`; 0 before the first sample, and only then.
+    pub fn mean_us(&self, now: Timestamp) -> u64 {
+        if self.mean_us == 0 {
+            return 0;
+        }
+        let (passed, half) = (now.since(self.at).as_micros(), HALF.as_micros());
+        let halves = u32::try_from(passed / half).unwrap_or(u32::MAX);
+        let mean = u128::from(self.mean_us.checked_shr(halves).unwrap_or(0));
+        // Between two halvings a straight line is near enough.
+        let mean = mean - mean * (passed % half) / (half * 2);
+        u64::try_from(mean).unwrap_or(u64::MAX).max(1)
     }
 }
 
@@ -52,12 +61,16 @@ mod tests {
         let mut latency = Latency::default();
         latency.sample(ms(2), Timestamp(0));
         latency.sample(ms(100), Timestamp(1_000));
-        assert_eq!(latency.mean_us(), 100_000);
+        assert_eq!(latency.mean_us(Timestamp(1_000)), 100_000);
         let five_seconds = Timestamp(1_000).plus(HALF);
         latency.sample(ms(2), five_seconds);
-        assert_eq!(latency.mean_us(), 51_000);
+        assert_eq!(latency.mean_us(five_seconds), 51_000);
         latency.sample(ms(2), five_seconds);
-        assert_eq!(latency.mean_us(), 51_000, "a burst of good news at one moment is one piece");
+        assert_eq!(
+            latency.mean_us(five_seconds),
+            51_000,
+            "a burst of good news at one moment is one piece"
+        );
     }
 
     #[test]
@@ -67,6 +80,17 @@ mod tests {
         for n in 1..=3_000 {
             latency.sample(ms(1), Timestamp(n * 10_000));
         }
-        assert!(latency.mean_us() < 2_000, "{}", latency.mean_us());
+        let mean_us = latency.mean_us(Timestamp(30_000_000));
+        assert!(mean_us < 2_000, "{mean_us}");
+    }
+
+    #[test]
+    fn what_gets_no_work_is_forgiven_and_stays_known() {
+        let mut latency = Latency::default();
+        assert_eq!(latency.mean_us(Timestamp(7)), 0, "never measured");
+        latency.sample(ms(64), Timestamp(0));
+        let after = |millis| latency.mean_us(Timestamp(0).plus(ms(millis)));
+        assert_eq!([0, 2_500, 5_000, 10_000].map(after), [64_000, 48_000, 32_000, 16_000]);
+        assert_eq!(after(1_000_000_000), 1);
     }
 }

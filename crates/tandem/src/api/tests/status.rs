@@ -46,31 +46,7 @@ async fn every_field_is_where_it_was() {
             ],
             "warnings": ["commits are confirmed by nobody else"],
         }],
-        "balanced": [{
-            "name": "cache",
-            "kind": "tcp",
-            "clustering": "load-balanced",
-            "replication": "none",
-            "node": "a",
-            "balance": "peak-ewma",
-            "doors": [{"node": "a", "listen": "10.0.0.1:6379", "read_listen": null}],
-            "sessions": 5,
-            "held": 1,
-            "sessions_total": 1000,
-            "refused_total": 2,
-            "expired_total": 3,
-            "retried_total": 7,
-            "upstreams": [
-                {"address": "10.0.0.11:6379", "state": "up", "reason": null, "weight": 1,
-                 "share_percent": 100, "far": false, "in_flight": 4, "latency_ms": 0.25,
-                 "sessions_total": 900, "failed_total": 0, "ejected_total": 0},
-                {"address": "10.0.0.12:6379", "state": "down",
-                 "reason": "its checks fail: no answer in time", "weight": 1,
-                 "share_percent": 0, "far": true, "in_flight": 0, "latency_ms": null,
-                 "sessions_total": 900, "failed_total": 8, "ejected_total": 1},
-            ],
-            "warnings": ["cache3 cannot be looked up"],
-        }],
+        "balanced": [cache()],
     });
     assert_eq!(answer, expected);
     for (name, list) in [("orders", "services"), ("cache", "balanced")] {
@@ -80,6 +56,34 @@ async fn every_field_is_where_it_was() {
     assert_eq!(served.get("/v1/services/nothing").await.0, 404);
     assert_eq!(serde_json::from_value::<Status>(answer).unwrap(), fake::status());
     served.stop().await;
+}
+
+fn cache() -> serde_json::Value {
+    json!({
+        "name": "cache",
+        "kind": "tcp",
+        "clustering": "load-balanced",
+        "replication": "none",
+        "node": "a",
+        "balance": "peak-ewma",
+        "doors": [{"node": "a", "listen": "10.0.0.1:6379", "read_listen": null}],
+        "sessions": 5,
+        "held": 1,
+        "sessions_total": 1000,
+        "refused_total": 2,
+        "expired_total": 3,
+        "retried_total": 7,
+        "upstreams": [
+            {"address": "10.0.0.11:6379", "state": "up", "reason": null, "weight": 1,
+             "share_percent": 100, "far": false, "in_flight": 4, "latency_ms": 0.25,
+             "sessions_total": 900, "failed_total": 0, "ejected_total": 0},
+            {"address": "10.0.0.12:6379", "state": "down",
+             "reason": "its checks fail: no answer in time", "weight": 1,
+             "share_percent": 0, "far": true, "in_flight": 0, "latency_ms": null,
+             "sessions_total": 900, "failed_total": 8, "ejected_total": 1},
+        ],
+        "warnings": ["cache3 cannot be looked up"],
+    })
 }
 
 #[test]

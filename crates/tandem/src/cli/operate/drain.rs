@@ -1,21 +1,20 @@
-//! Talks to a node to empty a node.
+//! Talks to a node to empty a node, or an endpoint of a service.
 
-use crate::api::verbs::NothingMore;
 use crate::cli::Error;
 use crate::cli::client::Client;
-use crate::cli::operate::{Verb, operate_node};
+use crate::cli::operate::Emptied;
 use crate::cli::terminal::Terminal;
 use clap::Args;
 
-/// Move primaries away from a node and place none there
+/// Move primaries away from a node and place none there; or give an endpoint no new connections
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Example:
-  tandem drain c")]
+  tandem drain c
+  tandem drain --service cache --endpoint 10.0.0.11:6379")]
 pub struct Arguments {
-    /// Which
-    #[arg(value_name = "NODE")]
-    pub node: String,
+    #[command(flatten)]
+    of: Emptied,
 }
 
 /// Has it done.
@@ -27,6 +26,5 @@ pub async fn run(
     client: &Client,
     terminal: &mut Terminal,
 ) -> Result<(), Error> {
-    let verb = Verb::post("drain", NothingMore {});
-    operate_node(verb, &arguments.node, client, terminal).await
+    arguments.of.operate("drain", client, terminal).await
 }

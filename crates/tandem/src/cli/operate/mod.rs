@@ -16,6 +16,7 @@ pub mod undrain;
 
 use crate::api::operations::Outcome;
 use crate::api::status::Status;
+use crate::api::verbs::NothingMore;
 use crate::cli::Error;
 use crate::cli::client::{Client, segment};
 use crate::cli::terminal::Terminal;
@@ -99,6 +100,39 @@ async fn operate_node(
     };
     let outcome = client.operate(verb.method, &path, &verb.body).await?;
     show(&outcome, terminal)
+}
+
+/// What is emptied or used again: a node, or one endpoint of a service.
+#[derive(Debug, Args)]
+pub struct Emptied {
+    /// Which node
+    #[arg(value_name = "NODE", required_unless_present = "endpoint")]
+    #[arg(conflicts_with_all = ["service", "endpoint"])]
+    pub node: Option<String>,
+    /// The service of an endpoint that something else runs
+    #[arg(long, value_name = "SERVICE", requires = "endpoint")]
+    pub service: Option<String>,
+    /// The endpoint, as it is written in the configuration
+    #[arg(long, value_name = "HOST:PORT", requires = "service")]
+    pub endpoint: Option<String>,
+}
+
+impl Emptied {
+    async fn operate(
+        &self,
+        verb: &'static str,
+        client: &Client,
+        terminal: &mut Terminal,
+    ) -> Result<(), Error> {
+        let (Some(service), Some(endpoint)) = (&self.service, &self.endpoint) else {
+            let node = self.node.as_deref().unwrap_or_default();
+            return operate_node(Verb::post(verb, NothingMore {}), node, client, terminal).await;
+        };
+        let (service, endpoint) = (segment(service), segment(endpoint));
+        let path = format!("/v1/services/{service}/upstreams/{endpoint}/{verb}");
+        let outcome = client.operate(Method::POST, &path, &NothingMore {}).await?;
+        show(&outcome, terminal)
+    }
 }
 
 /// Shows what came of a verb.

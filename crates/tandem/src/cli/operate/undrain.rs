@@ -1,21 +1,20 @@
-//! Talks to a node to use a node again that was drained.
+//! Talks to a node to use a node again that was drained, or an endpoint.
 
-use crate::api::verbs::NothingMore;
 use crate::cli::Error;
 use crate::cli::client::Client;
-use crate::cli::operate::{Verb, operate_node};
+use crate::cli::operate::Emptied;
 use crate::cli::terminal::Terminal;
 use clap::Args;
 
-/// Use a node again that was drained
+/// Use a node again that was drained, or an endpoint
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Example:
-  tandem undrain c")]
+  tandem undrain c
+  tandem undrain --service cache --endpoint 10.0.0.11:6379")]
 pub struct Arguments {
-    /// Which
-    #[arg(value_name = "NODE")]
-    pub node: String,
+    #[command(flatten)]
+    of: Emptied,
 }
 
 /// Has it done.
@@ -27,6 +26,5 @@ pub async fn run(
     client: &Client,
     terminal: &mut Terminal,
 ) -> Result<(), Error> {
-    let verb = Verb::post("undrain", NothingMore {});
-    operate_node(verb, &arguments.node, client, terminal).await
+    arguments.of.operate("undrain", client, terminal).await
 }

@@ -28,6 +28,14 @@ async fn every_verb_reaches_the_node() {
         ("reinit orders --node b", Verb::Reinit { service: service(), node: node() }),
         ("drain b", Verb::Drain { node: node() }),
         ("undrain b", Verb::Undrain { node: node() }),
+        (
+            "drain --service cache --endpoint [fd00::1]:6379",
+            Verb::DrainUpstream { service: "cache".into(), upstream: "[fd00::1]:6379".into() },
+        ),
+        (
+            "undrain --service cache --endpoint e1:6379",
+            Verb::UndrainUpstream { service: "cache".into(), upstream: "e1:6379".into() },
+        ),
         ("remove b", Verb::RemoveNode { node: node() }),
     ] {
         assert_eq!(ok(&served, line).await, "done\n  term: 5\n", "{line}");

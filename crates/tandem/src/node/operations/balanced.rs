@@ -1,15 +1,93 @@
-//! Talks about the node's balancers in the API's words: maps their snapshots onto `BalancedStatus`.
-//! In: the configuration, snapshots. Out: `BalancedStatus`, with the reasons and warnings.
+//! Talks about the node's balancers in the API's words, and empties endpoints.
+//! In: the configuration, snapshots, a wish. Out: `BalancedStatus`, with the reasons and warnings;
+//! another configuration, agreed: so every node follows, and a restart forgets nothing.
 //! Not here: the words themselves (`api/balanced.rs`).
 //! Tested by: `tests/balanced.rs`.
 
+use super::NodeOperations;
 use super::seen::{Seen, reachable};
-use crate::api::balanced::{BalancedStatus, UpstreamState, UpstreamStatus};
+use crate::api::balanced::{BalancedStatus, HttpStatus, UpstreamState, UpstreamStatus};
+use crate::api::operations::{Outcome, Refused};
 use crate::api::status::Endpoint;
-use crate::config::Balanced;
+use crate::config::{self, Balanced};
+use crate::proxy::HttpSnapshot;
 use crate::proxy::balancer::{EndpointSnapshot, Snapshot};
+use crate::telemetry::codes;
+use crate::telemetry::problem::Problem;
 use tandem_core::clustering::load_balanced::ejection::Condition;
 use tandem_core::ids::ServiceId;
+
+/// Whether an endpoint shall be emptied, or used again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Draining {
+    On,
+    Off,
+}
+
+impl NodeOperations {
+    /// Has an endpoint emptied, or used again.
+    pub(super) async fn drain_upstream(
+        &self,
+        service: &ServiceId,
+        upstream: &str,
+        draining: Draining,
+    ) -> Result<Outcome, Refused> {
+        let drain = draining == Draining::On;
+        let verb = if drain { "drain" } else { "undrain" };
+        let what = format!("cannot {verb} {upstream} of {service}");
+        let state = self.agreed_state(&what)?;
+        let config = self.running_config(state.config_version, &state.config_text);
+        let known = config.balanced.get(service).ok_or_else(|| not_balanced(service, &what))?;
+        let found = known.upstreams.iter().find(|it| it.address.to_string() == upstream);
+        let found = found.ok_or_else(|| no_such_upstream(known, &what))?;
+        if found.drain == drain {
+            let because = format!("its drain is {drain} already");
+            let instead = "tandem status shows what is left on each endpoint";
+            return Err(Problem::new(codes::ALREADY_SO, what, because, instead));
+        }
+        let text = config::with_drain(&state.config_text, service, &found.address, drain);
+        let text = text.map_err(|error| {
+            let instead = "write it yourself: tandem config show --running, then config apply";
+            Problem::new(codes::OPERATION_FAILED, what, error.to_string(), instead)
+        })?;
+        let outcome = self.apply_config(&text, Some(state.config_version)).await?;
+        let message = if drain {
+            format!("{upstream} of {service} gets no new connections; {}", self.left(service))
+        } else {
+            format!("{upstream} of {service} gets connections again, slowly at first")
+        };
+        Ok(Outcome { message, ..outcome })
+    }
+
+    /// How much is left here on what is drained.
+    fn left(&self, service: &ServiceId) -> String {
+        let ground = self.ground();
+        let snapshots = ground.balancers.snapshots();
+        let own = snapshots.into_iter().filter(|it| it.service == *service);
+        let drained = own.flat_map(|it| it.endpoints).filter(|it| it.condition == DRAINING);
+        let left: u32 = drained.map(|it| it.in_flight).sum();
+        let me = &ground.me;
+        format!("{left} are left on {me}: tandem status --watch, on each node, shows them go")
+    }
+}
+
+const DRAINING: Condition = Condition::Draining;
+
+fn not_balanced(service: &ServiceId, what: &str) -> Problem {
+    Problem::new(
+        codes::NO_SUCH_SERVICE,
+        what,
+        format!("{service} is no service of kind tcp"),
+        "tandem status lists the services; tandem drain NODE empties a node of its primaries",
+    )
+}
+
+fn no_such_upstream(known: &Balanced, what: &str) -> Problem {
+    let known: Vec<String> = known.upstreams.iter().map(|it| it.address.to_string()).collect();
+    let because = "the agreed configuration has no such endpoint";
+    let instead = format!("write it as it is written there: {}", known.join(", "));
+    Problem::new(codes::ARGUMENT, what, because, instead)
+}
 
 /// Every service that is configured, whether its door is open here or not.
 pub(super) fn all(seen: &Seen, snapshots: &[Snapshot]) -> Vec<BalancedStatus> {
@@ -48,10 +126,26 @@ fn service(
         expired_total: count(|it| it.expired),
         retried_total: count(|it| it.retried),
         upstreams: snapshot.map_or_else(Vec::new, |it| it.endpoints.iter().map(upstream).collect()),
+        http: snapshot.and_then(|it| it.http).map(http),
         warnings: snapshot.map_or_else(
             || vec![format!("its door on {} is not open: see tandem doctor", seen.me)],
             |it| warnings(config, it),
         ),
+    }
+}
+
+fn http(of: HttpSnapshot) -> HttpStatus {
+    HttpStatus {
+        requests_total: of.requests,
+        responses_total: of.statuses,
+        refused_total: of.refused,
+        retried_total: of.retried,
+        over_budget_total: of.over_budget,
+        expired_total: of.expired,
+        timed_out_total: of.timed_out,
+        broken_total: of.broken,
+        abandoned_total: of.abandoned,
+        upgraded_total: of.upgraded,
     }
 }
 

@@ -22,7 +22,7 @@ use tandem_core::spec::{Durability, NodeRole};
 /// What is known only of the own instance: its last plan.
 pub(super) type OwnReason<'a> = &'a dyn Fn(&ServiceId) -> Option<Explained>;
 
-/// The whole status, but for what only this node's own doors know.
+/// The whole status, but for what the caller adds: what is not agreed, and this node's own doors.
 pub(super) fn status(seen: &Seen, own_reason: OwnReason<'_>) -> Status {
     Status {
         cluster: seen.config.cluster.clone(),
@@ -81,7 +81,6 @@ fn service_status(service: ServiceSeen<'_>, own_reason: OwnReason<'_>) -> Servic
         term: service.state.term(),
         phase: phase(service),
         paused: service.state.paused,
-        // Not agreed, so the caller adds it.
         scheduled: None,
         primary: service.appointment().map(|it| it.primary.clone()),
         endpoints: endpoints(service),

@@ -3,6 +3,7 @@
 //! Not here: what takes more than a few lines (`moves/`, `members/`, `wishes.rs`).
 //! Tested by: the modules named above, and against three nodes.
 
+use super::balanced::Draining;
 use super::{NodeOperations, refusals};
 use crate::api::operations::{Outcome, Refused, Verb};
 use crate::config::NewNode;
@@ -58,6 +59,8 @@ fn describe(verb: &Verb) -> (&'static str, Option<ServiceId>, Option<NodeId>) {
         Verb::Reinit { service, node } => ("reinit", Some(service.clone()), Some(node.clone())),
         Verb::Drain { node } => ("drain", None, Some(node.clone())),
         Verb::Undrain { node } => ("undrain", None, Some(node.clone())),
+        Verb::DrainUpstream { service, .. } => ("drain-upstream", Some(service.clone()), None),
+        Verb::UndrainUpstream { service, .. } => ("undrain-upstream", Some(service.clone()), None),
         Verb::ApplyConfig { .. } => ("apply-config", None, None),
         Verb::AddNode { node, .. } => ("add-node", None, Some(node.clone())),
         Verb::RemoveNode { node } => ("remove-node", None, Some(node.clone())),
@@ -76,6 +79,8 @@ const fn decides(verb: &Verb) -> bool {
         | Verb::Reinit { .. }
         | Verb::Drain { .. }
         | Verb::Undrain { .. }
+        | Verb::DrainUpstream { .. }
+        | Verb::UndrainUpstream { .. }
         | Verb::ApplyConfig { .. }
         | Verb::AddNode { .. }
         | Verb::RemoveNode { .. } => true,
@@ -103,6 +108,12 @@ async fn carry_out(operations: &NodeOperations, verb: Verb) -> Result<Outcome, R
         Verb::Reinit { service, node } => operations.reinit(service, node).await,
         Verb::Drain { node } => operations.drain(node).await,
         Verb::Undrain { node } => operations.undrain(node).await,
+        Verb::DrainUpstream { service, upstream } => {
+            operations.drain_upstream(&service, &upstream, Draining::On).await
+        }
+        Verb::UndrainUpstream { service, upstream } => {
+            operations.drain_upstream(&service, &upstream, Draining::Off).await
+        }
         Verb::ApplyConfig { text, expected } => operations.apply_config(&text, expected).await,
         Verb::AddNode { node, address, witness, zone } => {
             let role = if witness { NodeRole::Witness } else { NodeRole::Data };

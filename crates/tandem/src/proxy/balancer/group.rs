@@ -245,7 +245,7 @@ impl Group {
             Load {
                 share: if is_full { 0 } else { *share },
                 in_flight,
-                latency_us: lock(&member.latency).mean_us(),
+                latency_us: lock(&member.latency).mean_us(now),
                 far: member.far.load(Ordering::Relaxed),
                 name: member.name,
             }
@@ -390,7 +390,7 @@ impl Group {
                 far: member.far.load(Ordering::Relaxed),
                 share_percent: shares[at] / member.weight.load(Ordering::Relaxed).max(1),
                 in_flight: member.in_flight.load(Ordering::Relaxed),
-                latency_us: lock(&member.latency).mean_us(),
+                latency_us: lock(&member.latency).mean_us(now),
                 served: count(&member.served),
                 failed: count(&member.failed),
                 ejected: count(&member.ejected),

@@ -117,7 +117,7 @@ mod tests {
 
     /// H28: a second probe does not pile up behind a first that hangs.
     #[test]
-    fn one_probe_at_a_time() {
+    fn h28_one_probe_at_a_time() {
         let probe = DiskProbe::default();
         assert!(probe.begin().is_ok());
         assert!(probe.begin().is_err());

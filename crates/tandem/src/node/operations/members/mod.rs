@@ -86,7 +86,10 @@ impl NodeOperations {
     }
 
     /// What is agreed, once anything is.
-    fn agreed_state(&self, what: &str) -> Result<ClusterState, Problem> {
+    pub(in crate::node::operations) fn agreed_state(
+        &self,
+        what: &str,
+    ) -> Result<ClusterState, Problem> {
         let state = self.ground().consensus.state().borrow().state.clone();
         if state.cluster.is_some() {
             return Ok((*state).clone());

@@ -73,19 +73,15 @@ impl NodeOperations {
         let scheduled = Scheduled { to: to.clone(), at_unix_ms, cancel: cancel.clone() };
         {
             let mut all = self.inner.scheduled.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(other) = all.get(&service) {
+            let other = all
+                .get(&service)
+                .map(|other| format!("for {} (ms since 1970)", other.at_unix_ms))
+                .or_else(|| Some(format!("kept by {}", self.told_scheduled(&service)?.kept_by)));
+            if let Some(other) = other {
                 return Err(Problem::new(
                     codes::BUSY,
                     what,
-                    format!("one is scheduled already, for {} (ms since 1970)", other.at_unix_ms),
-                    "take it back first: tandem switchover --cancel",
-                ));
-            }
-            if let Some(other) = self.told_scheduled(&service) {
-                return Err(Problem::new(
-                    codes::BUSY,
-                    what,
-                    format!("one is scheduled already, kept by {}", other.kept_by),
+                    format!("one is scheduled already, {other}"),
                     "take it back first: tandem switchover --cancel",
                 ));
             }

@@ -1,5 +1,6 @@
 //! Tests of the operations with made-up facts: three nodes, one service, no node that runs.
 
+mod balanced;
 mod candidates;
 mod doctor;
 mod explain;

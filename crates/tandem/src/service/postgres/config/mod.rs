@@ -2,9 +2,10 @@
 //! In: `InstanceConfig`, whom to follow, the commit rule. Out: files, and the `StartCommand` that
 //! the keeper runs.
 //! The owner's postgresql.conf and pg_hba.conf are kept; ours come last and first in them.
-//! Keeps: H5 `standby.signal` is there before any start; H7 whatever is started waits with its
-//! commits for somebody who is not there, whoever promotes it; H19 no start on a mixture; H20
-//! everything is written again before every start, whatever a copy brought along.
+//! Keeps: H5 `standby.signal` is there before any start, and again after a promotion; H7 whatever
+//! is started waits with its commits for somebody who is not there, whoever promotes it; H19 no
+//! start on a mixture; H20 everything is written again before every start, whatever a copy brought
+//! along.
 //! Tested by: below, and `tests/postgres_adapter.rs`.
 
 mod conninfo;
@@ -60,6 +61,11 @@ pub(super) fn check(config: &InstanceConfig) -> Result<(), Error> {
     Ok(())
 }
 
+/// H5: whoever starts this next, it comes up as a standby.
+fn start_in_recovery(data: &Path, owner: Option<RunAs>) -> Result<(), Error> {
+    files::replace_durably(&data.join("standby.signal"), "", owner)
+}
+
 /// The files of one write, so that it can be done where a hanging disk hurts nobody.
 struct Texts {
     settings: String,
@@ -100,11 +106,19 @@ impl Postgres {
             texts.write(&data)?;
             files::replace(&data.join("tandem.sync.conf"), &sync, owner)?;
             files::replace(&data.join("tandem.upstream.conf"), &upstream, owner)?;
-            // H5: whoever starts this, it comes up as a standby.
             files::remove(&data.join("recovery.signal"))?;
-            files::replace_durably(&data.join("standby.signal"), "", owner)
+            start_in_recovery(&data, owner)
         })
         .await
+    }
+
+    /// Writes again what a promotion removed, before anything is acknowledged.
+    ///
+    /// # Errors
+    /// `File`.
+    pub(super) async fn next_start_in_recovery(&self) -> Result<(), Error> {
+        let (data, owner) = (self.data_dir(), self.config().run_as);
+        files::blocking(move || start_in_recovery(&data, owner)).await
     }
 
     /// Writes whom to follow. Takes effect with a reload.

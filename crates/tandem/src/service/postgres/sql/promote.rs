@@ -1,8 +1,9 @@
 //! Talks to an instance that becomes primary: promotion, the record of its term, checkpoints.
 //! In: the term and the rule. Out: the position of the record, which a commit quorum has.
-//! Keeps: H6 and H30 the term is in the data itself; H7 the record comes before every commit that
-//! is acknowledged in the term; H11 the server's word that a commit is confirmed proves nothing,
-//! the standbys' own does; H18 a checkpoint before anybody rewinds from here.
+//! Keeps: H5 the next start is in recovery again; H6 and H30 the term is in the data itself; H7 the
+//! record comes before every commit that is acknowledged in the term; H11 the server's word that a
+//! commit is confirmed proves nothing, the standbys' own does; H18 a checkpoint before anybody
+//! rewinds from here.
 //! Not here: the names. Nobody may confirm before the promotion (`hold_commits`), the rule's
 //! standbys may once they have the record (`let_confirm`).
 //! Tested by: `tests/postgres_adapter.rs`.
@@ -77,7 +78,11 @@ impl Postgres {
             let node = self.config().me.as_str();
             let values: [&(dyn ToSql + Sync); 2] = [&number, &node];
             let insert = session.client.query_opt(RECORD, &values);
-            let row = session.wire.drive(insert).await.map_err(Error::sql("recording the term"))?;
+            // Beside the record's own way to the disk, which takes longer.
+            let (row, marked) =
+                tokio::join!(session.wire.drive(insert), self.next_start_in_recovery());
+            marked?;
+            let row = row.map_err(Error::sql("recording the term"))?;
             if row.is_none() {
                 let sql = format!("SELECT node FROM tandem.history WHERE term = {number}");
                 let node = session.one("reading the term", &sql).await?.get(0);

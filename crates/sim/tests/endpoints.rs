@@ -1,0 +1,290 @@
+//! Storms of endpoints before several doors that know nothing of each other: endpoints refuse,
+//! drop, slow down, are drained and heal, from a seed and in virtual time; the decisions are the
+//! shipped ones. A failure names its seed: `endpoints(seed)` repeats it.
+
+#![allow(clippy::unwrap_used, reason = "a test's helpers fail the test")]
+
+use std::time::Duration;
+use tandem_core::clustering::load_balanced::balance::{Balance, Draw, Load, Policy};
+use tandem_core::clustering::load_balanced::ejection::{Condition, Event, Group, Limits};
+use tandem_core::clustering::load_balanced::latency::Latency;
+use tandem_core::clustering::load_balanced::rendezvous::hash;
+use tandem_core::time::Timestamp;
+
+const SEEDS: u64 = 200;
+const DOORS: usize = 3;
+/// One step of virtual time.
+const STEP: Duration = Duration::from_millis(20);
+const STORM: Duration = Duration::from_secs(60);
+/// What an endpoint may need to be itself again: the longest ejection, its slow start, checks.
+const HEALING: Duration = Duration::from_secs(40);
+const QUIET: Duration = Duration::from_secs(20);
+const LIMITS: Limits = Limits {
+    fall: 2,
+    rise: 2,
+    failures: 5,
+    success_percent_min: 50,
+    window: Duration::from_secs(5),
+    ejection: Duration::from_secs(5),
+    ejection_max: Duration::from_secs(20),
+    ejected_percent_max: 50,
+    slow_start: Duration::from_secs(5),
+};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Health {
+    Good,
+    /// Works, and takes so many times as long.
+    Slow(u32),
+    /// Takes no connections, nor checks.
+    Refuses,
+    /// Takes connections and checks, and does nothing with them.
+    Drops,
+}
+
+/// From a seed, the same numbers everywhere.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(1);
+        hash(&self.0.to_be_bytes())
+    }
+
+    fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound
+    }
+}
+
+/// A node's balancer, as `proxy/balancer` is, without sockets.
+struct Door {
+    group: Group,
+    balance: Balance,
+    latency: Vec<Latency>,
+    /// Sessions that end at a moment, by endpoint.
+    open: Vec<Vec<Timestamp>>,
+    worked: Vec<u64>,
+    attempts: u64,
+    clients: u64,
+    unserved: u64,
+}
+
+impl Door {
+    fn new(size: usize, policy: Policy, checks: bool) -> Self {
+        Self {
+            group: Group::new(&vec![1; size], LIMITS, checks),
+            balance: Balance::new(policy),
+            latency: vec![Latency::default(); size],
+            open: vec![Vec::new(); size],
+            worked: vec![0; size],
+            attempts: 0,
+            clients: 0,
+            unserved: 0,
+        }
+    }
+
+    fn check(&mut self, health: &[Health], now: Timestamp) {
+        for (at, health) in health.iter().enumerate() {
+            let answers = *health != Health::Refuses;
+            let event = if answers { Event::CheckSucceeded } else { Event::CheckFailed };
+            self.group.step(at, event, now);
+        }
+    }
+
+    /// One client: a connect that fails is tried at another endpoint, what is dropped is not.
+    fn serve(&mut self, health: &[Health], random: &mut Random, now: Timestamp) {
+        self.clients += 1;
+        let mut avoid = vec![false; health.len()];
+        let draw_key = random.next();
+        loop {
+            let shares = self.group.shares(now);
+            let load = |(at, share): (usize, &u32)| Load {
+                share: if avoid[at] { 0 } else { *share },
+                in_flight: u32::try_from(self.open[at].len()).unwrap(),
+                latency_us: self.latency[at].mean_us(now),
+                far: false,
+                name: hash(&at.to_be_bytes()),
+            };
+            let loads: Vec<Load> = shares.iter().enumerate().map(load).collect();
+            let draw = Draw { random: [random.next(), random.next()], key: draw_key };
+            let Some(at) = self.balance.choose(&loads, draw) else {
+                self.unserved += 1;
+                return;
+            };
+            self.attempts += 1;
+            match health[at] {
+                Health::Refuses => {
+                    self.group.step(at, Event::WorkFailed, now);
+                    avoid[at] = true;
+                }
+                Health::Drops => {
+                    self.group.step(at, Event::WorkFailed, now);
+                    self.unserved += 1;
+                    return;
+                }
+                Health::Good => return self.work(at, 1, now),
+                Health::Slow(times) => return self.work(at, times, now),
+            }
+        }
+    }
+
+    fn work(&mut self, at: usize, times: u32, now: Timestamp) {
+        self.latency[at].sample(Duration::from_micros(300) * times, now);
+        self.open[at].push(now.plus(Duration::from_millis(60) * times));
+        self.worked[at] += 1;
+    }
+
+    fn end(&mut self, now: Timestamp) {
+        for at in 0..self.open.len() {
+            let before = self.open[at].len();
+            self.open[at].retain(|until| *until > now);
+            for _ in self.open[at].len()..before {
+                self.group.step(at, Event::WorkSucceeded, now);
+            }
+        }
+    }
+
+    /// What must be true at every moment.
+    fn verify(&self, now: Timestamp, seed: u64) {
+        let size = self.open.len();
+        let conditions: Vec<Condition> =
+            (0..size).filter_map(|at| self.group.condition(at, now)).collect();
+        let refused = |c: &Condition| matches!(c, Condition::Down | Condition::Draining);
+        let serves = self.group.shares(now).iter().any(|share| *share > 0);
+        let may = !conditions.iter().all(refused);
+        assert_eq!(serves, may, "seed {seed}: the last one was ejected: {conditions:?}");
+        let out = conditions.iter().filter(|c| matches!(c, Condition::Ejected(_))).count();
+        assert!(out <= 1.max(size / 2), "seed {seed}: too many were ejected: {conditions:?}");
+    }
+}
+
+struct World {
+    seed: u64,
+    random: Random,
+    health: Vec<Health>,
+    draining: Vec<bool>,
+    checks: bool,
+    doors: Vec<Door>,
+    now: Timestamp,
+}
+
+impl World {
+    fn new(seed: u64, policy: Policy) -> Self {
+        let mut random = Random(seed << 32);
+        let size = 1 + usize::try_from(random.below(6)).unwrap();
+        let checks = random.below(2) == 0;
+        Self {
+            seed,
+            random,
+            health: vec![Health::Good; size],
+            draining: vec![false; size],
+            checks,
+            doors: (0..DOORS).map(|_| Door::new(size, policy, checks)).collect(),
+            now: Timestamp(1_000_000),
+        }
+    }
+
+    fn run(&mut self, length: Duration, storm: bool) {
+        let until = self.now.plus(length);
+        let mut step = 0_u64;
+        while self.now < until {
+            self.now = self.now.plus(STEP);
+            step += 1;
+            if storm && self.random.below(25) == 0 {
+                self.trouble();
+            }
+            for door in &mut self.doors {
+                door.end(self.now);
+                if step.is_multiple_of(25) {
+                    door.check(&self.health, self.now);
+                }
+                for _ in 0..2 {
+                    door.serve(&self.health, &mut self.random, self.now);
+                }
+                door.verify(self.now, self.seed);
+            }
+        }
+    }
+
+    fn trouble(&mut self) {
+        let at = usize::try_from(self.random.below(self.health.len() as u64)).unwrap();
+        self.health[at] = match self.random.below(6) {
+            0 => Health::Refuses,
+            1 => Health::Drops,
+            2 => Health::Slow(2 + u32::try_from(self.random.below(50)).unwrap()),
+            3 => {
+                let drain = !self.draining[at];
+                return self.drain(at, drain);
+            }
+            _ => Health::Good,
+        };
+    }
+
+    fn drain(&mut self, at: usize, drain: bool) {
+        self.draining[at] = drain;
+        let event = if drain { Event::Drained } else { Event::Undrained };
+        for door in &mut self.doors {
+            door.group.step(at, event, self.now);
+        }
+    }
+
+    fn heal(&mut self) {
+        for at in 0..self.health.len() {
+            self.health[at] = Health::Good;
+            self.drain(at, false);
+        }
+        self.run(HEALING, false);
+        for door in &mut self.doors {
+            (door.clients, door.attempts, door.unserved) = (0, 0, 0);
+            door.worked.fill(0);
+        }
+    }
+}
+
+const POLICIES: [Policy; 5] =
+    [Policy::PeakEwma, Policy::RoundRobin, Policy::LeastConnections, Policy::Random, Policy::Hash];
+
+/// The whole story of a seed.
+fn endpoints(seed: u64) {
+    let policy = POLICIES[usize::try_from(seed % 5).unwrap()];
+    let mut world = World::new(seed, policy);
+    world.run(STORM, true);
+    world.heal();
+    world.run(QUIET, false);
+    for door in &world.doors {
+        let case = format!("seed {seed} {policy:?}: {:?}", door.worked);
+        assert_eq!(door.unserved, 0, "{case}: all is well and a client was not served");
+        assert_eq!(door.attempts, door.clients, "{case}: all is well and something is tried again");
+        // Whoever works gets work: nobody is forgotten after a storm.
+        let fair = door.clients / door.worked.len() as u64;
+        assert!(door.worked.iter().all(|worked| *worked * 2 >= fair), "{case}: starved");
+    }
+}
+
+#[test]
+fn storms_of_endpoints_leave_nobody_without_work() {
+    for seed in 0..SEEDS {
+        endpoints(seed);
+    }
+}
+
+/// While one endpoint works every client reaches it, and with checks little is tried in vain.
+#[test]
+fn one_that_works_serves_everybody() {
+    for seed in 0..SEEDS {
+        let policy = POLICIES[usize::try_from(seed % 5).unwrap()];
+        let mut world = World::new(seed, policy);
+        world.health.fill(Health::Refuses);
+        world.health[0] = Health::Good;
+        world.run(QUIET, false);
+        for door in &world.doors {
+            let case = format!("seed {seed} {policy:?}: {:?}", door.worked);
+            assert_eq!(door.unserved, 0, "{case}");
+            let vain = door.attempts - door.clients;
+            // Without checks the bound of ejections leaves some that refuse in service.
+            let size = door.worked.len() as u64;
+            let most = if world.checks { door.clients / 5 } else { door.clients * (size - 1) };
+            assert!(vain <= most, "{case}: {vain} of {} in vain", door.attempts);
+        }
+    }
+}
