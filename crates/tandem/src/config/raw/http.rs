@@ -3,7 +3,7 @@
 //! Not here: what may be run (`valid/http.rs`).
 
 use super::section::{Reading, Section};
-use super::written::{Number, Switch, Text};
+use super::written::{Item, Number, Switch, Text};
 use toml::Spanned;
 
 #[derive(Debug)]
@@ -20,7 +20,15 @@ pub(in crate::config) struct Http {
     pub upstream_idle_timeout: Text,
     pub trusted: Vec<Spanned<String>>,
     pub sticky: Text,
+    pub certificates: Vec<Certificate>,
     pub retry: Switch<Retry>,
+}
+
+/// One of the list, which counts from 1.
+#[derive(Debug)]
+pub(in crate::config) struct Certificate {
+    pub certificate: Text,
+    pub key: Text,
 }
 
 #[derive(Debug, Default)]
@@ -51,10 +59,38 @@ pub(super) fn read(reading: &mut Reading<'_>, section: &mut Section<'_, '_>) -> 
         upstream_idle_timeout: section.text(reading, "upstream_idle_timeout"),
         trusted: section.texts(reading, "trusted"),
         sticky: section.text(reading, "sticky"),
+        certificates: certificates(reading, section),
         retry: section
             .switch(reading, "retry")
             .map(|table| retry(reading, section.inner(table, ("retry", "services.NAME.retry")))),
     }
+}
+
+fn certificates(reading: &mut Reading<'_>, section: &mut Section<'_, '_>) -> Vec<Certificate> {
+    let mut certificates = Vec::new();
+    let items = section.items(reading, "certificates");
+    for (at, Item { place, value }) in items.into_iter().enumerate() {
+        let key = format!("certificates.{}", at + 1);
+        reading.origins.insert(section.path(&key), place.clone());
+        certificates.push(match value {
+            // A file alone: what is missing is told.
+            Ok(file) => Certificate { certificate: Some(Spanned::new(place, file)), key: None },
+            Err(table) => {
+                let pattern = "services.NAME.certificates.INDEX";
+                certificate(reading, section.inner(table, (&key, pattern)))
+            }
+        });
+    }
+    certificates
+}
+
+fn certificate(reading: &mut Reading<'_>, mut section: Section<'_, '_>) -> Certificate {
+    let certificate = Certificate {
+        certificate: section.text(reading, "certificate"),
+        key: section.text(reading, "key"),
+    };
+    section.finish(reading);
+    certificate
 }
 
 fn retry(reading: &mut Reading<'_>, mut section: Section<'_, '_>) -> Retry {

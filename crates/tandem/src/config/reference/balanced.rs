@@ -81,7 +81,8 @@ rows! {
             it; 0 is never. The last endpoint is never ejected."
         because "five in a row are no chance",
     "services.NAME.ejection.success_min": "0 to 100" = Value("50");
-        "It is ejected when less than this percentage of at least 20 connections or requests in a window goes \
+        "It is ejected when less than this percentage of at least 20 connections or requests in a \
+            window goes \
             well; 0 is never."
         because "an endpoint that fails every second client is worth less than none",
     "services.NAME.ejection.window": "duration, \"1s\" to \"1h\"" = Value("10s");

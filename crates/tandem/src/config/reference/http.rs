@@ -1,6 +1,6 @@
 //! Names the keys that only services of kind http have.
 
-use super::Fallback::{Computed, Unset, Value};
+use super::Fallback::{Computed, Required, Unset, Value};
 use super::rows;
 use tandem_core::pairing::Kind;
 
@@ -53,12 +53,23 @@ rows! {
         "Keeps a client at the endpoint that it had first, by a cookie of this name; when that \
             endpoint is out, it gets another one."
         because "it evens out load less well, so it is for services that keep state in an endpoint",
+    "services.NAME.certificates": "list of tables" = Unset("clients speak in clear");
+        "Clients speak TLS 1.2 or 1.3, and are shown the certificate for the name that they ask \
+            for; the first one if there is none for it. Files that are written anew are read \
+            again within 10 s."
+        because "only the owner has certificates for the names of the service",
     "services.NAME.retry": "table or false" = Computed("within a budget");
         "Whether a request is sent once more where that is safe: its connection broke before one \
             byte of a response, it has no body, and its method is GET, HEAD, OPTIONS, TRACE, PUT \
             or DELETE; or nothing of it was sent."
         because "an endpoint that dies then costs no request; the budget keeps retries from being \
             the load that holds a service down",
+    "services.NAME.certificates.INDEX.certificate": "file" = Required;
+        "The certificate in PEM, then those up to its authority; on every node."
+        because "only the owner knows where it is",
+    "services.NAME.certificates.INDEX.key": "file" = Required;
+        "Its private key in PEM; on every node, readable by the daemon."
+        because "the file with the configuration is no place for it: every node prints that one",
     "services.NAME.retry.percent": "0 to 100" = Value("20");
         "So many retries per 100 requests."
         because "a fifth more load is what a service stands that has room for its peaks",

@@ -1,13 +1,21 @@
 //! Tells every value that only a service of kind http has.
 //! In: `Http`. Out: keys below its table, and values as they would be written.
 
-use crate::config::valid::{Balanced, Http};
+use crate::config::valid::{Balanced, Certificate, Http};
 use crate::config::value::{print_bytes, print_duration};
 
 type Value = (String, Option<String>);
 
 pub(super) fn values(http: &Http, service: &Balanced, values: &mut Vec<Value>) {
     let trusted = (!http.trusted.is_empty()).then(|| http.trusted.join(", "));
+    let file = |path: &std::path::Path| path.display().to_string();
+    let certificates: Vec<String> =
+        http.certificates.iter().map(|it| file(&it.certificate)).collect();
+    for (at, Certificate { certificate, key }) in http.certificates.iter().enumerate() {
+        let of = |name: &str| format!("certificates.{}.{name}", at + 1);
+        values.push((of("certificate"), Some(file(certificate))));
+        values.push((of("key"), Some(file(key))));
+    }
     let retry = if http.retry.is_some() { "on" } else { "false" };
     let mut all = vec![
         ("head_timeout", Some(print_duration(http.head_timeout))),
@@ -22,6 +30,7 @@ pub(super) fn values(http: &Http, service: &Balanced, values: &mut Vec<Value>) {
         ("upstream_idle_timeout", Some(print_duration(http.upstream_idle_timeout))),
         ("trusted", trusted),
         ("sticky", http.sticky.clone()),
+        ("certificates", (!certificates.is_empty()).then(|| certificates.join(", "))),
         ("retry", Some(retry.to_owned())),
     ];
     if let Some(retry) = http.retry {

@@ -26,6 +26,7 @@ upstream_idle_max = 12
 upstream_idle_timeout = "13s"
 trusted = ["10.0.0.0/8", "fd00::1"]
 sticky = "place"
+certificates = [{ certificate = "/etc/shop.crt", key = "/etc/shop.key" }]
 retry = { percent = 14, per_second = 15 }
 "#;
 
@@ -52,6 +53,9 @@ fn every_key_is_read() {
     assert_eq!(http.sticky.as_deref(), Some("place"));
     assert_eq!(http.retry, Some(retry::Limits { percent: 14, floor_per_second: 15 }));
     assert!(!http.errors_count);
+    let [certificate] = &http.certificates[..] else { panic!("{http:?}") };
+    let files = [&certificate.certificate, &certificate.key].map(|it| it.display().to_string());
+    assert_eq!(files, ["/etc/shop.crt", "/etc/shop.key"]);
     let (path, host) = ("/healthz?a=1".to_owned(), Some("shop.example:80".to_owned()));
     assert_eq!(http.question, Some(Question { path, host, expect: (200, 204) }));
     let shown = show(&config);
@@ -89,9 +93,25 @@ fn what_cannot_be_run_is_told_at_its_place() {
         ("\"10MB\"", "\"much\"", "TDM0207 error 39:12 +6: services.web.body_max"),
         ("fields_max = 50", "fields_max = 500", "TDM0208 error 38:14 +3: services.web.fields_max"),
         ("in_flight_max = 11", "in_flight_max = 0", "TDM0208 error 40:17 +1: services.web.in_fl"),
-        ("percent = 14", "percent = 101", "TDM0208 error 45:21 +3: services.web.retry.percent"),
+        ("percent = 14", "percent = 101", "TDM0208 error 46:21 +3: services.web.retry.percent"),
+        (
+            ", key = \"/etc/shop.key\"",
+            "",
+            "TDM0205 error 45:17 +33: services.web.certificates.1.key is missing",
+        ),
+        (
+            "{ certificate = \"/etc/shop.crt\", key = \"/etc/shop.key\" }",
+            "\"/etc/shop.crt\"",
+            "TDM0205 error 45:17 +15: services.web.certificates.1.key is missing",
+        ),
+        (
+            "certificate = \"/etc/shop.crt\", key",
+            "key",
+            "TDM0205 error 45:17 +25: services.web.certificates.1.certificate is missing",
+        ),
+        ("\"/etc/shop.key\"", "\"shop.key\"", "TDM0207 error 45:56 +10: services.web.certif"),
         ("errors = false", "errors = 0", "TDM0206 error 31:23 +1: services.web.ejection.errors"),
-        ("retry = {", "retry = 3 #", "TDM0206 error 45:9 +1: services.web.retry"),
+        ("retry = {", "retry = 3 #", "TDM0206 error 46:9 +1: services.web.retry"),
         ("answer_timeout = \"5s\"", "answer_timeout = \"5ms\"", "TDM0208 error 35:18 +5: services"),
         (
             "sticky = \"place\"",

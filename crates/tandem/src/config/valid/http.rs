@@ -8,6 +8,7 @@ use super::checker::{Checker, Limits, Span};
 use crate::config::raw::{self, Switch};
 use crate::config::value::{self, Unreadable};
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 use tandem_core::clustering::load_balanced::retry;
 
@@ -38,12 +39,23 @@ pub struct Http {
     pub trusted: Vec<String>,
     /// The cookie that keeps a client at its endpoint.
     pub sticky: Option<String>,
+    /// What clients are shown; none: they speak in clear.
+    pub certificates: Vec<Certificate>,
     /// How many requests may be sent again; none: no budget, so none is.
     pub retry: Option<retry::Limits>,
     /// A status of 500 or more counts as failed work.
     pub errors_count: bool,
     /// What a check asks for; none: it only connects.
     pub question: Option<Question>,
+}
+
+/// The files of one certificate, on every node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Certificate {
+    /// The certificate, then those up to its authority.
+    pub certificate: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
 }
 
 /// What a check asks, and which answers are good.
@@ -152,10 +164,47 @@ pub(super) fn check(
         upstream_idle_timeout,
         trusted,
         sticky,
+        certificates: certificates(http, service, check),
         retry: retry(http, service, check),
         errors_count: errors,
         question: question(service, check),
     }
+}
+
+fn certificates(
+    http: &raw::Http,
+    service: &raw::Balanced,
+    check: &mut Checker<'_, '_>,
+) -> Vec<Certificate> {
+    let mut certificates = Vec::new();
+    for (at, written) in http.certificates.iter().enumerate() {
+        let path = |key: &str| {
+            format!("services.{}.certificates.{}.{key}", service.name.get_ref(), at + 1)
+        };
+        if written.certificate.is_none() {
+            let example = "\"/etc/tandem/shop.crt\"";
+            check.missing(&path("certificate"), "clients are shown it", example);
+        }
+        if written.key.is_none() {
+            let because = "a certificate without its key proves nothing to a client";
+            check.missing(&path("key"), because, "\"/etc/tandem/shop.key\"");
+        }
+        let certificate = check.read(&path("certificate"), written.certificate.as_ref(), file);
+        let key = check.read(&path("key"), written.key.as_ref(), file);
+        if let (Some(certificate), Some(key)) = (certificate, key) {
+            certificates.push(Certificate { certificate, key });
+        }
+    }
+    certificates
+}
+
+fn file(text: &str) -> Result<PathBuf, Unreadable> {
+    let path = PathBuf::from(text);
+    if path.is_absolute() && path.file_name().is_some() {
+        return Ok(path);
+    }
+    let because = "it is a file on every node, whatever folder the daemon was started in";
+    Err(unreadable(because, "write its whole path, such as \"/etc/tandem/shop.crt\""))
 }
 
 fn retry(

@@ -18,7 +18,7 @@ use super::raw::{self, Reading};
 use super::value::HostPort;
 pub use balanced::{Balanced, Health, ProxyVersion, Upstream};
 use checker::{Checker, Shape};
-pub use http::{Http, Question};
+pub use http::{Certificate, Http, Question};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;

@@ -9,7 +9,7 @@
 use crate::config::{self, Balanced, Config};
 use crate::identity::Identity;
 use crate::proxy::balancer::{Balancer, BalancerConfig, Check, ProxyVersion, Snapshot, Upstream};
-use crate::proxy::{Error, HttpCheck, HttpConfig};
+use crate::proxy::{Certificate, Error, HttpCheck, HttpConfig};
 use crate::runtime::supervisor::{Supervisor, TaskKind};
 use futures::future::join_all;
 use std::collections::BTreeMap;
@@ -151,6 +151,10 @@ fn wanted(config: &Config, me: &NodeId, service: &ServiceId) -> Option<BalancerC
 /// What a balancer of requests shall be, but for its secret.
 fn http(own: &config::Http) -> HttpConfig {
     let bytes = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
+    let certificate = |it: &config::Certificate| Certificate {
+        chain: it.certificate.clone(),
+        key: it.key.clone(),
+    };
     let check = |it: &config::Question| HttpCheck {
         path: it.path.clone(),
         host: it.host.clone(),
@@ -172,6 +176,7 @@ fn http(own: &config::Http) -> HttpConfig {
         errors_count: own.errors_count,
         // Checked where they were read.
         trusted: own.trusted.iter().filter_map(|network| network.parse().ok()).collect(),
+        certificates: own.certificates.iter().map(certificate).collect(),
         sticky: own.sticky.clone(),
         secret: [0; 32],
     }

@@ -1,5 +1,5 @@
-//! Talks to endpoints only to see whether they answer: a TCP connection is made, for HTTP a question
-//! asked, and it is closed.
+//! Talks to endpoints only to see whether they answer: a TCP connection is made, for HTTP a
+//! question asked, and it is closed.
 //! In: the group. Out: `CheckSucceeded`, `CheckFailed`.
 //! All endpoints are asked side by side, so that one that answers nothing delays no other; each is
 //! asked at once, then at its own pace, spread by chance so that many nodes do not ask together.

@@ -4,9 +4,10 @@
 //! Not here: what a client gets (`session.rs`).
 //! Tested by: `tests.rs`.
 
-use super::group::{Group, Snapshot};
+use super::group::Group;
 use super::resolve::Names;
 use super::session::{self, Shared};
+use super::snapshot::Snapshot;
 use super::{BalancerConfig, check, resolve};
 use crate::proxy::Error;
 use crate::proxy::http::Http;
@@ -24,6 +25,8 @@ use tokio_util::task::TaskTracker;
 
 /// How often idle connections to endpoints are looked through.
 const SWEEP: Duration = Duration::from_secs(1);
+/// After so many times files of certificates are looked at.
+const RENEW: u64 = 10;
 
 /// What a balancer has done and is doing.
 #[derive(Debug, Default)]
@@ -63,11 +66,13 @@ impl Balancer {
     /// # Errors
     /// The address cannot be had.
     pub fn open(config: BalancerConfig, supervisor: &Supervisor) -> Result<Self, Error> {
+        let failed = |why| Error::Certificate { service: config.service.clone(), why };
+        let http = config.http.as_ref().map(Http::new).transpose().map_err(failed)?;
         let (address, listener) = listen(&config)?;
         let stop = supervisor.stopping().child_token();
         let group = Arc::new(Group::new(&config));
         Names::new(&config).tell(&group);
-        let (wanted, http) = (config.listen, config.http.as_ref().map(Http::new));
+        let wanted = config.listen;
         let config = watch::Sender::new(Arc::new(config));
         let run = check::run(Arc::clone(&group), config.subscribe(), stop.clone());
         supervisor.spawn("balancer checks", TaskKind::Session, run);
@@ -113,8 +118,12 @@ impl Balancer {
     pub fn configure(&self, config: BalancerConfig) -> Result<(), Error> {
         let mut listening = self.listening.lock().unwrap_or_else(PoisonError::into_inner);
         if config == **self.shared.config.borrow() {
+            // Whoever applies the same again may have written a certificate anew.
+            self.shared.http.iter().for_each(|http| http.renew(&config.service));
             return Ok(());
         }
+        let failed = |why| Error::Certificate { service: config.service.clone(), why };
+        let certificates = config.http.as_ref().map(Http::read).transpose().map_err(failed)?;
         if config.listen != listening.wanted {
             let (address, listener) = listen(&config)?;
             let accepting = self.shared.closing.child_token();
@@ -123,8 +132,10 @@ impl Balancer {
             *listening = Listening { wanted: config.listen, address, accepting };
         }
         self.shared.group.configure(&config);
-        if let (Some(http), Some(config)) = (&self.shared.http, &config.http) {
-            http.configure(config);
+        if let (Some(http), Some(config), Some(certificates)) =
+            (&self.shared.http, &config.http, certificates)
+        {
+            http.configure(config, certificates);
         }
         self.shared.config.send_replace(Arc::new(config));
         Ok(())
@@ -179,9 +190,9 @@ fn listen(config: &BalancerConfig) -> Result<(SocketAddr, TcpListener), Error> {
     bound.map_err(|source| Error::Listen { service, address, source })
 }
 
-/// Closes connections to endpoints that nobody uses.
+/// Closes connections to endpoints that nobody uses, and finds certificates that were renewed.
 async fn sweep(shared: Arc<Shared>) {
-    loop {
+    for round in 1_u64.. {
         tokio::select! {
             biased;
             () = shared.stop.cancelled() => return,
@@ -191,6 +202,9 @@ async fn sweep(shared: Arc<Shared>) {
         let addresses: Vec<SocketAddr> = members.iter().map(|member| member.address).collect();
         if let Some(http) = &shared.http {
             http.sweep(&addresses);
+            if round.is_multiple_of(RENEW) {
+                http.renew(&shared.config().service);
+            }
         }
     }
 }

@@ -15,12 +15,13 @@ mod header;
 mod listener;
 mod resolve;
 pub(super) mod session;
+mod snapshot;
 #[cfg(test)]
 mod tests;
 
-pub use group::{EndpointSnapshot, Snapshot};
 pub use header::Version as ProxyVersion;
 pub use listener::Balancer;
+pub use snapshot::{EndpointSnapshot, Snapshot};
 
 use super::http::HttpConfig;
 use std::net::SocketAddr;

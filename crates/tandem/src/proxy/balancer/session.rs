@@ -11,7 +11,7 @@ use super::copying::Copying;
 use super::group::{Claim, Group};
 use super::header::{self, HEADER_MAX, Parsed};
 use super::listener::Tally;
-use crate::proxy::http::{self, Http, Stream};
+use crate::proxy::http::{self, Http};
 use crate::runtime::clock;
 use std::io;
 use std::net::SocketAddr;
@@ -69,7 +69,7 @@ pub(in crate::proxy) async fn serve(shared: &Shared, mut client: TcpStream, from
         from
     };
     if let Some(requests) = &shared.http {
-        http::serve(shared, requests, Stream::Plain(client), who).await;
+        http::serve(shared, requests, client, who).await;
         return;
     }
     let held = HeldCount::new(&shared.tally.held);

@@ -5,13 +5,13 @@
 //! Not here: the bytes (`transfer.rs`), the search (`reach.rs`).
 //! Tested by: `tests/`.
 
-use super::fields::{self, Field};
 use super::reach::{Nobody, Reached, Search};
 use super::reply::{self, Failure, Manner};
-use super::request::{Method, Refusal};
 use super::session::{Client, Order};
 use super::transfer::{End, Terms, Transfer};
 use super::tunnel::{Side, Tunnel};
+use super::wire::fields::{self, Field};
+use super::wire::request::{Method, Refusal};
 use super::{Http, HttpConfig};
 use crate::proxy::balancer::BalancerConfig;
 use crate::proxy::balancer::group::Claim;

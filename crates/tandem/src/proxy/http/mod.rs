@@ -11,34 +11,34 @@
 //! Tested by: the modules below and `tests/`.
 
 mod exchange;
-mod fields;
-mod framing;
 mod pool;
 mod probe;
 mod reach;
 mod reply;
-mod request;
-mod response;
-mod rewrite;
 mod session;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod transfer;
 mod trusted;
 mod tunnel;
+mod wire;
 
 pub(super) use probe::ask;
 pub(super) use session::serve;
-pub(super) use stream::Stream;
+use stream::Stream;
+pub use tls::Certificate;
 pub use trusted::Network;
 
 use pool::Pool;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tandem_core::clustering::load_balanced::retry::{self, Budget};
+use tandem_core::ids::ServiceId;
+use tls::Loaded;
 
 /// What a balancer of requests does beyond one of connections.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,6 +71,8 @@ pub struct HttpConfig {
     pub errors_count: bool,
     /// Clients that may say who their own clients are.
     pub trusted: Vec<Network>,
+    /// What clients are shown; none: they speak in clear.
+    pub certificates: Vec<Certificate>,
     /// The cookie that keeps a client at its endpoint.
     pub sticky: Option<String>,
     /// What names of endpoints are hidden with in that cookie; the same on every node.
@@ -96,6 +98,7 @@ impl Default for HttpConfig {
             check: None,
             errors_count: true,
             trusted: Vec::new(),
+            certificates: Vec::new(),
             sticky: None,
             secret: [0; 32],
         }
@@ -152,25 +155,66 @@ struct Tally {
     statuses: [AtomicU64; 5],
 }
 
+/// Certificates that were read, if there are any.
+#[derive(Debug)]
+pub(super) struct Certificates(Option<Loaded>);
+
 /// What the requests of a balancer share.
 #[derive(Debug)]
 pub(super) struct Http {
     pool: Pool,
     budget: Mutex<Budget>,
+    tls: Mutex<Option<Loaded>>,
     tally: Tally,
 }
 
 impl Http {
-    pub(super) fn new(config: &HttpConfig) -> Self {
+    /// # Errors
+    /// What is wrong with a certificate.
+    pub(super) fn new(config: &HttpConfig) -> Result<Self, String> {
+        let tls = Mutex::new(Loaded::read(&config.certificates)?);
         let pool = Pool::new(config.idle_max, config.idle_timeout);
         let budget = Budget::new(config.retry, crate::runtime::clock::now());
-        Self { pool, budget: Mutex::new(budget), tally: Tally::default() }
+        Ok(Self { pool, budget: Mutex::new(budget), tls, tally: Tally::default() })
     }
 
-    /// Goes on with other bounds.
-    pub(super) fn configure(&self, config: &HttpConfig) {
+    /// Reads the certificates of a configuration.
+    ///
+    /// # Errors
+    /// What is wrong with one of them.
+    pub(super) fn read(config: &HttpConfig) -> Result<Certificates, String> {
+        Loaded::read(&config.certificates).map(Certificates)
+    }
+
+    /// Goes on with other bounds and certificates.
+    pub(super) fn configure(&self, config: &HttpConfig, certificates: Certificates) {
+        *lock(&self.tls) = certificates.0;
         self.pool.configure(config.idle_max, config.idle_timeout);
         self.budget(|budget| budget.limit(config.retry));
+    }
+
+    /// Reads certificates again whose files were written anew; what is wrong with them is said, and
+    /// the ones before stay.
+    pub(super) fn renew(&self, service: &ServiceId) {
+        let Some(before) = lock(&self.tls).clone() else { return };
+        let after = match before.renew() {
+            None => return,
+            Some(Ok(Some(after))) => {
+                tracing::info!(%service, "certificates were read again");
+                after
+            }
+            Some(Ok(None)) => return,
+            Some(Err(why)) => {
+                tracing::warn!(%service, why, "a new certificate is not used, the old one stays");
+                before.seen()
+            }
+        };
+        *lock(&self.tls) = Some(after);
+    }
+
+    /// How clients are spoken to; none: in clear.
+    fn tls(&self) -> Option<Arc<rustls::ServerConfig>> {
+        lock(&self.tls).as_ref().map(|loaded| Arc::clone(&loaded.config))
     }
 
     /// Closes idle connections that are old or nobody's.
@@ -197,7 +241,7 @@ impl Http {
     }
 
     fn budget<T>(&self, ask: impl FnOnce(&mut Budget) -> T) -> T {
-        ask(&mut self.budget.lock().unwrap_or_else(PoisonError::into_inner))
+        ask(&mut lock(&self.budget))
     }
 
     /// Whether a request may be sent once more; counted either way.
@@ -213,4 +257,9 @@ impl Http {
             counter.fetch_add(1, Ordering::Relaxed);
         }
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Nothing here leaves a value half changed when it panics.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

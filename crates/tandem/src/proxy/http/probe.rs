@@ -4,8 +4,9 @@
 //! Not here: how often, for how long, and how many answers count (`balancer/check.rs`).
 //! Tested by: `tests/checks.rs`.
 
-use super::request::{Method, no_fields};
-use super::{HttpCheck, response};
+use super::HttpCheck;
+use super::wire::request::{Method, no_fields};
+use super::wire::response;
 use std::net::SocketAddr;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;

@@ -4,7 +4,7 @@
 //! Not here: how they leave (`session.rs`).
 //! Tested by: `tests/`.
 
-use super::request::Refusal;
+use super::wire::request::Refusal;
 use std::io::Write;
 use std::time::Duration;
 use tandem_core::ids::ServiceId;

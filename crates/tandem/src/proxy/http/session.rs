@@ -7,10 +7,10 @@
 //! Tested by: `tests/`.
 
 use super::exchange::{self, After, Door};
-use super::framing::Framing;
-use super::request::{self, Method, Refusal, no_fields};
-use super::rewrite::{self, Origin};
 use super::stream::{BUFFER, Buffer, Stream};
+use super::wire::framing::Framing;
+use super::wire::request::{self, Method, Refusal, no_fields};
+use super::wire::rewrite::{self, Origin};
 use super::{Http, HttpConfig, reply};
 use crate::proxy::balancer::session::Shared;
 use std::future::{Future, poll_fn};
@@ -21,7 +21,9 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tandem_core::clustering::load_balanced::rendezvous;
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, Sleep, sleep_until, timeout};
+use tokio_rustls::TlsAcceptor;
 
 /// For a client to take a reply, and to close after it.
 const FAREWELL: Duration = Duration::from_secs(2);
@@ -170,9 +172,30 @@ enum Next {
 }
 
 /// Serves one client to its end.
-pub(in crate::proxy) async fn serve(shared: &Shared, http: &Http, stream: Stream, who: SocketAddr) {
+pub(in crate::proxy) async fn serve(
+    shared: &Shared,
+    http: &Http,
+    client: TcpStream,
+    who: SocketAddr,
+) {
     let config = shared.config();
     let Some(requests) = &config.http else { return };
+    let stream = match http.tls() {
+        None => Stream::Plain(client),
+        Some(tls) => {
+            let accept = timeout(requests.head_timeout, TlsAcceptor::from(tls).accept(client));
+            let accepted = tokio::select! {
+                biased;
+                () = shared.closing.cancelled() => return,
+                accepted = accept => accepted,
+            };
+            let Ok(Ok(stream)) = accepted else {
+                shared.tally.refused.fetch_add(1, Ordering::Relaxed);
+                return;
+            };
+            Stream::Tls(Box::new(stream))
+        }
+    };
     let ip = who.ip().to_canonical();
     let is_trusted = requests.trusted.iter().any(|network| network.contains(ip));
     let origin = Origin { ip, is_encrypted: stream.is_encrypted(), is_trusted };

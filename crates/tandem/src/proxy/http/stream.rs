@@ -19,7 +19,7 @@ pub(super) const BUFFER: usize = 16 * 1024;
 
 /// A connection of a client or to an endpoint.
 #[derive(Debug)]
-pub(in crate::proxy) enum Stream {
+pub(super) enum Stream {
     Plain(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
 }

@@ -8,12 +8,12 @@
 //! Tested by: `tests/`.
 
 use super::HttpConfig;
-use super::framing::{Bad, Body, Framing};
-use super::request::{self, no_fields};
-use super::response;
-use super::rewrite::{self, Onward};
 use super::session::{Client, Order};
 use super::stream::{BUFFER, Stream};
+use super::wire::framing::{Bad, Body, Framing};
+use super::wire::request::{self, no_fields};
+use super::wire::response;
+use super::wire::rewrite::{self, Onward};
 use crate::proxy::balancer::group::Member;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;

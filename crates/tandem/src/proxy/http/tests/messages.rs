@@ -108,7 +108,8 @@ async fn who_expects_100_gets_it_from_the_endpoint_or_its_refusal_at_once() {
     let mut client = Client::connect(&balancer).await;
     let head = |path: &str| {
         format!(
-            "POST {path} HTTP/1.1\r\nHost: shop\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n"
+            "POST {path} HTTP/1.1\r\nHost: shop\r\nExpect: 100-continue\r\n\
+             Content-Length: 4\r\n\r\n"
         )
     };
     client.send(head("/echo")).await;

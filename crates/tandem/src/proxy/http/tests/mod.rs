@@ -4,7 +4,9 @@
 mod balancing;
 mod checks;
 mod corpus;
+mod endpoint;
 mod faults;
 mod messages;
 mod mutations;
 mod support;
+mod tls;

@@ -1,8 +1,8 @@
 //! Requests with something changed at random: whatever comes, there is an answer or an end, nothing
 //! panics, and what reaches the endpoint is what a strict reader takes for the same requests.
 
-use super::super::framing::{Body, Framing};
-use super::super::request;
+use super::super::wire::framing::{Body, Framing};
+use super::super::wire::request;
 use super::support::*;
 use crate::proxy::balancer::Balancer;
 use crate::runtime::supervisor::Supervisor;
@@ -37,7 +37,8 @@ const PIECES: &[&[u8]] = &[
 const SEEDS: &[&[u8]] = &[
     b"GET /a?b HTTP/1.1\r\nHost: shop\r\nAccept: */*\r\n\r\n",
     b"POST /echo HTTP/1.1\r\nHost: shop\r\nContent-Length: 5\r\n\r\nhello",
-    b"POST /echo HTTP/1.1\r\nHost: shop\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n1;x\r\nd\r\n0\r\nA: b\r\n\r\n",
+    b"POST /echo HTTP/1.1\r\nHost: shop\r\nTransfer-Encoding: chunked\r\n\r\n\
+      3\r\nabc\r\n1;x\r\nd\r\n0\r\nA: b\r\n\r\n",
     b"GET /ws HTTP/1.1\r\nHost: shop\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
     b"HEAD / HTTP/1.0\r\nConnection: keep-alive\r\nCookie: a=b\r\n\r\n",
 ];
@@ -131,7 +132,7 @@ fn readers_take_anything_without_a_panic() {
         let mut room = request::no_fields();
         let _ = request::read(&bytes, &mut room, (100, 1_000));
         let mut room = request::no_fields();
-        let _ = super::super::response::read(&bytes, &mut room, request::Method::Other);
+        let _ = super::super::wire::response::read(&bytes, &mut room, request::Method::Other);
         let mut body = Body::new(Framing::Chunked, 1_000);
         let mut at = 0;
         while let Ok(piece) = body.next(&bytes[at..]) {

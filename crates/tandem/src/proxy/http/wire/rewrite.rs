@@ -15,11 +15,11 @@ use std::net::IpAddr;
 
 /// Who sent a request, and how.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Origin {
-    pub(super) ip: IpAddr,
-    pub(super) is_encrypted: bool,
+pub(in crate::proxy::http) struct Origin {
+    pub(in crate::proxy::http) ip: IpAddr,
+    pub(in crate::proxy::http) is_encrypted: bool,
     /// What it says of others is believed.
-    pub(super) is_trusted: bool,
+    pub(in crate::proxy::http) is_trusted: bool,
 }
 
 impl Origin {
@@ -29,7 +29,11 @@ impl Origin {
 }
 
 /// Writes the head of a request as an endpoint gets it.
-pub(super) fn request(out: &mut Vec<u8>, head: &request::Head<'_, '_>, origin: Origin) {
+pub(in crate::proxy::http) fn request(
+    out: &mut Vec<u8>,
+    head: &request::Head<'_, '_>,
+    origin: Origin,
+) {
     line(out, &[head.method, " ", head.target, " HTTP/1.1"]);
     let named = fields::names_others(head.fields);
     let mut teaches = false;
@@ -104,19 +108,23 @@ fn list<'b>(out: &mut Vec<u8>, name: &str, values: impl Iterator<Item = &'b [u8]
 
 /// How a response goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Onward<'a> {
+pub(in crate::proxy::http) struct Onward<'a> {
     /// How the client finds its end.
-    pub(super) framing: Framing,
+    pub(in crate::proxy::http) framing: Framing,
     /// The client's connection stays open.
-    pub(super) keep_alive: bool,
+    pub(in crate::proxy::http) keep_alive: bool,
     /// The client speaks HTTP/1.0.
-    pub(super) is_old: bool,
+    pub(in crate::proxy::http) is_old: bool,
     /// A cookie to set: the whole value.
-    pub(super) cookie: Option<&'a str>,
+    pub(in crate::proxy::http) cookie: Option<&'a str>,
 }
 
 /// Writes the head of a response as the client gets it.
-pub(super) fn response(out: &mut Vec<u8>, head: &response::Head<'_, '_>, onward: Onward<'_>) {
+pub(in crate::proxy::http) fn response(
+    out: &mut Vec<u8>,
+    head: &response::Head<'_, '_>,
+    onward: Onward<'_>,
+) {
     let _ = write!(out, "HTTP/1.1 {} ", head.status);
     line(out, &[head.reason]);
     let switches = head.status == 101;
@@ -209,8 +217,10 @@ mod tests {
     #[test]
     fn what_was_for_this_hop_ends_here() {
         let sent = sent_on(
-            "POST /a?b HTTP/1.1\r\nHost: shop\r\nConnection: keep-alive, X-Hop, content-length, Host\r\n\
-             X-Hop: 1\r\nKeep-Alive: 5\r\nTE: gzip, trailers\r\nProxy-Connection: x\r\nUpgrade: a\r\n\
+            "POST /a?b HTTP/1.1\r\nHost: shop\r\n\
+             Connection: keep-alive, X-Hop, content-length, Host\r\n\
+             X-Hop: 1\r\nKeep-Alive: 5\r\nTE: gzip, trailers\r\nProxy-Connection: x\r\n\
+             Upgrade: a\r\n\
              Content_Length: 9\r\nContent-Length: 007\r\nTrailer: Digest\r\nA:  b \r\n\r\n",
             STRANGER,
         );
@@ -234,7 +244,8 @@ mod tests {
         assert_eq!(sent, wanted);
         let ip = "2001:db8::1".parse().unwrap();
         let sent = sent_on(head, Origin { ip, is_encrypted: true, is_trusted: true });
-        let wanted = "GET / HTTP/1.1\r\nX-Real-IP: 1.1.1.1\r\nX-Forwarded-Port: 1\r\nHost: shop:80\r\n\
+        let wanted = "GET / HTTP/1.1\r\nX-Real-IP: 1.1.1.1\r\nX-Forwarded-Port: 1\r\n\
+             Host: shop:80\r\n\
              X-Forwarded-For: 1.1.1.1, 3.3.3.3, 2001:db8::1\r\nX-Forwarded-Proto: https\r\n\
              X-Forwarded-Host: evil\r\n\
              Forwarded: for=1.1.1.1, for=\"[2001:db8::1]\";proto=https;host=\"shop:80\"\r\n\r\n";
@@ -245,7 +256,8 @@ mod tests {
     fn only_one_plain_protocol_is_changed_to() {
         let sent = |protocol: &str, more: &str| {
             let head = format!(
-                "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade{more}\r\nUpgrade: {protocol}\r\n\r\n"
+                "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade{more}\r\n\
+                 Upgrade: {protocol}\r\n\r\n"
             );
             sent_on(&head, STRANGER).contains("\r\nConnection: upgrade\r\nUpgrade: ")
         };

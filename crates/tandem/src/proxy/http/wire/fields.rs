@@ -8,7 +8,7 @@ use httparse::Header;
 
 /// What a field is to a proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Field {
+pub(in crate::proxy::http) enum Field {
     ContentLength,
     TransferEncoding,
     Host,
@@ -31,7 +31,7 @@ pub(super) enum Field {
 }
 
 impl Field {
-    pub(super) fn of(name: &str) -> Self {
+    pub(in crate::proxy::http) fn of(name: &str) -> Self {
         let is = |other: &str| name.eq_ignore_ascii_case(other);
         let hop = |is_it: bool| if is_it { Self::Hop } else { Self::Other };
         let found = match name.len() {
@@ -75,12 +75,12 @@ fn lookalike(name: &str) -> Field {
 }
 
 /// The words of a list, without empty ones.
-pub(super) fn list(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+pub(in crate::proxy::http) fn list(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii).filter(|word| !word.is_empty())
 }
 
 /// The names and values of cookies.
-pub(super) fn pairs(value: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
+pub(in crate::proxy::http) fn pairs(value: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
     value.split(|byte| *byte == b';').filter_map(|it| {
         let at = it.iter().position(|byte| *byte == b'=')?;
         Some((it[..at].trim_ascii(), it[at + 1..].trim_ascii()))
@@ -88,19 +88,19 @@ pub(super) fn pairs(value: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
 }
 
 /// Digits and nothing else, as many as fit.
-pub(super) fn length(value: &[u8]) -> Option<u64> {
+pub(in crate::proxy::http) fn length(value: &[u8]) -> Option<u64> {
     let digits = !value.is_empty() && value.iter().all(u8::is_ascii_digit);
     digits.then(|| std::str::from_utf8(value).ok()?.parse().ok()).flatten()
 }
 
 /// Which fields the message's `Connection` names: for the next hop only, whatever they are.
-pub(super) fn is_named(fields: &[Header<'_>], name: &str) -> bool {
+pub(in crate::proxy::http) fn is_named(fields: &[Header<'_>], name: &str) -> bool {
     let connections = fields.iter().filter(|field| Field::of(field.name) == Field::Connection);
     connections.flat_map(|it| list(it.value)).any(|it| it.eq_ignore_ascii_case(name.as_bytes()))
 }
 
 /// Whether `Connection` names anything but what every proxy knows: then names must be looked for.
-pub(super) fn names_others(fields: &[Header<'_>]) -> bool {
+pub(in crate::proxy::http) fn names_others(fields: &[Header<'_>]) -> bool {
     let known: [&[u8]; 3] = [b"close", b"keep-alive", b"upgrade"];
     let is_known = |word: &[u8]| known.iter().any(|known| word.eq_ignore_ascii_case(known));
     let connections = fields.iter().filter(|field| Field::of(field.name) == Field::Connection);
@@ -108,7 +108,7 @@ pub(super) fn names_others(fields: &[Header<'_>]) -> bool {
 }
 
 /// The parser takes a bare LF for the end of a line, and a CR only before an LF.
-pub(super) fn has_bare_line_feed(head: &[u8]) -> bool {
+pub(in crate::proxy::http) fn has_bare_line_feed(head: &[u8]) -> bool {
     let count = |wanted: u8| head.iter().filter(|byte| **byte == wanted).count();
     count(b'\n') != count(b'\r')
 }

@@ -16,7 +16,7 @@ const TRAILERS_MAX: usize = 8 * 1024;
 
 /// How the end of a body is found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Framing {
+pub(in crate::proxy::http) enum Framing {
     /// There is none.
     Empty,
     /// After so many bytes.
@@ -28,14 +28,14 @@ pub(super) enum Framing {
 }
 
 impl Framing {
-    pub(super) const fn has_content(self) -> bool {
+    pub(in crate::proxy::http) const fn has_content(self) -> bool {
         !matches!(self, Self::Empty | Self::Length(0))
     }
 }
 
 /// Why a body is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Bad {
+pub(in crate::proxy::http) enum Bad {
     /// Its framing is broken, and how.
     Framing(&'static str),
     /// It is longer than may be.
@@ -44,11 +44,11 @@ pub(super) enum Bad {
 
 /// The next bytes of a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Piece {
+pub(in crate::proxy::http) struct Piece {
     /// So many, from the first on; 0: more have to come, or it is over.
-    pub(super) length: usize,
+    pub(in crate::proxy::http) length: usize,
     /// They are content, not framing.
-    pub(super) is_content: bool,
+    pub(in crate::proxy::http) is_content: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,7 +65,7 @@ enum State {
 
 /// How far a body has come.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Body {
+pub(in crate::proxy::http) struct Body {
     state: State,
     /// How much more content a chunked body may have.
     room: u64,
@@ -73,7 +73,7 @@ pub(super) struct Body {
 
 impl Body {
     /// A chunked body may have at most `max` bytes of content.
-    pub(super) const fn new(framing: Framing, max: u64) -> Self {
+    pub(in crate::proxy::http) const fn new(framing: Framing, max: u64) -> Self {
         let state = match framing {
             Framing::Empty | Framing::Length(0) => State::Done,
             Framing::Length(length) => State::Length(length),
@@ -83,18 +83,18 @@ impl Body {
         Self { state, room: max }
     }
 
-    pub(super) fn is_done(&self) -> bool {
+    pub(in crate::proxy::http) fn is_done(&self) -> bool {
         self.state == State::Done
     }
 
     /// The end of the connection is the end of the body.
-    pub(super) fn ends_by_close(&self) -> bool {
+    pub(in crate::proxy::http) fn ends_by_close(&self) -> bool {
         self.state == State::Close
     }
 
     /// Looks at what follows the pieces so far. The caller keeps what is not part of the piece, and
     /// asks again with more behind it.
-    pub(super) fn next(&mut self, bytes: &[u8]) -> Result<Piece, Bad> {
+    pub(in crate::proxy::http) fn next(&mut self, bytes: &[u8]) -> Result<Piece, Bad> {
         match self.state {
             State::Done => Ok(Piece { length: 0, is_content: false }),
             State::Close => Ok(Piece { length: bytes.len(), is_content: true }),
@@ -216,9 +216,10 @@ fn line(bytes: &[u8], max: usize) -> Result<Option<&[u8]>, Bad> {
 }
 
 /// A character of a name or method.
-pub(super) const fn is_token(byte: &u8) -> bool {
+pub(in crate::proxy::http) const fn is_token(byte: &u8) -> bool {
     byte.is_ascii_alphanumeric()
-        || matches!(byte, b'!' | b'#'..=b'\'' | b'*' | b'+' | b'-' | b'.' | b'^'..=b'`' | b'|' | b'~')
+        || matches!(byte, b'!' | b'#'..=b'\'' | b'*' | b'+' | b'-' | b'.')
+        || matches!(byte, b'^'..=b'`' | b'|' | b'~')
 }
 
 #[cfg(test)]

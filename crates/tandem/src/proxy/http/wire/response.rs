@@ -12,30 +12,30 @@ use httparse::{Header, Status};
 
 /// A head that is none, and why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Bad(pub(super) &'static str);
+pub(in crate::proxy::http) struct Bad(pub(in crate::proxy::http) &'static str);
 
 /// The head of a response.
 #[derive(Debug)]
-pub(super) struct Head<'a, 'b> {
-    pub(super) status: u16,
-    pub(super) reason: &'b str,
-    pub(super) fields: &'a [Header<'b>],
-    pub(super) framing: Framing,
+pub(in crate::proxy::http) struct Head<'a, 'b> {
+    pub(in crate::proxy::http) status: u16,
+    pub(in crate::proxy::http) reason: &'b str,
+    pub(in crate::proxy::http) fields: &'a [Header<'b>],
+    pub(in crate::proxy::http) framing: Framing,
     /// The connection may be used again, as far as the endpoint says.
-    pub(super) keep_alive: bool,
+    pub(in crate::proxy::http) keep_alive: bool,
     /// How long the head is.
-    pub(super) length: usize,
+    pub(in crate::proxy::http) length: usize,
 }
 
 impl Head<'_, '_> {
     /// Another head follows.
-    pub(super) const fn is_interim(&self) -> bool {
+    pub(in crate::proxy::http) const fn is_interim(&self) -> bool {
         self.status < 200 && self.status != 101
     }
 }
 
 /// Reads a head; none if its end has not come. `kind` is of the request.
-pub(super) fn read<'a, 'b>(
+pub(in crate::proxy::http) fn read<'a, 'b>(
     bytes: &'b [u8],
     room: &'a mut Fields<'b>,
     kind: request::Method,

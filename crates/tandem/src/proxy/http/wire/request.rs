@@ -13,13 +13,13 @@ use httparse::{Header, Status};
 use std::mem::MaybeUninit;
 
 /// How many fields a head has room for; the configured bound is at most this.
-pub(super) const FIELDS_MAX: usize = 128;
+pub(in crate::proxy::http) const FIELDS_MAX: usize = 128;
 /// Longer ones are nobody's.
 const METHOD_MAX: usize = 32;
 
 /// Why a request is not served, with the status that the client gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Refusal {
+pub(in crate::proxy::http) enum Refusal {
     /// 400, and why.
     Bad(&'static str),
     /// 405: a tunnel was asked for.
@@ -37,16 +37,16 @@ pub(super) enum Refusal {
 }
 
 /// Room for the fields of one head.
-pub(super) type Fields<'b> = [MaybeUninit<Header<'b>>; FIELDS_MAX];
+pub(in crate::proxy::http) type Fields<'b> = [MaybeUninit<Header<'b>>; FIELDS_MAX];
 
 /// Empty room, which costs nothing until it is filled.
-pub(super) const fn no_fields<'b>() -> Fields<'b> {
+pub(in crate::proxy::http) const fn no_fields<'b>() -> Fields<'b> {
     [const { MaybeUninit::uninit() }; FIELDS_MAX]
 }
 
 /// What matters of a method.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Method {
+pub(in crate::proxy::http) enum Method {
     /// Its response has no body.
     Head,
     /// To do it twice is to do it once.
@@ -57,29 +57,29 @@ pub(super) enum Method {
 
 /// The head of a request.
 #[derive(Debug)]
-pub(super) struct Head<'a, 'b> {
-    pub(super) method: &'b str,
-    pub(super) kind: Method,
+pub(in crate::proxy::http) struct Head<'a, 'b> {
+    pub(in crate::proxy::http) method: &'b str,
+    pub(in crate::proxy::http) kind: Method,
     /// Path and query, or `*`.
-    pub(super) target: &'b str,
+    pub(in crate::proxy::http) target: &'b str,
     /// The authority of the target or the field `Host`; none only in HTTP/1.0.
-    pub(super) host: Option<&'b str>,
+    pub(in crate::proxy::http) host: Option<&'b str>,
     /// HTTP/1.0 or 1.1.
-    pub(super) minor: u8,
-    pub(super) fields: &'a [Header<'b>],
-    pub(super) framing: Framing,
+    pub(in crate::proxy::http) minor: u8,
+    pub(in crate::proxy::http) fields: &'a [Header<'b>],
+    pub(in crate::proxy::http) framing: Framing,
     /// The connection stays open, as far as the client says.
-    pub(super) keep_alive: bool,
+    pub(in crate::proxy::http) keep_alive: bool,
     /// It waits for `100 Continue`.
-    pub(super) expects: bool,
+    pub(in crate::proxy::http) expects: bool,
     /// The protocol that it wants to change to.
-    pub(super) upgrade: Option<&'b str>,
+    pub(in crate::proxy::http) upgrade: Option<&'b str>,
     /// How long the head is.
-    pub(super) length: usize,
+    pub(in crate::proxy::http) length: usize,
 }
 
 /// Reads a head; none if its end has not come.
-pub(super) fn read<'a, 'b>(
+pub(in crate::proxy::http) fn read<'a, 'b>(
     bytes: &'b [u8],
     room: &'a mut Fields<'b>,
     (fields_max, body_max): (usize, u64),
