@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 use tandem::service::postgres::sql::sessions::Ended;
 use tandem::service::postgres::{
-    ControlState, Error, Finding, Rewind, RuleState, Sentinel, StateFile, Why,
+    Ballast, ControlState, Error, Finding, Rewind, RuleState, Sentinel, StateFile, Why,
 };
 use tandem_core::facts::Data;
 use tandem_core::ids::{NodeId, Term, TimelineId};
@@ -299,6 +299,10 @@ async fn rejoin(a: &mut Node, b: &Node) {
     let stopped = a.postgres.inspect_stopped().await.unwrap();
     assert_eq!(stopped.state, ControlState::InProduction);
     let source = NodeId::from("b");
+    // H20: the files of each node are its own; a release of its ballast stays one (H27).
+    own_line(a, "work_mem = '7MB'");
+    own_line(b, "work_mem = '9MB'");
+    assert_eq!(b.postgres.keep_ballast().await.unwrap(), Ballast::Whole);
     let rewound = timed("rewind", a.postgres.rewind_from(&source, CancellationToken::new())).await;
     let log = a.log();
     assert_eq!(rewound.unwrap_or_else(|error| panic!("{error}: {error:?}{log}")), Rewind::Rewound);
@@ -309,9 +313,18 @@ async fn rejoin(a: &mut Node, b: &Node) {
     });
     timed("stream after the rewind", streams).await;
     assert_eq!(a.sql("SELECT count(*) FROM pg_replication_slots"), "0");
+    assert_eq!(a.sql("SHOW work_mem"), "7MB");
+    let ballast = a.postgres.data_dir().join("base/pgsql_tmp_tandem_ballast");
+    assert!(!ballast.exists(), "room is not copied");
     let name = a.sql("SHOW cluster_name");
     assert_eq!((name.as_str(), a.sql("SHOW port").parse()), ("orders/a", Ok(port(a))));
     assert_ne!(port(a), port(b));
+}
+
+fn own_line(node: &Node, line: &str) {
+    let path = node.postgres.data_dir().join("postgresql.conf");
+    let text = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(path, format!("{line}\n{text}")).unwrap();
 }
 
 fn port(node: &Node) -> u16 {
@@ -339,7 +352,6 @@ async fn switchover(a: &mut Node, b: &mut Node, c: &Node) {
     let began = std::time::Instant::now();
     b.stop(Signal::SIGINT);
     let took = began.elapsed();
-    println!("stop beside a hung standby: {took:?}");
     assert!(took < Duration::from_secs(4), "{took:?}{}", b.log());
     nix::sys::signal::kill(receiver, Signal::SIGCONT).unwrap();
     assert!(!client.wait().unwrap().success());
@@ -365,9 +377,14 @@ async fn switchover(a: &mut Node, b: &mut Node, c: &Node) {
     interrupted_rewind(a).await;
 }
 
-/// H19: half a rewind never starts, and is no ground for another one.
+/// H19: data whose rewind was cut never starts, and is no ground for another one.
 async fn interrupted_rewind(a: &mut Node) {
     a.stop(Signal::SIGKILL);
+    // H20, H25: whatever slots a copy brings along.
+    let slots = a.postgres.data_dir().join("pg_replslot");
+    std::fs::create_dir(slots.join("of_another")).unwrap();
+    a.postgres.clean_after_copy().await.unwrap();
+    assert_eq!(std::fs::read_dir(&slots).unwrap().count(), 0);
     let source = NodeId::from("b");
     let token = CancellationToken::new();
     token.cancel();
@@ -378,4 +395,6 @@ async fn interrupted_rewind(a: &mut Node) {
     assert!(matches!(refused, Err(Error::MixedData(Sentinel::Rewinding))), "{refused:?}");
     let again = a.postgres.rewind_from(&source, CancellationToken::new()).await;
     assert!(matches!(again, Err(Error::MixedData(Sentinel::Rewinding))), "{again:?}");
+    // H5: nor as a primary by somebody else.
+    assert!(a.postgres.data_dir().join("standby.signal").exists());
 }

@@ -45,7 +45,7 @@ impl OfService {
         let names: Vec<&str> = status.services.iter().map(|of| of.name.as_str()).collect();
         match names.as_slice() {
             [only] => Ok((*only).to_owned()),
-            [] => Err(which("the cluster has no service", "tandem config apply FILE")),
+            [] => Err(which("Tandem runs no service here", "tandem config apply FILE")),
             many => Err(which(
                 &format!("the cluster has {}", many.join(", ")),
                 "name the service after the command",

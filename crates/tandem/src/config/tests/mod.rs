@@ -79,6 +79,17 @@ fn the_good_file_is_good() {
 }
 
 #[test]
+fn the_example_of_a_balanced_service_is_good() {
+    let text = include_str!(concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../../examples/load-balanced-none/tandem.toml"
+    ));
+    assert_eq!(lines(&problems(text)), Vec::<String>::new());
+    let config = parse(text);
+    assert_eq!((config.services.len(), config.balanced.len()), (0, 1));
+}
+
+#[test]
 fn the_example_is_good() {
     let text = include_str!(concat!(
         env!("CARGO_MANIFEST_DIR"),

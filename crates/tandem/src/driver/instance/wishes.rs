@@ -157,10 +157,9 @@ async fn mark(postgres: &Postgres, term: Term) -> Result<(), postgres::Error> {
             state.promised = state.promised.max(term);
             state.sentinel = Some(Sentinel::Cloning);
             state.quarantined = None;
-            state.suspect = None;
         })
-        .await
-        .map(|_| ())
+        .await?;
+    postgres.trust_disk().await
 }
 
 fn refused(error: &(dyn std::error::Error + 'static)) -> Response {

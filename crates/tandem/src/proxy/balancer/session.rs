@@ -84,12 +84,12 @@ pub(in crate::proxy) async fn serve(shared: &Shared, mut client: TcpStream, from
         count(&shared.tally.expired);
         return;
     };
-    let Ok(to) = client.local_addr() else { return };
-    if let Some(version) = config.send_proxy
-        && server.write_all(&header::write(version, who, to)).await.is_err()
-    {
-        shared.group.note(&claim.0, Event::WorkFailed);
-        return;
+    if let Some(version) = config.send_proxy {
+        let Ok(to) = client.local_addr() else { return };
+        if server.write_all(&header::write(version, who, to)).await.is_err() {
+            shared.group.note(&claim.0, Event::WorkFailed);
+            return;
+        }
     }
     let copying = Copying::new(client, server, config.idle_timeout);
     let worked = tokio::select! {
@@ -141,6 +141,8 @@ async fn read_header(client: &mut TcpStream) -> io::Result<Option<SocketAddr>> {
 
 /// Ready once the client has closed its connection before it had an endpoint.
 async fn left(client: &TcpStream) {
+    // Most have one at once: they need no look.
+    sleep(RETRY).await;
     let mut byte = [0];
     loop {
         match client.peek(&mut byte).await {

@@ -13,9 +13,10 @@ use std::fs::{File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
-/// PostgreSQL's copying programs leave out what begins like this.
-const BALLAST: &str = "pgsql_tmp_tandem_ballast";
-const HALF_MADE: &str = "pgsql_tmp_tandem_ballast.new";
+/// pg_basebackup and pg_checksums leave out what begins like this, pg_rewind only below a folder
+/// (`check_file_excluded`); the server removes none of it at its start (`RemovePgTempFiles`).
+const BALLAST: &str = "base/pgsql_tmp_tandem_ballast";
+const HALF_MADE: &str = "base/pgsql_tmp_tandem_ballast.new";
 
 /// It is made where so many times its size are free: it must not be what fills the disk.
 const ROOM_TIMES: u64 = 4;
@@ -164,6 +165,7 @@ mod tests {
         let data = dir.path();
         let kept = || keep(data, SIZE, None).unwrap();
         assert_eq!(kept(), Ballast::Missing, "nothing in a folder without data");
+        std::fs::create_dir(data.join("base")).unwrap();
         std::fs::write(data.join("PG_VERSION"), "15").unwrap();
         // A crash left one half made.
         std::fs::write(data.join(HALF_MADE), "x").unwrap();
@@ -195,6 +197,7 @@ mod tests {
     fn it_is_not_what_fills_a_small_disk() {
         let dir = tempfile::tempdir().unwrap();
         let Ok(_disk) = Disk::mount(dir.path(), 3 << 20) else { return };
+        std::fs::create_dir(dir.path().join("base")).unwrap();
         std::fs::write(dir.path().join("PG_VERSION"), "15").unwrap();
         assert_eq!(keep(dir.path(), SIZE, None).unwrap(), Ballast::Missing);
         assert_eq!(size_of(dir.path()), None);

@@ -31,37 +31,59 @@ const LOST: &[&str] = &[
 const FULL: &[&str] = &["No space left on device", "Disk quota exceeded"];
 
 /// The line of a log that says that a write may be lost. The messages are in English: `lc_messages`
-/// is ours.
+/// is ours. What clients choose (statements, names) comes behind another level, on a line that
+/// begins with a tab, or, where the owner's `log_line_prefix` shows it, before a second level.
 pub(super) fn lost_write(log: &str) -> Option<&str> {
     let mut panics = false;
-    for line in log.lines() {
-        let (level, message) = match line.split_once("PANIC:  ") {
-            Some((_, message)) => (Level::Panic, message),
-            None => match line.split_once("DETAIL:  ") {
-                Some((_, message)) => (Level::Detail, message),
-                None => (Level::Other, line),
-            },
-        };
-        // Of a panic about a transaction's status, the detail names the file.
+    for line in log.lines().filter(|line| !line.starts_with('\t')) {
+        let level = level(line);
         let counts = match level {
-            Level::Panic => true,
-            Level::Detail => panics,
-            Level::Other => false,
+            Some(("PANIC", _)) => true,
+            // Of a panic about a transaction's status, the detail names the file.
+            Some(("DETAIL", _)) => panics,
+            Some(_) | None => false,
         };
+        let message = level.map_or("", |(_, message)| message);
         let is_lost = LOST.iter().any(|lost| begins(message, lost));
         if counts && is_lost && !FULL.iter().any(|full| message.contains(full)) {
             return Some(message.trim_end());
         }
-        panics = level == Level::Panic;
+        panics = matches!(level, Some(("PANIC", _)));
     }
     None
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Level {
-    Panic,
-    Detail,
-    Other,
+/// Before each message, with two blanks behind it (`error_severity`, `send_message_to_server_log`).
+const LEVELS: [&str; 14] = [
+    "DEBUG",
+    "LOG",
+    "INFO",
+    "NOTICE",
+    "WARNING",
+    "ERROR",
+    "FATAL",
+    "PANIC",
+    "DETAIL",
+    "HINT",
+    "QUERY",
+    "CONTEXT",
+    "STATEMENT",
+    "BACKTRACE",
+];
+
+/// The level of a line and its message; none where it has several, or none at all.
+fn level(line: &str) -> Option<(&'static str, &str)> {
+    let mut found = None;
+    for (at, _) in line.match_indices(":  ") {
+        let Some(level) = LEVELS.into_iter().find(|level| line[..at].ends_with(level)) else {
+            continue;
+        };
+        if found.is_some() {
+            return None;
+        }
+        found = Some((level, &line[at + 3..]));
+    }
+    found
 }
 
 /// A detail begins with a capital.
@@ -103,7 +125,13 @@ impl Postgres {
     /// # Errors
     /// Those of the state file.
     pub async fn trust_disk(&self) -> Result<(), Error> {
-        self.change_state(|state| state.suspect = None).await.map(|_| ())
+        // Also where the mark itself could not be kept, and only the log says it.
+        let said = length(&self.log_file());
+        let trust = move |state: &mut StateFile| {
+            state.suspect = None;
+            state.log_judged = said;
+        };
+        self.change_state(trust).await.map(|_| ())
     }
 }
 
@@ -171,7 +199,11 @@ mod tests {
             "ERROR:  could not fsync file \"base/5/1259\": Input/output error",
             "LOG:  could not fsync file \"base/5/1259\": Input/output error",
             "DETAIL:  Could not fsync file \"pg_xact/0000\": Input/output error.",
-            "ERROR:  syntax error: PANIC: could not fsync ",
+            "ERROR:  relation \"PANIC:  could not fsync \" does not exist",
+            "STATEMENT:  SELECT 'PANIC:  could not fsync x' FROM nosuch",
+            "STATEMENT:  SELECT\n\t'[9] PANIC:  could not fsync x' FROM nosuch",
+            "PANIC:  could not fsync x@app FATAL:  role does not exist",
+            "PANIC:  could not locate a valid checkpoint record\n\tDETAIL:  could not fsync x",
             "LOG:  received fast shutdown request",
         ] {
             assert_eq!(lost_write(&format!("{AT} {line}\n")), None, "{line}");

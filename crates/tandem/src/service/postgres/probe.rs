@@ -12,8 +12,8 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// PostgreSQL's copying programs leave out what begins like this.
-const PROBE_FILE: &str = "pgsql_tmp_tandem_probe";
+/// Left out by PostgreSQL's copying programs, as the ballast is (`ballast.rs`).
+const PROBE_FILE: &str = "base/pgsql_tmp_tandem_probe";
 
 /// At most one probe of the disk is under way; since when.
 #[derive(Debug, Default)]

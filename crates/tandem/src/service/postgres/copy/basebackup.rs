@@ -26,13 +26,17 @@ impl Postgres {
         progress: watch::Sender<Option<u8>>,
         cancel: CancellationToken,
     ) -> Result<(), Error> {
-        if let Some(reason) = self.load_state_or_none().await?.quarantined {
+        let state = self.load_state_or_none().await?;
+        if let Some(reason) = state.quarantined {
             return Err(Error::Quarantined { reason });
         }
         self.alone().await?;
         self.write_passfile().await?;
         // Asked before anything is removed: a source that is down costs nothing then.
         self.make_slot_on(source, SLOT_WITHIN).await?;
+        if state.sentinel.is_none() {
+            self.keep_own_files().await?;
+        }
         self.set_sentinel(Some(Sentinel::Cloning)).await?;
         self.wipe().await?;
         tokio::select! {
@@ -40,10 +44,7 @@ impl Postgres {
             () = cancel.cancelled() => return Err(Error::Cancelled),
             copied = self.basebackup(source, &progress) => copied?,
         }
-        self.clean_after_copy().await?;
-        self.write_files(Some(source)).await?;
-        self.sync_data().await?;
-        self.set_sentinel(None).await
+        self.end_copy(source).await
     }
 
     async fn basebackup(

@@ -7,6 +7,7 @@
 pub mod basebackup;
 pub(super) mod child;
 pub mod found;
+mod kept;
 mod leftovers;
 pub mod rewind;
 
@@ -14,6 +15,7 @@ use super::config::OWN_SETTINGS;
 use super::{Error, Postgres, Sentinel, files};
 use std::path::Path;
 use tandem_core::facts::Data;
+use tandem_core::ids::NodeId;
 
 impl Postgres {
     /// What is in the data directory. Whether a copy is running now, only its caller knows.
@@ -101,6 +103,16 @@ impl Postgres {
             files::sync_parent(&data)
         })
         .await
+    }
+
+    /// All of a copy is there: from here on it may be started as a standby of its source.
+    async fn end_copy(&self, source: &NodeId) -> Result<(), Error> {
+        self.clean_after_copy().await?;
+        self.put_back_own_files().await?;
+        self.write_files(Some(source)).await?;
+        self.sync_data().await?;
+        self.set_sentinel(None).await?;
+        self.forget_own_files().await
     }
 
     /// What the sentinel guards must be on disk before it goes (H19).

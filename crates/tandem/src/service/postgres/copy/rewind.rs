@@ -1,7 +1,8 @@
 //! Talks to pg_rewind: makes a former primary a standby of its successor again.
 //! In: the source, which has ended a checkpoint since its promotion (the caller ensures it, H18).
 //! Out: `Rewind`, or an error that says whether to try again or to clone.
-//! Keeps: H19 sentinel around it; H20 own configuration, no copied slots; H21 the recovery that
+//! Keeps: H5 no copy is left behind that starts as a primary; H19 sentinel around it; H20 own
+//! configuration, no copied slots; H21 the recovery that
 //! pg_rewind runs by itself only ever touches a former primary.
 //! Tested by: below, and `tests/postgres_adapter.rs`.
 
@@ -45,20 +46,21 @@ impl Postgres {
             }
         }
         self.write_files(Some(source)).await?;
+        self.keep_own_files().await?;
         self.set_sentinel(Some(Sentinel::Rewinding)).await?;
         // Single-user mode refuses to run with it; nobody starts this while the sentinel is set.
         self.without_signal().await?;
         let done = tokio::select! {
             biased;
-            () = cancel.cancelled() => return Err(Error::Cancelled),
+            () = cancel.cancelled() => Err(Error::Cancelled),
             done = self.pg_rewind(source) => done,
         };
         let untouched = matches!(done, Ok(_) | Err(Error::SourceUnavailable { .. }));
         if untouched {
-            self.clean_after_copy().await?;
-            self.write_files(Some(source)).await?;
-            self.sync_data().await?;
-            self.set_sentinel(None).await?;
+            self.end_copy(source).await?;
+        } else {
+            // Half of it lies there until it is copied: no primary, whoever starts it (H5).
+            self.next_start_in_recovery().await?;
         }
         done
     }
