@@ -90,6 +90,16 @@ fn the_example_of_a_balanced_service_is_good() {
 }
 
 #[test]
+fn the_example_of_an_http_service_is_good() {
+    let text = include_str!(concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../../examples/load-balanced-http/tandem.toml"
+    ));
+    assert_eq!(lines(&problems(text)), Vec::<String>::new());
+    assert!(parse(text).balanced.values().all(|it| it.http.is_some()));
+}
+
+#[test]
 fn the_example_is_good() {
     let text = include_str!(concat!(
         env!("CARGO_MANIFEST_DIR"),

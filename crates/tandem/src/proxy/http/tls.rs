@@ -1,7 +1,7 @@
 //! Talks TLS to clients: which certificate is shown for which name, and when files are read again.
 //! In: files of certificates and keys. Out: encrypted connections.
 //! States: Loaded → (a file is another one than before) → Loaded anew, or as before with a warning.
-//! Keeps: H35, one provider, named explicitly. A certificate whose key is not its own, or that is
+//! Keeps: one provider, named explicitly, as with TLS between nodes. A certificate whose key is not its own, or that is
 //! no certificate, is refused when it is configured, and never takes the place of one that works.
 //! Not here: TLS between nodes (`identity`), what is said inside (`session.rs`).
 //! Tested by: `tests/tls.rs`.

@@ -31,7 +31,7 @@ async fn an_endpoint_that_breaks_costs_idempotent_requests_nothing() {
 }
 
 #[tokio::test]
-async fn what_may_have_been_done_is_not_done_again() {
+async fn h43_what_may_have_been_done_is_not_done_again() {
     let (supervisor, a, b) = pair().await;
     let balancer = Balancer::open(config(&[&a, &b]), &supervisor).unwrap();
     a.always("/close");

@@ -1,4 +1,4 @@
-//! Clients that speak TLS: certificates by name, renewed while it runs, refused when they are wrong.
+//! Clients that speak TLS: certificates by name, renewed while it runs, refused if they are wrong.
 
 use super::support::*;
 use crate::proxy::balancer::Balancer;
