@@ -33,13 +33,10 @@ pub(super) fn values(service: &Balanced) -> Vec<Value> {
     .collect();
     upstreams(&service.upstreams, &mut values);
     limits(service, &mut values);
-    match &service.http {
-        Some(requests) => {
-            // A connection to an endpoint carries the requests of many clients.
-            values.retain(|(key, _)| key != "send_proxy");
-            http::values(requests, service, &mut values);
-        }
-        None => {}
+    if let Some(requests) = &service.http {
+        // A connection to an endpoint carries the requests of many clients.
+        values.retain(|(key, _)| key != "send_proxy");
+        http::values(requests, service, &mut values);
     }
     values
 }

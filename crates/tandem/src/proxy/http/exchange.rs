@@ -135,6 +135,11 @@ fn finish(
             count(&door.http.tally.abandoned);
             return After::Cut;
         }
+        End::Late if over.status.is_some() => {
+            // A stream of events may be silent for long: no fault, but nobody may keep it for ever.
+            count(&door.http.tally.timed_out);
+            return After::Cut;
+        }
         End::Refused(refusal) if over.can_reply => return After::Refused(refusal),
         End::Refused(_) => return After::Cut,
         End::Broke => Failure::Broken,

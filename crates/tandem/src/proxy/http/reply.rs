@@ -109,6 +109,6 @@ fn write(
          Content-Length: {length}\r\nCache-Control: no-store\r\n{more}{connection}\r\n"
     );
     if !manner.is_head {
-        let _ = write!(out, "{status} {reason}: {why}\n");
+        let _ = writeln!(out, "{status} {reason}: {why}");
     }
 }

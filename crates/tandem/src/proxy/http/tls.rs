@@ -1,8 +1,9 @@
 //! Talks TLS to clients: which certificate is shown for which name, and when files are read again.
 //! In: files of certificates and keys. Out: encrypted connections.
 //! States: Loaded → (a file is another one than before) → Loaded anew, or as before with a warning.
-//! Keeps: one provider, named explicitly, as with TLS between nodes. A certificate whose key is not its own, or that is
-//! no certificate, is refused when it is configured, and never takes the place of one that works.
+//! Keeps: one provider, named explicitly, as with TLS between nodes. A certificate whose key is not
+//! its own, or that is none, is refused when it is configured, and never takes the place of one
+//! that works.
 //! Not here: TLS between nodes (`identity`), what is said inside (`session.rs`).
 //! Tested by: `tests/tls.rs`.
 

@@ -167,6 +167,10 @@ impl<'a> Transfer<'a> {
         };
         let deadline = self.terms.total.map_or(idle, |total| total.min(idle));
         ready!(self.client.timer.poll(deadline, cx));
+        if self.answer_ready > 0 || self.out_sent < self.client.out.len() {
+            // It takes nothing of its own response.
+            return Poll::Ready(End::Left);
+        }
         let has_all = self.head_sent == self.client.head.len() && self.body_ready == 0;
         let is_client = !waits && self.state == State::Head && has_all && !self.is_deaf;
         Poll::Ready(if is_client { End::Refused(request::Refusal::TooSlow) } else { End::Late })

@@ -200,9 +200,6 @@ impl Work {
                 let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n");
                 [head.into_bytes(), body.to_vec()].concat()
             }
-            "/chunked" => b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: Sum\r\n\r\n\
-                3\r\nabc\r\n4;x=y\r\ndefg\r\n0\r\nSum: 7\r\n\r\n"
-                .to_vec(),
             "/until-close" => {
                 let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n\r\nto the end").await;
                 return false;
@@ -215,6 +212,11 @@ impl Work {
                     .await;
                 return false;
             }
+            "/stall" => {
+                let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf").await;
+                sleep(LIMIT).await;
+                return false;
+            }
             "/half" => {
                 let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf").await;
                 return false;
@@ -222,17 +224,8 @@ impl Work {
             "/hints" => {
                 format!("HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n{plain}").into_bytes()
             }
-            "/hints-only" => b"HTTP/1.1 103 Early Hints\r\n\r\n".repeat(1000),
-            "/empty" => b"HTTP/1.1 204 No Content\r\n\r\n".to_vec(),
-            "/refuse" => b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 2\r\n\r\nno".to_vec(),
-            "/early" => b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nearly".to_vec(),
-            "/500" => b"HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n".to_vec(),
             "/more" => {
                 format!("{plain}HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison").into_bytes()
-            }
-            "/nonsense" => b"SSH-2.0-OpenSSH_9.2\r\n\r\n".to_vec(),
-            "/two-lengths" => {
-                b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab".to_vec()
             }
             "/long-head" => {
                 let head = format!("HTTP/1.1 200 OK\r\nA: {}\r\n\r\n", "a".repeat(100_000));
@@ -249,6 +242,7 @@ impl Work {
                 let _ = write.shutdown().await;
                 return false;
             }
+            _ if canned(verb).is_some() => canned(verb).unwrap_or_default(),
             _ if head.starts_with("HEAD ") => {
                 b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n".to_vec()
             }
@@ -256,4 +250,27 @@ impl Work {
         };
         stream.write_all(&bytes).await.is_ok()
     }
+}
+
+/// Answers that are always the same.
+fn canned(verb: &str) -> Option<Vec<u8>> {
+    Some(match verb {
+        "/chunked" => b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: Sum\r\n\r\n\
+            3\r\nabc\r\n4;x=y\r\ndefg\r\n0\r\nSum: 7\r\n\r\n"
+            .to_vec(),
+        "/empty" => b"HTTP/1.1 204 No Content\r\n\r\n".to_vec(),
+        "/refuse" => b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 2\r\n\r\nno".to_vec(),
+        "/early" => b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nearly".to_vec(),
+        "/big" => {
+            let head = b"HTTP/1.1 200 OK\r\nContent-Length: 30000000\r\n\r\n".to_vec();
+            [head, vec![b'.'; 30_000_000]].concat()
+        }
+        "/500" => b"HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n".to_vec(),
+        "/nonsense" => b"SSH-2.0-OpenSSH_9.2\r\n\r\n".to_vec(),
+        "/two-lengths" => {
+            b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab".to_vec()
+        }
+        "/hints-only" => b"HTTP/1.1 103 Early Hints\r\n\r\n".repeat(1000),
+        _ => return None,
+    })
 }

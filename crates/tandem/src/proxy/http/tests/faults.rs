@@ -192,3 +192,21 @@ async fn a_client_that_leaves_takes_its_request_with_it() {
     assert_eq!(snapshot.http.unwrap().abandoned, 2);
     assert_eq!((snapshot.endpoints[0].failed, snapshot.endpoints[0].in_flight), (0, 0));
 }
+
+#[tokio::test]
+async fn whoever_takes_nothing_or_streams_nothing_is_cut_and_no_endpoint_blamed() {
+    let (supervisor, a, _) = pair().await;
+    let mut config = config(&[&a]);
+    config.idle_timeout = Duration::from_millis(100);
+    let balancer = Balancer::open(config, &supervisor).unwrap();
+    let mut deaf = Client::connect(&balancer).await;
+    deaf.send("GET /big HTTP/1.1\r\nHost: shop\r\n\r\n").await;
+    until(|| balancer.snapshot().http.unwrap().abandoned == 1).await;
+    let mut client = Client::connect(&balancer).await;
+    client.send("GET /stall HTTP/1.1\r\nHost: shop\r\n\r\n").await;
+    assert!(client.rest().await.ends_with("\r\n\r\nhalf"));
+    until(|| balancer.snapshot().sessions == 0).await;
+    let snapshot = balancer.snapshot();
+    assert_eq!(snapshot.http.unwrap().timed_out, 1);
+    assert_eq!((snapshot.endpoints[0].failed, snapshot.endpoints[0].in_flight), (0, 0));
+}

@@ -92,7 +92,7 @@ async fn large_bodies_stream_both_ways_at_once_within_small_buffers() {
     let reading = async {
         let mut head = [0; 44];
         read.read_exact(&mut head).await.unwrap();
-        let mut back = vec![0; length - (44 - 44)];
+        let mut back = vec![0; length];
         read.read_exact(&mut back).await.unwrap();
         (head, back)
     };

@@ -116,7 +116,7 @@ mod tests {
             (200, Framing::Chunked, false)
         );
         assert_eq!(ask(b"HTTP/1.1 200 OK\r\n\r\n"), (200, Framing::Close, false));
-        assert_eq!(ask(b"HTTP/1.0 200 OK\r\nContent-Length: 1\r\n\r\n").2, false);
+        assert!(!ask(b"HTTP/1.0 200 OK\r\nContent-Length: 1\r\n\r\n").2);
         assert_eq!(ask(b"HTTP/1.1 204 N\r\nContent-Length: 5\r\n\r\n").1, Framing::Empty);
         assert_eq!(ask(b"HTTP/1.1 304 N\r\nContent-Length: 5\r\n\r\n").1, Framing::Empty);
         let head = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n";
