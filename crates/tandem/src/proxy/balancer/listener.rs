@@ -13,6 +13,8 @@ use crate::proxy::Error;
 use crate::proxy::http::Http;
 use crate::proxy::listener::{ACCEPT_PAUSE, Slot, bind, is_one_connection};
 use crate::runtime::supervisor::{Supervisor, TaskKind};
+use socket2::{SockRef, TcpKeepalive};
+use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -185,7 +187,10 @@ impl Balancer {
 }
 
 fn listen(config: &BalancerConfig) -> Result<(SocketAddr, TcpListener), Error> {
-    let bound = bind(config.listen).and_then(|socket| Ok((socket.local_addr()?, socket)));
+    let bound = bind(config.listen).and_then(|socket| {
+        keep_alive(&socket)?;
+        Ok((socket.local_addr()?, socket))
+    });
     let (service, address) = (config.service.clone(), config.listen);
     bound.map_err(|source| Error::Listen { service, address, source })
 }
@@ -207,6 +212,19 @@ async fn sweep(shared: Arc<Shared>) {
             }
         }
     }
+}
+
+/// A peer that vanished is noticed after two minutes without an answer.
+const VANISHED_MAX: Duration = Duration::from_secs(120);
+
+/// What a listener has, the connections that it accepts have too.
+pub(in crate::proxy) fn keep_alive<'s>(socket: impl Into<SockRef<'s>>) -> io::Result<()> {
+    let times = TcpKeepalive::new().with_time(Duration::from_secs(60));
+    let times = times.with_interval(Duration::from_secs(10)).with_retries(6);
+    let socket = socket.into();
+    socket.set_tcp_keepalive(&times)?;
+    // Probes are for silence; this is for words that nobody confirms.
+    socket.set_tcp_user_timeout(Some(VANISHED_MAX))
 }
 
 struct Accepting {
@@ -248,5 +266,23 @@ impl Accepting {
             let _until_the_end = (slot, alive);
             session::serve(&shared, client, from).await;
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_accepted_is_kept_alive() {
+        let listener = bind(([127, 0, 0, 1], 0).into()).unwrap();
+        keep_alive(&listener).unwrap();
+        let address = listener.local_addr().unwrap();
+        let (client, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
+        let (accepted, client) = (accepted.unwrap().0, client.unwrap());
+        let accepted = SockRef::from(&accepted);
+        assert!(accepted.keepalive().unwrap() && !SockRef::from(&client).keepalive().unwrap());
+        assert_eq!(accepted.tcp_keepalive_time().unwrap(), Duration::from_secs(60));
+        assert_eq!(accepted.tcp_user_timeout().unwrap(), Some(VANISHED_MAX));
     }
 }

@@ -12,7 +12,7 @@ mod check;
 mod copying;
 pub(super) mod group;
 mod header;
-mod listener;
+pub(super) mod listener;
 mod resolve;
 pub(super) mod session;
 mod snapshot;

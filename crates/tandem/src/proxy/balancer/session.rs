@@ -10,7 +10,7 @@ use super::BalancerConfig;
 use super::copying::Copying;
 use super::group::{Claim, Group};
 use super::header::{self, HEADER_MAX, Parsed};
-use super::listener::Tally;
+use super::listener::{Tally, keep_alive};
 use crate::proxy::http::{self, Http};
 use crate::runtime::clock;
 use std::io;
@@ -177,6 +177,7 @@ async fn reach(shared: &Shared, who: SocketAddr) -> (Claim, TcpStream) {
         match timeout(connect_timeout, TcpStream::connect(address)).await {
             Ok(Ok(server)) => {
                 let _ = server.set_nodelay(true);
+                let _ = keep_alive(&server);
                 claim.0.connected_in(begun.elapsed());
                 return (claim, server);
             }

@@ -11,6 +11,7 @@ use super::exchange::Door;
 use super::session::{Client, Order};
 use super::stream::Stream;
 use crate::proxy::balancer::group::{Claim, Wish};
+use crate::proxy::balancer::listener::keep_alive;
 use crate::proxy::balancer::session::{HeldCount, wait};
 use std::future::poll_fn;
 use std::net::SocketAddr;
@@ -74,6 +75,7 @@ impl Search<'_> {
             match timeout(self.door.config.connect_timeout, connect).await {
                 Ok(Ok(socket)) => {
                     let _ = socket.set_nodelay(true);
+                    let _ = keep_alive(&socket);
                     return Ok(Reached { claim, stream: Stream::Plain(socket), is_reused: false });
                 }
                 failure @ (Ok(Err(_)) | Err(_)) => {
