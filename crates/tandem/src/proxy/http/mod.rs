@@ -6,6 +6,7 @@
 //! sent, or it is idempotent and bodiless and not one byte came back, and the budget has a retry.
 //! Why its own framing on top of `httparse`, and not hyper: hyper repairs what must be refused (a
 //! transfer coding beside a length, bare line feeds), and what it parsed is copied into maps.
+//! See docs/adr/0013.
 //! Not here: who is chosen and who is out (`tandem_core::clustering::load_balanced`), sockets that
 //! listen, checks and names (`balancer`).
 //! Tested by: the modules below and `tests/`.
