@@ -4,7 +4,7 @@
 //! gone, and no two run at once.
 //!
 //! What it does not find: a keeper that wakes from a freeze a moment after the copy it guards, and
-//! a process that SIGKILL does not end (`docs/adr/0013-singletons.md` says what then).
+//! a process that SIGKILL does not end (`docs/adr/0014-singletons.md` says what then).
 
 mod agreement;
 mod controller;

@@ -4,6 +4,7 @@
 
 mod balanced;
 mod command;
+mod http;
 
 use super::reference::entry_of;
 use super::valid::{Config, Listen, Node, ReadLag, Service};

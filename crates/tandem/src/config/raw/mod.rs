@@ -5,6 +5,7 @@
 
 mod balanced;
 mod command;
+mod http;
 mod postgres;
 mod section;
 mod written;
@@ -12,6 +13,7 @@ mod written;
 use super::problem::{Code, Problems, Say};
 pub(super) use balanced::{Balanced, Ejection, Health, Upstream};
 pub(super) use command::{Command, CommandHealth};
+pub(super) use http::{Http, Retry};
 pub(super) use postgres::{Postgres, Timing};
 pub(super) use section::Reading;
 use section::Section;
@@ -121,14 +123,14 @@ fn service(reading: &mut Reading<'_>, name: Spanned<String>, table: &DeTable<'_>
         kind @ Kind::Postgres => {
             Keys::Postgres(Box::new(postgres::read(reading, &name, section.of(kind))))
         }
-        kind @ Kind::Tcp => {
-            Keys::Balanced(Box::new(balanced::read(reading, &name, section.of(kind))))
+        kind @ (Kind::Tcp | Kind::Http) => {
+            Keys::Balanced(Box::new(balanced::read(reading, &name, section.of(kind), kind)))
         }
         // The other patterns will have keys that this one has not.
         kind @ Kind::Command if is_singleton(clustering.as_ref()) => {
             Keys::Command(Box::new(command::read(reading, &name, section.of(kind))))
         }
-        Kind::Command | Kind::Http => Keys::NotYet,
+        Kind::Command => Keys::NotYet,
     };
     Service { name, kind, clustering, replication, keys }
 }

@@ -36,15 +36,14 @@ rows! {
             priority takes over, planned, as soon as one is fed. A command moves back to the node \
             that is preferred once it ran elsewhere for a minute."
         because "all equal, with room above and below; it never outweighs data",
-    "services.NAME.kind": "\"postgres\", \"command\" or \"tcp\" (\"http\": not in this \
-        version yet)" = Required;
+    "services.NAME.kind": "\"postgres\", \"command\", \"tcp\" or \"http\"" = Required;
         "What the service is: each kind has keys of its own."
         because "Tandem must know what it runs",
     "services.NAME.clustering": "\"active-passive\" or \"load-balanced\" (\"active-active\": not \
         in this version yet)" = Required;
-        "Who serves; with tcp it is \"load-balanced\", with command \"active-passive\"."
+        "Who serves; with tcp and http it is \"load-balanced\", with command \"active-passive\"."
         because "the owner's decision: a guess would be wrong for somebody",
-    "services.NAME.replication": "\"primary-replica\" with postgres, \"none\" with tcp \
+    "services.NAME.replication": "\"primary-replica\" with postgres, \"none\" with tcp, http \
         and command (\"multi-primary\", \"peer-to-peer\": not in this version yet)" = Required;
         "Who holds the data."
         because "the owner's decision: a guess would be wrong for somebody",

@@ -49,12 +49,15 @@ fn every_pair_is_run_postponed_or_refused_at_its_clustering() {
             }
         }
     }
-    assert_eq!(counted, [4, 8, 36]);
+    assert_eq!(counted, [5, 7, 36]);
 }
 
 fn pairing_is_ok(kind: &str, clustering: &str, replication: &str) -> bool {
     replication == "none"
-        && matches!((kind, clustering), ("tcp", "load-balanced") | ("command", "active-passive"))
+        && matches!(
+            (kind, clustering),
+            ("tcp" | "http", "load-balanced") | ("command", "active-passive")
+        )
 }
 
 #[test]

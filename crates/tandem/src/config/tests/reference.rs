@@ -33,15 +33,25 @@ command = ["/srv/app"]
 port = 9000
 limits = {}
 health = { exec = ["/srv/check"] }
+[services.web]
+kind = "http"
+clustering = "load-balanced"
+replication = "none"
+listen = 8080
+upstreams = [{ address = "10.0.0.11:80" }]
+certificates = [{ certificate = "/c", key = "/k" }]
+health = {}
+ejection = {}
+retry = {}
 "#;
 
 /// Of a key of the reference, in the file above.
 fn in_the_file(entry: &crate::config::Entry) -> String {
-    let of = |word: &str| entry.kinds.iter().any(|kind| kind.word() == word);
-    let service = match (of("tcp"), of("command")) {
-        (true, _) => "services.cache",
-        (false, true) => "services.jobs",
-        (false, false) => "services.orders",
+    let service = match entry.kinds.first().map(|kind| kind.word()) {
+        Some("tcp") => "services.cache",
+        Some("http") => "services.web",
+        Some("command") => "services.jobs",
+        _ => "services.orders",
     };
     let key = entry.key.replace("nodes.NAME", "nodes.a").replace("services.NAME", service);
     key.replace("INDEX", "1")
@@ -71,7 +81,7 @@ fn the_defaults_are_those_of_the_reference() {
         shown.iter().find(|shown| shown.key == full).unwrap_or_else(|| panic!("{full}"))
     };
     // Written above, because a table must stand for its keys, or a check for something to ask.
-    let written = ["health", "ejection", "limits", "port", "health.exec"];
+    let written = ["health", "ejection", "retry", "certificates", "limits", "port", "health.exec"];
     for entry in entries() {
         let key = in_the_file(entry);
         if entry.key.ends_with("SETTING") || key == "services.jobs.health.exec" {
@@ -84,6 +94,8 @@ fn the_defaults_are_those_of_the_reference() {
             Fallback::Value(_) if entry.key.starts_with("services.NAME.async_") => {}
             Fallback::Value(value) => assert_eq!(found.value.as_deref(), Some(value), "{found:?}"),
             Fallback::Computed(_) => assert!(found.value.is_some(), "{found:?}"),
+            // It has to be there for its own keys to be shown.
+            Fallback::Unset(_) if entry.key.ends_with("certificates") => {}
             Fallback::Unset(_) => assert_eq!(found.value, None, "{found:?}"),
         }
         let short = entry.key.strip_prefix("services.NAME.").unwrap_or(entry.key);
@@ -113,7 +125,7 @@ fn the_page_has_a_row_for_every_key() {
             assert!(!text.contains('|'), "{}: a bar would break the table", entry.key);
         }
     }
-    assert_eq!(page.matches("\n## ").count(), 13);
+    assert_eq!(page.matches("\n## ").count(), 19);
 }
 
 /// `UPDATE=1` writes the page (`cargo xtask gen`).

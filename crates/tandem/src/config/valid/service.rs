@@ -208,9 +208,9 @@ fn pairing(raw: &raw::Service, words: &Words, check: &mut Checker<'_, '_>) -> Op
                 format!("{pair} is not in this version yet"),
                 "the pair makes sense and is planned; this version runs postgres with \
                  primary-replica, as active-passive or load-balanced, a command as \
-                 active-passive, and spreads tcp connections",
+                 active-passive, and spreads tcp connections and http requests",
                 "use kind = \"postgres\" and replication = \"primary-replica\", or kind = \"tcp\" \
-                 where something else runs the service, or wait",
+                 or \"http\" where something else runs the service, or wait",
             );
             check.problems.error(Code::NotYet, &place, say);
             None
@@ -224,9 +224,8 @@ fn is_built(pairing: Pairing) -> bool {
             pairing.replication() == Replication::PrimaryReplica
                 && pairing.clustering() != Clustering::ActiveActive
         }
-        Kind::Tcp => true,
+        Kind::Tcp | Kind::Http => true,
         Kind::Command => pairing.clustering() == Clustering::ActivePassive,
-        Kind::Http => false,
     }
 }
 

@@ -66,6 +66,7 @@ pub(in crate::node) fn open_doors(ground: &Ground) -> Result<Vec<CommandDoor>, E
             sessions_max: command.sessions_max,
             accept_proxy: false,
             send_proxy: None,
+            http: None,
         };
         let door = Arc::new(Balancer::open(config.clone(), &ground.supervisor)?);
         doors.push(CommandDoor { service: service.clone(), door, config });

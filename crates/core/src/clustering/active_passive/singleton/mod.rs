@@ -2,7 +2,7 @@
 //!
 //! As for a primary, two planners without memory: `controller` for the service, on the Raft leader;
 //! `instance` for the own copy, on every node. `election` is what the controller does when the copy
-//! shall run elsewhere. Why it is safe: `docs/adr/0013-singletons.md`.
+//! shall run elsewhere. Why it is safe: `docs/adr/0014-singletons.md`.
 //!
 //! In the facts of an instance, `process` `Primary` is "it runs", `promoted` the term that it was
 //! started for, `serving` "it is healthy", `starts_failed` its failures in a row, `stalled` how
