@@ -179,7 +179,6 @@ impl Observer {
         let with_settings = self.looks.is_multiple_of(SETTINGS_EVERY);
         self.looks = self.looks.wrapping_add(1);
         let (row, term) = self.ask(&mut session, &statement, with_settings).await?;
-        session.wire.notices.clear();
         self.pending_restart = row.get::<_, Option<bool>>(14).unwrap_or(self.pending_restart);
         let mut observation = self.read(&row)?;
         observation.data_term = term;
