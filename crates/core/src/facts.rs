@@ -99,7 +99,7 @@ pub struct InstanceFacts {
     pub flushed_at: Timestamp,
     /// End of what was replayed; equals `flushed` on a primary.
     pub replayed: Lsn,
-    /// A standby: age of the last commit it replayed, while there is more to replay; else zero.
+    /// A standby: for how long it has had something whole that it has not replayed; else zero.
     pub replay_delay: Duration,
     /// Greatest term recorded in the data itself (H6, H30).
     pub data_term: Term,

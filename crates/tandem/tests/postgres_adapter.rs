@@ -5,6 +5,7 @@
 mod postgres_adoption;
 mod postgres_cluster;
 mod postgres_daemon;
+mod postgres_lag;
 mod postgres_settings;
 
 use nix::sys::signal::Signal;
@@ -34,8 +35,7 @@ async fn found(node: &mut Node) {
 async fn clone(node: &mut Node, source: &str) {
     let (progress, seen) = watch::channel(None);
     let token = CancellationToken::new();
-    let source_id = NodeId::from(source);
-    timed("clone", node.postgres.clone_from(&source_id, progress, token)).await.unwrap();
+    timed("clone", node.postgres.clone_from(&source.into(), progress, token)).await.unwrap();
     assert_eq!(*seen.borrow(), Some(100));
     timed("start a standby", node.start_following(Some(source))).await;
     node.until("it streams", |o| o.receiver.as_ref().is_some_and(|r| r.streaming)).await;

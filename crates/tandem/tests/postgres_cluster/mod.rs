@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use tandem::service::postgres::{
-    Binaries, Error, InstanceConfig, Observation, Passwords, PeerAddress, Postgres, RunAs,
-    StartCommand,
+    Binaries, Error, InstanceConfig, Observation, Observer, Passwords, PeerAddress, Postgres,
+    RunAs, StartCommand,
 };
 use tandem_core::ids::NodeId;
 use tandem_core::replication::primary_replica::sync_quorum::CommitRule;
@@ -127,7 +127,16 @@ impl Node {
 
     /// Observes until `condition` holds.
     pub async fn until(&self, what: &str, condition: impl Fn(&Observation) -> bool) -> Observation {
-        let mut observer = self.postgres.observer();
+        self.until_seen(&mut self.postgres.observer(), what, condition).await
+    }
+
+    /// The same through an observer that remembers what it saw before.
+    pub async fn until_seen(
+        &self,
+        observer: &mut Observer,
+        what: &str,
+        condition: impl Fn(&Observation) -> bool,
+    ) -> Observation {
         let until = Instant::now() + SHORT;
         loop {
             let seen = observer.observe(Duration::from_secs(5)).await;

@@ -44,6 +44,13 @@ async fn settings_are_tried_before_a_server_has_them() {
     );
     assert!(refused[4].because.contains("Available values: "), "{refused:?}");
     assert!(binaries.setting_names().await.unwrap().contains(&"max_connections".to_owned()));
+    // Each is good alone, and no server starts with both.
+    let both =
+        of(&[("log_parser_stats", "on"), ("log_statement_stats", "on"), ("work_mem", "7MB")]);
+    let refused = binaries.try_settings(&both).await.unwrap();
+    let names: Vec<&str> = refused.iter().map(|it| it.name.as_str()).collect();
+    assert_eq!(names, ["log_statement_stats"], "{refused:?}");
+    assert!(refused[0].because.contains("\"log_parser_stats\""), "{refused:?}");
     // What a server was given all the same is told by the reload that does not take it; what only
     // waits for a restart is no error.
     crate::found(a).await;

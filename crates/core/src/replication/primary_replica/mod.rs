@@ -1,5 +1,6 @@
 //! One instance takes writes, the others are fed by it.
 
 pub mod desired_rule;
+pub mod lag;
 pub mod settings;
 pub mod sync_quorum;

@@ -32,7 +32,8 @@ rows! {
         "The front door for reads, spread over the replicas; with load-balanced only."
         because "a client must say that it reads only, and a port of its own says it",
     "services.NAME.read_lag_max": "size or duration" = Value("16MB");
-        "A replica further behind serves no reads."
+        "A replica further behind serves no reads: in bytes, or by how long it has heard nothing \
+            or not replayed what it received."
         because "one segment of WAL: more is a replica in trouble, less would eject healthy ones \
             under load",
     "services.NAME.port": "1 to 65535" = Computed("`listen` + 1000");

@@ -2,7 +2,7 @@
 //! In: `Config`. Out: problems of its PostgreSQL settings, each at its place.
 //! One mistyped name would keep every server from loading anything of its files, the commit rule
 //! too, and the next start from succeeding: so it is found before anybody agrees on it.
-//! Keeps: H20. A machine without PostgreSQL refuses nothing.
+//! A machine without PostgreSQL refuses nothing.
 //! Not here: what an owner may not set at all (`config`), asking other nodes
 //! (`operations/members/settings.rs`).
 //! Tested by: `tests/members`, `tests/bad_days`.

@@ -8,7 +8,7 @@ use super::sql::within;
 use super::{Error, Postgres, files};
 use std::fs::OpenOptions;
 use std::io::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -34,6 +34,24 @@ impl DiskProbe {
     fn end(&self) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
+
+    async fn run(self: &Arc<Self>, data: PathBuf, deadline: Duration) -> Result<(), Error> {
+        let path = data.clone();
+        let stuck = |since| Error::DiskStuck { path, since };
+        if let Err(since) = self.begin() {
+            return Err(stuck(since));
+        }
+        let disk = Arc::clone(self);
+        let probe = files::blocking(move || {
+            let outcome = write_and_sync(&data);
+            disk.end();
+            outcome
+        });
+        match tokio::time::timeout(deadline, probe).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(stuck(deadline)),
+        }
+    }
 }
 
 /// What a file system has.
@@ -51,19 +69,7 @@ impl Postgres {
     /// # Errors
     /// `DiskStuck` with its age if this or an earlier probe did not end; `DiskFull`; `File`.
     pub async fn probe_disk(&self, deadline: Duration) -> Result<(), Error> {
-        let data = self.data_dir();
-        let stuck = |since| Error::DiskStuck { path: self.data_dir(), since };
-        self.disk.begin().map_err(stuck)?;
-        let disk = Arc::clone(&self.disk);
-        let probe = files::blocking(move || {
-            let outcome = write_and_sync(&data);
-            disk.end();
-            outcome
-        });
-        match tokio::time::timeout(deadline, probe).await {
-            Ok(outcome) => outcome,
-            Err(_) => Err(stuck(deadline)),
-        }
+        self.disk.run(self.data_dir(), deadline).await
     }
 
     /// Room on the data's file system.
@@ -114,14 +120,75 @@ fn write_and_sync(data: &Path) -> Result<(), Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use nix::sys::stat::Mode;
+    use nix::unistd::mkfifo;
+    use std::fs::{self, File};
+    use std::os::unix::fs::OpenOptionsExt as _;
 
-    /// H28: a second probe does not pile up behind a first that hangs.
-    #[test]
-    fn h28_one_probe_at_a_time() {
-        let probe = DiskProbe::default();
-        assert!(probe.begin().is_ok());
-        assert!(probe.begin().is_err());
-        probe.end();
-        assert!(probe.begin().is_ok());
+    const LIMIT: Duration = Duration::from_secs(20);
+
+    /// A probe file that whoever opens it to write waits for, as for a disk that hangs.
+    struct Hanging(PathBuf);
+
+    impl Hanging {
+        fn new(data: &Path) -> Self {
+            let path = data.join(PROBE_FILE);
+            fs::create_dir(data.join("base")).unwrap();
+            mkfifo(&path, Mode::S_IRWXU).unwrap();
+            Self(path)
+        }
+
+        /// Nobody waits any more, as long as this is kept.
+        fn wake(&self) -> std::io::Result<File> {
+            let no_wait = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+            let reader = OpenOptions::new().read(true).custom_flags(no_wait).open(&self.0)?;
+            fs::remove_file(&self.0)?;
+            Ok(reader)
+        }
+    }
+
+    impl Drop for Hanging {
+        /// A test that fails must not wait for its own thread.
+        fn drop(&mut self) {
+            let _ = self.wake();
+        }
+    }
+
+    fn age(told: Result<(), Error>) -> Duration {
+        match told {
+            Err(Error::DiskStuck { since, .. }) => since,
+            other => panic!("not stuck: {other:?}"),
+        }
+    }
+
+    /// H28: it is told at the deadline, later ones tell since when without a thread of their own,
+    /// and once it goes on, so do they.
+    #[tokio::test]
+    async fn h28_a_disk_that_hangs_is_told_with_its_age_and_holds_one_thread() {
+        let dir = tempfile::tempdir().unwrap();
+        let hanging = Hanging::new(dir.path());
+        let disk = Arc::new(DiskProbe::default());
+        let deadline = Duration::from_millis(30);
+        let probe = async || {
+            let told = disk.run(dir.path().to_owned(), deadline);
+            tokio::time::timeout(LIMIT, told).await.unwrap()
+        };
+        assert_eq!(age(probe().await), deadline);
+        // One that waited as well would tell its own deadline.
+        let second = age(probe().await);
+        assert!(second > deadline, "{second:?}");
+        assert!(age(probe().await) > second);
+        let _reader = hanging.wake().unwrap();
+        let until = Instant::now() + LIMIT;
+        loop {
+            match probe().await {
+                Ok(()) => break,
+                Err(Error::DiskStuck { .. }) if Instant::now() < until => {
+                    tokio::task::yield_now().await;
+                }
+                other => panic!("not good again: {other:?}"),
+            }
+        }
+        assert!(!dir.path().join(PROBE_FILE).exists());
     }
 }

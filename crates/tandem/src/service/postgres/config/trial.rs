@@ -3,9 +3,8 @@
 //! The program itself is asked, and no list of ours: names and limits differ between versions. It
 //! reads no data and starts no server. Settings with a dot belong to extensions, and are taken as
 //! they are. What only shows at a start is not found: a library that is missing, too much memory.
-//! Keeps: H20 a setting that no server takes is never agreed.
 //! Not here: what an owner may not set at all (`settings.rs`).
-//! Tested by: `tests/postgres_adapter.rs`.
+//! Tested by: `tests/postgres_settings`.
 
 use super::super::copy::child::environment;
 use super::super::{Binaries, Error};
@@ -28,6 +27,13 @@ pub struct NotTaken {
     pub because: String,
 }
 
+impl NotTaken {
+    fn new(name: &str, because: String) -> Self {
+        let unknown = because.starts_with("unrecognized configuration parameter");
+        Self { name: name.to_owned(), unknown, because }
+    }
+}
+
 impl Binaries {
     /// Asks PostgreSQL about settings; what it does not take comes back.
     ///
@@ -39,15 +45,21 @@ impl Binaries {
     ) -> Result<Vec<NotTaken>, Error> {
         let all: Vec<_> = settings.iter().map(|(name, value)| (&**name, &**value)).collect();
         let mut refused = Vec::new();
-        // It stops at the first that it refuses, so only then is it asked about each.
-        if all.is_empty() || self.ask(&all).await?.is_none() {
+        if all.is_empty() {
             return Ok(refused);
         }
-        for one in all {
-            if let Some(because) = self.ask(&[one]).await? {
-                let unknown = because.starts_with("unrecognized configuration parameter");
-                refused.push(NotTaken { name: one.0.to_owned(), unknown, because });
+        // It stops at the first that it refuses, so only then is it asked about each.
+        let Some(of_all) = self.ask(&all).await? else { return Ok(refused) };
+        for one in &all {
+            if let Some(because) = self.ask(&[*one]).await? {
+                refused.push(NotTaken::new(one.0, because));
             }
+        }
+        // Each may be good alone, and exclude another.
+        if refused.is_empty()
+            && let Some(name) = blamed(&all, &of_all)
+        {
+            refused.push(NotTaken::new(name, of_all));
         }
         Ok(refused)
     }
@@ -84,6 +96,13 @@ impl Binaries {
         let output = output.map_err(|_| Error::Timeout { doing, after: DEADLINE })?;
         output.map_err(Error::file("run", &path))
     }
+}
+
+/// The setting that PostgreSQL names first, or else the last it was given.
+fn blamed<'a>(settings: &[(&'a str, &str)], because: &str) -> Option<&'a str> {
+    let place = |name: &str| because.find(&format!("\"{name}\""));
+    let named = settings.iter().filter_map(|(name, _)| Some((place(name)?, *name))).min();
+    named.map(|(_, name)| name).or_else(|| settings.last().map(|(name, _)| *name))
 }
 
 /// What it complains about: its last error, and what it adds to it.

@@ -21,13 +21,10 @@ use std::time::Duration;
 use tandem_core::ids::NodeId;
 use tandem_core::lsn::Lsn;
 use tokio::time::{Instant, sleep, timeout_at};
-use tokio_postgres::error::DbError;
 use tokio_postgres::{AsyncMessage, Client, NoTls, Row};
 
 /// Between two looks at something that takes a few milliseconds.
 const POLL: Duration = Duration::from_millis(3);
-/// Notices kept of one connection.
-const NOTICES_MAX: usize = 32;
 
 /// The answer must not hang on what the owner set for roles or databases; names are looked up in
 /// pg_catalog only, so that nobody's table stands in for ours.
@@ -35,7 +32,7 @@ const OPTIONS: &str = "-c search_path=pg_catalog -c synchronous_commit=on \
     -c default_transaction_read_only=off -c lock_timeout=0 -c client_min_messages=warning \
     -c statement_timeout=0 -c idle_session_timeout=0 -c bytea_output=hex";
 
-/// One connection and what has been heard on it.
+/// One connection.
 pub(super) struct Session {
     pub(super) client: Client,
     pub(super) wire: Wire,
@@ -44,7 +41,6 @@ pub(super) struct Session {
 /// The receiving half of a connection.
 pub(super) struct Wire {
     messages: BoxStream<'static, Result<AsyncMessage, tokio_postgres::Error>>,
-    pub(super) notices: Vec<DbError>,
 }
 
 impl Wire {
@@ -59,9 +55,6 @@ impl Wire {
                 biased;
                 result = &mut answer => return result,
                 message = self.messages.next() => match message {
-                    Some(Ok(AsyncMessage::Notice(notice))) if self.notices.len() < NOTICES_MAX => {
-                        self.notices.push(notice);
-                    }
                     Some(Ok(_)) => {}
                     Some(Err(error)) => return Err(error),
                     // The connection ended: the answer says so by itself.
@@ -229,5 +222,5 @@ async fn file_errors(session: &mut Session) -> Result<Vec<String>, Error> {
 async fn open(config: &tokio_postgres::Config) -> Result<Session, Error> {
     let (client, mut connection) = config.connect(NoTls).await.map_err(Error::sql("connecting"))?;
     let messages = poll_fn(move |context| connection.poll_message(context)).boxed();
-    Ok(Session { client, wire: Wire { messages, notices: Vec::new() } })
+    Ok(Session { client, wire: Wire { messages } })
 }

@@ -4,15 +4,17 @@
 //! Keeps: H6 and H30 the greatest term in the data; H10 two standbys of one name are reported;
 //! H15 received, flushed and replayed are told apart; H29 hung, full and down are told apart.
 //! Not here: a fresh connection (`probe_new_connection`), the disk (`probe_disk`).
-//! Tested by: `tests/postgres_adapter.rs`.
+//! Tested by: `tests/postgres_adapter.rs`, `tests/postgres_lag`.
 
 use super::{Session, lsn, within};
+use crate::runtime::clock;
 use crate::service::postgres::{Error, Postgres, names};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use tandem_core::facts::Replica;
 use tandem_core::ids::{NodeId, SystemId, Term, TimelineId};
 use tandem_core::lsn::Lsn;
+use tandem_core::replication::primary_replica::lag::{Look, ReplayLag};
 use tokio_postgres::{Row, Statement, error::SqlState};
 
 /// pg_settings costs a millisecond, and what waits for a restart is not urgent.
@@ -39,7 +41,10 @@ SELECT r.recovering,
   (SELECT coalesce(json_agg(json_build_array(application_name, state, flush_lsn::text,
       replay_lsn::text, sync_priority)), '[]')::text FROM pg_stat_replication),
   CASE WHEN r.recovering AND pg_last_wal_receive_lsn() > pg_last_wal_replay_lsn()
-    THEN extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp())::float8 END
+      AND NOT EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'startup'
+        AND wait_event IN ('RecoveryWalStream', 'RecoveryRetrieveRetryInterval'))
+    THEN coalesce(extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp())::float8,
+      0) END
 FROM (SELECT pg_is_in_recovery() AS recovering) r
 CROSS JOIN pg_control_checkpoint() c
 CROSS JOIN pg_control_recovery() m
@@ -63,7 +68,7 @@ pub struct Observation {
     pub flushed: Lsn,
     /// End of what was replayed; `flushed` on a primary.
     pub replayed: Lsn,
-    /// A standby: age of the last commit that it replayed, while there is more to replay.
+    /// A standby: for how long it has had something whole that it has not replayed; else zero.
     pub replay_delay: Duration,
     /// Greatest term in the data; 0 before the first.
     pub data_term: Term,
@@ -104,6 +109,7 @@ pub struct Observer {
     pending_restart: bool,
     has_history: bool,
     looks: u32,
+    lag: ReplayLag,
 }
 
 impl std::fmt::Debug for Observer {
@@ -121,6 +127,7 @@ impl Postgres {
             pending_restart: false,
             has_history: false,
             looks: 0,
+            lag: ReplayLag::default(),
         }
     }
 }
@@ -172,11 +179,23 @@ impl Observer {
         let with_settings = self.looks.is_multiple_of(SETTINGS_EVERY);
         self.looks = self.looks.wrapping_add(1);
         let (row, term) = self.ask(&mut session, &statement, with_settings).await?;
-        session.wire.notices.clear();
         self.pending_restart = row.get::<_, Option<bool>>(14).unwrap_or(self.pending_restart);
         let mut observation = self.read(&row)?;
         observation.data_term = term;
+        observation.replay_delay = self.replay_delay(row.get(16), &observation);
         Ok(((session, statement), observation))
+    }
+
+    /// Received may end within a record, for as long as an open transaction writes no more: while
+    /// the startup process waits for the rest, there is nothing to replay.
+    fn replay_delay(&mut self, last_commit: Option<f64>, seen: &Observation) -> Duration {
+        let Some(age) = last_commit else {
+            self.lag.note_none();
+            return Duration::ZERO;
+        };
+        let (received, replayed) = (seen.flushed, seen.replayed);
+        let age_max = seconds(Some(age));
+        self.lag.note(Look { received, replayed, age_max }, clock::now())
     }
 
     /// Both questions in one round trip, once it is known that the second has an answer.
@@ -234,7 +253,7 @@ impl Observer {
             checkpoint_timeline: timeline(3),
             flushed: lsn(row, 4)?,
             replayed: lsn(row, 5)?,
-            replay_delay: seconds(row.get(16)),
+            replay_delay: Duration::ZERO,
             data_term: Term(0),
             receiver,
             replicas,
