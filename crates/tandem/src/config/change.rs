@@ -196,17 +196,17 @@ fn identity(change: &mut Change<'_>, id: &ServiceId, (old, new): (&Service, &Ser
     }
 }
 
-/// Nodes adopt a file one after the other. Where safety rests on the lease, one that already counts
-/// on a shorter lease would act while the primary still serves on the longer one (H4).
+/// Nodes adopt a file one after the other. Where safety rests on the lease, one that counts on the
+/// shorter one, old or new, would act while the primary still serves on the longer one (H4).
 fn lease(change: &mut Change<'_>, id: &ServiceId, (old, new): (&Service, &Service)) {
     let is_async = [old, new].iter().any(|it| matches!(it.durability, Durability::Async { .. }));
     let cases = [
         ("lease", old.timing.lease, new.timing.lease),
         ("drift_margin", old.timing.drift_margin, new.timing.drift_margin),
     ];
-    for (key, before, after) in cases.into_iter().filter(|(_, b, a)| is_async && a < b) {
+    for (key, before, after) in cases.into_iter().filter(|(_, b, a)| is_async && a != b) {
         let (before, after) = (print_duration(before), print_duration(after));
-        let what = format!("services.{id}: {key} would shrink from {before} to {after}");
+        let what = format!("services.{id}: {key} would change from {before} to {after}");
         let because = "with async the lease alone keeps two primaries apart, and nodes adopt the \
                        new one at different moments";
         let instead = "apply durability = \"preferred\" first, then this, then \"async\" again";
