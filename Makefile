@@ -5,7 +5,7 @@ SEEDS ?= 10000
 ROUNDS ?= 5
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo dev test lint check fix sim drill bench test-pg deny
+.PHONY: help setup build demo dev test lint check fix sim drill bench bench-tcp test-pg deny
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed 's/:.*## /\t/' | expand -t 12
@@ -53,6 +53,9 @@ drill: setup ## every fault against a release build, as a table (ROUNDS=5)
 
 bench: setup ## the front door beside HAProxy in TCP mode
 	scripts/bench
+
+bench-tcp: ## a load-balanced TCP service beside HAProxy
+	scripts/bench-tcp
 
 test-pg: setup ## integration tests against another PostgreSQL (VERSION=16, 17 or 18)
 	scripts/test-pg "$(VERSION)"

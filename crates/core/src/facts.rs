@@ -150,8 +150,8 @@ pub struct InstanceFacts {
 }
 
 impl InstanceFacts {
-    /// Once no process is left, and before its files were read: whether it ended cleanly, and where
-    /// its log ends, only they prove.
+    /// Once no process is left, and before its files were read: whether it ended cleanly only they
+    /// prove, and `flushed` is what it said last.
     #[must_use]
     pub fn after_end(self) -> Self {
         Self {
@@ -165,6 +165,19 @@ impl InstanceFacts {
             checkpointed: false,
             stopped_cleanly: false,
             ..self
+        }
+    }
+
+    /// How far behind its primary a standby is at most, in time: when it last got anything, or how
+    /// old what it replays is, and the age of these facts. None where it is not fed. Zero where it
+    /// lacks nothing of what is there: an idle primary sends nothing.
+    pub fn lag(&self, lag_bytes: Option<u64>, age: Duration) -> Option<Duration> {
+        match (lag_bytes, self.stream) {
+            (_, Stream::None) => None,
+            (Some(0), Stream::Connected(_)) => Some(Duration::ZERO),
+            (_, Stream::Connected(silence)) => {
+                Some(silence.max(self.replay_delay).saturating_add(age))
+            }
         }
     }
 

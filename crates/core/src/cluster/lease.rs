@@ -39,23 +39,23 @@ pub struct Proof<'a> {
 /// standbys of every rule that what is left of it cannot elect. The only voter proves itself, but
 /// no further than any other: by the next lease it may be one of several.
 pub fn valid_until(proof: &Proof<'_>, lease: Duration) -> Option<Timestamp> {
+    if proof.voters.len() == 1 && proof.voters.contains(proof.me) {
+        return Some(proof.now.plus(lease));
+    }
     let mut moments: Vec<Timestamp> = proof.acknowledged.values().copied().collect();
     moments.sort_unstable_by(|a, b| b.cmp(a));
-    let proven = moments.into_iter().find(|since| {
-        let hold: BTreeSet<NodeId> = proof
-            .acknowledged
-            .iter()
-            .filter(|(_, at)| *at >= since)
-            .map(|(node, _)| node.clone())
-            .collect();
-        is_majority(proof, &hold) || blocks_election(proof, &hold)
-    });
-    let alone = proof.voters.len() == 1 && proof.voters.contains(proof.me);
-    match proven {
-        Some(since) => Some(since.plus(lease)),
-        None if alone => Some(proof.now.plus(lease)),
-        None => None,
-    }
+    moments
+        .into_iter()
+        .find(|since| {
+            let hold: BTreeSet<NodeId> = proof
+                .acknowledged
+                .iter()
+                .filter(|(_, at)| *at >= since)
+                .map(|(node, _)| node.clone())
+                .collect();
+            is_majority(proof, &hold) || blocks_election(proof, &hold)
+        })
+        .map(|since| since.plus(lease))
 }
 
 /// The term whose primary's lease a node waits out before it votes, by what it knows as agreed;
@@ -189,6 +189,8 @@ mod tests {
     fn the_only_voter_has_a_lease_that_ends() {
         // It may be one of several before long, and then others may elect without it.
         assert_eq!(until_among(&["a"], &[], &[], 0), Some(Timestamp(3000)));
+        // Nor does it hang on a peer that does not vote, one that joins or that just left.
+        assert_eq!(until_among(&["a"], &[("b", 1)], &[], 0), Some(Timestamp(3000)));
         assert_eq!(until_among(&["a", "b"], &[], &[], 0), None);
     }
 

@@ -2,16 +2,13 @@
 
 use std::time::Duration;
 use tandem_core::cluster::state::{Appointed, Cause};
-use tandem_core::facts::{Fork, InstanceFacts, Process, Stream};
+use tandem_core::facts::{Fork, InstanceFacts};
 use tandem_core::ids::{NodeId, Term, TimelineId};
 use tandem_core::lsn::Lsn;
 use tandem_core::reason::Reason;
 
 pub fn stop(facts: &mut InstanceFacts, clean: bool) {
-    facts.process = Process::Stopped;
-    facts.stopped_cleanly = clean;
-    (facts.upstream, facts.stream, facts.ballot) = (None, Stream::None, None);
-    (facts.serving, facts.rule, facts.checkpointed) = (None, None, false);
+    *facts = InstanceFacts { stopped_cleanly: clean, ..facts.clone().after_end() };
 }
 
 /// Timeline `number`, which left the one before it at `from`.

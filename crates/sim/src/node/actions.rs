@@ -66,7 +66,6 @@ impl World {
             lease,
             fence_wait,
             position: 0,
-            rule: None,
             deadline: now.plus(patience),
         });
         self.after(200, 3_000, Event::Step { n, inc, id });

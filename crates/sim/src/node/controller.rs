@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 use tandem_core::cluster::command::{Command, ServiceCommand};
 use tandem_core::cluster::state::ServiceState;
+use tandem_core::clustering::active_passive::trail::Trail;
 use tandem_core::clustering::active_passive::{ControllerView, Plan, Step, controller};
 use tandem_core::facts::ToldEnd;
 use tandem_core::ids::Term;
@@ -143,14 +144,12 @@ impl World {
         spec
     }
 
-    /// Of when the last word of the appointed primary was, in true time.
+    /// Of when the furthest word of the appointed primary was, in true time.
     fn last_heard(&self, view: &ControllerView<'_>) -> Micros {
-        let primary = view.state.appointment.as_ref().map(|appointment| &appointment.primary);
-        let heard = primary.and_then(|node| Some((index(node), view.trails.of(node)?.end()?)));
         let clock = |(n, told): (usize, ToldEnd)| {
             self.record.clocks.get(&(n, told.run)).map(|clock| clock.when(told.at))
         };
-        heard.and_then(clock).unwrap_or(0)
+        furthest(view).and_then(clock).unwrap_or(0)
     }
 
     /// With `DropMeeting`, an election sees rules that any one ballot satisfies.
@@ -167,12 +166,18 @@ impl World {
     }
 }
 
-/// How far the appointed primary is known to have come.
+/// How far the appointed primary told anybody who is known here to have come.
 fn known_end(view: &ControllerView<'_>) -> usize {
-    let primary = view.state.appointment.as_ref().map(|appointment| &appointment.primary);
-    let told = primary.and_then(|primary| view.facts.get(primary)).map(Observed::last_known);
-    let own = told.and_then(|facts| facts.instances.get(view.service));
-    own.map_or(0, |own| own.flushed.0 as usize)
+    furthest(view).map_or(0, |(_, told)| told.position.flushed.0 as usize)
+}
+
+fn furthest(view: &ControllerView<'_>) -> Option<(usize, ToldEnd)> {
+    let primary = &view.state.appointment.as_ref()?.primary;
+    let others = view.facts.values().map(Observed::last_known);
+    let others = others.filter_map(|facts| facts.instances.get(view.service)?.ends.get(primary));
+    let own = view.trails.of(primary).and_then(Trail::end);
+    let told = others.copied().chain(own).max_by_key(|told| told.position)?;
+    Some((index(primary), told))
 }
 
 /// What is agreed under a weakened view still has the real rules.

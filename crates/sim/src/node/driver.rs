@@ -81,8 +81,6 @@ pub struct Running {
     pub fence_wait: Option<Timestamp>,
     /// A position that it waits for.
     pub position: usize,
-    /// The rule it works by.
-    pub rule: Option<CommitRule>,
     /// Given up after this.
     pub deadline: Timestamp,
 }

@@ -42,8 +42,36 @@ pub struct BalancedStatus {
     pub retried_total: u64,
     /// Every endpoint.
     pub upstreams: Vec<UpstreamStatus>,
+    /// What became of its requests; there with kind http only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub http: Option<HttpStatus>,
     /// What the owner should know, loudest first.
     pub warnings: Vec<String>,
+}
+
+/// What became of the requests of a service since the daemon opened its door.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HttpStatus {
+    /// Requests whose head was understood.
+    pub requests_total: u64,
+    /// Responses by the first digit of their status, from 1 to 5, the door's own ones included.
+    pub responses_total: [u64; 5],
+    /// Requests refused for what they are.
+    pub refused_total: u64,
+    /// Requests or connects tried once more at once.
+    pub retried_total: u64,
+    /// Those that were not, because the budget was used up.
+    pub over_budget_total: u64,
+    /// Requests that waited for an endpoint in vain.
+    pub expired_total: u64,
+    /// Requests whose endpoint did not answer in time.
+    pub timed_out_total: u64,
+    /// Requests whose endpoint closed the connection, or is not understood.
+    pub broken_total: u64,
+    /// Requests whose client left before its answer.
+    pub abandoned_total: u64,
+    /// Connections that changed to another protocol.
+    pub upgraded_total: u64,
 }
 
 /// One endpoint as the asked node sees it.
@@ -119,6 +147,38 @@ pub(super) fn families(page: &mut Page, services: &[BalancedStatus]) {
     family("tandem_balancer_expired_total", "Clients that waited in vain.", |it| it.expired_total);
     family("tandem_balancer_retried_total", "Connects tried elsewhere.", |it| it.retried_total);
     upstreams(page, services);
+    requests(page, services);
+}
+
+fn requests(page: &mut Page, services: &[BalancedStatus]) {
+    let http: Vec<_> =
+        services.iter().filter_map(|it| Some((&it.name, it.http.as_ref()?))).collect();
+    if http.is_empty() {
+        return;
+    }
+    let mut family = |name: &str, help: &str, value: fn(&HttpStatus) -> u64| {
+        page.family(name, help);
+        for (service, it) in &http {
+            page.sample(name, &[("service", service)], value(it));
+        }
+    };
+    family("tandem_http_requests_total", "Requests understood.", |it| it.requests_total);
+    family("tandem_http_refused_total", "Requests refused as malformed.", |it| it.refused_total);
+    family("tandem_http_retried_total", "Tried once more at once.", |it| it.retried_total);
+    let help = "Not tried once more: the budget is used up.";
+    family("tandem_http_over_budget_total", help, |it| it.over_budget_total);
+    family("tandem_http_expired_total", "Waited for an endpoint in vain.", |it| it.expired_total);
+    family("tandem_http_timed_out_total", "Not answered in time.", |it| it.timed_out_total);
+    family("tandem_http_broken_total", "The endpoint broke off.", |it| it.broken_total);
+    family("tandem_http_abandoned_total", "The client left.", |it| it.abandoned_total);
+    family("tandem_http_upgraded_total", "Changed to another protocol.", |it| it.upgraded_total);
+    let name = "tandem_http_responses_total";
+    page.family(name, "Responses by the class of their status, the door's own ones included.");
+    for (service, it) in &http {
+        for (class, count) in ["1xx", "2xx", "3xx", "4xx", "5xx"].iter().zip(it.responses_total) {
+            page.sample(name, &[("service", service), ("class", class)], count);
+        }
+    }
 }
 
 fn upstreams(page: &mut Page, services: &[BalancedStatus]) {

@@ -28,7 +28,10 @@ pub(crate) use problem::nearest;
 pub use problem::{Code, Problem, Severity};
 pub use reference::{Entry, Fallback, entries, reference_markdown};
 pub use show::{Origin, Shown, durability_because, show};
-pub use valid::{Balanced, Config, Health, Listen, Node, ProxyVersion, ReadLag, Service, Upstream};
+pub use valid::{
+    Balanced, Certificate, Config, Health, Http, Listen, Node, ProxyVersion, Question, ReadLag,
+    Service, Upstream,
+};
 pub use value::{Host, HostPort, name_flaw, print_bytes, print_duration};
 
 /// A longer file is refused before it is parsed: a real one has a few kilobytes.

@@ -5,7 +5,9 @@
 
 mod balanced;
 mod general;
+mod http;
 mod postgres;
+mod tcp;
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
@@ -67,7 +69,9 @@ use rows;
 
 /// Every key of the file, in the order of the page.
 pub fn entries() -> impl Iterator<Item = &'static Entry> {
-    [general::ENTRIES, postgres::ENTRIES, balanced::ENTRIES].into_iter().flatten()
+    [general::ENTRIES, postgres::ENTRIES, balanced::ENTRIES, tcp::ENTRIES, http::ENTRIES]
+        .into_iter()
+        .flatten()
 }
 
 /// The kinds of service that have a key or a table, by its pattern; none where all have it.

@@ -3,6 +3,7 @@
 //! Not here: tables (`cli/config.rs`), the reasons themselves (`reference.rs`).
 
 mod balanced;
+mod http;
 
 use super::reference::entry_of;
 use super::valid::{Config, Listen, Node, ReadLag, Service};

@@ -251,7 +251,7 @@ impl Hub {
         all
     }
 
-    /// How far each primary of a service had come, and when that was heard here (H1).
+    /// How far each primary of a service had come, and when, by its own clock (H1).
     pub fn trails(&self, service: &ServiceId) -> Trails {
         self.known().trails.get(service).cloned().unwrap_or_default()
     }

@@ -97,6 +97,12 @@ impl Identity {
         URL_SAFE_NO_PAD.encode(blake3::keyed_hash(&self.secret, text.as_bytes()).as_bytes())
     }
 
+    /// What hides the endpoints of a service in the cookies of its clients: the same on every node.
+    pub fn cookie_secret(&self, service: &ServiceId) -> [u8; 32] {
+        let text = format!("tandem cookie {service}");
+        *blake3::keyed_hash(&self.secret, text.as_bytes()).as_bytes()
+    }
+
     /// The hash by which a joining node recognises the cluster's authority.
     pub fn ca_fingerprint(&self) -> [u8; 32] {
         self.tls.ca.first().map_or([0; 32], |ca| fingerprint(ca))

@@ -211,7 +211,7 @@ async fn start(args: NodeArgs, supervisor: &Supervisor) -> Result<Running, Error
     let ground = Arc::new(prepare::prepare(args, supervisor)?);
     before::check(&ground).await?;
     let doors = services::open_doors(&ground).await?;
-    let balancers = Balancers::open(&ground.args.node, &ground.config, supervisor)?;
+    let balancers = Balancers::open(&ground.identity, &ground.config, supervisor)?;
     let balancers = Arc::new(balancers);
     let transport = Arc::new(RaftOverMesh::default());
     let consensus = Consensus::start(

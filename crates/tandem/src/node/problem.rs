@@ -244,6 +244,12 @@ fn of_door(error: &proxy::Error) -> Problem {
             source,
             "ss -ltnp shows who holds the port; end it, or set listen in the service",
         ),
+        proxy::Error::Certificate { service, why } => Problem::new(
+            codes::DOOR_CERTIFICATE,
+            format!("the front door of service {service} cannot use a certificate"),
+            why.as_str(),
+            "mend the file on this node, or name another one in certificates of the service",
+        ),
         proxy::Error::NoAddress { service } => Problem::new(
             codes::CANNOT_LISTEN,
             format!("the front door of service {service} has no address"),

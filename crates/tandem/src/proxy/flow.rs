@@ -14,15 +14,26 @@ use tokio::net::TcpStream;
 /// PostgreSQL sends up to 8 KiB at once, a client's COPY more; larger ones measured no better.
 const BUFFER: usize = 16 * 1024;
 
+const BULK_BUFFER: usize = 64 * 1024;
+
 /// One direction. No `Debug`: passwords pass through here.
 pub(super) struct Flow {
     pub(super) buffer: Vec<u8>,
     sent: usize,
+    /// What a buffer may grow to once one was filled: fewer calls for what is long.
+    most: usize,
+    /// The last read filled the buffer.
+    filled: bool,
 }
 
 impl Flow {
     pub(super) const fn holding(bytes: Vec<u8>) -> Self {
-        Self { buffer: bytes, sent: 0 }
+        Self { buffer: bytes, sent: 0, most: BUFFER, filled: false }
+    }
+
+    /// For what may be long.
+    pub(super) const fn bulk() -> Self {
+        Self { buffer: Vec::new(), sent: 0, most: BULK_BUFFER, filled: false }
     }
 
     pub(super) const fn is_empty(&self) -> bool {
@@ -62,9 +73,12 @@ impl Flow {
             return Poll::Pending;
         };
         ready?;
-        if self.buffer.capacity() < BUFFER {
-            self.buffer = Vec::with_capacity(BUFFER);
+        let wanted = if self.filled { self.most } else { BUFFER };
+        if self.buffer.capacity() < wanted {
+            self.buffer = Vec::with_capacity(wanted);
         }
-        pin!(source.read_buf(&mut self.buffer)).poll(cx)
+        let read = ready!(pin!(source.read_buf(&mut self.buffer)).poll(cx))?;
+        self.filled = read == self.buffer.capacity();
+        Poll::Ready(Ok(read))
     }
 }

@@ -23,6 +23,7 @@ mod cancel;
 mod connect;
 mod flow;
 mod hold;
+mod http;
 mod listener;
 mod pgwire;
 mod reaper;
@@ -37,6 +38,7 @@ mod tests;
 pub use balancer::{
     Balancer, BalancerConfig, Check, EndpointSnapshot, ProxyVersion, Snapshot, Upstream,
 };
+pub use http::{Certificate, HttpCheck, HttpConfig, HttpSnapshot, Network};
 pub use listener::Door;
 pub use routes::{Replica, Routes, Target};
 
@@ -130,6 +132,17 @@ pub enum Error {
         address: SocketAddr,
         /// What the system said.
         source: std::io::Error,
+    },
+    /// A certificate cannot be used.
+    #[error(
+        "service {service}: a certificate cannot be used: {why}; mend the file on this node, or \
+         name another one in `certificates`"
+    )]
+    Certificate {
+        /// Whose door.
+        service: ServiceId,
+        /// Which file, and what is wrong with it.
+        why: String,
     },
     /// The configuration names no address.
     #[error("service {service}: there is no address to listen on; set `listen`")]

@@ -50,8 +50,8 @@ pub(super) enum End {
 pub(super) struct Upstream {
     /// What the client sent already.
     pub(super) early: Vec<u8>,
-    /// None where statements may do as they like.
-    pub(super) scan: Option<Scan>,
+    /// What goes up.
+    pub(super) scan: Scan,
     /// How long a server may go on once nothing more comes up.
     pub(super) linger: Duration,
 }
@@ -62,7 +62,7 @@ pub(super) struct Relay {
     server: TcpStream,
     lease: Lease,
     walker: Walker,
-    scan: Option<Scan>,
+    scan: Scan,
     /// Why nothing more goes up.
     refused: Option<Lowered>,
     /// Client to server; none once that direction is over.
@@ -128,7 +128,7 @@ impl Relay {
 
     /// All that went up has been answered, and the client has the answers.
     pub(super) fn is_settled(&self) -> bool {
-        self.at_boundary() && self.scan.as_ref().is_some_and(Scan::is_settled)
+        self.at_boundary() && self.scan.is_settled()
     }
 
     /// How far the server's side of the conversation has come.
@@ -182,7 +182,6 @@ impl Relay {
     fn poll_up(&mut self, up: &mut Flow, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
             if !up.is_empty() {
-                self.walker.client_spoke();
                 self.said_goodbye = up.buffer.ends_with(TERMINATE);
                 if ready!(up.poll_drain(&mut self.server, cx)).is_err() {
                     return Poll::Ready(Ok(()));
@@ -200,8 +199,7 @@ impl Relay {
 
     /// Looks at what is to go up, before any of it does.
     fn scan(&mut self, up: &mut Flow) {
-        let Some(scan) = &mut self.scan else { return };
-        if let Asked::Stop { at, flush, lowered } = scan.feed(&up.buffer) {
+        if let Asked::Stop { at, flush, lowered } = self.scan.feed(&up.buffer) {
             up.buffer.truncate(at);
             if flush {
                 up.buffer.extend_from_slice(FLUSH);
@@ -236,9 +234,7 @@ impl Relay {
     /// Looks at what was just read.
     fn walk(&mut self) -> Result<(), Violation> {
         let seen = self.walker.feed(&self.down.buffer)?;
-        if let Some(scan) = &mut self.scan {
-            scan.answered(self.walker.take_answers());
-        }
+        self.scan.answered(self.walker.take_answers());
         if let Seen::LocalCommit(end) = seen {
             self.down.buffer.truncate(end);
             self.local_commit = true;

@@ -68,7 +68,7 @@ async fn session(shared: &Arc<Shared>, mut client: TcpStream, startup: Startup) 
     shared.tally.routed.fetch_add(1, Ordering::Relaxed);
     let node = routed.lease.entry.claim.target.node.clone();
     let service = &shared.config.service;
-    let scan = shared.config.refuse_lower_durability.then(Scan::new);
+    let scan = Scan::new(shared.config.refuse_lower_durability);
     let up = Upstream { early, scan, linger: shared.limits.linger };
     let mut relay = match Relay::new(client, routed, up) {
         Ok(relay) => relay,
@@ -144,18 +144,18 @@ fn lower_durability(shared: &Shared, startup: &Startup) -> Option<Fatal> {
         return None;
     }
     let lowered = durability::lowered(startup.parameters())?;
-    let service = &shared.config.service;
-    Some(Fatal {
-        state: SqlState::InvalidParameterValue,
-        message: format!("service {service} does not allow {lowered}"),
-        detail: MAY_NOT_LOWER.into(),
-        hint: match lowered.setting {
-            durability::SILENCES => {
-                "Remove client_min_messages from the connection's parameters and options."
-            }
-            _ => "Remove synchronous_commit from the connection's parameters and options.",
-        },
-    })
+    let hint = match lowered.setting {
+        durability::SILENCES => {
+            "Remove client_min_messages from the connection's parameters and options."
+        }
+        _ => "Remove synchronous_commit from the connection's parameters and options.",
+    };
+    Some(not_allowed(shared, &lowered, MAY_NOT_LOWER.into(), hint))
+}
+
+fn not_allowed(shared: &Shared, lowered: &Lowered, detail: String, hint: &'static str) -> Fatal {
+    let message = format!("service {} does not allow {lowered}", shared.config.service);
+    Fatal { state: SqlState::InvalidParameterValue, message, detail, hint }
 }
 
 const MAY_NOT_LOWER: &str = "Its commits are acknowledged only once standbys have them; a session \
@@ -166,15 +166,14 @@ const MAY_NOT_LOWER: &str = "Its commits are acknowledged only once standbys hav
 fn statement_refused(shared: &Shared, lowered: &Lowered, nothing_in_flight: bool) -> Fatal {
     let service = &shared.config.service;
     if nothing_in_flight {
-        return Fatal {
-            state: SqlState::InvalidParameterValue,
-            message: format!("service {service} does not allow {lowered}"),
-            detail: format!(
-                "{MAY_NOT_LOWER} The statement was not executed; an open transaction is rolled \
-                 back."
-            ),
-            hint: "Remove the statement, or set a value that lowers nothing.",
+        let detail = format!(
+            "{MAY_NOT_LOWER} The statement was not executed; an open transaction is rolled back."
+        );
+        let hint = match lowered.setting {
+            durability::SILENCES => "Remove the statement, or set it to warning or lower.",
+            _ => "Remove the statement, or set it to on or remote_apply.",
         };
+        return not_allowed(shared, lowered, detail, hint);
     }
     Fatal {
         state: SqlState::StatementCompletionUnknown,
@@ -213,7 +212,7 @@ fn last_words(shared: &Shared, relay: &Relay, end: &End) -> Option<Fatal> {
         End::ServerLeft => Some(ended(
             shared,
             "the server closed the connection",
-            walker.is_idle() || !walker.is_ready(),
+            relay.is_settled() || !walker.is_ready(),
         )),
         End::Cut(_) if !walker.is_ready() => None,
         End::Cut(cut) => {
@@ -223,7 +222,7 @@ fn last_words(shared: &Shared, relay: &Relay, end: &End) -> Option<Fatal> {
                 Cut::ReplicaGone => "the replica left the cluster",
                 Cut::Closing => "the door is closing",
             };
-            Some(ended(shared, because, walker.is_idle()))
+            Some(ended(shared, because, relay.is_settled()))
         }
     }
 }

@@ -243,6 +243,8 @@ codes! {
     FOREIGN_ORIGIN = 709 "TDM0709" 403 Refused;
     /// The request came too slowly.
     REQUEST_TOO_SLOW = 710 "TDM0710" 408 Failed;
+    /// A certificate of a front door cannot be used.
+    DOOR_CERTIFICATE = 801 "TDM0801" 500 Failed;
     /// A cluster on this machine does not start.
     DEV_CLUSTER = 901 "TDM0901" 500 Failed;
     /// A drill or a tour could not go on.

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test's helpers fail the test")]
 #![allow(clippy::print_stdout, reason = "times are reported, never asserted")]
 
+mod http;
 #[path = "../members/machines.rs"]
 #[allow(dead_code, reason = "the other test needs more of it")]
 mod machines;
@@ -88,6 +89,11 @@ async fn founded(machines: &mut Machines, endpoints: &[Endpoint; 2]) {
     write(machines, &service(door(machines, "a"), &both(endpoints), ""));
     let check = Machines::run(&["config", "check", &machines.config_path()]).success();
     assert!(check.out.contains("service cache: tcp, load-balanced × none"), "{}", check.out);
+    found(machines, endpoints).await;
+}
+
+/// From what is written: three nodes, for which every endpoint is up.
+async fn found(machines: &mut Machines, endpoints: &[Endpoint; 2]) {
     machines.init("a");
     machines.start("a");
     machines.reachable("a").await;

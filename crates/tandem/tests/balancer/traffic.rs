@@ -17,6 +17,8 @@ const LIMIT: Duration = Duration::from_secs(20);
 pub struct Endpoint {
     pub address: SocketAddr,
     letter: char,
+    /// It speaks HTTP.
+    http: bool,
     drops: Arc<AtomicBool>,
     stop: CancellationToken,
     task: JoinHandle<()>,
@@ -24,20 +26,25 @@ pub struct Endpoint {
 
 impl Endpoint {
     pub async fn start(letter: char) -> Self {
-        Self::at(letter, "127.0.0.1:0".parse().unwrap()).await
+        Self::at((letter, false), "127.0.0.1:0".parse().unwrap()).await
     }
 
-    async fn at(letter: char, address: SocketAddr) -> Self {
+    /// Answers every request with its letter.
+    pub async fn http(letter: char) -> Self {
+        Self::at((letter, true), "127.0.0.1:0".parse().unwrap()).await
+    }
+
+    async fn at((letter, http): (char, bool), address: SocketAddr) -> Self {
         let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap();
         let (drops, stop) = (Arc::new(AtomicBool::new(false)), CancellationToken::new());
-        let run = Self::run(listener, letter, Arc::clone(&drops), stop.clone());
-        Self { address, letter, drops, stop, task: spawn(run) }
+        let run = Self::run(listener, (letter, http), Arc::clone(&drops), stop.clone());
+        Self { address, letter, http, drops, stop, task: spawn(run) }
     }
 
     async fn run(
         listener: TcpListener,
-        letter: char,
+        (letter, http): (char, bool),
         drops: Arc<AtomicBool>,
         stop: CancellationToken,
     ) {
@@ -53,6 +60,9 @@ impl Endpoint {
             let stop = stop.clone();
             spawn(async move {
                 let echo = async {
+                    if http {
+                        return answer(&mut stream, letter).await;
+                    }
                     let _ = stream.write_all(letter.to_string().as_bytes()).await;
                     let (mut read, mut write) = stream.split();
                     let _ = tokio::io::copy(&mut read, &mut write).await;
@@ -73,7 +83,24 @@ impl Endpoint {
     }
 
     pub async fn restart(&mut self) {
-        *self = Self::at(self.letter, self.address).await;
+        *self = Self::at((self.letter, self.http), self.address).await;
+    }
+}
+
+/// Requests without a body, one after the other.
+async fn answer(stream: &mut TcpStream, letter: char) {
+    let mut unread = Vec::new();
+    loop {
+        while let Some(end) = unread.windows(4).position(|bytes| bytes == b"\r\n\r\n") {
+            unread.drain(..end + 4);
+            let response = format!("HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n{letter}");
+            if stream.write_all(response.as_bytes()).await.is_err() {
+                return;
+            }
+        }
+        if !matches!(stream.read_buf(&mut unread).await, Ok(read) if read > 0) {
+            return;
+        }
     }
 }
 

@@ -99,10 +99,14 @@ impl fmt::Display for Action {
             Self::Promise { term } => write!(f, "promise term {term}"),
             Self::Found => f.write_str("make the first copy"),
             Self::Start { upstream: None, .. } => f.write_str("start in recovery, fed by nobody"),
-            Self::Start { upstream: Some((node, term)), .. } => {
-                write!(f, "start as standby of {node} in term {term}")
+            Self::Start { upstream: Some((node, term)), timeline } => {
+                write!(f, "start as standby of {node} in term {term}")?;
+                on(f, *timeline)
             }
-            Self::Follow { primary, term, .. } => write!(f, "follow {primary} in term {term}"),
+            Self::Follow { primary, term, timeline } => {
+                write!(f, "follow {primary} in term {term}")?;
+                on(f, *timeline)
+            }
             Self::Promote { term } => write!(f, "promote in term {term}"),
             Self::Reaffirm { term } => write!(f, "go on as primary in term {term}"),
             Self::RecordTerm { term, rule } => {
@@ -112,12 +116,23 @@ impl fmt::Display for Action {
             Self::Checkpoint => f.write_str("write a checkpoint"),
             Self::StopForSwitchover { to } => write!(f, "stop cleanly, to switch over to {to}"),
             Self::StopToRejoin => f.write_str("stop cleanly, to rejoin"),
-            Self::Rewind { from, term, .. } => write!(f, "rewind to {from} in term {term}"),
-            Self::Clone { from, term, .. } => {
-                write!(f, "copy everything from {from} in term {term}")
+            Self::Rewind { from, term, timeline } => {
+                write!(f, "rewind to {from} in term {term}")?;
+                on(f, Some(*timeline))
+            }
+            Self::Clone { from, term, timeline } => {
+                write!(f, "copy everything from {from} in term {term}")?;
+                on(f, Some(*timeline))
             }
             Self::Quarantine { reason } => write!(f, "leave the data to a human: {reason}"),
             Self::Fence => f.write_str("kill the instance"),
         }
+    }
+}
+
+fn on(f: &mut fmt::Formatter<'_>, timeline: Option<TimelineId>) -> fmt::Result {
+    match timeline {
+        Some(timeline) => write!(f, ", timeline {timeline}"),
+        None => Ok(()),
     }
 }

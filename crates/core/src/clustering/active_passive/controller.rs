@@ -39,7 +39,7 @@ pub struct ControllerView<'a> {
     pub state: &'a ServiceState,
     /// What each node last said, this one included.
     pub facts: &'a BTreeMap<NodeId, Observed<NodeFacts>>,
-    /// How far each primary had come, and when that was heard here.
+    /// How far each primary had come, and when, by its own clock.
     pub trails: &'a Trails,
     /// Milliseconds since 1970, for records, patience and hold-off only.
     pub unix_ms: u64,

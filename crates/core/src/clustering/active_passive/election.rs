@@ -10,7 +10,7 @@
 
 use super::candidate::{Ballots, ballots};
 use super::controller::{ControllerView, Plan, Step};
-use super::loss::{self, Loss};
+use super::loss::{self, Loss, Unknown};
 use crate::cluster::command::ServiceCommand;
 use crate::cluster::state::{Appointment, Cause, Forced, Phase};
 use crate::facts::Data;
@@ -36,7 +36,7 @@ pub(super) fn plan(
     let ballots = ballots(view, term, now);
     let ballots = standing_in(view, appointment, ballots);
     let forced = view.state.forced.as_ref();
-    let obstacle = obstacle(view, appointment, &ballots);
+    let obstacle = obstacle(view, appointment, &ballots, now);
     let accepted =
         forced.is_some_and(|forced| forced.accept_loss) && heard_all(view, &ballots, now);
     if let Some(obstacle) = obstacle.filter(|_| !accepted) {
@@ -105,6 +105,7 @@ pub(super) fn obstacle(
     view: &ControllerView<'_>,
     appointment: &Appointment,
     ballots: &Ballots,
+    now: Timestamp,
 ) -> Option<Reason> {
     let holders = ballots.holders();
     if !meets_all(view, appointment, &holders) && !holders.contains(&appointment.primary) {
@@ -128,7 +129,7 @@ pub(super) fn obstacle(
         let reason = Reason::new(format!("{promised} of {majority} voters promised"));
         return Some(reason.number("promised", promised).number("needed", majority));
     }
-    too_far_behind(view, appointment, ballots)
+    too_far_behind(view, appointment, ballots, now)
 }
 
 /// The bounds of `Async` (H1), against the furthest that the old primary told anyone.
@@ -136,22 +137,33 @@ fn too_far_behind(
     view: &ControllerView<'_>,
     appointment: &Appointment,
     ballots: &Ballots,
+    now: Timestamp,
 ) -> Option<Reason> {
     let Durability::Async { lag_bytes_max, lag_max } = view.spec.durability else { return None };
-    if ballots.positions.contains_key(&appointment.primary) {
-        // It votes with all that it has, and whoever wins has at least that. What it was heard to
-        // have besides is the beginning of a record, or a promotion that a crash undid.
+    // It votes with all that it has, and whoever wins has at least that. What it was heard to have
+    // besides is the beginning of a record, or a promotion that a crash undid; where it is more, it
+    // lost some, and whoever is yet to vote may hold that.
+    let it_votes = ballots.positions.contains_key(&appointment.primary);
+    if it_votes && heard_all(view, ballots, now) {
         return None;
     }
     let best = ballots.positions.values().max()?;
     let Loss { bytes, lasted } = match loss::loss(view, &appointment.primary, *best) {
         Ok(loss) => loss,
+        Err(_) if it_votes => return None,
+        Err(Unknown::Term(term)) => {
+            let reason = Reason::new(format!("{}", Unknown::Term(term)));
+            return Some(reason.number("data_term", term.0));
+        }
         Err(unknown) => return Some(format!("{unknown}").into()),
     };
     if bytes > lag_bytes_max {
         let text = format!("the best is {bytes} bytes behind, over the limit of {lag_bytes_max}");
         let reason = Reason::new(text).number("lag_bytes", bytes);
         return Some(reason.number("lag_bytes_max", lag_bytes_max));
+    }
+    if it_votes {
+        return None;
     }
     let Some(lasted) = lasted else {
         let primary = &appointment.primary;
@@ -188,6 +200,14 @@ fn demanded(
     match (ballots.positions.get(to), best) {
         (Some(own), Some(best)) if own >= best || *accept_loss => Ok(Some(to.clone())),
         (Some(own), Some(best)) => {
+            let term = best.data_term;
+            if own.data_term < term {
+                // Positions in two logs that went different ways cannot be compared.
+                let text = format!(
+                    "{to} lacks what term {term} began with: another node, or accept the loss"
+                );
+                return Err(Reason::new(text).number("data_term", term.0));
+            }
             let text = format!(
                 "{to} is at {}, behind {}: another node, or accept the loss",
                 own.flushed, best.flushed

@@ -338,9 +338,12 @@ fn stay_fed(view: &InstanceView<'_>, appointment: &Appointment) -> Next {
     if follows && !stalled {
         return wait(format!("follows {primary}"));
     }
-    if follows || rung(own, serving, view.state) != Rung::Follow {
+    if rung(own, serving, view.state) != Rung::Follow {
+        return act(Action::StopToRejoin, format!("{primary} went another way"));
+    }
+    if follows {
         let ms = own.stalled.as_millis();
-        let reason = Reason::new(format!("not fed for {ms} ms: {primary} went another way"))
+        let reason = Reason::new(format!("not fed by {primary} for {ms} ms"))
             .number("stalled_ms", ms)
             .number("stalled_ms_max", view.timing.rejoin_patience.as_millis());
         return act(Action::StopToRejoin, reason);

@@ -7,7 +7,7 @@
 
 use super::controller::ControllerView;
 use super::trail::Trail;
-use crate::facts::{Position, ToldEnd};
+use crate::facts::{Position, Process, ToldEnd};
 use crate::ids::{NodeId, Term};
 use alloc::vec::Vec;
 use core::fmt;
@@ -85,10 +85,15 @@ fn lasted(trail: &Trail, told: &[ToldEnd], best: Position) -> Option<Duration> {
     Some(until.since(since))
 }
 
-/// What its facts said last, whatever it was then. A standby that holds the term's barrier was fed
-/// by it, but how far it got is not known from that.
+/// What its facts said last, where that is an end: of a server that ended uncleanly, or is
+/// recovering, the files name a checkpoint, and how far it had come lies behind that.
 fn last_told(view: &ControllerView<'_>, primary: &NodeId) -> Option<Position> {
     let last = view.facts.get(primary)?.last_known().instances.get(view.service)?;
     let position = Position { data_term: last.data_term, flushed: last.flushed };
-    last.system.map(|_| position)
+    let is_end = match last.process {
+        Process::Primary | Process::Promoting | Process::Stopping => true,
+        Process::Stopped => last.stopped_cleanly,
+        Process::Starting | Process::Standby => last.ballot.is_some(),
+    };
+    last.system.filter(|_| is_end).map(|_| position)
 }

@@ -88,8 +88,9 @@ fn numbers_mean_the_same(
         || by_barrier && confirmed && origin < primary.timeline_term
 }
 
-/// The primary that it followed was promoted anew and fed it on, while this node's daemon was away:
-/// in which term its last data was written is not known (H6).
+/// The primary that it followed was promoted anew and fed it on, before this node's daemon heard of
+/// that (it was away, or cut off from the others): in which term its last data was written is not
+/// known (H6). That costs a copy of everything.
 fn was_fed_unasked(own: &InstanceFacts) -> bool {
     let known = own.followed_timeline > TimelineId(0);
     !own.was_primary && known && own.timeline > own.followed_timeline

@@ -6,7 +6,7 @@
 //! Tested by: below, and the simulator, in which every node routes.
 
 use crate::cluster::state::ServiceState;
-use crate::facts::{InstanceFacts, NodeFacts, Process, Stream};
+use crate::facts::{InstanceFacts, NodeFacts, Process};
 use crate::ids::{NodeId, ServiceId, Term};
 use crate::spec::{ClusterSpec, Timing};
 use crate::time::{Observed, Timestamp};
@@ -82,9 +82,10 @@ pub fn routing(view: &RoutingView<'_>, now: Timestamp) -> Routing {
     for node in view.spec.data_nodes().filter(|node| **node != appointment.primary) {
         let Some(own) = instance(node) else { continue };
         let follows = own.upstream == Some((appointment.primary.clone(), appointment.term));
-        let Stream::Connected(silence) = own.stream else { continue };
-        let lag_bytes = end.map_or(0, |end| end.bytes_ahead_of(own.replayed));
-        let lag = silence.max(own.replay_delay);
+        let age = view.facts.get(node).map_or(Duration::ZERO, |facts| facts.age(now));
+        let missing = end.map(|end| end.bytes_ahead_of(own.replayed));
+        let Some(lag) = own.lag(missing, age) else { continue };
+        let lag_bytes = missing.unwrap_or(0);
         let is_near = lag_bytes <= view.lag_bytes_max && lag <= view.lag_max;
         if follows && is_near && own.process == Process::Standby {
             replicas.push(Readable { node: node.clone(), lag_bytes, lag });
@@ -105,6 +106,7 @@ pub fn routing(view: &RoutingView<'_>, now: Timestamp) -> Routing {
 mod tests {
     use super::*;
     use crate::cluster::state::{Appointment, Phase};
+    use crate::facts::Stream;
     use crate::ids::ConfigVersion;
 
     fn appointed() -> ServiceState {
@@ -208,6 +210,7 @@ mod tests {
         assert!(!read_from(899, 0, 0), "too many bytes behind");
         assert!(!read_from(950, 2_001, 0), "what it replays is too old");
         assert!(!read_from(950, 0, 2_001), "nothing was heard for too long");
+        assert!(read_from(1_000, 0, 9_000), "an idle primary sends nothing");
     }
 
     #[test]

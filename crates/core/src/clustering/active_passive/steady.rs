@@ -217,7 +217,11 @@ pub(super) fn switch_over(
             }
             let lag_bytes = primary.flushed.bytes_ahead_of(target.flushed);
             let is_fed = streaming(view, appointment, now).contains(&switchover.to);
-            if !is_fed || lag_bytes > SWITCHOVER_LAG_BYTES_MAX {
+            if !is_fed {
+                let (to, primary) = (&switchover.to, &appointment.primary);
+                return cancel(format!("{to} is not fed by {primary}"));
+            }
+            if lag_bytes > SWITCHOVER_LAG_BYTES_MAX {
                 let reason = Reason::new(format!("{} is {lag_bytes} bytes behind", switchover.to))
                     .number("lag_bytes", lag_bytes)
                     .number("lag_bytes_max", SWITCHOVER_LAG_BYTES_MAX);

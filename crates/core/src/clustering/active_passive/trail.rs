@@ -112,7 +112,7 @@ impl Trails {
         }
     }
 
-    /// The trail of one node, if it was ever heard as primary.
+    /// The trail of one node, if it ever wrote, voted, or ended cleanly as a primary.
     pub fn of(&self, node: &NodeId) -> Option<&Trail> {
         self.0.get(node)
     }
@@ -129,12 +129,13 @@ impl Trails {
     }
 }
 
-/// What is lost with a primary that has not written anything yet, or no more. A daemon that starts
-/// again may read less from its files. What a standby received may end in half a record.
+/// What is lost with a primary that has not written anything yet, or no more. Of a server that
+/// ended uncleanly the files name a checkpoint, which is no end. What a standby received may end in
+/// half a record.
 fn held(own: &InstanceFacts, position: Position) -> Option<Position> {
     own.system?;
-    let is_its_own =
-        own.process == Process::Promoting || own.process == Process::Stopped && own.was_primary;
+    let ended = own.process == Process::Stopped && own.stopped_cleanly;
+    let is_its_own = own.process == Process::Promoting || ended && own.was_primary;
     own.ballot.and_then(|ballot| ballot.position).or_else(|| is_its_own.then_some(position))
 }
 
@@ -225,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_primary_leaves_a_trail() {
+    fn a_standby_that_did_not_vote_leaves_no_trail() {
         let mut trails = Trails::default();
         let mut own = InstanceFacts { system: Some(crate::ids::SystemId(1)), ..Default::default() };
         trails.note(&"a".into(), 7, &own);

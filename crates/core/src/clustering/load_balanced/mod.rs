@@ -4,3 +4,4 @@ pub mod balance;
 pub mod ejection;
 pub mod latency;
 pub mod rendezvous;
+pub mod retry;

@@ -184,6 +184,7 @@ fn balanced() -> BalancedStatus {
         refused_total: 2,
         expired_total: 3,
         retried_total: 7,
+        http: None,
         upstreams: vec![
             upstream("10.0.0.11:6379", UpstreamState::Up, 100),
             UpstreamStatus {

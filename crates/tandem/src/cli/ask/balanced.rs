@@ -2,7 +2,7 @@
 //! Not here: what is in it (`api/balanced.rs`).
 //! Tested by: `cli/tests/status.rs`.
 
-use crate::api::balanced::{BalancedStatus, UpstreamState, UpstreamStatus};
+use crate::api::balanced::{BalancedStatus, HttpStatus, UpstreamState, UpstreamStatus};
 use crate::cli::terminal::{Mood, Terminal, lines};
 use comfy_table::Cell;
 use std::fmt::Write as _;
@@ -22,6 +22,9 @@ pub fn page(service: &BalancedStatus, terminal: &Terminal) -> String {
         service.sessions_total,
         service.retried_total,
     );
+    if let Some(http) = &service.http {
+        page.push_str(&requests(http));
+    }
     for door in &service.doors {
         let _ = writeln!(page, "  connect through {}: {}", door.node, door.listen);
     }
@@ -30,6 +33,26 @@ pub fn page(service: &BalancedStatus, terminal: &Terminal) -> String {
     }
     page.push_str(&upstreams(&service.upstreams, terminal));
     page
+}
+
+fn requests(http: &HttpStatus) -> String {
+    let mut line = format!("  {} requests", http.requests_total);
+    let classes = ["1xx", "2xx", "3xx", "4xx", "5xx"].into_iter().zip(http.responses_total);
+    let rest = [
+        ("retried", http.retried_total),
+        ("not retried: budget used up", http.over_budget_total),
+        ("refused", http.refused_total),
+        ("waited in vain", http.expired_total),
+        ("not answered in time", http.timed_out_total),
+        ("broken off", http.broken_total),
+        ("left", http.abandoned_total),
+        ("upgraded", http.upgraded_total),
+    ];
+    for (word, count) in classes.chain(rest).filter(|(_, count)| *count > 0) {
+        let _ = write!(line, ", {count} {word}");
+    }
+    line.push('\n');
+    line
 }
 
 fn upstreams(upstreams: &[UpstreamStatus], terminal: &Terminal) -> String {

@@ -2,9 +2,11 @@
 //! In: its table. Out: `Balanced`.
 //! Not here: what may be run (`valid/balanced.rs`).
 
+use super::http::{self, Http, Question};
 use super::section::{Reading, Section};
 use super::written::{Flag, Item, Number, Scalar, Switch, Text};
 use std::ops::Range;
+use tandem_core::pairing::Kind;
 use toml::Spanned;
 
 #[derive(Debug)]
@@ -22,6 +24,8 @@ pub(in crate::config) struct Balanced {
     pub idle_timeout: Text,
     pub accept_proxy: Flag,
     pub send_proxy: Text,
+    /// There if it balances requests and not connections.
+    pub http: Option<Http>,
 }
 
 /// One of the list, which counts from 1.
@@ -40,6 +44,7 @@ pub(in crate::config) struct Health {
     pub timeout: Text,
     pub fall: Number,
     pub rise: Number,
+    pub question: Question,
 }
 
 #[derive(Debug, Default)]
@@ -50,23 +55,26 @@ pub(in crate::config) struct Ejection {
     pub time: Text,
     pub time_max: Text,
     pub share_max: Number,
+    pub errors: Flag,
 }
 
 pub(super) fn read(
     reading: &mut Reading<'_>,
     name: &Spanned<String>,
     mut section: Section<'_, '_>,
+    kind: Kind,
 ) -> Balanced {
+    let is_http = kind == Kind::Http;
     let service = Balanced {
         name: name.clone(),
         listen: section.listen(reading, "listen"),
         upstreams: upstreams(reading, &mut section),
         balance: section.text(reading, "balance"),
-        health: section
-            .switch(reading, "health")
-            .map(|table| health(reading, section.inner(table, ("health", "services.NAME.health")))),
+        health: section.switch(reading, "health").map(|table| {
+            health(reading, section.inner(table, ("health", "services.NAME.health")), is_http)
+        }),
         ejection: section.switch(reading, "ejection").map(|table| {
-            ejection(reading, section.inner(table, ("ejection", "services.NAME.ejection")))
+            ejection(reading, section.inner(table, ("ejection", "services.NAME.ejection")), is_http)
         }),
         slow_start: section.text(reading, "slow_start"),
         hold_max: section.text(reading, "hold_max"),
@@ -74,7 +82,9 @@ pub(super) fn read(
         connect_timeout: section.text(reading, "connect_timeout"),
         idle_timeout: section.text(reading, "idle_timeout"),
         accept_proxy: section.flag(reading, "accept_proxy"),
-        send_proxy: section.text(reading, "send_proxy"),
+        // Its connections to endpoints carry the requests of many clients.
+        send_proxy: if is_http { None } else { section.text(reading, "send_proxy") },
+        http: is_http.then(|| http::read(reading, &mut section)),
     };
     section.finish(reading);
     service
@@ -118,18 +128,19 @@ fn upstream(
     upstream
 }
 
-fn health(reading: &mut Reading<'_>, mut section: Section<'_, '_>) -> Health {
+fn health(reading: &mut Reading<'_>, mut section: Section<'_, '_>, is_http: bool) -> Health {
     let health = Health {
         interval: section.text(reading, "interval"),
         timeout: section.text(reading, "timeout"),
         fall: section.number(reading, "fall"),
         rise: section.number(reading, "rise"),
+        question: if is_http { http::question(reading, &mut section) } else { Question::default() },
     };
     section.finish(reading);
     health
 }
 
-fn ejection(reading: &mut Reading<'_>, mut section: Section<'_, '_>) -> Ejection {
+fn ejection(reading: &mut Reading<'_>, mut section: Section<'_, '_>, is_http: bool) -> Ejection {
     let ejection = Ejection {
         failures: section.number(reading, "failures"),
         success_min: section.number(reading, "success_min"),
@@ -137,6 +148,7 @@ fn ejection(reading: &mut Reading<'_>, mut section: Section<'_, '_>) -> Ejection
         time: section.text(reading, "time"),
         time_max: section.text(reading, "time_max"),
         share_max: section.number(reading, "share_max"),
+        errors: if is_http { section.flag(reading, "errors") } else { None },
     };
     section.finish(reading);
     ejection

@@ -4,12 +4,14 @@
 //! Tested by: `config/tests`.
 
 mod balanced;
+mod http;
 mod postgres;
 mod section;
 mod written;
 
 use super::problem::{Code, Problems, Say};
 pub(super) use balanced::{Balanced, Ejection, Health, Upstream};
+pub(super) use http::{Http, Retry};
 pub(super) use postgres::{Postgres, Timing};
 pub(super) use section::Reading;
 use section::Section;
@@ -118,10 +120,10 @@ fn service(reading: &mut Reading<'_>, name: Spanned<String>, table: &DeTable<'_>
         kind @ Kind::Postgres => {
             Keys::Postgres(Box::new(postgres::read(reading, &name, section.of(kind))))
         }
-        kind @ Kind::Tcp => {
-            Keys::Balanced(Box::new(balanced::read(reading, &name, section.of(kind))))
+        kind @ (Kind::Tcp | Kind::Http) => {
+            Keys::Balanced(Box::new(balanced::read(reading, &name, section.of(kind), kind)))
         }
-        Kind::Command | Kind::Http => Keys::NotYet,
+        Kind::Command => Keys::NotYet,
     };
     Service { name, kind, clustering, replication, keys }
 }

@@ -5,7 +5,7 @@ use super::rows;
 use tandem_core::pairing::Kind;
 
 rows! {
-    &[Kind::Tcp];
+    &[Kind::Tcp, Kind::Http];
     "services.NAME.listen": "port or \"ip:port\"" = Required;
         "The front door, on every node; a port alone listens on the node's `bind`."
         because "only the owner knows where the clients of this protocol connect",
@@ -15,9 +15,9 @@ rows! {
         because "Tandem does not run these endpoints: only the owner knows them",
     "services.NAME.balance": "\"peak-ewma\", \"round-robin\", \"least-connections\", \"random\" \
         or \"hash\"" = Value("peak-ewma");
-        "How an endpoint is chosen for a connection: the better of two random ones by time to \
-            connect and open connections; in turns; the fewest open connections; any; by the \
-            client's address, bounded to 125 % of a fair share."
+        "How an endpoint is chosen for a connection, or with http for a request: the better of \
+            two random ones by how long it takes and how much it has in flight; in turns; the \
+            least in flight; any; by the client's address, bounded to 125 % of a fair share."
         because "it avoids what is slow before it fails, and nodes that know nothing of each \
             other do not all choose the same endpoint",
     "services.NAME.slow_start": "duration, \"0s\" to \"1h\"" = Value("10s");
@@ -26,7 +26,7 @@ rows! {
         because "long enough to fill caches and connection pools; \"0s\" gives it everything at \
             once",
     "services.NAME.hold_max": "duration, \"0s\" to \"10min\"" = Value("15s");
-        "How long a client is held while no endpoint takes its connection."
+        "How long a client is held while no endpoint takes its connection or request."
         because "a restart of an endpoint fits, and it is less than the usual 30 s of client \
             timeouts",
     "services.NAME.sessions_max": "1 to 100000" = Value("10000");
@@ -36,17 +36,10 @@ rows! {
     "services.NAME.connect_timeout": "duration, \"10ms\" to \"1min\"" = Value("1s");
         "How long an endpoint may take to accept a connection before another one is tried."
         because "a lost packet is sent again after 1 s: another endpoint is faster than that",
-    "services.NAME.idle_timeout": "duration, \"1s\" to \"30d\"" = Value("1h");
-        "A connection on which nothing moves for so long is closed; a half-closed one after 60 s."
-        because "peers that vanish are found by TCP keepalive after two minutes; this is for \
-            peers that forget",
     "services.NAME.accept_proxy": "true or false" = Value("false");
         "Clients come through another proxy that says who they are by the PROXY protocol, \
             version 1 or 2; a connection without it is closed."
         because "who may leave it out could claim to be anybody: so it is all of them or none",
-    "services.NAME.send_proxy": "\"v1\" or \"v2\"" = Unset("endpoints see the node's address");
-        "Endpoints are told who the client is by the PROXY protocol."
-        because "an endpoint that does not expect it takes it for the client's first words",
     "services.NAME.health": "table or false" = Computed("every endpoint is \
         asked by connecting to it");
         "Whether endpoints are asked if they answer, and how; false asks nobody."
@@ -69,12 +62,13 @@ rows! {
         "It gets no new connections; those that it has end by themselves."
         because "an endpoint is there to work; before it is stopped, this empties it",
     "services.NAME.health.interval": "duration, \"100ms\" to \"1h\"" = Value("2s");
-        "The time between two checks of an endpoint by each node: a connection is made and closed."
+        "The time between two checks of an endpoint by each node: a connection is made and closed, \
+            and with a `path` it is asked for that."
         because "an endpoint that vanished is known after 6 s, before most clients give up, and \
             one that refuses a connection costs its client nothing",
     "services.NAME.health.timeout": "duration, less than interval" = Computed("\"1s\", or half \
         the interval if that is less");
-        "How long an endpoint may take to accept the check's connection."
+        "How long an endpoint may take to accept the check's connection, and to answer."
         because "as connect_timeout: what is slower serves nobody",
     "services.NAME.health.fall": "1 to 100" = Value("3");
         "So many checks in a row fail: it is down. The first check ever decides alone."
@@ -83,11 +77,12 @@ rows! {
         "So many checks in a row succeed: it is up again."
         because "what starts may answer once and fall again",
     "services.NAME.ejection.failures": "0 to 1000" = Value("5");
-        "So many connections in a row that it refuses, or drops without a word, eject it; 0 is \
-            never. The last endpoint is never ejected."
+        "So many connections or requests in a row that it refuses, or drops without a word, eject \
+            it; 0 is never. The last endpoint is never ejected."
         because "five in a row are no chance",
     "services.NAME.ejection.success_min": "0 to 100" = Value("50");
-        "It is ejected when less than this percentage of at least 20 connections in a window goes \
+        "It is ejected when less than this percentage of at least 20 connections or requests in a \
+            window goes \
             well; 0 is never."
         because "an endpoint that fails every second client is worth less than none",
     "services.NAME.ejection.window": "duration, \"1s\" to \"1h\"" = Value("10s");

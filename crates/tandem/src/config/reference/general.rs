@@ -35,15 +35,15 @@ rows! {
             is elected only if it alone holds the newest data, and then a standby of another \
             priority takes over, planned, as soon as one is fed."
         because "all equal, with room above and below; it never outweighs data",
-    "services.NAME.kind": "\"postgres\" or \"tcp\" (\"command\", \"http\": not in this version \
+    "services.NAME.kind": "\"postgres\", \"tcp\" or \"http\" (\"command\": not in this version \
         yet)" = Required;
         "What the service is: each kind has keys of its own."
         because "Tandem must know what it runs",
     "services.NAME.clustering": "\"active-passive\" or \"load-balanced\" (\"active-active\": not \
         in this version yet)" = Required;
-        "Who serves; with tcp it is \"load-balanced\"."
+        "Who serves; with tcp and http it is \"load-balanced\"."
         because "the owner's decision: a guess would be wrong for somebody",
-    "services.NAME.replication": "\"primary-replica\" with postgres, \"none\" with tcp \
+    "services.NAME.replication": "\"primary-replica\" with postgres, \"none\" with tcp and http \
         (\"multi-primary\", \"peer-to-peer\": not in this version yet)" = Required;
         "Who holds the data."
         because "the owner's decision: a guess would be wrong for somebody",

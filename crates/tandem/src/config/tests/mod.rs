@@ -3,6 +3,7 @@
 mod bad_files;
 mod balanced;
 mod change;
+mod http;
 mod mutation;
 mod pairings;
 mod positions;
@@ -86,6 +87,16 @@ fn the_example_of_a_balanced_service_is_good() {
     assert_eq!(lines(&problems(text)), Vec::<String>::new());
     let config = parse(text);
     assert_eq!((config.services.len(), config.balanced.len()), (0, 1));
+}
+
+#[test]
+fn the_example_of_an_http_service_is_good() {
+    let text = include_str!(concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../../examples/load-balanced-http/tandem.toml"
+    ));
+    assert_eq!(lines(&problems(text)), Vec::<String>::new());
+    assert!(parse(text).balanced.values().all(|it| it.http.is_some()));
 }
 
 #[test]

@@ -5,7 +5,7 @@
 
 use super::checker::{Checker, Limits, Span};
 use super::service::{self, HOLD, SESSIONS};
-use super::{Listen, cluster};
+use super::{Http, Listen, cluster, http};
 use crate::config::problem::{Code, Say};
 use crate::config::raw::{self, Switch};
 use crate::config::value::{self, HostPort};
@@ -45,6 +45,8 @@ pub struct Balanced {
     pub accept_proxy: bool,
     /// Endpoints are told who the client is by the PROXY protocol.
     pub send_proxy: Option<ProxyVersion>,
+    /// There if it balances requests and not connections.
+    pub http: Option<Http>,
 }
 
 /// One endpoint, or the name of several.
@@ -184,7 +186,8 @@ pub(super) fn service(
     };
     let hold_max = duration("hold_max", &raw.hold_max, &HOLD);
     let connect_timeout = duration("connect_timeout", &raw.connect_timeout, &CONNECT);
-    let idle_timeout = duration("idle_timeout", &raw.idle_timeout, &IDLE);
+    let idle = if raw.http.is_some() { &http::IDLE } else { &IDLE };
+    let idle_timeout = duration("idle_timeout", &raw.idle_timeout, idle);
     Some(Balanced {
         pairing: pairing?,
         listen: listen?,
@@ -199,14 +202,15 @@ pub(super) fn service(
         idle_timeout,
         accept_proxy: is_set(&raw.accept_proxy),
         send_proxy,
+        http: raw.http.as_ref().map(|http| http::check(http, raw, check)),
     })
 }
 
-fn is_set(flag: &raw::Flag) -> bool {
+pub(super) fn is_set(flag: &raw::Flag) -> bool {
     flag.as_ref().is_some_and(|flag| *flag.get_ref())
 }
 
-fn number(written: i64) -> u32 {
+pub(super) fn number(written: i64) -> u32 {
     u32::try_from(written).unwrap_or(0)
 }
 

@@ -199,9 +199,10 @@ fn pairing(raw: &raw::Service, words: &Words, check: &mut Checker<'_, '_>) -> Op
             let say = Say::new(
                 format!("{pair} is not in this version yet"),
                 "the pair makes sense and is planned; this version runs postgres with \
-                 primary-replica, as active-passive or load-balanced, and spreads tcp connections",
+                 primary-replica, as active-passive or load-balanced, and spreads tcp connections \
+                 and http requests",
                 "use kind = \"postgres\" and replication = \"primary-replica\", or kind = \"tcp\" \
-                 where something else runs the service, or wait",
+                 or \"http\" where something else runs the service, or wait",
             );
             check.problems.error(Code::NotYet, &place, say);
             None
@@ -215,8 +216,8 @@ fn is_built(pairing: Pairing) -> bool {
             pairing.replication() == Replication::PrimaryReplica
                 && pairing.clustering() != Clustering::ActiveActive
         }
-        Kind::Tcp => true,
-        Kind::Http | Kind::Command => false,
+        Kind::Tcp | Kind::Http => true,
+        Kind::Command => false,
     }
 }
 

@@ -6,10 +6,11 @@
 
 use super::NodeOperations;
 use super::seen::{Seen, reachable};
-use crate::api::balanced::{BalancedStatus, UpstreamState, UpstreamStatus};
+use crate::api::balanced::{BalancedStatus, HttpStatus, UpstreamState, UpstreamStatus};
 use crate::api::operations::{Outcome, Refused};
 use crate::api::status::Endpoint;
 use crate::config::{self, Balanced};
+use crate::proxy::HttpSnapshot;
 use crate::proxy::balancer::{EndpointSnapshot, Snapshot};
 use crate::telemetry::codes;
 use crate::telemetry::problem::Problem;
@@ -125,10 +126,26 @@ fn service(
         expired_total: count(|it| it.expired),
         retried_total: count(|it| it.retried),
         upstreams: snapshot.map_or_else(Vec::new, |it| it.endpoints.iter().map(upstream).collect()),
+        http: snapshot.and_then(|it| it.http).map(http),
         warnings: snapshot.map_or_else(
             || vec![format!("its door on {} is not open: see tandem doctor", seen.me)],
             |it| warnings(config, it),
         ),
+    }
+}
+
+fn http(of: HttpSnapshot) -> HttpStatus {
+    HttpStatus {
+        requests_total: of.requests,
+        responses_total: of.statuses,
+        refused_total: of.refused,
+        retried_total: of.retried,
+        over_budget_total: of.over_budget,
+        expired_total: of.expired,
+        timed_out_total: of.timed_out,
+        broken_total: of.broken,
+        abandoned_total: of.abandoned,
+        upgraded_total: of.upgraded,
     }
 }
 

@@ -232,15 +232,7 @@ fn lag(
     }
     let lag_bytes = service.lag_bytes(facts);
     let age = service.seen.facts.get(node).map_or(Duration::ZERO, |it| it.age(service.seen.now));
-    let lag_s = match (lag_bytes, facts.stream) {
-        (Some(0), Stream::Connected(_)) => Some(0.0),
-        // At most so old: an idle primary sends nothing.
-        (_, Stream::Connected(silence)) => {
-            Some(silence.max(facts.replay_delay).saturating_add(age).as_secs_f64())
-        }
-        (_, Stream::None) => None,
-    };
-    (lag_bytes, lag_s)
+    (lag_bytes, facts.lag(lag_bytes, age).map(|lag| lag.as_secs_f64()))
 }
 
 /// Whether every rule that may be in force counts on the node.

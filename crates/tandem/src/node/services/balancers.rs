@@ -7,13 +7,15 @@
 //! Tested by: `tests/balancer`.
 
 use crate::config::{self, Balanced, Config};
-use crate::proxy::Error;
+use crate::identity::Identity;
 use crate::proxy::balancer::{Balancer, BalancerConfig, Check, ProxyVersion, Snapshot, Upstream};
+use crate::proxy::{Certificate, Error, HttpCheck, HttpConfig};
 use crate::runtime::supervisor::{Supervisor, TaskKind};
 use futures::future::join_all;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use tandem_core::clustering::load_balanced::retry;
 use tandem_core::ids::{NodeId, ServiceId};
 
 /// For the connections of a service that was removed.
@@ -24,7 +26,7 @@ type Open = BTreeMap<ServiceId, Arc<Balancer>>;
 /// The balancers of this node.
 #[derive(Debug)]
 pub(in crate::node) struct Balancers {
-    me: NodeId,
+    identity: Arc<Identity>,
     supervisor: Supervisor,
     open: Mutex<Open>,
 }
@@ -35,16 +37,26 @@ impl Balancers {
     /// # Errors
     /// An address cannot be had.
     pub(in crate::node) fn open(
-        me: &NodeId,
+        identity: &Arc<Identity>,
         config: &Config,
         supervisor: &Supervisor,
     ) -> Result<Self, Error> {
-        let mut open = Open::new();
+        let (identity, supervisor) = (Arc::clone(identity), supervisor.clone());
+        let balancers = Self { identity, supervisor, open: Mutex::default() };
         for service in config.balanced.keys() {
-            let Some(config) = wanted(config, me, service) else { continue };
-            open.insert(service.clone(), Arc::new(Balancer::open(config, supervisor)?));
+            let Some(config) = balancers.wanted(config, service) else { continue };
+            let balancer = Balancer::open(config, &balancers.supervisor)?;
+            balancers.lock().insert(service.clone(), Arc::new(balancer));
         }
-        Ok(Self { me: me.clone(), supervisor: supervisor.clone(), open: Mutex::new(open) })
+        Ok(balancers)
+    }
+
+    fn wanted(&self, config: &Config, service: &ServiceId) -> Option<BalancerConfig> {
+        let mut wanted = wanted(config, self.identity.node(), service)?;
+        if let Some(http) = &mut wanted.http {
+            http.secret = self.identity.cookie_secret(service);
+        }
+        Some(wanted)
     }
 
     /// Goes on with another configuration; what could not be done is said, and done by the next
@@ -52,7 +64,7 @@ impl Balancers {
     pub(in crate::node) async fn follow(&self, config: &Config) -> Vec<String> {
         let gone: Vec<Arc<Balancer>> = {
             let mut open = self.lock();
-            let is_gone = |service: &ServiceId| wanted(config, &self.me, service).is_none();
+            let is_gone = |service: &ServiceId| self.wanted(config, service).is_none();
             open.extract_if(.., |service, _| is_gone(service)).map(|(_, it)| it).collect()
         };
         for balancer in gone {
@@ -68,7 +80,7 @@ impl Balancers {
         let mut waits = Vec::new();
         let mut open = self.lock();
         for service in config.balanced.keys() {
-            let Some(wanted) = wanted(config, &self.me, service) else { continue };
+            let Some(wanted) = self.wanted(config, service) else { continue };
             let done = match open.get(service) {
                 Some(balancer) => balancer.configure(wanted),
                 None => Balancer::open(wanted, &self.supervisor)
@@ -132,7 +144,42 @@ fn wanted(config: &Config, me: &NodeId, service: &ServiceId) -> Option<BalancerC
         sessions_max: own.sessions_max,
         accept_proxy: own.accept_proxy,
         send_proxy: own.send_proxy.map(version),
+        http: own.http.as_ref().map(http),
     })
+}
+
+/// What a balancer of requests shall be, but for its secret.
+fn http(own: &config::Http) -> HttpConfig {
+    let bytes = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
+    let certificate = |it: &config::Certificate| Certificate {
+        chain: it.certificate.clone(),
+        key: it.key.clone(),
+    };
+    let check = |it: &config::Question| HttpCheck {
+        path: it.path.clone(),
+        host: it.host.clone(),
+        expect: it.expect,
+    };
+    HttpConfig {
+        head_bytes_max: bytes(own.head_bytes_max),
+        fields_max: own.fields_max,
+        body_bytes_max: own.body_bytes_max,
+        head_timeout: own.head_timeout,
+        keep_alive: own.keep_alive,
+        answer_timeout: own.answer_timeout,
+        total_timeout: own.total_timeout,
+        idle_max: own.upstream_idle_max,
+        idle_timeout: own.upstream_idle_timeout,
+        in_flight_max: own.in_flight_max.unwrap_or(0),
+        retry: own.retry.unwrap_or(retry::Limits { percent: 0, floor_per_second: 0 }),
+        check: own.question.as_ref().map(check),
+        errors_count: own.errors_count,
+        // Checked where they were read.
+        trusted: own.trusted.iter().filter_map(|network| network.parse().ok()).collect(),
+        certificates: own.certificates.iter().map(certificate).collect(),
+        sticky: own.sticky.clone(),
+        secret: [0; 32],
+    }
 }
 
 #[cfg(test)]

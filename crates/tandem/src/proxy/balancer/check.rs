@@ -1,4 +1,5 @@
-//! Talks to endpoints only to see whether they answer: a TCP connection is made and closed.
+//! Talks to endpoints only to see whether they answer: a TCP connection is made, for HTTP a
+//! question asked, and it is closed.
 //! In: the group. Out: `CheckSucceeded`, `CheckFailed`.
 //! All endpoints are asked side by side, so that one that answers nothing delays no other; each is
 //! asked at once, then at its own pace, spread by chance so that many nodes do not ask together.
@@ -6,6 +7,7 @@
 
 use super::group::{Group, Member};
 use super::{BalancerConfig, Check};
+use crate::proxy::http::{self, HttpCheck};
 use futures::stream::{FuturesUnordered, StreamExt};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -28,7 +30,8 @@ pub(super) async fn run(
     let mut asked = FuturesUnordered::new();
     loop {
         changed.mark_unchanged();
-        let Some(check) = config.borrow_and_update().check else {
+        let current = Arc::clone(&config.borrow_and_update());
+        let Some(check) = current.check else {
             due.clear();
             tokio::select! {
                 biased;
@@ -45,7 +48,7 @@ pub(super) async fn run(
             if *next <= now {
                 // The interval is longer than the timeout: nobody is asked twice at once.
                 *next = now + check.interval.mul_f64(rand::random_range(0.75..1.25));
-                asked.push(ask(member, check));
+                asked.push(ask(member, check, Arc::clone(&current)));
             }
         }
         let next = due.values().min().copied().unwrap_or(now + check.interval);
@@ -69,15 +72,14 @@ pub(super) async fn run(
     }
 }
 
-async fn ask(member: Arc<Member>, check: Check) -> (Arc<Member>, bool) {
-    let connected = timeout(check.timeout, TcpStream::connect(member.address)).await;
-    if let Ok(Ok(stream)) = &connected {
-        // Closed by a reset: thousands of checks leave no sockets that wait for their end.
-        let _ = socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO));
-    }
-    let failure = match &connected {
-        Ok(Ok(_)) => None,
-        Ok(Err(error)) => Some(error.to_string()),
+async fn ask(
+    member: Arc<Member>,
+    check: Check,
+    config: Arc<BalancerConfig>,
+) -> (Arc<Member>, bool) {
+    let question = config.http.as_ref().and_then(|http| http.check.as_ref());
+    let failure = match timeout(check.timeout, connect_and_ask(member.address, question)).await {
+        Ok(asked) => asked.err(),
         Err(_) => Some("no answer in time".to_owned()),
     };
     let succeeded = failure.is_none();
@@ -85,4 +87,14 @@ async fn ask(member: Arc<Member>, check: Check) -> (Arc<Member>, bool) {
         member.failed_because(failure);
     }
     (member, succeeded)
+}
+
+async fn connect_and_ask(address: SocketAddr, question: Option<&HttpCheck>) -> Result<(), String> {
+    let mut stream = TcpStream::connect(address).await.map_err(|error| error.to_string())?;
+    // Closed by a reset: thousands of checks leave no sockets that wait for their end.
+    let _ = socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO));
+    match question {
+        Some(question) => http::ask(&mut stream, address, question).await,
+        None => Ok(()),
+    }
 }

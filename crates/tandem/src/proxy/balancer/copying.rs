@@ -62,8 +62,8 @@ impl Copying {
         Self {
             client,
             endpoint,
-            up: Flow::holding(Vec::new()),
-            down: Flow::holding(Vec::new()),
+            up: Flow::bulk(),
+            down: Flow::bulk(),
             begun: now,
             client_spoke: false,
             endpoint_spoke: false,
@@ -193,14 +193,12 @@ async fn one_way(
     let (reset, mut write) = to.split();
     let copying = async {
         write.write_all(unsent).await?;
-        let mut buffer = vec![0; BUFFER];
-        loop {
-            let read = timeout(silence_max, read.read(&mut buffer)).await??;
-            if read == 0 {
-                return write.shutdown().await;
-            }
-            timeout(silence_max, write.write_all(&buffer[..read])).await??;
+        let mut buffer = Vec::with_capacity(BUFFER);
+        while timeout(silence_max, read.read_buf(&mut buffer)).await?? > 0 {
+            timeout(silence_max, write.write_all(&buffer)).await??;
+            buffer.clear();
         }
+        write.shutdown().await
     };
     tokio::select! {
         biased;

@@ -6,6 +6,7 @@
 //! Tested by: `tests.rs`.
 
 use super::BalancerConfig;
+use super::snapshot::EndpointSnapshot;
 use crate::runtime::clock;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -17,16 +18,20 @@ use tandem_core::clustering::load_balanced::latency::Latency;
 use tandem_core::clustering::load_balanced::rendezvous;
 use tandem_core::ids::ServiceId;
 use tandem_core::time::Timestamp;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 /// One endpoint, for as long as somebody uses it.
 #[derive(Debug)]
-pub(super) struct Member {
-    pub(super) address: SocketAddr,
+pub(in crate::proxy) struct Member {
+    pub(in crate::proxy) address: SocketAddr,
     weight: AtomicU32,
     far: AtomicBool,
     name: u64,
+    /// What a client's cookie says.
+    token: AtomicU64,
     in_flight: AtomicU32,
+    /// Told when work ends.
+    freed: Arc<Notify>,
     latency: Mutex<Latency>,
     served: AtomicU64,
     failed: AtomicU64,
@@ -36,89 +41,65 @@ pub(super) struct Member {
 }
 
 impl Member {
-    /// It has one more connection, after so long.
-    pub(super) fn connected_in(&self, took: Duration) {
+    /// It has one more connection or response, after so long.
+    pub(in crate::proxy) fn connected_in(&self, took: Duration) {
         self.served.fetch_add(1, Ordering::Relaxed);
+        self.took(took);
+    }
+
+    /// How long something took there.
+    pub(in crate::proxy) fn took(&self, took: Duration) {
         lock(&self.latency).sample(took, clock::now());
     }
 
+    /// What a client's cookie says that belongs here.
+    pub(in crate::proxy) fn token(&self) -> u64 {
+        self.token.load(Ordering::Relaxed)
+    }
+
+    fn hide(&self, secret: &[u8; 32]) {
+        let hash = blake3::keyed_hash(secret, self.address.to_string().as_bytes());
+        let [a, b, c, d, e, f, g, h, ..] = *hash.as_bytes();
+        self.token.store(u64::from_be_bytes([a, b, c, d, e, f, g, h]), Ordering::Relaxed);
+    }
+
     /// Something went wrong, for operators.
-    pub(super) fn failed_because(&self, why: impl Into<String>) {
+    pub(in crate::proxy) fn failed_because(&self, why: impl Into<String>) {
         *lock(&self.failure) = Some(why.into());
     }
 }
 
 /// A place at an endpoint, until dropped.
 #[derive(Debug)]
-pub(super) struct Claim(pub(super) Arc<Member>);
+pub(in crate::proxy) struct Claim(pub(in crate::proxy) Arc<Member>);
 
 impl Drop for Claim {
     fn drop(&mut self) {
         self.0.in_flight.fetch_sub(1, Ordering::AcqRel);
+        self.0.freed.notify_one();
     }
+}
+
+/// What somebody wants of an endpoint.
+#[derive(Clone, Copy, Debug, Default)]
+pub(in crate::proxy) struct Wish<'a> {
+    /// The hash of who asks.
+    pub(in crate::proxy) key: u64,
+    /// Better none of these.
+    pub(in crate::proxy) avoid: &'a [SocketAddr],
+    /// This one, if it may serve: where the client was before.
+    pub(in crate::proxy) token: Option<u64>,
+    /// One that has less in flight; 0 is no bound.
+    pub(in crate::proxy) in_flight_max: u32,
 }
 
 /// An address that the group shall have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Wanted {
-    pub(super) address: SocketAddr,
-    pub(super) weight: u32,
-    pub(super) far: bool,
-    pub(super) drain: bool,
-}
-
-/// What a balancer is and has done.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Snapshot {
-    /// Whose it is.
-    pub service: ServiceId,
-    /// How endpoints are chosen.
-    pub policy: &'static str,
-    /// Open connections, held ones included.
-    pub sessions: u64,
-    /// Connections that wait for an endpoint.
-    pub held: u64,
-    /// Connections accepted so far.
-    pub accepted: u64,
-    /// Connections closed at once: too many, or no PROXY header where one must be.
-    pub refused: u64,
-    /// Connections that waited for an endpoint in vain.
-    pub expired: u64,
-    /// Connects that failed and were tried at another endpoint.
-    pub retried: u64,
-    /// Every endpoint.
-    pub endpoints: Vec<EndpointSnapshot>,
-    /// Names that were never answered.
-    pub unresolved: Vec<String>,
-}
-
-/// What an endpoint is and has done.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct EndpointSnapshot {
-    /// Where.
-    pub address: SocketAddr,
-    /// What it is in.
-    pub condition: Condition,
-    /// How long it stays ejected.
-    pub ejected_for: Option<Duration>,
-    /// How much work it shall get, relative to the others.
-    pub weight: u32,
-    /// It stands in another zone than this node.
-    pub far: bool,
-    /// Percent of its weight that it gets now.
-    pub share_percent: u32,
-    /// Open connections.
-    pub in_flight: u32,
-    /// How slow it is to connect to, in microseconds; 0 is not known.
-    pub latency_us: u64,
-    /// Connections so far.
-    pub served: u64,
-    /// Connects that failed so far, and connections that it dropped without a word.
-    pub failed: u64,
-    /// How often it was ejected so far.
-    pub ejected: u64,
-    /// What went wrong last, however long ago.
-    pub failure: Option<String>,
+pub(in crate::proxy) struct Wanted {
+    pub(in crate::proxy) address: SocketAddr,
+    pub(in crate::proxy) weight: u32,
+    pub(in crate::proxy) far: bool,
+    pub(in crate::proxy) drain: bool,
 }
 
 #[derive(Debug)]
@@ -132,20 +113,26 @@ struct State {
     shares: Vec<u32>,
     /// When they have to be computed anew.
     shares_until: Option<Timestamp>,
+    /// Room for what a choice looks at.
+    loads: Vec<Load>,
+    /// With which tokens are made.
+    secret: [u8; 32],
 }
 
 /// The endpoints of one balancer.
 #[derive(Debug)]
-pub(super) struct Group {
+pub(in crate::proxy) struct Group {
     service: ServiceId,
     state: Mutex<State>,
     unresolved: Mutex<Vec<String>>,
     /// Moves when somebody may have come into service.
     changed: watch::Sender<()>,
+    /// Told when work ends somewhere.
+    freed: Arc<Notify>,
 }
 
 impl Group {
-    pub(super) fn new(config: &BalancerConfig) -> Self {
+    pub(in crate::proxy) fn new(config: &BalancerConfig) -> Self {
         let state = State {
             health: ejection::Group::new(&[], config.limits, config.check.is_some()),
             balance: Balance::new(config.policy),
@@ -154,58 +141,78 @@ impl Group {
             wanted: Vec::new(),
             shares: Vec::new(),
             shares_until: None,
+            loads: Vec::new(),
+            secret: secret(config),
         };
         let changed = watch::Sender::new(());
+        let freed = Arc::new(Notify::new());
         Self {
             service: config.service.clone(),
             state: Mutex::new(state),
             unresolved: Mutex::default(),
             changed,
+            freed,
         }
     }
 
+    /// Wakes one of those who wait for an endpoint that has less in flight.
+    pub(in crate::proxy) fn freed(&self) -> &Notify {
+        &self.freed
+    }
+
     /// Wakes those who wait for an endpoint.
-    pub(super) fn changed(&self) -> watch::Receiver<()> {
+    pub(in crate::proxy) fn changed(&self) -> watch::Receiver<()> {
         self.changed.subscribe()
     }
 
     /// When a share changes with nothing but time.
-    pub(super) fn deadline(&self) -> Option<Timestamp> {
+    pub(in crate::proxy) fn deadline(&self) -> Option<Timestamp> {
         lock(&self.state).shares_until
     }
 
     /// A place at an endpoint that is not in `avoid`, or, if all are, at any.
-    pub(super) fn choose(&self, key: u64, avoid: &[SocketAddr]) -> Option<Claim> {
+    pub(in crate::proxy) fn choose(&self, key: u64, avoid: &[SocketAddr]) -> Option<Claim> {
+        self.pick(Wish { key, avoid, ..Wish::default() })
+    }
+
+    /// A place at the endpoint that suits the wish best; none if nobody serves, or all are full.
+    pub(in crate::proxy) fn pick(&self, wish: Wish<'_>) -> Option<Claim> {
         let mut state = lock(&self.state);
         let now = clock::now();
         if state.shares_until.is_some_and(|until| now >= until) {
             state.compute(now);
         }
-        let draw = Draw { random: [rand::random(), rand::random()], key };
-        let State { balance, members, shares, .. } = &mut *state;
-        let load = |member: &Arc<Member>, share: u32| Load {
-            share,
-            in_flight: member.in_flight.load(Ordering::Relaxed),
-            latency_us: lock(&member.latency).mean_us(now),
-            far: member.far.load(Ordering::Relaxed),
-            name: member.name,
+        let State { balance, members, shares, loads, .. } = &mut *state;
+        let load = |(member, share): (&Arc<Member>, &u32)| {
+            let in_flight = member.in_flight.load(Ordering::Relaxed);
+            let is_full = wish.in_flight_max > 0 && in_flight >= wish.in_flight_max;
+            Load {
+                share: if is_full { 0 } else { *share },
+                in_flight,
+                latency_us: lock(&member.latency).mean_us(now),
+                far: member.far.load(Ordering::Relaxed),
+                name: member.name,
+            }
         };
-        let mut loads: Vec<Load> =
-            members.iter().zip(shares).map(|(member, share)| load(member, *share)).collect();
-        let fresh = |member: &Arc<Member>| !avoid.contains(&member.address);
-        let others = members.iter().zip(&loads).any(|(m, load)| load.share > 0 && fresh(m));
+        loads.clear();
+        loads.extend(members.iter().zip(&*shares).map(load));
+        let fresh = |member: &Arc<Member>| !wish.avoid.contains(&member.address);
+        let before = wish.token.and_then(|token| members.iter().position(|m| m.token() == token));
+        let before = before.filter(|at| loads[*at].share > 0 && fresh(&members[*at]));
+        let others = members.iter().zip(&*loads).any(|(m, load)| load.share > 0 && fresh(m));
         if others {
-            for (member, load) in members.iter().zip(&mut loads) {
+            for (member, load) in members.iter().zip(&mut *loads) {
                 load.share = if fresh(member) { load.share } else { 0 };
             }
         }
-        let member = &members[balance.choose(&loads, draw)?];
+        let draw = Draw { random: [rand::random(), rand::random()], key: wish.key };
+        let member = &members[before.or_else(|| balance.choose(loads, draw))?];
         member.in_flight.fetch_add(1, Ordering::AcqRel);
         Some(Claim(Arc::clone(member)))
     }
 
     /// Takes note of what became of an endpoint.
-    pub(super) fn note(&self, member: &Member, event: Event) {
+    pub(in crate::proxy) fn note(&self, member: &Member, event: Event) {
         if event == Event::WorkFailed {
             member.failed.fetch_add(1, Ordering::Relaxed);
         }
@@ -229,12 +236,12 @@ impl Group {
     }
 
     /// Every endpoint.
-    pub(super) fn members(&self) -> Vec<Arc<Member>> {
+    pub(in crate::proxy) fn members(&self) -> Vec<Arc<Member>> {
         lock(&self.state).members.clone()
     }
 
     /// Goes on with these addresses; what stays keeps its past and its connections.
-    pub(super) fn replace(&self, wanted: &[Wanted]) {
+    pub(in crate::proxy) fn replace(&self, wanted: &[Wanted]) {
         let mut state = lock(&self.state);
         if state.wanted == wanted {
             return;
@@ -244,7 +251,8 @@ impl Group {
         for wanted in wanted {
             let before = state.members.iter().position(|m| m.address == wanted.address);
             let member = before.map(|at| Arc::clone(&state.members[at]));
-            let member = member.unwrap_or_else(|| Arc::new(Member::new(wanted.address)));
+            let member =
+                member.unwrap_or_else(|| Arc::new(self.member(wanted.address, &state.secret)));
             member.weight.store(wanted.weight, Ordering::Relaxed);
             member.far.store(wanted.far, Ordering::Relaxed);
             members.push(member);
@@ -267,12 +275,12 @@ impl Group {
     }
 
     /// Names that stand for nothing yet.
-    pub(super) fn unresolved(&self) -> MutexGuard<'_, Vec<String>> {
+    pub(in crate::proxy) fn unresolved(&self) -> MutexGuard<'_, Vec<String>> {
         lock(&self.unresolved)
     }
 
     /// Goes on with other rules.
-    pub(super) fn configure(&self, config: &BalancerConfig) {
+    pub(in crate::proxy) fn configure(&self, config: &BalancerConfig) {
         let mut state = lock(&self.state);
         let now = clock::now();
         state.health.configure(config.limits, config.check.is_some(), now);
@@ -280,13 +288,34 @@ impl Group {
             state.policy = config.policy;
             state.balance = Balance::new(config.policy);
         }
+        state.secret = secret(config);
+        state.members.iter().for_each(|member| member.hide(&state.secret));
         state.compute(now);
         drop(state);
         self.changed.send_replace(());
     }
 
+    fn member(&self, address: SocketAddr, secret: &[u8; 32]) -> Member {
+        let member = Member {
+            address,
+            weight: AtomicU32::new(1),
+            far: AtomicBool::new(false),
+            name: rendezvous::hash(address.to_string().as_bytes()),
+            token: AtomicU64::new(0),
+            in_flight: AtomicU32::new(0),
+            freed: Arc::clone(&self.freed),
+            latency: Mutex::default(),
+            served: AtomicU64::new(0),
+            failed: AtomicU64::new(0),
+            ejected: AtomicU64::new(0),
+            failure: Mutex::default(),
+        };
+        member.hide(secret);
+        member
+    }
+
     /// Every endpoint as it is now.
-    pub(super) fn snapshot(&self) -> Vec<EndpointSnapshot> {
+    pub(in crate::proxy) fn snapshot(&self) -> Vec<EndpointSnapshot> {
         let state = lock(&self.state);
         let now = clock::now();
         let shares = state.health.shares(now);
@@ -323,21 +352,8 @@ impl State {
     }
 }
 
-impl Member {
-    fn new(address: SocketAddr) -> Self {
-        Self {
-            address,
-            weight: AtomicU32::new(1),
-            far: AtomicBool::new(false),
-            name: rendezvous::hash(address.to_string().as_bytes()),
-            in_flight: AtomicU32::new(0),
-            latency: Mutex::default(),
-            served: AtomicU64::new(0),
-            failed: AtomicU64::new(0),
-            ejected: AtomicU64::new(0),
-            failure: Mutex::default(),
-        }
-    }
+fn secret(config: &BalancerConfig) -> [u8; 32] {
+    config.http.as_ref().map_or([0; 32], |http| http.secret)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

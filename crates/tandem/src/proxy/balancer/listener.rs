@@ -4,13 +4,17 @@
 //! Not here: what a client gets (`session.rs`).
 //! Tested by: `tests.rs`.
 
-use super::group::{Group, Snapshot};
+use super::group::Group;
 use super::resolve::Names;
 use super::session::{self, Shared};
+use super::snapshot::Snapshot;
 use super::{BalancerConfig, check, resolve};
 use crate::proxy::Error;
+use crate::proxy::http::Http;
 use crate::proxy::listener::{ACCEPT_PAUSE, Slot, bind, is_one_connection};
 use crate::runtime::supervisor::{Supervisor, TaskKind};
+use socket2::{SockRef, TcpKeepalive};
+use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,15 +25,20 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
+/// How often idle connections to endpoints are looked through.
+const SWEEP: Duration = Duration::from_secs(1);
+/// After so many times files of certificates are looked at.
+const RENEW: u64 = 10;
+
 /// What a balancer has done and is doing.
 #[derive(Debug, Default)]
-pub(super) struct Tally {
-    pub(super) sessions: Arc<AtomicU64>,
-    pub(super) held: AtomicU64,
-    pub(super) accepted: AtomicU64,
-    pub(super) refused: AtomicU64,
-    pub(super) expired: AtomicU64,
-    pub(super) retried: AtomicU64,
+pub(in crate::proxy) struct Tally {
+    pub(in crate::proxy) sessions: Arc<AtomicU64>,
+    pub(in crate::proxy) held: AtomicU64,
+    pub(in crate::proxy) accepted: AtomicU64,
+    pub(in crate::proxy) refused: AtomicU64,
+    pub(in crate::proxy) expired: AtomicU64,
+    pub(in crate::proxy) retried: AtomicU64,
 }
 
 /// An open balancer. Dropped, it closes at once.
@@ -59,6 +68,8 @@ impl Balancer {
     /// # Errors
     /// The address cannot be had.
     pub fn open(config: BalancerConfig, supervisor: &Supervisor) -> Result<Self, Error> {
+        let failed = |why| Error::Certificate { service: config.service.clone(), why };
+        let http = config.http.as_ref().map(Http::new).transpose().map_err(failed)?;
         let (address, listener) = listen(&config)?;
         let stop = supervisor.stopping().child_token();
         let group = Arc::new(Group::new(&config));
@@ -73,13 +84,17 @@ impl Balancer {
         let accepting = closing.child_token();
         let tally = Tally::default();
         let balancer = Self {
-            shared: Arc::new(Shared { config, group, tally, closing, stop: stop.clone() }),
+            shared: Arc::new(Shared { config, group, tally, http, closing, stop: stop.clone() }),
             listening: Mutex::new(Listening { wanted, address, accepting: accepting.clone() }),
             connections: TaskTracker::new(),
             doors: TaskTracker::new(),
             supervisor: supervisor.clone(),
             _stop: stop.drop_guard(),
         };
+        if balancer.shared.http.is_some() {
+            let run = sweep(Arc::clone(&balancer.shared));
+            supervisor.spawn("balancer pool", TaskKind::Session, run);
+        }
         balancer.accept(listener, accepting);
         Ok(balancer)
     }
@@ -105,8 +120,12 @@ impl Balancer {
     pub fn configure(&self, config: BalancerConfig) -> Result<(), Error> {
         let mut listening = self.listening.lock().unwrap_or_else(PoisonError::into_inner);
         if config == **self.shared.config.borrow() {
+            // Whoever applies the same again may have written a certificate anew.
+            self.shared.http.iter().for_each(|http| http.renew(&config.service));
             return Ok(());
         }
+        let failed = |why| Error::Certificate { service: config.service.clone(), why };
+        let certificates = config.http.as_ref().map(Http::read).transpose().map_err(failed)?;
         if config.listen != listening.wanted {
             let (address, listener) = listen(&config)?;
             let accepting = self.shared.closing.child_token();
@@ -115,6 +134,11 @@ impl Balancer {
             *listening = Listening { wanted: config.listen, address, accepting };
         }
         self.shared.group.configure(&config);
+        if let (Some(http), Some(config), Some(certificates)) =
+            (&self.shared.http, &config.http, certificates)
+        {
+            http.configure(config, certificates);
+        }
         self.shared.config.send_replace(Arc::new(config));
         Ok(())
     }
@@ -127,7 +151,7 @@ impl Balancer {
     /// What it is and has done.
     pub fn snapshot(&self) -> Snapshot {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let Shared { group, tally, .. } = &*self.shared;
+        let Shared { group, tally, http, .. } = &*self.shared;
         let config = self.shared.config();
         Snapshot {
             service: config.service.clone(),
@@ -139,6 +163,7 @@ impl Balancer {
             expired: read(&tally.expired),
             retried: read(&tally.retried),
             endpoints: group.snapshot(),
+            http: http.as_ref().map(Http::snapshot),
             unresolved: group.unresolved().clone(),
         }
     }
@@ -162,9 +187,44 @@ impl Balancer {
 }
 
 fn listen(config: &BalancerConfig) -> Result<(SocketAddr, TcpListener), Error> {
-    let bound = bind(config.listen).and_then(|socket| Ok((socket.local_addr()?, socket)));
+    let bound = bind(config.listen).and_then(|socket| {
+        keep_alive(&socket)?;
+        Ok((socket.local_addr()?, socket))
+    });
     let (service, address) = (config.service.clone(), config.listen);
     bound.map_err(|source| Error::Listen { service, address, source })
+}
+
+/// Closes connections to endpoints that nobody uses, and finds certificates that were renewed.
+async fn sweep(shared: Arc<Shared>) {
+    for round in 1_u64.. {
+        tokio::select! {
+            biased;
+            () = shared.stop.cancelled() => return,
+            () = sleep(SWEEP) => {}
+        }
+        let members = shared.group.members();
+        let addresses: Vec<SocketAddr> = members.iter().map(|member| member.address).collect();
+        if let Some(http) = &shared.http {
+            http.sweep(&addresses);
+            if round.is_multiple_of(RENEW) {
+                http.renew(&shared.config().service);
+            }
+        }
+    }
+}
+
+/// A peer that vanished is noticed after two minutes without an answer.
+const VANISHED_MAX: Duration = Duration::from_secs(120);
+
+/// What a listener has, the connections that it accepts have too.
+pub(in crate::proxy) fn keep_alive<'s>(socket: impl Into<SockRef<'s>>) -> io::Result<()> {
+    let times = TcpKeepalive::new().with_time(Duration::from_secs(60));
+    let times = times.with_interval(Duration::from_secs(10)).with_retries(6);
+    let socket = socket.into();
+    socket.set_tcp_keepalive(&times)?;
+    // Probes are for silence; this is for words that nobody confirms.
+    socket.set_tcp_user_timeout(Some(VANISHED_MAX))
 }
 
 struct Accepting {
@@ -206,5 +266,23 @@ impl Accepting {
             let _until_the_end = (slot, alive);
             session::serve(&shared, client, from).await;
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_accepted_is_kept_alive() {
+        let listener = bind(([127, 0, 0, 1], 0).into()).unwrap();
+        keep_alive(&listener).unwrap();
+        let address = listener.local_addr().unwrap();
+        let (client, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
+        let (accepted, client) = (accepted.unwrap().0, client.unwrap());
+        let accepted = SockRef::from(&accepted);
+        assert!(accepted.keepalive().unwrap() && !SockRef::from(&client).keepalive().unwrap());
+        assert_eq!(accepted.tcp_keepalive_time().unwrap(), Duration::from_secs(60));
+        assert_eq!(accepted.tcp_user_timeout().unwrap(), Some(VANISHED_MAX));
     }
 }

@@ -10,18 +10,20 @@
 
 mod check;
 mod copying;
-mod group;
+pub(super) mod group;
 mod header;
-mod listener;
+pub(super) mod listener;
 mod resolve;
-mod session;
+pub(super) mod session;
+mod snapshot;
 #[cfg(test)]
 mod tests;
 
-pub use group::{EndpointSnapshot, Snapshot};
 pub use header::Version as ProxyVersion;
 pub use listener::Balancer;
+pub use snapshot::{EndpointSnapshot, Snapshot};
 
+use super::http::HttpConfig;
 use std::net::SocketAddr;
 use std::time::Duration;
 use tandem_core::clustering::load_balanced::balance::Policy;
@@ -55,6 +57,8 @@ pub struct BalancerConfig {
     pub accept_proxy: bool,
     /// Endpoints are told who the client is by the PROXY protocol.
     pub send_proxy: Option<ProxyVersion>,
+    /// It balances requests and not connections; that never changes.
+    pub http: Option<HttpConfig>,
 }
 
 /// A name or an address, as the owner wrote it.

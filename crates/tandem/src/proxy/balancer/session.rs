@@ -10,7 +10,8 @@ use super::BalancerConfig;
 use super::copying::Copying;
 use super::group::{Claim, Group};
 use super::header::{self, HEADER_MAX, Parsed};
-use super::listener::Tally;
+use super::listener::{Tally, keep_alive};
+use crate::proxy::http::{self, Http};
 use crate::runtime::clock;
 use std::io;
 use std::net::SocketAddr;
@@ -32,25 +33,27 @@ const RETRY: Duration = Duration::from_millis(100);
 
 /// What a session needs of its balancer.
 #[derive(Debug)]
-pub(super) struct Shared {
+pub(in crate::proxy) struct Shared {
     /// As it is now; a session keeps the one that it began with.
-    pub(super) config: watch::Sender<Arc<BalancerConfig>>,
-    pub(super) group: Arc<Group>,
-    pub(super) tally: Tally,
+    pub(in crate::proxy) config: watch::Sender<Arc<BalancerConfig>>,
+    pub(in crate::proxy) group: Arc<Group>,
+    pub(in crate::proxy) tally: Tally,
+    /// There if it balances requests and not connections.
+    pub(in crate::proxy) http: Option<Http>,
     /// No new sessions.
-    pub(super) closing: CancellationToken,
+    pub(in crate::proxy) closing: CancellationToken,
     /// No sessions.
-    pub(super) stop: CancellationToken,
+    pub(in crate::proxy) stop: CancellationToken,
 }
 
 impl Shared {
-    pub(super) fn config(&self) -> Arc<BalancerConfig> {
+    pub(in crate::proxy) fn config(&self) -> Arc<BalancerConfig> {
         Arc::clone(&self.config.borrow())
     }
 }
 
 /// Serves one client to its end.
-pub(super) async fn serve(shared: &Shared, mut client: TcpStream, from: SocketAddr) {
+pub(in crate::proxy) async fn serve(shared: &Shared, mut client: TcpStream, from: SocketAddr) {
     let config = shared.config();
     let _ = client.set_nodelay(true);
     let count = |counter: &AtomicU64| counter.fetch_add(1, Ordering::Relaxed);
@@ -65,6 +68,10 @@ pub(super) async fn serve(shared: &Shared, mut client: TcpStream, from: SocketAd
     } else {
         from
     };
+    if let Some(requests) = &shared.http {
+        http::serve(shared, requests, client, who).await;
+        return;
+    }
     let held = HeldCount::new(&shared.tally.held);
     let found = tokio::select! {
         biased;
@@ -77,12 +84,12 @@ pub(super) async fn serve(shared: &Shared, mut client: TcpStream, from: SocketAd
         count(&shared.tally.expired);
         return;
     };
-    let Ok(to) = client.local_addr() else { return };
-    if let Some(version) = config.send_proxy
-        && server.write_all(&header::write(version, who, to)).await.is_err()
-    {
-        shared.group.note(&claim.0, Event::WorkFailed);
-        return;
+    if let Some(version) = config.send_proxy {
+        let Ok(to) = client.local_addr() else { return };
+        if server.write_all(&header::write(version, who, to)).await.is_err() {
+            shared.group.note(&claim.0, Event::WorkFailed);
+            return;
+        }
     }
     let copying = Copying::new(client, server, config.idle_timeout);
     let worked = tokio::select! {
@@ -98,10 +105,10 @@ pub(super) async fn serve(shared: &Shared, mut client: TcpStream, from: SocketAd
 }
 
 /// One of the held, until dropped.
-struct HeldCount<'a>(&'a AtomicU64);
+pub(in crate::proxy) struct HeldCount<'a>(&'a AtomicU64);
 
 impl<'a> HeldCount<'a> {
-    fn new(held: &'a AtomicU64) -> Self {
+    pub(in crate::proxy) fn new(held: &'a AtomicU64) -> Self {
         held.fetch_add(1, Ordering::Relaxed);
         Self(held)
     }
@@ -134,6 +141,8 @@ async fn read_header(client: &mut TcpStream) -> io::Result<Option<SocketAddr>> {
 
 /// Ready once the client has closed its connection before it had an endpoint.
 async fn left(client: &TcpStream) {
+    // Most have one at once: they need no look.
+    sleep(RETRY).await;
     let mut byte = [0];
     loop {
         match client.peek(&mut byte).await {
@@ -168,6 +177,7 @@ async fn reach(shared: &Shared, who: SocketAddr) -> (Claim, TcpStream) {
         match timeout(connect_timeout, TcpStream::connect(address)).await {
             Ok(Ok(server)) => {
                 let _ = server.set_nodelay(true);
+                let _ = keep_alive(&server);
                 claim.0.connected_in(begun.elapsed());
                 return (claim, server);
             }
@@ -186,7 +196,7 @@ async fn reach(shared: &Shared, who: SocketAddr) -> (Claim, TcpStream) {
 }
 
 /// Until somebody may have come into service.
-async fn wait(shared: &Shared, changed: &mut watch::Receiver<()>) {
+pub(in crate::proxy) async fn wait(shared: &Shared, changed: &mut watch::Receiver<()>) {
     let next = shared.group.deadline().map(|at| Instant::now() + at.since(clock::now()));
     let change = changed.changed();
     match next {

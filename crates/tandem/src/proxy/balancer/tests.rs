@@ -83,6 +83,7 @@ fn config(endpoints: &[&Endpoint]) -> BalancerConfig {
         sessions_max: 100,
         accept_proxy: false,
         send_proxy: None,
+        http: None,
     }
 }
 

@@ -195,12 +195,13 @@ impl Recogniser {
                 }
             }
             Phase::Update => {
-                if ["only", "pg_catalog"].iter().any(|word| token.is(Kind::Word, word))
+                if token.is(Kind::Word, "only")
+                    || token.is_name("pg_catalog")
                     || token.is(Kind::Symbol, ".")
                 {
                     return Phase::Update;
                 }
-                self.computed |= token.is(Kind::Word, "pg_settings");
+                self.computed |= token.is_name("pg_settings");
             }
             Phase::Config
             | Phase::ConfigName
@@ -267,9 +268,9 @@ impl Recogniser {
             Kind::Word | Kind::Quoted => {
                 if token.kind == Kind::Word && token.is(Kind::Word, "set") {
                     Phase::Set
-                } else if token.is(token.kind, "set_config") {
+                } else if token.is_name("set_config") {
                     Phase::Config
-                } else if token.is(token.kind, "current_setting") {
+                } else if token.is_name("current_setting") {
                     Phase::Reads
                 } else if token.is(Kind::Word, "update") && !self.locks {
                     self.update = true;
@@ -319,6 +320,11 @@ impl Recogniser {
 impl Token<'_> {
     fn is(&self, kind: Kind, text: &str) -> bool {
         self.kind == kind && self.text.is_some_and(|own| own.eq_ignore_ascii_case(text.as_bytes()))
+    }
+
+    /// This name, in quotes or not.
+    fn is_name(&self, text: &str) -> bool {
+        self.is(Kind::Word, text) || self.is(Kind::Quoted, text)
     }
 
     /// The setting that is named so.
@@ -422,6 +428,8 @@ mod tests {
             "SELECT set_config(setting_name => 'synchronous_commit', new_value => 'off')",
             "UPDATE pg_settings SET setting = 'off' WHERE name = 'synchronous_commit'",
             "UPDATE pg_catalog.pg_settings SET setting = $1 WHERE name = 'synchronous_commit'",
+            "UPDATE \"pg_catalog\".\"pg_settings\" SET setting = 'off' \
+             WHERE name = 'synchronous_commit'",
         ] {
             refused(text);
         }

@@ -44,6 +44,8 @@ enum Look {
 
 /// Scans one stream from its first byte on. No `Debug`: passwords pass through here.
 pub(in crate::proxy) struct Scan {
+    /// Statements are looked at; else only what is owed is counted.
+    refuses: bool,
     head: [u8; 5],
     head_len: usize,
     left: usize,
@@ -59,8 +61,9 @@ pub(in crate::proxy) struct Scan {
 }
 
 impl Scan {
-    pub(in crate::proxy) fn new() -> Self {
+    pub(in crate::proxy) fn new(refuses: bool) -> Self {
         Self {
+            refuses,
             head: [0; 5],
             head_len: 0,
             left: 0,
@@ -129,6 +132,7 @@ impl Scan {
 
     fn begin(&self) -> Look {
         match self.kind() {
+            _ if !self.refuses => Look::Nothing,
             b'Q' => Look::Statement(None),
             b'P' => Look::Name,
             b'B' if self.armed => Look::Values(Box::new(Arguments::of_bind())),

@@ -1,5 +1,5 @@
 //! Decides what a door must know of the stream from a server: where messages end, the cancel key,
-//! whether a statement is in flight, and a commit that only this server has (H11).
+//! how often it was ready again, and a commit that only this server has (H11).
 //! In: the bytes, in pieces of any size. Out: `Seen`.
 //! Keeps: H11, after the warning of `SyncRepWaitForLSN` nothing more is passed on. Memory does not
 //! grow with a message: what is not looked at is counted down.
@@ -36,7 +36,6 @@ pub(in crate::proxy) struct Walker {
     left: usize,
     last: u8,
     ready: bool,
-    idle: bool,
     /// ReadyForQuery messages that nobody has asked about, without the one of the startup.
     answers: u32,
     key: Vec<u8>,
@@ -52,7 +51,6 @@ impl Walker {
             left: 0,
             last: 0,
             ready: false,
-            idle: false,
             answers: 0,
             key: Vec::new(),
             routine: Routine::default(),
@@ -69,20 +67,9 @@ impl Walker {
         self.ready
     }
 
-    /// The last thing that happened was the server's ReadyForQuery. A client that sends several
-    /// Syncs ahead is taken as idle between their answers.
-    pub(in crate::proxy) fn is_idle(&self) -> bool {
-        self.idle
-    }
-
     /// The last whole message was an ErrorResponse.
     pub(in crate::proxy) fn ended_in_error(&self) -> bool {
         self.last == b'E'
-    }
-
-    /// The client sent something.
-    pub(in crate::proxy) fn client_spoke(&mut self) {
-        self.idle = false;
     }
 
     /// How often the server was ready again since the last call.
@@ -163,9 +150,9 @@ impl Walker {
     /// A message ended; true if it was the warning.
     fn finish(&mut self) -> bool {
         self.last = self.kind;
-        self.idle = self.kind == b'Z';
-        self.answers = self.answers.saturating_add(u32::from(self.ready && self.idle));
-        self.ready |= self.idle;
+        let is_ready = self.kind == b'Z';
+        self.answers = self.answers.saturating_add(u32::from(self.ready && is_ready));
+        self.ready |= is_ready;
         self.kind == b'N' && self.routine.is_sync_rep()
     }
 }
@@ -232,7 +219,7 @@ mod tests {
             assert_eq!(walker.feed(&bytes[..cut]), Ok(Seen::All));
             assert_eq!(walker.is_ready(), cut == bytes.len());
             assert_eq!(walker.feed(&bytes[cut..]), Ok(Seen::All));
-            assert!(walker.at_boundary() && walker.is_ready() && walker.is_idle());
+            assert!(walker.at_boundary() && walker.is_ready());
             let key = walker.take_key().unwrap();
             assert_eq!((key.process, &*key.secret), (7, &[1, 2, 3, 4][..]));
             assert!(walker.take_key().is_none());
@@ -282,18 +269,6 @@ mod tests {
             let bytes = [b"D".as_slice(), &length.to_be_bytes()].concat();
             assert!(Walker::new().feed(&bytes).is_err());
         }
-    }
-
-    #[test]
-    fn a_client_that_spoke_is_not_idle_until_the_server_is_ready_again() {
-        let mut walker = Walker::new();
-        walker.feed(&login()).unwrap();
-        walker.client_spoke();
-        assert!(!walker.is_idle() && walker.at_boundary());
-        walker.feed(&message(b'C', b"SELECT 1\0")).unwrap();
-        assert!(!walker.is_idle());
-        walker.feed(&message(b'Z', b"I")).unwrap();
-        assert!(walker.is_idle());
     }
 
     #[test]

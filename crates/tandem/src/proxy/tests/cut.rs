@@ -44,6 +44,18 @@ async fn h43_what_was_in_flight_is_said_to_be_unknown() {
 }
 
 #[tokio::test]
+async fn h43_what_was_sent_ahead_is_in_flight_though_what_came_before_is_answered() {
+    let (_supervisor, a, b) = pair().await;
+    let stage = Stage::writing(routed(1, a.address, "a"));
+    let mut client = stage.session("me").await;
+    client.send(&[query("works"), query("hang")].concat()).await;
+    until(|| a.state.queries.load(Ordering::SeqCst) == 2).await;
+    client.until_ready().await.unwrap();
+    stage.set(routed(2, b.address, "b"));
+    assert_eq!(client.end().await, "40003");
+}
+
+#[tokio::test]
 async fn in_the_middle_of_a_message_the_connection_is_just_closed() {
     let (_supervisor, a, b) = pair().await;
     let stage = Stage::writing(routed(1, a.address, "a"));

@@ -36,6 +36,7 @@ fn endpoint(condition: Condition) -> EndpointSnapshot {
 
 fn snapshot(endpoints: Vec<EndpointSnapshot>) -> Snapshot {
     Snapshot {
+        http: None,
         service: "cache".into(),
         policy: "peak-ewma",
         sessions: 3,

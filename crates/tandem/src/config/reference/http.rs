@@ -1,0 +1,91 @@
+//! Names the keys that only services of kind http have.
+
+use super::Fallback::{Computed, Required, Unset, Value};
+use super::rows;
+use tandem_core::pairing::Kind;
+
+rows! {
+    &[Kind::Http];
+    "services.NAME.idle_timeout": "duration, \"1s\" to \"1d\"" = Value("1min");
+        "A request or response, or a connection of another protocol after its upgrade, on which \
+            nothing moves for so long is ended."
+        because "who is slow still moves something in a minute; a WebSocket that idles longer \
+            sends a ping",
+    "services.NAME.head_timeout": "duration, \"100ms\" to \"10min\"" = Value("10s");
+        "How long the head of a request may take to come whole, from its first byte; then 408."
+        because "a head is a packet or a few: who takes longer drips it to keep a connection busy",
+    "services.NAME.keep_alive": "duration, \"1s\" to \"1d\"" = Value("1min");
+        "How long a client may keep its connection open between two requests."
+        because "a person reads a page for about that long, and an idle connection costs little",
+    "services.NAME.answer_timeout": "duration, \"100ms\" to \"1d\"" = Value("1min");
+        "How long an endpoint may take from the end of a request to the head of its response; then \
+            504."
+        because "what takes longer on purpose is rare, and its owner knows it",
+    "services.NAME.total_timeout": "duration, \"100ms\" to \"1d\"" = Unset("downloads may take as \
+        long as they move");
+        "How long a request and its response may take in all."
+        because "idle_timeout finds what stands still; a bound on the rest would cut slow clients",
+    "services.NAME.head_max": "size, \"1kB\" to \"1MB\"" = Value("32kB");
+        "The longest head of a request (then 431) or of a response (then 502)."
+        because "as much as nginx takes: cookies that need more are a mistake",
+    "services.NAME.fields_max": "8 to 128" = Value("100");
+        "The most fields in a head."
+        because "five times what browsers send",
+    "services.NAME.body_max": "size" = Value("1GB");
+        "The longest body of a request; then 413. It is never kept, only passed on."
+        because "a bound that an upload of a film meets and a flood does not pass",
+    "services.NAME.in_flight_max": "1 to 1000000" = Unset("an endpoint gets whatever comes");
+        "How many requests each node has at one endpoint at once; more of them wait for up to \
+            hold_max."
+        because "only the owner knows what an endpoint stands",
+    "services.NAME.upstream_idle_max": "0 to 10000" = Value("64");
+        "How many connections to each endpoint are kept between requests."
+        because "as many as are busy at once in most services; the others are closed",
+    "services.NAME.upstream_idle_timeout": "duration, \"100ms\" to \"1h\"" = Value("4s");
+        "How long they are kept."
+        because "many servers close them after 5 s: a request that meets that is one that failed, \
+            unless it may be sent again",
+    "services.NAME.trusted": "list of IP addresses and networks" = Unset("nobody is believed");
+        "Clients that are proxies themselves: what they say in `X-Forwarded-*` and `Forwarded` is \
+            passed on and added to; of everybody else it is replaced."
+        because "who may say it could claim to be anybody",
+    "services.NAME.sticky": "name of a cookie" = Unset("each request is balanced for itself");
+        "Keeps a client at the endpoint that it had first, by a cookie of this name; when that \
+            endpoint is out, it gets another one."
+        because "it evens out load less well, so it is for services that keep state in an endpoint",
+    "services.NAME.certificates": "list of tables" = Unset("clients speak in clear");
+        "Clients speak TLS 1.2 or 1.3, and are shown the certificate for the name that they ask \
+            for; the first one if there is none for it. Files that are written anew are read \
+            again within 10 s."
+        because "only the owner has certificates for the names of the service",
+    "services.NAME.retry": "table or false" = Computed("within a budget");
+        "Whether a request is sent once more where that is safe: its connection broke before one \
+            byte of a response, it has no body, and its method is GET, HEAD, OPTIONS, TRACE, PUT \
+            or DELETE; or nothing of it was sent."
+        because "an endpoint that dies then costs no request; the budget keeps retries from being \
+            the load that holds a service down",
+    "services.NAME.certificates.INDEX.certificate": "file" = Required;
+        "The certificate in PEM, then those up to its authority; on every node."
+        because "only the owner knows where it is",
+    "services.NAME.certificates.INDEX.key": "file" = Required;
+        "Its private key in PEM; on every node, readable by the daemon."
+        because "the file with the configuration is no place for it: every node prints that one",
+    "services.NAME.retry.percent": "0 to 100" = Value("20");
+        "So many retries per 100 requests."
+        because "a fifth more load is what a service stands that has room for its peaks",
+    "services.NAME.retry.per_second": "0 to 10000" = Value("10");
+        "And so many per second, on each node."
+        because "a service with few requests has some retries as well",
+    "services.NAME.health.path": "path" = Unset("a check only connects");
+        "What a check asks for with GET."
+        because "only the owner knows what says that an endpoint can work",
+    "services.NAME.health.host": "host name" = Unset("the endpoint's own address");
+        "What the check says in the field `Host`."
+        because "most endpoints answer to any name",
+    "services.NAME.health.expect": "status, or two with - between them" = Value("200-399");
+        "Which statuses are good."
+        because "what is there or points elsewhere works; 4xx and 5xx are told apart by nobody",
+    "services.NAME.ejection.errors": "true or false" = Value("true");
+        "A response with a status of 500 or more counts as failed."
+        because "an endpoint that answers with nothing but errors does no work",
+}

@@ -1,0 +1,64 @@
+//! Talks to operators: what a balancer and its endpoints are and have done.
+//! Not here: the words that they read (`api/balanced.rs`).
+
+use crate::proxy::http::HttpSnapshot;
+use std::net::SocketAddr;
+use std::time::Duration;
+use tandem_core::clustering::load_balanced::ejection::Condition;
+use tandem_core::ids::ServiceId;
+
+/// What a balancer is and has done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Snapshot {
+    /// Whose it is.
+    pub service: ServiceId,
+    /// How endpoints are chosen.
+    pub policy: &'static str,
+    /// Open connections, held ones included.
+    pub sessions: u64,
+    /// Connections that wait for an endpoint.
+    pub held: u64,
+    /// Connections accepted so far.
+    pub accepted: u64,
+    /// Connections closed at once: too many, or no PROXY header where one must be.
+    pub refused: u64,
+    /// Connections that waited for an endpoint in vain.
+    pub expired: u64,
+    /// Connects that failed and were tried at another endpoint.
+    pub retried: u64,
+    /// Every endpoint.
+    pub endpoints: Vec<EndpointSnapshot>,
+    /// There if it balances requests.
+    pub http: Option<HttpSnapshot>,
+    /// Names that were never answered.
+    pub unresolved: Vec<String>,
+}
+
+/// What an endpoint is and has done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndpointSnapshot {
+    /// Where.
+    pub address: SocketAddr,
+    /// What it is in.
+    pub condition: Condition,
+    /// How long it stays ejected.
+    pub ejected_for: Option<Duration>,
+    /// How much work it shall get, relative to the others.
+    pub weight: u32,
+    /// It stands in another zone than this node.
+    pub far: bool,
+    /// Percent of its weight that it gets now.
+    pub share_percent: u32,
+    /// Open connections.
+    pub in_flight: u32,
+    /// How slow it is to connect to, in microseconds; 0 is not known.
+    pub latency_us: u64,
+    /// Connections so far.
+    pub served: u64,
+    /// Connects that failed so far, and connections that it dropped without a word.
+    pub failed: u64,
+    /// How often it was ejected so far.
+    pub ejected: u64,
+    /// What went wrong last, however long ago.
+    pub failure: Option<String>,
+}

@@ -1,0 +1,237 @@
+//! Talks to endpoints about one request until it has a response, or until it may have none.
+//! In: a request. Out: `After`, and a response at the client.
+//! Keeps: H43 a request is sent again only if its connection broke before one byte of a response,
+//! it is idempotent and has no body, and the budget pays for it.
+//! Not here: the bytes (`transfer.rs`), the search (`reach.rs`).
+//! Tested by: `tests/`.
+
+use super::reach::{Nobody, Reached, Search};
+use super::reply::{self, Failure, Manner};
+use super::session::{Client, Order};
+use super::transfer::{End, Terms, Transfer};
+use super::tunnel::{Side, Tunnel};
+use super::wire::fields::{self, Field};
+use super::wire::request::{Method, Refusal};
+use super::{Http, HttpConfig};
+use crate::proxy::balancer::BalancerConfig;
+use crate::proxy::balancer::group::Claim;
+use crate::proxy::balancer::session::Shared;
+use httparse::Header;
+use std::future::poll_fn;
+use std::sync::atomic::Ordering;
+use tandem_core::clustering::load_balanced::ejection::Event;
+use tokio::time::Instant;
+
+const BROKE: &str = "it closes connections before it has answered";
+
+/// What an exchange needs of its balancer.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Door<'a> {
+    pub(super) shared: &'a Shared,
+    pub(super) http: &'a Http,
+    pub(super) config: &'a BalancerConfig,
+    pub(super) requests: &'a HttpConfig,
+}
+
+/// What becomes of the client's connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum After {
+    /// The next request may come.
+    KeepAlive,
+    /// It ends, after what was sent.
+    Close,
+    /// A reply is to be sent first.
+    Reply { keep_alive: bool },
+    /// The request is refused.
+    Refused(Refusal),
+    /// It ends at once.
+    Cut,
+}
+
+/// Serves one request, whose head is in `client.head`.
+pub(super) async fn run(door: Door<'_>, client: &mut Client, order: Order) -> After {
+    let begun = Instant::now();
+    let total = door.requests.total_timeout.map(|total| begun + total);
+    let hold = begun + door.config.hold_max;
+    let until = total.map_or(hold, |total| total.min(hold));
+    door.http.budget(tandem_core::clustering::load_balanced::retry::Budget::request);
+    let mut search = Search { door, order, until, failed: Vec::new() };
+    loop {
+        let reached = match search.reach(client).await {
+            Ok(reached) => reached,
+            Err(nobody) => return unserved(door, client, (order, nobody)),
+        };
+        let Reached { claim, stream, is_reused } = reached;
+        let cookie = cookie(door, client, &claim, order);
+        let terms = Terms {
+            config: door.requests,
+            idle_timeout: door.config.idle_timeout,
+            member: &claim.0,
+            order,
+            cookie: cookie.as_deref(),
+            total,
+            closing: &door.shared.closing,
+        };
+        let mut transfer = Transfer::new(terms, client, stream);
+        let end = poll_fn(|cx| transfer.poll(cx)).await;
+        let over = Over {
+            end,
+            status: transfer.status,
+            can_reply: transfer.can_reply(),
+            is_stale: is_reused && !transfer.endpoint_spoke,
+        };
+        let may_repeat = !transfer.endpoint_spoke && order.is_repeatable();
+        let endpoint = transfer.endpoint;
+        if end == End::Broke && may_repeat && door.http.may_retry() {
+            if !is_reused {
+                claim.0.failed_because(BROKE);
+                door.shared.group.note(&claim.0, Event::WorkFailed);
+                search.failed.push(claim.0.address);
+            }
+            continue;
+        }
+        return match end {
+            End::Switched => tunnel(door, client, (claim, endpoint)).await,
+            End::Done { is_reusable: true, .. } => {
+                door.http.pool.put(claim.0.address, endpoint);
+                finish(door, client, (&claim, order, over))
+            }
+            _ => finish(door, client, (&claim, order, over)),
+        };
+    }
+}
+
+/// What is known of a transfer that ended.
+#[derive(Clone, Copy, Debug)]
+struct Over {
+    end: End,
+    status: Option<u16>,
+    can_reply: bool,
+    /// A connection that was idle before was closed: that is no fault of its endpoint.
+    is_stale: bool,
+}
+
+/// Takes note of how it went, and says what the client gets.
+fn finish(
+    door: Door<'_>,
+    client: &mut Client,
+    (claim, order, over): (&Claim, Order, Over),
+) -> After {
+    let count = |counter: &std::sync::atomic::AtomicU64| counter.fetch_add(1, Ordering::Relaxed);
+    if let Some(status) = over.status {
+        door.http.answered(status);
+    }
+    let is_error = door.requests.errors_count && over.status.is_some_and(|status| status >= 500);
+    let failure = match over.end {
+        End::Done { keep_alive, .. } => {
+            if let (true, Some(status)) = (is_error, over.status) {
+                claim.0.failed_because(format!("it answered {status}"));
+            }
+            let event = if is_error { Event::WorkFailed } else { Event::WorkSucceeded };
+            door.shared.group.note(&claim.0, event);
+            return if keep_alive { After::KeepAlive } else { After::Close };
+        }
+        End::Left | End::Switched => {
+            count(&door.http.tally.abandoned);
+            return After::Cut;
+        }
+        End::Late if over.status.is_some() => {
+            // A stream of events may be silent for long: no fault, but nobody may keep it for ever.
+            count(&door.http.tally.timed_out);
+            return After::Cut;
+        }
+        End::Refused(refusal) if over.can_reply => return After::Refused(refusal),
+        End::Refused(_) => return After::Cut,
+        End::Broke => Failure::Broken,
+        End::Nonsense(why) => Failure::Nonsense(why),
+        End::Late => Failure::Late,
+    };
+    count(if failure == Failure::Late {
+        &door.http.tally.timed_out
+    } else {
+        &door.http.tally.broken
+    });
+    if !over.is_stale {
+        claim.0.failed_because(match failure {
+            Failure::Late => "no response in time".to_owned(),
+            Failure::Nonsense(why) => format!("its response is not understood: {why}"),
+            Failure::Broken | Failure::Expired(_) | Failure::Closing => BROKE.to_owned(),
+        });
+        door.shared.group.note(&claim.0, Event::WorkFailed);
+    }
+    if failure == Failure::Late {
+        // The worst news that there is of its latency.
+        claim.0.took(door.requests.answer_timeout);
+    }
+    if let Failure::Nonsense(why) = failure {
+        let (service, address) = (&door.config.service, claim.0.address);
+        tracing::warn!(%service, %address, why, "the response of an endpoint is not understood");
+    }
+    if !over.can_reply {
+        return After::Cut;
+    }
+    failed(door, client, (order, failure))
+}
+
+/// Nobody took the request.
+fn unserved(door: Door<'_>, client: &mut Client, (order, nobody): (Order, Nobody)) -> After {
+    let failure = match nobody {
+        Nobody::Left => {
+            door.http.tally.abandoned.fetch_add(1, Ordering::Relaxed);
+            return After::Cut;
+        }
+        Nobody::Closing => Failure::Closing,
+        Nobody::Expired => {
+            door.http.tally.expired.fetch_add(1, Ordering::Relaxed);
+            Failure::Expired(door.config.hold_max)
+        }
+    };
+    failed(door, client, (order, failure))
+}
+
+/// The client is told, and may go on if the end of its request is known.
+fn failed(door: Door<'_>, client: &mut Client, (order, failure): (Order, Failure)) -> After {
+    let keep_alive =
+        order.keep_alive && !order.framing.has_content() && !door.shared.closing.is_cancelled();
+    let manner =
+        Manner { keep_alive, is_head: order.kind == Method::Head, is_old: order.minor == 0 };
+    client.out.clear();
+    let status = reply::failure(&mut client.out, failure, &door.config.service, manner);
+    door.http.answered(status);
+    After::Reply { keep_alive }
+}
+
+/// From here on nobody looks at the bytes.
+async fn tunnel(
+    door: Door<'_>,
+    client: &mut Client,
+    (claim, mut endpoint): (Claim, super::Stream),
+) -> After {
+    door.http.answered(101);
+    door.http.tally.upgraded.fetch_add(1, Ordering::Relaxed);
+    door.shared.group.note(&claim.0, Event::WorkSucceeded);
+    let Client { stream, input, spare, timer, .. } = client;
+    let client = Side { stream, input };
+    let endpoint = Side { stream: &mut endpoint, input: spare };
+    let mut tunnel = Tunnel::new(client, endpoint, timer, door.config.idle_timeout);
+    poll_fn(|cx| tunnel.poll(cx)).await;
+    After::Cut
+}
+
+/// The cookie to set, if the client is not where its own one says.
+fn cookie(door: Door<'_>, client: &Client, claim: &Claim, order: Order) -> Option<String> {
+    let name = door.requests.sticky.as_deref()?;
+    let token = claim.0.token();
+    let secure = if client.origin.is_encrypted { "; Secure" } else { "" };
+    let is_new = order.token != Some(token);
+    is_new.then(|| format!("{name}={token:016x}; Path=/; HttpOnly; SameSite=Lax{secure}"))
+}
+
+/// What a client's cookie says.
+pub(super) fn token(fields: &[Header<'_>], name: &str) -> Option<u64> {
+    let cookies = fields.iter().filter(|field| Field::of(field.name) == Field::Cookie);
+    let mut pairs = cookies.flat_map(|field| fields::pairs(field.value));
+    let (_, value) = pairs.find(|(key, _)| *key == name.as_bytes())?;
+    let digits = std::str::from_utf8(value).ok().filter(|value| value.len() == 16)?;
+    u64::from_str_radix(digits, 16).ok()
+}

@@ -1,0 +1,266 @@
+//! Talks to the clients of an HTTP service, and spreads their requests over its endpoints.
+//! In: `HttpConfig`, connections that a balancer accepted. Out: requests at healthy endpoints,
+//! their responses, `HttpSnapshot`.
+//! States of a client: Idle → (head) → (no endpoint) Held → Sent → Answered → Idle …; 101 → Tunnel.
+//! Keeps: INV-7, by the core's decision; H43 a request is sent again only if nothing of it was
+//! sent, or it is idempotent and bodiless and not one byte came back, and the budget has a retry.
+//! Why its own framing on top of `httparse`, and not hyper: hyper repairs what must be refused (a
+//! transfer coding beside a length, bare line feeds), and what it parsed is copied into maps.
+//! See docs/adr/0013.
+//! Not here: who is chosen and who is out (`tandem_core::clustering::load_balanced`), sockets that
+//! listen, checks and names (`balancer`).
+//! Tested by: the modules below and `tests/`.
+
+mod exchange;
+mod pool;
+mod probe;
+mod reach;
+mod reply;
+mod session;
+mod stream;
+#[cfg(test)]
+mod tests;
+mod tls;
+mod transfer;
+mod trusted;
+mod tunnel;
+mod wire;
+
+pub(super) use probe::ask;
+pub(super) use session::serve;
+use stream::Stream;
+pub use tls::Certificate;
+pub use trusted::Network;
+
+use pool::Pool;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tandem_core::clustering::load_balanced::retry::{self, Budget};
+use tandem_core::ids::ServiceId;
+use tls::Loaded;
+
+/// What a balancer of requests does beyond one of connections.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpConfig {
+    /// The longest head, of a request or a response.
+    pub head_bytes_max: usize,
+    /// The most fields in a head.
+    pub fields_max: usize,
+    /// The longest body of a request.
+    pub body_bytes_max: u64,
+    /// For a head to come whole, from its first byte.
+    pub head_timeout: Duration,
+    /// How long a client may keep its connection open without a request.
+    pub keep_alive: Duration,
+    /// From the end of a request to the head of its response.
+    pub answer_timeout: Duration,
+    /// For a request and its response in all; none: no bound.
+    pub total_timeout: Option<Duration>,
+    /// Idle connections kept per endpoint.
+    pub idle_max: usize,
+    /// For how long.
+    pub idle_timeout: Duration,
+    /// Requests in flight per endpoint; 0 is no bound.
+    pub in_flight_max: u32,
+    /// How many requests may be sent again.
+    pub retry: retry::Limits,
+    /// What a check asks for; none: it only connects.
+    pub check: Option<HttpCheck>,
+    /// A status of 500 or more counts as failed work.
+    pub errors_count: bool,
+    /// Clients that may say who their own clients are.
+    pub trusted: Vec<Network>,
+    /// What clients are shown; none: they speak in clear.
+    pub certificates: Vec<Certificate>,
+    /// The cookie that keeps a client at its endpoint.
+    pub sticky: Option<String>,
+    /// What names of endpoints are hidden with in that cookie; the same on every node.
+    pub secret: [u8; 32],
+}
+
+impl Default for HttpConfig {
+    /// The heads that nginx takes; a body of any size that is still a bound; an idle time for
+    /// endpoints below the five seconds after which many of them close.
+    fn default() -> Self {
+        Self {
+            head_bytes_max: 32 * 1024,
+            fields_max: 100,
+            body_bytes_max: 1024 * 1024 * 1024,
+            head_timeout: Duration::from_secs(10),
+            keep_alive: Duration::from_secs(60),
+            answer_timeout: Duration::from_secs(60),
+            total_timeout: None,
+            idle_max: 64,
+            idle_timeout: Duration::from_secs(4),
+            in_flight_max: 0,
+            retry: retry::Limits::default(),
+            check: None,
+            errors_count: true,
+            trusted: Vec::new(),
+            certificates: Vec::new(),
+            sticky: None,
+            secret: [0; 32],
+        }
+    }
+}
+
+/// What a check asks of an endpoint, and which answers are good.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpCheck {
+    /// The path, with its query.
+    pub path: String,
+    /// What the field `Host` says; none: the endpoint's own address.
+    pub host: Option<String>,
+    /// The lowest and the highest status that is good.
+    pub expect: (u16, u16),
+}
+
+/// What a balancer of requests has done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HttpSnapshot {
+    /// Requests whose head was understood.
+    pub requests: u64,
+    /// Requests refused for what they are.
+    pub refused: u64,
+    /// Requests sent once more.
+    pub retried: u64,
+    /// Requests that were not sent once more because too many were.
+    pub over_budget: u64,
+    /// Requests that waited for an endpoint in vain.
+    pub expired: u64,
+    /// Requests whose endpoint answered nothing in time.
+    pub timed_out: u64,
+    /// Requests whose endpoint broke or answered nonsense.
+    pub broken: u64,
+    /// Requests whose client left before its answer.
+    pub abandoned: u64,
+    /// Connections that changed to another protocol.
+    pub upgraded: u64,
+    /// Responses by the first digit of their status, from 1 to 5.
+    pub statuses: [u64; 5],
+}
+
+#[derive(Debug, Default)]
+struct Tally {
+    requests: AtomicU64,
+    refused: AtomicU64,
+    retried: AtomicU64,
+    over_budget: AtomicU64,
+    expired: AtomicU64,
+    timed_out: AtomicU64,
+    broken: AtomicU64,
+    abandoned: AtomicU64,
+    upgraded: AtomicU64,
+    statuses: [AtomicU64; 5],
+}
+
+/// Certificates that were read, if there are any.
+#[derive(Debug)]
+pub(super) struct Certificates(Option<Loaded>);
+
+/// What the requests of a balancer share.
+#[derive(Debug)]
+pub(super) struct Http {
+    pool: Pool,
+    budget: Mutex<Budget>,
+    tls: Mutex<Option<Loaded>>,
+    tally: Tally,
+}
+
+impl Http {
+    /// # Errors
+    /// What is wrong with a certificate.
+    pub(super) fn new(config: &HttpConfig) -> Result<Self, String> {
+        let tls = Mutex::new(Loaded::read(&config.certificates)?);
+        let pool = Pool::new(config.idle_max, config.idle_timeout);
+        let budget = Budget::new(config.retry, crate::runtime::clock::now());
+        Ok(Self { pool, budget: Mutex::new(budget), tls, tally: Tally::default() })
+    }
+
+    /// Reads the certificates of a configuration.
+    ///
+    /// # Errors
+    /// What is wrong with one of them.
+    pub(super) fn read(config: &HttpConfig) -> Result<Certificates, String> {
+        Loaded::read(&config.certificates).map(Certificates)
+    }
+
+    /// Goes on with other bounds and certificates.
+    pub(super) fn configure(&self, config: &HttpConfig, certificates: Certificates) {
+        *lock(&self.tls) = certificates.0;
+        self.pool.configure(config.idle_max, config.idle_timeout);
+        self.budget(|budget| budget.limit(config.retry));
+    }
+
+    /// Reads certificates again whose files were written anew; what is wrong with them is said, and
+    /// the ones before stay.
+    pub(super) fn renew(&self, service: &ServiceId) {
+        let Some(before) = lock(&self.tls).clone() else { return };
+        let after = match before.renew() {
+            None => return,
+            Some(Ok(Some(after))) => {
+                tracing::info!(%service, "certificates were read again");
+                after
+            }
+            Some(Ok(None)) => return,
+            Some(Err(why)) => {
+                tracing::warn!(%service, why, "a new certificate is not used, the old one stays");
+                before.seen()
+            }
+        };
+        *lock(&self.tls) = Some(after);
+    }
+
+    /// How clients are spoken to; none: in clear.
+    fn tls(&self) -> Option<Arc<rustls::ServerConfig>> {
+        lock(&self.tls).as_ref().map(|loaded| Arc::clone(&loaded.config))
+    }
+
+    /// Closes idle connections that are old or nobody's.
+    pub(super) fn sweep(&self, addresses: &[SocketAddr]) {
+        self.pool.sweep(addresses);
+    }
+
+    pub(super) fn snapshot(&self) -> HttpSnapshot {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let Tally { requests, refused, retried, over_budget, expired, .. } = &self.tally;
+        let Tally { timed_out, broken, abandoned, upgraded, statuses, .. } = &self.tally;
+        HttpSnapshot {
+            requests: read(requests),
+            refused: read(refused),
+            retried: read(retried),
+            over_budget: read(over_budget),
+            expired: read(expired),
+            timed_out: read(timed_out),
+            broken: read(broken),
+            abandoned: read(abandoned),
+            upgraded: read(upgraded),
+            statuses: statuses.each_ref().map(read),
+        }
+    }
+
+    fn budget<T>(&self, ask: impl FnOnce(&mut Budget) -> T) -> T {
+        ask(&mut lock(&self.budget))
+    }
+
+    /// Whether a request may be sent once more; counted either way.
+    fn may_retry(&self) -> bool {
+        let may = self.budget(|budget| budget.retry(crate::runtime::clock::now()));
+        let counter = if may { &self.tally.retried } else { &self.tally.over_budget };
+        counter.fetch_add(1, Ordering::Relaxed);
+        may
+    }
+
+    fn answered(&self, status: u16) {
+        if let Some(counter) = self.tally.statuses.get(usize::from(status / 100).wrapping_sub(1)) {
+            counter.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Nothing here leaves a value half changed when it panics.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

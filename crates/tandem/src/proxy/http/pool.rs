@@ -1,0 +1,103 @@
+//! Talks to endpoints over connections that were used before: keeps those that may be used again.
+//! In: connections between two requests. Out: one of them, if it still lives.
+//! Keeps: at most `max` idle ones per endpoint, none for longer than `idle_timeout`; one on which
+//! anything came while nobody asked is closed, for it would be the answer to somebody else's.
+//! The one used last is used first: the others grow old and are closed.
+//! Not here: new connections (`reach.rs`).
+//! Tested by: `tests/`.
+
+use super::stream::Stream;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+
+#[derive(Debug)]
+struct Idle {
+    stream: Stream,
+    since: Instant,
+}
+
+/// The idle connections of one balancer.
+#[derive(Debug)]
+pub(super) struct Pool(Mutex<State>);
+
+#[derive(Debug)]
+struct State {
+    max: usize,
+    idle_timeout: Duration,
+    idle: BTreeMap<SocketAddr, Vec<Idle>>,
+}
+
+impl Pool {
+    pub(super) const fn new(max: usize, idle_timeout: Duration) -> Self {
+        Self(Mutex::new(State { max, idle_timeout, idle: BTreeMap::new() }))
+    }
+
+    /// Goes on with other bounds; what is too many or too old by them goes as it is found.
+    pub(super) fn configure(&self, max: usize, idle_timeout: Duration) {
+        let mut pool = self.lock();
+        (pool.max, pool.idle_timeout) = (max, idle_timeout);
+    }
+
+    /// A connection that has been idle for less than `age_max` and lives, as far as is known here.
+    pub(super) fn take(&self, address: SocketAddr, age_max: Duration) -> Option<Stream> {
+        loop {
+            let mut pool = self.lock();
+            let age_max = age_max.min(pool.idle_timeout);
+            let idle =
+                pool.idle.get_mut(&address)?.pop_if(|idle| idle.since.elapsed() < age_max)?;
+            drop(pool);
+            if is_silent(idle.stream.socket()) {
+                return Some(idle.stream);
+            }
+        }
+    }
+
+    /// Keeps a connection that is between two requests.
+    pub(super) fn put(&self, address: SocketAddr, stream: Stream) {
+        let idle = Idle { stream, since: Instant::now() };
+        let mut pool = self.lock();
+        let max = pool.max;
+        let idles = pool.idle.entry(address).or_default();
+        // The oldest one is the most likely to be closed at the other end.
+        let oldest = (idles.len() >= max && !idles.is_empty()).then(|| idles.remove(0));
+        if max > 0 {
+            idles.push(idle);
+        }
+        drop(pool);
+        drop(oldest);
+    }
+
+    /// Closes what is too old, was closed, or belongs to nobody of `addresses`.
+    pub(super) fn sweep(&self, addresses: &[SocketAddr]) {
+        let mut closed = Vec::new();
+        let mut pool = self.lock();
+        let State { max, idle_timeout, idle } = &mut *pool;
+        for (address, idles) in idle.iter_mut() {
+            let known = addresses.contains(address);
+            let keeps = |idle: &Idle| {
+                known && idle.since.elapsed() < *idle_timeout && is_silent(idle.stream.socket())
+            };
+            let too_many = idles.len().saturating_sub(*max);
+            closed.extend(idles.drain(..too_many));
+            closed.extend(idles.extract_if(.., |idle| !keeps(idle)));
+        }
+        idle.retain(|_, idles| !idles.is_empty());
+        drop(pool);
+        drop(closed);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing here leaves a value half changed when it panics.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Neither bytes nor an end have come. Costs no call of the system where nothing has.
+fn is_silent(socket: &TcpStream) -> bool {
+    let read = socket.try_read(&mut [0]);
+    read.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock)
+}

@@ -1,0 +1,114 @@
+//! Writes the responses that are the balancer's own: why a request was not served.
+//! In: what happened. Out: a head and a body that a person can read.
+//! Keeps: nothing of what the client sent, and no address of an endpoint, is in them.
+//! Not here: how they leave (`session.rs`).
+//! Tested by: `tests/`.
+
+use super::wire::request::Refusal;
+use std::io::Write;
+use std::time::Duration;
+use tandem_core::ids::ServiceId;
+
+/// Why a request that was understood has no response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Failure {
+    /// No endpoint took it within this time.
+    Expired(Duration),
+    /// The balancer is about to close.
+    Closing,
+    /// Its endpoint closed the connection.
+    Broken,
+    /// Its endpoint answered what is no HTTP, and why.
+    Nonsense(&'static str),
+    /// Its endpoint answered nothing in time.
+    Late,
+}
+
+/// How a reply goes out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Manner {
+    pub(super) keep_alive: bool,
+    /// The request was a HEAD.
+    pub(super) is_head: bool,
+    /// The client speaks HTTP/1.0.
+    pub(super) is_old: bool,
+}
+
+/// Writes why a request is refused; the connection ends after it.
+pub(super) fn refusal(out: &mut Vec<u8>, refusal: Refusal) -> u16 {
+    let (status, reason, why) = match refusal {
+        Refusal::Bad(why) => (400, "Bad Request", why),
+        Refusal::Tunnel => (405, "Method Not Allowed", "tunnels by CONNECT are not made here"),
+        Refusal::TooSlow => (408, "Request Timeout", "the request did not come whole in time"),
+        Refusal::BodyTooLong => (413, "Content Too Large", "the body is longer than may be"),
+        Refusal::Expectation => (417, "Expectation Failed", "only 100-continue can be expected"),
+        Refusal::HeadTooLong => {
+            (431, "Request Header Fields Too Large", "the head is longer than may be")
+        }
+        Refusal::Version => (505, "HTTP Version Not Supported", "only HTTP/1.0 and 1.1 are spoken"),
+    };
+    let more =
+        if status == 405 { "Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n" } else { "" };
+    let manner = Manner { keep_alive: false, is_head: false, is_old: false };
+    write(out, (status, reason), more, (why, manner));
+    status
+}
+
+/// Writes why a request has no response.
+pub(super) fn failure(
+    out: &mut Vec<u8>,
+    failure: Failure,
+    service: &ServiceId,
+    manner: Manner,
+) -> u16 {
+    let (status, reason, why) = match failure {
+        Failure::Expired(waited) => (
+            503,
+            "Service Unavailable",
+            format!("no endpoint of service {service} took the request within {waited:?}"),
+        ),
+        Failure::Closing => {
+            (503, "Service Unavailable", format!("this door of service {service} is closing"))
+        }
+        Failure::Broken => {
+            (502, "Bad Gateway", format!("the endpoint of service {service} broke the connection"))
+        }
+        Failure::Nonsense(why) => (
+            502,
+            "Bad Gateway",
+            format!("the endpoint of service {service} is not understood: {why}"),
+        ),
+        Failure::Late => (
+            504,
+            "Gateway Timeout",
+            format!("the endpoint of service {service} did not answer in time"),
+        ),
+    };
+    // Long enough that clients do not come back together at once, short for a failover.
+    let more = if status == 503 { "Retry-After: 1\r\n" } else { "" };
+    write(out, (status, reason), more, (&why, manner));
+    status
+}
+
+fn write(
+    out: &mut Vec<u8>,
+    (status, reason): (u16, &str),
+    more: &str,
+    (why, manner): (&str, Manner),
+) {
+    let connection = match manner {
+        Manner { keep_alive: false, .. } => "Connection: close\r\n",
+        Manner { is_old: true, .. } => "Connection: keep-alive\r\n",
+        _ => "",
+    };
+    // The status line is in the body as well: a person sees only that.
+    let length = why.len() + reason.len() + 7;
+    let _ = write!(
+        out,
+        "HTTP/1.1 {status} {reason}\r\nContent-Type: text/plain; charset=utf-8\r\n\
+         Content-Length: {length}\r\nCache-Control: no-store\r\n{more}{connection}\r\n"
+    );
+    if !manner.is_head {
+        let _ = writeln!(out, "{status} {reason}: {why}");
+    }
+}

@@ -1,0 +1,154 @@
+//! Talks to one connection, plain or encrypted, and keeps what was read and not used yet.
+//! In: a socket. Out: its bytes, in a buffer that exists only while it holds some.
+//! Costs: a read that does not fill the buffer is not followed by another one; tokio then knows
+//! that the socket is empty. An idle connection has no buffer.
+//! Not here: what the bytes mean.
+//! Tested by: `tests/`.
+
+use bytes::BufMut;
+use std::future::Future;
+use std::io::{self, IoSlice};
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, ready};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_rustls::server::TlsStream;
+
+/// What one read takes at most, and what a buffer grows to unless a head needs more.
+pub(super) const BUFFER: usize = 16 * 1024;
+
+/// A connection of a client or to an endpoint.
+#[derive(Debug)]
+pub(super) enum Stream {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl Stream {
+    pub(super) fn socket(&self) -> &TcpStream {
+        match self {
+            Self::Plain(stream) => stream,
+            Self::Tls(stream) => stream.get_ref().0,
+        }
+    }
+
+    pub(super) const fn is_encrypted(&self) -> bool {
+        matches!(self, Self::Tls(_))
+    }
+
+    /// Writes a part of both, the first one first; at least one byte.
+    pub(super) fn poll_write_both(
+        &mut self,
+        cx: &mut Context<'_>,
+        (first, second): (&[u8], &[u8]),
+    ) -> Poll<io::Result<usize>> {
+        let both = [IoSlice::new(first), IoSlice::new(second)];
+        let written = ready!(match self {
+            _ if second.is_empty() => self.poll_write_some(cx, first),
+            _ if first.is_empty() => self.poll_write_some(cx, second),
+            Self::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, &both),
+            Self::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, &both),
+        })?;
+        match written {
+            0 => Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+            written => Poll::Ready(Ok(written)),
+        }
+    }
+
+    fn poll_write_some(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self {
+            Self::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
+        }
+    }
+
+    /// What an encrypted connection holds back leaves now.
+    pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Plain(_) => Poll::Ready(Ok(())),
+            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    pub(super) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}
+
+/// What was read and not used yet. No `Debug`: passwords pass through here.
+#[derive(Default)]
+pub(super) struct Buffer {
+    bytes: Vec<u8>,
+    used: usize,
+}
+
+impl Buffer {
+    pub(super) fn unread(&self) -> &[u8] {
+        &self.bytes[self.used..]
+    }
+
+    pub(super) const fn is_empty(&self) -> bool {
+        self.used == self.bytes.len()
+    }
+
+    /// Forgets the first `count` bytes.
+    pub(super) fn consume(&mut self, count: usize) {
+        self.used = self.used.saturating_add(count).min(self.bytes.len());
+        if self.is_empty() {
+            self.bytes.clear();
+            self.used = 0;
+        }
+    }
+
+    /// Gives the memory back if nothing is in it.
+    pub(super) fn release(&mut self) {
+        if self.is_empty() {
+            *self = Self::default();
+        }
+    }
+
+    /// Reads once, so that at most `max` bytes are unread; ready with 0 at the end of the stream,
+    /// and with an error if there are `max` already.
+    pub(super) fn poll_fill(
+        &mut self,
+        stream: &mut Stream,
+        max: usize,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<usize>> {
+        if let Stream::Plain(stream) = stream
+            && stream.poll_read_ready(cx).is_pending()
+        {
+            return Poll::Pending;
+        }
+        let unread = self.bytes.len() - self.used;
+        if unread >= max {
+            return Poll::Ready(Err(io::ErrorKind::OutOfMemory.into()));
+        }
+        if self.used > 0 {
+            self.bytes.drain(..self.used);
+            self.used = 0;
+        }
+        let wanted = if unread < BUFFER { BUFFER } else { (unread * 2).min(max) };
+        self.bytes.reserve_exact(wanted.saturating_sub(unread));
+        // Never more than `max`, whatever the allocator gave.
+        let room = (self.bytes.capacity() - unread).min(max - unread);
+        let mut into = (&mut self.bytes).limit(room);
+        pin!(stream.read_buf(&mut into)).poll(cx)
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_read(cx, into),
+            Self::Tls(stream) => Pin::new(stream).poll_read(cx, into),
+        }
+    }
+}

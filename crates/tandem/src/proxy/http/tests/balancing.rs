@@ -1,0 +1,166 @@
+//! Who gets a request: in turn, by cookie, within bounds; and what closing and changing cost.
+
+use super::support::*;
+use crate::proxy::balancer::Balancer;
+use crate::runtime::supervisor::Supervisor;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+async fn three() -> (Supervisor, Vec<Endpoint>) {
+    let supervisor = Supervisor::new();
+    let mut endpoints = Vec::new();
+    for letter in ['a', 'b', 'c'] {
+        endpoints.push(Endpoint::start(&supervisor, letter).await);
+    }
+    (supervisor, endpoints)
+}
+
+#[tokio::test]
+async fn requests_of_one_connection_are_spread() {
+    let (supervisor, endpoints) = three().await;
+    let all: Vec<&Endpoint> = endpoints.iter().collect();
+    let balancer = Balancer::open(config(&all), &supervisor).unwrap();
+    let mut client = Client::connect(&balancer).await;
+    let mut count = BTreeMap::new();
+    for _ in 0..30 {
+        *count.entry(client.get("/").await.unwrap().body).or_insert(0) += 1;
+    }
+    assert_eq!(count.into_values().collect::<Vec<i32>>(), [10, 10, 10]);
+    assert!(endpoints.iter().all(|endpoint| endpoint.connections() == 1));
+}
+
+#[tokio::test]
+async fn a_cookie_keeps_a_client_where_it_was_and_says_nothing_else() {
+    let (supervisor, endpoints) = three().await;
+    let all: Vec<&Endpoint> = endpoints.iter().collect();
+    let config = http(&all, |http| {
+        http.sticky = Some("place".to_owned());
+        http.secret = [7; 32];
+    });
+    let balancer = Balancer::open(config.clone(), &supervisor).unwrap();
+    let mut client = Client::connect(&balancer).await;
+    let first = client.get("/").await.unwrap();
+    let cookie = first.head.split("Set-Cookie: ").nth(1).unwrap().split(';').next().unwrap();
+    let port = endpoints[0].address.port().to_string();
+    assert!(cookie.starts_with("place=") && !cookie.contains(&port), "{cookie}");
+    assert!(first.head.contains("; Path=/; HttpOnly; SameSite=Lax\r\n"), "{first:?}");
+    let ask = |cookie: &str| {
+        format!("GET / HTTP/1.1\r\nHost: shop\r\nCookie: other=1; {cookie}; last=2\r\n\r\n")
+    };
+    for _ in 0..5 {
+        client.send(ask(cookie)).await;
+        let again = client.response().await.unwrap();
+        assert_eq!(again.body, first.body);
+        assert!(!again.head.contains("Set-Cookie"), "{again:?}");
+    }
+    // Another node, with the same secret.
+    let other = Balancer::open(config, &supervisor).unwrap();
+    for _ in 0..3 {
+        let mut client = Client::connect(&other).await;
+        client.send(ask(cookie)).await;
+        assert_eq!(client.response().await.unwrap().body, first.body);
+    }
+    for forged in ["place=", "place=zzzzzzzzzzzzzzzz", "place=+123456789abcdef", "place=0000"] {
+        client.send(ask(forged)).await;
+        let response = client.response().await.unwrap();
+        assert_eq!(response.status(), 200);
+        assert!(response.head.contains("Set-Cookie: place="), "{forged} {response:?}");
+    }
+    // Its endpoint goes: it is given another place.
+    let gone = endpoints.iter().position(|it| first.body == it.letter.to_string()).unwrap();
+    endpoints[gone].stop.cancel();
+    until(|| std::net::TcpStream::connect(endpoints[gone].address).is_err()).await;
+    client.send(ask(cookie)).await;
+    let moved = client.response().await.unwrap();
+    assert_ne!(moved.body, first.body);
+    assert!(moved.head.contains("Set-Cookie: place="), "{moved:?}");
+}
+
+#[tokio::test]
+async fn an_endpoint_gets_no_more_at_once_than_it_may() {
+    let (supervisor, endpoints) = three().await;
+    let config = http(&[&endpoints[0]], |http| http.in_flight_max = 2);
+    let balancer = Balancer::open(config, &supervisor).unwrap();
+    let mut busy = Vec::new();
+    for _ in 0..2 {
+        let mut client = Client::connect(&balancer).await;
+        client.send("POST /echo HTTP/1.1\r\nHost: shop\r\nContent-Length: 1\r\n\r\n").await;
+        busy.push(client);
+    }
+    until(|| endpoints[0].requests() == 2).await;
+    let mut third = Client::connect(&balancer).await;
+    third.send("GET / HTTP/1.1\r\nHost: shop\r\n\r\n").await;
+    until(|| balancer.snapshot().held == 1).await;
+    assert_eq!(balancer.snapshot().endpoints[0].in_flight, 2);
+    busy[0].send("x").await;
+    assert_eq!(busy[0].response().await.unwrap().body, "x");
+    assert_eq!(third.response().await.unwrap().body, "a");
+}
+
+#[tokio::test]
+async fn closing_ends_idle_connections_and_lets_requests_end() {
+    let (supervisor, endpoints) = three().await;
+    let balancer = Balancer::open(config(&[&endpoints[0]]), &supervisor).unwrap();
+    let mut idle = Client::connect(&balancer).await;
+    idle.get("/").await.unwrap();
+    let mut busy = Client::connect(&balancer).await;
+    busy.send("POST /echo HTTP/1.1\r\nHost: shop\r\nContent-Length: 4\r\n\r\nbo").await;
+    until(|| endpoints[0].requests() == 2).await;
+    let close = balancer.close(LIMIT);
+    let clients = async {
+        assert_eq!(idle.rest().await, "");
+        busy.send("dy").await;
+        busy.rest().await
+    };
+    let (drained, all) = tokio::join!(close, clients);
+    assert!(drained);
+    assert!(all.ends_with("Connection: close\r\n\r\nbody"), "{all}");
+}
+
+#[tokio::test]
+async fn what_changes_counts_from_the_next_request_on_and_ends_no_connection() {
+    let (supervisor, endpoints) = three().await;
+    let before = config(&[&endpoints[0]]);
+    let balancer = Balancer::open(before.clone(), &supervisor).unwrap();
+    let mut client = Client::connect(&balancer).await;
+    assert_eq!(client.get("/").await.unwrap().body, "a");
+    let listen = before.listen;
+    let after = crate::proxy::BalancerConfig {
+        listen,
+        ..http(&[&endpoints[1]], |http| {
+            http.body_bytes_max = 3;
+            http.idle_max = 0;
+        })
+    };
+    balancer.configure(after).unwrap();
+    until(|| balancer.snapshot().endpoints[0].address == endpoints[1].address).await;
+    for _ in 0..3 {
+        assert_eq!(client.get("/").await.unwrap().body, "b");
+    }
+    assert_eq!(endpoints[1].connections(), 3, "none is kept");
+    client.send("POST /echo HTTP/1.1\r\nHost: shop\r\nContent-Length: 4\r\n\r\nbody").await;
+    assert_eq!(client.response().await.unwrap().status(), 413);
+}
+
+#[tokio::test]
+async fn idle_connections_are_few_and_do_not_grow_old() {
+    let (supervisor, endpoints) = three().await;
+    let config = http(&[&endpoints[0]], |http| {
+        http.idle_max = 2;
+        http.idle_timeout = Duration::from_millis(300);
+    });
+    let balancer = Balancer::open(config, &supervisor).unwrap();
+    let mut clients = Vec::new();
+    for _ in 0..5 {
+        let mut client = Client::connect(&balancer).await;
+        client.send("POST /echo HTTP/1.1\r\nHost: shop\r\nContent-Length: 1\r\n\r\n").await;
+        clients.push(client);
+    }
+    until(|| endpoints[0].requests() == 5).await;
+    for client in &mut clients {
+        client.send("x").await;
+        client.response().await.unwrap();
+    }
+    until(|| endpoints[0].open() == 2).await;
+    until(|| endpoints[0].open() == 0).await;
+}

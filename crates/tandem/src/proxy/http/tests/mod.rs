@@ -1,0 +1,12 @@
+//! Drives whole balancers over sockets: what a client writes, what its endpoint gets, what comes
+//! back.
+
+mod balancing;
+mod checks;
+mod corpus;
+mod endpoint;
+mod faults;
+mod messages;
+mod mutations;
+mod support;
+mod tls;

@@ -1,0 +1,130 @@
+//! Clients that speak TLS: certificates by name, renewed while it runs, refused if they are wrong.
+
+use super::support::*;
+use crate::proxy::balancer::Balancer;
+use crate::proxy::http::Certificate;
+use crate::runtime::supervisor::Supervisor;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use std::path::Path;
+use std::sync::Arc;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+/// Writes a certificate for these names and its key.
+fn issue(dir: &Path, name: &str, names: &[&str]) -> Certificate {
+    let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+    let made = rcgen::generate_simple_self_signed(names).unwrap();
+    let (chain, key) = (dir.join(format!("{name}.crt")), dir.join(format!("{name}.key")));
+    std::fs::write(&chain, made.cert.pem()).unwrap();
+    std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+    Certificate { chain, key }
+}
+
+/// What a client that believes these certificates is answered when it asks for a name.
+async fn ask(balancer: &Balancer, believed: &[&Certificate], name: &str) -> Option<String> {
+    let mut roots = RootCertStore::empty();
+    for certificate in believed {
+        roots.add(CertificateDer::from_pem_file(&certificate.chain).unwrap()).unwrap();
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let name = ServerName::try_from(name.to_owned()).unwrap();
+    let tcp = TcpStream::connect(balancer.local_address()).await.unwrap();
+    let connected = tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, tcp).await;
+    let mut stream = connected.ok()?;
+    let mut all = String::new();
+    for path in ["/head", "/chunked"] {
+        let last = if path == "/chunked" { "Connection: close\r\n" } else { "" };
+        let request = format!("GET {path} HTTP/1.1\r\nHost: shop\r\n{last}\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+    }
+    timeout(LIMIT, stream.read_to_string(&mut all)).await.unwrap().expect("a clean end");
+    Some(all)
+}
+
+#[tokio::test]
+async fn each_name_has_its_certificate_and_they_are_renewed_while_it_runs() {
+    let supervisor = Supervisor::new();
+    let endpoint = Endpoint::start(&supervisor, 'a').await;
+    let dir = tempfile::tempdir().unwrap();
+    let shop = issue(dir.path(), "shop", &["shop.example", "other.example"]);
+    let stars = issue(dir.path(), "stars", &["*.stars.example"]);
+    let config = http(&[&endpoint], |http| {
+        http.certificates = vec![shop.clone(), stars.clone()];
+        http.sticky = Some("place".to_owned());
+    });
+    let balancer = Balancer::open(config.clone(), &supervisor).unwrap();
+    for (believed, name, works) in [
+        (&shop, "shop.example", true),
+        (&shop, "other.example", true),
+        (&stars, "a.stars.example", true),
+        (&shop, "a.stars.example", false),
+        (&stars, "shop.example", false),
+    ] {
+        let all = ask(&balancer, &[believed], name).await;
+        assert_eq!(all.is_some(), works, "{name}");
+        if let Some(all) = all {
+            assert!(all.contains("X-Forwarded-Proto: https\r\n"), "{all}");
+            assert!(all.contains("; SameSite=Lax; Secure\r\n"), "{all}");
+            assert!(all.ends_with("0\r\nSum: 7\r\n\r\n"), "{all}");
+        }
+    }
+    // Somebody who speaks in clear is no client of it.
+    let mut clear = Client::connect(&balancer).await;
+    clear.send("GET / HTTP/1.1\r\nHost: shop\r\n\r\n").await;
+    assert!(!clear.rest().await.contains("200 OK"));
+    let before = shop.clone();
+    let old = dir.path().join("old.crt");
+    std::fs::copy(&before.chain, &old).unwrap();
+    let old = Certificate { chain: old, key: before.key.clone() };
+    // A key that is not its own: the one before stays.
+    std::fs::copy(&stars.key, &shop.key).unwrap();
+    balancer.configure(config.clone()).unwrap();
+    assert!(ask(&balancer, &[&old], "shop.example").await.is_some());
+    let renewed = issue(dir.path(), "shop", &["shop.example"]);
+    balancer.configure(config.clone()).unwrap();
+    assert!(ask(&balancer, &[&renewed], "shop.example").await.is_some());
+    assert!(ask(&balancer, &[&old], "shop.example").await.is_none());
+    let mut clear = config;
+    clear.http.as_mut().unwrap().certificates.clear();
+    balancer.configure(clear).unwrap();
+    assert_eq!(get(&balancer, "/").await.body, "a");
+}
+
+#[tokio::test]
+async fn what_is_no_certificate_is_refused_with_words_and_changes_nothing() {
+    let supervisor = Supervisor::new();
+    let endpoint = Endpoint::start(&supervisor, 'a').await;
+    let dir = tempfile::tempdir().unwrap();
+    let (good, other) = (issue(dir.path(), "good", &["a"]), issue(dir.path(), "other", &["a"]));
+    let garbage = dir.path().join("garbage");
+    std::fs::write(&garbage, "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
+        .unwrap();
+    let empty = dir.path().join("empty");
+    std::fs::write(&empty, "").unwrap();
+    let balancer = Balancer::open(config(&[&endpoint]), &supervisor).unwrap();
+    for (chain, key, why) in [
+        (&good.chain, &other.key, "other.key: not the key of this certificate"),
+        (&dir.path().join("none"), &good.key, "none: "),
+        (&good.chain, &dir.path().join("none"), "none: "),
+        (&garbage, &good.key, "garbage: it is no certificate"),
+        (&empty, &good.key, "empty: there is no certificate in it"),
+        (&good.key, &good.key, "good.key: there is no certificate in it"),
+        (&good.chain, &good.chain, "good.crt: "),
+    ] {
+        let (chain, key) = (chain.clone(), key.clone());
+        let bad = http(&[&endpoint], |http| http.certificates = vec![Certificate { chain, key }]);
+        let error = Balancer::open(bad.clone(), &supervisor).unwrap_err().to_string();
+        assert!(error.contains("service web: a certificate cannot be used: "), "{error}");
+        assert!(error.contains(why) && error.contains("; mend the file"), "{why}: {error}");
+        assert_eq!(balancer.configure(bad).unwrap_err().to_string(), error);
+    }
+    assert_eq!(get(&balancer, "/").await.body, "a");
+}

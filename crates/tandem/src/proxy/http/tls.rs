@@ -1,0 +1,158 @@
+//! Talks TLS to clients: which certificate is shown for which name, and when files are read again.
+//! In: files of certificates and keys. Out: encrypted connections.
+//! States: Loaded → (a file is another one than before) → Loaded anew, or as before with a warning.
+//! Keeps: one provider, named explicitly, as with TLS between nodes. A certificate whose key is not
+//! its own, or that is none, is refused when it is configured, and never takes the place of one
+//! that works.
+//! Not here: TLS between nodes (`identity`), what is said inside (`session.rs`).
+//! Tested by: `tests/tls.rs`.
+
+use rustls::ServerConfig;
+use rustls::crypto::ring;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::SystemTime;
+use x509_parser::extensions::{GeneralName, ParsedExtension};
+
+/// The files of one certificate, in PEM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Certificate {
+    /// The certificate, then those up to its authority.
+    pub chain: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+}
+
+/// Certificates that were read.
+#[derive(Clone, Debug)]
+pub(super) struct Loaded {
+    pub(super) config: Arc<ServerConfig>,
+    from: Vec<Certificate>,
+    /// When the files were written.
+    written: Vec<Option<SystemTime>>,
+}
+
+impl Loaded {
+    /// Reads them; none if there are none.
+    ///
+    /// # Errors
+    /// What is wrong with which file.
+    pub(super) fn read(from: &[Certificate]) -> Result<Option<Self>, String> {
+        if from.is_empty() {
+            return Ok(None);
+        }
+        // Looked at first: what is written meanwhile is then read again.
+        let written = written(from);
+        let mut shown = Vec::new();
+        for certificate in from {
+            shown.push(Shown::read(certificate)?);
+        }
+        let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .map_err(|error| error.to_string())?
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::new(Names(shown)));
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Ok(Some(Self { config: Arc::new(config), from: from.to_vec(), written }))
+    }
+
+    /// Reads them again if a file is another one than before.
+    pub(super) fn renew(&self) -> Option<Result<Option<Self>, String>> {
+        (written(&self.from) != self.written).then(|| Self::read(&self.from))
+    }
+
+    /// As if it had been read of what is there now: what is wrong with it is said once.
+    pub(super) fn seen(&self) -> Self {
+        Self { written: written(&self.from), ..self.clone() }
+    }
+}
+
+fn written(from: &[Certificate]) -> Vec<Option<SystemTime>> {
+    let files = from.iter().flat_map(|it| [&it.chain, &it.key]);
+    files.map(|file| std::fs::metadata(file).and_then(|it| it.modified()).ok()).collect()
+}
+
+/// A certificate and the names that it is for, in lower case.
+#[derive(Debug)]
+struct Shown {
+    names: Vec<String>,
+    key: Arc<CertifiedKey>,
+}
+
+impl Shown {
+    fn read(of: &Certificate) -> Result<Self, String> {
+        let wrong = |file: &Path, why: &dyn std::fmt::Display| format!("{}: {why}", file.display());
+        let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_file_iter(&of.chain)
+            .and_then(Iterator::collect)
+            .map_err(|error| wrong(&of.chain, &error))?;
+        let key = PrivateKeyDer::from_pem_file(&of.key).map_err(|error| wrong(&of.key, &error))?;
+        let Some(first) = chain.first() else {
+            return Err(wrong(&of.chain, &"there is no certificate in it"));
+        };
+        let names = names(first).map_err(|why| wrong(&of.chain, &why))?;
+        let key =
+            CertifiedKey::from_der(chain, key, &ring::default_provider()).map_err(|error| {
+                wrong(&of.key, &format!("not the key of this certificate: {error}"))
+            })?;
+        Ok(Self { names, key: Arc::new(key) })
+    }
+}
+
+fn names(certificate: &CertificateDer<'_>) -> Result<Vec<String>, String> {
+    let (_, parsed) = x509_parser::parse_x509_certificate(certificate)
+        .map_err(|error| format!("it is no certificate: {error}"))?;
+    let mut names = Vec::new();
+    for extension in parsed.extensions() {
+        let ParsedExtension::SubjectAlternativeName(alternatives) = extension.parsed_extension()
+        else {
+            continue;
+        };
+        for name in &alternatives.general_names {
+            if let GeneralName::DNSName(name) = name {
+                names.push(name.to_ascii_lowercase());
+            }
+        }
+    }
+    Ok(names)
+}
+
+/// In the order of the configuration; the first is for whoever asks for no name that is here.
+#[derive(Debug)]
+struct Names(Vec<Shown>);
+
+impl ResolvesServerCert for Names {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let found = hello.server_name().and_then(|asked| {
+            let exact = self.0.iter().find(|it| it.names.iter().any(|name| name == asked));
+            exact.or_else(|| self.0.iter().find(|it| it.names.iter().any(|n| covers(n, asked))))
+        });
+        found.or_else(|| self.0.first()).map(|shown| Arc::clone(&shown.key))
+    }
+}
+
+/// `*.example.org` is for one word in the place of the star.
+fn covers(name: &str, asked: &str) -> bool {
+    let (Some(domain), Some((word, rest))) = (name.strip_prefix("*."), asked.split_once('.'))
+    else {
+        return false;
+    };
+    !word.is_empty() && rest == domain
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_star_is_one_word() {
+        assert!(covers("*.example.org", "a.example.org"));
+        for other in ["example.org", "a.b.example.org", ".example.org", "aexample.org"] {
+            assert!(!covers("*.example.org", other), "{other}");
+        }
+        assert!(!covers("example.org", "example.org"), "that is an equal name, not a star");
+    }
+}

@@ -1,0 +1,376 @@
+//! Talks to a client and an endpoint about one request: both bodies, side by side, as they come.
+//! In: a head to send, two connections. Out: `End`.
+//! States of the response: Head → (1xx) Head → Body → Done; Head → (101) Switched.
+//! Keeps: nothing is kept but one buffer each way: who reads slowly is read from slowly. A response
+//! is sent on while its request still comes. What an endpoint sends beyond its response is never
+//! part of another one.
+//! Not here: which endpoint, and what an end means (`exchange.rs`).
+//! Tested by: `tests/`.
+
+use super::HttpConfig;
+use super::session::{Client, Order};
+use super::stream::{BUFFER, Stream};
+use super::wire::framing::{Bad, Body, Framing};
+use super::wire::request::{self, no_fields};
+use super::wire::response;
+use super::wire::rewrite::{self, Onward};
+use crate::proxy::balancer::group::Member;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+/// More are no hints.
+const INTERIM_MAX: u32 = 16;
+
+/// How a transfer ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// The response went through.
+    Done {
+        /// The endpoint's connection is between two requests.
+        is_reusable: bool,
+        /// The client's connection is.
+        keep_alive: bool,
+    },
+    /// Both sides changed to another protocol.
+    Switched,
+    /// The client closed its connection or takes nothing.
+    Left,
+    /// The client's body is refused.
+    Refused(request::Refusal),
+    /// The endpoint's connection broke.
+    Broke,
+    /// The endpoint's response is none.
+    Nonsense(&'static str),
+    /// The endpoint took too long.
+    Late,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Head,
+    Body,
+    Switched,
+}
+
+/// What the exchange knows, and its transfer has to.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Terms<'a> {
+    pub(super) config: &'a HttpConfig,
+    pub(super) idle_timeout: Duration,
+    pub(super) member: &'a Member,
+    pub(super) order: Order,
+    /// To set in the response.
+    pub(super) cookie: Option<&'a str>,
+    /// When everything has to be over.
+    pub(super) total: Option<Instant>,
+    /// Cancelled when the balancer is about to close.
+    pub(super) closing: &'a CancellationToken,
+}
+
+/// One request and its response.
+pub(super) struct Transfer<'a> {
+    terms: Terms<'a>,
+    client: &'a mut Client,
+    pub(super) endpoint: Stream,
+    /// Of the request.
+    head_sent: usize,
+    body: Body,
+    /// So many unread bytes of the client are the body's.
+    body_ready: usize,
+    /// The endpoint takes no more of it.
+    is_deaf: bool,
+    /// Of the response.
+    state: State,
+    out_sent: usize,
+    answer: Body,
+    answer_ready: usize,
+    /// Only the content of the response goes on.
+    unchunk: bool,
+    interim: u32,
+    seen: usize,
+    pub(super) status: Option<u16>,
+    is_reusable: bool,
+    keep_alive: bool,
+    /// Something came from the endpoint.
+    pub(super) endpoint_spoke: bool,
+    sent_at: Instant,
+    moved_at: Instant,
+}
+
+impl<'a> Transfer<'a> {
+    pub(super) fn new(terms: Terms<'a>, client: &'a mut Client, endpoint: Stream) -> Self {
+        let now = Instant::now();
+        client.out.clear();
+        client.spare.consume(usize::MAX);
+        Self {
+            body: Body::new(terms.order.framing, terms.config.body_bytes_max),
+            terms,
+            client,
+            endpoint,
+            head_sent: 0,
+            body_ready: 0,
+            is_deaf: false,
+            state: State::Head,
+            out_sent: 0,
+            answer: Body::new(Framing::Empty, u64::MAX),
+            answer_ready: 0,
+            unchunk: false,
+            interim: 0,
+            seen: 0,
+            status: None,
+            is_reusable: false,
+            keep_alive: false,
+            endpoint_spoke: false,
+            sent_at: now,
+            moved_at: now,
+        }
+    }
+
+    /// Ready when it is over.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        let mut moved = false;
+        if !self.is_sent()
+            && !self.is_deaf
+            && let Poll::Ready(Err(end)) = self.poll_up(cx, &mut moved)
+        {
+            return Poll::Ready(end);
+        }
+        if let Poll::Ready(end) = self.poll_down(cx, &mut moved) {
+            return Poll::Ready(end);
+        }
+        // Whoever leaves wants no answer: its endpoint shall not work on it.
+        if self.is_sent() && self.client.poll_left(cx).is_ready() {
+            return Poll::Ready(End::Left);
+        }
+        if moved {
+            self.moved_at = Instant::now();
+        }
+        self.poll_timer(cx)
+    }
+
+    /// The client has had no response, not even the beginning of one.
+    pub(super) fn can_reply(&self) -> bool {
+        self.status.is_none() && (self.out_sent == 0 || self.out_sent == self.client.out.len())
+    }
+
+    fn is_sent(&self) -> bool {
+        self.head_sent == self.client.head.len() && self.body_ready == 0 && self.body.is_done()
+    }
+
+    fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        let waits = self.state == State::Head && self.is_sent();
+        let idle = match waits {
+            true => self.sent_at + self.terms.config.answer_timeout,
+            false => self.moved_at + self.terms.idle_timeout,
+        };
+        let deadline = self.terms.total.map_or(idle, |total| total.min(idle));
+        ready!(self.client.timer.poll(deadline, cx));
+        if self.answer_ready > 0 || self.out_sent < self.client.out.len() {
+            // It takes nothing of its own response.
+            return Poll::Ready(End::Left);
+        }
+        let has_all = self.head_sent == self.client.head.len() && self.body_ready == 0;
+        let is_client = !waits && self.state == State::Head && has_all && !self.is_deaf;
+        Poll::Ready(if is_client { End::Refused(request::Refusal::TooSlow) } else { End::Late })
+    }
+
+    /// The request, on its way to the endpoint.
+    fn poll_up(&mut self, cx: &mut Context<'_>, moved: &mut bool) -> Poll<Result<(), End>> {
+        loop {
+            if self.body_ready == 0 {
+                self.scan_request()?;
+            }
+            let head = &self.client.head[self.head_sent..];
+            let body = &self.client.input.unread()[..self.body_ready];
+            if !head.is_empty() || !body.is_empty() {
+                let head_left = head.len();
+                let Ok(written) = ready!(self.endpoint.poll_write_both(cx, (head, body))) else {
+                    // It may have answered before it closed: that is to be read.
+                    self.is_deaf = true;
+                    return Poll::Ready(Ok(()));
+                };
+                let of_head = written.min(head_left);
+                self.head_sent += of_head;
+                self.body_ready -= written - of_head;
+                self.client.input.consume(written - of_head);
+                *moved = true;
+                continue;
+            }
+            if self.body.is_done() {
+                self.sent_at = Instant::now();
+                return Poll::Ready(Ok(()));
+            }
+            let Client { stream, input, .. } = &mut *self.client;
+            match ready!(input.poll_fill(stream, BUFFER, cx)) {
+                Ok(0) | Err(_) => return Poll::Ready(Err(End::Left)),
+                Ok(_) => *moved = true,
+            }
+        }
+    }
+
+    /// Finds out how much of what the client sent is the body's.
+    fn scan_request(&mut self) -> Result<(), End> {
+        loop {
+            let bytes = &self.client.input.unread()[self.body_ready..];
+            if bytes.is_empty() {
+                return Ok(());
+            }
+            let piece = self.body.next(bytes).map_err(|bad| match bad {
+                Bad::Framing(why) => End::Refused(request::Refusal::Bad(why)),
+                Bad::TooLong => End::Refused(request::Refusal::BodyTooLong),
+            })?;
+            self.body_ready += piece.length;
+            if piece.length == 0 || self.body.is_done() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// The response, on its way to the client.
+    fn poll_down(&mut self, cx: &mut Context<'_>, moved: &mut bool) -> Poll<End> {
+        loop {
+            if let Err(end) = self.scan_response() {
+                return Poll::Ready(end);
+            }
+            match ready!(self.poll_deliver(cx, moved)) {
+                Ok(true) => continue,
+                Ok(false) => {}
+                Err(end) => return Poll::Ready(end),
+            }
+            match self.state {
+                State::Switched => return Poll::Ready(End::Switched),
+                State::Body if self.answer.is_done() => return Poll::Ready(self.done()),
+                State::Head | State::Body => {}
+            }
+            let max = match self.state {
+                State::Head => self.terms.config.head_bytes_max,
+                State::Body | State::Switched => BUFFER,
+            };
+            match ready!(self.client.spare.poll_fill(&mut self.endpoint, max, cx)) {
+                Ok(0) if self.answer.ends_by_close() => return Poll::Ready(self.done()),
+                Err(error) if error.kind() == std::io::ErrorKind::OutOfMemory => {
+                    return Poll::Ready(End::Nonsense("its head is too long"));
+                }
+                Ok(0) | Err(_) => return Poll::Ready(End::Broke),
+                Ok(_) => {
+                    self.endpoint_spoke = true;
+                    *moved = true;
+                }
+            }
+        }
+    }
+
+    /// Writes what is ready for the client; true if something was.
+    fn poll_deliver(&mut self, cx: &mut Context<'_>, moved: &mut bool) -> Poll<Result<bool, End>> {
+        let mut delivered = false;
+        loop {
+            let Client { stream, out, spare, .. } = &mut *self.client;
+            let head = &out[self.out_sent..];
+            let body = &spare.unread()[..self.answer_ready];
+            if head.is_empty() && body.is_empty() {
+                return stream
+                    .poll_flush(cx)
+                    .map(|ok| ok.map(|()| delivered).map_err(|_| End::Left));
+            }
+            let head_left = head.len();
+            let Ok(written) = ready!(stream.poll_write_both(cx, (head, body))) else {
+                return Poll::Ready(Err(End::Left));
+            };
+            let of_head = written.min(head_left);
+            self.out_sent += of_head;
+            self.answer_ready -= written - of_head;
+            spare.consume(written - of_head);
+            delivered = true;
+            *moved = true;
+        }
+    }
+
+    /// Finds out what of what the endpoint sent goes on.
+    fn scan_response(&mut self) -> Result<(), End> {
+        while self.state == State::Head && self.take_head()? {}
+        if self.state != State::Body {
+            return Ok(());
+        }
+        loop {
+            let bytes = &self.client.spare.unread()[self.answer_ready..];
+            if bytes.is_empty() || (self.unchunk && self.answer_ready > 0) {
+                return Ok(());
+            }
+            let piece = self.answer.next(bytes).map_err(|bad| match bad {
+                Bad::Framing(why) => End::Nonsense(why),
+                Bad::TooLong => End::Nonsense("its body is too long"),
+            })?;
+            if self.unchunk && !piece.is_content {
+                self.client.spare.consume(piece.length);
+            } else {
+                self.answer_ready += piece.length;
+            }
+            if piece.length == 0 || self.answer.is_done() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Takes one head; false if it has not come whole.
+    fn take_head(&mut self) -> Result<bool, End> {
+        let Client { spare, out, head: request, .. } = &mut *self.client;
+        let bytes = spare.unread();
+        if !super::session::may_be_whole(bytes, &mut self.seen) {
+            return Ok(false);
+        }
+        let (mut room, order) = (no_fields(), self.terms.order);
+        let head = response::read(bytes, &mut room, order.kind);
+        let Some(head) = head.map_err(|response::Bad(why)| End::Nonsense(why))? else {
+            return Ok(false);
+        };
+        self.seen = 0;
+        let (status, length) = (head.status, head.length);
+        let mut onward = Onward {
+            framing: head.framing,
+            keep_alive: false,
+            is_old: order.minor == 0,
+            cookie: None,
+        };
+        if head.is_interim() {
+            self.interim += 1;
+            if self.interim > INTERIM_MAX {
+                return Err(End::Nonsense("it has no end of interim responses"));
+            }
+            // HTTP/1.0 has none; and who expects nothing would take it for the answer.
+            if order.minor == 1 && (status != 100 || order.expects) {
+                rewrite::response(out, &head, onward);
+            }
+            spare.consume(length);
+            return Ok(true);
+        }
+        if status == 101 && !order.upgrades {
+            return Err(End::Nonsense("it changes to a protocol that nobody asked for"));
+        }
+        self.unchunk = order.minor == 0 && head.framing == Framing::Chunked;
+        if self.unchunk {
+            onward.framing = Framing::Close;
+        }
+        let is_sent = self.head_sent == request.len() && self.body.is_done();
+        self.keep_alive = order.keep_alive
+            && is_sent
+            && onward.framing != Framing::Close
+            && !self.terms.closing.is_cancelled();
+        onward.keep_alive = self.keep_alive;
+        onward.cookie = self.terms.cookie;
+        rewrite::response(out, &head, onward);
+        self.is_reusable = head.keep_alive;
+        self.answer = Body::new(head.framing, u64::MAX);
+        self.state = if status == 101 { State::Switched } else { State::Body };
+        self.status = Some(status);
+        spare.consume(length);
+        self.terms.member.connected_in(self.sent_at.elapsed());
+        Ok(false)
+    }
+
+    fn done(&self) -> End {
+        let is_reusable = self.is_reusable && self.is_sent() && self.client.spare.is_empty();
+        End::Done { is_reusable, keep_alive: self.keep_alive && self.is_sent() }
+    }
+}
