@@ -24,11 +24,13 @@ pub enum Mutation {
     SupportStrangers,
     /// The rule is in force at the promotion already, before the term's row is there.
     AcknowledgeBeforeBarrier,
+    /// The keeper's lease gets an end only once the promotion ended (H42).
+    ArmAfterPromotion,
 }
 
 impl Mutation {
     /// Every mutation.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::DropPromise,
         Self::DropMeeting,
         Self::PromoteBeforeFence,
@@ -39,6 +41,7 @@ impl Mutation {
         Self::DropTimeBound,
         Self::SupportStrangers,
         Self::AcknowledgeBeforeBarrier,
+        Self::ArmAfterPromotion,
     ];
 
     /// As on the command line.
@@ -54,6 +57,7 @@ impl Mutation {
             Self::DropTimeBound => "drop-time-bound",
             Self::SupportStrangers => "support-strangers",
             Self::AcknowledgeBeforeBarrier => "acknowledge-before-barrier",
+            Self::ArmAfterPromotion => "arm-after-promotion",
         }
     }
 

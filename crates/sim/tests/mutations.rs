@@ -74,10 +74,15 @@ fn quorums_that_do_not_meet_are_caught() {
     is_caught(Mutation::DropMeeting);
 }
 
-/// H42.
 #[test]
 fn a_promotion_before_the_fence_is_caught() {
-    is_caught(Mutation::PromoteBeforeFence);
+    is_caught_by(Mutation::PromoteBeforeFence, "INV-1", Options::default());
+}
+
+/// H42: its daemon dies in between, and the next one finds a primary without a lease.
+#[test]
+fn a_lease_that_is_armed_after_the_promotion_is_caught() {
+    is_caught_within(6000, Mutation::ArmAfterPromotion, "INV-3", Options::default());
 }
 
 #[test]

@@ -154,6 +154,7 @@ impl World {
         let Some(mode) = self.nodes[n].server.as_ref().map(|server| server.mode) else {
             return Outcome::Failed("no server");
         };
+        let arms_late = self.options.mutation == Some(Mutation::ArmAfterPromotion);
         match running.step {
             0 => {
                 self.change_state(n, |state| {
@@ -164,7 +165,7 @@ impl World {
                 });
                 Outcome::Next(500, 5_000)
             }
-            1 if self.limit(n, until) => Outcome::Next(200, 1_000),
+            1 if arms_late || self.limit(n, until) => Outcome::Next(200, 1_000),
             1 => Outcome::Failed("the keeper refuses the lease"),
             2 => {
                 let rule = self.rule_at_promotion(n);
@@ -186,6 +187,9 @@ impl World {
                 Outcome::Next(2_000, 5_000)
             }
             _ if mode == Mode::Primary => {
+                if arms_late {
+                    self.limit(n, until);
+                }
                 let Some(data) = self.nodes[n].disk.data.as_ref() else { return Outcome::Again };
                 let (timeline, forks) = (TimelineId(data.timeline()), data.forks());
                 Outcome::done(move |own, state| {

@@ -142,6 +142,29 @@ struct Call {
     answer: oneshot::Sender<Answer>,
 }
 
+/// What is asked of a keeper that does not run.
+#[cfg(test)]
+pub(crate) struct Asked(mpsc::Receiver<Call>);
+
+#[cfg(test)]
+impl Asked {
+    /// The next command, answered so; none once nobody is left to ask.
+    pub(crate) async fn answer(&mut self, answer: Answer) -> Option<Command> {
+        let call = self.0.recv().await?;
+        let _ = call.answer.send(answer);
+        Some(call.command)
+    }
+}
+
+#[cfg(test)]
+impl Keeper {
+    /// Whoever has the other end is the keeper.
+    pub(crate) fn for_test() -> (Self, Asked) {
+        let (calls, asked) = mpsc::channel(CALLS_MAX);
+        (Self { calls }, Asked(asked))
+    }
+}
+
 type Lines = Framed<UnixStream, LinesCodec>;
 
 impl Keeper {

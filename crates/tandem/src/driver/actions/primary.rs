@@ -177,3 +177,54 @@ fn proven(state: RuleState) -> Result<(), Error> {
         RuleState::Pending { why } => Err(Error::RuleUnproven(why.to_string())),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fence::client::{self, Asked, Keeper};
+    use crate::fence::protocol::{Answer, Command, Refusal};
+    use crate::service::postgres::Postgres;
+
+    fn context() -> (Context, Asked) {
+        let (keeper, asked) = Keeper::for_test();
+        let context = Context {
+            service: "orders".into(),
+            me: "a".into(),
+            postgres: Postgres::for_test(),
+            keeper,
+            run_dir: "/nowhere".into(),
+            exe: "/nowhere".into(),
+            stopped: tokio::sync::watch::Sender::new(false),
+            loaded: std::sync::Arc::default(),
+            history: std::sync::Arc::default(),
+            progress: tokio::sync::watch::Sender::new(None),
+        };
+        (context, asked)
+    }
+
+    /// What the keeper was asked, and why the promotion failed: there is no server.
+    async fn promote(lease: Option<Timestamp>, answer: Answer) -> (Option<Command>, Option<Error>) {
+        let (context, mut asked) = context();
+        let promotion = async move { context.promote(Term(3), lease).await.err() };
+        tokio::join!(asked.answer(answer), promotion)
+    }
+
+    /// H42.
+    #[tokio::test]
+    async fn h42_the_keeper_has_the_end_of_the_lease_before_anything_is_promoted() {
+        let until = clock::now().plus(Duration::from_secs(600));
+        let limit = Some(Command::Limit { until });
+        let (asked, error) = promote(Some(until), Answer::Done).await;
+        assert_eq!(asked, limit, "asked first of all");
+        assert!(matches!(error, Some(Error::Postgres(_))), "{error:?}");
+        let refusal = Answer::Refused(Refusal::LeasePassed);
+        let (asked, error) = promote(Some(until), refusal).await;
+        assert_eq!(asked, limit);
+        let refused = matches!(error, Some(Error::Keeper(client::Error::Refused(_))));
+        assert!(refused, "PostgreSQL was asked all the same: {error:?}");
+        for lease in [None, Some(clock::now())] {
+            let (asked, error) = promote(lease, Answer::Done).await;
+            assert!(matches!(error, Some(Error::NoLease)) && asked.is_none(), "{error:?}");
+        }
+    }
+}
