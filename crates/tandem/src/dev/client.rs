@@ -156,7 +156,8 @@ mod tests {
 
     #[tokio::test]
     async fn silence_and_refusal_are_told_apart() {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        // On an address of its own: no other test takes its port once it is free.
+        let listener = tokio::net::TcpListener::bind("127.0.0.77:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         assert!(matches!(status(address).await, Err(Error::ApiSilent { .. })));
         drop(listener);
