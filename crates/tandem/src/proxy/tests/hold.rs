@@ -133,7 +133,8 @@ async fn h43_a_server_that_is_not_ready_is_tried_again_unseen() {
 
 #[tokio::test]
 async fn a_server_that_refuses_connections_is_tried_again() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    // On an address of its own: no other test takes its port once it is free.
+    let listener = TcpListener::bind("127.0.0.77:0").await.unwrap();
     let closed = listener.local_addr().unwrap();
     drop(listener);
     let stage = Stage::writing(routed(1, closed, "a"));
