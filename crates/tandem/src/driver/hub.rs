@@ -172,10 +172,9 @@ impl Hub {
     /// prove.
     pub fn rests_on_answers(&self) -> bool {
         self.known().instances.values().any(|(own, _)| match own.process {
-            Process::Primary | Process::Promoting | Process::Stopping => true,
-            Process::Stopped | Process::Starting | Process::Standby => {
-                own.ballot.is_some() || !own.stalled.is_zero()
-            }
+            // A command and the hook before it start under a lease.
+            Process::Primary | Process::Promoting | Process::Starting | Process::Stopping => true,
+            Process::Stopped | Process::Standby => own.ballot.is_some() || !own.stalled.is_zero(),
         })
     }
 

@@ -222,7 +222,9 @@ impl Live {
         for (node, (address, _)) in &self.left {
             peers.insert(node.clone(), address.clone());
         }
-        let intervals = self.config.services.values().map(|service| service.timing.heartbeat);
+        let databases = self.config.services.values().map(|service| service.timing);
+        let commands = self.config.commands.values().map(|command| command.timing);
+        let intervals = databases.chain(commands).map(|timing| timing.heartbeat);
         let every = intervals.min().unwrap_or(Duration::from_millis(100));
         if self.peers == peers && self.every == every {
             return;

@@ -5,6 +5,7 @@
 //! Not here: what the keeper answers (`keeper.rs`).
 
 use super::{Life, SingletonDriver, Why};
+use crate::fence;
 use crate::fence::protocol::{Lease, Signal, StartSpec, User, WhenOrphaned};
 use crate::runtime::clock;
 use crate::runtime::supervisor::TaskKind;
@@ -74,6 +75,11 @@ impl SingletonDriver {
     /// Notes durably what is about to be started, then starts it.
     pub(super) fn begin(&mut self, term: Term, runs: Runs) {
         self.lives += 1;
+        if self.writing.is_some() {
+            // One at a time: what is being written, a promise say, is not known from `durable` yet.
+            self.begins_next = Some((term, runs));
+            return;
+        }
         let work = Work::Begin { term, runs, life: self.lives };
         self.write(work, State { begun: term, runs, ..self.durable });
     }
@@ -94,6 +100,7 @@ impl SingletonDriver {
                 self.writing = None;
                 self.durable = state;
                 self.on_written(work).await;
+                self.begin_next();
             }
             Finished::Written(work, _, Err(error)) => {
                 self.writing = None;
@@ -104,6 +111,7 @@ impl SingletonDriver {
                 }
                 self.retry_at = clock::now().plus(WRITE_AGAIN);
                 self.asked = None;
+                self.begins_next = None;
             }
             Finished::Checked { life, answer } => self.on_checked(life, answer).await,
             Finished::AskedToStop { life, answer: Err(error) } if life == self.lives => {
@@ -113,6 +121,20 @@ impl SingletonDriver {
             }
             Finished::AskedToStop { .. } => {}
         }
+    }
+
+    /// What could not begin while something else was written; nothing where a later term was
+    /// promised meanwhile.
+    fn begin_next(&mut self) {
+        let Some((term, runs)) = self.begins_next.take() else { return };
+        if self.life != Life::Nothing || self.own.process != Process::Starting {
+            return;
+        }
+        if self.own.promised > term || self.durable.promised > term {
+            self.own.process = Process::Stopped;
+            return;
+        }
+        self.begin(term, runs);
     }
 
     async fn on_written(&mut self, work: Work) {
@@ -161,6 +183,7 @@ impl SingletonDriver {
                     Runs::Hook => Life::Opening(now.plus(self.it.config.hook_max)),
                 };
             }
+            Err(error) if !says_that_nothing_runs(&error) => self.lose_keeper(&error),
             Err(error) => {
                 tracing::warn!(service = %self.service(), %error, "the keeper did not start it");
                 self.life = Life::Nothing;
@@ -182,12 +205,25 @@ impl SingletonDriver {
         let spec = self.spec(&self.it.config.on_stop.clone(), until);
         if let Err(error) = self.it.keeper.start(spec).await {
             self.tell(EventKind::HookFailed, format!("on_stop was not started: {error}"));
+            if !says_that_nothing_runs(&error) {
+                self.lose_keeper(&error);
+                return true;
+            }
             return false;
         }
         self.lives += 1;
         self.lease = until;
         self.life = Life::Closing(now.plus(self.it.config.hook_max));
         true
+    }
+
+    /// Whether something runs is not known until a keeper says so: nobody else may start one before
+    /// the lease has passed (INV-12).
+    fn lose_keeper(&mut self, error: &fence::client::Error) {
+        tracing::warn!(service = %self.service(), %error, "the keeper may have started it or not");
+        self.keeper_lost = true;
+        self.own.process = Process::Stopping;
+        self.life = Life::Ending { kill_at: clock::now(), why: Why::Fenced };
     }
 
     fn spec(&self, words: &[String], until: Timestamp) -> StartSpec {
@@ -290,4 +326,11 @@ impl SingletonDriver {
         self.failed_at = now;
         self.retry_at = now.plus(retry_after(self.own.starts_failed));
     }
+}
+
+/// A refusal is a word about what runs, unless something does; anything else is none.
+const fn says_that_nothing_runs(error: &fence::client::Error) -> bool {
+    use fence::protocol::Refusal::{InBetween, StillRuns};
+    matches!(error, fence::client::Error::Refused(refusal)
+        if !matches!(refusal, StillRuns { .. } | InBetween { .. }))
 }

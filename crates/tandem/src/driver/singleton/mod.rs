@@ -25,7 +25,7 @@ use crate::consensus::Agreed;
 use crate::fence::client::{Keeper, KeeperEvent};
 use crate::runtime::clock;
 use crate::runtime::supervisor::{Supervisor, TaskKind};
-use crate::service::command::{CommandConfig, State};
+use crate::service::command::{CommandConfig, Runs, State};
 use crate::telemetry::events::EventLog;
 use acting::{Finished, Work};
 use health::Checks;
@@ -123,6 +123,8 @@ pub struct SingletonDriver {
     lives: u64,
     durable: State,
     writing: Option<Work>,
+    /// What is to begin once that is written.
+    begins_next: Option<(Term, Runs)>,
     finished: (mpsc::Sender<Finished>, mpsc::Receiver<Finished>),
     asked: Option<Term>,
     /// When it had last answered each peer at its last promise.
@@ -138,6 +140,10 @@ pub struct SingletonDriver {
     log_looked_at: Timestamp,
     /// The keeper is gone, and what it held is not known to be.
     keeper_lost: bool,
+    /// The service was agreed since the daemon started.
+    was_agreed: bool,
+    /// It was taken out since: what this daemon knows of it may be of the past if it comes back.
+    was_removed: bool,
 }
 
 impl SingletonDriver {
@@ -159,6 +165,7 @@ impl SingletonDriver {
             life: Life::Nothing,
             lives: 0,
             writing: None,
+            begins_next: None,
             finished: mpsc::channel(8),
             asked: None,
             answered: BTreeMap::new(),
@@ -172,6 +179,8 @@ impl SingletonDriver {
             checks: Checks::default(),
             log_looked_at: now,
             keeper_lost: false,
+            was_agreed: false,
+            was_removed: false,
         }
     }
 
@@ -239,8 +248,11 @@ impl SingletonDriver {
         self.bound_log(now);
         // Before anything is agreed, nothing is known to have ended.
         agreed.state.cluster.as_ref()?;
+        self.was_removed |= self.was_agreed && spec.is_none();
+        self.was_agreed |= spec.is_some();
         let is_member = agreed.state.spec.nodes.contains_key(self.it.hub.me());
-        let (Some(spec), Some(state)) = (spec.filter(|_| is_member), state) else {
+        let may_run = is_member && !self.was_removed;
+        let (Some(spec), Some(state)) = (spec.filter(|_| may_run), state) else {
             self.leave().await;
             return None;
         };

@@ -19,6 +19,7 @@ use crate::telemetry::event_kind::EventKind;
 use crate::telemetry::events::Draft;
 use crate::telemetry::problem::{Problem, chain};
 use std::time::Duration;
+use tandem_core::cluster::state::ServiceState;
 use tandem_core::facts::Data;
 use tandem_core::ids::{NodeId, ServiceId};
 use tandem_core::spec::{Durability, NodeRole};
@@ -195,6 +196,16 @@ impl NodeOperations {
         {
             let seen = self.seen();
             spare(data_node(&seen, &service, &node, &what)?, &node, &what)?;
+            // Its copy counts for nothing meanwhile because the node is drained, all of it.
+            let leads = |state: &ServiceState| {
+                state.appointment.as_ref().is_some_and(|appointment| appointment.primary == node)
+            };
+            let mut led = seen.agreed.services.iter().filter(|(_, state)| leads(state));
+            if let Some((other, _)) = led.next() {
+                let because = format!("{node} is the primary of {other}, which would move");
+                let advice = format!("tandem drain {node} first, then this, then undrain it");
+                return Err(Problem::new(codes::PRIMARY_NOT_TOUCHED, what, because, advice));
+            }
         }
         let was_draining = self.seen().agreed.draining.contains(&node);
         if !was_draining {
@@ -230,18 +241,23 @@ impl NodeOperations {
         node: &NodeId,
         what: &str,
     ) -> Result<(), Problem> {
-        let is_quorum = {
+        let must_wait = {
             let seen = self.seen();
             let of = data_node(&seen, service, node, what)?;
             spare(of, node, what)?;
-            matches!(of.spec.durability, Durability::Quorum { .. })
+            match of.spec.durability {
+                Durability::Quorum { .. } => true,
+                // With fewer its owner accepts that commits rest on one copy less.
+                Durability::Preferred { acks } => others_streaming(of, node) >= acks,
+                Durability::Async { .. } => false,
+            }
         };
         let without = |agreed: &Agreed| {
             let state = agreed.state.services.get(service);
             let appointment = state.and_then(|state| state.appointment.as_ref());
             appointment.is_some_and(|it| it.rules.iter().all(|rule| !rule.standbys.contains(node)))
         };
-        if is_quorum && self.wait(UNCOUNTED, without).await.is_none() {
+        if must_wait && self.wait(UNCOUNTED, without).await.is_none() {
             let because = format!("commits still wait for {node}");
             let advice = "tandem explain says why; bring the other standbys back first";
             return Err(Problem::new(codes::WOULD_LOSE_QUORUM, what, because, advice));
@@ -316,6 +332,15 @@ fn data_node<'a>(
 }
 
 /// Whether the cluster can do without a node's copy for as long as it takes to make another.
+/// Standbys that its primary feeds and that stay, without `node`.
+fn others_streaming(of: ServiceSeen<'_>, node: &NodeId) -> usize {
+    let draining = &of.seen.agreed.draining;
+    let stays = |it: &NodeId| it != node && !draining.contains(it);
+    of.serving_primary().map_or(0, |serving| {
+        serving.replicas.iter().filter(|(it, copy)| stays(it) && copy.streaming).count()
+    })
+}
+
 pub(super) fn spare(of: ServiceSeen<'_>, node: &NodeId, what: &str) -> Result<(), Problem> {
     let refuse =
         |code, because: String, advice: &str| Err(Problem::new(code, what, because, advice));
@@ -327,17 +352,15 @@ pub(super) fn spare(of: ServiceSeen<'_>, node: &NodeId, what: &str) -> Result<()
         let because = format!("{node} is the primary of {}", of.name);
         return refuse(codes::PRIMARY_NOT_TOUCHED, because, "switch over first");
     }
-    let Some(serving) = of.serving_primary() else {
+    if of.serving_primary().is_none() {
         let because = format!("{primary} does not serve, so there is nobody to copy from");
         return refuse(codes::PRIMARY_NOT_TOUCHED, because, "wait until tandem status shows it");
-    };
+    }
     let holds_data = of.instance(node).is_some_and(|own| own.data == Data::Present);
     if let Durability::Quorum { acks } = of.spec.durability
         && holds_data
     {
-        let draining = &of.seen.agreed.draining;
-        let stays = |it: &NodeId| it != node && !draining.contains(it);
-        let left = serving.replicas.iter().filter(|(it, copy)| stays(it) && copy.streaming).count();
+        let left = others_streaming(of, node);
         if left < acks {
             let because = format!(
                 "{left} standbys would be left, and each commit needs {acks}: writes would wait"

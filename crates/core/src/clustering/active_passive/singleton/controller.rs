@@ -18,9 +18,9 @@ use crate::reason::Reason;
 use crate::time::Timestamp;
 use alloc::format;
 
-/// How long an automatic switchover may take, in milliseconds: the stop of a command is bounded by
-/// its configuration, which may allow minutes.
-const SWITCHOVER_PATIENCE_MS: u64 = 5 * 60_000;
+/// How long an automatic switchover may take, in milliseconds: the stop of a command and the hook
+/// after it may take 4 minutes each, the hook before the next start comes on top of that.
+const SWITCHOVER_PATIENCE_MS: u64 = 13 * 60_000;
 /// A copy stays this long before a preferred node takes it back, in milliseconds (H37).
 const BACK_AFTER_MS: u64 = 60_000;
 

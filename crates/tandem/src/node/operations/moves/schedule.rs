@@ -82,7 +82,7 @@ impl NodeOperations {
                     codes::BUSY,
                     what,
                     format!("one is scheduled already, {other}"),
-                    "take it back first: tandem switchover --cancel",
+                    format!("take it back first: tandem switchover {service} --cancel"),
                 ));
             }
             all.insert(service.clone(), scheduled);
@@ -125,6 +125,10 @@ impl NodeOperations {
                 () = cancel.cancelled() => return,
                 () = tokio::time::sleep(left.min(LOOK_AGAIN)) => {}
             }
+        }
+        // Taken back while the others were told.
+        if cancel.is_cancelled() {
+            return;
         }
         let _ = self.forget_scheduled(&service);
         if let Err(problem) = self.switch_over_now(&service, to).await {

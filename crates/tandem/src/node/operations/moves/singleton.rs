@@ -84,6 +84,9 @@ pub(in crate::node::operations) fn failover_now(
 
 /// What a human should know.
 pub(in crate::node::operations) fn warnings(service: ServiceSeen<'_>) -> Vec<String> {
+    if !is_command(service) {
+        return Vec::new();
+    }
     let nodes = service.seen.agreed.spec.data_nodes();
     let failing = nodes.filter_map(|node| {
         let failed = service.instance(node)?.starts_failed;
