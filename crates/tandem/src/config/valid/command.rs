@@ -98,7 +98,7 @@ pub enum Probe {
 const STOP: Span = Span {
     range: Duration::from_millis(100)..=Duration::from_secs(240),
     default: Duration::from_secs(10),
-    because: "a move waits for it, and is given up after 5 min",
+    because: "a move waits for it, and for the hook after it",
 };
 const HOOK: Span = Span { because: "a start or a move waits for it", ..STOP };
 const LEASE: Span = Span {
