@@ -68,7 +68,8 @@ async fn session(shared: &Arc<Shared>, mut client: TcpStream, startup: Startup) 
     shared.tally.routed.fetch_add(1, Ordering::Relaxed);
     let node = routed.lease.entry.claim.target.node.clone();
     let service = &shared.config.service;
-    let scan = Scan::new(shared.config.refuse_lower_durability);
+    let refuses = shared.config.refuse_lower_durability;
+    let scan = if refuses { Scan::refusing() } else { Scan::counting() };
     let up = Upstream { early, scan, linger: shared.limits.linger };
     let mut relay = match Relay::new(client, routed, up) {
         Ok(relay) => relay,
