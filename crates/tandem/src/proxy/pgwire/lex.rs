@@ -3,11 +3,12 @@
 //! Keeps: memory does not grow with the text: of a token only its beginning is kept. A literal
 //! whose statement runs it (a body, EXECUTE) is a text of its own, read by a scanner of its own.
 //! Not here: what the tokens mean (`recognise.rs`). `standard_conforming_strings` is taken to be
-//! on; what `U&'…'` or a number behind a backslash stand for is not worked out.
+//! on; what a backslash in `U&'…'` or a number behind one stands for is not worked out.
 //! Tested by: `recognise.rs`, `scan.rs`.
 
 use super::durability::Lowered;
 use super::recognise::Recogniser;
+use super::token::{Kept, Kind, Token};
 use memchr::{memchr, memchr2};
 
 /// Longer than every name and value that counts.
@@ -16,67 +17,6 @@ const KEPT: usize = 24;
 const TAG_MAX: usize = 64;
 /// A body, its EXECUTE, and a function that this makes. Deeper texts are data.
 const DEPTH_MAX: u8 = 4;
-
-/// What a token is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
-    /// A keyword, a name, a number, a parameter.
-    Word,
-    /// A name in double quotes.
-    Quoted,
-    /// A string.
-    Literal,
-    /// One byte of anything else.
-    Symbol,
-}
-
-/// A token; `text` is none where it is too long to matter or cannot be read.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Token<'a> {
-    pub(super) kind: Kind,
-    pub(super) text: Option<&'a [u8]>,
-}
-
-/// The beginning of a token.
-#[derive(Clone, Copy)]
-struct Kept<const MAX: usize> {
-    bytes: [u8; MAX],
-    len: usize,
-    unreadable: bool,
-}
-
-impl<const MAX: usize> Kept<MAX> {
-    const EMPTY: Self = Self { bytes: [0; MAX], len: 0, unreadable: false };
-
-    fn clear(&mut self) {
-        (self.len, self.unreadable) = (0, false);
-    }
-
-    fn push(&mut self, byte: u8) {
-        match self.bytes.get_mut(self.len) {
-            Some(place) => {
-                *place = byte;
-                self.len += 1;
-            }
-            None => self.unreadable = true,
-        }
-    }
-
-    fn extend(&mut self, bytes: &[u8]) {
-        let take = bytes.len().min(MAX - self.len);
-        self.bytes[self.len..self.len + take].copy_from_slice(&bytes[..take]);
-        self.len += take;
-        self.unreadable |= take < bytes.len();
-    }
-
-    fn bytes(&self) -> &[u8] {
-        &self.bytes[..self.len]
-    }
-
-    fn text(&self) -> Option<&[u8]> {
-        (!self.unreadable).then(|| self.bytes())
-    }
-}
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum State {
@@ -110,6 +50,8 @@ pub(super) struct Text {
     state: State,
     token: Kept<KEPT>,
     escapes: bool,
+    /// Behind `U&`: a backslash stands for something else.
+    encoded: bool,
     tag: Kept<TAG_MAX>,
     /// How much of what may be the closing tag has come.
     matched: usize,
@@ -130,6 +72,7 @@ impl Text {
             state: State::Between,
             token: Kept::EMPTY,
             escapes: false,
+            encoded: false,
             tag: Kept::EMPTY,
             matched: 0,
             depth,
@@ -273,7 +216,7 @@ impl Text {
                 return self.symbol_then(b'&', byte);
             }
         }
-        self.token.unreadable = true;
+        self.encoded = true;
     }
 
     fn begin_literal(&mut self, escapes: bool) {
@@ -362,7 +305,9 @@ impl Text {
     }
 
     fn emit(&mut self, kind: Kind) {
-        self.recogniser.token(Token { kind, text: self.token.text() });
+        let encoded = std::mem::take(&mut self.encoded) && self.token.bytes().contains(&b'\\');
+        let text = self.token.text().filter(|_| !encoded);
+        self.recogniser.token(Token { kind, text });
         self.token.clear();
         self.state = State::Between;
     }

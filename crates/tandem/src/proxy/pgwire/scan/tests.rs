@@ -49,6 +49,10 @@ fn refused() -> Vec<(Vec<u8>, usize)> {
     let set_bind = bind(&[Some(b"synchronous_commit"), Some(b"off")]);
     [
         (&before, query("SET synchronous_commit = off")),
+        (
+            &before,
+            query("UPDATE \"pg_settings\" SET setting='off' WHERE name='synchronous_commit'"),
+        ),
         (&before, query("SELECT 1; set local CLIENT_MIN_MESSAGES to 'error'; SELECT 2")),
         (&before, parse("s", "SET SESSION synchronous_commit TO local")),
         (&before, parse("", "SELECT set_config('synchronous_commit', $1, true)")),
@@ -207,9 +211,14 @@ fn what_is_owed_is_counted(mut scan: Scan) {
 fn texts_without_the_names_are_not_read() {
     assert!(!has_names(b"SELECT a_b, client_min, set_conf, pg_setting FROM _t_ WHERE c_m = '_'"));
     assert!(!has_names(b"_"));
-    for text in
-        ["synchronous_commit", "x SYNCHRONOUS_COMMIT", "a_client_min_messages", "set_config"]
-    {
+    for text in [
+        "synchronous_commit",
+        "x SYNCHRONOUS_COMMIT",
+        "a_client_min_messages",
+        "set_config",
+        "UPDATE \"pg_settings\"",
+        "U&\"set_config\"",
+    ] {
         assert!(has_names(text.as_bytes()), "{text}");
     }
 }
