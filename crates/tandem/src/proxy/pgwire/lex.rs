@@ -30,6 +30,14 @@ enum State {
     Literal,
     /// Behind a `'` within a literal.
     LiteralEnd,
+    /// Behind a literal that goes on with the next `'`, if it is on another line.
+    Gap {
+        newline: bool,
+    },
+    /// Behind a `-` there.
+    GapDash,
+    /// Within a comment there.
+    GapComment,
     /// Behind a backslash within `E'…'`.
     Escape,
     /// Within `$tag`.
@@ -95,6 +103,9 @@ impl Text {
     pub(super) fn finish(mut self) -> (Option<Lowered>, bool) {
         // White space ends whatever can end here; what cannot is an error to the server as well.
         self.push(b' ');
+        if matches!(self.state, State::Gap { .. } | State::GapComment) {
+            self.end_literal();
+        }
         self.recogniser.finish()
     }
 
@@ -109,13 +120,17 @@ impl Text {
                 let skipped = bytes.iter().position(|byte| !says_nothing(*byte));
                 return skipped.unwrap_or(bytes.len());
             }
-            State::LineComment => return memchr2(b'\n', b'\r', bytes).unwrap_or(bytes.len()),
+            State::LineComment | State::GapComment => {
+                return memchr2(b'\n', b'\r', bytes).unwrap_or(bytes.len());
+            }
             State::Between
             | State::Unicode
             | State::Quoted
             | State::QuotedEnd
             | State::Literal
             | State::LiteralEnd
+            | State::Gap { .. }
+            | State::GapDash
             | State::Escape
             | State::Tag
             | State::Dollar
@@ -151,16 +166,21 @@ impl Text {
                 self.content(byte);
                 self.state = State::Literal;
             }
-            State::LiteralEnd => {
+            State::LiteralEnd => self.gap(byte, false),
+            State::Gap { newline } => self.gap(byte, newline),
+            State::GapDash if byte == b'-' => self.state = State::GapComment,
+            State::GapDash => {
                 self.end_literal();
-                self.begin(byte);
+                self.symbol_then(b'-', byte);
             }
+            State::GapComment if is_newline(byte) => self.state = State::Gap { newline: true },
+            State::GapComment => {}
             State::Escape => self.escape(byte),
             State::Tag => self.tag(byte),
             State::Dollar => self.dollar(byte),
             State::Dash if byte == b'-' => self.state = State::LineComment,
             State::Dash => self.symbol_then(b'-', byte),
-            State::LineComment if matches!(byte, b'\n' | b'\r') => self.state = State::Between,
+            State::LineComment if is_newline(byte) => self.state = State::Between,
             State::LineComment => {}
             State::Slash if byte == b'*' => {
                 self.state = State::BlockComment { depth: 1, last: 0 };
@@ -187,7 +207,7 @@ impl Text {
                 self.token.push(byte);
                 State::Word
             }
-            _ if byte.is_ascii_whitespace() || byte == 0x0b => State::Between,
+            _ if is_space(byte) => State::Between,
             _ => return self.symbol(byte),
         };
     }
@@ -226,6 +246,20 @@ impl Text {
         if self.depth < DEPTH_MAX && self.recogniser.runs_literals() {
             self.inner = Some(Box::new(Self::at(self.depth + 1, self.recogniser.is_armed())));
         }
+    }
+
+    /// Behind a literal. One of any kind goes on as what it was behind white space with a newline,
+    /// and comments to the end of a line are white space.
+    fn gap(&mut self, byte: u8, newline: bool) {
+        self.state = match byte {
+            b'\'' if newline => State::Literal,
+            b'-' => State::GapDash,
+            _ if is_space(byte) => State::Gap { newline: newline || is_newline(byte) },
+            _ => {
+                self.end_literal();
+                return self.begin(byte);
+            }
+        };
     }
 
     fn content(&mut self, byte: u8) {
@@ -315,6 +349,14 @@ impl Text {
 
 fn is_word(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'$' | 0x80..)
+}
+
+fn is_newline(byte: u8) -> bool {
+    matches!(byte, b'\n' | b'\r')
+}
+
+fn is_space(byte: u8) -> bool {
+    byte.is_ascii_whitespace() || byte == 0x0b
 }
 
 /// A number, white space, or what stands between values: most of bulk data. To a recogniser that
