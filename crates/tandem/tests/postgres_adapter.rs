@@ -97,6 +97,8 @@ async fn overrides_and_audit(a: &Node) {
     a.sql("ALTER SYSTEM SET work_mem = '5MB'");
     a.sql("ALTER ROLE app SET synchronous_commit = 'local'");
     a.sql("ALTER DATABASE postgres SET client_min_messages = 'error'");
+    a.sql("ALTER ROLE app IN DATABASE postgres SET synchronous_commit = 'remote_apply'");
+    a.sql("ALTER ROLE app IN DATABASE postgres SET client_min_messages = 'Warning'");
     // H13: what a function does is not in what a client sends.
     for (name, what) in [
         ("weak_by_setting", "SET synchronous_commit = off AS 'BEGIN END'"),
@@ -104,6 +106,14 @@ async fn overrides_and_audit(a: &Node) {
         (
             "weak_by_call",
             "AS 'BEGIN PERFORM set_config(''client_min_messages'', ''error'', true);END'",
+        ),
+        ("weak_by_synonym", "AS 'BEGIN set session synchronous_commit = NO; END'"),
+        (
+            "not_weak_by_body",
+            "AS 'BEGIN SET LOCAL synchronous_commit TO ''remote_apply''; \
+             SET synchronous_commit = DEFAULT; \
+             PERFORM set_config(''client_min_messages'', ''notice'', true); \
+             PERFORM set_config(''client_min_messages'', _before, true); END'",
         ),
         ("not_weak", "SET synchronous_commit = on AS 'BEGIN SET client_min_messages = log; END'"),
     ] {
@@ -115,14 +125,19 @@ async fn overrides_and_audit(a: &Node) {
     assert_eq!(a.sql("SHOW synchronous_standby_names"), "");
     assert_eq!(a.sql("SHOW work_mem"), "5MB");
     let findings = a.postgres.audit(SHORT).await.unwrap();
-    let weak = |f: &Finding| matches!(f, Finding::WeakCommit { role, .. } if role == "app");
-    assert!(findings.iter().any(weak), "{findings:?}");
     // H11: who does not see the warning takes a cancelled wait for a success.
-    let hides = |f: &Finding| match f {
-        Finding::WeakCommit { setting, .. } => setting == "client_min_messages",
-        _ => false,
-    };
-    assert!(findings.iter().any(hides), "{findings:?}");
+    let weak: Vec<_> = findings
+        .iter()
+        .filter_map(|f| match f {
+            Finding::WeakCommit { role, database, setting, value } => {
+                Some([role.as_str(), database, setting, value])
+            }
+            _ => None,
+        })
+        .collect();
+    assert_eq!(weak.len(), 2, "{findings:?}");
+    assert!(weak.contains(&["app", "", "synchronous_commit", "local"]), "{findings:?}");
+    assert!(weak.contains(&["", "postgres", "client_min_messages", "error"]), "{findings:?}");
     let functions: Vec<_> = findings
         .iter()
         .filter_map(|f| match f {
@@ -130,7 +145,7 @@ async fn overrides_and_audit(a: &Node) {
             _ => None,
         })
         .collect();
-    let weak = ["public.weak_by_body", "public.weak_by_call", "public.weak_by_setting"];
+    let weak = ["body", "call", "setting", "synonym"].map(|by| format!("public.weak_by_{by}"));
     assert_eq!(functions, weak, "{findings:?}");
     a.sql("ALTER DATABASE postgres RESET client_min_messages");
     let unlogged = Finding::UnloggedTables { database: "postgres".into(), count: 1 };

@@ -158,7 +158,7 @@ impl Recogniser {
             .filter(|value| value.kind != Kind::Symbol)
             .and_then(|value| value.text)
             .map(|text| String::from_utf8_lossy(text).into_owned());
-        self.found.get_or_insert(Lowered { setting: setting.name, value });
+        self.found.get_or_insert(Lowered { setting, value });
     }
 
     /// What the phase becomes with a token.
@@ -390,7 +390,7 @@ mod tests {
             ("SELECT set_config('synchronous_commit'::\"text\", 'off', true)", "off"),
         ] {
             let found = refused(text);
-            assert_eq!(found.setting, "synchronous_commit", "{text}");
+            assert_eq!(found.setting.name, "synchronous_commit", "{text}");
             assert_eq!(found.value.as_deref(), Some(value), "{text}");
         }
     }
@@ -405,7 +405,7 @@ mod tests {
             "ALTER ROLE me SET client_min_messages = ERROR",
             "CREATE FUNCTION f() RETURNS int LANGUAGE sql SET client_min_messages = error AS ''",
         ] {
-            assert_eq!(refused(text).setting, "client_min_messages", "{text}");
+            assert_eq!(refused(text).setting.name, "client_min_messages", "{text}");
         }
     }
 

@@ -11,9 +11,12 @@
 //! Tested by: below, `tests/set.rs`, `tests/postgres.rs`.
 
 use super::arguments::Arguments;
-use super::durability::{Lowered, SILENCES};
+use super::durability::Lowered;
 use super::lex::Text;
 use memchr::{memchr, memchr_iter};
+use tandem_core::replication::primary_replica::settings::{
+    CLIENT_MIN_MESSAGES, SYNCHRONOUS_COMMIT,
+};
 
 /// How much of the piece may be passed on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -191,7 +194,7 @@ impl Scan {
             Look::Lowers(lowered) => return Some(lowered),
             Look::Values(values) => {
                 if let Some(setting) = values.found() {
-                    return Some(Lowered { setting: setting.name, value: None });
+                    return Some(Lowered { setting, value: None });
                 }
             }
             Look::Nothing | Look::Name | Look::Statement(_) => {}
@@ -225,8 +228,8 @@ impl Scan {
 
 /// What may be a setting's name or take one, and where its first underscore is.
 const NAMES: [(&[u8], usize); 4] = [
-    (b"synchronous_commit", 11),
-    (SILENCES.as_bytes(), 6),
+    (SYNCHRONOUS_COMMIT.name.as_bytes(), 11),
+    (CLIENT_MIN_MESSAGES.name.as_bytes(), 6),
     (b"set_config", 3),
     (b"pg_settings", 2),
 ];
