@@ -5,33 +5,38 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
+use tandem::runtime::clock;
 
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// Writes a line every few milliseconds, and answers who it is at its port.
-const SCRIPT: &str = r#"
-import os, socket, sys, threading, time
-ledger = os.open(sys.argv[1], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
-node, term = os.environ["TANDEM_NODE"], os.environ["TANDEM_TERM"]
-def fails():
-    try: return open(sys.argv[1] + ".fails").read() == node
-    except OSError: return False
-def answer():
-    server = socket.create_server(("", int(os.environ["TANDEM_PORT"])))
-    while True:
-        client, _ = server.accept()
-        client.recv(100)
-        client.sendall(node.encode())
-        client.close()
-threading.Thread(target=answer, daemon=True).start()
-while not fails():
-    now = int(time.clock_gettime(time.CLOCK_BOOTTIME) * 1000)
-    os.write(ledger, f"runs {node} {term} {os.getpid()} {now}\n".encode())
-    time.sleep(0.005)
-"#;
+/// The command: writes a line every few milliseconds, and answers who it is at its port.
+#[test]
+#[ignore = "the command that the other test has run"]
+fn job() {
+    let said = |name: &str| std::env::var(name).unwrap();
+    let (path, node, term) = (said("LEDGER"), said("TANDEM_NODE"), said("TANDEM_TERM"));
+    let port: u16 = said("TANDEM_PORT").parse().unwrap();
+    let listener = TcpListener::bind(("0.0.0.0", port)).unwrap();
+    let name = node.clone();
+    std::thread::spawn(move || {
+        for mut client in listener.incoming().flatten() {
+            let _ = client.read(&mut [0; 100]);
+            let _ = client.write_all(name.as_bytes());
+        }
+    });
+    let mut ledger = fs::OpenOptions::new().append(true).create(true).open(&path).unwrap();
+    let fails = || fs::read_to_string(format!("{path}.fails")).is_ok_and(|failing| failing == node);
+    let pid = std::process::id();
+    while !fails() {
+        let ms = clock::now().0 / 1000;
+        ledger.write_all(format!("runs {node} {term} {pid} {ms}\n").as_bytes()).unwrap();
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
 
 /// One line of a running copy.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -62,28 +67,27 @@ fn free_port() -> u16 {
 
 pub struct Ledger {
     path: PathBuf,
-    script: PathBuf,
 }
 
 impl Ledger {
     pub fn new(machines: &Machines) -> Self {
         let root = PathBuf::from(machines.config_path());
         let root = root.parent().unwrap();
-        let script = root.join("job.py");
-        fs::write(&script, SCRIPT).unwrap();
-        Self { path: root.join("ledger"), script }
+        Self { path: root.join("ledger") }
     }
 
     /// The service, as its owner writes it.
     pub fn service(&self) -> String {
-        let (script, ledger) = (self.script.display(), self.path.display());
+        let job = std::env::current_exe().unwrap();
+        let (job, ledger) = (job.display(), self.path.display());
         let hook = |name: &str| {
             format!("[\"sh\", \"-c\", \"echo {name} $TANDEM_NODE $TANDEM_TERM >> {ledger}\"]")
         };
         format!(
             "\n[services.jobs]\nkind = \"command\"\nclustering = \"active-passive\"\n\
              replication = \"none\"\n\
-             command = [\"python3\", \"{script}\", \"{ledger}\"] \n\
+             command = [\"{job}\", \"--ignored\", \"--exact\", \"ledger::job\"]\n\
+             env = {{ LEDGER = \"{ledger}\" }}\n\
              listen = {}\nport = {}\nhealth = {{ tcp = true }}\n\
              on_start = {}\non_stop = {}\n",
             free_port(),
@@ -93,7 +97,8 @@ impl Ledger {
         )
     }
 
-    /// Two that are never well: a hook that hangs, and one whose check fails.
+    /// Two that are never well, one whose hook hangs and one whose check fails; and one whose hook
+    /// takes longer than three leases.
     pub fn bad_services(&self) -> String {
         let ledger = self.path.display();
         let service = |name: &str, keys: &str| {
@@ -108,7 +113,8 @@ impl Ledger {
             "command = [\"sh\", \"-c\", \"echo sick $$ >> {ledger}.sick; exec sleep 600\"]\n\
              health = {{ exec = [\"false\"], interval = \"100ms\", grace = \"0s\" }}"
         );
-        service("hangs", hangs) + &service("sick", &sick)
+        let slow = "command = [\"sleep\", \"600\"]\non_start = [\"sleep\", \"3\"]";
+        service("hangs", hangs) + &service("sick", &sick) + &service("slow", slow)
     }
 
     /// How often the sick one was started.
