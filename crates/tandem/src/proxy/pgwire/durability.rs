@@ -6,10 +6,12 @@
 //! Tested by: below, `tests/startup.rs`.
 
 use std::fmt;
-use tandem_core::replication::primary_replica::settings::{CLIENT_MIN_MESSAGES, COMMIT_SETTINGS};
+use tandem_core::replication::primary_replica::settings::{
+    self, CLIENT_MIN_MESSAGES, COMMIT_SETTINGS,
+};
 
 /// A setting that counts, and the values that lower nothing. What is unknown does not pass.
-pub(in crate::proxy) use tandem_core::replication::primary_replica::settings::CommitSetting as Setting;
+pub(in crate::proxy) use settings::CommitSetting as Setting;
 
 /// A setting that a session may not have.
 #[derive(Clone, Debug, PartialEq, Eq)]

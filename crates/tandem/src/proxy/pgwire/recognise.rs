@@ -8,8 +8,8 @@
 //! as well. A literal is looked into where its statement runs it: DO, the body of a function, and
 //! EXECUTE within such a body; everywhere else it is data.
 //! Armed: a statement computes which setting it sets, so that later arguments may name it.
-//! Not here: tokens (`lex.rs`, `token.rs`); what is put together, encoded or done by functions that exist: no
-//! reader of texts sees it, `audit.rs` sees some of it.
+//! Not here: tokens (`lex.rs`, `token.rs`); what is put together, encoded or done by functions that
+//! exist: no reader of texts sees it, `audit.rs` sees some of it.
 //! Tested by: below, `scan.rs`, `tests/postgres.rs`.
 
 use super::durability::{Lowered, Setting};

@@ -2,7 +2,7 @@
 //! Keeps: H11, H13 settings of roles, databases and functions that weaken a commit or hide that it
 //! is weak, which the front door cannot see: they are not in what a client sends;
 //! H40 what a promotion does not carry over.
-//! Tested by: `tests/postgres_adapter.rs`.
+//! Tested by: `tests/postgres_audit`.
 
 use super::{Error, within};
 use crate::service::postgres::Postgres;
