@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "test code outside of test functions")]
 
 mod postgres_adoption;
+mod postgres_audit;
 mod postgres_cluster;
 mod postgres_daemon;
 mod postgres_lag;
@@ -14,7 +15,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 use tandem::service::postgres::sql::sessions::Ended;
 use tandem::service::postgres::{
-    Ballast, ControlState, Error, Finding, Rewind, RuleState, Sentinel, StateFile, Why,
+    Ballast, ControlState, Error, Rewind, RuleState, Sentinel, StateFile, Why,
 };
 use tandem_core::facts::Data;
 use tandem_core::ids::{NodeId, Term, TimelineId};
@@ -71,7 +72,8 @@ async fn a_first_primary() {
     let taken = a.postgres.record_term(Term(2), &alone, SHORT).await;
     assert!(matches!(taken, Err(Error::TermTaken { .. })), "{taken:?}");
     probes(a).await;
-    overrides_and_audit(a).await;
+    overrides(a).await;
+    postgres_audit::finds_what_a_failover_loses(a).await;
     slots_of_members(a).await;
     stopped_cleanly(a).await;
 }
@@ -91,50 +93,14 @@ async fn probes(a: &Node) {
     assert!(old.is_ok(), "{old:?}");
 }
 
-async fn overrides_and_audit(a: &Node) {
+async fn overrides(a: &Node) {
     // H10, H13: what ALTER SYSTEM says about our settings does not survive us.
     a.sql("ALTER SYSTEM SET synchronous_standby_names = '*'");
     a.sql("ALTER SYSTEM SET work_mem = '5MB'");
-    a.sql("ALTER ROLE app SET synchronous_commit = 'local'");
-    a.sql("ALTER DATABASE postgres SET client_min_messages = 'error'");
-    // H13: what a function does is not in what a client sends.
-    for (name, what) in [
-        ("weak_by_setting", "SET synchronous_commit = off AS 'BEGIN END'"),
-        ("weak_by_body", "AS 'BEGIN SET LOCAL synchronous_commit TO ''off''; END'"),
-        (
-            "weak_by_call",
-            "AS 'BEGIN PERFORM set_config(''client_min_messages'', ''error'', true);END'",
-        ),
-        ("not_weak", "SET synchronous_commit = on AS 'BEGIN SET client_min_messages = log; END'"),
-    ] {
-        a.sql(&format!("CREATE FUNCTION public.{name}() RETURNS void LANGUAGE plpgsql {what}"));
-    }
-    a.sql("CREATE UNLOGGED TABLE fleeting ()");
     let state = timed("rule of nobody", a.postgres.apply_rule(&rule("a", &[], 0), SHORT)).await;
     assert_eq!(state.unwrap(), RuleState::Proven);
     assert_eq!(a.sql("SHOW synchronous_standby_names"), "");
     assert_eq!(a.sql("SHOW work_mem"), "5MB");
-    let findings = a.postgres.audit(SHORT).await.unwrap();
-    let weak = |f: &Finding| matches!(f, Finding::WeakCommit { role, .. } if role == "app");
-    assert!(findings.iter().any(weak), "{findings:?}");
-    // H11: who does not see the warning takes a cancelled wait for a success.
-    let hides = |f: &Finding| match f {
-        Finding::WeakCommit { setting, .. } => setting == "client_min_messages",
-        _ => false,
-    };
-    assert!(findings.iter().any(hides), "{findings:?}");
-    let functions: Vec<_> = findings
-        .iter()
-        .filter_map(|f| match f {
-            Finding::WeakFunction { function, .. } => Some(function.as_str()),
-            _ => None,
-        })
-        .collect();
-    let weak = ["public.weak_by_body", "public.weak_by_call", "public.weak_by_setting"];
-    assert_eq!(functions, weak, "{findings:?}");
-    a.sql("ALTER DATABASE postgres RESET client_min_messages");
-    let unlogged = Finding::UnloggedTables { database: "postgres".into(), count: 1 };
-    assert!(findings.contains(&unlogged), "{findings:?}");
     let short = Duration::from_millis(400);
     // H7: a row that nobody confirmed is seen, and proves nothing; the repetition waits as well.
     assert_eq!(a.postgres.hold_commits(SHORT).await.unwrap(), RuleState::Proven);

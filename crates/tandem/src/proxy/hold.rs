@@ -174,7 +174,7 @@ impl Hold<'_> {
                 state: SqlState::CannotConnectNow,
                 message: format!("the door of service {service} is closing"),
                 detail: "This node stops or no longer serves the service.".into(),
-                hint: "Connect to another node.",
+                hint: "Connect to another node.".into(),
             },
             End::Full => {
                 tally.refused.fetch_add(1, Ordering::Relaxed);
@@ -183,7 +183,7 @@ impl Hold<'_> {
                     state: SqlState::TooManyConnections,
                     message: format!("too many clients are waiting for service {service}"),
                     detail: format!("{held} clients are held already, because {why}."),
-                    hint: "Try again in a few seconds.",
+                    hint: "Try again in a few seconds.".into(),
                 }
             }
             End::Expired => {
@@ -192,7 +192,7 @@ impl Hold<'_> {
                     state: SqlState::CannotConnectNow,
                     message: format!("service {service} cannot take connections now"),
                     detail: format!("Waited {waited}, because {why}. Nothing was executed."),
-                    hint: "Try again; `tandem explain` tells why the service is as it is.",
+                    hint: "Try again; `tandem explain` tells why the service is as it is.".into(),
                 }
             }
         })

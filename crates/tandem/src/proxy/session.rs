@@ -8,7 +8,7 @@
 
 use super::hold::{self, Unrouted};
 use super::listener::{Shared, Slot};
-use super::pgwire::durability::{self, Lowered};
+use super::pgwire::durability::{self, Lowered, Setting};
 use super::pgwire::scan::Scan;
 use super::pgwire::startup::{self, Request, Startup};
 use super::registry::Cut;
@@ -68,7 +68,8 @@ async fn session(shared: &Arc<Shared>, mut client: TcpStream, startup: Startup) 
     shared.tally.routed.fetch_add(1, Ordering::Relaxed);
     let node = routed.lease.entry.claim.target.node.clone();
     let service = &shared.config.service;
-    let scan = Scan::new(shared.config.refuse_lower_durability);
+    let refuses = shared.config.refuse_lower_durability;
+    let scan = if refuses { Scan::refusing() } else { Scan::counting() };
     let up = Upstream { early, scan, linger: shared.limits.linger };
     let mut relay = match Relay::new(client, routed, up) {
         Ok(relay) => relay,
@@ -86,7 +87,7 @@ async fn session(shared: &Arc<Shared>, mut client: TcpStream, startup: Startup) 
     }
     if let End::Refused(lowered) = &end {
         shared.tally.refused.fetch_add(1, Ordering::Relaxed);
-        tracing::debug!(%service, setting = lowered.setting, "a statement was refused");
+        tracing::debug!(%service, setting = lowered.setting.name, "a statement was refused");
     }
     if let Some(fatal) = last_words(shared, &relay, &end) {
         farewell(shared, &mut relay.client, &fatal).await;
@@ -123,7 +124,7 @@ fn unreadable(error: &startup::Error) -> Option<Fatal> {
         state,
         message: error.to_string(),
         detail: "The door speaks PostgreSQL's protocol 3.".into(),
-        hint: "Use a current driver.",
+        hint: "Use a current driver.".into(),
     })
 }
 
@@ -133,7 +134,7 @@ fn too_many(shared: &Shared) -> Fatal {
         state: SqlState::TooManyConnections,
         message: format!("service {service} has too many sessions at this node"),
         detail: format!("The limit is {}.", shared.config.sessions_max),
-        hint: "Close idle sessions, use a smaller pool, or connect to another node.",
+        hint: "Close idle sessions, use a smaller pool, or connect to another node.".into(),
     }
 }
 
@@ -144,18 +145,19 @@ fn lower_durability(shared: &Shared, startup: &Startup) -> Option<Fatal> {
         return None;
     }
     let lowered = durability::lowered(startup.parameters())?;
-    let hint = match lowered.setting {
-        durability::SILENCES => {
-            "Remove client_min_messages from the connection's parameters and options."
-        }
-        _ => "Remove synchronous_commit from the connection's parameters and options.",
-    };
-    Some(not_allowed(shared, &lowered, MAY_NOT_LOWER.into(), hint))
+    let what = "it from the connection's parameters and options";
+    Some(not_allowed(shared, &lowered, MAY_NOT_LOWER.into(), what))
 }
 
-fn not_allowed(shared: &Shared, lowered: &Lowered, detail: String, hint: &'static str) -> Fatal {
-    let message = format!("service {} does not allow {lowered}", shared.config.service);
-    Fatal { state: SqlState::InvalidParameterValue, message, detail, hint }
+/// Nothing is in flight. `what` is what may be removed.
+fn not_allowed(shared: &Shared, lowered: &Lowered, detail: String, what: &str) -> Fatal {
+    let Setting { name, advice, .. } = lowered.setting;
+    Fatal {
+        state: SqlState::InvalidParameterValue,
+        message: format!("service {} does not allow {lowered}", shared.config.service),
+        detail,
+        hint: format!("Set {name} to {advice}, or remove {what}.").into(),
+    }
 }
 
 const MAY_NOT_LOWER: &str = "Its commits are acknowledged only once standbys have them; a session \
@@ -169,11 +171,7 @@ fn statement_refused(shared: &Shared, lowered: &Lowered, nothing_in_flight: bool
         let detail = format!(
             "{MAY_NOT_LOWER} The statement was not executed; an open transaction is rolled back."
         );
-        let hint = match lowered.setting {
-            durability::SILENCES => "Remove the statement, or set it to warning or lower.",
-            _ => "Remove the statement, or set it to on or remote_apply.",
-        };
-        return not_allowed(shared, lowered, detail, hint);
+        return not_allowed(shared, lowered, detail, "the statement");
     }
     Fatal {
         state: SqlState::StatementCompletionUnknown,
@@ -185,7 +183,8 @@ fn statement_refused(shared: &Shared, lowered: &Lowered, nothing_in_flight: bool
              have no answer yet."
         ),
         hint: "Remove the statement; check whether the changes before it are there before \
-               repeating them.",
+               repeating them."
+            .into(),
     }
 }
 
@@ -204,7 +203,7 @@ fn last_words(shared: &Shared, relay: &Relay, end: &End) -> Option<Fatal> {
             detail: "The wait for the standbys was cancelled: the commit is on the primary alone, \
                      and a failover may undo it."
                 .into(),
-            hint: "Reconnect and check whether the change is there before repeating it.",
+            hint: "Reconnect and check whether the change is there before repeating it.".into(),
         }),
         End::ServerLeft | End::Cut(_) if !relay.client_stays() => None,
         // The server's own last message says it better.
@@ -235,7 +234,8 @@ fn ended(shared: &Shared, because: &str, nothing_in_flight: bool) -> Fatal {
             message: format!("terminating connection because {because}; reconnect"),
             detail: format!("No statement was in flight. Service {service}."),
             hint: "Reconnect: the door holds new sessions until there is a primary. An open \
-                   transaction is rolled back.",
+                   transaction is rolled back."
+                .into(),
         };
     }
     Fatal {
@@ -245,6 +245,6 @@ fn ended(shared: &Shared, because: &str, nothing_in_flight: bool) -> Fatal {
             "A statement was in flight. If it committed, the commit may or may not have survived. \
              Service {service}."
         ),
-        hint: "Reconnect and check whether the change is there before repeating it.",
+        hint: "Reconnect and check whether the change is there before repeating it.".into(),
     }
 }

@@ -4,6 +4,8 @@
 //! Not here: when which is sent (`hold.rs`, `session.rs`).
 //! Tested by: below, and by psql and tokio-postgres in `tests/`.
 
+use std::borrow::Cow;
+
 /// The codes that this door uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum SqlState {
@@ -47,7 +49,7 @@ pub(super) struct Fatal {
     /// Because.
     pub(super) detail: String,
     /// Try.
-    pub(super) hint: &'static str,
+    pub(super) hint: Cow<'static, str>,
 }
 
 impl Fatal {
@@ -59,7 +61,7 @@ impl Fatal {
             (b'C', self.state.code()),
             (b'M', &self.message),
             (b'D', &self.detail),
-            (b'H', self.hint),
+            (b'H', &self.hint),
         ];
         let mut body = Vec::with_capacity(256);
         for (tag, text) in fields.into_iter().filter(|(_, text)| !text.is_empty()) {
@@ -87,7 +89,7 @@ mod tests {
             state: SqlState::CannotConnectNow,
             message: "a\0b".into(),
             detail: String::new(),
-            hint: "c",
+            hint: "c".into(),
         }
         .encode();
         let length = u32::from_be_bytes(bytes[1..5].try_into().unwrap()) as usize;

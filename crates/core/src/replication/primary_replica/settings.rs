@@ -96,24 +96,57 @@ const GUARDED: &[(&str, &[&str], &str, &str)] = &[
         "remove it, or write \"replica\" or \"logical\"",
     ),
     (
-        "synchronous_commit",
-        &["on", "remote_apply"],
+        SYNCHRONOUS_COMMIT.name,
+        SYNCHRONOUS_COMMIT.good,
         "a commit would be acknowledged before it is on disk where the service promises it to be",
         "remove it; with durability = \"async\" a session or role may lower its own",
     ),
     (
-        "client_min_messages",
-        SHOWS_WARNINGS,
+        CLIENT_MIN_MESSAGES.name,
+        CLIENT_MIN_MESSAGES.good,
         "clients and the front door must see the warning that a commit is not replicated",
         "remove it, or write \"warning\" or less",
     ),
 ];
 
-/// Values of `client_min_messages` with which warnings are sent: the one that says that a commit
-/// was not replicated is all that tells it from a success (H11).
-pub const SHOWS_WARNINGS: &[&str] = &[
-    "debug5", "debug4", "debug3", "debug2", "debug1", "debug", "log", "info", "notice", "warning",
-];
+/// A setting with which a session can weaken its own commits.
+#[derive(Debug, PartialEq, Eq)]
+pub struct CommitSetting {
+    /// Its name.
+    pub name: &'static str,
+    /// Values that weaken nothing, in small letters. Every other one, known or not, counts as weak.
+    pub good: &'static [&'static str],
+    /// The good values in words, for whoever asked for another one.
+    pub advice: &'static str,
+}
+
+/// Until when a commit waits (H13): `on`, its hidden synonyms, and more than that.
+pub const SYNCHRONOUS_COMMIT: CommitSetting = CommitSetting {
+    name: "synchronous_commit",
+    good: &["on", "remote_apply", "true", "yes", "1"],
+    advice: "on or remote_apply",
+};
+
+/// Whether warnings are sent: the one that says that a commit was not replicated is all that tells
+/// it from a success (H11).
+pub const CLIENT_MIN_MESSAGES: CommitSetting = CommitSetting {
+    name: "client_min_messages",
+    good: &[
+        "debug5", "debug4", "debug3", "debug2", "debug1", "debug", "log", "info", "notice",
+        "warning",
+    ],
+    advice: "warning or lower",
+};
+
+/// All of them.
+pub const COMMIT_SETTINGS: [&CommitSetting; 2] = [&SYNCHRONOUS_COMMIT, &CLIENT_MIN_MESSAGES];
+
+impl CommitSetting {
+    /// Whether a value weakens nothing.
+    pub fn keeps(&self, value: &[u8]) -> bool {
+        self.good.iter().any(|good| value.eq_ignore_ascii_case(good.as_bytes()))
+    }
+}
 
 /// Ours even where the owner may write the one good value.
 const FIXED: &[&str] = &["fsync", "full_page_writes", "wal_log_hints"];

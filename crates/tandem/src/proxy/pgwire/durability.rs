@@ -6,13 +6,17 @@
 //! Tested by: below, `tests/startup.rs`.
 
 use std::fmt;
-use tandem_core::replication::primary_replica::settings::SHOWS_WARNINGS;
+use tandem_core::replication::primary_replica::settings::{
+    self, CLIENT_MIN_MESSAGES, COMMIT_SETTINGS,
+};
+
+/// A setting that counts, and the values that lower nothing. What is unknown does not pass.
+pub(in crate::proxy) use settings::CommitSetting as Setting;
 
 /// A setting that a session may not have.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::proxy) struct Lowered {
-    /// Its name.
-    pub(in crate::proxy) setting: &'static str,
+    pub(in crate::proxy) setting: &'static Setting,
     /// What was asked for; none where that cannot be told from the statement.
     pub(in crate::proxy) value: Option<String>,
 }
@@ -20,42 +24,18 @@ pub(in crate::proxy) struct Lowered {
 impl fmt::Display for Lowered {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.value {
-            Some(value) => write!(f, "{} = \"{value}\"", self.setting),
-            None => write!(f, "{} to be set to a value that it cannot read", self.setting),
+            Some(value) => write!(f, "{} = \"{value}\"", self.setting.name),
+            None => write!(f, "{} to be set to a value that it cannot read", self.setting.name),
         }
     }
 }
 
-/// The setting that hides warnings.
-pub(in crate::proxy) const SILENCES: &str = "client_min_messages";
-
 /// How long the longest name is.
-pub(in crate::proxy) const NAME_MAX: usize = SILENCES.len();
-
-/// A setting that counts.
-#[derive(Debug)]
-pub(in crate::proxy) struct Setting {
-    pub(in crate::proxy) name: &'static str,
-    good: &'static [&'static str],
-}
-
-/// With the values that lower nothing: `on`, its hidden synonyms and `remote_apply`; and whatever
-/// still shows warnings. What is unknown does not pass.
-const SETTINGS: [&Setting; 2] = [
-    &Setting { name: "synchronous_commit", good: &["on", "remote_apply", "true", "yes", "1"] },
-    &Setting { name: SILENCES, good: SHOWS_WARNINGS },
-];
-
-impl Setting {
-    /// Whether a value lowers nothing.
-    pub(in crate::proxy) fn keeps(&self, value: &[u8]) -> bool {
-        self.good.iter().any(|good| value.eq_ignore_ascii_case(good.as_bytes()))
-    }
-}
+pub(in crate::proxy) const NAME_MAX: usize = CLIENT_MIN_MESSAGES.name.len();
 
 /// The setting of that name, if it counts.
 pub(in crate::proxy) fn setting(name: &[u8]) -> Option<&'static Setting> {
-    SETTINGS.into_iter().find(|setting| name.eq_ignore_ascii_case(setting.name.as_bytes()))
+    COMMIT_SETTINGS.into_iter().find(|setting| name.eq_ignore_ascii_case(setting.name.as_bytes()))
 }
 
 /// The first setting that lowers what the service promises.
@@ -67,12 +47,12 @@ pub(in crate::proxy) fn lowered<'a>(
             && !setting.keeps(value)
         {
             let value = Some(String::from_utf8_lossy(value).into_owned());
-            return Some(Lowered { setting: setting.name, value });
+            return Some(Lowered { setting, value });
         }
         if name == b"options" {
-            let lowered = SETTINGS.into_iter().find_map(|setting| {
+            let lowered = COMMIT_SETTINGS.into_iter().find_map(|setting| {
                 let value = Some(lowered_by_options(setting, value)?);
-                Some(Lowered { setting: setting.name, value })
+                Some(Lowered { setting, value })
             });
             if lowered.is_some() {
                 return lowered;
@@ -129,7 +109,7 @@ mod tests {
         }
         for options in ["-c client_min_messages=error", "--client-min-messages=Error"] {
             let found = one("options", options).unwrap();
-            assert_eq!(found.setting, "client_min_messages", "{options}");
+            assert_eq!(found.setting.name, "client_min_messages", "{options}");
         }
         for value in ["warning", "NOTICE", "log", "debug1"] {
             assert_eq!(one("client_min_messages", value), None, "{value}");

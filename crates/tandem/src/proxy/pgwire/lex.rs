@@ -3,11 +3,12 @@
 //! Keeps: memory does not grow with the text: of a token only its beginning is kept. A literal
 //! whose statement runs it (a body, EXECUTE) is a text of its own, read by a scanner of its own.
 //! Not here: what the tokens mean (`recognise.rs`). `standard_conforming_strings` is taken to be
-//! on; what `U&'…'` or a number behind a backslash stand for is not worked out.
+//! on; what a backslash in `U&'…'` or a number behind one stands for is not worked out.
 //! Tested by: `recognise.rs`, `scan.rs`.
 
 use super::durability::Lowered;
 use super::recognise::Recogniser;
+use super::token::{Kept, Kind, Token};
 use memchr::{memchr, memchr2};
 
 /// Longer than every name and value that counts.
@@ -16,67 +17,6 @@ const KEPT: usize = 24;
 const TAG_MAX: usize = 64;
 /// A body, its EXECUTE, and a function that this makes. Deeper texts are data.
 const DEPTH_MAX: u8 = 4;
-
-/// What a token is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
-    /// A keyword, a name, a number, a parameter.
-    Word,
-    /// A name in double quotes.
-    Quoted,
-    /// A string.
-    Literal,
-    /// One byte of anything else.
-    Symbol,
-}
-
-/// A token; `text` is none where it is too long to matter or cannot be read.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Token<'a> {
-    pub(super) kind: Kind,
-    pub(super) text: Option<&'a [u8]>,
-}
-
-/// The beginning of a token.
-#[derive(Clone, Copy)]
-struct Kept<const MAX: usize> {
-    bytes: [u8; MAX],
-    len: usize,
-    unreadable: bool,
-}
-
-impl<const MAX: usize> Kept<MAX> {
-    const EMPTY: Self = Self { bytes: [0; MAX], len: 0, unreadable: false };
-
-    fn clear(&mut self) {
-        (self.len, self.unreadable) = (0, false);
-    }
-
-    fn push(&mut self, byte: u8) {
-        match self.bytes.get_mut(self.len) {
-            Some(place) => {
-                *place = byte;
-                self.len += 1;
-            }
-            None => self.unreadable = true,
-        }
-    }
-
-    fn extend(&mut self, bytes: &[u8]) {
-        let take = bytes.len().min(MAX - self.len);
-        self.bytes[self.len..self.len + take].copy_from_slice(&bytes[..take]);
-        self.len += take;
-        self.unreadable |= take < bytes.len();
-    }
-
-    fn bytes(&self) -> &[u8] {
-        &self.bytes[..self.len]
-    }
-
-    fn text(&self) -> Option<&[u8]> {
-        (!self.unreadable).then(|| self.bytes())
-    }
-}
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum State {
@@ -90,6 +30,14 @@ enum State {
     Literal,
     /// Behind a `'` within a literal.
     LiteralEnd,
+    /// Behind a literal that goes on with the next `'`, if it is on another line.
+    Gap {
+        newline: bool,
+    },
+    /// Behind a `-` there.
+    GapDash,
+    /// Within a comment there.
+    GapComment,
     /// Behind a backslash within `E'…'`.
     Escape,
     /// Within `$tag`.
@@ -110,6 +58,8 @@ pub(super) struct Text {
     state: State,
     token: Kept<KEPT>,
     escapes: bool,
+    /// Behind `U&`: a backslash stands for something else.
+    encoded: bool,
     tag: Kept<TAG_MAX>,
     /// How much of what may be the closing tag has come.
     matched: usize,
@@ -130,6 +80,7 @@ impl Text {
             state: State::Between,
             token: Kept::EMPTY,
             escapes: false,
+            encoded: false,
             tag: Kept::EMPTY,
             matched: 0,
             depth,
@@ -152,6 +103,9 @@ impl Text {
     pub(super) fn finish(mut self) -> (Option<Lowered>, bool) {
         // White space ends whatever can end here; what cannot is an error to the server as well.
         self.push(b' ');
+        if matches!(self.state, State::Gap { .. } | State::GapComment) {
+            self.end_literal();
+        }
         self.recogniser.finish()
     }
 
@@ -166,13 +120,17 @@ impl Text {
                 let skipped = bytes.iter().position(|byte| !says_nothing(*byte));
                 return skipped.unwrap_or(bytes.len());
             }
-            State::LineComment => return memchr2(b'\n', b'\r', bytes).unwrap_or(bytes.len()),
+            State::LineComment | State::GapComment => {
+                return memchr2(b'\n', b'\r', bytes).unwrap_or(bytes.len());
+            }
             State::Between
             | State::Unicode
             | State::Quoted
             | State::QuotedEnd
             | State::Literal
             | State::LiteralEnd
+            | State::Gap { .. }
+            | State::GapDash
             | State::Escape
             | State::Tag
             | State::Dollar
@@ -208,16 +166,21 @@ impl Text {
                 self.content(byte);
                 self.state = State::Literal;
             }
-            State::LiteralEnd => {
+            State::LiteralEnd => self.gap(byte, false),
+            State::Gap { newline } => self.gap(byte, newline),
+            State::GapDash if byte == b'-' => self.state = State::GapComment,
+            State::GapDash => {
                 self.end_literal();
-                self.begin(byte);
+                self.symbol_then(b'-', byte);
             }
+            State::GapComment if is_newline(byte) => self.state = State::Gap { newline: true },
+            State::GapComment => {}
             State::Escape => self.escape(byte),
             State::Tag => self.tag(byte),
             State::Dollar => self.dollar(byte),
             State::Dash if byte == b'-' => self.state = State::LineComment,
             State::Dash => self.symbol_then(b'-', byte),
-            State::LineComment if matches!(byte, b'\n' | b'\r') => self.state = State::Between,
+            State::LineComment if is_newline(byte) => self.state = State::Between,
             State::LineComment => {}
             State::Slash if byte == b'*' => {
                 self.state = State::BlockComment { depth: 1, last: 0 };
@@ -244,7 +207,7 @@ impl Text {
                 self.token.push(byte);
                 State::Word
             }
-            _ if byte.is_ascii_whitespace() || byte == 0x0b => State::Between,
+            _ if is_space(byte) => State::Between,
             _ => return self.symbol(byte),
         };
     }
@@ -273,7 +236,7 @@ impl Text {
                 return self.symbol_then(b'&', byte);
             }
         }
-        self.token.unreadable = true;
+        self.encoded = true;
     }
 
     fn begin_literal(&mut self, escapes: bool) {
@@ -283,6 +246,20 @@ impl Text {
         if self.depth < DEPTH_MAX && self.recogniser.runs_literals() {
             self.inner = Some(Box::new(Self::at(self.depth + 1, self.recogniser.is_armed())));
         }
+    }
+
+    /// Behind a literal. One of any kind goes on as what it was behind white space with a newline,
+    /// and comments to the end of a line are white space.
+    fn gap(&mut self, byte: u8, newline: bool) {
+        self.state = match byte {
+            b'\'' if newline => State::Literal,
+            b'-' => State::GapDash,
+            _ if is_space(byte) => State::Gap { newline: newline || is_newline(byte) },
+            _ => {
+                self.end_literal();
+                return self.begin(byte);
+            }
+        };
     }
 
     fn content(&mut self, byte: u8) {
@@ -362,7 +339,9 @@ impl Text {
     }
 
     fn emit(&mut self, kind: Kind) {
-        self.recogniser.token(Token { kind, text: self.token.text() });
+        let encoded = std::mem::take(&mut self.encoded) && self.token.bytes().contains(&b'\\');
+        let text = self.token.text().filter(|_| !encoded);
+        self.recogniser.token(Token { kind, text });
         self.token.clear();
         self.state = State::Between;
     }
@@ -370,6 +349,14 @@ impl Text {
 
 fn is_word(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'$' | 0x80..)
+}
+
+fn is_newline(byte: u8) -> bool {
+    matches!(byte, b'\n' | b'\r')
+}
+
+fn is_space(byte: u8) -> bool {
+    byte.is_ascii_whitespace() || byte == 0x0b
 }
 
 /// A number, white space, or what stands between values: most of bulk data. To a recogniser that

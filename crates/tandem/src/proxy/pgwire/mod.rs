@@ -8,4 +8,5 @@ mod lex;
 mod recognise;
 pub(super) mod scan;
 pub(super) mod startup;
+mod token;
 pub(super) mod walk;

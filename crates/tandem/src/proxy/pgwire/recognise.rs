@@ -8,12 +8,12 @@
 //! as well. A literal is looked into where its statement runs it: DO, the body of a function, and
 //! EXECUTE within such a body; everywhere else it is data.
 //! Armed: a statement computes which setting it sets, so that later arguments may name it.
-//! Not here: tokens (`lex.rs`); what is put together, encoded or done by functions that exist: no
-//! reader of texts sees it, `audit.rs` sees some of it.
+//! Not here: tokens (`lex.rs`, `token.rs`); what is put together, encoded or done by functions that
+//! exist: no reader of texts sees it, `audit.rs` sees some of it.
 //! Tested by: below, `scan.rs`, `tests/postgres.rs`.
 
-use super::durability::{Lowered, Setting, setting};
-use super::lex::{Kind, Token};
+use super::durability::{Lowered, Setting};
+use super::token::{Kind, Token};
 
 /// The word that a statement begins with.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -47,8 +47,10 @@ enum Phase {
     ConfigDone(&'static Setting),
     /// `current_setting`, `current_setting(`.
     Reads,
-    /// `UPDATE`, `UPDATE ONLY pg_catalog.`.
+    /// `UPDATE`, `UPDATE ONLY (`, `UPDATE pg_catalog.`.
     Update,
+    /// `UPDATE pg_catalog`: a table, or what it is in.
+    Target,
 }
 
 /// Reads the statements of one text.
@@ -156,7 +158,7 @@ impl Recogniser {
             .filter(|value| value.kind != Kind::Symbol)
             .and_then(|value| value.text)
             .map(|text| String::from_utf8_lossy(text).into_owned());
-        self.found.get_or_insert(Lowered { setting: setting.name, value });
+        self.found.get_or_insert(Lowered { setting, value });
     }
 
     /// What the phase becomes with a token.
@@ -194,15 +196,9 @@ impl Recogniser {
                     return Phase::Nothing;
                 }
             }
-            Phase::Update => {
-                if token.is(Kind::Word, "only")
-                    || token.is_name("pg_catalog")
-                    || token.is(Kind::Symbol, ".")
-                {
-                    return Phase::Update;
-                }
-                self.computed |= token.is_name("pg_settings");
-            }
+            Phase::Update => return self.follow_update(token),
+            Phase::Target if token.is(Kind::Symbol, ".") => return Phase::Update,
+            Phase::Target => {}
             Phase::Config
             | Phase::ConfigName
             | Phase::ConfigNamed(_)
@@ -216,9 +212,21 @@ impl Recogniser {
         self.start(token)
     }
 
+    /// Where the name of a table is due.
+    fn follow_update(&mut self, token: Token<'_>) -> Phase {
+        if token.is(Kind::Word, "only") || token.is(Kind::Symbol, "(") {
+            return Phase::Update;
+        }
+        self.computed |= token.is_name("pg_settings");
+        match self.start(token) {
+            Phase::Nothing if token.names() => Phase::Target,
+            phase => phase,
+        }
+    }
+
     /// Within `set_config(…)`; none where the token must be looked at by itself.
     fn follow_config(&mut self, token: Token<'_>) -> Option<Phase> {
-        let cast = token.is(Kind::Symbol, ":") || token.kind == Kind::Word;
+        let cast = token.is(Kind::Symbol, ":") || token.names();
         match self.phase {
             Phase::Config if token.is(Kind::Symbol, "(") => Some(Phase::ConfigName),
             Phase::ConfigName if token.kind == Kind::Literal && token.text.is_some() => {
@@ -254,7 +262,8 @@ impl Recogniser {
             | Phase::Assign(_)
             | Phase::Config
             | Phase::Reads
-            | Phase::Update => None,
+            | Phase::Update
+            | Phase::Target => None,
         }
     }
 
@@ -317,31 +326,6 @@ impl Recogniser {
     }
 }
 
-impl Token<'_> {
-    fn is(&self, kind: Kind, text: &str) -> bool {
-        self.kind == kind && self.text.is_some_and(|own| own.eq_ignore_ascii_case(text.as_bytes()))
-    }
-
-    /// This name, in quotes or not.
-    fn is_name(&self, text: &str) -> bool {
-        self.is(Kind::Word, text) || self.is(Kind::Quoted, text)
-    }
-
-    /// The setting that is named so.
-    fn setting(&self) -> Option<&'static Setting> {
-        self.text.and_then(setting)
-    }
-
-    /// The setting, if this is a name and no string.
-    fn name(&self) -> Option<&'static Setting> {
-        matches!(self.kind, Kind::Word | Kind::Quoted).then(|| self.setting()).flatten()
-    }
-
-    fn keeps(&self, setting: &Setting) -> bool {
-        self.kind != Kind::Symbol && self.text.is_some_and(|text| setting.keeps(text))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::lex::Text;
@@ -380,6 +364,14 @@ mod tests {
             ("BEGIN; SET LOCAL synchronous_commit = off; COMMIT", "off"),
             ("SELECT 'it''s'; SET synchronous_commit = off", "off"),
             ("SELECT E'it\\'s'; SET synchronous_commit = off", "off"),
+            ("SELECT E'a'\n'b\\''; SET synchronous_commit = off", "off"),
+            ("SELECT E'a' -- it's\n 'b\\''; SET synchronous_commit = off", "off"),
+            ("SELECT 'a'\n'b\\'; SET synchronous_commit = off", "off"),
+            ("SELECT U&'a'\n'b\\'; SET synchronous_commit = off", "off"),
+            ("SELECT E'a' -\n'b\\'; SET synchronous_commit = off", "off"),
+            ("SELECT E'a' /**/\n'b\\'; SET synchronous_commit = off", "off"),
+            ("SET synchronous_commit = 'o'\n'ff'", "off"),
+            ("SELECT set_config('synchronous_'\n'commit', 'off', false)", "off"),
             ("SELECT $x$ ' $y$ $x$; SET synchronous_commit = off", "off"),
             ("SELECT a$b, $1 FROM t; SET synchronous_commit = off", "off"),
             ("UPDATE t SET a = 1; SET synchronous_commit = off", "off"),
@@ -391,9 +383,14 @@ mod tests {
             ("CREATE FUNCTION update() RETURNS int SET synchronous_commit = off", "off"),
             ("SELECT set_config('synchronous_commit', 'off', false)", "off"),
             ("SELECT pg_catalog.set_config ( 'Synchronous_Commit'::text , 'off' , true)", "off"),
+            ("ALTER ROLE \"set\" SET \"synchronous_commit\" = off", "off"),
+            ("SET U&\"synchronous_commit\" = off", "off"),
+            ("ALTER ROLE app SET u&\"Synchronous_Commit\" TO U&'off'", "off"),
+            ("SELECT \"pg_catalog\".\"set_config\"(U&'synchronous_commit', 'off', true)", "off"),
+            ("SELECT set_config('synchronous_commit'::\"text\", 'off', true)", "off"),
         ] {
             let found = refused(text);
-            assert_eq!(found.setting, "synchronous_commit", "{text}");
+            assert_eq!(found.setting.name, "synchronous_commit", "{text}");
             assert_eq!(found.value.as_deref(), Some(value), "{text}");
         }
     }
@@ -408,14 +405,14 @@ mod tests {
             "ALTER ROLE me SET client_min_messages = ERROR",
             "CREATE FUNCTION f() RETURNS int LANGUAGE sql SET client_min_messages = error AS ''",
         ] {
-            assert_eq!(refused(text).setting, "client_min_messages", "{text}");
+            assert_eq!(refused(text).setting.name, "client_min_messages", "{text}");
         }
     }
 
     #[test]
     fn what_cannot_be_told_is_refused() {
         for text in [
-            "SET synchronous_commit = U&'on'",
+            "SET synchronous_commit = U&'o\\006e'",
             "SET synchronous_commit = E'o\\x6e'",
             "SET synchronous_commit = +1",
             "SET synchronous_commit = a_value_that_is_longer_than_any",
@@ -430,6 +427,11 @@ mod tests {
             "UPDATE pg_catalog.pg_settings SET setting = $1 WHERE name = 'synchronous_commit'",
             "UPDATE \"pg_catalog\".\"pg_settings\" SET setting = 'off' \
              WHERE name = 'synchronous_commit'",
+            "UPDATE app.pg_catalog.\"pg_settings\" SET setting = $1 \
+             WHERE name = 'synchronous_commit'",
+            "UPDATE ONLY (pg_settings) SET setting = $1 WHERE name = 'synchronous_commit'",
+            "WITH u AS (UPDATE U&\"pg_settings\" SET setting = $1 WHERE name = \
+             'synchronous_commit') SELECT 1",
         ] {
             refused(text);
         }
@@ -441,6 +443,7 @@ mod tests {
             "DO $$BEGIN SET LOCAL synchronous_commit = off; END$$",
             "DO $x$ DECLARE a text := 'b'; BEGIN IF a THEN SET synchronous_commit=off$x$",
             "DO LANGUAGE plpgsql 'BEGIN SET synchronous_commit = ''off''; END'",
+            "DO 'BEGIN SET '\n'synchronous_commit = off; END'",
             "DO E'BEGIN\\n SET synchronous_commit = \\'off\\'; END'",
             "DO $$BEGIN PERFORM set_config('synchronous_commit', 'off', true); END$$",
             "DO $$BEGIN PERFORM set_config('synchronous_commit', v, true); END$$",
@@ -474,7 +477,9 @@ mod tests {
             "RESET synchronous_commit",
             "CREATE FUNCTION f() RETURNS int SET synchronous_commit FROM CURRENT AS 'select 1'",
             "SELECT set_config('synchronous_commit', 'on', false)",
+            "SET U&\"synchronous_commit\" = U&'on'",
             "SELECT set_config('synchronous_commit'::text, 'on'::text, false)",
+            "SELECT set_config('synchronous_commit'::\"text\", 'on'::\"text\", false)",
             "SELECT set_config('synchronous_commit', NULL, false)",
             "SELECT set_config('search_path', $1, false), 'synchronous_commit'",
             "SELECT pg_catalog.set_config('search_path', '', false)",
@@ -499,6 +504,8 @@ mod tests {
             "INSERT INTO log VALUES ('SET synchronous_commit = off')",
             "INSERT INTO log VALUES ($$it said: SET synchronous_commit = off$$)",
             "INSERT INTO log VALUES (E'\\'; SET synchronous_commit = off')",
+            "INSERT INTO log VALUES (E'a'\n'\\'; SET synchronous_commit = off')",
+            "INSERT INTO log VALUES (E'a' -- '\r\t--\n\n '\\'; SET synchronous_commit = off')",
             "SELECT * FROM log WHERE text LIKE '%SET synchronous_commit = off%'",
             "SELECT 1 -- SET synchronous_commit = off",
             "SELECT 1 /* SET synchronous_commit = off */",
@@ -524,6 +531,9 @@ mod tests {
             ("SELECT set_config($1, $2, false)", true),
             ("PREPARE s AS SELECT set_config($1, $2, false)", true),
             ("UPDATE pg_settings SET setting = $1 WHERE name = $2", true),
+            ("UPDATE \"pg_settings\" SET setting = $1 WHERE name = $2", true),
+            ("UPDATE t SET setting = pg_settings.x", false),
+            ("UPDATE t SET a = b FROM pg_settings WHERE name = $1", false),
             ("DO $$BEGIN PERFORM set_config(a, b, true); END$$", true),
             ("SELECT set_config('search_path', $1, false)", false),
             ("SELECT setting FROM pg_settings WHERE name = $1", false),

@@ -4,16 +4,19 @@
 //! In: the bytes after the startup packet, in pieces of any size. Out: `Asked`.
 //! Keeps: of a refused message the last byte is never passed on, so that the server cannot begin
 //! it. Memory does not grow with a message.
-//! Costs: of most messages only the header is looked at. Statements are searched for underscores
-//! with the right neighbours; one that has the names, or that is longer than a piece, is read by
-//! `lex.rs`.
+//! Costs: of most messages only the header is looked at; of all of them where nothing is refused,
+//! since what is owed is counted everywhere (H43). Statements are searched for underscores with the
+//! right neighbours; one that has the names, or that is longer than a piece, is read by `lex.rs`.
 //! Not here: sockets (`relay.rs`); what counts as lowering (`recognise.rs`).
 //! Tested by: below, `tests/set.rs`, `tests/postgres.rs`.
 
 use super::arguments::Arguments;
-use super::durability::{Lowered, SILENCES};
+use super::durability::Lowered;
 use super::lex::Text;
 use memchr::{memchr, memchr_iter};
+use tandem_core::replication::primary_replica::settings::{
+    CLIENT_MIN_MESSAGES, SYNCHRONOUS_COMMIT,
+};
 
 /// How much of the piece may be passed on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,9 +64,15 @@ pub(in crate::proxy) struct Scan {
 }
 
 impl Scan {
-    pub(in crate::proxy) fn new(refuses: bool) -> Self {
+    /// Looks for statements that are to be refused, and counts what is owed.
+    pub(in crate::proxy) fn refusing() -> Self {
+        Self { refuses: true, ..Self::counting() }
+    }
+
+    /// Counts what is owed: statements may do as they like.
+    pub(in crate::proxy) fn counting() -> Self {
         Self {
-            refuses,
+            refuses: false,
             head: [0; 5],
             head_len: 0,
             left: 0,
@@ -185,7 +194,7 @@ impl Scan {
             Look::Lowers(lowered) => return Some(lowered),
             Look::Values(values) => {
                 if let Some(setting) = values.found() {
-                    return Some(Lowered { setting: setting.name, value: None });
+                    return Some(Lowered { setting, value: None });
                 }
             }
             Look::Nothing | Look::Name | Look::Statement(_) => {}
@@ -206,9 +215,10 @@ impl Scan {
             }
             b'E' => (self.syncs, self.open) = (0, true),
             b'P' | b'B' | b'D' | b'C' => self.open = true,
-            // The end of a COPY.
+            // The end of a COPY. One that an Execute began is over with its next Sync.
             b'c' | b'f' => {
                 self.owed = self.owed.saturating_sub(self.syncs);
+                self.open |= self.syncs > 0;
                 self.syncs = 0;
             }
             _ => {}
@@ -218,8 +228,8 @@ impl Scan {
 
 /// What may be a setting's name or take one, and where its first underscore is.
 const NAMES: [(&[u8], usize); 4] = [
-    (b"synchronous_commit", 11),
-    (SILENCES.as_bytes(), 6),
+    (SYNCHRONOUS_COMMIT.name.as_bytes(), 11),
+    (CLIENT_MIN_MESSAGES.name.as_bytes(), 6),
     (b"set_config", 3),
     (b"pg_settings", 2),
 ];

@@ -46,13 +46,25 @@ async fn h43_what_was_in_flight_is_said_to_be_unknown() {
 #[tokio::test]
 async fn h43_what_was_sent_ahead_is_in_flight_though_what_came_before_is_answered() {
     let (_supervisor, a, b) = pair().await;
-    let stage = Stage::writing(routed(1, a.address, "a"));
-    let mut client = stage.session("me").await;
-    client.send(&[query("works"), query("hang")].concat()).await;
-    until(|| a.state.queries.load(Ordering::SeqCst) == 2).await;
-    client.until_ready().await.unwrap();
-    stage.set(routed(2, b.address, "b"));
-    assert_eq!(client.end().await, "40003");
+    for refuse_lower_durability in [true, false] {
+        let config = DoorConfig { refuse_lower_durability, ..config(Mode::Write) };
+        let stage = Stage::open(config, limits(), routed(1, a.address, "a"));
+        let (mut left, mut cut) = (stage.session("left").await, stage.session("cut").await);
+        let mut done = stage.session("done").await;
+        done.send(&[query("works"), query("works")].concat()).await;
+        done.until_ready().await.unwrap();
+        done.until_ready().await.unwrap();
+        left.send(&[query("works"), query("leave")].concat()).await;
+        left.until_ready().await.unwrap();
+        assert_eq!(left.end().await, "40003", "refuses: {refuse_lower_durability}");
+        let asked = a.state.queries.load(Ordering::SeqCst);
+        cut.send(&[query("works"), query("hang")].concat()).await;
+        until(|| a.state.queries.load(Ordering::SeqCst) == asked + 2).await;
+        cut.until_ready().await.unwrap();
+        stage.set(routed(2, b.address, "b"));
+        assert_eq!(cut.end().await, "40003", "refuses: {refuse_lower_durability}");
+        assert_eq!(done.end().await, "57P01", "refuses: {refuse_lower_durability}");
+    }
 }
 
 #[tokio::test]

@@ -17,7 +17,14 @@ async fn stage() -> (Supervisor, Fake, Stage) {
 #[tokio::test]
 async fn h13_a_statement_that_lowers_it_never_reaches_the_server() {
     let (_supervisor, fake, stage) = stage().await;
-    for (number, text) in [LOWER, "SET client_min_messages = error"].into_iter().enumerate() {
+    let advised = [
+        (LOWER, "Set synchronous_commit to on or remote_apply, or remove the statement."),
+        (
+            "SET client_min_messages = error",
+            "Set client_min_messages to warning or lower, or remove the statement.",
+        ),
+    ];
+    for (number, (text, advice)) in advised.into_iter().enumerate() {
         let mut client = stage.session("me").await;
         client.query("SHOW synchronous_commit").await.unwrap();
         client.send(&query(text)).await;
@@ -25,6 +32,7 @@ async fn h13_a_statement_that_lowers_it_never_reaches_the_server() {
         assert_eq!((kind, sqlstate(&body).as_str()), (b'E', "22023"));
         assert!(field(&body, b'M').starts_with("service orders does not allow "));
         assert!(field(&body, b'D').contains("was not executed"));
+        assert_eq!(field(&body, b'H'), advice);
         assert!(client.message().await.is_none(), "the session goes on");
         assert_eq!(fake.state.queries.load(Ordering::SeqCst), number + 1);
     }

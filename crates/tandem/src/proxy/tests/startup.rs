@@ -74,6 +74,12 @@ async fn h13_lower_durability_is_refused_where_it_is_not_allowed() {
         let (_, body) = client.message().await.unwrap();
         assert_eq!(sqlstate(&body), "22023");
         assert!(field(&body, b'M').contains("does not allow "));
+        let advice = if value.ends_with("error") {
+            "Set client_min_messages to warning or lower, or remove it from "
+        } else {
+            "Set synchronous_commit to on or remote_apply, or remove it from "
+        };
+        assert!(field(&body, b'H').starts_with(advice), "{}", field(&body, b'H'));
     }
     assert!(fake.users().is_empty());
     let allowed = DoorConfig { refuse_lower_durability: false, ..config(Mode::Write) };

@@ -35,7 +35,7 @@ fn pass(scan: &mut Scan, pieces: &[&[u8]]) -> (Vec<u8>, Option<Lowered>) {
 }
 
 fn found(bytes: &[u8]) -> Option<Lowered> {
-    pass(&mut Scan::new(true), &[bytes]).1
+    pass(&mut Scan::refusing(), &[bytes]).1
 }
 
 /// Streams that are refused, and how long what comes before the refused message is.
@@ -49,6 +49,10 @@ fn refused() -> Vec<(Vec<u8>, usize)> {
     let set_bind = bind(&[Some(b"synchronous_commit"), Some(b"off")]);
     [
         (&before, query("SET synchronous_commit = off")),
+        (
+            &before,
+            query("UPDATE \"pg_settings\" SET setting='off' WHERE name='synchronous_commit'"),
+        ),
         (&before, query("SELECT 1; set local CLIENT_MIN_MESSAGES to 'error'; SELECT 2")),
         (&before, parse("s", "SET SESSION synchronous_commit TO local")),
         (&before, parse("", "SELECT set_config('synchronous_commit', $1, true)")),
@@ -83,7 +87,7 @@ fn passing() -> Vec<u8> {
 fn h13_what_is_refused_is_not_passed_on_however_it_is_split() {
     for (bytes, before) in refused() {
         for cut in 0..=bytes.len() {
-            let (passed, lowered) = pass(&mut Scan::new(true), &[&bytes[..cut], &bytes[cut..]]);
+            let (passed, lowered) = pass(&mut Scan::refusing(), &[&bytes[..cut], &bytes[cut..]]);
             assert!(lowered.is_some(), "{cut}");
             assert!(passed.starts_with(&bytes[..before]), "{cut}");
             let length = u32::from_be_bytes(bytes[before + 1..before + 5].try_into().unwrap());
@@ -91,7 +95,7 @@ fn h13_what_is_refused_is_not_passed_on_however_it_is_split() {
             assert!(cut > before && cut < bytes.len() || passed.len() == before, "{cut}");
         }
         let single: Vec<_> = bytes.chunks(1).collect();
-        assert!(pass(&mut Scan::new(true), &single).1.is_some());
+        assert!(pass(&mut Scan::refusing(), &single).1.is_some());
     }
 }
 
@@ -112,7 +116,7 @@ fn random_splits_give_the_same_verdict() {
                 pieces.push(piece);
                 rest = later;
             }
-            assert_eq!(pass(&mut Scan::new(true), &pieces).1, whole);
+            assert_eq!(pass(&mut Scan::refusing(), &pieces).1, whole);
         }
     }
 }
@@ -121,7 +125,7 @@ fn random_splits_give_the_same_verdict() {
 fn everything_else_passes_however_it_is_split() {
     let bytes = passing();
     for cut in 0..=bytes.len() {
-        let (passed, lowered) = pass(&mut Scan::new(true), &[&bytes[..cut], &bytes[cut..]]);
+        let (passed, lowered) = pass(&mut Scan::refusing(), &[&bytes[..cut], &bytes[cut..]]);
         assert_eq!((passed.len(), lowered), (bytes.len(), None), "{cut}");
     }
 }
@@ -131,19 +135,19 @@ fn noise_never_panics() {
     let noise: Vec<u8> =
         (0..4096u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
     for start in 0..64 {
-        let mut scan = Scan::new(true);
+        let mut scan = Scan::refusing();
         pass(&mut scan, &noise[start..].chunks(7).collect::<Vec<_>>());
         for kind in [b'Q', b'P', b'F'] {
-            pass(&mut Scan::new(true), &[&message(kind, &noise[start..])]);
+            pass(&mut Scan::refusing(), &[&message(kind, &noise[start..])]);
             let framed = message(kind, &noise[start..]);
-            pass(&mut Scan::new(true), &framed.chunks(5).collect::<Vec<_>>());
+            pass(&mut Scan::refusing(), &framed.chunks(5).collect::<Vec<_>>());
         }
     }
 }
 
 #[test]
 fn a_huge_message_costs_no_memory_and_is_read_to_its_end() {
-    let mut scan = Scan::new(true);
+    let mut scan = Scan::refusing();
     let row = b"('it''s a row of data', 1, 'SET synchronous_commit = off'), ".repeat(200);
     let end = b"('', 0, ''); SET synchronous_commit = off\0";
     let length = 4 + 7 + row.len() * 1000 + end.len();
@@ -154,7 +158,7 @@ fn a_huge_message_costs_no_memory_and_is_read_to_its_end() {
     }
     assert!(matches!(scan.feed(end), Asked::Stop { at: 0, lowered: Some(_), .. }));
     // What is copied is counted down, whatever it says.
-    let mut scan = Scan::new(true);
+    let mut scan = Scan::refusing();
     assert_eq!(scan.feed(b"d\x7f\xff\xff\xff"), Asked::All);
     for _ in 0..1000 {
         assert_eq!(scan.feed(&query("SET synchronous_commit = off")), Asked::All);
@@ -167,15 +171,23 @@ fn impossible_lengths_stop_the_stream_behind_their_header() {
     for length in [0u32, 3, 0x8000_0000, u32::MAX] {
         let bytes = [b"Q".as_slice(), &length.to_be_bytes(), b"SELECT"].concat();
         assert_eq!(
-            Scan::new(true).feed(&bytes),
+            Scan::refusing().feed(&bytes),
             Asked::Stop { at: 5, flush: false, lowered: None }
         );
     }
 }
 
 #[test]
-fn what_is_owed_is_counted() {
-    let mut scan = Scan::new(true);
+fn h43_what_is_owed_is_counted_also_where_nothing_is_refused() {
+    what_is_owed_is_counted(Scan::refusing());
+    what_is_owed_is_counted(Scan::counting());
+    let mut scan = Scan::counting();
+    let lower = query("SET synchronous_commit = off");
+    assert_eq!(pass(&mut scan, &[&lower]), (lower, None));
+    assert!(!scan.is_settled());
+}
+
+fn what_is_owed_is_counted(mut scan: Scan) {
     scan.feed(&[query("SELECT 1"), query("SELECT 2")].concat());
     scan.answered(1);
     assert!(!scan.is_settled());
@@ -188,7 +200,9 @@ fn what_is_owed_is_counted() {
     assert!(scan.is_settled());
     // A COPY ignores the Sync that came with its Execute, and answers the one after its end.
     scan.feed(&[message(b'E', b"\0"), sync()].concat());
-    scan.feed(&[message(b'd', b"1\n"), message(b'c', b""), sync()].concat());
+    scan.feed(&[message(b'd', b"1\n"), message(b'c', b"")].concat());
+    assert!(!scan.is_settled(), "it has not got its Sync");
+    scan.feed(&sync());
     scan.answered(1);
     assert!(scan.is_settled());
 }
@@ -197,9 +211,14 @@ fn what_is_owed_is_counted() {
 fn texts_without_the_names_are_not_read() {
     assert!(!has_names(b"SELECT a_b, client_min, set_conf, pg_setting FROM _t_ WHERE c_m = '_'"));
     assert!(!has_names(b"_"));
-    for text in
-        ["synchronous_commit", "x SYNCHRONOUS_COMMIT", "a_client_min_messages", "set_config"]
-    {
+    for text in [
+        "synchronous_commit",
+        "x SYNCHRONOUS_COMMIT",
+        "a_client_min_messages",
+        "set_config",
+        "UPDATE \"pg_settings\"",
+        "U&\"set_config\"",
+    ] {
         assert!(has_names(text.as_bytes()), "{text}");
     }
 }

@@ -2,11 +2,12 @@
 //! Keeps: H11, H13 settings of roles, databases and functions that weaken a commit or hide that it
 //! is weak, which the front door cannot see: they are not in what a client sends;
 //! H40 what a promotion does not carry over.
-//! Tested by: `tests/postgres_adapter.rs`.
+//! Tested by: `tests/postgres_audit`.
 
 use super::{Error, within};
 use crate::service::postgres::Postgres;
 use std::time::Duration;
+use tandem_core::replication::primary_replica::settings::{COMMIT_SETTINGS, CommitSetting};
 
 /// Something an owner should know.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,30 +57,47 @@ pub enum Finding {
     NoChecksums,
 }
 
-const WEAK: &str = "SELECT coalesce(r.rolname, '')::text, coalesce(d.datname, '')::text, \
-    split_part(setting, '=', 1), split_part(setting, '=', 2) \
-    FROM pg_db_role_setting s CROSS JOIN unnest(s.setconfig) setting \
-    LEFT JOIN pg_roles r ON r.oid = s.setrole LEFT JOIN pg_database d ON d.oid = s.setdatabase \
-    WHERE (split_part(setting, '=', 1) = 'synchronous_commit' \
-    AND lower(split_part(setting, '=', 2)) NOT IN ('on', 'remote_apply', 'true', 'yes', '1')) \
-    OR (split_part(setting, '=', 1) = 'client_min_messages' \
-    AND lower(split_part(setting, '=', 2)) IN ('error', 'fatal', 'panic'))";
-/// Bodies are searched for what is written plainly; what they put together is not found.
-const WEAK_FUNCTIONS: &str = r"SELECT DISTINCT format('%I.%I', n.nspname, p.proname), s.name
-    FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace CROSS JOIN (VALUES
-        ('synchronous_commit', '(off|local|remote_write|false|no|0)'),
-        ('client_min_messages', '(error|fatal|panic)')) s(name, weak)
-    WHERE EXISTS (SELECT FROM unnest(p.proconfig) setting
-        WHERE setting ~* ('^' || s.name || '=' || weak || '$'))
-    OR p.prosrc ~* ('\mset\s+(local\s+|session\s+)?' || s.name
-        || '\s*(=|\mto\M)[\s'']*' || weak || '\M')
-    OR p.prosrc ~* ('set_config\s*\([\s'']*' || s.name || '''+\s*,[\s'']*' || weak || '''')
-    ORDER BY 1, 2";
 const PREPARED: &str = "SELECT database::text, count(*) FROM pg_prepared_xacts GROUP BY 1";
 const LOGICAL: &str = "SELECT slot_name::text FROM pg_replication_slots \
     WHERE slot_type = 'logical' AND NOT temporary";
 const DATABASES: &str = "SELECT datname::text FROM pg_database WHERE datallowconn ORDER BY 1";
 const UNLOGGED: &str = "SELECT count(*) FROM pg_class WHERE relkind = 'r' AND relpersistence = 'u'";
+
+/// `VALUES` of settings, each with a pattern of the words that are not among its good values.
+fn weakening() -> String {
+    let row = |setting: &CommitSetting| {
+        let (name, good) = (setting.name, setting.good.join("|"));
+        format!(r"('{name}', '(?!({good}|default)\M)\w+')")
+    };
+    format!("(VALUES {}) weak(name, value)", COMMIT_SETTINGS.map(row).join(", "))
+}
+
+fn weak_settings() -> String {
+    format!(
+        r"SELECT coalesce(r.rolname, '')::text, coalesce(d.datname, '')::text,
+            split_part(setting, '=', 1), split_part(setting, '=', 2)
+        FROM pg_db_role_setting s CROSS JOIN unnest(s.setconfig) setting
+        JOIN {} ON setting ~* ('^' || weak.name || '=' || weak.value || '$')
+        LEFT JOIN pg_roles r ON r.oid = s.setrole LEFT JOIN pg_database d ON d.oid = s.setdatabase",
+        weakening()
+    )
+}
+
+/// Bodies are searched for what is written plainly; what they put together is not found.
+fn weak_functions() -> String {
+    format!(
+        r"SELECT DISTINCT format('%I.%I', n.nspname, p.proname), weak.name
+        FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace CROSS JOIN {}
+        WHERE EXISTS (SELECT FROM unnest(p.proconfig) setting
+            WHERE setting ~* ('^' || weak.name || '=' || weak.value || '$'))
+        OR p.prosrc ~* ('\mset\s+(local\s+|session\s+)?' || weak.name
+            || '\s*(=|\mto\M)[\s'']*' || weak.value || '\M')
+        OR p.prosrc ~* ('set_config\s*\([\s'']*' || weak.name || '''+\s*,[\s'']*'
+            || weak.value || '''')
+        ORDER BY 1, 2",
+        weakening()
+    )
+}
 
 impl Postgres {
     /// Looks for what would surprise an owner at a failover.
@@ -90,7 +108,7 @@ impl Postgres {
         within("auditing", deadline, async {
             let mut session = self.connect().await?;
             let mut findings = Vec::new();
-            for row in session.all("reading settings of roles", WEAK).await? {
+            for row in session.all("reading settings of roles", &weak_settings()).await? {
                 let (role, database) = (row.get(0), row.get(1));
                 let (setting, value) = (row.get(2), row.get(3));
                 findings.push(Finding::WeakCommit { role, database, setting, value });
@@ -105,11 +123,12 @@ impl Postgres {
             if session.show("data_checksums").await? != "on" {
                 findings.push(Finding::NoChecksums);
             }
+            let weak_functions = weak_functions();
             for row in session.all("reading databases", DATABASES).await? {
                 let database: String = row.get(0);
                 let mut there = self.connect_to(&database).await?;
                 let count = there.one("counting unlogged tables", UNLOGGED).await?.get(0);
-                for row in there.all("reading functions", WEAK_FUNCTIONS).await? {
+                for row in there.all("reading functions", &weak_functions).await? {
                     let (database, function) = (database.clone(), row.get(0));
                     let setting = row.get(1);
                     findings.push(Finding::WeakFunction { database, function, setting });
