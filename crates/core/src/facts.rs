@@ -3,7 +3,9 @@
 //! Facts are not agreed: each receiver stamps them with its own clock (`Observed`).
 //! Keeps: INV-8, ages travel as durations, never as moments of another clock.
 
-use crate::ids::{ConfigVersion, NodeId, Revision, ServiceId, SystemId, Term, TimelineId};
+use crate::ids::{
+    ConfigVersion, Epoch, NodeId, PartitionId, Revision, ServiceId, SystemId, Term, TimelineId,
+};
 use crate::lsn::Lsn;
 use crate::replication::primary_replica::sync_quorum::CommitRule;
 use crate::time::Timestamp;
@@ -145,8 +147,21 @@ pub struct InstanceFacts {
     pub pending_restart: bool,
     /// Starts in a row that ended before the server answered once.
     pub starts_failed: u32,
+    /// Of a copy whose work is divided: what it ended its work on, how long it has not been well.
+    pub seat: SeatFacts,
     /// How far each node that it heard as primary said to have come (H1).
     pub ends: BTreeMap<NodeId, ToldEnd>,
+}
+
+/// What the copy of a seat says of its partitions.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SeatFacts {
+    /// The table that this is about, by the configuration that made it.
+    pub table: ConfigVersion,
+    /// Durable: no process of this node works on these any more, nor will for that epoch (INV-13).
+    pub released: BTreeMap<PartitionId, Epoch>,
+    /// For how long there has been no copy that is well.
+    pub unwell: Duration,
 }
 
 impl InstanceFacts {
@@ -235,6 +250,7 @@ impl Default for InstanceFacts {
             health: Health::Good,
             pending_restart: false,
             starts_failed: 0,
+            seat: SeatFacts::default(),
             ends: BTreeMap::new(),
         }
     }

@@ -5,7 +5,9 @@
 use crate::ids::{NodeId, ServiceId};
 use crate::pairing::Pairing;
 use alloc::collections::BTreeMap;
+use alloc::format;
 use alloc::string::String;
+use alloc::vec::Vec;
 use core::time::Duration;
 use serde::{Deserialize, Serialize};
 
@@ -23,6 +25,21 @@ impl ClusterSpec {
     pub fn data_nodes(&self) -> impl Iterator<Item = &NodeId> {
         self.nodes.iter().filter(|(_, spec)| spec.role == NodeRole::Data).map(|(node, _)| node)
     }
+
+    /// With a seat on every data node for each service whose work is divided.
+    #[must_use]
+    pub fn with_seats(mut self) -> Self {
+        let mut seats = Vec::new();
+        for (of, spec) in self.services.iter().filter(|(_, spec)| spec.partitions.is_some()) {
+            for node in self.data_nodes() {
+                let seat = Some(Seat { of: of.clone(), node: node.clone() });
+                let spec = ServiceSpec { partitions: None, seat, ..spec.clone() };
+                seats.push((Seat::name(of, node), spec));
+            }
+        }
+        self.services.extend(seats);
+        self
+    }
 }
 
 /// One machine.
@@ -35,6 +52,8 @@ pub struct NodeSpec {
     pub zone: Option<String>,
     /// Preferred as primary among equals; greater wins, default 100; 0 is never for long.
     pub priority: u32,
+    /// How much work it can do, relative to the others; at least 1.
+    pub capacity: u32,
 }
 
 /// What a machine is for.
@@ -55,14 +74,45 @@ pub struct ServiceSpec {
     pub durability: Durability,
     /// How long things may take.
     pub timing: Timing,
+    /// Into how many parts its work is divided, each owned by one copy; none: it is not.
+    pub partitions: Option<u32>,
+    /// There if it is one node's copy of another service.
+    pub seat: Option<Seat>,
 }
 
 impl ServiceSpec {
+    /// A service of which one instance serves.
+    pub const fn new(pairing: Pairing, durability: Durability, timing: Timing) -> Self {
+        Self { pairing, durability, timing, partitions: None, seat: None }
+    }
+
     /// A command: it keeps nothing that others confirm, so, as in `Async` mode, a lease alone
     /// fences it, and nothing that it did is counted.
     pub const fn of_command(pairing: Pairing, timing: Timing) -> Self {
         let durability = Durability::Async { lag_bytes_max: 0, lag_max: Duration::MAX };
-        Self { pairing, durability, timing }
+        Self::new(pairing, durability, timing)
+    }
+
+    /// The same, with its work divided.
+    #[must_use]
+    pub fn divided(self, partitions: u32) -> Self {
+        Self { partitions: Some(partitions), ..self }
+    }
+}
+
+/// One node's copy of a command whose work is divided: it runs there or nowhere.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Seat {
+    /// The command.
+    pub of: ServiceId,
+    /// The node.
+    pub node: NodeId,
+}
+
+impl Seat {
+    /// By what name it is agreed: `work@a`, which no service in a configuration can have.
+    pub fn name(of: &ServiceId, node: &NodeId) -> ServiceId {
+        ServiceId::new(format!("{of}@{node}"))
     }
 }
 

@@ -3,14 +3,19 @@
 //! state, or sent twice, changes nothing (INV-6).
 //! Not here: what a command does (`state.rs`).
 
-use crate::cluster::state::{Appointment, Cause, Forced};
+use crate::cluster::partitions::Change;
+use crate::cluster::state::{Appointment, Cause, Earlier, Forced};
 use crate::ids::{ClusterId, ConfigVersion, NodeId, Revision, ServiceId, SystemId, Term};
 use crate::replication::primary_replica::sync_quorum::CommitRule;
 use crate::spec::ClusterSpec;
 use alloc::boxed::Box;
 use alloc::string::String;
+use alloc::vec::Vec;
 use core::fmt;
 use serde::{Deserialize, Serialize};
+
+/// So many changes of partitions are shown to people.
+const SHOWN_MAX: usize = 8;
 
 /// One entry of the replicated log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -132,6 +137,28 @@ pub enum ServiceCommand {
         /// Milliseconds since 1970 on the controller's clock.
         at_unix_ms: u64,
     },
+    /// A new term for the copy of one node, which runs there or nowhere.
+    Seat {
+        /// The node, the same in all terms.
+        node: NodeId,
+        /// The term.
+        term: Term,
+        /// What is known of copies of earlier terms.
+        earlier: Earlier,
+        /// Why.
+        cause: Cause,
+        /// Why, in words with numbers.
+        reason: String,
+        /// Milliseconds since 1970 on the controller's clock.
+        at_unix_ms: u64,
+    },
+    /// Partitions change hands, or shall.
+    Partition {
+        /// Which, and how.
+        changes: Vec<Change>,
+        /// Why, in words with numbers.
+        reason: String,
+    },
 }
 
 impl fmt::Display for ServiceCommand {
@@ -162,6 +189,21 @@ impl fmt::Display for ServiceCommand {
                     write!(f, " to {to}")?;
                 }
                 f.write_str(if *accept_loss { ", loss accepted" } else { "" })
+            }
+            Self::Seat { node, term, earlier: Earlier::Gone, .. } => {
+                write!(f, "seat {node} anew in term {term}")
+            }
+            Self::Seat { node, term, earlier: Earlier::MayRun, .. } => {
+                write!(f, "let {node} go on in term {term}")
+            }
+            Self::Partition { changes, .. } => {
+                for (index, change) in changes.iter().take(SHOWN_MAX).enumerate() {
+                    write!(f, "{}{change}", if index == 0 { "" } else { ", " })?;
+                }
+                match changes.len().saturating_sub(SHOWN_MAX) {
+                    0 => Ok(()),
+                    more => write!(f, ", and {more} more"),
+                }
             }
             Self::CancelFailover => f.write_str("give the failover up"),
             Self::CancelSwitchover => f.write_str("give the switchover up"),

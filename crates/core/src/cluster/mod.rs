@@ -2,4 +2,5 @@
 
 pub mod command;
 pub mod lease;
+pub mod partitions;
 pub mod state;

@@ -5,9 +5,10 @@
 //! Tested by: below, and every run of the simulator.
 
 use crate::cluster::command::{Command, ServiceCommand};
+use crate::cluster::partitions::{Owner, Partitions};
 use crate::ids::{ClusterId, ConfigVersion, NodeId, Revision, ServiceId, SystemId, Term};
 use crate::replication::primary_replica::sync_quorum::CommitRule;
-use crate::spec::ClusterSpec;
+use crate::spec::{ClusterSpec, Seat};
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -50,6 +51,11 @@ pub struct ServiceState {
     pub forced: Option<Forced>,
     /// Automatic failover is off.
     pub paused: bool,
+    /// Of a seat: the last term for which all copies of earlier ones were proven gone. What was
+    /// agreed to be owned by one of those is nobody's.
+    pub sitting: Term,
+    /// Who owns what, where the work is divided.
+    pub partitions: Option<Partitions>,
     /// Past and present appointments, oldest first, at most `HISTORY_MAX`.
     pub history: Vec<Appointed>,
 }
@@ -59,6 +65,15 @@ impl ServiceState {
     pub fn term(&self) -> Term {
         self.appointment.as_ref().map_or(Term(0), |appointment| appointment.term)
     }
+}
+
+/// What is known of the copies of earlier terms when a seat gets a new one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Earlier {
+    /// They are proven gone: by their node's own word, or since a majority waited their lease out.
+    Gone,
+    /// One may go on: it is the same node's, and keeps what it owns.
+    MayRun,
 }
 
 /// Who is primary in a term.
@@ -175,6 +190,9 @@ impl ClusterState {
                 if *expected != self.config_version {
                     return ignored("the configuration changed in the meantime");
                 }
+                if let Some(because) = self.divided_otherwise(&config.spec) {
+                    return ignored(because);
+                }
                 self.configure(expected.next(), &config.text, &config.spec)
             }
             Command::Drain { node, draining } => {
@@ -201,12 +219,33 @@ impl ClusterState {
         }
     }
 
+    /// Why a configuration cannot follow this one: who owns what would be forgotten, while copies
+    /// go by it.
+    fn divided_otherwise(&self, spec: &ClusterSpec) -> Option<&'static str> {
+        self.services.iter().find_map(|(service, state)| {
+            let (table, new) = (state.partitions.as_ref()?, spec.services.get(service)?);
+            if new.partitions != Some(table.count()) {
+                return Some("the partitions of a service that runs cannot change");
+            }
+            let data = |node: &NodeId| spec.data_nodes().any(|it| it == node);
+            let mut owners = table.iter().filter_map(|(_, it)| it.owner.as_ref());
+            let left = |owner: &Owner| {
+                let seat = self.services.get(&Seat::name(service, &owner.node));
+                !data(&owner.node) && seat.is_some_and(|seat| seat.sitting == owner.sitting)
+            };
+            owners.any(left).then_some("a node that would go owns partitions: drain it first")
+        })
+    }
+
     fn configure(&mut self, version: ConfigVersion, text: &str, spec: &ClusterSpec) -> Applied {
         self.config_version = version;
         self.config_text = text.into();
         self.spec = spec.clone();
-        for service in spec.services.keys() {
-            self.services.entry(service.clone()).or_default();
+        for (service, spec) in &spec.services {
+            let state = self.services.entry(service.clone()).or_default();
+            if let (Some(count), None) = (spec.partitions, &state.partitions) {
+                state.partitions = Some(Partitions::new(count, version));
+            }
         }
         self.services.retain(|service, _| spec.services.contains_key(service));
         self.draining.retain(|node| spec.nodes.contains_key(node));
@@ -253,6 +292,38 @@ impl ServiceState {
         Applied::Changed
     }
 
+    fn seat(
+        &mut self,
+        (node, term): (&NodeId, Term),
+        earlier: Earlier,
+        (cause, reason, at_unix_ms): (Cause, &str, u64),
+    ) -> Applied {
+        let is_another = |it: &Appointment| it.primary != *node;
+        if term <= self.term() || self.appointment.as_ref().is_some_and(is_another) {
+            return ignored("terms never go back, and a seat stays where it is");
+        }
+        match earlier {
+            Earlier::Gone => self.sitting = term,
+            Earlier::MayRun => {}
+        }
+        self.appoint(Appointed {
+            term,
+            primary: node.clone(),
+            cause,
+            reason: reason.into(),
+            at_unix_ms,
+            whole: true,
+            active_unix_ms: None,
+        });
+        self.appointment = Some(Appointment {
+            term,
+            primary: node.clone(),
+            rules: Vec::new(),
+            phase: Phase::Appointed,
+        });
+        Applied::Changed
+    }
+
     /// Whatever was under way ends with the appointment.
     fn appoint(&mut self, line: Appointed) {
         self.founder = None;
@@ -290,6 +361,17 @@ impl ServiceState {
                 });
                 self.appointment = Some(appointment.clone());
                 Applied::Changed
+            }
+            ServiceCommand::Seat { node, term, earlier, cause, reason, at_unix_ms } => {
+                self.seat((node, *term), *earlier, (*cause, reason, *at_unix_ms))
+            }
+            ServiceCommand::Partition { changes, .. } => {
+                let changed = self.partitions.as_mut().map(|table| table.apply(changes));
+                match changed {
+                    Some(0) => ignored("the partitions changed in the meantime"),
+                    Some(_) => Applied::Changed,
+                    None => ignored("its work is not divided"),
+                }
             }
             ServiceCommand::Activate { term, rule, system, at_unix_ms } => {
                 self.activate(*term, rule, *system, *at_unix_ms)

@@ -200,7 +200,7 @@ impl Story {
             panic!("the pair is refused")
         };
         let timing = Timing::default();
-        let spec = ServiceSpec { pairing, durability: self.durability, timing };
+        let spec = ServiceSpec::new(pairing, self.durability, timing);
         let view = ControllerView {
             me: &self.leader,
             service: &service,
@@ -208,6 +208,7 @@ impl Story {
             nodes: &specs,
             draining: &self.draining,
             state: &self.state,
+            services: &BTreeMap::new(),
             facts: &facts,
             trails: &self.trails(&facts, &service),
             unix_ms: NOW_MS,
@@ -284,7 +285,7 @@ impl Node {
     fn spec(&self) -> NodeSpec {
         let is_witness = self.facts.data == Data::Witness;
         let role = if is_witness { NodeRole::Witness } else { NodeRole::Data };
-        NodeSpec { role, zone: self.zone.clone(), priority: self.priority }
+        NodeSpec { role, zone: self.zone.clone(), priority: self.priority, capacity: 1 }
     }
 
     fn told(&self, id: &NodeId, service: &ServiceId) -> Observed<NodeFacts> {

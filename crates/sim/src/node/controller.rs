@@ -49,6 +49,7 @@ impl World {
             nodes: &agreed.spec.nodes,
             draining: &agreed.draining,
             state,
+            services: &agreed.services,
             facts: &daemon.hub.facts,
             trails: &daemon.hub.trails,
             unix_ms: node.clock.unix_ms(self.now),

@@ -32,6 +32,7 @@ impl World {
             nodes: &agreed.spec.nodes,
             draining: &agreed.draining,
             state,
+            services: &agreed.services,
             facts: &daemon.hub.facts,
             trails: &Trails::default(),
             unix_ms: clock.unix_ms(self.now),

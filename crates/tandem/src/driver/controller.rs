@@ -98,6 +98,7 @@ impl Controller {
                 nodes: &agreed.state.spec.nodes,
                 draining: &agreed.state.draining,
                 state,
+                services: &agreed.state.services,
                 facts: &facts,
                 trails: &self.hub.trails(service),
                 unix_ms: clock::unix_ms(),

@@ -12,6 +12,7 @@ use super::verdict::{self, Verdict};
 use super::{election, founding, steady};
 use crate::cluster::command::ServiceCommand;
 use crate::cluster::state::{Cause, ServiceState};
+use crate::clustering::active_active;
 use crate::facts::{Data, InstanceFacts, Link, NodeFacts};
 use crate::ids::{NodeId, ServiceId, Term};
 use crate::pairing::Kind;
@@ -39,6 +40,8 @@ pub struct ControllerView<'a> {
     pub draining: &'a BTreeSet<NodeId>,
     /// What is agreed.
     pub state: &'a ServiceState,
+    /// What is agreed of every service, this one included.
+    pub services: &'a BTreeMap<ServiceId, ServiceState>,
     /// What each node last said, this one included.
     pub facts: &'a BTreeMap<NodeId, Observed<NodeFacts>>,
     /// How far each primary had come, and when, by its own clock.
@@ -71,11 +74,14 @@ pub enum Step {
 }
 
 impl Plan {
-    pub(super) fn wait(reason: impl Into<Reason>) -> Self {
+    pub(in crate::clustering) fn wait(reason: impl Into<Reason>) -> Self {
         Self { steps: Vec::new(), reason: reason.into() }
     }
 
-    pub(super) fn propose(command: ServiceCommand, reason: impl Into<Reason>) -> Self {
+    pub(in crate::clustering) fn propose(
+        command: ServiceCommand,
+        reason: impl Into<Reason>,
+    ) -> Self {
         Self { steps: [Step::Propose(command)].into(), reason: reason.into() }
     }
 }
@@ -129,7 +135,11 @@ impl ControllerView<'_> {
 /// Plans for one service.
 pub fn plan(view: &ControllerView<'_>, now: Timestamp) -> Plan {
     if view.spec.pairing.kind() == Kind::Command {
-        return singleton::plan(view, now);
+        return match (&view.spec.seat, &view.state.partitions) {
+            (Some(seat), _) => active_active::seat::plan(view, seat, now),
+            (None, Some(table)) => active_active::controller::plan(view, table, now),
+            (None, None) => singleton::plan(view, now),
+        };
     }
     let Some(appointment) = &view.state.appointment else {
         return founding::plan(view, now);

@@ -16,7 +16,7 @@ pub mod instance;
 use core::time::Duration;
 
 pub use controller::{judge, plan};
-pub use election::{best, is_fit};
+pub use election::{ballots, best, is_fit, recruits};
 pub use instance::{Action, Next, SingletonView};
 
 /// Failures in a row after which a node is given up for a while.

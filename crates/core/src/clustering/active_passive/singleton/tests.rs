@@ -29,7 +29,7 @@ struct Case {
 }
 
 fn case() -> Case {
-    let spec = || NodeSpec { role: NodeRole::Data, zone: None, priority: 100 };
+    let spec = || NodeSpec { role: NodeRole::Data, zone: None, priority: 100, capacity: 1 };
     let names = ["a", "b", "c"].map(NodeId::from);
     let own = InstanceFacts { data: Data::Present, ..InstanceFacts::default() };
     let facts = |node: &NodeId| NodeFacts {
@@ -119,6 +119,7 @@ impl Case {
                 nodes: &self.nodes,
                 draining: &self.draining,
                 state: &self.state,
+                services: &BTreeMap::new(),
                 facts: &self.facts,
                 trails: &Trails::default(),
                 unix_ms: NOW_MS,
