@@ -249,7 +249,11 @@ impl World {
         let now = node.clock.at(self.now);
         let Some(daemon) = node.daemon.as_ref() else { return };
         let of = (&self.service, state);
-        let times = (&self.spec.timing, now);
+        let mut timing = self.spec.timing;
+        if self.options.mutation == Some(Mutation::BelieveStale) {
+            timing.suspicion = Duration::MAX;
+        }
+        let times = (&timing, now);
         let primary = InstanceView::heard_primary(&node.id, of, &daemon.hub.facts, times);
         let view = InstanceView {
             me: &node.id,
