@@ -3,13 +3,12 @@
 //! state, or sent twice, changes nothing (INV-6).
 //! Not here: what a command does (`state.rs`).
 
+use crate::cluster::copies::CopiesCommand;
 use crate::cluster::state::{Appointment, Cause, Forced};
 use crate::ids::{ClusterId, ConfigVersion, NodeId, Revision, ServiceId, SystemId, Term};
-use crate::reason::list;
 use crate::replication::primary_replica::sync_quorum::CommitRule;
 use crate::spec::ClusterSpec;
 use alloc::boxed::Box;
-use alloc::collections::BTreeSet;
 use alloc::string::String;
 use core::fmt;
 use serde::{Deserialize, Serialize};
@@ -134,22 +133,8 @@ pub enum ServiceCommand {
         /// Milliseconds since 1970 on the controller's clock.
         at_unix_ms: u64,
     },
-    /// Copies shall run there, and nowhere else.
-    PlaceCopies {
-        /// Where.
-        nodes: BTreeSet<NodeId>,
-        /// Why, in words with numbers.
-        reason: String,
-        /// Milliseconds since 1970 on the controller's clock.
-        at_unix_ms: u64,
-    },
-    /// That node's copy may end, to start anew; none: nobody's may.
-    GiveTurn {
-        /// Whose turn it is.
-        to: Option<NodeId>,
-    },
-    /// Start every copy anew, one node at a time.
-    RestartCopies,
+    /// Something about copies that run side by side.
+    Copies(CopiesCommand),
 }
 
 impl fmt::Display for ServiceCommand {
@@ -185,10 +170,7 @@ impl fmt::Display for ServiceCommand {
             Self::CancelSwitchover => f.write_str("give the switchover up"),
             Self::Pause { paused: true } => f.write_str("pause automatic failover"),
             Self::Pause { paused: false } => f.write_str("resume automatic failover"),
-            Self::PlaceCopies { nodes, .. } => write!(f, "place copies on {}", list(nodes)),
-            Self::GiveTurn { to: Some(to) } => write!(f, "let {to} start its copy anew"),
-            Self::GiveTurn { to: None } => f.write_str("end the round of restarts"),
-            Self::RestartCopies => f.write_str("start every copy anew"),
+            Self::Copies(command) => command.fmt(f),
         }
     }
 }

@@ -335,21 +335,7 @@ impl ServiceState {
                 self.paused = *paused;
                 Applied::Changed
             }
-            ServiceCommand::PlaceCopies { nodes, reason, at_unix_ms } => {
-                let (nodes, reason) = (nodes.clone(), reason.clone());
-                self.copies.place(Placed { nodes, reason, at_unix_ms: *at_unix_ms })
-            }
-            ServiceCommand::GiveTurn { to } => {
-                if self.copies.turn == *to {
-                    return ignored("already so");
-                }
-                self.copies.turn = to.clone();
-                Applied::Changed
-            }
-            ServiceCommand::RestartCopies => {
-                self.copies.term = self.copies.term.next();
-                Applied::Changed
-            }
+            ServiceCommand::Copies(command) => self.copies.apply(command),
         }
     }
 }

@@ -10,7 +10,7 @@
 use super::placement::{Candidate, Candidates, Grade, place};
 use super::{serves, takes_work, wanted};
 use crate::attempts::FAILURES_MAX;
-use crate::cluster::command::ServiceCommand;
+use crate::cluster::copies::CopiesCommand;
 use crate::cluster::state::ServiceState;
 use crate::facts::{InstanceFacts, Link, NodeFacts, Process};
 use crate::ids::{NodeId, ServiceId};
@@ -49,7 +49,7 @@ pub struct CopiesView<'a> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Decision {
     /// None is "wait".
-    pub command: Option<ServiceCommand>,
+    pub command: Option<CopiesCommand>,
     /// Why.
     pub reason: Reason,
 }
@@ -131,7 +131,7 @@ fn replace(view: &CopiesView<'_>, now: Timestamp) -> Option<Decision> {
     };
     let reason = Reason::new(text).number("replicas", replicas).number("placed", nodes.len());
     let (words, at_unix_ms) = (reason.text().into(), view.unix_ms);
-    let command = ServiceCommand::PlaceCopies { nodes, reason: words, at_unix_ms };
+    let command = CopiesCommand::Place { nodes, reason: words, at_unix_ms };
     Some(Decision { command: Some(command), reason })
 }
 
@@ -162,12 +162,12 @@ fn round(view: &CopiesView<'_>, now: Timestamp) -> Decision {
     match (turn, to) {
         (_, Ok(Some(node))) => {
             let text = format!("the copy of {node} is out of date, and the others serve");
-            let command = ServiceCommand::GiveTurn { to: Some(node) };
+            let command = CopiesCommand::GiveTurn { to: Some(node) };
             Decision { command: Some(command), reason: text.into() }
         }
         (Some(node), Ok(None) | Err(_)) => {
             let reason = Reason::new(format!("{node} has had its turn"));
-            Decision { command: Some(ServiceCommand::GiveTurn { to: None }), reason }
+            Decision { command: Some(CopiesCommand::GiveTurn { to: None }), reason }
         }
         (None, Ok(None)) => wait(summary(view, &wanted, now)),
         (None, Err(reason)) => wait(reason),

@@ -3,6 +3,7 @@ use super::copy::{Action, CopyView, Wish};
 use super::placement::{Candidate, Candidates, Grade, place};
 use super::{controller, copy};
 use crate::cluster::command::ServiceCommand;
+use crate::cluster::copies::CopiesCommand;
 use crate::cluster::state::{Applied, Copies, ServiceState};
 use crate::facts::{DoorUse, InstanceFacts, Link, NodeFacts, Process, Told};
 use crate::ids::{ConfigVersion, NodeId, ServiceId, Term};
@@ -175,14 +176,17 @@ impl Case {
         decision
     }
 
-    fn agree(&mut self, command: &ServiceCommand) -> Applied {
+    fn agree(&mut self, command: &CopiesCommand) -> Applied {
         use crate::cluster::command::Command;
         use crate::cluster::state::ClusterState;
         let services = BTreeMap::from([(service(), self.state.clone())]);
         let mut cluster = ClusterState { services, ..ClusterState::default() };
         let (service, expected) = (service(), self.state.revision);
-        let applied =
-            cluster.apply(&Command::Service { service, expected, command: command.clone() });
+        let applied = cluster.apply(&Command::Service {
+            service,
+            expected,
+            command: ServiceCommand::Copies(command.clone()),
+        });
         self.state = cluster.services.remove(&self::service()).unwrap_or_default();
         applied
     }
@@ -250,7 +254,7 @@ fn a_drained_or_failing_node_is_replaced_where_one_is_free() {
 #[test]
 fn inv14_copies_start_anew_one_at_a_time() {
     let mut case = Case::new(&["a", "b", "c"], None);
-    assert_eq!(case.agree(&ServiceCommand::RestartCopies), Applied::Changed);
+    assert_eq!(case.agree(&CopiesCommand::Restart), Applied::Changed);
     for (node, next) in [("a", Some("b")), ("b", Some("c")), ("c", None)] {
         if node == "a" {
             case.settle();
