@@ -3,9 +3,15 @@
 //! Facts are not agreed: each receiver stamps them with its own clock (`Observed`).
 //! Keeps: INV-8, ages travel as durations, never as moments of another clock.
 
-use crate::ids::{
-    ConfigVersion, Epoch, NodeId, PartitionId, Revision, ServiceId, SystemId, Term, TimelineId,
-};
+mod door;
+mod seat;
+mod told;
+
+pub use door::DoorUse;
+pub use seat::SeatFacts;
+pub use told::Told;
+
+use crate::ids::{ConfigVersion, NodeId, Revision, ServiceId, SystemId, Term, TimelineId};
 use crate::lsn::Lsn;
 use crate::replication::primary_replica::sync_quorum::CommitRule;
 use crate::time::Timestamp;
@@ -31,23 +37,9 @@ pub struct NodeFacts {
     pub instances: BTreeMap<ServiceId, InstanceFacts>,
     /// Whether it takes no new work, by an operator's wish.
     pub draining: bool,
-}
-
-/// Orders what one node says: an answer that was delayed on its way must not undo newer facts.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Told {
-    /// Tells one run of the node's daemon from another.
-    pub start: u64,
-    /// Grows with all that this run says.
-    pub number: u64,
-}
-
-impl Told {
-    /// Whether this was said before `known`. Of two runs the one heard last counts: the
-    /// connections of an earlier one ended with it.
-    pub const fn is_before(&self, known: &Self) -> bool {
-        self.start == known.start && self.number < known.number
-    }
+    /// What its doors still have at copies that are to be stopped, by service and node; a service
+    /// without a door here is missing.
+    pub doors: BTreeMap<ServiceId, BTreeMap<NodeId, DoorUse>>,
 }
 
 /// How a node sees a peer.
@@ -149,19 +141,11 @@ pub struct InstanceFacts {
     pub starts_failed: u32,
     /// Of a copy whose work is divided: what it ended its work on, how long it has not been well.
     pub seat: SeatFacts,
+    /// Of copies that run side by side: since when doors shall send nothing new here, by its own
+    /// clock. It tells this withdrawal from an earlier one.
+    pub withdrawn: Option<Timestamp>,
     /// How far each node that it heard as primary said to have come (H1).
     pub ends: BTreeMap<NodeId, ToldEnd>,
-}
-
-/// What the copy of a seat says of its partitions.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SeatFacts {
-    /// The table that this is about, by the configuration that made it.
-    pub table: ConfigVersion,
-    /// Durable: no process of this node works on these any more, nor will for that epoch (INV-13).
-    pub released: BTreeMap<PartitionId, Epoch>,
-    /// For how long there has been no copy that is well.
-    pub unwell: Duration,
 }
 
 impl InstanceFacts {
@@ -251,6 +235,7 @@ impl Default for InstanceFacts {
             pending_restart: false,
             starts_failed: 0,
             seat: SeatFacts::default(),
+            withdrawn: None,
             ends: BTreeMap::new(),
         }
     }

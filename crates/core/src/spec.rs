@@ -78,12 +78,14 @@ pub struct ServiceSpec {
     pub partitions: Option<u32>,
     /// There if it is one node's copy of another service.
     pub seat: Option<Seat>,
+    /// There if copies of it run side by side, none of them alone.
+    pub copies: Option<Copies>,
 }
 
 impl ServiceSpec {
     /// A service of which one instance serves.
     pub const fn new(pairing: Pairing, durability: Durability, timing: Timing) -> Self {
-        Self { pairing, durability, timing, partitions: None, seat: None }
+        Self { pairing, durability, timing, copies: None, partitions: None, seat: None }
     }
 
     /// A command: it keeps nothing that others confirm, so, as in `Async` mode, a lease alone
@@ -114,6 +116,15 @@ impl Seat {
     pub fn name(of: &ServiceId, node: &NodeId) -> ServiceId {
         ServiceId::new(format!("{of}@{node}"))
     }
+}
+
+/// How many copies of a command run side by side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Copies {
+    /// So many, each on a data node of its own; none is one on each.
+    pub replicas: Option<u32>,
+    /// For what a copy still serves to end before it is stopped by a plan.
+    pub drain_max: Duration,
 }
 
 /// What an acknowledged commit is worth.

@@ -3,8 +3,10 @@
 //! state, or sent twice, changes nothing (INV-6).
 //! Not here: what a command does (`state.rs`).
 
-use crate::cluster::partitions::Change;
-use crate::cluster::state::{Appointment, Cause, Earlier, Forced};
+use crate::cluster::copies::CopiesCommand;
+use crate::cluster::partitions::{self, Change};
+use crate::cluster::seats::SeatCommand;
+use crate::cluster::state::{Appointment, Cause, Forced};
 use crate::ids::{ClusterId, ConfigVersion, NodeId, Revision, ServiceId, SystemId, Term};
 use crate::replication::primary_replica::sync_quorum::CommitRule;
 use crate::spec::ClusterSpec;
@@ -13,9 +15,6 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 use serde::{Deserialize, Serialize};
-
-/// So many changes of partitions are shown to people.
-const SHOWN_MAX: usize = 8;
 
 /// One entry of the replicated log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -137,21 +136,8 @@ pub enum ServiceCommand {
         /// Milliseconds since 1970 on the controller's clock.
         at_unix_ms: u64,
     },
-    /// A new term for the copy of one node, which runs there or nowhere.
-    Seat {
-        /// The node, the same in all terms.
-        node: NodeId,
-        /// The term.
-        term: Term,
-        /// What is known of copies of earlier terms.
-        earlier: Earlier,
-        /// Why.
-        cause: Cause,
-        /// Why, in words with numbers.
-        reason: String,
-        /// Milliseconds since 1970 on the controller's clock.
-        at_unix_ms: u64,
-    },
+    /// A new term for the copy of one node.
+    Seat(SeatCommand),
     /// Partitions change hands, or shall.
     Partition {
         /// Which, and how.
@@ -159,6 +145,8 @@ pub enum ServiceCommand {
         /// Why, in words with numbers.
         reason: String,
     },
+    /// Something about copies that run side by side.
+    Copies(CopiesCommand),
 }
 
 impl fmt::Display for ServiceCommand {
@@ -190,25 +178,13 @@ impl fmt::Display for ServiceCommand {
                 }
                 f.write_str(if *accept_loss { ", loss accepted" } else { "" })
             }
-            Self::Seat { node, term, earlier: Earlier::Gone, .. } => {
-                write!(f, "seat {node} anew in term {term}")
-            }
-            Self::Seat { node, term, earlier: Earlier::MayRun, .. } => {
-                write!(f, "let {node} go on in term {term}")
-            }
-            Self::Partition { changes, .. } => {
-                for (index, change) in changes.iter().take(SHOWN_MAX).enumerate() {
-                    write!(f, "{}{change}", if index == 0 { "" } else { ", " })?;
-                }
-                match changes.len().saturating_sub(SHOWN_MAX) {
-                    0 => Ok(()),
-                    more => write!(f, ", and {more} more"),
-                }
-            }
+            Self::Seat(command) => command.fmt(f),
+            Self::Partition { changes, .. } => partitions::fmt(changes, f),
             Self::CancelFailover => f.write_str("give the failover up"),
             Self::CancelSwitchover => f.write_str("give the switchover up"),
             Self::Pause { paused: true } => f.write_str("pause automatic failover"),
             Self::Pause { paused: false } => f.write_str("resume automatic failover"),
+            Self::Copies(command) => command.fmt(f),
         }
     }
 }

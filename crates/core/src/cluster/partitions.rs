@@ -144,6 +144,19 @@ impl fmt::Display for Change {
     }
 }
 
+/// So many changes are shown to people.
+const SHOWN_MAX: usize = 8;
+
+pub(super) fn fmt(changes: &[Change], f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    for (index, change) in changes.iter().take(SHOWN_MAX).enumerate() {
+        write!(f, "{}{change}", if index == 0 { "" } else { ", " })?;
+    }
+    match changes.len().saturating_sub(SHOWN_MAX) {
+        0 => Ok(()),
+        more => write!(f, ", and {more} more"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

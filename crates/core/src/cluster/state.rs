@@ -5,10 +5,11 @@
 //! Tested by: below, and every run of the simulator.
 
 use crate::cluster::command::{Command, ServiceCommand};
-use crate::cluster::partitions::{Owner, Partitions};
+pub use crate::cluster::copies::{Copies, Placed};
+use crate::cluster::partitions::Partitions;
 use crate::ids::{ClusterId, ConfigVersion, NodeId, Revision, ServiceId, SystemId, Term};
 use crate::replication::primary_replica::sync_quorum::CommitRule;
-use crate::spec::{ClusterSpec, Seat};
+use crate::spec::ClusterSpec;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -56,6 +57,8 @@ pub struct ServiceState {
     pub sitting: Term,
     /// Who owns what, where the work is divided.
     pub partitions: Option<Partitions>,
+    /// Where copies run that need not be alone.
+    pub copies: Copies,
     /// Past and present appointments, oldest first, at most `HISTORY_MAX`.
     pub history: Vec<Appointed>,
 }
@@ -65,15 +68,6 @@ impl ServiceState {
     pub fn term(&self) -> Term {
         self.appointment.as_ref().map_or(Term(0), |appointment| appointment.term)
     }
-}
-
-/// What is known of the copies of earlier terms when a seat gets a new one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Earlier {
-    /// They are proven gone: by their node's own word, or since a majority waited their lease out.
-    Gone,
-    /// One may go on: it is the same node's, and keeps what it owns.
-    MayRun,
 }
 
 /// Who is primary in a term.
@@ -219,24 +213,6 @@ impl ClusterState {
         }
     }
 
-    /// Why a configuration cannot follow this one: who owns what would be forgotten, while copies
-    /// go by it.
-    fn divided_otherwise(&self, spec: &ClusterSpec) -> Option<&'static str> {
-        self.services.iter().find_map(|(service, state)| {
-            let (table, new) = (state.partitions.as_ref()?, spec.services.get(service)?);
-            if new.partitions != Some(table.count()) {
-                return Some("the partitions of a service that runs cannot change");
-            }
-            let data = |node: &NodeId| spec.data_nodes().any(|it| it == node);
-            let mut owners = table.iter().filter_map(|(_, it)| it.owner.as_ref());
-            let left = |owner: &Owner| {
-                let seat = self.services.get(&Seat::name(service, &owner.node));
-                !data(&owner.node) && seat.is_some_and(|seat| seat.sitting == owner.sitting)
-            };
-            owners.any(left).then_some("a node that would go owns partitions: drain it first")
-        })
-    }
-
     fn configure(&mut self, version: ConfigVersion, text: &str, spec: &ClusterSpec) -> Applied {
         self.config_version = version;
         self.config_text = text.into();
@@ -292,40 +268,8 @@ impl ServiceState {
         Applied::Changed
     }
 
-    fn seat(
-        &mut self,
-        (node, term): (&NodeId, Term),
-        earlier: Earlier,
-        (cause, reason, at_unix_ms): (Cause, &str, u64),
-    ) -> Applied {
-        let is_another = |it: &Appointment| it.primary != *node;
-        if term <= self.term() || self.appointment.as_ref().is_some_and(is_another) {
-            return ignored("terms never go back, and a seat stays where it is");
-        }
-        match earlier {
-            Earlier::Gone => self.sitting = term,
-            Earlier::MayRun => {}
-        }
-        self.appoint(Appointed {
-            term,
-            primary: node.clone(),
-            cause,
-            reason: reason.into(),
-            at_unix_ms,
-            whole: true,
-            active_unix_ms: None,
-        });
-        self.appointment = Some(Appointment {
-            term,
-            primary: node.clone(),
-            rules: Vec::new(),
-            phase: Phase::Appointed,
-        });
-        Applied::Changed
-    }
-
     /// Whatever was under way ends with the appointment.
-    fn appoint(&mut self, line: Appointed) {
+    pub(super) fn appoint(&mut self, line: Appointed) {
         self.founder = None;
         self.switchover = None;
         self.forced = None;
@@ -362,9 +306,7 @@ impl ServiceState {
                 self.appointment = Some(appointment.clone());
                 Applied::Changed
             }
-            ServiceCommand::Seat { node, term, earlier, cause, reason, at_unix_ms } => {
-                self.seat((node, *term), *earlier, (*cause, reason, *at_unix_ms))
-            }
+            ServiceCommand::Seat(command) => self.seat(command),
             ServiceCommand::Partition { changes, .. } => {
                 let changed = self.partitions.as_mut().map(|table| table.apply(changes));
                 match changed {
@@ -414,6 +356,7 @@ impl ServiceState {
                 self.paused = *paused;
                 Applied::Changed
             }
+            ServiceCommand::Copies(command) => self.copies.apply(command),
         }
     }
 }
@@ -453,6 +396,6 @@ impl Appointment {
     }
 }
 
-fn ignored(because: &str) -> Applied {
+pub(super) fn ignored(because: &str) -> Applied {
     Applied::Ignored { because: because.into() }
 }

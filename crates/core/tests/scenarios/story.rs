@@ -296,6 +296,7 @@ impl Node {
             links: self.links.clone(),
             instances: [(service.clone(), self.facts.clone())].into(),
             draining: false,
+            doors: BTreeMap::new(),
         };
         Observed::new(facts, NOW.minus(Duration::from_millis(self.silence_ms.unwrap_or(0))))
     }

@@ -5,7 +5,7 @@ use super::{Event, World, index};
 use std::time::Duration;
 use tandem_core::cluster::command::Command;
 use tandem_core::clustering::active_passive::trail::Trails;
-use tandem_core::clustering::active_passive::{ControllerView, Step, controller};
+use tandem_core::clustering::active_passive::{ControllerView, Step};
 use tandem_core::ids::Term;
 use tandem_core::time::Observed;
 
@@ -37,7 +37,7 @@ impl World {
             trails: &Trails::default(),
             unix_ms: clock.unix_ms(self.now),
         };
-        let plan = controller::plan(&view, now);
+        let plan = tandem_core::clustering::plan(&view, now);
         let revision = state.revision;
         if !plan.steps.is_empty() {
             self.note(n, || format!("plans: {}", plan.reason));

@@ -1,6 +1,6 @@
 //! Decides the terms of a seat: the copy of one node, of a command whose work is divided.
 //! In: `ControllerView` of the seat. Out: `Plan`.
-//! States: nobody → seated → runs → (silent or dead, and owns something) seated anew, absent → runs.
+//! States: nobody → seated → runs → (silent or dead, and owns something) seated anew → runs.
 //! Keeps: INV-13 a seat gets a new sitting only by its node's own ballot, or by those of a majority
 //! of the voters, each of which waited the lease out: then no copy of an earlier one is left.
 //! A node that answers and was asked to promise goes on under the later term; what it owns is its.
@@ -10,7 +10,8 @@
 //! Tested by: `tests.rs`, and the simulator (`sim/src/singleton`).
 
 use crate::cluster::command::ServiceCommand;
-use crate::cluster::state::{Appointment, Cause, Earlier, Phase};
+use crate::cluster::seats::{Earlier, SeatCommand};
+use crate::cluster::state::{Appointment, Cause, Phase};
 use crate::clustering::active_passive::singleton::{ballots, judge, recruits};
 use crate::clustering::active_passive::verdict::Verdict;
 use crate::clustering::active_passive::{ControllerView, Plan};
@@ -113,7 +114,7 @@ fn seat(
     (term, earlier): (Term, Earlier),
     (cause, why): (Cause, Reason),
 ) -> Plan {
-    let command = ServiceCommand::Seat {
+    let command = SeatCommand {
         node: node.clone(),
         term,
         earlier,
@@ -121,5 +122,5 @@ fn seat(
         reason: why.to_string(),
         at_unix_ms: view.unix_ms,
     };
-    Plan::propose(command, why.number("term", term.0))
+    Plan::propose(ServiceCommand::Seat(command), why.number("term", term.0))
 }

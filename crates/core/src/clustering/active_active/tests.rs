@@ -3,9 +3,13 @@
 use super::holder::{Floor, Holder, HolderView, Holding, Refused, Shown};
 use crate::cluster::command::{Command, Config, ServiceCommand};
 use crate::cluster::partitions::{Change, Owner, What};
-use crate::cluster::state::{Applied, Cause, ClusterState, Earlier, ServiceState};
+use crate::cluster::seats::{Earlier, SeatCommand};
+use crate::cluster::state::{Applied, Cause, ClusterState, ServiceState};
 use crate::clustering::active_passive::trail::Trails;
-use crate::clustering::active_passive::{ControllerView, Plan, Step, controller};
+use crate::clustering::{
+    self,
+    active_passive::{ControllerView, Plan, Step},
+};
 use crate::facts::{Ballot, Data, InstanceFacts, Link, NodeFacts, Process, Told};
 use crate::ids::{ClusterId, ConfigVersion, Epoch, NodeId, PartitionId, Revision, ServiceId, Term};
 use crate::pairing::{Clustering, Kind, Pairing, Replication};
@@ -56,6 +60,7 @@ fn case(partitions: u32) -> Case {
         links: NAMES.iter().map(|peer| ((*peer).into(), Link::Up(Duration::ZERO))).collect(),
         instances: NAMES.iter().map(|of| (seat(of), InstanceFacts::default())).collect(),
         draining: false,
+        doors: BTreeMap::new(),
     };
     let facts = NAMES.map(|node| (node.into(), Observed::new(facts(node), NOW)));
     let mut case = Case { state, facts: facts.into() };
@@ -76,7 +81,8 @@ impl Case {
         let (reason, at_unix_ms, term) = (String::new(), NOW_MS - 60_000, Term(term));
         let (node, name) = (NodeId::from(node), node);
         let cause = Cause::Founded;
-        let sit = ServiceCommand::Seat { node, term, earlier, cause, reason, at_unix_ms };
+        let sit = SeatCommand { node, term, earlier, cause, reason, at_unix_ms };
+        let sit = ServiceCommand::Seat(sit);
         assert_eq!(self.apply(&seat(name), sit), Applied::Changed);
         self.apply(&seat(name), ServiceCommand::ConfirmRunning { term, at_unix_ms });
         self.own(name, |own| {
@@ -120,7 +126,7 @@ impl Case {
             trails: &Trails::default(),
             unix_ms: NOW_MS,
         };
-        controller::plan(&view, NOW)
+        clustering::plan(&view, NOW)
     }
 
     fn steps(&self, service: &ServiceId) -> Vec<String> {
@@ -235,7 +241,7 @@ fn h37_a_node_that_was_lost_again_and_again_is_given_nothing_for_a_while() {
     case.go();
     assert_eq!(case.owners(), "bbc");
     for term in [2, 3] {
-        let sit = ServiceCommand::Seat {
+        let sit = SeatCommand {
             node: "a".into(),
             term: Term(term),
             earlier: Earlier::Gone,
@@ -243,7 +249,7 @@ fn h37_a_node_that_was_lost_again_and_again_is_given_nothing_for_a_while() {
             reason: String::new(),
             at_unix_ms: NOW_MS - 2_000,
         };
-        case.apply(&seat("a"), sit);
+        case.apply(&seat("a"), ServiceCommand::Seat(sit));
     }
     let facts = case.facts[&NodeId::from("b")].last_known().links.clone();
     for node in NAMES {

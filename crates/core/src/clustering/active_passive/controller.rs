@@ -12,7 +12,6 @@ use super::verdict::{self, Verdict};
 use super::{election, founding, steady};
 use crate::cluster::command::ServiceCommand;
 use crate::cluster::state::{Cause, ServiceState};
-use crate::clustering::active_active;
 use crate::facts::{Data, InstanceFacts, Link, NodeFacts};
 use crate::ids::{NodeId, ServiceId, Term};
 use crate::pairing::Kind;
@@ -135,11 +134,7 @@ impl ControllerView<'_> {
 /// Plans for one service.
 pub fn plan(view: &ControllerView<'_>, now: Timestamp) -> Plan {
     if view.spec.pairing.kind() == Kind::Command {
-        return match (&view.spec.seat, &view.state.partitions) {
-            (Some(seat), _) => active_active::seat::plan(view, seat, now),
-            (None, Some(table)) => active_active::controller::plan(view, table, now),
-            (None, None) => singleton::plan(view, now),
-        };
+        return singleton::plan(view, now);
     }
     let Some(appointment) = &view.state.appointment else {
         return founding::plan(view, now);

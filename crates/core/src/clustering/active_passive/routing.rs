@@ -127,6 +127,7 @@ mod tests {
             links: BTreeMap::new(),
             instances: [("orders".into(), own)].into(),
             draining: false,
+            doors: BTreeMap::new(),
         };
         (node.into(), Observed::new(facts, at))
     }

@@ -8,6 +8,7 @@ mod cluster;
 mod command;
 mod durability;
 mod http;
+mod key;
 mod postgres;
 mod service;
 mod timing;

@@ -16,6 +16,7 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::{String, ToString as _};
 use alloc::vec::Vec;
 use alloc::{format, vec};
+use core::time::Duration;
 
 const NOW: Timestamp = Timestamp(100_000_000);
 const NOW_MS: u64 = 1_700_000_000_000;
@@ -39,6 +40,7 @@ fn case() -> Case {
         links: names.iter().map(|peer| (peer.clone(), Link::Up(Duration::ZERO))).collect(),
         instances: BTreeMap::from([("jobs".into(), own.clone())]),
         draining: false,
+        doors: BTreeMap::new(),
     };
     let mut case = Case {
         state: ServiceState { revision: Revision(3), ..appointed("a", 1) },
