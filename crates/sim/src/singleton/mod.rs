@@ -8,10 +8,13 @@
 
 mod agreement;
 mod controller;
+mod copy;
 mod daemon;
 mod faults;
+mod founding;
 mod machine;
 mod network;
+mod partitions;
 
 use crate::event::Micros;
 use crate::network::Net;
@@ -24,12 +27,11 @@ use machine::Machine;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::rc::Rc;
-use tandem_core::cluster::command::{Command, Config};
-use tandem_core::cluster::state::{ClusterState, Phase};
+use tandem_core::cluster::state::Phase;
+use tandem_core::clustering::active_active::holder::{Floor, Holding};
 use tandem_core::facts::NodeFacts;
-use tandem_core::ids::{ClusterId, NodeId, ServiceId, Term};
-use tandem_core::pairing::{Clustering, Kind, Pairing, Replication};
-use tandem_core::spec::{ClusterSpec, NodeRole, NodeSpec, ServiceSpec, Timing};
+use tandem_core::ids::{Epoch, NodeId, PartitionId, ServiceId, Term};
+use tandem_core::spec::ServiceSpec;
 use tandem_core::time::Timestamp;
 
 /// Faults end here.
@@ -50,6 +52,14 @@ pub enum Mutation {
     VoteWhileItRuns,
     /// It starts without a proven lease.
     StartWithoutLease,
+    /// A partition is given on before its owner released it.
+    GiveWithoutProof,
+    /// A release counts for any epoch.
+    AnyEpoch,
+    /// A release is told before the process confirmed it.
+    ReleaseAtOnce,
+    /// A restarted daemon shows what it acted on long ago.
+    ForgetFloor,
 }
 
 /// What a run is made of, apart from its seed.
@@ -59,6 +69,8 @@ pub struct Options {
     pub mutation: Option<Mutation>,
     /// No faults but those that are asked for.
     pub calm: bool,
+    /// Its work is divided into so many partitions, and every node has a copy.
+    pub partitions: Option<u32>,
     /// Lines of trace to keep.
     pub trace: usize,
 }
@@ -72,13 +84,18 @@ enum Event {
     Request { to: usize, from: usize, inc: u32, sent: Timestamp, facts: Rc<NodeFacts> },
     Answer { to: usize, inc: u32, sent: Timestamp, facts: Rc<NodeFacts> },
     Refused { n: usize, inc: u32, peer: usize },
-    Asked { n: usize, inc: u32, term: Term },
+    Asked { n: usize, inc: u32, s: usize, term: Term },
     Written { n: usize, inc: u32, id: u64 },
     Done { n: usize, inc: u32, id: u64 },
     Ended { n: usize, inc: u32, life: u64 },
     LeaseEnds { n: usize, life: u64 },
     Dies { n: usize, life: u64 },
     Gone { n: usize, life: u64 },
+    Look { n: usize, life: u64 },
+    Saw { n: usize, life: u64, order: u64, shown: Rc<Vec<Holding>> },
+    Finish { n: usize, life: u64, held: (PartitionId, Epoch) },
+    Confirmed { n: usize, inc: u32, held: (PartitionId, Epoch) },
+    FloorWritten { n: usize, inc: u32, floor: Floor },
     Applied { n: usize, upto: usize },
     AgreementTick,
     Elect { round: u64 },
@@ -109,11 +126,16 @@ impl Event {
             | Self::Done { n, .. }
             | Self::Ended { n, .. }
             | Self::Applied { n, .. }
+            | Self::Confirmed { n, .. }
+            | Self::FloorWritten { n, .. }
             | Self::Depose { n, .. }
             | Self::ProposalEnded { n, .. } => Some((*n, true)),
-            Self::LeaseEnds { n, .. } | Self::Dies { n, .. } | Self::Gone { n, .. } => {
-                Some((*n, false))
-            }
+            Self::LeaseEnds { n, .. }
+            | Self::Dies { n, .. }
+            | Self::Gone { n, .. }
+            | Self::Look { n, .. }
+            | Self::Saw { n, .. }
+            | Self::Finish { n, .. } => Some((*n, false)),
             Self::AgreementTick
             | Self::Elect { .. }
             | Self::Commit { .. }
@@ -139,7 +161,10 @@ pub struct World {
     nodes: Vec<Machine>,
     agreement: Agreement,
     net: Net,
-    service: ServiceId,
+    /// A singleton, or the seats of all data nodes.
+    services: Vec<ServiceId>,
+    /// Whose seats these are.
+    work: Option<ServiceId>,
     spec: ServiceSpec,
     options: Options,
     trace: Trace,
@@ -149,6 +174,8 @@ pub struct World {
     served: bool,
     events: u64,
     ids: u64,
+    /// How many partitions were given to somebody.
+    pub given: u64,
     /// When a copy was started last, and where.
     pub last_start: Option<(Micros, usize)>,
 }
@@ -169,13 +196,13 @@ impl World {
         let mut rng = Rng::new(seed);
         let count = if !options.calm && rng.chance(30) { 5 } else { 3 };
         let witness = count == 3 && !options.calm && rng.chance(40);
-        let nodes: Vec<Machine> =
+        let mut nodes: Vec<Machine> =
             (0..count).map(|n| machine(n, witness && n == 2, options, &mut rng)).collect();
-        let pairing = Pairing::new(Kind::Command, Clustering::ActivePassive, Replication::None);
-        let Ok(pairing) = pairing else { unreachable!("a pair that is refused") };
-        let spec = ServiceSpec::of_command(pairing, Timing::of_command());
-        let service = ServiceId::from("jobs");
-        let state = founded(&nodes, &service, &spec);
+        let (state, work, services) = founding::founded(&nodes, options.partitions);
+        let spec = state.spec.services[&services[0]].clone();
+        for node in &mut nodes {
+            node.disks = vec![machine::Disk::default(); services.len()];
+        }
         let mut world = Self {
             now: 0,
             order: BinaryHeap::new(),
@@ -184,7 +211,8 @@ impl World {
             net: Net::new(count),
             nodes,
             agreement: Agreement::new(state),
-            service,
+            services,
+            work,
             spec,
             options,
             trace: Trace::new(options.trace),
@@ -194,6 +222,7 @@ impl World {
             served: false,
             events: 0,
             ids: 0,
+            given: 0,
             last_start: None,
         };
         for n in 0..count {
@@ -231,6 +260,11 @@ impl World {
     /// Runs until then, or until something is broken.
     pub fn run_until(&mut self, until: Micros) {
         while self.violation.is_none() && !self.served && self.now < until && self.step() {}
+    }
+
+    /// The last lines of what happened.
+    pub fn story(self) -> String {
+        self.trace.lines().join("\n")
     }
 
     /// What was broken, if anything.
@@ -286,12 +320,17 @@ impl World {
             }
             Event::Answer { to, inc, sent, facts } => self.on_answer(to, inc, sent, &facts),
             Event::Refused { n, inc, peer } => self.on_refused(n, inc, peer),
-            Event::Asked { n, inc, term } => self.on_asked(n, inc, term),
+            Event::Asked { n, inc, s, term } => self.on_asked(n, inc, (s, term)),
             Event::Written { n, inc, id } => self.on_written(n, inc, id),
             Event::Done { n, inc, id } => self.on_done(n, inc, id),
             Event::Ended { n, inc, life } => self.on_ended(n, inc, life),
             Event::LeaseEnds { n, life } => self.on_lease_ends(n, life),
             Event::Dies { n, life } | Event::Gone { n, life } => self.gone(n, life),
+            Event::Look { n, life } => self.on_look(n, life),
+            Event::Saw { n, life, order, shown } => self.on_saw(n, life, (order, &shown)),
+            Event::Finish { n, life, held } => self.on_finish(n, life, held),
+            Event::Confirmed { n, inc, held } => self.on_confirmed(n, inc, held),
+            Event::FloorWritten { n, inc, floor } => self.on_floor(n, inc, floor),
             Event::Applied { n, upto } => self.on_applied(n, upto),
             Event::AgreementTick => self.on_agreement_tick(),
             Event::Elect { round } => self.on_elect(round),
@@ -309,6 +348,9 @@ impl World {
     }
 
     fn check(&mut self) {
+        if self.work.is_some() {
+            return self.check_partitions();
+        }
         let running = self.runs_on();
         if running.len() > 1 {
             let names: Vec<&str> = running.into_iter().map(name).collect();
@@ -323,7 +365,10 @@ impl World {
     }
 
     fn what_is_missing(&self) -> Option<String> {
-        let state = self.agreement.last().services.get(&self.service)?;
+        if let Some(work) = &self.work {
+            return self.what_is_missing_of(work);
+        }
+        let state = self.agreement.last().services.get(&self.services[0])?;
         let Some(appointment) = &state.appointment else { return Some("nobody appointed".into()) };
         if state.switchover.is_some() || appointment.phase != Phase::Active {
             return Some(format!("{} is not confirmed", appointment.primary));
@@ -363,21 +408,9 @@ fn machine(n: usize, witness: bool, options: Options, rng: &mut Rng) -> Machine 
     Machine::new(name(n).into(), witness, priority, clock)
 }
 
-fn founded(nodes: &[Machine], service: &ServiceId, spec: &ServiceSpec) -> ClusterState {
-    let machine = |node: &Machine| NodeSpec {
-        role: if node.witness { NodeRole::Witness } else { NodeRole::Data },
-        zone: None,
-        priority: node.priority,
-        capacity: 1,
-    };
-    let spec = ClusterSpec {
-        nodes: nodes.iter().map(|node| (node.id.clone(), machine(node))).collect(),
-        services: [(service.clone(), spec.clone())].into(),
-    };
-    let config = Box::new(Config { text: String::new(), spec });
-    let mut state = ClusterState::default();
-    state.apply(&Command::Found { cluster: ClusterId::from("c0ffee"), config });
-    state
+/// How many partitions a seed's world has.
+pub const fn partitions_of(seed: u64) -> u32 {
+    1 + (seed % 12) as u32
 }
 
 /// Runs one seed; its failure, if any.
