@@ -3,4 +3,5 @@
 pub mod command;
 pub mod copies;
 pub mod lease;
+pub mod memory;
 pub mod state;

@@ -12,6 +12,7 @@ use crate::spec::ClusterSpec;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::time::Duration;
 use serde::{Deserialize, Serialize};
 
 /// How many past appointments are kept.
@@ -32,6 +33,19 @@ pub struct ClusterState {
     pub services: BTreeMap<ServiceId, ServiceState>,
     /// Nodes that an operator is emptying: no primary is placed there.
     pub draining: BTreeSet<NodeId>,
+    /// What must be known of services that were taken out, should they come back.
+    pub taken_out: BTreeMap<ServiceId, TakenOut>,
+}
+
+/// What a service leaves behind: somebody may not know yet that it was taken out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, Default)]
+pub struct TakenOut {
+    /// Its last revision.
+    pub revision: Revision,
+    /// Its last term. Terms never go back, so that numbers to fence with do not (INV-5).
+    pub term: Term,
+    /// Its lease and the margin for drift: for so long a copy of it may still run.
+    pub outlast: Duration,
 }
 
 /// One service, as agreed.
@@ -39,6 +53,8 @@ pub struct ClusterState {
 pub struct ServiceState {
     /// Grows with every command that changed this service.
     pub revision: Revision,
+    /// What it left behind when it was taken out before; else nothing.
+    pub before: TakenOut,
     /// Who makes the first copy of the data, until somebody is appointed.
     pub founder: Option<NodeId>,
     /// Identity of the data, once it exists (H35).
@@ -58,9 +74,21 @@ pub struct ServiceState {
 }
 
 impl ServiceState {
-    /// The present term; 0 before the first appointment.
+    /// The present term; before the first appointment that of its last time, or 0.
     pub fn term(&self) -> Term {
-        self.appointment.as_ref().map_or(Term(0), |appointment| appointment.term)
+        self.appointment.as_ref().map_or(self.before.term, |appointment| appointment.term)
+    }
+
+    /// A service that is new, or comes back.
+    fn begun(before: TakenOut) -> Self {
+        let begun = Self { before, ..Self::default() };
+        Self { revision: begun.first_revision(), ..begun }
+    }
+
+    /// What was said of a smaller one was said before it was taken out, and counts no longer.
+    pub fn first_revision(&self) -> Revision {
+        let is_new = self.before == TakenOut::default();
+        if is_new { Revision::default() } else { self.before.revision.next() }
     }
 }
 
@@ -205,11 +233,29 @@ impl ClusterState {
     }
 
     fn configure(&mut self, version: ConfigVersion, text: &str, spec: &ClusterSpec) -> Applied {
+        for (service, state) in &self.services {
+            if let Some(old) = self.spec.services.get(service)
+                && !spec.services.contains_key(service)
+            {
+                let outlast = old.timing.lease.saturating_add(old.timing.drift_margin);
+                let outlast = outlast.max(state.before.outlast);
+                let left = TakenOut { revision: state.revision, term: state.term(), outlast };
+                self.taken_out.insert(service.clone(), left);
+            }
+        }
+        // A plan rests on who the voters are; and whoever planned on this revision knows them.
+        if !self.spec.nodes.keys().eq(spec.nodes.keys()) {
+            for state in self.services.values_mut() {
+                state.revision = state.revision.next();
+            }
+        }
         self.config_version = version;
         self.config_text = text.into();
         self.spec = spec.clone();
         for service in spec.services.keys() {
-            self.services.entry(service.clone()).or_default();
+            let before = self.taken_out.remove(service).unwrap_or_default();
+            let begun = || ServiceState::begun(before);
+            self.services.entry(service.clone()).or_insert_with(begun);
         }
         self.services.retain(|service, _| spec.services.contains_key(service));
         self.draining.retain(|node| spec.nodes.contains_key(node));

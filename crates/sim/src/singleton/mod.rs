@@ -12,6 +12,7 @@ mod daemon;
 mod faults;
 mod machine;
 mod network;
+mod owner;
 
 use crate::event::Micros;
 use crate::network::Net;
@@ -141,6 +142,8 @@ pub struct World {
     net: Net,
     service: ServiceId,
     spec: ServiceSpec,
+    /// What is configured while the owner changes nothing.
+    founded: ClusterSpec,
     options: Options,
     trace: Trace,
     violation: Option<String>,
@@ -183,9 +186,10 @@ impl World {
             rng,
             net: Net::new(count),
             nodes,
-            agreement: Agreement::new(state),
+            agreement: Agreement::new(state.clone()),
             service,
             spec,
+            founded: state.spec.clone(),
             options,
             trace: Trace::new(options.trace),
             violation: None,
@@ -329,6 +333,9 @@ impl World {
             return Some(format!("{} is not confirmed", appointment.primary));
         }
         let holder = index(&appointment.primary);
+        if let Some(better) = self.better_place(holder) {
+            return Some(format!("runs on {holder}, and {better} is better"));
+        }
         let running = self.runs_on();
         (running != [holder]).then(|| format!("runs on {running:?}, appointed {holder}"))
     }

@@ -33,6 +33,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tandem_core::cluster::lease::{counts_from, outlives};
+use tandem_core::cluster::memory::Memory;
 use tandem_core::cluster::state::ServiceState;
 use tandem_core::clustering::active_passive::singleton::{
     Next, RAN_WELL_AFTER, SingletonView, instance,
@@ -129,7 +130,7 @@ pub struct SingletonDriver {
     asked: Option<Term>,
     /// When it had last answered each peer at its last promise.
     answered: BTreeMap<NodeId, Timestamp>,
-    started: Timestamp,
+    memory: Memory,
     lease: Timestamp,
     retry_at: Timestamp,
     failed_at: Timestamp,
@@ -140,10 +141,6 @@ pub struct SingletonDriver {
     log_looked_at: Timestamp,
     /// The keeper is gone, and what it held is not known to be.
     keeper_lost: bool,
-    /// The service was agreed since the daemon started.
-    was_agreed: bool,
-    /// It was taken out since: what this daemon knows of it may be of the past if it comes back.
-    was_removed: bool,
 }
 
 impl SingletonDriver {
@@ -169,7 +166,7 @@ impl SingletonDriver {
             finished: mpsc::channel(8),
             asked: None,
             answered: BTreeMap::new(),
-            started: now,
+            memory: Memory::new(now),
             lease: Timestamp(0),
             retry_at: Timestamp(0),
             failed_at: now,
@@ -179,8 +176,6 @@ impl SingletonDriver {
             checks: Checks::default(),
             log_looked_at: now,
             keeper_lost: false,
-            was_agreed: false,
-            was_removed: false,
         }
     }
 
@@ -236,6 +231,14 @@ impl SingletonDriver {
         let agreed = self.it.agreed.borrow_and_update().clone();
         let spec = agreed.state.spec.services.get(self.service()).cloned();
         let state = agreed.state.services.get(self.service()).cloned();
+        self.own.outlives = None;
+        if self.memory.learn(&agreed.state, &self.it.config.service, now) {
+            self.answered = self.it.hub.answered_all();
+            self.own.ballot = None;
+            self.asked = None;
+            self.own.starts_failed = 0;
+            self.retry_at = now;
+        }
         if let Some((spec, state)) = spec.as_ref().zip(state.as_ref()) {
             self.own.outlives = outlives(spec, state);
             self.own.revision = state.revision;
@@ -248,18 +251,15 @@ impl SingletonDriver {
         self.bound_log(now);
         // Before anything is agreed, nothing is known to have ended.
         agreed.state.cluster.as_ref()?;
-        self.was_removed |= self.was_agreed && spec.is_none();
-        self.was_agreed |= spec.is_some();
         let is_member = agreed.state.spec.nodes.contains_key(self.it.hub.me());
-        let may_run = is_member && !self.was_removed;
-        let (Some(spec), Some(state)) = (spec.filter(|_| may_run), state) else {
+        let (Some(spec), Some(state)) = (spec.filter(|_| is_member), state) else {
             self.leave().await;
             return None;
         };
         if self.away_until > now {
             self.leave().await;
         }
-        let voters = agreed.state.spec.nodes.keys().cloned().collect();
+        let voters = self.memory.voters().clone();
         let lease = self.hold_lease(&spec, &state, &voters).await;
         self.check_health(state.term());
         let again = self.decide(&spec, &state, lease).await;
@@ -282,7 +282,7 @@ impl SingletonDriver {
             own: &self.own,
             asked: self.asked,
             lease,
-            counts_from: counts_from(spec, state, &self.answered, self.started),
+            counts_from: counts_from(spec, state, &self.answered, self.memory.since()),
             retry_at: self.retry_at.max(self.away_until),
         };
         let Next { action, reason, again } = instance::plan(&view, now);
