@@ -39,6 +39,7 @@ struct Known {
     answered: BTreeMap<NodeId, Timestamp>,
     links: BTreeMap<NodeId, LinkFact>,
     instances: BTreeMap<ServiceId, (InstanceFacts, Timestamp)>,
+    rest: BTreeSet<ServiceId>,
     doors: BTreeMap<ServiceId, BTreeMap<NodeId, DoorUse>>,
     config_version: ConfigVersion,
     draining: bool,
@@ -169,14 +170,31 @@ impl Hub {
         self.known().answered.get(peer).copied()
     }
 
+    /// Whether a service of this node needs its lease proven whatever its copy does: a holder that
+    /// waits for its next try starts only under one.
+    pub fn rest(&self, service: &ServiceId, does: bool) {
+        let mut known = self.known();
+        if !does {
+            known.rest.remove(service);
+        } else if !known.rest.contains(service) {
+            known.rest.insert(service.clone());
+        }
+    }
+
     /// Whether this node has, or may soon need, a lease, which only answers to its own heartbeats
     /// prove.
     pub fn rests_on_answers(&self) -> bool {
-        self.known().instances.values().any(|(own, _)| match own.process {
-            // A command and the hook before it start under a lease.
-            Process::Primary | Process::Promoting | Process::Starting | Process::Stopping => true,
-            Process::Stopped | Process::Standby => own.ballot.is_some() || !own.stalled.is_zero(),
-        })
+        let known = self.known();
+        !known.rest.is_empty()
+            || known.instances.values().any(|(own, _)| match own.process {
+                // A command and the hook before it start under a lease.
+                Process::Primary | Process::Promoting | Process::Starting | Process::Stopping => {
+                    true
+                }
+                Process::Stopped | Process::Standby => {
+                    own.ballot.is_some() || !own.stalled.is_zero()
+                }
+            })
     }
 
     /// When this node last answered each peer's heartbeat.
@@ -223,7 +241,10 @@ impl Hub {
 
     /// A service ended here: nothing is said of it any more.
     pub fn retire(&self, service: &ServiceId) {
-        self.known().instances.remove(service);
+        let mut known = self.known();
+        known.instances.remove(service);
+        known.rest.remove(service);
+        drop(known);
         self.wake();
     }
 
