@@ -122,7 +122,7 @@ async fn until(balancer: &Balancer, wanted: impl Fn(&Snapshot) -> bool) -> Snaps
 
 fn condition(snapshot: &Snapshot, endpoint: &Endpoint) -> Condition {
     let found = snapshot.endpoints.iter().find(|it| it.address == endpoint.address);
-    found.unwrap().condition
+    found.unwrap().condition.unwrap()
 }
 
 #[tokio::test]
@@ -163,6 +163,10 @@ async fn a_connect_that_fails_is_tried_elsewhere_and_its_endpoint_ejected() {
     let snapshot = balancer.snapshot();
     assert!(matches!(condition(&snapshot, &a), Condition::Ejected(_)), "{snapshot:?}");
     assert_eq!(snapshot.retried, 5, "after that nobody tries it: {snapshot:?}");
+    let [bad, good] = &snapshot.endpoints[..] else { panic!("{snapshot:?}") };
+    assert_eq!((bad.retried, bad.quantiles, bad.rate_milli), (5, None, 0));
+    assert!(good.retried == 0 && good.rate_milli > 0 && good.quantiles.is_some(), "{good:?}");
+    assert_eq!(good.histogram.counts.iter().sum::<u64>(), 12);
 }
 
 #[tokio::test]
@@ -321,7 +325,19 @@ async fn every_part_changes_and_no_connection_ends() {
     assert_eq!(timeout(LIMIT, kept.read_u8()).await.unwrap().unwrap(), b'!');
     until(&balancer, |_| std::net::TcpStream::connect(before).is_err()).await;
     let snapshot = balancer.snapshot();
-    assert_eq!((snapshot.policy, snapshot.endpoints.len()), ("least-connections", 1));
+    assert_eq!(snapshot.policy, "least-connections");
+    let [listed, gone] = &snapshot.endpoints[..] else { panic!("{snapshot:?}") };
+    assert_eq!((listed.address, listed.in_flight), (b.address, 0));
+    let left = (gone.address, gone.condition, gone.in_flight, gone.share_percent);
+    assert_eq!(left, (a.address, None, 1, 0), "what is left is shown");
+    // Listed again, it is the same with what it has.
+    balancer
+        .configure(BalancerConfig { upstreams: config(&[&a, &b]).upstreams, ..new.clone() })
+        .unwrap();
+    until(&balancer, |it| it.endpoints.len() == 2 && it.endpoints[0].in_flight == 1).await;
+    balancer.configure(new.clone()).unwrap();
+    drop(kept);
+    until(&balancer, |it| it.endpoints.len() == 1).await;
     // An address that cannot be had changes nothing.
     let taken = BalancerConfig { listen: a.address, policy: Policy::Random, ..new };
     assert!(matches!(balancer.configure(taken), Err(Error::Listen { .. })));
