@@ -42,6 +42,7 @@ pub(super) struct Node {
     pub zone: Text,
     pub role: Text,
     pub priority: Number,
+    pub capacity: Number,
 }
 
 #[derive(Debug)]
@@ -110,6 +111,7 @@ fn node(reading: &mut Reading<'_>, name: Spanned<String>, table: &DeTable<'_>) -
         zone: section.text(reading, "zone"),
         role: section.text(reading, "role"),
         priority: section.number(reading, "priority"),
+        capacity: section.number(reading, "capacity"),
     };
     section.finish(reading);
     node
