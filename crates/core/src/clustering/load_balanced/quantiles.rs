@@ -130,8 +130,8 @@ impl Times {
         let now = slot(now).max(self.newest);
         let oldest = (now + 1).saturating_sub(count);
         let first = self.newest.saturating_sub(SLOTS as u64 - 1).max(oldest);
-        let numbers = if self.slots.is_empty() { 1..=0 } else { first..=self.newest };
-        numbers.filter_map(|number| self.slots.get(place(number)))
+        // Before the first sample there is no slot to be had.
+        (first..=self.newest).filter_map(|number| self.slots.get(place(number)))
     }
 }
 
