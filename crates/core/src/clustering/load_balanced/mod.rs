@@ -4,5 +4,6 @@ pub mod balance;
 pub mod ejection;
 pub mod key;
 pub mod latency;
+pub mod quantiles;
 pub mod rendezvous;
 pub mod retry;

@@ -76,11 +76,14 @@ fn cache() -> serde_json::Value {
         "upstreams": [
             {"address": "10.0.0.11:6379", "state": "up", "reason": null, "weight": 1,
              "share_percent": 100, "far": false, "in_flight": 4, "latency_ms": 0.25,
-             "sessions_total": 900, "failed_total": 0, "ejected_total": 0},
+             "name": null, "rate_per_s": 1.5,
+             "quantiles": {"p50_ms": 0.2, "p90_ms": 0.3, "p99_ms": 4.0},
+             "sessions_total": 900, "failed_total": 0, "retried_total": 0, "ejected_total": 0},
             {"address": "10.0.0.12:6379", "state": "down",
              "reason": "its checks fail: no answer in time", "weight": 1,
              "share_percent": 0, "far": true, "in_flight": 0, "latency_ms": null,
-             "sessions_total": 900, "failed_total": 8, "ejected_total": 1},
+             "name": "cache2:6379", "rate_per_s": 0.0, "quantiles": null,
+             "sessions_total": 900, "failed_total": 8, "retried_total": 6, "ejected_total": 1},
         ],
         "warnings": ["cache3 cannot be looked up"],
     })

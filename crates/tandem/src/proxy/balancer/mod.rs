@@ -13,6 +13,7 @@ mod copying;
 pub(super) mod group;
 mod header;
 pub(super) mod listener;
+pub(super) mod member;
 mod resolve;
 pub(super) mod session;
 mod snapshot;
@@ -74,6 +75,14 @@ pub struct Upstream {
     pub far: bool,
     /// It gets no new work; what it has may end by itself.
     pub drain: bool,
+}
+
+impl Upstream {
+    /// As its owner wrote it.
+    pub fn name(&self) -> String {
+        let Self { host, port, .. } = self;
+        if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+    }
 }
 
 /// How endpoints are asked.

@@ -8,9 +8,10 @@
 
 use super::BalancerConfig;
 use super::copying::Copying;
-use super::group::{Claim, Group};
+use super::group::Group;
 use super::header::{self, HEADER_MAX, Parsed};
 use super::listener::{Tally, keep_alive};
+use super::member::Claim;
 use crate::proxy::http::{self, Http};
 use crate::runtime::clock;
 use std::io;
@@ -189,6 +190,7 @@ async fn reach(shared: &Shared, who: SocketAddr) -> (Claim, TcpStream) {
                 claim.0.failed_because(why);
                 shared.group.note(&claim.0, Event::WorkFailed);
                 shared.tally.retried.fetch_add(1, Ordering::Relaxed);
+                claim.0.retried();
                 failed.push(address);
             }
         }

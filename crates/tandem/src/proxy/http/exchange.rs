@@ -14,7 +14,7 @@ use super::wire::fields::{self, Field};
 use super::wire::request::{Method, Refusal};
 use super::{Http, HttpConfig};
 use crate::proxy::balancer::BalancerConfig;
-use crate::proxy::balancer::group::Claim;
+use crate::proxy::balancer::member::Claim;
 use crate::proxy::balancer::session::Shared;
 use httparse::Header;
 use std::future::poll_fn;
@@ -83,6 +83,7 @@ pub(super) async fn run(door: Door<'_>, client: &mut Client, order: Order) -> Af
         let may_repeat = !transfer.endpoint_spoke && order.is_repeatable();
         let endpoint = transfer.endpoint;
         if end == End::Broke && may_repeat && door.http.may_retry() {
+            claim.0.retried();
             if !is_reused {
                 claim.0.failed_because(BROKE);
                 door.shared.group.note(&claim.0, Event::WorkFailed);
