@@ -26,7 +26,7 @@ rows! {
             share."
         because "long enough to fill caches and connection pools; \"0s\" gives it everything at \
             once",
-    "services.NAME.rate_limit": "table or false" = Unset("clients may ask for as much as they like");
+    "services.NAME.rate_limit": "table or false" = Unset("clients may have any number");
         "How many connections, with http how many requests, each node takes in a time: of each \
             client, of all together. What is over it gets 429 with `Retry-After`; a connection is \
             closed."

@@ -52,7 +52,7 @@ fn what_is_no_rate_is_told_at_its_place() {
         ("per_client = \"100/s\", ", "", "TDM0220 error 30:24 +3: services.web.rate_limit.burst"),
         (inner, "key = \"source\"", "TDM0205 error 30:1 +10: services.web.rate_limit limits noth"),
         (inner, "total = \"1/s\", key = \"source\"", "TDM0220 error 30:37 +8: services.web.rate_"),
-        ("cookie = \"sid\"", "", "TDM0205 error 30:77 +3: services.web.rate_limit.key names no"),
+        ("cookie = \"sid\"", "", "TDM0205 error 30:77 +4: services.web.rate_limit.key names no"),
         ("kind = \"http\"", "kind = \"tcp\"", "TDM0220 error 30:71 +3: services.web.rate_limit.k"),
     ] {
         let found = lines(&problems(&web(old, new)));
