@@ -40,6 +40,12 @@ pub struct BalancedStatus {
     pub expired_total: u64,
     /// Connects that failed and were tried at another endpoint.
     pub retried_total: u64,
+    /// Connections or requests refused since then: their client was over its rate.
+    #[serde(default)]
+    pub limited_client_total: u64,
+    /// The same: all together were over theirs.
+    #[serde(default)]
+    pub limited_service_total: u64,
     /// Every endpoint.
     pub upstreams: Vec<UpstreamStatus>,
     /// What became of its requests; there with kind http only.

@@ -5,5 +5,6 @@ pub mod ejection;
 pub mod key;
 pub mod latency;
 pub mod quantiles;
+pub mod rate;
 pub mod rendezvous;
 pub mod retry;

@@ -39,6 +39,14 @@ pub(super) fn families(page: &mut Page, services: &[BalancedStatus]) {
     family("tandem_balancer_refused_total", "Connections closed at once.", |it| it.refused_total);
     family("tandem_balancer_expired_total", "Clients that waited in vain.", |it| it.expired_total);
     family("tandem_balancer_retried_total", "Connects tried elsewhere.", |it| it.retried_total);
+    let name = "tandem_balancer_limited_total";
+    page.family(name, "Connections or requests over a rate.");
+    for of in services {
+        let whose = [("client", of.limited_client_total), ("service", of.limited_service_total)];
+        for (whose, count) in whose {
+            page.sample(name, &[("service", &of.name), ("rate", &whose)], count);
+        }
+    }
     upstreams(page, services);
     requests(page, services);
 }

@@ -189,6 +189,8 @@ fn balanced() -> BalancedStatus {
         refused_total: 2,
         expired_total: 3,
         retried_total: 7,
+        limited_client_total: 9,
+        limited_service_total: 0,
         http: None,
         upstreams: vec![
             upstream("10.0.0.11:6379", UpstreamState::Up, 100),

@@ -54,6 +54,7 @@ async fn every_family_is_described_once_and_holds_its_samples() {
         r#"tandem_peer_up{peer="c"} 0"#,
         r#"tandem_balancer_held{service="cache"} 1"#,
         r#"tandem_balancer_retried_total{service="cache"} 7"#,
+        r#"tandem_balancer_limited_total{service="cache",rate="client"} 9"#,
         r#"tandem_upstream_up{service="cache",upstream="10.0.0.11:6379"} 1"#,
         r#"tandem_upstream_up{service="cache",upstream="10.0.0.12:6379"} 0"#,
         r#"tandem_upstream_latency_seconds{service="cache",upstream="10.0.0.11:6379"} 0.00025"#,

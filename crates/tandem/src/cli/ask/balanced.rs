@@ -24,6 +24,13 @@ pub fn page(service: &BalancedStatus, terminal: &Terminal) -> String {
         service.sessions_total,
         service.retried_total,
     );
+    let limited = [
+        (service.limited_client_total, "of clients over their rate"),
+        (service.limited_service_total, "over the rate of all"),
+    ];
+    for (count, whose) in limited.into_iter().filter(|(count, _)| *count > 0) {
+        let _ = writeln!(page, "  {count} refused {whose}");
+    }
     if let Some(http) = &service.http {
         page.push_str(&requests(http));
     }

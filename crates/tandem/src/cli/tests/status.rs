@@ -34,6 +34,7 @@ b         standby  disconnected  2   0/3000060  20.0 MB / 2.5 s  no (writes wait
 10.0.0.2:5432  node b is silent
 
 cache  tcp load-balanced none  by peak-ewma  at a: 5 open, 1 held, 1000 so far, 7 retried
+  9 refused of clients over their rate
   connect through a: 10.0.0.1:6379
   warning: cache3 cannot be looked up
 UPSTREAM                      STATE  WEIGHT  SHARE  OPEN  RATE   P50/P90/P99         TOTAL  \

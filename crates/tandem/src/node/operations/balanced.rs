@@ -128,6 +128,8 @@ fn service(
         refused_total: count(|it| it.refused),
         expired_total: count(|it| it.expired),
         retried_total: count(|it| it.retried),
+        limited_client_total: count(|it| it.limited[0]),
+        limited_service_total: count(|it| it.limited[1]),
         upstreams: snapshot.map_or_else(Vec::new, |it| it.endpoints.iter().map(upstream).collect()),
         http: snapshot.and_then(|it| it.http).map(http),
         warnings: snapshot.map_or_else(

@@ -10,6 +10,7 @@ use super::BalancerConfig;
 use super::copying::Copying;
 use super::group::Group;
 use super::header::{self, HEADER_MAX, Parsed};
+use super::limiter::{self, Rates};
 use super::listener::{Tally, keep_alive};
 use super::member::Claim;
 use crate::proxy::http::{self, Http};
@@ -39,6 +40,7 @@ pub(in crate::proxy) struct Shared {
     pub(in crate::proxy) config: watch::Sender<Arc<BalancerConfig>>,
     pub(in crate::proxy) group: Arc<Group>,
     pub(in crate::proxy) tally: Tally,
+    pub(in crate::proxy) rates: Rates,
     /// There if it balances requests and not connections.
     pub(in crate::proxy) http: Option<Http>,
     /// No new sessions.
@@ -71,6 +73,10 @@ pub(in crate::proxy) async fn serve(shared: &Shared, mut client: TcpStream, from
     };
     if let Some(requests) = &shared.http {
         http::serve(shared, requests, client, who).await;
+        return;
+    }
+    // Closed and not held: what is held takes a place from clients that are within their rate.
+    if shared.rates.take(limiter::client(who.ip())).is_err() {
         return;
     }
     let held = HeldCount::new(&shared.tally.held);

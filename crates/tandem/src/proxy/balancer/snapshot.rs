@@ -27,6 +27,8 @@ pub struct Snapshot {
     pub expired: u64,
     /// Connects that failed and were tried at another endpoint.
     pub retried: u64,
+    /// Connections or requests refused for their client's rate, and for that of all.
+    pub limited: [u64; 2],
     /// Every endpoint.
     pub endpoints: Vec<EndpointSnapshot>,
     /// There if it balances requests.

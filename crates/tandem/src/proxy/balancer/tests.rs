@@ -1,5 +1,6 @@
 //! Drives whole balancers against endpoints that do as they are told.
 
+mod limits;
 mod resets;
 
 use super::*;
@@ -9,6 +10,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tandem_core::clustering::load_balanced::ejection::{Condition, Limits};
+use tandem_core::clustering::load_balanced::rate;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, sleep, timeout};
@@ -79,6 +81,7 @@ fn config(endpoints: &[&Endpoint]) -> BalancerConfig {
         policy: Policy::RoundRobin,
         limits: Limits { slow_start: Duration::ZERO, ..Limits::default() },
         check: None,
+        rates: rate::Limits::default(),
         hold_max: Duration::from_secs(10),
         connect_timeout: Duration::from_secs(1),
         idle_timeout: Duration::from_secs(60),

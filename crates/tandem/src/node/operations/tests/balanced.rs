@@ -51,6 +51,7 @@ fn snapshot(endpoints: Vec<EndpointSnapshot>) -> Snapshot {
         refused: 0,
         expired: 0,
         retried: 4,
+        limited: [0, 0],
         endpoints,
         unresolved: vec!["cache2".to_owned()],
     }

@@ -7,6 +7,7 @@ mod corpus;
 mod endpoint;
 mod faults;
 mod keys;
+mod limits;
 mod messages;
 mod mutations;
 mod support;
