@@ -26,7 +26,6 @@ fn agreed() -> Agreed {
         spec: ClusterSpec {
             nodes: [("a".into(), node)].into(),
             services: [("jobs".into(), spec)].into(),
-            ..ClusterSpec::default()
         },
         services: [("jobs".into(), service)].into(),
         ..ClusterState::default()
