@@ -3,6 +3,12 @@
 //! Facts are not agreed: each receiver stamps them with its own clock (`Observed`).
 //! Keeps: INV-8, ages travel as durations, never as moments of another clock.
 
+mod door;
+mod told;
+
+pub use door::DoorUse;
+pub use told::Told;
+
 use crate::ids::{ConfigVersion, NodeId, Revision, ServiceId, SystemId, Term, TimelineId};
 use crate::lsn::Lsn;
 use crate::replication::primary_replica::sync_quorum::CommitRule;
@@ -29,23 +35,9 @@ pub struct NodeFacts {
     pub instances: BTreeMap<ServiceId, InstanceFacts>,
     /// Whether it takes no new work, by an operator's wish.
     pub draining: bool,
-}
-
-/// Orders what one node says: an answer that was delayed on its way must not undo newer facts.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Told {
-    /// Tells one run of the node's daemon from another.
-    pub start: u64,
-    /// Grows with all that this run says.
-    pub number: u64,
-}
-
-impl Told {
-    /// Whether this was said before `known`. Of two runs the one heard last counts: the
-    /// connections of an earlier one ended with it.
-    pub const fn is_before(&self, known: &Self) -> bool {
-        self.start == known.start && self.number < known.number
-    }
+    /// What its doors still have at copies that are to be stopped, by service and node; a service
+    /// without a door here is missing.
+    pub doors: BTreeMap<ServiceId, BTreeMap<NodeId, DoorUse>>,
 }
 
 /// How a node sees a peer.
@@ -145,6 +137,9 @@ pub struct InstanceFacts {
     pub pending_restart: bool,
     /// Starts in a row that ended before the server answered once.
     pub starts_failed: u32,
+    /// Of copies that run side by side: since when doors shall send nothing new here, by its own
+    /// clock. It tells this withdrawal from an earlier one.
+    pub withdrawn: Option<Timestamp>,
     /// How far each node that it heard as primary said to have come (H1).
     pub ends: BTreeMap<NodeId, ToldEnd>,
 }
@@ -235,6 +230,7 @@ impl Default for InstanceFacts {
             health: Health::Good,
             pending_restart: false,
             starts_failed: 0,
+            withdrawn: None,
             ends: BTreeMap::new(),
         }
     }

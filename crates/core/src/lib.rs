@@ -7,6 +7,7 @@
 
 extern crate alloc;
 
+pub mod attempts;
 pub mod cluster;
 pub mod clustering;
 pub mod facts;

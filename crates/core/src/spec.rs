@@ -35,6 +35,8 @@ pub struct NodeSpec {
     pub zone: Option<String>,
     /// Preferred as primary among equals; greater wins, default 100; 0 is never for long.
     pub priority: u32,
+    /// How much work it can do, relative to the others; at least 1.
+    pub capacity: u32,
 }
 
 /// What a machine is for.
@@ -55,15 +57,31 @@ pub struct ServiceSpec {
     pub durability: Durability,
     /// How long things may take.
     pub timing: Timing,
+    /// There if copies of it run side by side, none of them alone.
+    pub copies: Option<Copies>,
 }
 
 impl ServiceSpec {
+    /// A service of which one instance serves.
+    pub const fn new(pairing: Pairing, durability: Durability, timing: Timing) -> Self {
+        Self { pairing, durability, timing, copies: None }
+    }
+
     /// A command: it keeps nothing that others confirm, so, as in `Async` mode, a lease alone
     /// fences it, and nothing that it did is counted.
     pub const fn of_command(pairing: Pairing, timing: Timing) -> Self {
         let durability = Durability::Async { lag_bytes_max: 0, lag_max: Duration::MAX };
-        Self { pairing, durability, timing }
+        Self::new(pairing, durability, timing)
     }
+}
+
+/// How many copies of a command run side by side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Copies {
+    /// So many, each on a data node of its own; none is one on each.
+    pub replicas: Option<u32>,
+    /// For what a copy still serves to end before it is stopped by a plan.
+    pub drain_max: Duration,
 }
 
 /// What an acknowledged commit is worth.

@@ -22,7 +22,7 @@ fn at<T>(state: &ServiceState, unix_ms: u64, see: impl Fn(&ControllerView<'_>) -
         Pairing::new(Kind::Postgres, Clustering::ActivePassive, Replication::PrimaryReplica);
     let Ok(pairing) = pairing else { panic!("the pair is refused") };
     let durability = Durability::Quorum { acks: 1 };
-    let spec = ServiceSpec { pairing, durability, timing: Timing::default() };
+    let spec = ServiceSpec::new(pairing, durability, Timing::default());
     let (me, service) = (NodeId::from("a"), ServiceId::from("orders"));
     see(&ControllerView {
         trails: &Trails::default(),

@@ -26,11 +26,13 @@ pub enum Mutation {
     AcknowledgeBeforeBarrier,
     /// The keeper's lease gets an end only once the promotion ended (H42).
     ArmAfterPromotion,
+    /// A node goes by what its primary once said, however long ago (INV-8).
+    BelieveStale,
 }
 
 impl Mutation {
     /// Every mutation.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::DropPromise,
         Self::DropMeeting,
         Self::PromoteBeforeFence,
@@ -42,6 +44,7 @@ impl Mutation {
         Self::SupportStrangers,
         Self::AcknowledgeBeforeBarrier,
         Self::ArmAfterPromotion,
+        Self::BelieveStale,
     ];
 
     /// As on the command line.
@@ -58,6 +61,7 @@ impl Mutation {
             Self::SupportStrangers => "support-strangers",
             Self::AcknowledgeBeforeBarrier => "acknowledge-before-barrier",
             Self::ArmAfterPromotion => "arm-after-promotion",
+            Self::BelieveStale => "believe-stale",
         }
     }
 

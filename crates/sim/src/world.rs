@@ -103,7 +103,7 @@ impl World {
             Replication::PrimaryReplica,
         );
         let Ok(pairing) = pairing else { unreachable!("a pair that is refused") };
-        let spec = ServiceSpec { pairing, durability, timing: Timing::default() };
+        let spec = ServiceSpec::new(pairing, durability, Timing::default());
         let service = ServiceId::from("orders");
         let nodes: Vec<Node> = (0..shape.nodes()).map(|n| node(n, shape, &mut rng)).collect();
         let state = founded(&nodes, &service, &spec);
@@ -360,6 +360,7 @@ fn founded(nodes: &[Node], service: &ServiceId, spec: &ServiceSpec) -> ClusterSt
         role: if node.witness { NodeRole::Witness } else { NodeRole::Data },
         zone: node.zone.map(String::from),
         priority: node.priority,
+        capacity: 1,
     };
     let spec = ClusterSpec {
         nodes: nodes.iter().map(|node| (node.id.clone(), machine(node))).collect(),

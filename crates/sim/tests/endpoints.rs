@@ -106,7 +106,7 @@ impl Door {
                 name: hash(&at.to_be_bytes()),
             };
             let loads: Vec<Load> = shares.iter().enumerate().map(load).collect();
-            let draw = Draw { random: [random.next(), random.next()], key: draw_key };
+            let draw = Draw { random: [random.next(), random.next()], key: Some(draw_key) };
             let Some(at) = self.balance.choose(&loads, draw) else {
                 self.unserved += 1;
                 return;

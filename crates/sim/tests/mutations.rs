@@ -65,6 +65,11 @@ fn a_lease_that_rests_on_strangers_is_caught() {
 }
 
 #[test]
+fn a_plan_that_rests_on_old_news_is_caught() {
+    is_caught_by(Mutation::BelieveStale, "INV-8", Options::default());
+}
+
+#[test]
 fn a_dropped_promise_is_caught() {
     is_caught(Mutation::DropPromise);
 }

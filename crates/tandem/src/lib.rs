@@ -1,4 +1,4 @@
-//! High availability for PostgreSQL, in one binary.
+//! High availability for PostgreSQL and any other service, in one binary.
 //! See ARCHITECTURE.md for the map.
 
 pub mod api;

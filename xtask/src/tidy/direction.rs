@@ -8,6 +8,7 @@ const SHELL: &str = "crates/tandem/src/";
 /// A module of the core imports modules of a smaller rank only: who may serve depends on who has
 /// the data, never the reverse.
 const CORE_RANKS: &[(&str, u8)] = &[
+    ("attempts", 0),
     ("ids", 0),
     ("lsn", 0),
     ("time", 0),

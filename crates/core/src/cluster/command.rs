@@ -3,6 +3,7 @@
 //! state, or sent twice, changes nothing (INV-6).
 //! Not here: what a command does (`state.rs`).
 
+use crate::cluster::copies::CopiesCommand;
 use crate::cluster::state::{Appointment, Cause, Forced};
 use crate::ids::{ClusterId, ConfigVersion, NodeId, Revision, ServiceId, SystemId, Term};
 use crate::replication::primary_replica::sync_quorum::CommitRule;
@@ -132,6 +133,8 @@ pub enum ServiceCommand {
         /// Milliseconds since 1970 on the controller's clock.
         at_unix_ms: u64,
     },
+    /// Something about copies that run side by side.
+    Copies(CopiesCommand),
 }
 
 impl fmt::Display for ServiceCommand {
@@ -167,6 +170,7 @@ impl fmt::Display for ServiceCommand {
             Self::CancelSwitchover => f.write_str("give the switchover up"),
             Self::Pause { paused: true } => f.write_str("pause automatic failover"),
             Self::Pause { paused: false } => f.write_str("resume automatic failover"),
+            Self::Copies(command) => command.fmt(f),
         }
     }
 }

@@ -191,7 +191,7 @@ mod tests {
                 Replication::PrimaryReplica,
             );
             let pairing = pair.unwrap_or_else(|_| unreachable!());
-            ServiceSpec { pairing, durability, timing: Timing::default() }
+            ServiceSpec::new(pairing, durability, Timing::default())
         };
         let lossy = spec(Durability::Async { lag_bytes_max: 1, lag_max: Duration::MAX });
         assert!(supports(&lossy, Term(5), Some(Term(5))));

@@ -5,6 +5,7 @@
 //! Tested by: below, and every run of the simulator.
 
 use crate::cluster::command::{Command, ServiceCommand};
+pub use crate::cluster::copies::{Copies, Placed};
 use crate::ids::{ClusterId, ConfigVersion, NodeId, Revision, ServiceId, SystemId, Term};
 use crate::replication::primary_replica::sync_quorum::CommitRule;
 use crate::spec::ClusterSpec;
@@ -50,6 +51,8 @@ pub struct ServiceState {
     pub forced: Option<Forced>,
     /// Automatic failover is off.
     pub paused: bool,
+    /// Where copies run that need not be alone.
+    pub copies: Copies,
     /// Past and present appointments, oldest first, at most `HISTORY_MAX`.
     pub history: Vec<Appointed>,
 }
@@ -332,6 +335,7 @@ impl ServiceState {
                 self.paused = *paused;
                 Applied::Changed
             }
+            ServiceCommand::Copies(command) => self.copies.apply(command),
         }
     }
 }
@@ -371,6 +375,6 @@ impl Appointment {
     }
 }
 
-fn ignored(because: &str) -> Applied {
+pub(super) fn ignored(because: &str) -> Applied {
     Applied::Ignored { because: because.into() }
 }

@@ -200,7 +200,7 @@ impl Story {
             panic!("the pair is refused")
         };
         let timing = Timing::default();
-        let spec = ServiceSpec { pairing, durability: self.durability, timing };
+        let spec = ServiceSpec::new(pairing, self.durability, timing);
         let view = ControllerView {
             me: &self.leader,
             service: &service,
@@ -284,7 +284,7 @@ impl Node {
     fn spec(&self) -> NodeSpec {
         let is_witness = self.facts.data == Data::Witness;
         let role = if is_witness { NodeRole::Witness } else { NodeRole::Data };
-        NodeSpec { role, zone: self.zone.clone(), priority: self.priority }
+        NodeSpec { role, zone: self.zone.clone(), priority: self.priority, capacity: 1 }
     }
 
     fn told(&self, id: &NodeId, service: &ServiceId) -> Observed<NodeFacts> {
@@ -295,6 +295,7 @@ impl Node {
             links: self.links.clone(),
             instances: [(service.clone(), self.facts.clone())].into(),
             draining: false,
+            doors: BTreeMap::new(),
         };
         Observed::new(facts, NOW.minus(Duration::from_millis(self.silence_ms.unwrap_or(0))))
     }

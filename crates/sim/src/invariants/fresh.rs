@@ -74,5 +74,6 @@ fn blank(facts: &NodeFacts) -> NodeFacts {
         links: BTreeMap::new(),
         instances: facts.instances.iter().map(|(name, i)| (name.clone(), keep(i))).collect(),
         draining: false,
+        doors: BTreeMap::new(),
     }
 }

@@ -14,7 +14,7 @@ use tandem_core::cluster::state::{Appointment, ServiceState};
 use tandem_core::clustering::active_passive::{Action, InstanceView, instance};
 use tandem_core::facts::{Data, InstanceFacts, Process, Stream};
 use tandem_core::ids::{NodeId, Term};
-use tandem_core::replication::primary_replica::sync_quorum::CommitRule;
+use tandem_core::replication::primary_replica::loaded_rule::LoadedRule;
 use tandem_core::time::Timestamp;
 
 const TICK: Micros = 50_000;
@@ -50,8 +50,8 @@ pub struct Daemon {
     retry_at: Timestamp,
     /// A term it was asked to promise.
     pub asked: Option<Term>,
-    /// No rule but this, and that of nobody before it, can have been in force since the promotion.
-    pub loaded: Option<CommitRule>,
+    /// Which rules its server may obey since its promotion.
+    pub loaded: LoadedRule,
     /// Believes that it is the Raft leader.
     pub leads: bool,
     /// A proposal whose end it waits for.
@@ -126,7 +126,7 @@ impl World {
             failures: 0,
             retry_at: Timestamp(0),
             asked: None,
-            loaded: None,
+            loaded: LoadedRule::default(),
             leads: false,
             proposing: None,
             recruited: BTreeMap::new(),
@@ -249,7 +249,11 @@ impl World {
         let now = node.clock.at(self.now);
         let Some(daemon) = node.daemon.as_ref() else { return };
         let of = (&self.service, state);
-        let times = (&self.spec.timing, now);
+        let mut timing = self.spec.timing;
+        if self.options.mutation == Some(Mutation::BelieveStale) {
+            timing.suspicion = Duration::MAX;
+        }
+        let times = (&timing, now);
         let primary = InstanceView::heard_primary(&node.id, of, &daemon.hub.facts, times);
         let view = InstanceView {
             me: &node.id,

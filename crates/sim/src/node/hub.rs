@@ -96,6 +96,7 @@ impl Hub {
             told: own.order,
             config_version: own.config_version,
             draining: own.draining,
+            doors: BTreeMap::new(),
             links: self.links.iter().map(|(peer, l)| (peer.clone(), link(*l, BEAT, now))).collect(),
             instances: BTreeMap::from([(
                 own.service.clone(),

@@ -13,6 +13,7 @@ use std::fmt;
 use std::time::Duration;
 use tandem_core::facts::{InstanceFacts, Process, Stream};
 use tandem_core::ids::{NodeId, Term, TimelineId};
+use tandem_core::replication::primary_replica::loaded_rule::LoadedRule;
 use tandem_core::replication::primary_replica::sync_quorum::CommitRule;
 
 const STOP_FAST: Duration = Duration::from_secs(4);
@@ -170,7 +171,7 @@ impl World {
             2 => {
                 let rule = self.rule_at_promotion(n);
                 if let Some(daemon) = self.nodes[n].daemon.as_mut() {
-                    daemon.loaded = Some(rule.clone());
+                    daemon.loaded = LoadedRule::at_promotion(rule.clone());
                 }
                 self.write_rule(n, Some(rule));
                 Outcome::Next(1_000, 20_000)
@@ -244,10 +245,10 @@ impl World {
             }
             1 => Outcome::Again,
             2 => {
-                let known = self.nodes[n].daemon.as_ref().and_then(|d| d.own.rule.clone());
-                running.step = if known.as_ref() == Some(&wanted) {
+                let Some(daemon) = self.nodes[n].daemon.as_mut() else { return Outcome::Again };
+                running.step = if daemon.own.rule.as_ref() == Some(&wanted) {
                     29
-                } else if self.is_first(n, &wanted) {
+                } else if daemon.loaded.is_first(&wanted) {
                     19
                 } else {
                     9
@@ -289,18 +290,6 @@ impl World {
         flushed >= position && rule.acknowledges(&confirmed)
     }
 
-    /// As the shell's.
-    fn is_first(&mut self, n: usize, wanted: &CommitRule) -> bool {
-        let nobody = CommitRule::of_nobody(self.nodes[n].id.clone());
-        let Some(daemon) = self.nodes[n].daemon.as_mut() else { return false };
-        daemon.loaded = daemon.loaded.take().filter(|rule| *rule == nobody || rule == wanted);
-        let is_first = daemon.loaded.is_some();
-        if is_first {
-            daemon.loaded = Some(wanted.clone());
-        }
-        is_first
-    }
-
     /// Writes a rule and proves that it alone is in effect.
     pub(super) fn step_rule(
         &mut self,
@@ -314,7 +303,7 @@ impl World {
         match running.step {
             0 => {
                 if let Some(daemon) = self.nodes[n].daemon.as_mut() {
-                    daemon.loaded = None;
+                    daemon.loaded.forget();
                 }
                 self.write_rule(n, Some(rule.clone()));
                 Outcome::Next(8_500, 20_000)

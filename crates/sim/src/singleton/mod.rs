@@ -368,6 +368,7 @@ fn founded(nodes: &[Machine], service: &ServiceId, spec: &ServiceSpec) -> Cluste
         role: if node.witness { NodeRole::Witness } else { NodeRole::Data },
         zone: None,
         priority: node.priority,
+        capacity: 1,
     };
     let spec = ClusterSpec {
         nodes: nodes.iter().map(|node| (node.id.clone(), machine(node))).collect(),

@@ -47,7 +47,7 @@ pub enum Error {
     Unsuccessful,
 }
 
-/// High availability for PostgreSQL, in one binary.
+/// High availability for PostgreSQL and any other service, in one binary.
 #[derive(Debug, Parser)]
 #[command(name = "tandem", version, propagate_version = true, subcommand_required = true)]
 #[command(

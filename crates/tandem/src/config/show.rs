@@ -102,6 +102,7 @@ fn node_values(node: &Node) -> impl Iterator<Item = (&'static str, Option<String
         ("zone", node.zone.clone()),
         ("role", Some(role.to_owned())),
         ("priority", Some(node.priority.to_string())),
+        ("capacity", Some(node.capacity.to_string())),
     ]
     .into_iter()
 }

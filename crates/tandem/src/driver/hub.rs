@@ -11,7 +11,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tandem_core::cluster::lease;
 use tandem_core::clustering::active_passive::trail::Trails;
-use tandem_core::facts::{InstanceFacts, Link, NodeFacts, Process, Stream, Told};
+use tandem_core::facts::{DoorUse, InstanceFacts, Link, NodeFacts, Process, Stream, Told};
 use tandem_core::ids::{ConfigVersion, NodeId, ServiceId, Term};
 use tandem_core::spec::ServiceSpec;
 use tandem_core::time::{Observed, Timestamp};
@@ -39,6 +39,7 @@ struct Known {
     answered: BTreeMap<NodeId, Timestamp>,
     links: BTreeMap<NodeId, LinkFact>,
     instances: BTreeMap<ServiceId, (InstanceFacts, Timestamp)>,
+    doors: BTreeMap<ServiceId, BTreeMap<NodeId, DoorUse>>,
     config_version: ConfigVersion,
     draining: bool,
     heartbeat: Duration,
@@ -206,6 +207,26 @@ impl Hub {
         }
     }
 
+    /// What this node's door of a service has at copies that are to be stopped; none: there is no
+    /// door any more. The others are told at once where somebody may wait for it.
+    pub fn publish_door(&self, service: &ServiceId, door: Option<BTreeMap<NodeId, DoorUse>>) {
+        let mut known = self.known();
+        let before = match door.clone() {
+            Some(door) => known.doors.insert(service.clone(), door),
+            None => known.doors.remove(service),
+        };
+        drop(known);
+        if door_differs(before.as_ref(), door.as_ref()) {
+            self.wake();
+        }
+    }
+
+    /// A service ended here: nothing is said of it any more.
+    pub fn retire(&self, service: &ServiceId) {
+        self.known().instances.remove(service);
+        self.wake();
+    }
+
     /// The configuration this node has applied, and whether it is being emptied.
     pub fn configured(&self, version: ConfigVersion, draining: bool) {
         let mut known = self.known();
@@ -233,6 +254,7 @@ impl Hub {
             told: Told { start: self.start, number: known.said },
             config_version: known.config_version,
             draining: known.draining,
+            doors: known.doors.clone(),
             links: known
                 .links
                 .iter()
@@ -320,6 +342,11 @@ fn aged(facts: &InstanceFacts, age: Duration) -> InstanceFacts {
 fn differs(before: &NodeFacts, after: &NodeFacts) -> bool {
     before.instances.len() != after.instances.len()
         || before.draining != after.draining
+        || before.doors.len() != after.doors.len()
+        || after
+            .doors
+            .iter()
+            .any(|(service, door)| door_differs(before.doors.get(service), Some(door)))
         || before.links.iter().any(|(peer, link)| {
             let kind = |link: &Link| core::mem::discriminant(link);
             after.links.get(peer).is_none_or(|other| kind(other) != kind(link))
@@ -327,6 +354,19 @@ fn differs(before: &NodeFacts, after: &NodeFacts) -> bool {
         || after.instances.iter().any(|(service, instance)| {
             before.instances.get(service).is_none_or(|old| instance_differs(old, instance))
         })
+}
+
+/// Whether a door obeys another withdrawal, or something came to its end.
+fn door_differs(
+    before: Option<&BTreeMap<NodeId, DoorUse>>,
+    after: Option<&BTreeMap<NodeId, DoorUse>>,
+) -> bool {
+    let (Some(before), Some(after)) = (before, after) else {
+        return before.is_some() != after.is_some();
+    };
+    let is_over = |it: &DoorUse| (it.obeys, it.in_flight == 0);
+    before.len() != after.len()
+        || after.iter().any(|(node, it)| before.get(node).map(is_over) != Some(is_over(it)))
 }
 
 /// Whether something changed that a plan may wait for; positions and ages alone do not count.
@@ -348,6 +388,8 @@ fn instance_differs(before: &InstanceFacts, after: &InstanceFacts) -> bool {
         || before.checkpointed != after.checkpointed
         || before.timeline != after.timeline
         || before.stopped_cleanly != after.stopped_cleanly
+        || before.withdrawn != after.withdrawn
+        || before.pending_restart != after.pending_restart
         || streams(before) != streams(after)
         || fed(before) != fed(after)
         || core::mem::discriminant(&before.health) != core::mem::discriminant(&after.health)

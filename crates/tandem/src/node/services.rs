@@ -265,7 +265,7 @@ async fn start_instance(
         run_dir,
         exe,
         stopped: watch::Sender::new(true),
-        loaded: Arc::new(Mutex::new(None)),
+        loaded: Arc::default(),
         history: Arc::new(Mutex::new((TimelineId(0), Vec::new()))),
         progress: watch::Sender::new(None),
     };

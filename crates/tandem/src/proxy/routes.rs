@@ -166,7 +166,7 @@ impl View<'_> {
             }
         };
         let loads: Vec<Load> = group.iter().map(load).collect();
-        let draw = Draw { random: [seed, 0], key: 0 };
+        let draw = Draw { random: [seed, 0], key: None };
         let index = Balance::new(Policy::LeastConnections).choose(&loads, draw)?;
         group.get(index).copied()
     }

@@ -127,6 +127,7 @@ mod tests {
             links: BTreeMap::new(),
             instances: [("orders".into(), own)].into(),
             draining: false,
+            doors: BTreeMap::new(),
         };
         (node.into(), Observed::new(facts, at))
     }
@@ -175,7 +176,8 @@ mod tests {
         let mut spec = ClusterSpec::default();
         for node in ["a", "b"] {
             let (role, zone, priority) = (crate::spec::NodeRole::Data, None, 100);
-            spec.nodes.insert(node.into(), crate::spec::NodeSpec { role, zone, priority });
+            spec.nodes
+                .insert(node.into(), crate::spec::NodeSpec { role, zone, priority, capacity: 1 });
         }
         let primary = InstanceFacts {
             process: Process::Primary,

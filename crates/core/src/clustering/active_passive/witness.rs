@@ -65,7 +65,7 @@ mod tests {
         let pairing =
             Pairing::new(Kind::Postgres, Clustering::ActivePassive, Replication::PrimaryReplica)
                 .unwrap_or_else(|_| unreachable!());
-        ServiceSpec { pairing, durability, timing: Timing::default() }
+        ServiceSpec::new(pairing, durability, Timing::default())
     }
 
     const ASYNC: Durability = Durability::Async { lag_bytes_max: 1, lag_max: Duration::MAX };

@@ -3,7 +3,9 @@
 //! The default is the power of two choices over the peak EWMA: it looks at two endpoints only, so
 //! that many doors that know little of each other do not all choose the same best one; it counts
 //! what is slow as full before it fails; and it needs no word from the endpoint. Round-robin is for
-//! requests that cost the same, least-connections for long sessions, hash for caches.
+//! requests that cost the same, least-connections for long sessions, hash for caches. What has no
+//! key under hash is chosen for as by default: nobody knows where it belongs, and one endpoint for
+//! all of it would drown.
 //! Keeps: INV-7 as far as a choice can: a group with a share left always has an answer.
 //! Not here: whose share is zero (`ejection.rs`).
 //! Tested by: below.
@@ -82,8 +84,8 @@ pub struct Load {
 pub struct Draw {
     /// Two random numbers.
     pub random: [u64; 2],
-    /// The hash of the key, for `Policy::Hash`.
-    pub key: u64,
+    /// The hash of the key, for `Policy::Hash`; none: it has none.
+    pub key: Option<u64>,
 }
 
 /// Chooses for one group.
@@ -110,7 +112,10 @@ impl Balance {
                 let near = prefers_near(loads);
                 drawn(loads, draw.random[0], |_, load| !(near && load.far))
             }
-            Policy::Hash => owner(loads, draw.key),
+            Policy::Hash => match draw.key {
+                Some(key) => owner(loads, key),
+                None => better_of_two(loads, draw.random),
+            },
         }
     }
 
@@ -232,7 +237,7 @@ mod tests {
     fn draws() -> impl Iterator<Item = Draw> {
         (0_u64..).map(|n| {
             let random = |salt: u64| rendezvous::mix(n.wrapping_mul(3) ^ (salt << 60));
-            Draw { random: [random(1), random(2)], key: random(3) }
+            Draw { random: [random(1), random(2)], key: Some(random(3)) }
         })
     }
 
@@ -358,7 +363,7 @@ mod tests {
     #[test]
     fn a_popular_key_does_not_drown_its_endpoint() {
         let (mut balance, mut loads) = (Balance::new(Policy::Hash), shares([1, 1, 1, 1]));
-        let draw = Draw { key: 7, ..Draw::default() };
+        let draw = Draw { key: Some(7), ..Draw::default() };
         let first = balance.choose(&loads, draw).unwrap();
         assert!((0..10).all(|_| balance.choose(&loads, draw) == Some(first)));
         for _ in 0..400 {
@@ -366,5 +371,16 @@ mod tests {
         }
         assert!(loads.iter().all(|load| load.in_flight <= 126), "{loads:?}");
         assert!(loads[first].in_flight >= 124, "{loads:?}");
+    }
+
+    #[test]
+    fn what_has_no_key_is_spread_by_cost() {
+        let mut loads = shares([1, 1, 1]);
+        loads[2].in_flight = 40;
+        let (mut balance, mut count) = (Balance::new(Policy::Hash), [0; 3]);
+        for draw in draws().take(400) {
+            count[balance.choose(&loads, Draw { key: None, ..draw }).unwrap()] += 1;
+        }
+        assert!(count[0] > 100 && count[1] > 100 && count[2] == 0, "{count:?}");
     }
 }

@@ -2,6 +2,7 @@
 
 pub mod balance;
 pub mod ejection;
+pub mod key;
 pub mod latency;
 pub mod rendezvous;
 pub mod retry;

@@ -2,5 +2,6 @@
 
 pub mod desired_rule;
 pub mod lag;
+pub mod loaded_rule;
 pub mod settings;
 pub mod sync_quorum;

@@ -2,6 +2,7 @@
 //! In: its tables. Out: `Http`, `Question`.
 //! Not here: what may be run (`valid/http.rs`).
 
+use super::key::{self, Key};
 use super::section::{Reading, Section};
 use super::written::{Item, Number, Switch, Text};
 use toml::Spanned;
@@ -22,6 +23,7 @@ pub(in crate::config) struct Http {
     pub sticky: Text,
     pub certificates: Vec<Certificate>,
     pub retry: Switch<Retry>,
+    pub hash_key: Key,
 }
 
 /// One of the list, which counts from 1.
@@ -63,6 +65,7 @@ pub(super) fn read(reading: &mut Reading<'_>, section: &mut Section<'_, '_>) -> 
         retry: section
             .switch(reading, "retry")
             .map(|table| retry(reading, section.inner(table, ("retry", "services.NAME.retry")))),
+        hash_key: key::read(reading, section, ("hash_key", "services.NAME.hash_key")),
     }
 }
 

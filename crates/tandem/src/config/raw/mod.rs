@@ -6,6 +6,7 @@
 mod balanced;
 mod command;
 mod http;
+mod key;
 mod postgres;
 mod section;
 mod written;
@@ -14,6 +15,7 @@ use super::problem::{Code, Problems, Say};
 pub(super) use balanced::{Balanced, Ejection, Health, Upstream};
 pub(super) use command::{Command, CommandHealth};
 pub(super) use http::{Http, Retry};
+pub(super) use key::{Key, Parts};
 pub(super) use postgres::{Postgres, Timing};
 pub(super) use section::Reading;
 use section::Section;
@@ -40,6 +42,7 @@ pub(super) struct Node {
     pub zone: Text,
     pub role: Text,
     pub priority: Number,
+    pub capacity: Number,
 }
 
 #[derive(Debug)]
@@ -108,6 +111,7 @@ fn node(reading: &mut Reading<'_>, name: Spanned<String>, table: &DeTable<'_>) -
         zone: section.text(reading, "zone"),
         role: section.text(reading, "role"),
         priority: section.number(reading, "priority"),
+        capacity: section.number(reading, "capacity"),
     };
     section.finish(reading);
     node

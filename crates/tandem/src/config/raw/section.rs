@@ -70,7 +70,7 @@ impl<'s, 'a> Section<'s, 'a> {
         reading.accepted.insert((self.kind.map(Kind::word), join(self.pattern, key)));
     }
 
-    fn value(
+    pub(super) fn value(
         &mut self,
         reading: &mut Reading<'_>,
         key: &'static str,
@@ -82,7 +82,12 @@ impl<'s, 'a> Section<'s, 'a> {
         Some(value)
     }
 
-    fn wrong_type(&self, reading: &mut Reading<'_>, value: &Spanned<DeValue<'_>>, say: [&str; 3]) {
+    pub(super) fn wrong_type(
+        &self,
+        reading: &mut Reading<'_>,
+        value: &Spanned<DeValue<'_>>,
+        say: [&str; 3],
+    ) {
         let [key, expected, example] = say;
         let found = match value.get_ref() {
             DeValue::Integer(_) if expected == WHOLE_NUMBER => "too large",

@@ -17,7 +17,8 @@ rows! {
         or \"hash\"" = Value("peak-ewma");
         "How an endpoint is chosen for a connection, or with http for a request: the better of \
             two random ones by how long it takes and how much it has in flight; in turns; the \
-            least in flight; any; by the client's address, bounded to 125 % of a fair share."
+            least in flight; any; by the client's address or `hash_key`, bounded to 125 % of a \
+            fair share."
         because "it avoids what is slow before it fails, and nodes that know nothing of each \
             other do not all choose the same endpoint",
     "services.NAME.slow_start": "duration, \"0s\" to \"1h\"" = Value("10s");

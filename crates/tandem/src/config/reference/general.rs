@@ -36,6 +36,11 @@ rows! {
             priority takes over, planned, as soon as one is fed. A command moves back to the node \
             that is preferred once it ran elsewhere for a minute."
         because "all equal, with room above and below; it never outweighs data",
+    "nodes.NAME.capacity": "1 to 1000" = Value("1");
+        "How much work the node can do, relative to the others: copies of a command are placed on \
+            the greater ones first, doors send so much more there, and it owns so many more \
+            partitions."
+        because "machines of a cluster are mostly alike",
     "services.NAME.kind": "\"postgres\", \"command\", \"tcp\" or \"http\"" = Required;
         "What the service is: each kind has keys of its own."
         because "Tandem must know what it runs",

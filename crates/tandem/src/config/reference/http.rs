@@ -64,6 +64,13 @@ rows! {
             or DELETE; or nothing of it was sent."
         because "an endpoint that dies then costs no request; the budget keeps retries from being \
             the load that holds a service down",
+    "services.NAME.hash_key": "\"source\" or a table with one of its keys" = Unset("the client's \
+        address, with balance = \"hash\"");
+        "What of a request balance = \"hash\" goes by; \"source\" is the client's address: with \
+            trusted proxies the one that they saw. A request without the key is balanced as by \
+            peak-ewma."
+        because "every request has an address; only the owner knows what else keeps together what \
+            belongs together",
     "services.NAME.certificates.INDEX.certificate": "file" = Required;
         "The certificate in PEM, then those up to its authority; on every node."
         because "only the owner knows where it is",
@@ -76,6 +83,16 @@ rows! {
     "services.NAME.retry.per_second": "0 to 10000" = Value("10");
         "And so many per second, on each node."
         because "a service with few requests has some retries as well",
+    "services.NAME.hash_key.header": "name of a field" = Unset("another part of the request");
+        "The key is the value of this field of the head; the first one that is there."
+        because "only the owner knows which field says where a request belongs",
+    "services.NAME.hash_key.cookie": "name of a cookie" = Unset("another part of the request");
+        "The key is the value of this cookie."
+        because "only the owner knows which cookie says where a request belongs",
+    "services.NAME.hash_key.path_segment": "1 to 32" = Unset("another part of the request");
+        "The key is this segment of the path, as it is written: in /shops/17/cart the second one \
+            is 17."
+        because "only the owner knows what the paths mean",
     "services.NAME.health.path": "path" = Unset("a check only connects");
         "What a check asks for with GET."
         because "only the owner knows what says that an endpoint can work",

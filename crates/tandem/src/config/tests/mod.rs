@@ -5,6 +5,7 @@ mod balanced;
 mod change;
 mod command;
 mod http;
+mod keys;
 mod mutation;
 mod pairings;
 mod positions;

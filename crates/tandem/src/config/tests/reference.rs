@@ -43,6 +43,8 @@ certificates = [{ certificate = "/c", key = "/k" }]
 health = {}
 ejection = {}
 retry = {}
+balance = "hash"
+hash_key = { header = "X-Shop" }
 "#;
 
 /// Of a key of the reference, in the file above.
@@ -81,13 +83,24 @@ fn the_defaults_are_those_of_the_reference() {
         shown.iter().find(|shown| shown.key == full).unwrap_or_else(|| panic!("{full}"))
     };
     // Written above, because a table must stand for its keys, or a check for something to ask.
-    let written = ["health", "ejection", "retry", "certificates", "limits", "port", "health.exec"];
+    let written = [
+        "health",
+        "ejection",
+        "retry",
+        "certificates",
+        "limits",
+        "port",
+        "health.exec",
+        "hash_key",
+        "hash_key.header",
+    ];
     for entry in entries() {
         let key = in_the_file(entry);
         if entry.key.ends_with("SETTING") || key == "services.jobs.health.exec" {
             continue;
         }
         let found = shown_as(&key);
+        let short = entry.key.strip_prefix("services.NAME.").unwrap_or(entry.key);
         match entry.default {
             Fallback::Required => assert!(matches!(found.origin, Origin::File(_)), "{found:?}"),
             // Its default counts with durability = "async" only.
@@ -95,10 +108,10 @@ fn the_defaults_are_those_of_the_reference() {
             Fallback::Value(value) => assert_eq!(found.value.as_deref(), Some(value), "{found:?}"),
             Fallback::Computed(_) => assert!(found.value.is_some(), "{found:?}"),
             // It has to be there for its own keys to be shown.
-            Fallback::Unset(_) if entry.key.ends_with("certificates") => {}
+            Fallback::Unset(_)
+                if ["certificates", "hash_key", "hash_key.header"].contains(&short) => {}
             Fallback::Unset(_) => assert_eq!(found.value, None, "{found:?}"),
         }
-        let short = entry.key.strip_prefix("services.NAME.").unwrap_or(entry.key);
         let is_written = written.contains(&short) && key != "services.orders.port";
         if !matches!(entry.default, Fallback::Required) && !is_written {
             assert!(matches!(&found.origin, Origin::Default(why) if !why.is_empty()), "{found:?}");
@@ -125,7 +138,7 @@ fn the_page_has_a_row_for_every_key() {
             assert!(!text.contains('|'), "{}: a bar would break the table", entry.key);
         }
     }
-    assert_eq!(page.matches("\n## ").count(), 19);
+    assert_eq!(page.matches("\n## ").count(), 20);
 }
 
 /// `UPDATE=1` writes the page (`cargo xtask gen`).

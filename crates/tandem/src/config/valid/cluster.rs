@@ -27,6 +27,13 @@ const PRIORITY: Limits = Limits {
     because: "greater is preferred, 0 is never primary",
 };
 
+const CAPACITY: Limits = Limits {
+    range: 1..=1000,
+    default: 1,
+    example: None,
+    because: "it says how much work a node can do, relative to the others; to empty one, drain it",
+};
+
 pub(super) fn name(written: Option<&Spanned<String>>, check: &mut Checker<'_, '_>) -> String {
     let Some(written) = written else {
         check.missing("cluster", "certificates and logs are named after the cluster", "\"shop\"");
@@ -109,6 +116,7 @@ fn node(raw: &raw::Node, check: &mut Checker<'_, '_>) -> Option<Node> {
     });
     let role = role.unwrap_or(NodeRole::Data);
     let priority = check.number(&path("priority"), raw.priority.as_ref(), &PRIORITY);
+    let capacity = check.number(&path("capacity"), raw.capacity.as_ref(), &CAPACITY);
     if let (NodeRole::Witness, Some(written)) = (role, &raw.priority) {
         let what = format!("{} has no effect", path("priority"));
         let say = Say::new(what, "a witness holds no data and is never primary", "remove it");
@@ -125,6 +133,7 @@ fn node(raw: &raw::Node, check: &mut Checker<'_, '_>) -> Option<Node> {
         zone,
         role,
         priority: u32::try_from(priority).unwrap_or(0),
+        capacity: u32::try_from(capacity).unwrap_or(1),
     })
 }
 

@@ -5,11 +5,15 @@
 
 use super::balanced::number;
 use super::checker::{Checker, Limits, Span};
+use super::key;
+use crate::config::problem::{Code, Say};
 use crate::config::raw::{self, Switch};
 use crate::config::value::{self, Unreadable};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
+use tandem_core::clustering::load_balanced::balance::Policy;
+use tandem_core::clustering::load_balanced::key::Source;
 use tandem_core::clustering::load_balanced::retry;
 
 /// What a service has that balances requests.
@@ -47,6 +51,8 @@ pub struct Http {
     pub errors_count: bool,
     /// What a check asks for; none: it only connects.
     pub question: Option<Question>,
+    /// What of a request is its key; there with `balance = "hash"` only.
+    pub hash_key: Option<Source>,
 }
 
 /// The files of one certificate, on every node.
@@ -168,7 +174,32 @@ pub(super) fn check(
         retry: retry(http, service, check),
         errors_count: errors,
         question: question(service, check),
+        hash_key: hash_key(http, service, check),
     }
+}
+
+fn hash_key(
+    http: &raw::Http,
+    service: &raw::Balanced,
+    check: &mut Checker<'_, '_>,
+) -> Option<Source> {
+    let path = format!("services.{}.hash_key", service.name.get_ref());
+    let key = key::check(&path, &http.hash_key, check);
+    let policy = service.balance.as_ref().and_then(|word| Policy::from_word(word.get_ref()));
+    if policy == Some(Policy::Hash) {
+        return Some(key.unwrap_or(Source::Address));
+    }
+    // A balance that cannot be read has been told already.
+    if key.is_some() && (service.balance.is_none() || policy.is_some()) {
+        let say = Say::new(
+            format!("{path} has no effect"),
+            "only balance = \"hash\" sends what has the same key to the same endpoint",
+            "add balance = \"hash\", or remove it",
+        );
+        let place = check.place_of(&path);
+        check.problems.error(Code::Contradiction, &place, say);
+    }
+    None
 }
 
 fn certificates(
@@ -230,12 +261,12 @@ fn question(service: &raw::Balanced, check: &mut Checker<'_, '_>) -> Option<Ques
     let written = &health.question;
     for (name, other) in [("host", &written.host), ("expect", &written.expect)] {
         if let (Some(other), None) = (other, &written.path) {
-            let say = crate::config::problem::Say::new(
+            let say = Say::new(
                 format!("{} has no effect", key(name)),
                 "without a path a check only connects, and asks for nothing",
                 "add a path, such as path = \"/healthz\", or remove it",
             );
-            check.problems.error(crate::config::problem::Code::Contradiction, &other.span(), say);
+            check.problems.error(Code::Contradiction, &other.span(), say);
         }
     }
     let path = check.read(&key("path"), written.path.as_ref(), target);
@@ -244,7 +275,7 @@ fn question(service: &raw::Balanced, check: &mut Checker<'_, '_>) -> Option<Ques
     Some(Question { path: path?, host, expect: expect.unwrap_or((200, 399)) })
 }
 
-fn unreadable(because: &str, instead: &str) -> Unreadable {
+pub(super) fn unreadable(because: &str, instead: &str) -> Unreadable {
     Unreadable { because: because.to_owned(), try_: instead.to_owned() }
 }
 
@@ -258,7 +289,7 @@ fn head_bytes(text: &str) -> Result<u64, Unreadable> {
 }
 
 /// A name that no rule of cookies reads otherwise.
-fn cookie(text: &str) -> Result<String, Unreadable> {
+pub(super) fn cookie(text: &str) -> Result<String, Unreadable> {
     let is_word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
     if (1..=64).contains(&text.len()) && text.bytes().all(is_word) {
         return Ok(text.to_owned());

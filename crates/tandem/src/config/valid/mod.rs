@@ -8,6 +8,7 @@ mod cluster;
 mod command;
 mod durability;
 mod http;
+mod key;
 mod postgres;
 mod service;
 mod timing;
@@ -71,6 +72,8 @@ pub struct Node {
     pub role: NodeRole,
     /// Preferred as primary among equals; 0 is never.
     pub priority: u32,
+    /// How much work it can do, relative to the others.
+    pub capacity: u32,
 }
 
 impl Node {
@@ -208,12 +211,9 @@ impl Config {
             role: node.role,
             zone: node.zone.clone(),
             priority: node.priority,
+            capacity: node.capacity,
         };
-        let service = |service: &Service| ServiceSpec {
-            pairing: service.pairing,
-            durability: service.durability,
-            timing: service.timing,
-        };
+        let service = |it: &Service| ServiceSpec::new(it.pairing, it.durability, it.timing);
         let command = |it: &Command| ServiceSpec::of_command(it.pairing, it.timing);
         ClusterSpec {
             nodes: self.nodes.iter().map(|(id, it)| (id.clone(), node(it))).collect(),

@@ -19,7 +19,7 @@ use std::time::Duration;
 use tandem_core::clustering::active_passive::Action;
 use tandem_core::facts::{Fork, InstanceFacts};
 use tandem_core::ids::{NodeId, ServiceId, TimelineId};
-use tandem_core::replication::primary_replica::sync_quorum::CommitRule;
+use tandem_core::replication::primary_replica::loaded_rule::LoadedRule;
 use tandem_core::time::Timestamp;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
@@ -72,9 +72,8 @@ pub struct Context {
     pub exe: PathBuf,
     /// Whether no process of the instance is left.
     pub stopped: watch::Sender<bool>,
-    /// Since the promotion no rule but this, and before it that of nobody, can have been in force;
-    /// none where another may be, or an earlier daemon knew.
-    pub loaded: Arc<Mutex<Option<CommitRule>>>,
+    /// Which rules the server may obey since its promotion.
+    pub loaded: Arc<Mutex<LoadedRule>>,
     /// The history of the timeline that was looked up last.
     pub history: Arc<Mutex<(TimelineId, Vec<Fork>)>>,
     /// Percent of the copy that is running.

@@ -26,6 +26,7 @@ use std::sync::PoisonError;
 use std::time::Duration;
 use tandem_core::facts::{InstanceFacts, Process, Stream};
 use tandem_core::ids::{NodeId, Term};
+use tandem_core::replication::primary_replica::loaded_rule::LoadedRule;
 use tandem_core::replication::primary_replica::sync_quorum::CommitRule;
 use tandem_core::time::Timestamp;
 use tokio::sync::oneshot;
@@ -49,7 +50,7 @@ impl Context {
         self.keeper.limit(until).await?;
         proven(self.postgres.hold_commits(RULE).await?)?;
         *self.loaded.lock().unwrap_or_else(PoisonError::into_inner) =
-            Some(self.postgres.rule_of_nobody());
+            LoadedRule::at_promotion(self.postgres.rule_of_nobody());
         // From here on it may have left recovery, whatever happens.
         let state = self
             .postgres
@@ -105,7 +106,7 @@ impl Context {
         self.postgres.record_term(term, &wanted, BARRIER).await?;
         if own.rule.as_ref() == Some(&wanted) {
             // It is in force: the same primary goes on under a new term.
-        } else if self.is_first(&wanted) {
+        } else if self.loaded.lock().unwrap_or_else(PoisonError::into_inner).is_first(&wanted) {
             proven(self.postgres.let_confirm(&wanted, RULE).await?)?;
         } else {
             self.prove(&wanted).await?;
@@ -117,26 +118,13 @@ impl Context {
         }))
     }
 
-    /// Whether no rule but this, and before it that of nobody, can have been in force since the
-    /// promotion. From now on this one may be.
-    fn is_first(&self, wanted: &CommitRule) -> bool {
-        let nobody = self.postgres.rule_of_nobody();
-        let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
-        *loaded = loaded.take().filter(|rule| *rule == nobody || rule == wanted);
-        let is_first = loaded.is_some();
-        if is_first {
-            *loaded = Some(wanted.clone());
-        }
-        is_first
-    }
-
     pub(super) async fn apply_rule(&self, rule: CommitRule) -> Result<Change, Error> {
         self.prove(&rule).await?;
         Ok(Box::new(move |own| own.rule = Some(rule)))
     }
 
     async fn prove(&self, rule: &CommitRule) -> Result<(), Error> {
-        *self.loaded.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        self.loaded.lock().unwrap_or_else(PoisonError::into_inner).forget();
         proven(self.postgres.apply_rule(rule, RULE).await?)
     }
 

@@ -16,7 +16,7 @@ fn agreed(durability: Durability) -> Agreed {
         Pairing::new(Kind::Postgres, Clustering::ActivePassive, Replication::PrimaryReplica)
             .unwrap();
     let timing = Timing { lease: LEASE, drift_margin: MARGIN, ..Timing::default() };
-    let spec = ServiceSpec { pairing, durability, timing };
+    let spec = ServiceSpec::new(pairing, durability, timing);
     let appointment =
         Appointment { term: Term(3), primary: "a".into(), rules: Vec::new(), phase: Phase::Active };
     let service = ServiceState { appointment: Some(appointment), ..ServiceState::default() };

@@ -2,7 +2,7 @@
 //! In: the questions and verbs of `api::operations`. Out: what this node knows; agreed commands.
 //! Keeps: INV-6 a verb names the revision it was made for; what is answered from memory is as old
 //! as its facts, and says so (INV-8).
-//! Not here: HTTP (`api`), decisions (the core), members and configuration (`membership.rs`).
+//! Not here: HTTP (`api`), decisions (the core), members and configuration (`members/`).
 //! Tested by: `tests/`, with made-up facts.
 
 mod balanced;

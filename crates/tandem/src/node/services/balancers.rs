@@ -179,6 +179,7 @@ fn http(own: &config::Http) -> HttpConfig {
         certificates: own.certificates.iter().map(certificate).collect(),
         sticky: own.sticky.clone(),
         secret: [0; 32],
+        hash_key: own.hash_key.clone(),
     }
 }
 

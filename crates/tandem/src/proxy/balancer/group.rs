@@ -83,8 +83,8 @@ impl Drop for Claim {
 /// What somebody wants of an endpoint.
 #[derive(Clone, Copy, Debug, Default)]
 pub(in crate::proxy) struct Wish<'a> {
-    /// The hash of who asks.
-    pub(in crate::proxy) key: u64,
+    /// The hash of what it belongs to, for `Policy::Hash`; none: to nothing.
+    pub(in crate::proxy) key: Option<u64>,
     /// Better none of these.
     pub(in crate::proxy) avoid: &'a [SocketAddr],
     /// This one, if it may serve: where the client was before.
@@ -172,7 +172,7 @@ impl Group {
 
     /// A place at an endpoint that is not in `avoid`, or, if all are, at any.
     pub(in crate::proxy) fn choose(&self, key: u64, avoid: &[SocketAddr]) -> Option<Claim> {
-        self.pick(Wish { key, avoid, ..Wish::default() })
+        self.pick(Wish { key: Some(key), avoid, ..Wish::default() })
     }
 
     /// A place at the endpoint that suits the wish best; none if nobody serves, or all are full.

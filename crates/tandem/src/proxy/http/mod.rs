@@ -12,6 +12,7 @@
 //! Tested by: the modules below and `tests/`.
 
 mod exchange;
+mod key;
 mod pool;
 mod probe;
 mod reach;
@@ -37,6 +38,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use tandem_core::clustering::load_balanced::key::Source;
 use tandem_core::clustering::load_balanced::retry::{self, Budget};
 use tandem_core::ids::ServiceId;
 use tls::Loaded;
@@ -78,6 +80,8 @@ pub struct HttpConfig {
     pub sticky: Option<String>,
     /// What names of endpoints are hidden with in that cookie; the same on every node.
     pub secret: [u8; 32],
+    /// What of a request is its key; none: nobody asks for it.
+    pub hash_key: Option<Source>,
 }
 
 impl Default for HttpConfig {
@@ -102,6 +106,7 @@ impl Default for HttpConfig {
             certificates: Vec::new(),
             sticky: None,
             secret: [0; 32],
+            hash_key: None,
         }
     }
 }

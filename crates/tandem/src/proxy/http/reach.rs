@@ -104,7 +104,7 @@ impl Search<'_> {
     async fn place(&self, client: &mut Client) -> Result<Claim, Nobody> {
         let group = &self.door.shared.group;
         let wish = Wish {
-            key: client.key,
+            key: self.order.key,
             avoid: &self.failed,
             token: self.order.token,
             in_flight_max: self.door.requests.in_flight_max,

@@ -11,7 +11,7 @@ use super::stream::{BUFFER, Buffer, Stream};
 use super::wire::framing::Framing;
 use super::wire::request::{self, Method, Refusal, no_fields};
 use super::wire::rewrite::{self, Origin};
-use super::{Http, HttpConfig, reply};
+use super::{Http, HttpConfig, key, reply};
 use crate::proxy::balancer::session::Shared;
 use std::future::{Future, poll_fn};
 use std::io;
@@ -20,7 +20,7 @@ use std::pin::Pin;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
-use tandem_core::clustering::load_balanced::rendezvous;
+use tandem_core::clustering::load_balanced::key::hash;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 use tokio_rustls::TlsAcceptor;
@@ -43,8 +43,6 @@ pub(super) struct Client {
     pub(super) out: Vec<u8>,
     pub(super) timer: Timer,
     pub(super) origin: Origin,
-    /// The hash of who it is.
-    pub(super) key: u64,
 }
 
 /// What a request asks of its exchange, beyond the head that goes on.
@@ -58,6 +56,8 @@ pub(super) struct Order {
     pub(super) upgrades: bool,
     /// Where the client's cookie says that it was before.
     pub(super) token: Option<u64>,
+    /// The hash of its key, if somebody asks for one and it has one.
+    pub(super) key: Option<u64>,
 }
 
 impl Order {
@@ -94,7 +94,6 @@ impl Client {
             head: Vec::new(),
             out: Vec::new(),
             timer: Timer(Box::pin(sleep_until(Instant::now() + FAREWELL))),
-            key: rendezvous::hash(origin.ip.to_string().as_bytes()),
             origin,
         }
     }
@@ -326,6 +325,8 @@ fn take(config: &HttpConfig, client: &mut Client) -> Result<Option<Order>, Refus
     }
     client.head.clear();
     rewrite::request(&mut client.head, &head, client.origin);
+    let sender = key::Sender { origin: client.origin, trusted: &config.trusted };
+    let key = config.hash_key.as_ref().and_then(|source| key::of(source, &head, sender));
     let order = Order {
         kind: head.kind,
         framing: head.framing,
@@ -334,6 +335,7 @@ fn take(config: &HttpConfig, client: &mut Client) -> Result<Option<Order>, Refus
         expects: head.expects,
         upgrades: head.upgrade.is_some(),
         token: config.sticky.as_deref().and_then(|name| exchange::token(head.fields, name)),
+        key: key.map(|key| hash(&key)),
     };
     let length = head.length;
     client.input.consume(length);

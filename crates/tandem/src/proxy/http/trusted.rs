@@ -1,7 +1,10 @@
 //! Talks about networks: whose word about other clients is believed.
-//! In: text such as `10.0.0.0/8`. Out: whether an address is in it.
+//! In: text such as `10.0.0.0/8`. Out: whether an address is in it, who a client really is.
 //! Tested by: below.
 
+use super::wire::fields::{self, Field};
+use super::wire::rewrite::Origin;
+use httparse::Header;
 use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
@@ -56,6 +59,34 @@ impl Network {
     }
 }
 
+/// The client that the last trusted proxy saw: each proxy adds the one before it to
+/// `X-Forwarded-For`, so that what stands left of the first stranger is only that one's word.
+pub(super) fn client(fields: &[Header<'_>], origin: Origin, trusted: &[Network]) -> IpAddr {
+    let mut client = origin.ip;
+    if !origin.is_trusted {
+        return client;
+    }
+    let said = fields.iter().filter(|field| Field::of(field.name) == Field::ForwardedFor);
+    let said: Vec<&[u8]> = said.flat_map(|field| fields::list(field.value)).collect();
+    for word in said.into_iter().rev() {
+        let Some(ip) = address(word) else { break };
+        client = ip;
+        if !trusted.iter().any(|network| network.contains(ip)) {
+            break;
+        }
+    }
+    client
+}
+
+/// An address, with a port behind it or not, as some proxies write it.
+fn address(word: &[u8]) -> Option<IpAddr> {
+    let text = std::str::from_utf8(word).ok()?;
+    let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
+    let ip = bare.parse::<IpAddr>().ok();
+    let ip = ip.or_else(|| text.parse::<std::net::SocketAddr>().ok().map(|at| at.ip()));
+    ip.map(|ip| ip.to_canonical())
+}
+
 /// Whether the first `bits` of 128 are the same.
 const fn same(a: u128, b: u128, bits: u32) -> bool {
     (a ^ b).leading_zeros() >= bits
@@ -79,5 +110,30 @@ mod tests {
         for bad in ["", "a", "10.0.0.0/33", "10.0.0.0/", "10.0.0.0/+8", "::/129", "10.0.0/8"] {
             assert_eq!(bad.parse::<Network>(), Err(NotANetwork), "{bad}");
         }
+    }
+
+    #[test]
+    fn the_client_is_the_first_stranger_from_the_right() {
+        let trusted = ["10.0.0.0/8".parse::<Network>().unwrap()];
+        let client = |peer: &str, said: &[&str]| {
+            let field =
+                |value: &&'static str| Header { name: "x-forwarded-for", value: value.as_bytes() };
+            let said: Vec<&'static str> =
+                said.iter().map(|value| &*String::leak((*value).to_owned())).collect();
+            let fields: Vec<Header<'_>> = said.iter().map(field).collect();
+            let ip = peer.parse().unwrap();
+            let is_trusted = trusted[0].contains(ip);
+            super::client(&fields, Origin { ip, is_encrypted: false, is_trusted }, &trusted)
+                .to_string()
+        };
+        assert_eq!(client("192.0.2.1", &["203.0.113.9"]), "192.0.2.1", "a stranger's word");
+        assert_eq!(client("10.0.0.1", &[]), "10.0.0.1");
+        assert_eq!(client("10.0.0.1", &["1.1.1.1, 203.0.113.9"]), "203.0.113.9");
+        assert_eq!(client("10.0.0.1", &["1.1.1.1", "203.0.113.9, 10.0.0.2"]), "203.0.113.9");
+        assert_eq!(client("10.0.0.1", &["203.0.113.9:4711"]), "203.0.113.9");
+        assert_eq!(client("10.0.0.1", &["[2001:db8::1]:80"]), "2001:db8::1");
+        assert_eq!(client("10.0.0.1", &["::ffff:203.0.113.9"]), "203.0.113.9");
+        assert_eq!(client("10.0.0.1", &["1.1.1.1, unknown, 10.0.0.2"]), "10.0.0.2");
+        assert_eq!(client("10.0.0.1", &["10.0.0.3, 10.0.0.2"]), "10.0.0.3", "one of our own");
     }
 }

@@ -31,7 +31,7 @@ fn hold_off_in(history: Vec<Appointed>, unix_ms: u64) -> Option<Duration> {
     hold_off(&ControllerView {
         me: &"c".into(),
         service: &"orders".into(),
-        spec: &ServiceSpec { pairing, durability, timing: Timing::default() },
+        spec: &ServiceSpec::new(pairing, durability, Timing::default()),
         nodes: &BTreeMap::new(),
         draining: &BTreeSet::new(),
         state: &state,

@@ -16,6 +16,7 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::{String, ToString as _};
 use alloc::vec::Vec;
 use alloc::{format, vec};
+use core::time::Duration;
 
 const NOW: Timestamp = Timestamp(100_000_000);
 const NOW_MS: u64 = 1_700_000_000_000;
@@ -29,7 +30,7 @@ struct Case {
 }
 
 fn case() -> Case {
-    let spec = || NodeSpec { role: NodeRole::Data, zone: None, priority: 100 };
+    let spec = || NodeSpec { role: NodeRole::Data, zone: None, priority: 100, capacity: 1 };
     let names = ["a", "b", "c"].map(NodeId::from);
     let own = InstanceFacts { data: Data::Present, ..InstanceFacts::default() };
     let facts = |node: &NodeId| NodeFacts {
@@ -39,6 +40,7 @@ fn case() -> Case {
         links: names.iter().map(|peer| (peer.clone(), Link::Up(Duration::ZERO))).collect(),
         instances: BTreeMap::from([("jobs".into(), own.clone())]),
         draining: false,
+        doors: BTreeMap::new(),
     };
     let mut case = Case {
         state: ServiceState { revision: Revision(3), ..appointed("a", 1) },

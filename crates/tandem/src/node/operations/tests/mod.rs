@@ -88,6 +88,7 @@ pub(super) fn cluster(text: &str, me: &str) -> Seen {
             links,
             instances: [(orders(), own)].into(),
             draining: false,
+            doors: BTreeMap::new(),
         };
         seen.facts.insert(node.clone(), Observed::new(facts, NOW));
     }

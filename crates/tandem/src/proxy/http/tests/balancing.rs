@@ -6,7 +6,7 @@ use crate::runtime::supervisor::Supervisor;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-async fn three() -> (Supervisor, Vec<Endpoint>) {
+pub async fn three() -> (Supervisor, Vec<Endpoint>) {
     let supervisor = Supervisor::new();
     let mut endpoints = Vec::new();
     for letter in ['a', 'b', 'c'] {
