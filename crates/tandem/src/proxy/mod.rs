@@ -31,6 +31,7 @@ mod registry;
 mod relay;
 mod routes;
 mod session;
+mod spare;
 mod sqlstate;
 #[cfg(test)]
 mod tests;
