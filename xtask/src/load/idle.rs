@@ -1,4 +1,4 @@
-//! Opens connections that do nothing but stay: each asks once, so that its proxy knows it, and
+//! Keeps connections open that do nothing: each asks once, so that its proxy knows it, and
 //! then waits. Ends with its standard input.
 
 use super::Options;

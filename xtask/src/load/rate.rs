@@ -1,4 +1,4 @@
-//! Sends requests at a fixed rate, whether the answers come or not, and says how long they took.
+//! Writes requests at a fixed rate, whether the answers come or not, and says how long they took.
 //! A request that finds every connection busy is sent late, and the time it waited counts: else a
 //! proxy that stops for a second would have one slow request, not thousands. A timer of the system
 //! that rings late does not count: that is not the proxy's.

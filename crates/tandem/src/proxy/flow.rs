@@ -5,11 +5,12 @@
 //! Not here: both directions, and what ends them (`relay.rs`, `balancer/copying.rs`).
 
 use super::spare;
+use rustix::net::{self, SendFlags};
 use std::future::Future;
 use std::io;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
-use tokio::io::{AsyncReadExt, AsyncWrite};
+use tokio::io::{AsyncReadExt, AsyncWrite, Interest};
 use tokio::net::TcpStream;
 
 /// PostgreSQL sends up to 8 KiB at once, a client's COPY more; larger ones measured no better.
@@ -51,6 +52,28 @@ impl Flow {
             match ready!(Pin::new(&mut *sink).poll_write(cx, &self.buffer[self.sent..]))? {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 written => self.sent += written,
+            }
+        }
+        self.buffer.clear();
+        self.sent = 0;
+        Poll::Ready(Ok(()))
+    }
+
+    /// As `poll_drain`, where more is said at once: the system then sends both in one packet.
+    pub(super) fn poll_drain_with_more(
+        &mut self,
+        sink: &TcpStream,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        while self.sent < self.buffer.len() {
+            ready!(sink.poll_write_ready(cx))?;
+            let flags = SendFlags::MORE | SendFlags::NOSIGNAL;
+            let send = || Ok(net::send(sink, &self.buffer[self.sent..], flags)?);
+            match sink.try_io(Interest::WRITABLE, send) {
+                Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Ok(written) => self.sent += written,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Poll::Ready(Err(error)),
             }
         }
         self.buffer.clear();

@@ -22,6 +22,8 @@ pub mod balancer;
 mod cancel;
 mod connect;
 mod flow;
+#[cfg(test)]
+mod fuzz;
 mod hold;
 mod http;
 mod listener;

@@ -11,7 +11,7 @@
 use super::listener::keep_alive;
 use crate::proxy::flow::Flow;
 use std::future::poll_fn;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncWrite, AsyncWriteExt, Interest};
@@ -23,6 +23,8 @@ use tokio::time::{Instant, Sleep, sleep};
 const HALF_OPEN_MAX: Duration = Duration::from_secs(60);
 /// An endpoint that closes sooner, without a word, has refused.
 const REFUSED_WITHIN: Duration = Duration::from_secs(1);
+/// So many pieces are looked at for being the last one: in a longer connection it does not matter.
+const LAST_LOOKS: u8 = 8;
 /// A connection that lives longer asks whether its endpoint still does; most are over before, and
 /// need not tell the system how.
 const KEEP_ALIVE_AFTER: Duration = Duration::from_secs(1);
@@ -54,6 +56,7 @@ pub(super) struct Copying {
     client_spoke: bool,
     endpoint_spoke: bool,
     silence: Silence,
+    looks: u8,
 }
 
 /// Rings when nothing has moved for too long. The timer is moved only when it rings: a byte costs
@@ -116,6 +119,7 @@ impl Copying {
             client_spoke: false,
             endpoint_spoke: false,
             silence,
+            looks: LAST_LOOKS,
         }
     }
 
@@ -151,9 +155,9 @@ impl Copying {
     /// Ready when one way is over, one side broke, or nothing moved for too long.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
         let (mut up_moved, mut down_moved) = (false, false);
-        let Self { client, endpoint, up, down, .. } = self;
-        let up = copy(up, (client, endpoint), cx, &mut up_moved);
-        let down = copy(down, (endpoint, client), cx, &mut down_moved);
+        let Self { client, endpoint, up, down, looks, .. } = self;
+        let up = copy_and_close(up, (client, endpoint), cx, (&mut up_moved, looks));
+        let down = copy_and_close(down, (endpoint, client), cx, (&mut down_moved, looks));
         self.client_spoke |= up_moved;
         self.endpoint_spoke |= down_moved;
         let side = |end, from, to| match end {
@@ -184,6 +188,34 @@ enum Way {
     Closed,
     ReadBroke,
     WriteBroke,
+}
+
+/// As `copy`, where the end of one is told to the other at once: the last piece and the end go out
+/// in one packet, which a connection of one question and one answer costs a twentieth less.
+fn copy_and_close(
+    flow: &mut Flow,
+    (from, to): (&mut TcpStream, &mut TcpStream),
+    cx: &mut Context<'_>,
+    (moved, looks): (&mut bool, &mut u8),
+) -> Poll<Way> {
+    if !flow.is_empty() || *looks == 0 {
+        return copy(flow, (from, to), cx, moved);
+    }
+    match ready!(flow.poll_fill(from, cx)) {
+        Ok(0) => return Poll::Ready(Way::Closed),
+        Ok(_) => *looks -= 1,
+        Err(_) => return Poll::Ready(Way::ReadBroke),
+    }
+    // What an end is known of is followed by it, or by more to read: nothing is held back.
+    let is_last = match pin!(from.ready(Interest::READABLE)).poll(cx) {
+        Poll::Ready(ready) => ready.is_ok_and(|ready| ready.is_read_closed()),
+        Poll::Pending => false,
+    };
+    *moved = true;
+    if is_last && ready!(flow.poll_drain_with_more(to, cx)).is_err() {
+        return Poll::Ready(Way::WriteBroke);
+    }
+    copy(flow, (from, to), cx, moved)
 }
 
 /// Copies until there is nothing more to read.
