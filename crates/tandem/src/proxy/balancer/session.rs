@@ -8,9 +8,11 @@
 
 use super::BalancerConfig;
 use super::copying::Copying;
-use super::group::{Claim, Group};
+use super::group::Group;
 use super::header::{self, HEADER_MAX, Parsed};
+use super::limiter::{self, Rates};
 use super::listener::Tally;
+use super::member::Claim;
 use crate::proxy::http::{self, Http};
 use crate::runtime::clock;
 use std::io;
@@ -38,6 +40,7 @@ pub(in crate::proxy) struct Shared {
     pub(in crate::proxy) config: watch::Sender<Arc<BalancerConfig>>,
     pub(in crate::proxy) group: Arc<Group>,
     pub(in crate::proxy) tally: Tally,
+    pub(in crate::proxy) rates: Rates,
     /// There if it balances requests and not connections.
     pub(in crate::proxy) http: Option<Http>,
     /// No new sessions.
@@ -70,6 +73,10 @@ pub(in crate::proxy) async fn serve(shared: &Shared, mut client: TcpStream, from
     if let Some(requests) = &shared.http {
         // Beside a connection that is only copied, it is large.
         Box::pin(http::serve(shared, requests, client, who)).await;
+        return;
+    }
+    // Closed and not held: what is held takes a place from clients that are within their rate.
+    if shared.rates.take(limiter::client(who.ip())).is_err() {
         return;
     }
     let Some((claim, mut server)) = endpoint(shared, &config, (&client, who)).await else { return };
@@ -227,6 +234,7 @@ impl<'a> Search<'a> {
                 claim.0.failed_because(why);
                 self.shared.group.note(&claim.0, Event::WorkFailed);
                 self.shared.tally.retried.fetch_add(1, Ordering::Relaxed);
+                claim.0.retried();
                 self.failed.push(address);
             }
         }

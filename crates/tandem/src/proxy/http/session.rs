@@ -59,6 +59,8 @@ pub(super) struct Order {
     pub(super) token: Option<u64>,
     /// The hash of its key, if somebody asks for one and it has one.
     pub(super) key: Option<u64>,
+    /// The hash of who is counted for its rate.
+    pub(super) client: u64,
 }
 
 impl Order {
@@ -341,6 +343,7 @@ fn take(config: &HttpConfig, client: &mut Client) -> Result<Option<Order>, Refus
         upgrades: head.upgrade.is_some(),
         token: config.sticky.as_deref().and_then(|name| exchange::token(head.fields, name)),
         key: key.map(|key| hash(&key)),
+        client: key::client(&config.limit_key, &head, sender),
     };
     let length = head.length;
     client.input.consume(length);

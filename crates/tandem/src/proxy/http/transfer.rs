@@ -14,7 +14,7 @@ use super::wire::framing::{Bad, Body, Framing};
 use super::wire::request::{self, no_fields};
 use super::wire::response;
 use super::wire::rewrite::{self, Onward};
-use crate::proxy::balancer::group::Member;
+use crate::proxy::balancer::member::Member;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::time::Instant;

@@ -8,6 +8,7 @@ mod endpoint;
 mod faults;
 mod fuzz;
 mod keys;
+mod limits;
 mod messages;
 mod mutations;
 mod support;
