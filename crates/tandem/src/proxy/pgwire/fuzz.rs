@@ -1,5 +1,5 @@
-//! Streams of PostgreSQL's protocol from a seed: cut in any way they mean the same, nothing panics,
-//! and of a statement that is refused the end is never passed on.
+//! Checks streams of PostgreSQL's protocol from a seed: cut in any way they mean the same, nothing
+//! panics, and of a statement that is refused the end is never passed on.
 
 use super::answer::{Answer, judge};
 use super::durability::Lowered;
