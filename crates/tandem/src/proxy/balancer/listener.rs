@@ -201,6 +201,7 @@ impl Balancer {
 fn listen(config: &BalancerConfig) -> Result<(SocketAddr, TcpListener), Error> {
     let bound = bind(config.listen).and_then(|socket| {
         keep_alive(&socket)?;
+        SockRef::from(&socket).set_tcp_nodelay(true)?;
         Ok((socket.local_addr()?, socket))
     });
     let (service, address) = (config.service.clone(), config.listen);

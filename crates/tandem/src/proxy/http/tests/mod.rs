@@ -6,6 +6,7 @@ mod checks;
 mod corpus;
 mod endpoint;
 mod faults;
+mod fuzz;
 mod keys;
 mod limits;
 mod messages;
