@@ -7,7 +7,8 @@
 //! Not here: how long is waited (`lease.rs`).
 //! Tested by: below, and the simulator, whose nodes ask it as well.
 
-use crate::cluster::state::{ClusterState, TakenOut};
+use crate::cluster::state::ClusterState;
+use crate::cluster::taken_out::TakenOut;
 use crate::ids::{NodeId, ServiceId};
 use crate::time::Timestamp;
 use alloc::collections::BTreeSet;

@@ -5,3 +5,4 @@ pub mod copies;
 pub mod lease;
 pub mod memory;
 pub mod state;
+pub mod taken_out;

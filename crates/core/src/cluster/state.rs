@@ -6,13 +6,13 @@
 
 use crate::cluster::command::{Command, ServiceCommand};
 pub use crate::cluster::copies::{Copies, Placed};
+use crate::cluster::taken_out::{self, TakenOut};
 use crate::ids::{ClusterId, ConfigVersion, NodeId, Revision, ServiceId, SystemId, Term};
 use crate::replication::primary_replica::sync_quorum::CommitRule;
 use crate::spec::ClusterSpec;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
 use alloc::vec::Vec;
-use core::time::Duration;
 use serde::{Deserialize, Serialize};
 
 /// How many past appointments are kept.
@@ -35,17 +35,6 @@ pub struct ClusterState {
     pub draining: BTreeSet<NodeId>,
     /// What must be known of services that were taken out, should they come back.
     pub taken_out: BTreeMap<ServiceId, TakenOut>,
-}
-
-/// What a service leaves behind: somebody may not know yet that it was taken out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, Default)]
-pub struct TakenOut {
-    /// Its last revision.
-    pub revision: Revision,
-    /// Its last term. Terms never go back, so that numbers to fence with do not (INV-5).
-    pub term: Term,
-    /// Its lease and the margin for drift: for so long a copy of it may still run.
-    pub outlast: Duration,
 }
 
 /// One service, as agreed.
@@ -77,18 +66,6 @@ impl ServiceState {
     /// The present term; before the first appointment that of its last time, or 0.
     pub fn term(&self) -> Term {
         self.appointment.as_ref().map_or(self.before.term, |appointment| appointment.term)
-    }
-
-    /// A service that is new, or comes back.
-    fn begun(before: TakenOut) -> Self {
-        let begun = Self { before, ..Self::default() };
-        Self { revision: begun.first_revision(), ..begun }
-    }
-
-    /// What was said of a smaller one was said before it was taken out, and counts no longer.
-    pub fn first_revision(&self) -> Revision {
-        let is_new = self.before == TakenOut::default();
-        if is_new { Revision::default() } else { self.before.revision.next() }
     }
 }
 
@@ -233,16 +210,8 @@ impl ClusterState {
     }
 
     fn configure(&mut self, version: ConfigVersion, text: &str, spec: &ClusterSpec) -> Applied {
-        for (service, state) in &self.services {
-            if let Some(old) = self.spec.services.get(service)
-                && !spec.services.contains_key(service)
-            {
-                let outlast = old.timing.lease.saturating_add(old.timing.drift_margin);
-                let outlast = outlast.max(state.before.outlast);
-                let left = TakenOut { revision: state.revision, term: state.term(), outlast };
-                self.taken_out.insert(service.clone(), left);
-            }
-        }
+        let left = taken_out::left_behind(self, spec);
+        self.taken_out.extend(left);
         // A plan rests on who the voters are; and whoever planned on this revision knows them.
         if !self.spec.nodes.keys().eq(spec.nodes.keys()) {
             for state in self.services.values_mut() {

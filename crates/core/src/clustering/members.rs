@@ -1,9 +1,10 @@
 //! Decides whether the voters may change now, as far as a lease rests on them.
 //! In: `ControllerView`. Out: nothing, or why not.
-//! Keeps: INV-1, INV-12 a lease rests on a majority of the voters that its holder knows; those of two
-//! changes need not meet those of now, so the next one waits until the holder knows the last.
+//! Keeps: INV-1, INV-12 a lease rests on a majority of the voters that its holder knows.
+//! Majorities of before and after one change meet; of two they need not, so the next one waits
+//! until the holder knows the last.
 //! Not here: majorities of Raft (the shell), what commits wait for (`desired_rule.rs`).
-//! Tested by: `active_passive/singleton/tests.rs`, and the simulator, whose owner asks it as well.
+//! Tested by: `active_passive/singleton/tests/changes.rs`; the simulator's owner asks it as well.
 
 use super::active_passive::verdict::{self, Verdict};
 use super::active_passive::{ControllerView, singleton};

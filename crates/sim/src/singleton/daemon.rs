@@ -12,7 +12,6 @@ use tandem_core::cluster::state::{ClusterState, ServiceState};
 use tandem_core::clustering::active_passive::singleton::{
     Action, RAN_WELL_AFTER, SingletonView, instance, retry_after,
 };
-use tandem_core::clustering::active_passive::witness::{Next as WitnessNext, WitnessView, plan};
 use tandem_core::facts::{Ballot, Data, InstanceFacts, Process};
 use tandem_core::ids::{NodeId, Term};
 use tandem_core::spec::ServiceSpec;
@@ -29,11 +28,11 @@ pub(super) struct Daemon {
     pub leads: bool,
     pub proposing: Option<u64>,
     pub beat_planned: bool,
-    memory: Memory,
-    asked: Option<Term>,
+    pub memory: Memory,
+    pub asked: Option<Term>,
     /// When it had last answered each peer at its last promise.
-    answered: BTreeMap<NodeId, Timestamp>,
-    running: Option<(u64, Action)>,
+    pub answered: BTreeMap<NodeId, Timestamp>,
+    pub running: Option<(u64, Action)>,
     lease: Timestamp,
     retry_at: Timestamp,
     ran_since: Timestamp,
@@ -170,39 +169,6 @@ impl World {
         }
     }
 
-    fn drive_witness(
-        &mut self,
-        n: usize,
-        (state, spec): (&ServiceState, &ServiceSpec),
-        now: Timestamp,
-    ) {
-        let wrong = self.options.mutation == Some(Mutation::VoteAtOnce);
-        let Some(daemon) = self.nodes[n].daemon.as_mut() else { return };
-        if daemon.running.is_some() {
-            return;
-        }
-        let since = daemon.memory.since();
-        let counts_from = counts_from(spec, state, &daemon.answered, since);
-        let view = WitnessView {
-            asked: daemon.asked,
-            promised: daemon.own.promised,
-            ballot: daemon.own.ballot,
-            counts_from: counts_from.filter(|_| !wrong),
-        };
-        match plan(&view, now) {
-            WitnessNext::Promise { term } => self.begin(n, Action::Promise { term }),
-            WitnessNext::Vote(ballot) => daemon.own.ballot = Some(ballot),
-            WitnessNext::Wait(again) => self.look_again(n, again),
-        }
-    }
-
-    fn look_again(&mut self, n: usize, again: Option<Timestamp>) {
-        if let Some(at) = again {
-            let (inc, at) = (self.nodes[n].daemons, self.nodes[n].clock.when(at));
-            self.push(at, Event::Asked { n, inc, term: Term(0) });
-        }
-    }
-
     fn note_progress(&mut self, n: usize, state: &ServiceState, now: Timestamp) {
         let me = &self.nodes[n].id;
         let holds = state.appointment.as_ref().is_some_and(|it| it.primary == *me);
@@ -307,7 +273,7 @@ impl World {
         }
     }
 
-    fn begin(&mut self, n: usize, action: Action) {
+    pub(super) fn begin(&mut self, n: usize, action: Action) {
         self.ids += 1;
         let (id, inc) = (self.ids, self.nodes[n].daemons);
         self.note(n, || format!("begins to {action}"));

@@ -2,15 +2,35 @@
 //! node out and in, as the product allows it.
 
 use super::faults::Mend;
+use super::machine::Machine;
 use super::{Event, FAULTS_UNTIL, World};
 use crate::event::Micros;
 use std::time::Duration;
 use tandem_core::cluster::command::{Command, Config};
+use tandem_core::cluster::state::ClusterState;
 use tandem_core::clustering::active_passive::ControllerView;
 use tandem_core::clustering::active_passive::singleton::FAILURES_MAX;
 use tandem_core::clustering::active_passive::trail::Trails;
 use tandem_core::clustering::members::keeps_voters;
-use tandem_core::spec::ClusterSpec;
+use tandem_core::ids::{ClusterId, ServiceId};
+use tandem_core::spec::{ClusterSpec, NodeRole, NodeSpec, ServiceSpec};
+
+pub(super) fn founded(nodes: &[Machine], service: &ServiceId, spec: &ServiceSpec) -> ClusterState {
+    let machine = |node: &Machine| NodeSpec {
+        role: if node.witness { NodeRole::Witness } else { NodeRole::Data },
+        zone: None,
+        priority: node.priority,
+        capacity: 1,
+    };
+    let spec = ClusterSpec {
+        nodes: nodes.iter().map(|node| (node.id.clone(), machine(node))).collect(),
+        services: [(service.clone(), spec.clone())].into(),
+    };
+    let config = Box::new(Config { text: String::new(), spec });
+    let mut state = ClusterState::default();
+    state.apply(&Command::Found { cluster: ClusterId::from("c0ffee"), config });
+    state
+}
 
 impl World {
     /// The service is taken out, and comes back with a lease of its own.
