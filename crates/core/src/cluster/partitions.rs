@@ -7,7 +7,9 @@
 //! the controller alone (`clustering/active_active/controller.rs`).
 //! Tested by: below, and the simulator (`sim/src/singleton`).
 
+use crate::cluster::state::{Applied, ServiceState, ignored};
 use crate::ids::{ConfigVersion, Epoch, NodeId, PartitionId, Term};
+use crate::spec::ServiceSpec;
 use alloc::vec::Vec;
 use core::fmt;
 use serde::{Deserialize, Serialize};
@@ -129,6 +131,23 @@ impl Partitions {
             }
         }
         true
+    }
+}
+
+impl ServiceState {
+    /// Its work is divided when it is configured to be, once.
+    pub(super) fn divide(&mut self, spec: &ServiceSpec, version: ConfigVersion) {
+        if let (Some(count), None) = (spec.partitions, &self.partitions) {
+            self.partitions = Some(Partitions::new(count, version));
+        }
+    }
+
+    pub(super) fn partition(&mut self, changes: &[Change]) -> Applied {
+        match self.partitions.as_mut().map(|table| table.apply(changes)) {
+            Some(0) => ignored("the partitions changed in the meantime"),
+            Some(_) => Applied::Changed,
+            None => ignored("its work is not divided"),
+        }
     }
 }
 

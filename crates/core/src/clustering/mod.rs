@@ -4,6 +4,7 @@ pub mod active_active;
 pub mod active_passive;
 pub mod copies;
 pub mod load_balanced;
+pub mod members;
 
 use crate::time::Timestamp;
 use active_passive::{ControllerView, Plan};

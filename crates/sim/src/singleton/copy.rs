@@ -5,12 +5,13 @@ use super::{Event, Mutation, World};
 use std::collections::BTreeSet;
 use std::time::Duration;
 use tandem_core::cluster::lease::{Proof, counts_from, valid_until};
-use tandem_core::cluster::state::ServiceState;
+use tandem_core::cluster::state::{ClusterState, ServiceState};
 use tandem_core::clustering::active_passive::singleton::{
     Action, RAN_WELL_AFTER, SingletonView, instance, retry_after,
 };
 use tandem_core::facts::{Ballot, Process};
 use tandem_core::ids::NodeId;
+use tandem_core::spec::ServiceSpec;
 use tandem_core::time::Timestamp;
 
 /// The keeper is told when the lease grew by this much.
@@ -40,19 +41,21 @@ impl World {
     pub(super) fn hold_lease(
         &mut self,
         n: usize,
-        state: &ServiceState,
+        agreed: &ClusterState,
         now: Timestamp,
     ) -> Option<Timestamp> {
-        let voters: BTreeSet<NodeId> = self.nodes.iter().map(|node| node.id.clone()).collect();
+        let voters: BTreeSet<NodeId> = agreed.spec.nodes.keys().cloned().collect();
         let me = self.nodes[n].id.clone();
-        let spec = self.spec.clone();
-        let appointment = state.appointment.as_ref().filter(|it| it.primary == me)?;
         let s = self.own_part(n);
+        let service = &self.services[s];
+        let spec = agreed.spec.services.get(service)?;
+        let state = agreed.services.get(service)?;
+        let appointment = state.appointment.as_ref().filter(|it| it.primary == me)?;
         let part = self.part(n, s)?;
         if part.own.promised > appointment.term {
             return None;
         }
-        let acknowledged = &part.hub.proof(&spec, appointment.term, false);
+        let acknowledged = &part.hub.proof(spec, appointment.term, false);
         let rules = &appointment.rules;
         let proof = Proof { me: &me, voters: &voters, rules, now, acknowledged };
         let until = valid_until(&proof, spec.timing.lease);
@@ -92,18 +95,17 @@ impl World {
     pub(super) fn plan_copy(
         &mut self,
         n: usize,
-        state: &ServiceState,
+        (state, spec): (&ServiceState, &ServiceSpec),
         lease: Option<Timestamp>,
         now: Timestamp,
     ) {
-        let spec = self.spec.clone();
         let mutation = self.options.mutation;
         let s = self.own_part(n);
         let Machine { id, daemon, .. } = &mut self.nodes[n];
         let Some(daemon) = daemon.as_mut() else { return };
-        let started = daemon.started;
         let part = &mut daemon.parts[s];
-        let counts_from = counts_from(&spec, state, &part.answered, started);
+        let since = part.memory.since();
+        let counts_from = counts_from(spec, state, &part.answered, since);
         let mut own = part.own.clone();
         if mutation == Some(Mutation::VoteWhileItRuns) && own.promised > state.term() {
             own.process = Process::Stopped;
@@ -208,9 +210,9 @@ impl World {
                 part.own.serving = Some(term);
             }
             Action::Start { term } => {
-                let state = agreed.services.get(&self.services[s]).cloned().unwrap_or_default();
-                let lease = self.hold_lease(n, &state, now);
-                let holds = state.term() == term;
+                let lease = self.hold_lease(n, &agreed, now);
+                let state = agreed.services.get(&self.services[s]);
+                let holds = state.is_some_and(|state| state.term() == term);
                 let started =
                     lease.filter(|_| holds).is_some_and(|lease| self.keeper_starts(n, term, lease));
                 let Some(part) = self.part(n, s) else { return };

@@ -1,16 +1,17 @@
 //! Drives the own copy of one node, as the shell does.
 
-use super::{Event, Mutation, World};
+use super::{Event, World};
 use crate::event::Micros;
 use crate::node::hub::{Hub, instance_differs};
 use std::collections::BTreeMap;
-use tandem_core::cluster::lease::{counts_from, outlives};
+use tandem_core::cluster::lease::outlives;
+use tandem_core::cluster::memory::Memory;
 use tandem_core::cluster::state::ServiceState;
 use tandem_core::clustering::active_active::holder::Holder;
 use tandem_core::clustering::active_passive::singleton::Action;
-use tandem_core::clustering::active_passive::witness::{Next as WitnessNext, WitnessView, plan};
 use tandem_core::facts::{Data, InstanceFacts, Process};
 use tandem_core::ids::{NodeId, Term};
+use tandem_core::spec::ServiceSpec;
 use tandem_core::time::Timestamp;
 
 const TICK: Micros = 200_000;
@@ -22,7 +23,6 @@ pub(super) struct Daemon {
     pub leads: bool,
     pub proposing: Option<u64>,
     pub beat_planned: bool,
-    pub started: Timestamp,
     pub recruited: BTreeMap<(usize, usize, Term), Timestamp>,
     pub holder: Holder,
     pub writing_floor: bool,
@@ -33,6 +33,7 @@ pub(super) struct Daemon {
 pub(super) struct Part {
     pub hub: Hub,
     pub own: InstanceFacts,
+    pub memory: Memory,
     pub asked: Option<Term>,
     /// When it had last answered each peer at its last promise.
     pub answered: BTreeMap<NodeId, Timestamp>,
@@ -73,6 +74,7 @@ impl World {
             Part {
                 hub: Hub::new(peers.iter().cloned()),
                 own,
+                memory: Memory::new(now),
                 asked: None,
                 answered: BTreeMap::new(),
                 running: None,
@@ -89,7 +91,6 @@ impl World {
             leads: false,
             proposing: None,
             beat_planned: false,
-            started: now,
             recruited: BTreeMap::new(),
             holder: Holder::new(node.floor),
             writing_floor: false,
@@ -150,24 +151,35 @@ impl World {
 
     fn drive_part(&mut self, n: usize, s: usize) {
         let agreed = self.agreed(n);
-        let service = &self.services[s];
-        let (Some(state), Some(spec)) =
-            (agreed.services.get(service), agreed.spec.services.get(service))
-        else {
-            return;
-        };
+        let service = self.services[s].clone();
         let now = self.nodes[n].clock.at(self.now);
+        let is_own = self.has_copy(n, s);
         let Some(part) = self.part(n, s) else { return };
         let before = part.own.clone();
-        part.own.revision = state.revision;
-        part.own.outlives = outlives(spec, state);
-        if self.has_copy(n, s) {
-            self.note_progress(n, state, now);
-            let lease = self.hold_lease(n, state, now);
-            self.plan_copy(n, state, lease, now);
-            self.hold_partitions(n);
-        } else {
-            self.drive_witness((n, s), state, now);
+        if part.memory.learn(&agreed, &service, now) {
+            part.answered = part.hub.answered_all().clone();
+            part.own.ballot = None;
+            part.asked = None;
+            part.own.starts_failed = 0;
+            part.retry_at = now;
+        }
+        part.own.outlives = None;
+        let found = agreed.services.get(&service).zip(agreed.spec.services.get(&service));
+        match found {
+            None => self.leave(n, s),
+            Some((state, spec)) => {
+                part.knows(state, spec);
+                if !is_own {
+                    self.drive_witness((n, s), (state, spec), now);
+                } else if !agreed.spec.nodes.contains_key(&self.nodes[n].id) {
+                    self.leave(n, s);
+                } else {
+                    self.note_progress(n, state, now);
+                    let lease = self.hold_lease(n, &agreed, now);
+                    self.plan_copy(n, (state, spec), lease, now);
+                    self.hold_partitions(n);
+                }
+            }
         }
         let own = self.part(n, s).map(|part| part.own.clone());
         if own.is_some_and(|own| instance_differs(&before, &own)) {
@@ -175,33 +187,24 @@ impl World {
         }
     }
 
-    fn drive_witness(&mut self, (n, s): (usize, usize), state: &ServiceState, now: Timestamp) {
-        let spec = self.spec.clone();
-        let wrong = self.options.mutation == Some(Mutation::VoteAtOnce);
-        let Some(daemon) = self.nodes[n].daemon.as_mut() else { return };
-        let started = daemon.started;
-        let part = &mut daemon.parts[s];
-        if part.running.is_some() {
+    /// It has no place here: its lease is renewed no longer, and it is asked to end.
+    fn leave(&mut self, n: usize, s: usize) {
+        if !self.has_copy(n, s) {
             return;
         }
-        let counts_from = counts_from(&spec, state, &part.answered, started);
-        let view = WitnessView {
-            asked: part.asked,
-            promised: part.own.promised,
-            ballot: part.own.ballot,
-            counts_from: counts_from.filter(|_| !wrong),
-        };
-        match plan(&view, now) {
-            WitnessNext::Promise { term } => self.begin((n, s), Action::Promise { term }),
-            WitnessNext::Vote(ballot) => part.own.ballot = Some(ballot),
-            WitnessNext::Wait(again) => self.look_again(n, again),
+        let Some(part) = self.part(n, s) else { return };
+        if part.own.process == Process::Primary && part.running.is_none() {
+            self.begin((n, s), Action::Stop);
         }
     }
+}
 
-    pub(super) fn look_again(&mut self, n: usize, again: Option<Timestamp>) {
-        if let Some(at) = again {
-            let (inc, at) = (self.nodes[n].daemons, self.nodes[n].clock.when(at));
-            self.push(at, Event::Asked { n, inc, s: 0, term: Term(0) });
-        }
+impl Part {
+    /// What is agreed of the service.
+    fn knows(&mut self, state: &ServiceState, spec: &ServiceSpec) {
+        self.own.revision = state.revision;
+        self.own.outlives = outlives(spec, state);
+        // What it voted for was decided.
+        self.own.ballot = self.own.ballot.filter(|ballot| ballot.term > state.term());
     }
 }

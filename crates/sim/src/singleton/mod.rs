@@ -14,7 +14,9 @@ mod faults;
 mod founding;
 mod machine;
 mod network;
+mod owner;
 mod partitions;
+mod witness;
 
 use crate::event::Micros;
 use crate::network::Net;
@@ -31,7 +33,7 @@ use tandem_core::cluster::state::Phase;
 use tandem_core::clustering::active_active::holder::{Floor, Holding};
 use tandem_core::facts::NodeFacts;
 use tandem_core::ids::{Epoch, NodeId, PartitionId, ServiceId, Term};
-use tandem_core::spec::ServiceSpec;
+use tandem_core::spec::ClusterSpec;
 use tandem_core::time::Timestamp;
 
 /// Faults end here.
@@ -165,7 +167,8 @@ pub struct World {
     services: Vec<ServiceId>,
     /// Whose seats these are.
     work: Option<ServiceId>,
-    spec: ServiceSpec,
+    /// What is configured while the owner changes nothing.
+    founded: ClusterSpec,
     options: Options,
     trace: Trace,
     violation: Option<String>,
@@ -199,7 +202,7 @@ impl World {
         let mut nodes: Vec<Machine> =
             (0..count).map(|n| machine(n, witness && n == 2, options, &mut rng)).collect();
         let (state, work, services) = founding::founded(&nodes, options.partitions);
-        let spec = state.spec.services[&services[0]].clone();
+        let founded = state.spec.clone();
         for node in &mut nodes {
             node.disks = vec![machine::Disk::default(); services.len()];
         }
@@ -213,7 +216,7 @@ impl World {
             agreement: Agreement::new(state),
             services,
             work,
-            spec,
+            founded,
             options,
             trace: Trace::new(options.trace),
             violation: None,
@@ -374,6 +377,9 @@ impl World {
             return Some(format!("{} is not confirmed", appointment.primary));
         }
         let holder = index(&appointment.primary);
+        if let Some(better) = self.better_place(holder) {
+            return Some(format!("runs on {holder}, and {better} is better"));
+        }
         let running = self.runs_on();
         (running != [holder]).then(|| format!("runs on {running:?}, appointed {holder}"))
     }

@@ -26,6 +26,11 @@ rows! {
             share."
         because "long enough to fill caches and connection pools; \"0s\" gives it everything at \
             once",
+    "services.NAME.rate_limit": "table or false" = Unset("clients may have any number");
+        "How many connections, with http how many requests, each node takes in a time: of each \
+            client, of all together. What is over it gets 429 with `Retry-After`; a connection is \
+            closed."
+        because "only the owner knows what the service stands, and what a client may want",
     "services.NAME.hold_max": "duration, \"0s\" to \"10min\"" = Value("15s");
         "How long a client is held while no endpoint takes its connection or request."
         because "a restart of an endpoint fits, and it is less than the usual 30 s of client \
@@ -62,6 +67,20 @@ rows! {
     "services.NAME.upstreams.INDEX.drain": "true or false" = Value("false");
         "It gets no new connections; those that it has end by themselves."
         because "an endpoint is there to work; before it is stopped, this empties it",
+    "services.NAME.rate_limit.per_client": "how many/s, /min or /h" = Unset("each may have what \
+        all may");
+        "What each client may have on each node. A client is an IPv4 address or an IPv6 network of \
+            64 bits; of 65536 of them the one that used least lately is forgotten for a new one."
+        because "only the owner knows what a client may want",
+    "services.NAME.rate_limit.burst": "1 to 1000000" = Computed("as many as per_client has");
+        "So many a client may have at once after a pause."
+        because "clients come in bursts: a page has many parts",
+    "services.NAME.rate_limit.total": "how many/s, /min or /h" = Unset("any number");
+        "What all clients together may have on each node."
+        because "only the owner knows what the service stands",
+    "services.NAME.rate_limit.total_burst": "1 to 1000000" = Unset("as many as total has");
+        "So many all of them may have at once after a pause."
+        because "as much as a unit of time has is what the service stands",
     "services.NAME.health.interval": "duration, \"100ms\" to \"1h\"" = Value("2s");
         "The time between two checks of an endpoint by each node: a connection is made and closed, \
             and with a `path` it is asked for that."
