@@ -7,7 +7,8 @@ use tandem_sim::runner::{self, Failure};
 use tandem_sim::singleton;
 
 const USAGE: &str = "usage: tandem-sim [--seeds N] [--start N] [--seed N] [--nodes 3|2+w|5] \
-    [--trace] [--lines N] [--mutate NAME] [--threads N] [--failures N] [--singleton | --partitions]";
+    [--trace] [--lines N] [--mutate NAME] [--threads N] [--failures N] \
+    [--singleton | --partitions]";
 
 struct Arguments {
     start: u64,

@@ -215,7 +215,11 @@ mod tests {
         let mut kept = all.clone();
         assert_eq!(kept.apply(&[change(0, 1, What::Keep), change(0, 2, What::Keep)]), 1);
         let given = change(0, 1, What::Give(owner("b", 5)));
-        assert_eq!(kept.apply(&[given.clone()]), 0, "the release was called off meanwhile");
+        assert_eq!(
+            kept.apply(core::slice::from_ref(&given)),
+            0,
+            "the release was called off meanwhile"
+        );
         assert_eq!(all.apply(&[given]), 1);
         assert_eq!(
             all.get(PartitionId(0)).map(|it| (it.epoch, it.releasing.is_some())),

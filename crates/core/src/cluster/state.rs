@@ -7,7 +7,7 @@
 use crate::cluster::command::{Command, ServiceCommand};
 pub use crate::cluster::copies::{Copies, Placed};
 use crate::cluster::partitions::Partitions;
-use crate::cluster::taken_out::{self, TakenOut};
+use crate::cluster::taken_out::TakenOut;
 use crate::ids::{ClusterId, ConfigVersion, NodeId, Revision, ServiceId, SystemId, Term};
 use crate::replication::primary_replica::sync_quorum::CommitRule;
 use crate::spec::ClusterSpec;
@@ -219,24 +219,16 @@ impl ClusterState {
     }
 
     fn configure(&mut self, version: ConfigVersion, text: &str, spec: &ClusterSpec) -> Applied {
-        let left = taken_out::left_behind(self, spec);
-        self.taken_out.extend(left);
         // A plan rests on who the voters are; and whoever planned on this revision knows them.
         if !self.spec.nodes.keys().eq(spec.nodes.keys()) {
             for state in self.services.values_mut() {
                 state.revision = state.revision.next();
             }
         }
+        self.take_over(spec, version);
         self.config_version = version;
         self.config_text = text.into();
         self.spec = spec.clone();
-        for (service, spec) in &spec.services {
-            let before = self.taken_out.remove(service).unwrap_or_default();
-            let begun = || ServiceState::begun(before);
-            let state = self.services.entry(service.clone()).or_insert_with(begun);
-            state.divide(spec, version);
-        }
-        self.services.retain(|service, _| spec.services.contains_key(service));
         self.draining.retain(|node| spec.nodes.contains_key(node));
         Applied::Changed
     }
@@ -355,10 +347,8 @@ impl ServiceState {
                 Some(_) => Applied::Changed,
                 None => ignored("no switchover is under way"),
             },
+            ServiceCommand::Pause { paused } if self.paused == *paused => ignored("already so"),
             ServiceCommand::Pause { paused } => {
-                if self.paused == *paused {
-                    return ignored("already so");
-                }
                 self.paused = *paused;
                 Applied::Changed
             }
