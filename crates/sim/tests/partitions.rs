@@ -1,6 +1,8 @@
 //! INV-13: a partition is never worked on by two copies, whatever breaks; everything is worked on
 //! again; moves are few; and what breaks the proof is noticed.
 
+#![allow(clippy::print_stdout, reason = "tests say what they measured")]
+
 use tandem_sim::runner::run_each;
 use tandem_sim::singleton::{Mutation, Options, World, partitions_of, run, tell};
 

@@ -26,7 +26,8 @@ pub struct Command {
     pub pairing: Pairing,
     /// How long things may take.
     pub timing: Timing,
-    /// Program and arguments; `{port}` and `{node}` are filled in where it runs.
+    /// Program and arguments; `{port}`, `{bind}` and `{node}` are filled in where it
+    /// runs.
     pub command: Vec<String>,
     /// The front door.
     pub listen: Option<Listen>,
@@ -208,6 +209,8 @@ fn words(
             Some(("the first text is the program", "write the path of a program"))
         } else if text.contains("{port}") && !has_port {
             Some(("it has no port", "write port, or listen, or remove {port}"))
+        } else if text.contains("{bind}") && !has_port {
+            Some(("it has no port", "write port, or listen, or remove {bind}"))
         } else {
             None
         };

@@ -99,8 +99,12 @@ impl CommandConfig {
     /// The words with what differs from node to node filled in.
     pub fn filled(&self, words: &[String]) -> Vec<String> {
         let port = self.address.map(|address| address.port().to_string()).unwrap_or_default();
-        let fill =
-            |word: &String| word.replace("{port}", &port).replace("{node}", self.me.as_str());
+        let bind = self.address.map(|address| address.ip().to_string()).unwrap_or_default();
+        let fill = |word: &String| {
+            word.replace("{port}", &port)
+                .replace("{bind}", &bind)
+                .replace("{node}", self.me.as_str())
+        };
         words.iter().map(fill).collect()
     }
 
@@ -114,8 +118,10 @@ impl CommandConfig {
             ("TANDEM_TERM", term.to_string()),
         ];
         env.extend(told.map(|(name, value)| (name.to_owned(), value)));
-        let port = self.address.map(|address| address.port().to_string());
-        env.extend(port.map(|port| ("TANDEM_PORT".to_owned(), port)));
+        if let Some(address) = self.address {
+            env.insert("TANDEM_PORT".to_owned(), address.port().to_string());
+            env.insert("TANDEM_BIND".to_owned(), address.ip().to_string());
+        }
         env
     }
 }

@@ -38,11 +38,13 @@ fn health(probe: Probe, timeout: Duration) -> Health {
 #[test]
 fn a_command_is_told_where_it_runs() {
     let it = config("/x".as_ref());
-    let filled = it.filled(&words(&["app", "--port={port}", "{node}", "{}"]));
-    assert_eq!(filled, ["app", "--port=9000", "a", "{}"]);
+    let filled = it.filled(&words(&["app", "--port={port}", "{bind}", "{node}", "{}"]));
+    let bind = it.address.unwrap().ip().to_string();
+    assert_eq!(filled, ["app", "--port=9000", bind.as_str(), "a", "{}"]);
     let env = it.environment(Term(7));
     assert_eq!((env["MODE"].as_str(), env["TANDEM_TERM"].as_str()), ("x", "7"));
     assert_eq!((env["TANDEM_PORT"].as_str(), env["TANDEM_NODE"].as_str()), ("9000", "a"));
+    assert_eq!(env["TANDEM_BIND"], bind);
 }
 
 #[test]
