@@ -29,7 +29,8 @@ pub struct Command {
     pub pairing: Pairing,
     /// How long things may take.
     pub timing: Timing,
-    /// Program and arguments; `{port}` and `{node}` are filled in where it runs.
+    /// Program and arguments; `{port}`, `{bind}` and `{node}` are filled in where it
+    /// runs.
     pub command: Vec<String>,
     /// The front door.
     pub listen: Option<Listen>,

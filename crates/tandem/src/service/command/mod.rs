@@ -115,7 +115,8 @@ impl CommandConfig {
     /// A text with the same filled in.
     pub fn fill(&self, text: &str) -> String {
         let port = self.address.map(|address| address.port().to_string()).unwrap_or_default();
-        text.replace("{port}", &port).replace("{node}", self.me.as_str())
+        let bind = self.address.map(|address| address.ip().to_string()).unwrap_or_default();
+        text.replace("{port}", &port).replace("{bind}", &bind).replace("{node}", self.me.as_str())
     }
 
     /// The whole environment of everything of it, in a term.
@@ -128,8 +129,10 @@ impl CommandConfig {
             ("TANDEM_TERM", term.to_string()),
         ];
         env.extend(told.map(|(name, value)| (name.to_owned(), value)));
-        let port = self.address.map(|address| address.port().to_string());
-        env.extend(port.map(|port| ("TANDEM_PORT".to_owned(), port)));
+        if let Some(address) = self.address {
+            env.insert("TANDEM_PORT".to_owned(), address.port().to_string());
+            env.insert("TANDEM_BIND".to_owned(), address.ip().to_string());
+        }
         env
     }
 }

@@ -31,8 +31,9 @@ fn words(words: &[&str]) -> Vec<String> {
 #[test]
 fn a_command_is_told_where_it_runs() {
     let it = config("/x".as_ref());
-    let filled = it.filled(&words(&["app", "--port={port}", "{node}", "{}"]));
-    assert_eq!(filled, ["app", "--port=9000", "a", "{}"]);
+    let filled = it.filled(&words(&["app", "--port={port}", "{bind}", "{node}", "{}"]));
+    let bind = it.address.unwrap().ip().to_string();
+    assert_eq!(filled, ["app", "--port=9000", bind.as_str(), "a", "{}"]);
     let it = CommandConfig {
         cwd: "/srv/{node}".into(),
         env: [("MODE".into(), "x".into()), ("URL".into(), "http://{node}:{port}".into())].into(),
@@ -43,6 +44,7 @@ fn a_command_is_told_where_it_runs() {
     assert_eq!(env["URL"], "http://a:9000");
     assert_eq!((env["MODE"].as_str(), env["TANDEM_TERM"].as_str()), ("x", "7"));
     assert_eq!((env["TANDEM_PORT"].as_str(), env["TANDEM_NODE"].as_str()), ("9000", "a"));
+    assert_eq!(env["TANDEM_BIND"], bind);
 }
 
 #[test]

@@ -15,6 +15,8 @@ pub(super) const WORD_BYTES_MAX: usize = 4096;
 /// A start goes to its keeper as one line of 64 kB at most (`fence/protocol.rs`); what Tandem adds
 /// needs far less than the rest.
 const START_BYTES_MAX: usize = 48 << 10;
+/// Longest address that `{bind}` may become.
+const ADDRESS_CHARS_MAX: usize = 45;
 
 /// What there is to fill in.
 #[derive(Clone, Copy)]
@@ -24,12 +26,11 @@ pub(super) struct Filled {
 
 impl Filled {
     pub(super) fn allows(self, text: &str) -> Result<(), Unreadable> {
-        if self.has_port || !text.contains("{port}") {
-            return Ok(());
-        }
+        let of_port = ["{port}", "{bind}"].into_iter().find(|it| text.contains(it));
+        let Some(lacking) = of_port.filter(|_| !self.has_port) else { return Ok(()) };
         Err(Unreadable {
             because: "it has no port".to_owned(),
-            try_: "write port, or listen, or remove {port}".to_owned(),
+            try_: format!("write port, or listen, or remove {lacking}"),
         })
     }
 }
@@ -128,8 +129,8 @@ pub(super) fn bound(
 
 /// As JSON, with everything filled in.
 fn written_bytes(text: &str) -> usize {
-    let nodes = text.matches("{node}").count() * NAME_CHARS_MAX;
+    let filled = text.matches("{node}").count() + text.matches("{bind}").count();
     let escaped = serde_json::to_string(text).map_or(text.len(), |json| json.len());
     // The comma.
-    nodes + escaped + 1
+    filled * ADDRESS_CHARS_MAX.max(NAME_CHARS_MAX) + escaped + 1
 }
