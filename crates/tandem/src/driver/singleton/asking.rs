@@ -1,4 +1,4 @@
-//! Carries out that the own copy is asked to end; builds what is run: words, user, surroundings.
+//! Carries out that the own copy is asked to end; builds what is run: words, user, environment.
 //! In: why it shall end. Out: a signal, a program, a kill.
 //! Keeps: H50 each has a limit, and no keeper that does not answer is waited for. INV-12: what asks
 //! a copy to end is gone before its end is told, since it could meet the next one.
