@@ -22,7 +22,8 @@ rows! {
         "The system user that it runs as; only root can choose another."
         because "a guessed user might not have the command's files",
     "services.NAME.cwd": "absolute path" = Unset("a folder of its own in the node's folder");
-        "Its working folder, which must exist."
+        "Its working folder, which must exist. What is filled in in `command` is so here, and in \
+            `env`, hooks and checks as well."
         because "two commands in one folder would mix their files",
     "services.NAME.env": "table of texts" = Unset("nothing but what follows");
         "Its environment, besides PATH, TANDEM_NODE, TANDEM_SERVICE, TANDEM_TERM, TANDEM_PORT and \
