@@ -368,6 +368,12 @@ fn the_end_of_the_copy_releases_what_it_was_shown_as_its_own() {
     own.ends += 1;
     assert_eq!(own.release().0, [0], "the next one saw that it begins nothing");
     let mut own = Own::new();
+    own.show();
+    own.change(1, What::Release("b".into()));
+    own.show();
+    own.ends += 1;
+    assert_eq!(own.release().0, [0; 0], "the next one may have read what was told before");
+    let mut own = Own::new();
     own.change(1, What::Release("b".into()));
     own.show();
     own.own.process = Process::Stopped;
