@@ -5,18 +5,18 @@
 //! Not here: the sending (`heartbeat.rs`), decisions (the core).
 
 mod differs;
+mod own_copy;
 
 use crate::runtime::clock;
-use differs::{differs, door_differs, instance_differs, seat_differs};
+use differs::{differs, door_differs, instance_differs};
+use own_copy::OwnCopy;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tandem_core::cluster::lease;
 use tandem_core::clustering::active_passive::trail::Trails;
-use tandem_core::facts::{
-    DoorUse, InstanceFacts, Link, NodeFacts, Process, SeatFacts, Stream, Told,
-};
+use tandem_core::facts::{DoorUse, InstanceFacts, Link, NodeFacts, Process, Stream, Told};
 use tandem_core::ids::{ConfigVersion, NodeId, ServiceId, Term};
 use tandem_core::spec::ServiceSpec;
 use tandem_core::time::{Observed, Timestamp};
@@ -60,17 +60,6 @@ struct Acknowledged {
     sent: Timestamp,
     /// Whose lease the peer would wait out, as it knew when it answered.
     outlives: BTreeMap<ServiceId, Option<Term>>,
-}
-
-/// What only its own node needs to know of a copy, or tells of it apart from its driver.
-#[derive(Clone, Debug, Default)]
-struct OwnCopy {
-    /// Copies of which nothing is left, since the daemon started.
-    ends: u64,
-    /// Until when the present one may run, as its keeper knows.
-    lease: Timestamp,
-    /// What its node says of its partitions.
-    seat: SeatFacts,
 }
 
 /// What the connection to a peer is like, apart from when it was last heard.
@@ -252,39 +241,6 @@ impl Hub {
         };
         drop(known);
         if door_differs(before.as_ref(), door.as_ref()) {
-            self.wake();
-        }
-    }
-
-    /// A copy of a command ended here, to its last process. Told before its end is published.
-    pub fn ended(&self, service: &ServiceId) {
-        self.known().copies.entry(service.clone()).or_default().ends += 1;
-    }
-
-    /// The own instance as it was published last, and how many copies had ended by then or later.
-    pub fn own_instance(&self, service: &ServiceId) -> Option<(InstanceFacts, u64)> {
-        let known = self.known();
-        let (facts, _) = known.instances.get(service)?;
-        Some((facts.clone(), known.copies.get(service).map_or(0, |copy| copy.ends)))
-    }
-
-    /// The own copy may run until then.
-    pub fn lease(&self, service: &ServiceId, until: Timestamp) {
-        self.known().copies.entry(service.clone()).or_default().lease = until;
-    }
-
-    /// Until when the own copy may run.
-    pub fn leased(&self, service: &ServiceId) -> Timestamp {
-        self.known().copies.get(service).map_or(Timestamp(0), |copy| copy.lease)
-    }
-
-    /// What this node says of the partitions of its copy; the others are told at once if it matters.
-    pub fn seated(&self, service: &ServiceId, facts: SeatFacts) {
-        let mut known = self.known();
-        let copy = known.copies.entry(service.clone()).or_default();
-        let before = std::mem::replace(&mut copy.seat, facts.clone());
-        drop(known);
-        if seat_differs(&before, &facts) {
             self.wake();
         }
     }
