@@ -11,6 +11,7 @@ mod files;
 use super::hub::Hub;
 use super::instance::wishes::Asked;
 use super::wire::{Response, Wish};
+use crate::api::partitions::{Divided, Holds, OwnPartition, OwnPartitions};
 use crate::consensus::Agreed;
 use crate::runtime::clock;
 use crate::telemetry::event_kind::EventKind;
@@ -233,10 +234,30 @@ impl Seat {
         self.it.hub.seated(&self.it.seat, facts);
     }
 
+    /// In the words of the API and the file.
+    fn told(&self, own: &Own) -> OwnPartitions {
+        let now = clock::now();
+        let partition = |it: &Holding| OwnPartition {
+            id: it.partition,
+            epoch: it.epoch,
+            state: if it.releasing.is_some() { Holds::Releasing } else { Holds::Owned },
+            deadline_ms: it
+                .releasing
+                .map(|until| u64::try_from(until.since(now).as_millis()).unwrap_or(u64::MAX)),
+        };
+        OwnPartitions {
+            service: self.it.work.clone(),
+            node: self.node().clone(),
+            term: own.term,
+            version: own.version,
+            lease_ms: None,
+            partitions: own.partitions.iter().map(partition).collect(),
+        }
+    }
+
     async fn put_out(&self, own: &Own) -> Result<(), Error> {
-        let (dir, service) = (self.it.dir.clone(), self.it.work.clone());
-        let (own, node) = (own.clone(), self.node().clone());
-        let write = move || files::write(&dir, (&service, &node), &own);
+        let (dir, told, since) = (self.it.dir.clone(), self.told(own), own.since);
+        let write = move || files::write(&dir, &told, since);
         let done = tokio::task::spawn_blocking(write).await;
         done.unwrap_or_else(|error| Err(Error::task(error)))
     }
@@ -283,6 +304,24 @@ impl Seat {
         let (answer, _answered) = oneshot::channel::<Response>();
         // Full: asked again.
         let _ = self.it.wishes.try_send(Asked { wish: Wish::Restart, answer });
+    }
+}
+
+impl Divided for Seat {
+    fn own(&self) -> Option<OwnPartitions> {
+        Self::own(self).map(|own| {
+            let left = own.lease.since(clock::now()).as_millis();
+            let lease_ms = Some(u64::try_from(left).unwrap_or(u64::MAX));
+            OwnPartitions { lease_ms, ..self.told(&own) }
+        })
+    }
+
+    fn changed(&self) -> watch::Receiver<u64> {
+        Self::changed(self)
+    }
+
+    fn confirm(&self, partition: PartitionId, epoch: Epoch) -> Result<(), Refused> {
+        Self::confirm(self, partition, epoch)
     }
 }
 

@@ -1,20 +1,18 @@
 //! Talks to the files of a seat: what its copy owns, for the copy; the floor, for the next daemon.
-//! In / Out: `Own`, `Floor`. Each is replaced whole.
+//! In / Out: `OwnPartitions`, `Floor`. Each is replaced whole.
 //! Keeps: INV-13 the floor is durable before the call returns; H36.
 //! A file for the copy is named after the boot and the term that the copy was started for. What a
 //! copy of a later sitting reads is never what one of an earlier sitting was told; and after the
 //! machine lost its power nobody reads what a disk without it went back to.
 //! Tested by: below.
 
-use super::Own;
-use crate::runtime::clock;
-use serde_json::json;
+use crate::api::partitions::OwnPartitions;
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use tandem_core::clustering::active_active::holder::{Floor, Holding};
-use tandem_core::ids::{ConfigVersion, NodeId, Revision, ServiceId};
+use tandem_core::clustering::active_active::holder::Floor;
+use tandem_core::ids::{ConfigVersion, Revision, Term};
 
 const FLOOR: &str = "released";
 
@@ -66,26 +64,22 @@ pub fn path_in(dir: &Path) -> Result<PathBuf, Error> {
 
 /// Writes it for the term, and for the earlier ones that a copy which goes on may have been
 /// started for: they are in the folder.
-pub(super) fn write(
-    dir: &Path,
-    (service, node): (&ServiceId, &NodeId),
-    own: &Own,
-) -> Result<(), Error> {
+pub(super) fn write(dir: &Path, own: &OwnPartitions, since: Term) -> Result<(), Error> {
     let (folder, boot) = (folder(dir), boot()?);
-    let text = text((service, node), own);
+    let text = serde_json::to_string(own).map_err(std::io::Error::from).map_err(at(&folder))?;
     let newest = folder.join(format!("{boot}.{}.json", own.term));
     let found = fs::read_dir(&folder).map_err(at(&folder))?;
     let mut paths: Vec<PathBuf> = found.flatten().map(|entry| entry.path()).collect();
     paths.retain(|path| path.extension().is_some_and(|it| it == "json") && *path != newest);
     paths.push(newest);
     for path in paths {
-        if term_of(&path, &boot).is_none_or(|term| term < own.since.0) {
+        if term_of(&path, &boot).is_none_or(|term| term < since.0) {
             fs::remove_file(&path).map_err(at(&path))?;
             continue;
         }
         let temporary = path.with_extension("new");
         let mut file = File::create(&temporary).map_err(at(&temporary))?;
-        file.write_all(text.as_bytes()).map_err(at(&temporary))?;
+        writeln!(file, "{text}").map_err(at(&temporary))?;
         fs::set_permissions(&temporary, fs::Permissions::from_mode(0o644))
             .map_err(at(&temporary))?;
         fs::rename(&temporary, &path).map_err(at(&path))?;
@@ -96,21 +90,6 @@ pub(super) fn write(
 /// For which term a file of this boot is; none: it is of another one.
 fn term_of(path: &Path, boot: &str) -> Option<u64> {
     path.file_stem()?.to_str()?.strip_prefix(boot)?.strip_prefix('.')?.parse().ok()
-}
-
-fn text((service, node): (&ServiceId, &NodeId), own: &Own) -> String {
-    let now = clock::now();
-    let partition = |it: &Holding| {
-        let state = if it.releasing.is_some() { "releasing" } else { "owned" };
-        let left = it.releasing.map(|until| until.since(now).as_millis());
-        json!({ "id": it.partition, "epoch": it.epoch, "state": state, "deadline_ms": left })
-    };
-    let partitions: Vec<_> = own.partitions.iter().map(partition).collect();
-    let whole = json!({
-        "service": service, "node": node, "term": own.term, "version": own.version,
-        "partitions": partitions,
-    });
-    format!("{whole}\n")
 }
 
 /// What was stored last.
@@ -144,7 +123,8 @@ pub(super) fn store_floor(dir: &Path, floor: Floor) -> Result<(), Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tandem_core::ids::{Epoch, PartitionId, Term};
+    use crate::api::partitions::{Holds, OwnPartition};
+    use tandem_core::ids::{Epoch, PartitionId};
 
     #[test]
     fn inv_13_the_floor_is_found_again_and_a_damaged_one_is_an_error() {
@@ -171,24 +151,28 @@ mod tests {
         prepare(dir.path()).unwrap();
         let another = folder(dir.path()).join("another-boot.5.json");
         fs::write(another, "{}").unwrap();
-        let it = Holding { partition: PartitionId(4), epoch: Epoch(2), releasing: None };
-        let own = |term, since| Own {
-            version: 9,
-            term: Term(term),
-            since: Term(since),
-            lease: clock::now(),
-            partitions: vec![it],
+        let it = OwnPartition {
+            id: PartitionId(4),
+            epoch: Epoch(2),
+            state: Holds::Owned,
+            deadline_ms: None,
         };
-        let put = |own: &Own| write(dir.path(), (&"work".into(), &"a".into()), own).unwrap();
+        let put = |term, since| {
+            let (service, node) = ("work".into(), "a".into());
+            let partitions = vec![it];
+            let term = Term(term);
+            let own = OwnPartitions { service, node, term, version: 9, lease_ms: None, partitions };
+            write(dir.path(), &own, Term(since)).unwrap();
+        };
         let name = |term: u64| format!("{}.{term}.json", boot().unwrap());
-        put(&own(5, 5));
+        put(5, 5);
         assert_eq!(names(dir.path()), [name(5)]);
-        put(&own(6, 5));
+        put(6, 5);
         assert_eq!(names(dir.path()), [name(5), name(6)], "a copy of term 5 goes on in term 6");
         let told = path_in(dir.path()).unwrap().display().to_string().replace("{term}", "5");
         let text = fs::read_to_string(told).unwrap();
-        assert!(text.contains(r#""epoch":2,"id":4,"state":"owned""#), "{text}");
-        put(&own(8, 8));
+        assert!(text.contains(r#"{"id":4,"epoch":2,"state":"owned"}"#), "{text}");
+        put(8, 8);
         assert_eq!(names(dir.path()), [name(8)]);
     }
 }
