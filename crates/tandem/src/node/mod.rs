@@ -40,6 +40,7 @@ use running::Running;
 use serde::Deserialize;
 use services::balancers::Balancers;
 use services::commands;
+use services::copies::CopyServices;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -211,6 +212,7 @@ async fn start(args: NodeArgs, supervisor: &Supervisor) -> Result<Running, Error
     let command_doors = commands::open_doors(&ground)?;
     let balancers = Balancers::open(&ground.identity, &ground.config, supervisor)?;
     let balancers = Arc::new(balancers);
+    let copies = Arc::new(CopyServices::open(&ground)?);
     let transport = Arc::new(RaftOverMesh::default());
     let consensus = Consensus::start(
         ConsensusConfig {
@@ -238,8 +240,10 @@ async fn start(args: NodeArgs, supervisor: &Supervisor) -> Result<Running, Error
     let mut places = services::places(&ground);
     let commands = commands::start(&ground, &consensus, &mut receivers).await?;
     let instances = services::start(&ground, &consensus, receivers, &mut places).await?;
+    copies.start(&consensus).await?;
     let opened = services::let_in(doors, &ground, &consensus, &places).await;
     let command_doors = commands::serve(command_doors, &ground, &consensus);
+    copies.let_in();
     control(&ground, &consensus, &mesh, asks);
     let doors = Arc::new(opened);
     let hands = Hands {
@@ -248,6 +252,7 @@ async fn start(args: NodeArgs, supervisor: &Supervisor) -> Result<Running, Error
         places,
         doors: doors.clone(),
         balancers: balancers.clone(),
+        copies: copies.clone(),
     };
     let live = Live::new(ground.clone(), hands);
     let (applied, gone) = (live.applied(), live.gone());
@@ -265,13 +270,15 @@ async fn start(args: NodeArgs, supervisor: &Supervisor) -> Result<Running, Error
         supervisor: ground.supervisor.clone(),
         doors: doors.clone(),
         balancers: balancers.clone(),
+        copies: copies.clone(),
         instances,
         commands,
         identity: ground.identity.clone(),
     };
     operate(&ground, parts, &reception).await?;
     let NodeArgs { node, dir, .. } = ground.args.clone();
-    Ok(Running { me: node, dir, applied, gone, doors, balancers, command_doors, consensus, mesh })
+    let balanced = (balancers, copies);
+    Ok(Running { me: node, dir, applied, gone, doors, balanced, command_doors, consensus, mesh })
 }
 
 async fn connect(

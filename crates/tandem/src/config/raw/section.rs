@@ -384,6 +384,12 @@ impl<'s, 'a> Section<'s, 'a> {
     fn of_another_kind(&self, written: &str) -> Option<Say> {
         let own = self.kind?;
         let kinds = kinds_of(&join(self.pattern, written));
+        if own == Kind::Command && kinds.contains(own.word()) {
+            let what = format!("{} does not go with this door", self.path(written));
+            let because = format!("`{written}` is about requests, or about connections only");
+            let instead = "write door = \"http\" to balance requests, or remove it";
+            return Some(Say::new(what, because, instead));
+        }
         let kinds: Vec<String> =
             kinds.into_iter().map(|kind| format!("kind = \"{kind}\"")).collect();
         let first = kinds.first()?;

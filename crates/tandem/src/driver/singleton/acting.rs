@@ -81,7 +81,10 @@ impl SingletonDriver {
             return;
         }
         let work = Work::Begin { term, runs, life: self.lives };
-        self.write(work, State { begun: term, runs, ..self.durable });
+        // A change of how it is run matters only to who starts it anew by itself.
+        let recipe = self.it.beside.as_ref().map(|_| self.it.config.recipe(&self.it.limits));
+        let recipe = recipe.unwrap_or_default();
+        self.write(work, State { begun: term, runs, recipe, ..self.durable });
     }
 
     fn write(&mut self, work: Work, state: State) {
@@ -161,11 +164,11 @@ impl SingletonDriver {
         }
     }
 
-    /// Has the keeper run the command or the hook before it, under the lease that is proven now.
+    /// Has the keeper run the command or the hook before it, under the lease that is proven now, if
+    /// one is needed.
     async fn launch(&mut self, runs: Runs) {
         let now = clock::now();
-        let lease = self.proven_now().filter(|until| *until >= now.plus(LEASE_LEFT));
-        let Some(until) = lease else {
+        let Some(lease) = self.may_run(now) else {
             self.life = Life::Nothing;
             self.own.process = Process::Stopped;
             return;
@@ -174,10 +177,10 @@ impl SingletonDriver {
             Runs::Command => &self.it.config.command,
             Runs::Hook => &self.it.config.on_start,
         };
-        let spec = self.spec(&words.clone(), until);
+        let spec = self.spec(&words.clone(), lease);
         match self.it.keeper.start(spec).await {
             Ok(()) => {
-                self.lease = until;
+                self.note_lease(lease);
                 self.life = match runs {
                     Runs::Command => Life::Launching,
                     Runs::Hook => Life::Opening(now.plus(self.it.config.hook_max)),
@@ -198,11 +201,9 @@ impl SingletonDriver {
     /// Runs the hook after an end, if there is one and time for it.
     pub(super) async fn close(&mut self) -> bool {
         let now = clock::now();
-        let lease = self.proven_now().filter(|until| *until >= now.plus(LEASE_LEFT));
-        let Some(until) = lease.filter(|_| !self.it.config.on_stop.is_empty()) else {
-            return false;
-        };
-        let spec = self.spec(&self.it.config.on_stop.clone(), until);
+        let lease = self.may_run(now).filter(|_| !self.it.config.on_stop.is_empty());
+        let Some(lease) = lease else { return false };
+        let spec = self.spec(&self.it.config.on_stop.clone(), lease);
         if let Err(error) = self.it.keeper.start(spec).await {
             self.tell(EventKind::HookFailed, format!("on_stop was not started: {error}"));
             if !says_that_nothing_runs(&error) {
@@ -212,7 +213,7 @@ impl SingletonDriver {
             return false;
         }
         self.lives += 1;
-        self.lease = until;
+        self.note_lease(lease);
         self.life = Life::Closing(now.plus(self.it.config.hook_max));
         true
     }
@@ -226,7 +227,22 @@ impl SingletonDriver {
         self.life = Life::Ending { kill_at: clock::now(), why: Why::Fenced };
     }
 
-    fn spec(&self, words: &[String], until: Timestamp) -> StartSpec {
+    /// The lease that is proven now; without a bound where none is needed.
+    fn may_run(&self, now: Timestamp) -> Option<Lease> {
+        if self.it.beside.is_some() {
+            return Some(Lease::Unlimited);
+        }
+        let until = self.proven_now().filter(|until| *until >= now.plus(LEASE_LEFT));
+        until.map(Lease::Until)
+    }
+
+    fn note_lease(&mut self, lease: Lease) {
+        if let Lease::Until(until) = lease {
+            self.lease = until;
+        }
+    }
+
+    fn spec(&self, words: &[String], lease: Lease) -> StartSpec {
         let config = &self.it.config;
         let user = config.user.map(|(uid, gid)| User { uid, gid, groups: Vec::new() });
         StartSpec {
@@ -238,7 +254,7 @@ impl SingletonDriver {
             // Nothing is known of what else it would obey.
             when_orphaned: WhenOrphaned::Kill,
             oom_score_adj: 0,
-            lease: Lease::Until(until),
+            lease,
             limits: self.it.limits.clone(),
         }
     }

@@ -1,4 +1,5 @@
-//! Carries out the plans for this node's own copy of a command.
+//! Carries out the plans for this node's own copy of a command: one that runs alone, under a lease,
+//! or one of many (`beside.rs`).
 //! In: agreed state, facts, the keeper's words, answers of checks, requests. Out: facts, the
 //! lease, one thing at a time for the keeper.
 //! States: Nothing → (hook) Opening → Launching → Runs → Ending → (hook) Closing → Nothing.
@@ -11,6 +12,8 @@
 //! Tested by: `tests/singleton`, and the model of it in the simulator (`sim/src/singleton`).
 
 mod acting;
+pub mod beside;
+pub mod doors;
 mod health;
 mod keeper;
 mod lease;
@@ -28,6 +31,7 @@ use crate::runtime::supervisor::{Supervisor, TaskKind};
 use crate::service::command::{CommandConfig, Runs, State};
 use crate::telemetry::events::EventLog;
 use acting::{Finished, Work};
+use beside::Beside;
 use health::Checks;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -83,6 +87,8 @@ pub struct Wiring {
     pub events: EventLog,
     /// What is durable.
     pub state: State,
+    /// There if it is one of many, and none of them alone: no lease is needed.
+    pub beside: Option<Beside>,
 }
 
 /// What the keeper holds.
@@ -142,6 +148,8 @@ pub struct SingletonDriver {
     keeper_lost: bool,
     /// The service was agreed since the daemon started.
     was_agreed: bool,
+    /// What was last agreed of a service that may be taken out.
+    last_spec: Option<ServiceSpec>,
     /// It was taken out since: what this daemon knows of it may be of the past if it comes back.
     was_removed: bool,
 }
@@ -180,6 +188,7 @@ impl SingletonDriver {
             log_looked_at: now,
             keeper_lost: false,
             was_agreed: false,
+            last_spec: None,
             was_removed: false,
         }
     }
@@ -205,11 +214,15 @@ impl SingletonDriver {
                 Some(finished) = self.finished.1.recv() => self.on_finished(finished).await,
                 Some(term) = self.it.asks.recv() => self.asked = self.asked.max(Some(term)),
                 Some(asked) = self.it.wishes.recv() => self.on_wish(asked).await,
+                change = Beside::next(&mut self.it.beside) => self.on_change(change),
                 result = self.it.agreed.changed() => if result.is_err() { return },
                 result = changed.changed() => if result.is_err() { return },
                 () = tokio::time::sleep(pause) => {}
             }
             again = self.go_on().await;
+            if self.has_ended() {
+                return self.retire().await;
+            }
         }
     }
 
@@ -248,6 +261,9 @@ impl SingletonDriver {
         self.bound_log(now);
         // Before anything is agreed, nothing is known to have ended.
         agreed.state.cluster.as_ref()?;
+        if self.it.beside.is_some() {
+            return self.go_on_beside(&agreed, (spec, state)).await;
+        }
         self.was_removed |= self.was_agreed && spec.is_none();
         self.was_agreed |= spec.is_some();
         let is_member = agreed.state.spec.nodes.contains_key(self.it.hub.me());

@@ -29,6 +29,7 @@ use super::live::Applied;
 use super::services::OwnInstances;
 use super::services::balancers::Balancers;
 use super::services::commands::CommandWishes;
+use super::services::copies::CopyServices;
 use crate::api::explain::{Explanation, Finding};
 use crate::api::metrics::MetricsSnapshot;
 use crate::api::operations::{Operations, Outcome, Refused, RunningConfig, Verb};
@@ -68,6 +69,7 @@ pub(super) struct Ground {
     pub supervisor: Supervisor,
     pub doors: Arc<Vec<(ServiceId, Door)>>,
     pub balancers: Arc<Balancers>,
+    pub copies: Arc<CopyServices>,
     pub instances: OwnInstances,
     pub commands: CommandWishes,
     pub identity: Arc<Identity>,

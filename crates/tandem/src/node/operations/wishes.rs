@@ -65,8 +65,10 @@ impl NodeOperations {
     pub(super) async fn wish_here(&self, service: &ServiceId, wish: Wish) -> Response {
         let refused = |why: &str| Response::Refused(why.to_owned());
         let ground = self.ground();
-        let instance = ground.instances.get(service).map(|instance| &instance.wishes);
-        let Some(wishes) = instance.or_else(|| ground.commands.get(service)) else {
+        let instance = ground.instances.get(service).map(|instance| instance.wishes.clone());
+        let command = || ground.commands.get(service).cloned();
+        let wishes = instance.or_else(command).or_else(|| ground.copies.wishes(service));
+        let Some(wishes) = wishes else {
             return refused("this node has no instance of it");
         };
         let (answer, answered) = oneshot::channel();

@@ -5,7 +5,7 @@
 use super::super::user;
 use super::super::{Error, Ground};
 use super::{AskReceivers, start_witness};
-use crate::config::{self, Command};
+use crate::config::{self, Command, Config};
 use crate::consensus::Consensus;
 use crate::driver::instance::wishes::Asked;
 use crate::driver::singleton::route::Guide;
@@ -34,6 +34,11 @@ const CONNECT: Duration = Duration::from_secs(1);
 /// A connection on which nothing moves for so long is closed.
 const IDLE: Duration = Duration::from_secs(3600);
 
+/// Commands of which one copy runs.
+fn alone(config: &Config) -> impl Iterator<Item = (&ServiceId, &Command)> {
+    config.commands.iter().filter(|(_, command)| command.copies.is_none())
+}
+
 /// Where each command of this node takes wishes.
 pub(in crate::node) type CommandWishes = BTreeMap<ServiceId, mpsc::Sender<Asked>>;
 
@@ -50,7 +55,7 @@ pub(in crate::node) type CommandDoors = Vec<(ServiceId, Arc<Balancer>)>;
 pub(in crate::node) fn open_doors(ground: &Ground) -> Result<Vec<CommandDoor>, Error> {
     let Some(node) = ground.config.nodes.get(&ground.args.node) else { return Ok(Vec::new()) };
     let mut doors = Vec::new();
-    for (service, command) in &ground.config.commands {
+    for (service, command) in alone(&ground.config) {
         let Some(listen) = command.listen else { continue };
         let config = BalancerConfig {
             service: service.clone(),
@@ -87,7 +92,7 @@ pub(in crate::node) fn serve(
             service: service.clone(),
             hub: ground.hub.clone(),
             agreed: consensus.state(),
-            addresses: addresses(ground, &service, command),
+            addresses: addresses(ground, &ground.config, (&service, command)),
             door: door.clone(),
             config,
         };
@@ -99,12 +104,12 @@ pub(in crate::node) fn serve(
 }
 
 /// Where this node reaches each node's copy.
-fn addresses(
+pub(super) fn addresses(
     ground: &Ground,
-    service: &ServiceId,
-    command: &Command,
+    cluster: &Config,
+    (service, command): (&ServiceId, &Command),
 ) -> BTreeMap<NodeId, SocketAddr> {
-    let nodes = ground.config.data_nodes();
+    let nodes = cluster.data_nodes();
     let reached = |(node, it): (&NodeId, &config::Node)| {
         let own = command.instance_address(it)?;
         let other = ground.routes.get(node).and_then(|r| r.services.get(service.as_str()));
@@ -121,15 +126,14 @@ pub(in crate::node) async fn start(
 ) -> Result<CommandWishes, Error> {
     let mut wishes = CommandWishes::new();
     let Some(node) = ground.config.nodes.get(&ground.args.node) else { return Ok(wishes) };
-    for (service, command) in &ground.config.commands {
+    for (service, command) in alone(&ground.config) {
         let Some(asks) = asks.remove(service) else { continue };
         match node.role {
             NodeRole::Witness => start_witness(ground, consensus, service, asks)?,
             NodeRole::Data => {
                 let (sender, receiver) = mpsc::channel(WISHES_MAX);
-                let config = command_config(ground, node, (service, command))?;
-                let limits = command.limits.iter().filter_map(limit).collect();
-                start_one(ground, consensus, (config, limits), (asks, receiver)).await?;
+                let prepared = Prepared::of(ground, node, (service, command))?;
+                start_one(ground, consensus, prepared, (asks, receiver)).await?;
                 wishes.insert(service.clone(), sender);
             }
         }
@@ -150,20 +154,52 @@ fn limit((key, value): (&&'static str, &u64)) -> Option<(Limit, u64)> {
     Some((limit, *value))
 }
 
+/// How a command is run on this node.
+pub(super) struct Prepared {
+    pub(super) config: CommandConfig,
+    pub(super) limits: BTreeMap<Limit, u64>,
+}
+
+impl Prepared {
+    /// With its folders made.
+    pub(super) fn of(
+        ground: &Ground,
+        node: &config::Node,
+        (service, command): (&ServiceId, &Command),
+    ) -> Result<Self, Error> {
+        let config = command_config(ground, node, (service, command))?;
+        prepare(&config)?;
+        let limits = command.limits.iter().filter_map(limit).collect();
+        Ok(Self { config, limits })
+    }
+}
+
 async fn start_one(
     ground: &Ground,
     consensus: &Consensus,
-    (config, limits): (CommandConfig, BTreeMap<Limit, u64>),
-    (asks, wishes): (mpsc::Receiver<Term>, mpsc::Receiver<Asked>),
+    prepared: Prepared,
+    requests: (mpsc::Receiver<Term>, mpsc::Receiver<Asked>),
 ) -> Result<(), Error> {
-    prepare(&config)?;
+    let driver = SingletonDriver::new(wiring(ground, consensus, prepared, requests).await?);
+    let run = driver.run(ground.supervisor.stopping());
+    ground.supervisor.spawn("singleton driver", TaskKind::Essential, run);
+    Ok(())
+}
+
+/// What the driver of a command is connected to; one that runs alone, unless that is changed.
+pub(super) async fn wiring(
+    ground: &Ground,
+    consensus: &Consensus,
+    Prepared { config, limits }: Prepared,
+    (asks, wishes): (mpsc::Receiver<Term>, mpsc::Receiver<Asked>),
+) -> Result<Wiring, Error> {
     let dir = config.dir.clone();
     let state = State::load(&dir).map_err(|source| Error::File { path: dir, source })?;
     let exe = std::env::current_exe()
         .map_err(|source| Error::File { path: "the running program".into(), source })?;
     let (keeper, keeper_events) =
         Keeper::attach_or_spawn(&config.run_dir(), &exe, &ground.supervisor).await?;
-    let driver = SingletonDriver::new(Wiring {
+    Ok(Wiring {
         config,
         limits,
         keeper,
@@ -177,10 +213,8 @@ async fn start_one(
         wishes,
         events: ground.events.clone(),
         state,
-    });
-    let run = driver.run(ground.supervisor.stopping());
-    ground.supervisor.spawn("singleton driver", TaskKind::Essential, run);
-    Ok(())
+        beside: None,
+    })
 }
 
 fn command_config(
