@@ -57,7 +57,7 @@ async fn every_verb_on_a_service_reaches_the_node_as_it_was_meant() {
         on_service(
             "restart",
             r#"{"node":"b"}"#,
-            Verb::Restart { service: service(), node: node() },
+            Verb::Restart { service: service(), node: Some(node()) },
         ),
         on_service("reinit", r#"{"node":"b"}"#, Verb::Reinit { service: service(), node: node() }),
     ])

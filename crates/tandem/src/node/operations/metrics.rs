@@ -84,7 +84,7 @@ pub(super) fn metrics(
         cpu_s: Some(process::cpu_seconds()),
         peers: peers(seen),
         services: seen.services().map(of).collect(),
-        balanced: balanced::all(seen, &ground.balancers.snapshots()),
+        balanced: balanced::all(seen, &ground.doors_of_endpoints()),
     }
 }
 

@@ -5,6 +5,7 @@
 //! Not here: the words themselves (`api/status.rs`), why something is so (`explain.rs`).
 //! Tested by: `tests/status.rs`.
 
+use super::copies;
 use super::moves::singleton;
 use super::seen::{Seen, ServiceSeen, reachable};
 use crate::api::status::{
@@ -79,7 +80,9 @@ fn service_status(service: ServiceSeen<'_>, own_reason: OwnReason<'_>) -> Servic
         clustering: pairing.clustering(),
         replication: pairing.replication(),
         durability: durability(service),
-        term: service.state.term(),
+        copies: copies::status(service),
+        door: None,
+        term: service.state.term().max(service.state.copies.term),
         phase: phase(service),
         paused: service.state.paused,
         scheduled: None,
@@ -94,7 +97,7 @@ fn service_status(service: ServiceSeen<'_>, own_reason: OwnReason<'_>) -> Servic
         warnings: warnings(service)
             .into_iter()
             .chain(not_in_force(service))
-            .chain(no_failover(service))
+            .chain(no_failover(service).filter(|_| !copies::is_copies(service)))
             .chain(singleton::warnings(service))
             .collect(),
     }
@@ -111,6 +114,9 @@ fn durability(service: ServiceSeen<'_>) -> status::Durability {
 
 /// How far a service has come.
 pub(super) fn phase(service: ServiceSeen<'_>) -> Phase {
+    if copies::is_copies(service) {
+        return copies::phase(service);
+    }
     let Some(appointment) = service.appointment() else { return Phase::Founding };
     if service.state.switchover.is_some() {
         return Phase::Switchover;
@@ -169,6 +175,9 @@ pub(super) fn instance_status(
 
 /// What a node's instance is in the present term.
 pub(super) fn role(service: ServiceSeen<'_>, node: &NodeId) -> InstanceRole {
+    if copies::is_copies(service) {
+        return copies::role(service, node);
+    }
     let spec = service.seen.agreed.spec.nodes.get(node);
     if spec.is_some_and(|spec| spec.role == NodeRole::Witness) {
         InstanceRole::Witness
@@ -181,6 +190,9 @@ pub(super) fn role(service: ServiceSeen<'_>, node: &NodeId) -> InstanceRole {
 
 /// What a node's instance does.
 pub(super) fn instance_state(service: ServiceSeen<'_>, node: &NodeId) -> InstanceState {
+    if copies::is_copies(service) {
+        return copies::instance_state(service, node);
+    }
     if role(service, node) == InstanceRole::Witness {
         return InstanceState::Absent;
     }
@@ -270,6 +282,10 @@ fn reason(service: ServiceSeen<'_>, node: &NodeId, own_reason: OwnReason<'_>) ->
     let Some(facts) = service.instance(node) else {
         return not_heard(service.seen, node).filter(|_| role != InstanceRole::Witness);
     };
+    if copies::is_copies(service) {
+        let planned = (*node == service.seen.me).then(|| own_reason(service.name)).flatten();
+        return copies::reason(service, facts, planned.map(|it| it.reason.to_string()));
+    }
     if let Some(reason) = unwell(facts) {
         return Some(reason);
     }
@@ -333,6 +349,10 @@ pub(super) fn warnings(service: ServiceSeen<'_>) -> Vec<String> {
     if service.seen.leadership.leader.is_none() {
         let me = &service.seen.me;
         warnings.push(format!("{me} knows of no leader: what it shows may be old"));
+    }
+    if copies::is_copies(service) {
+        warnings.extend(copies::warnings(service));
+        return paused(service, warnings);
     }
     let Some(appointment) = service.appointment() else { return warnings };
     let primary = &appointment.primary;
