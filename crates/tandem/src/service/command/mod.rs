@@ -123,8 +123,10 @@ impl CommandConfig {
             ("TANDEM_TERM", term.to_string()),
         ];
         env.extend(told.map(|(name, value)| (name.to_owned(), value)));
-        let port = self.address.map(|address| address.port().to_string());
-        env.extend(port.map(|port| ("TANDEM_PORT".to_owned(), port)));
+        if let Some(address) = self.address {
+            env.insert("TANDEM_PORT".to_owned(), address.port().to_string());
+            env.insert("TANDEM_ADDRESS".to_owned(), address.to_string());
+        }
         env
     }
 }

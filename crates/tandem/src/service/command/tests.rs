@@ -42,6 +42,7 @@ fn a_command_is_told_where_it_runs() {
     assert_eq!(filled, ["app", "--port=9000", "a", "{}"]);
     let env = it.environment(Term(7));
     assert_eq!((env["MODE"].as_str(), env["TANDEM_TERM"].as_str()), ("x", "7"));
+    assert_eq!(env["TANDEM_ADDRESS"], "127.0.0.1:9000");
     assert_eq!((env["TANDEM_PORT"].as_str(), env["TANDEM_NODE"].as_str()), ("9000", "a"));
 }
 
