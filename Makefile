@@ -5,7 +5,7 @@ SEEDS ?= 10000
 ROUNDS ?= 5
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo dev test lint check fix sim drill bench bench-tcp test-pg deny
+.PHONY: help setup build demo dev test lint check fix sim fuzz drill bench bench-pg bench-http bench-tcp test-pg deny
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed 's/:.*## /\t/' | expand -t 12
@@ -47,12 +47,21 @@ fix: ## format, apply clippy's suggestions, rewrite what is generated
 sim: ## simulate 10,000 seeds (SEEDS=n), or repeat one (SEED=n)
 	$(CARGO) run --quiet --package tandem-sim -- $(if $(SEED),--seed $(SEED),--seeds $(SEEDS))
 
+fuzz: ## parsers of strangers' bytes with SEEDS cases each; FUZZ_SEED=n repeats one
+	FUZZ_SEEDS=$(SEEDS) $(CARGO) test --package tandem --lib -- fuzz
+
 drill: setup ## every fault against a release build, as a table (ROUNDS=5)
 	$(CARGO) build --release --package tandem
 	target/release/tandem drill --rounds $(ROUNDS)
 
-bench: setup ## the front door beside HAProxy in TCP mode
+bench: setup bench-http ## everything that is measured: PostgreSQL, HTTP and TCP beside HAProxy and nginx
 	scripts/bench
+
+bench-pg: setup ## the front door of a PostgreSQL beside HAProxy in TCP mode
+	scripts/bench
+
+bench-http: ## an HTTP and a TCP service beside HAProxy and nginx: rates, times, memory, a death
+	scripts/bench-http
 
 bench-tcp: ## a load-balanced TCP service beside HAProxy
 	scripts/bench-tcp

@@ -1,7 +1,8 @@
 //! Runs the chores of the project: `tidy` checks, `gen` rewrites what is generated, `release`
-//! closes a version. None is needed to build or use Tandem.
+//! closes a version, `load` is the client of the benchmarks. None is needed to build or use Tandem.
 
 mod generate;
+mod load;
 mod release;
 mod tidy;
 
@@ -14,7 +15,10 @@ use std::process::ExitCode;
 const USAGE: &str = "\
 cargo xtask tidy              check what compilers do not; writes nothing
 cargo xtask gen               rewrite docs/configuration.md, shrink xtask/ratchet.txt
-cargo xtask release VERSION   join docs/changes/unreleased into CHANGELOG.md, set the version";
+cargo xtask release VERSION   join docs/changes/unreleased into CHANGELOG.md, set the version
+cargo xtask load rate to=ADDRESS rate=N seconds=N connections=N    requests at a fixed rate
+cargo xtask load idle to=ADDRESS connections=N                     connections that only stay
+cargo xtask load endpoint on=ADDRESS delay_ms=N                    answers after a while";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = env::args().skip(1).collect();
@@ -33,6 +37,7 @@ fn run(words: &[&str]) -> Result<()> {
     match words {
         ["tidy"] => tidy::run(&root()?),
         ["gen"] => generate::run(&root()?),
+        ["load", words @ ..] => load::run(words),
         ["release", version] => release::run(&root()?, version),
         [] | ["help" | "--help" | "-h"] => say(USAGE),
         _ => bail!("no such chore: {}\n{USAGE}", words.join(" ")),

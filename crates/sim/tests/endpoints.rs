@@ -1,6 +1,7 @@
 //! Storms of endpoints before several doors that know nothing of each other: endpoints refuse,
 //! drop, slow down, are drained and heal, from a seed and in virtual time; the decisions are the
-//! shipped ones. A failure names its seed: `endpoints(seed)` repeats it.
+//! shipped ones. A failure names its seed: `endpoints(seed, Mutation::None)`
+//! repeats it.
 
 #![allow(clippy::unwrap_used, reason = "a test's helpers fail the test")]
 
@@ -9,6 +10,7 @@ use tandem_core::clustering::load_balanced::balance::{Balance, Draw, Load, Polic
 use tandem_core::clustering::load_balanced::ejection::{Condition, Event, Group, Limits};
 use tandem_core::clustering::load_balanced::latency::Latency;
 use tandem_core::clustering::load_balanced::rendezvous::hash;
+use tandem_core::clustering::load_balanced::retry::{self, Budget};
 use tandem_core::time::Timestamp;
 
 const SEEDS: u64 = 200;
@@ -18,6 +20,8 @@ const STEP: Duration = Duration::from_millis(20);
 const STORM: Duration = Duration::from_secs(60);
 /// What an endpoint may need to be itself again: the longest ejection, its slow start, checks.
 const HEALING: Duration = Duration::from_secs(40);
+/// When a story begins.
+const BEGIN: Timestamp = Timestamp(1_000_000);
 const QUIET: Duration = Duration::from_secs(20);
 const LIMITS: Limits = Limits {
     fall: 2,
@@ -30,6 +34,22 @@ const LIMITS: Limits = Limits {
     ejected_percent_max: 50,
     slow_start: Duration::from_secs(5),
 };
+
+const RETRIES: retry::Limits = retry::Limits { percent: 20, floor_per_second: 2 };
+
+/// What is done wrong, to see that it is found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mutation {
+    None,
+    /// Bad work is not better than none.
+    LastIsEjected,
+    /// Any number may be out at once.
+    AllAreEjected,
+    /// What was slow once counts as slow for ever.
+    PeaksNeverFade,
+    /// Retries are not paid for.
+    NoBudget,
+}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Health {
@@ -67,12 +87,26 @@ struct Door {
     attempts: u64,
     clients: u64,
     unserved: u64,
+    /// There where requests are balanced: a connection that fails carried nothing, and costs none.
+    budget: Option<Budget>,
+    requests: u64,
+    retries: u64,
+    /// The slowest that each ever was.
+    worst_us: Vec<u64>,
+    mutation: Mutation,
 }
 
 impl Door {
-    fn new(size: usize, policy: Policy, checks: bool) -> Self {
+    fn new(size: usize, (policy, checks): (Policy, bool), mutation: Mutation) -> Self {
+        let ejected_percent_max = if mutation == Mutation::AllAreEjected { 100 } else { 50 };
+        let limits = Limits { ejected_percent_max, ..LIMITS };
         Self {
-            group: Group::new(&vec![1; size], LIMITS, checks),
+            budget: None,
+            requests: 0,
+            retries: 0,
+            worst_us: vec![0; size],
+            mutation,
+            group: Group::new(&vec![1; size], limits, checks),
             balance: Balance::new(policy),
             latency: vec![Latency::default(); size],
             open: vec![Vec::new(); size],
@@ -94,14 +128,19 @@ impl Door {
     /// One client: a connect that fails is tried at another endpoint, what is dropped is not.
     fn serve(&mut self, health: &[Health], random: &mut Random, now: Timestamp) {
         self.clients += 1;
+        self.requests += 1;
+        self.budget.iter_mut().for_each(Budget::request);
         let mut avoid = vec![false; health.len()];
         let draw_key = random.next();
         loop {
-            let shares = self.group.shares(now);
+            let shares = self.shares(now);
             let load = |(at, share): (usize, &u32)| Load {
                 share: if avoid[at] { 0 } else { *share },
                 in_flight: u32::try_from(self.open[at].len()).unwrap(),
-                latency_us: self.latency[at].mean_us(now),
+                latency_us: match self.mutation {
+                    Mutation::PeaksNeverFade => self.worst_us[at],
+                    _ => self.latency[at].mean_us(now),
+                },
                 far: false,
                 name: hash(&at.to_be_bytes()),
             };
@@ -116,6 +155,10 @@ impl Door {
                 Health::Refuses => {
                     self.group.step(at, Event::WorkFailed, now);
                     avoid[at] = true;
+                    if !self.may_retry(now) {
+                        self.unserved += 1;
+                        return;
+                    }
                 }
                 Health::Drops => {
                     self.group.step(at, Event::WorkFailed, now);
@@ -128,8 +171,28 @@ impl Door {
         }
     }
 
+    fn shares(&self, now: Timestamp) -> Vec<u32> {
+        let mut shares = self.group.shares(now);
+        for (at, share) in shares.iter_mut().enumerate() {
+            let ejected = matches!(self.group.condition(at, now), Some(Condition::Ejected(_)));
+            if self.mutation == Mutation::LastIsEjected && ejected {
+                *share = 0;
+            }
+        }
+        shares
+    }
+
+    fn may_retry(&mut self, now: Timestamp) -> bool {
+        let Some(budget) = &mut self.budget else { return true };
+        let may = budget.retry(now) || self.mutation == Mutation::NoBudget;
+        self.retries += u64::from(may);
+        may
+    }
+
     fn work(&mut self, at: usize, times: u32, now: Timestamp) {
-        self.latency[at].sample(Duration::from_micros(300) * times, now);
+        let took = Duration::from_micros(300) * times;
+        self.latency[at].sample(took, now);
+        self.worst_us[at] = self.worst_us[at].max(u64::from(times) * 300);
         self.open[at].push(now.plus(Duration::from_millis(60) * times));
         self.worked[at] += 1;
     }
@@ -150,11 +213,16 @@ impl Door {
         let conditions: Vec<Condition> =
             (0..size).filter_map(|at| self.group.condition(at, now)).collect();
         let refused = |c: &Condition| matches!(c, Condition::Down | Condition::Draining);
-        let serves = self.group.shares(now).iter().any(|share| *share > 0);
+        let serves = self.shares(now).iter().any(|share| *share > 0);
         let may = !conditions.iter().all(refused);
         assert_eq!(serves, may, "seed {seed}: the last one was ejected: {conditions:?}");
         let out = conditions.iter().filter(|c| matches!(c, Condition::Ejected(_))).count();
         assert!(out <= 1.max(size / 2), "seed {seed}: too many were ejected: {conditions:?}");
+        // From the first request on: a part of them, the floor of the time, and its first second.
+        let seconds = now.since(BEGIN).as_millis().div_ceil(1_000);
+        let floor = (u64::try_from(seconds).unwrap() + 1) * u64::from(RETRIES.floor_per_second);
+        let most = self.requests * u64::from(RETRIES.percent) / 100 + floor;
+        assert!(self.retries <= most, "seed {seed}: {} retries, not {most}", self.retries);
     }
 }
 
@@ -169,7 +237,7 @@ struct World {
 }
 
 impl World {
-    fn new(seed: u64, policy: Policy) -> Self {
+    fn new(seed: u64, policy: Policy, mutation: Mutation) -> Self {
         let mut random = Random(seed << 32);
         let size = 1 + usize::try_from(random.below(6)).unwrap();
         let checks = random.below(2) == 0;
@@ -179,8 +247,8 @@ impl World {
             health: vec![Health::Good; size],
             draining: vec![false; size],
             checks,
-            doors: (0..DOORS).map(|_| Door::new(size, policy, checks)).collect(),
-            now: Timestamp(1_000_000),
+            doors: (0..DOORS).map(|_| Door::new(size, (policy, checks), mutation)).collect(),
+            now: BEGIN,
         }
     }
 
@@ -245,9 +313,9 @@ const POLICIES: [Policy; 5] =
     [Policy::PeakEwma, Policy::RoundRobin, Policy::LeastConnections, Policy::Random, Policy::Hash];
 
 /// The whole story of a seed.
-fn endpoints(seed: u64) {
+fn endpoints(seed: u64, mutation: Mutation) {
     let policy = POLICIES[usize::try_from(seed % 5).unwrap()];
-    let mut world = World::new(seed, policy);
+    let mut world = World::new(seed, policy, mutation);
     world.run(STORM, true);
     world.heal();
     world.run(QUIET, false);
@@ -264,7 +332,7 @@ fn endpoints(seed: u64) {
 #[test]
 fn storms_of_endpoints_leave_nobody_without_work() {
     for seed in 0..SEEDS {
-        endpoints(seed);
+        endpoints(seed, Mutation::None);
     }
 }
 
@@ -273,7 +341,7 @@ fn storms_of_endpoints_leave_nobody_without_work() {
 fn one_that_works_serves_everybody() {
     for seed in 0..SEEDS {
         let policy = POLICIES[usize::try_from(seed % 5).unwrap()];
-        let mut world = World::new(seed, policy);
+        let mut world = World::new(seed, policy, Mutation::None);
         world.health.fill(Health::Refuses);
         world.health[0] = Health::Good;
         world.run(QUIET, false);
@@ -287,4 +355,42 @@ fn one_that_works_serves_everybody() {
             assert!(vain <= most, "{case}: {vain} of {} in vain", door.attempts);
         }
     }
+}
+
+/// Requests in a storm: what fails is tried again only as far as the budget goes.
+fn requests(seed: u64, mutation: Mutation) {
+    let policy = POLICIES[usize::try_from(seed % 5).unwrap()];
+    let mut world = World::new(seed, policy, mutation);
+    for door in &mut world.doors {
+        door.budget = Some(Budget::new(RETRIES, BEGIN));
+    }
+    world.run(STORM, true);
+    // Most of them refuse, so that nearly everything wants to be tried again.
+    world.health.fill(Health::Refuses);
+    world.run(QUIET, false);
+    world.heal();
+    world.run(QUIET, false);
+    for door in &world.doors {
+        assert_eq!(door.unserved, 0, "seed {seed} {policy:?}: all is well again");
+    }
+}
+
+#[test]
+fn retries_are_never_more_than_their_budget() {
+    for seed in 0..SEEDS {
+        requests(seed, Mutation::None);
+    }
+}
+
+/// Each of these would be found.
+#[test]
+fn mutations_are_found() {
+    type Story = fn(u64, Mutation);
+    let found = |story: Story, mutation| {
+        (0..SEEDS).any(|seed| std::panic::catch_unwind(|| story(seed, mutation)).is_err())
+    };
+    assert!(found(endpoints, Mutation::LastIsEjected));
+    assert!(found(endpoints, Mutation::AllAreEjected));
+    assert!(found(endpoints, Mutation::PeaksNeverFade));
+    assert!(found(requests, Mutation::NoBudget));
 }

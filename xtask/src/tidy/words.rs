@@ -17,6 +17,8 @@ const OLDER_NAMES: &[&str] = &[
     "crates/tandem/src/api/role.rs",
     "crates/tandem/src/api/tests/role.rs",
     "crates/tandem/src/config/",
+    // A key of nginx.
+    "scripts/bench-lib",
 ];
 
 const BANNED: &[Banned] = &[

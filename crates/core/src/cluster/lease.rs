@@ -63,7 +63,8 @@ pub fn valid_until(proof: &Proof<'_>, lease: Duration) -> Option<Timestamp> {
 pub fn outlives(spec: &ServiceSpec, state: &ServiceState) -> Option<Term> {
     match spec.durability {
         Durability::Quorum { .. } | Durability::Preferred { .. } => None,
-        Durability::Async { .. } => Some(state.term()),
+        // Before anybody is appointed nobody is supported, whatever was before.
+        Durability::Async { .. } => Some(state.appointment.as_ref().map_or(Term(0), |it| it.term)),
     }
 }
 
@@ -81,7 +82,8 @@ pub fn supports(spec: &ServiceSpec, term: Term, outlives: Option<Term>) -> bool 
 ///
 /// In `Async` mode nobody confirms commits, so the old primary goes on until its lease passed, and
 /// that may rest on this node's last answer before it promised. `answered` is that moment,
-/// `started` when this daemon began: what an earlier one answered is not known any more.
+/// `started` when this daemon began, or the voters last changed: what an earlier one answered is
+/// not known any more, and a lease may still rest on a majority of those that were voters before.
 pub fn outlived(
     spec: &ServiceSpec,
     answered: Option<Timestamp>,
@@ -98,18 +100,21 @@ pub fn outlived(
 
 /// The same for a node, given when it last answered each peer before it promised. Where nobody is
 /// known to be appointed it may have supported any of them: a service that was taken out of the
-/// configuration and put back may still run where that is not known yet.
+/// configuration and put back may still run where that is not known yet, by the lease that it had.
 pub fn counts_from(
     spec: &ServiceSpec,
     state: &ServiceState,
     answered: &BTreeMap<NodeId, Timestamp>,
     started: Timestamp,
 ) -> Option<Timestamp> {
-    let last = match &state.appointment {
-        Some(appointment) => answered.get(&appointment.primary),
-        None => answered.values().max(),
-    };
-    outlived(spec, last.copied(), started)
+    match &state.appointment {
+        Some(appointment) => outlived(spec, answered.get(&appointment.primary).copied(), started),
+        None => {
+            let last = answered.values().max().copied();
+            let before = started.max(last.unwrap_or(started)).plus(state.before.outlast);
+            outlived(spec, last, started).map(|until| until.max(before))
+        }
+    }
 }
 
 fn is_majority(proof: &Proof<'_>, hold: &BTreeSet<NodeId>) -> bool {
@@ -199,6 +204,23 @@ mod tests {
         assert!(!supports(&lossy, Term(5), Some(Term(4))), "knows an earlier primary only");
         assert!(!supports(&lossy, Term(5), None), "does not know that it must wait");
         assert!(supports(&spec(Durability::Quorum { acks: 1 }), Term(5), None));
+    }
+
+    #[test]
+    fn what_may_run_from_before_it_was_taken_out_is_waited_out_by_its_own_lease() {
+        let pair = Pairing::new(Kind::Command, Clustering::ActivePassive, Replication::None);
+        let timing = Timing::of_command();
+        let spec = ServiceSpec::of_command(pair.unwrap_or_else(|_| unreachable!()), timing);
+        let answered = [("a".into(), Timestamp(5)), ("b".into(), Timestamp(9))].into();
+        let mut state = ServiceState::default();
+        let usual = timing.lease + timing.drift_margin;
+        let until = counts_from(&spec, &state, &answered, Timestamp(1));
+        assert_eq!(until, Some(Timestamp(9).plus(usual)));
+        state.before.outlast = Duration::from_secs(10);
+        let until = counts_from(&spec, &state, &answered, Timestamp(1));
+        assert_eq!(until, Some(Timestamp(9).plus(Duration::from_secs(10))));
+        let until = counts_from(&spec, &state, &answered, Timestamp(100));
+        assert_eq!(until, Some(Timestamp(100).plus(Duration::from_secs(10))));
     }
 
     #[test]

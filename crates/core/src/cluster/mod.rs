@@ -3,4 +3,6 @@
 pub mod command;
 pub mod copies;
 pub mod lease;
+pub mod memory;
 pub mod state;
+pub mod taken_out;

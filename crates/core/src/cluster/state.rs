@@ -6,6 +6,7 @@
 
 use crate::cluster::command::{Command, ServiceCommand};
 pub use crate::cluster::copies::{Copies, Placed};
+use crate::cluster::taken_out::{self, TakenOut};
 use crate::ids::{ClusterId, ConfigVersion, NodeId, Revision, ServiceId, SystemId, Term};
 use crate::replication::primary_replica::sync_quorum::CommitRule;
 use crate::spec::ClusterSpec;
@@ -32,6 +33,8 @@ pub struct ClusterState {
     pub services: BTreeMap<ServiceId, ServiceState>,
     /// Nodes that an operator is emptying: no primary is placed there.
     pub draining: BTreeSet<NodeId>,
+    /// What must be known of services that were taken out, should they come back.
+    pub taken_out: BTreeMap<ServiceId, TakenOut>,
 }
 
 /// One service, as agreed.
@@ -39,6 +42,8 @@ pub struct ClusterState {
 pub struct ServiceState {
     /// Grows with every command that changed this service.
     pub revision: Revision,
+    /// What it left behind when it was taken out before; else nothing.
+    pub before: TakenOut,
     /// Who makes the first copy of the data, until somebody is appointed.
     pub founder: Option<NodeId>,
     /// Identity of the data, once it exists (H35).
@@ -58,9 +63,9 @@ pub struct ServiceState {
 }
 
 impl ServiceState {
-    /// The present term; 0 before the first appointment.
+    /// The present term; before the first appointment that of its last time, or 0.
     pub fn term(&self) -> Term {
-        self.appointment.as_ref().map_or(Term(0), |appointment| appointment.term)
+        self.appointment.as_ref().map_or(self.before.term, |appointment| appointment.term)
     }
 }
 
@@ -205,11 +210,21 @@ impl ClusterState {
     }
 
     fn configure(&mut self, version: ConfigVersion, text: &str, spec: &ClusterSpec) -> Applied {
+        let left = taken_out::left_behind(self, spec);
+        self.taken_out.extend(left);
+        // A plan rests on who the voters are; and whoever planned on this revision knows them.
+        if !self.spec.nodes.keys().eq(spec.nodes.keys()) {
+            for state in self.services.values_mut() {
+                state.revision = state.revision.next();
+            }
+        }
         self.config_version = version;
         self.config_text = text.into();
         self.spec = spec.clone();
         for service in spec.services.keys() {
-            self.services.entry(service.clone()).or_default();
+            let before = self.taken_out.remove(service).unwrap_or_default();
+            let begun = || ServiceState::begun(before);
+            self.services.entry(service.clone()).or_insert_with(begun);
         }
         self.services.retain(|service, _| spec.services.contains_key(service));
         self.draining.retain(|node| spec.nodes.contains_key(node));

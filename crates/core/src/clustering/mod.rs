@@ -3,3 +3,4 @@
 pub mod active_passive;
 pub mod copies;
 pub mod load_balanced;
+pub mod members;

@@ -24,11 +24,12 @@ impl World {
         }
         daemon.hub.facts.insert(id.clone(), Observed::new(own, now));
         daemon.recruited.retain(|_, at| now.since(*at) < RECRUIT_AGAIN);
-        let Some(state) = agreed.services.get(&self.service) else { return };
+        let spec = agreed.spec.services.get(&self.service);
+        let Some((state, spec)) = agreed.services.get(&self.service).zip(spec) else { return };
         let view = ControllerView {
             me: id,
             service: &self.service,
-            spec: &self.spec,
+            spec,
             nodes: &agreed.spec.nodes,
             draining: &agreed.draining,
             state,

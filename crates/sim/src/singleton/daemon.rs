@@ -6,14 +6,15 @@ use crate::event::Micros;
 use crate::node::hub::{Hub, instance_differs};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
-use tandem_core::cluster::lease::{Proof, counts_from, outlives, valid_until};
-use tandem_core::cluster::state::ServiceState;
+use tandem_core::cluster::lease::{Proof, counts_from, valid_until};
+use tandem_core::cluster::memory::Memory;
+use tandem_core::cluster::state::{ClusterState, ServiceState};
 use tandem_core::clustering::active_passive::singleton::{
     Action, RAN_WELL_AFTER, SingletonView, instance, retry_after,
 };
-use tandem_core::clustering::active_passive::witness::{Next as WitnessNext, WitnessView, plan};
 use tandem_core::facts::{Ballot, Data, InstanceFacts, Process};
 use tandem_core::ids::{NodeId, Term};
+use tandem_core::spec::ServiceSpec;
 use tandem_core::time::Timestamp;
 
 const TICK: Micros = 200_000;
@@ -27,11 +28,11 @@ pub(super) struct Daemon {
     pub leads: bool,
     pub proposing: Option<u64>,
     pub beat_planned: bool,
-    started: Timestamp,
-    asked: Option<Term>,
+    pub memory: Memory,
+    pub asked: Option<Term>,
     /// When it had last answered each peer at its last promise.
-    answered: BTreeMap<NodeId, Timestamp>,
-    running: Option<(u64, Action)>,
+    pub answered: BTreeMap<NodeId, Timestamp>,
+    pub running: Option<(u64, Action)>,
     lease: Timestamp,
     retry_at: Timestamp,
     ran_since: Timestamp,
@@ -66,7 +67,7 @@ impl World {
             leads: false,
             proposing: None,
             beat_planned: false,
-            started: now,
+            memory: Memory::new(now),
             asked: None,
             answered: BTreeMap::new(),
             running: None,
@@ -122,25 +123,32 @@ impl World {
     /// Plans for the own copy, and begins what is planned.
     fn drive(&mut self, n: usize) {
         let agreed = self.agreed(n);
-        let (Some(state), Some(spec)) =
-            (agreed.services.get(&self.service), agreed.spec.services.get(&self.service))
-        else {
-            return;
-        };
         let now = self.nodes[n].clock.at(self.now);
-        let Some(before) = self.nodes[n].daemon.as_ref().map(|daemon| daemon.own.clone()) else {
-            return;
-        };
-        if let Some(daemon) = self.nodes[n].daemon.as_mut() {
-            daemon.own.revision = state.revision;
-            daemon.own.outlives = outlives(spec, state);
+        let Some(daemon) = self.nodes[n].daemon.as_mut() else { return };
+        let before = daemon.own.clone();
+        if daemon.memory.learn(&agreed, &self.service, now) {
+            daemon.answered = daemon.hub.answered_all().clone();
+            daemon.own.ballot = None;
+            daemon.asked = None;
+            daemon.own.starts_failed = 0;
+            daemon.retry_at = now;
         }
-        if self.nodes[n].witness {
-            self.drive_witness(n, state, now);
-        } else {
-            self.note_progress(n, state, now);
-            let lease = self.hold_lease(n, state, now);
-            self.plan_copy(n, state, lease, now);
+        daemon.own.outlives = None;
+        let found = agreed.services.get(&self.service).zip(self.spec_of(&agreed));
+        match found {
+            None => self.leave(n),
+            Some((state, spec)) => {
+                self.nodes[n].knows(state, spec);
+                if self.nodes[n].witness {
+                    self.drive_witness(n, (state, spec), now);
+                } else if !agreed.spec.nodes.contains_key(&self.nodes[n].id) {
+                    self.leave(n);
+                } else {
+                    self.note_progress(n, state, now);
+                    let lease = self.hold_lease(n, &agreed, now);
+                    self.plan_copy(n, (state, spec), lease, now);
+                }
+            }
         }
         let own = self.nodes[n].daemon.as_ref().map(|daemon| daemon.own.clone());
         if own.is_some_and(|own| instance_differs(&before, &own)) {
@@ -148,31 +156,16 @@ impl World {
         }
     }
 
-    fn drive_witness(&mut self, n: usize, state: &ServiceState, now: Timestamp) {
-        let spec = self.spec.clone();
-        let wrong = self.options.mutation == Some(Mutation::VoteAtOnce);
-        let Some(daemon) = self.nodes[n].daemon.as_mut() else { return };
-        if daemon.running.is_some() {
-            return;
-        }
-        let counts_from = counts_from(&spec, state, &daemon.answered, daemon.started);
-        let view = WitnessView {
-            asked: daemon.asked,
-            promised: daemon.own.promised,
-            ballot: daemon.own.ballot,
-            counts_from: counts_from.filter(|_| !wrong),
-        };
-        match plan(&view, now) {
-            WitnessNext::Promise { term } => self.begin(n, Action::Promise { term }),
-            WitnessNext::Vote(ballot) => daemon.own.ballot = Some(ballot),
-            WitnessNext::Wait(again) => self.look_again(n, again),
-        }
+    /// What is agreed of the service.
+    fn spec_of<'a>(&self, agreed: &'a ClusterState) -> Option<&'a ServiceSpec> {
+        agreed.spec.services.get(&self.service)
     }
 
-    fn look_again(&mut self, n: usize, again: Option<Timestamp>) {
-        if let Some(at) = again {
-            let (inc, at) = (self.nodes[n].daemons, self.nodes[n].clock.when(at));
-            self.push(at, Event::Asked { n, inc, term: Term(0) });
+    /// It has no place here: its lease is renewed no longer, and it is asked to end.
+    fn leave(&mut self, n: usize) {
+        let Some(daemon) = self.nodes[n].daemon.as_ref() else { return };
+        if daemon.own.process == Process::Primary && daemon.running.is_none() {
+            self.begin(n, Action::Stop);
         }
     }
 
@@ -195,16 +188,17 @@ impl World {
     }
 
     /// Until when the lease is proven; the keeper is told.
-    fn hold_lease(&mut self, n: usize, state: &ServiceState, now: Timestamp) -> Option<Timestamp> {
-        let voters: BTreeSet<NodeId> = self.nodes.iter().map(|node| node.id.clone()).collect();
+    fn hold_lease(&mut self, n: usize, agreed: &ClusterState, now: Timestamp) -> Option<Timestamp> {
+        let voters: BTreeSet<NodeId> = agreed.spec.nodes.keys().cloned().collect();
         let me = self.nodes[n].id.clone();
-        let spec = self.spec.clone();
+        let spec = self.spec_of(agreed)?;
+        let state = agreed.services.get(&self.service)?;
         let appointment = state.appointment.as_ref().filter(|it| it.primary == me)?;
         let daemon = self.nodes[n].daemon.as_mut()?;
         if daemon.own.promised > appointment.term {
             return None;
         }
-        let acknowledged = &daemon.hub.proof(&spec, appointment.term, false);
+        let acknowledged = &daemon.hub.proof(spec, appointment.term, false);
         let rules = &appointment.rules;
         let proof = Proof { me: &me, voters: &voters, rules, now, acknowledged };
         let until = valid_until(&proof, spec.timing.lease);
@@ -239,15 +233,15 @@ impl World {
     fn plan_copy(
         &mut self,
         n: usize,
-        state: &ServiceState,
+        (state, spec): (&ServiceState, &ServiceSpec),
         lease: Option<Timestamp>,
         now: Timestamp,
     ) {
-        let spec = self.spec.clone();
         let mutation = self.options.mutation;
         let Machine { id, daemon, .. } = &mut self.nodes[n];
         let Some(daemon) = daemon.as_mut() else { return };
-        let counts_from = counts_from(&spec, state, &daemon.answered, daemon.started);
+        let since = daemon.memory.since();
+        let counts_from = counts_from(spec, state, &daemon.answered, since);
         let mut own = daemon.own.clone();
         if mutation == Some(Mutation::VoteWhileItRuns) && own.promised > state.term() {
             own.process = Process::Stopped;
@@ -279,7 +273,7 @@ impl World {
         }
     }
 
-    fn begin(&mut self, n: usize, action: Action) {
+    pub(super) fn begin(&mut self, n: usize, action: Action) {
         self.ids += 1;
         let (id, inc) = (self.ids, self.nodes[n].daemons);
         self.note(n, || format!("begins to {action}"));
@@ -347,9 +341,9 @@ impl World {
                 daemon.own.serving = Some(term);
             }
             Action::Start { term } => {
-                let state = agreed.services.get(&self.service).cloned().unwrap_or_default();
-                let lease = self.hold_lease(n, &state, now);
-                let holds = state.term() == term;
+                let lease = self.hold_lease(n, &agreed, now);
+                let state = agreed.services.get(&self.service);
+                let holds = state.is_some_and(|state| state.term() == term);
                 let started =
                     lease.filter(|_| holds).is_some_and(|lease| self.keeper_starts(n, term, lease));
                 let Some(daemon) = self.nodes[n].daemon.as_mut() else { return };

@@ -11,6 +11,7 @@ pub(super) enum Mend {
     Cut,
     Loss,
     Fails(usize),
+    Owner,
 }
 
 impl World {
@@ -25,7 +26,7 @@ impl World {
             _ => self.runs_on().first().copied().unwrap_or(0),
         };
         let lasts = self.rng.between(10_000, 6_000_000);
-        match self.rng.below(12) {
+        match self.rng.below(14) {
             0 => self.power_cycle(n, lasts),
             1 => self.daemon_dies(n, lasts),
             2 => self.freeze(n, lasts),
@@ -36,6 +37,8 @@ impl World {
             8 => self.kill_copy(n),
             9 => self.fails_here(n, lasts),
             10 => self.lose_leader((1_000, 500_000), 500_000),
+            11 => self.take_out(lasts),
+            12 => self.change_members(lasts),
             _ => self.operator(),
         }
     }
@@ -144,6 +147,7 @@ impl World {
                 self.net.delay_max = 3_000;
             }
             Mend::Fails(n) => self.nodes[n].fails = false,
+            Mend::Owner => self.put_back(),
         }
     }
 
@@ -161,6 +165,7 @@ impl World {
 
     /// Somebody must see to it that it is agreed.
     pub(super) fn resume(&mut self) {
+        self.put_back();
         let state = self.agreement.last().clone();
         let Some(service) = state.services.get(&self.service) else { return };
         if service.paused {

@@ -4,7 +4,10 @@ use super::daemon::Daemon;
 use super::{Event, World};
 use crate::event::Micros;
 use crate::node::Clock;
+use tandem_core::cluster::lease::outlives;
+use tandem_core::cluster::state::ServiceState;
 use tandem_core::ids::{NodeId, Term};
+use tandem_core::spec::ServiceSpec;
 use tandem_core::time::Timestamp;
 
 /// From SIGKILL until the last process is gone.
@@ -62,6 +65,16 @@ impl Machine {
             daemon: None,
             daemons: 0,
             applied: 0,
+        }
+    }
+
+    /// Its daemon knows what is agreed of the service.
+    pub fn knows(&mut self, state: &ServiceState, spec: &ServiceSpec) {
+        if let Some(daemon) = self.daemon.as_mut() {
+            daemon.own.revision = state.revision;
+            daemon.own.outlives = outlives(spec, state);
+            // What it voted for was decided.
+            daemon.own.ballot = daemon.own.ballot.filter(|ballot| ballot.term > state.term());
         }
     }
 

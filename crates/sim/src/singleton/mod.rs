@@ -12,6 +12,8 @@ mod daemon;
 mod faults;
 mod machine;
 mod network;
+mod owner;
+mod witness;
 
 use crate::event::Micros;
 use crate::network::Net;
@@ -21,15 +23,15 @@ use crate::runner::Failure;
 use crate::trace::Trace;
 use agreement::Agreement;
 use machine::Machine;
+use owner::founded;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::rc::Rc;
-use tandem_core::cluster::command::{Command, Config};
-use tandem_core::cluster::state::{ClusterState, Phase};
+use tandem_core::cluster::state::Phase;
 use tandem_core::facts::NodeFacts;
-use tandem_core::ids::{ClusterId, NodeId, ServiceId, Term};
+use tandem_core::ids::{NodeId, ServiceId, Term};
 use tandem_core::pairing::{Clustering, Kind, Pairing, Replication};
-use tandem_core::spec::{ClusterSpec, NodeRole, NodeSpec, ServiceSpec, Timing};
+use tandem_core::spec::{ClusterSpec, ServiceSpec, Timing};
 use tandem_core::time::Timestamp;
 
 /// Faults end here.
@@ -141,6 +143,8 @@ pub struct World {
     net: Net,
     service: ServiceId,
     spec: ServiceSpec,
+    /// What is configured while the owner changes nothing.
+    founded: ClusterSpec,
     options: Options,
     trace: Trace,
     violation: Option<String>,
@@ -183,9 +187,10 @@ impl World {
             rng,
             net: Net::new(count),
             nodes,
-            agreement: Agreement::new(state),
+            agreement: Agreement::new(state.clone()),
             service,
             spec,
+            founded: state.spec.clone(),
             options,
             trace: Trace::new(options.trace),
             violation: None,
@@ -329,6 +334,9 @@ impl World {
             return Some(format!("{} is not confirmed", appointment.primary));
         }
         let holder = index(&appointment.primary);
+        if let Some(better) = self.better_place(holder) {
+            return Some(format!("runs on {holder}, and {better} is better"));
+        }
         let running = self.runs_on();
         (running != [holder]).then(|| format!("runs on {running:?}, appointed {holder}"))
     }
@@ -361,23 +369,6 @@ fn machine(n: usize, witness: bool, options: Options, rng: &mut Rng) -> Machine 
     };
     let priority = if options.calm { 100 } else { [100, 100, 100, 0, 50, 200][rng.below(6)] };
     Machine::new(name(n).into(), witness, priority, clock)
-}
-
-fn founded(nodes: &[Machine], service: &ServiceId, spec: &ServiceSpec) -> ClusterState {
-    let machine = |node: &Machine| NodeSpec {
-        role: if node.witness { NodeRole::Witness } else { NodeRole::Data },
-        zone: None,
-        priority: node.priority,
-        capacity: 1,
-    };
-    let spec = ClusterSpec {
-        nodes: nodes.iter().map(|node| (node.id.clone(), machine(node))).collect(),
-        services: [(service.clone(), spec.clone())].into(),
-    };
-    let config = Box::new(Config { text: String::new(), spec });
-    let mut state = ClusterState::default();
-    state.apply(&Command::Found { cluster: ClusterId::from("c0ffee"), config });
-    state
 }
 
 /// Runs one seed; its failure, if any.

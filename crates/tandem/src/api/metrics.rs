@@ -3,7 +3,10 @@
 //! A number that is not known is left out, never written as 0.
 //! Tested by: the whole text, in `tests/metrics.rs`.
 
-use crate::api::balanced::{self, BalancedStatus};
+mod balanced;
+
+use crate::api::balanced::BalancedStatus;
+pub use balanced::UpstreamTimes;
 use std::fmt::{Display, Write as _};
 use tandem_core::ids::{ConfigVersion, NodeId, ServiceId, Term, TimelineId};
 use tandem_core::lsn::Lsn;
@@ -33,6 +36,8 @@ pub struct MetricsSnapshot {
     pub services: Vec<ServiceMetrics>,
     /// Every service that something else runs.
     pub balanced: Vec<BalancedStatus>,
+    /// How long everything took at their endpoints.
+    pub upstream_times: Vec<UpstreamTimes>,
 }
 
 /// How a peer is seen.
@@ -120,6 +125,7 @@ pub fn text(snapshot: &MetricsSnapshot) -> String {
     doors(&mut page, &snapshot.services);
     instances(&mut page, &snapshot.services);
     balanced::families(&mut page, &snapshot.balanced);
+    balanced::times(&mut page, &snapshot.upstream_times);
     page.0
 }
 
@@ -267,6 +273,10 @@ impl Page {
 
     fn counter(&mut self, name: &str, help: &str) {
         let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} counter");
+    }
+
+    fn histogram(&mut self, name: &str, help: &str) {
+        let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} histogram");
     }
 
     pub(super) fn family(&mut self, name: &str, help: &str) {

@@ -30,9 +30,9 @@ pub use reference::{Entry, Fallback, entries, reference_markdown};
 pub use show::{Origin, Shown, durability_because, show};
 pub use valid::{
     Balanced, Certificate, Command, CommandHealth, Config, Copies, Health, Http, Listen, Node,
-    Probe, ProxyVersion, Question, ReadLag, Service, Upstream,
+    Probe, ProxyVersion, Question, RateLimit, ReadLag, Service, Upstream,
 };
-pub use value::{Host, HostPort, name_flaw, print_bytes, print_duration};
+pub use value::{Host, HostPort, name_flaw, print_bytes, print_duration, print_rate};
 
 /// A longer file is refused before it is parsed: a real one has a few kilobytes.
 pub const FILE_BYTES_MAX: usize = 1024 * 1024;

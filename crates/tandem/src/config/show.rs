@@ -5,6 +5,8 @@
 mod balanced;
 mod command;
 mod http;
+mod key;
+mod rate;
 
 use super::reference::entry_of;
 use super::valid::{Config, Listen, Node, ReadLag, Service};

@@ -76,6 +76,29 @@ pub(super) fn bytes(text: &str) -> Result<u64, Unreadable> {
     with_unit(text, BYTES, "16MB")
 }
 
+/// `100/s`: how many, and in what time.
+pub(super) fn rate(text: &str) -> Result<(u32, Duration), Unreadable> {
+    let read = text.split_once('/').and_then(|(count, unit)| {
+        let is_number = !count.is_empty() && count.bytes().all(|byte| byte.is_ascii_digit());
+        let count =
+            count.parse::<u32>().ok().filter(|it| is_number && (1..=1_000_000).contains(it))?;
+        let seconds = RATES.iter().find(|(name, _)| *name == unit)?.1;
+        Some((count, Duration::from_secs(seconds)))
+    });
+    read.ok_or_else(|| Unreadable {
+        because: "it is how many from 1 to 1000000, a slash, and s, min or h".to_owned(),
+        try_: "write it like \"100/s\" or \"600/min\"".to_owned(),
+    })
+}
+
+/// A rate as it would be written.
+pub fn print_rate(count: u32, per: Duration) -> String {
+    let unit = RATES.iter().find(|(_, seconds)| *seconds == per.as_secs());
+    format!("{count}/{}", unit.map_or("s", |(name, _)| name))
+}
+
+const RATES: &[(&str, u64)] = &[("s", 1), ("min", 60), ("h", 3600)];
+
 fn print(amount: u64, units: &[(&str, u64)]) -> String {
     let fitting =
         units.iter().rev().find(|(_, factor)| amount > 0 && amount.is_multiple_of(*factor));

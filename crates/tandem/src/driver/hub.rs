@@ -4,7 +4,10 @@
 //! one; a promise, once heard, is never forgotten, whatever order messages arrive in.
 //! Not here: the sending (`heartbeat.rs`), decisions (the core).
 
+mod differs;
+
 use crate::runtime::clock;
+use differs::{differs, door_differs, instance_differs};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -39,6 +42,7 @@ struct Known {
     answered: BTreeMap<NodeId, Timestamp>,
     links: BTreeMap<NodeId, LinkFact>,
     instances: BTreeMap<ServiceId, (InstanceFacts, Timestamp)>,
+    rest: BTreeSet<ServiceId>,
     doors: BTreeMap<ServiceId, BTreeMap<NodeId, DoorUse>>,
     config_version: ConfigVersion,
     draining: bool,
@@ -169,14 +173,31 @@ impl Hub {
         self.known().answered.get(peer).copied()
     }
 
+    /// Whether a service of this node needs its lease proven whatever its copy does: a holder that
+    /// waits for its next try starts only under one.
+    pub fn rest(&self, service: &ServiceId, does: bool) {
+        let mut known = self.known();
+        if !does {
+            known.rest.remove(service);
+        } else if !known.rest.contains(service) {
+            known.rest.insert(service.clone());
+        }
+    }
+
     /// Whether this node has, or may soon need, a lease, which only answers to its own heartbeats
     /// prove.
     pub fn rests_on_answers(&self) -> bool {
-        self.known().instances.values().any(|(own, _)| match own.process {
-            // A command and the hook before it start under a lease.
-            Process::Primary | Process::Promoting | Process::Starting | Process::Stopping => true,
-            Process::Stopped | Process::Standby => own.ballot.is_some() || !own.stalled.is_zero(),
-        })
+        let known = self.known();
+        !known.rest.is_empty()
+            || known.instances.values().any(|(own, _)| match own.process {
+                // A command and the hook before it start under a lease.
+                Process::Primary | Process::Promoting | Process::Starting | Process::Stopping => {
+                    true
+                }
+                Process::Stopped | Process::Standby => {
+                    own.ballot.is_some() || !own.stalled.is_zero()
+                }
+            })
     }
 
     /// When this node last answered each peer's heartbeat.
@@ -223,7 +244,10 @@ impl Hub {
 
     /// A service ended here: nothing is said of it any more.
     pub fn retire(&self, service: &ServiceId) {
-        self.known().instances.remove(service);
+        let mut known = self.known();
+        known.instances.remove(service);
+        known.rest.remove(service);
+        drop(known);
         self.wake();
     }
 
@@ -337,60 +361,4 @@ fn aged(facts: &InstanceFacts, age: Duration) -> InstanceFacts {
         facts.stream = Stream::Connected(silence.saturating_add(age));
     }
     facts
-}
-
-fn differs(before: &NodeFacts, after: &NodeFacts) -> bool {
-    before.instances.len() != after.instances.len()
-        || before.draining != after.draining
-        || before.doors.len() != after.doors.len()
-        || after
-            .doors
-            .iter()
-            .any(|(service, door)| door_differs(before.doors.get(service), Some(door)))
-        || before.links.iter().any(|(peer, link)| {
-            let kind = |link: &Link| core::mem::discriminant(link);
-            after.links.get(peer).is_none_or(|other| kind(other) != kind(link))
-        })
-        || after.instances.iter().any(|(service, instance)| {
-            before.instances.get(service).is_none_or(|old| instance_differs(old, instance))
-        })
-}
-
-/// Whether a door obeys another withdrawal, or something came to its end.
-fn door_differs(
-    before: Option<&BTreeMap<NodeId, DoorUse>>,
-    after: Option<&BTreeMap<NodeId, DoorUse>>,
-) -> bool {
-    let (Some(before), Some(after)) = (before, after) else {
-        return before.is_some() != after.is_some();
-    };
-    let is_over = |it: &DoorUse| (it.obeys, it.in_flight == 0);
-    before.len() != after.len()
-        || after.iter().any(|(node, it)| before.get(node).map(is_over) != Some(is_over(it)))
-}
-
-/// Whether something changed that a plan may wait for; positions and ages alone do not count.
-fn instance_differs(before: &InstanceFacts, after: &InstanceFacts) -> bool {
-    let streams = |facts: &InstanceFacts| matches!(facts.stream, Stream::Connected(_));
-    let fed = |facts: &InstanceFacts| -> Vec<(NodeId, bool)> {
-        facts.replicas.iter().map(|(node, replica)| (node.clone(), replica.streaming)).collect()
-    };
-    before.process != after.process
-        || before.data != after.data
-        || before.ballot != after.ballot
-        || before.promised != after.promised
-        || before.promoted != after.promoted
-        || before.starts_failed != after.starts_failed
-        || before.outlives != after.outlives
-        || before.serving != after.serving
-        || before.rule != after.rule
-        || before.upstream != after.upstream
-        || before.checkpointed != after.checkpointed
-        || before.timeline != after.timeline
-        || before.stopped_cleanly != after.stopped_cleanly
-        || before.withdrawn != after.withdrawn
-        || before.pending_restart != after.pending_restart
-        || streams(before) != streams(after)
-        || fed(before) != fed(after)
-        || core::mem::discriminant(&before.health) != core::mem::discriminant(&after.health)
 }

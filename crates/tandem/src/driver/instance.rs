@@ -29,6 +29,7 @@ use crate::telemetry::events::EventLog;
 use std::sync::Arc;
 use std::time::Duration;
 use tandem_core::cluster::lease::outlives;
+use tandem_core::cluster::memory::Memory;
 use tandem_core::clustering::active_passive::Action;
 use tandem_core::facts::{Commits, Data, InstanceFacts, Process, Stream};
 use tandem_core::ids::{ServiceId, Term};
@@ -65,6 +66,7 @@ pub struct InstanceDriver {
     /// Observations that began before this are stale.
     changed_at: Timestamp,
     started: Timestamp,
+    memory: Memory,
     adopting: bool,
     stalled_since: Option<Timestamp>,
     running: Option<Running>,
@@ -172,6 +174,7 @@ impl InstanceDriver {
             observed_at: clock::now(),
             changed_at: Timestamp(0),
             started: clock::now(),
+            memory: Memory::new(clock::now()),
             adopting: true,
             stalled_since: None,
             running: None,
@@ -226,6 +229,7 @@ impl InstanceDriver {
             }
             self.note_stall();
             let agreed = self.agreed.borrow_and_update().clone();
+            self.memory.learn(&agreed.state, &self.context.service, clock::now());
             let known = agreed.state.services.get(self.service());
             let spec = agreed.state.spec.services.get(self.service());
             self.own.outlives = spec.zip(known).and_then(|(spec, s)| outlives(spec, s));
@@ -238,7 +242,7 @@ impl InstanceDriver {
             let Some(spec) = agreed.state.spec.services.get(self.service()).cloned() else {
                 continue;
             };
-            let voters = agreed.state.spec.nodes.keys().cloned().collect();
+            let voters = self.memory.voters().clone();
             self.hold_lease(&state, &spec, &voters).await;
             self.decide(&state, &spec, voters).await;
         }

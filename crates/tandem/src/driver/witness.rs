@@ -14,6 +14,8 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tandem_core::cluster::lease;
+use tandem_core::cluster::memory::Memory;
+use tandem_core::cluster::state::ClusterState;
 use tandem_core::clustering::active_passive::witness::{Next, WitnessView, plan};
 use tandem_core::facts::{Data, InstanceFacts};
 use tandem_core::ids::{NodeId, ServiceId, Term};
@@ -42,7 +44,7 @@ pub struct Witness {
 impl Witness {
     /// Promises until `stop`.
     pub async fn run(mut self, stop: CancellationToken) {
-        let started = clock::now();
+        let mut memory = Memory::new(clock::now());
         let promised = match load(&self.path) {
             Ok(term) => term,
             Err(error) => {
@@ -55,7 +57,14 @@ impl Witness {
         let mut answered = self.hub.answered_all();
         let mut asked = None;
         loop {
-            let counts_from = self.counts_from(&answered, started, &mut own);
+            let agreed = self.agreed.borrow_and_update().clone();
+            if memory.learn(&agreed.state, &self.service, clock::now()) {
+                answered = self.hub.answered_all();
+                own.ballot = None;
+                asked = None;
+            }
+            let counts_from =
+                self.counts_from(&agreed.state, (&answered, memory.since()), &mut own);
             self.hub.publish(&self.service, &own, clock::now());
             let (promised, ballot) = (own.promised, own.ballot);
             let view = WitnessView { asked, promised, ballot, counts_from };
@@ -94,18 +103,18 @@ impl Witness {
     /// From when on a ballot counts, by what was answered before the promise; also takes over what
     /// is agreed. For good where nothing is agreed yet: whom it supported is not known.
     fn counts_from(
-        &mut self,
-        answered: &BTreeMap<NodeId, Timestamp>,
-        started: Timestamp,
+        &self,
+        agreed: &ClusterState,
+        (answered, since): (&BTreeMap<NodeId, Timestamp>, Timestamp),
         own: &mut InstanceFacts,
     ) -> Option<Timestamp> {
-        let agreed = self.agreed.borrow_and_update();
-        let spec = agreed.state.spec.services.get(&self.service);
-        let state = agreed.state.services.get(&self.service);
+        let spec = agreed.spec.services.get(&self.service);
+        let state = agreed.services.get(&self.service);
+        own.outlives = None;
         let (Some(spec), Some(state)) = (spec, state) else { return Some(Timestamp(u64::MAX)) };
         own.revision = state.revision;
         own.outlives = lease::outlives(spec, state);
-        lease::counts_from(spec, state, answered, started)
+        lease::counts_from(spec, state, answered, since)
     }
 }
 

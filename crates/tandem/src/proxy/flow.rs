@@ -4,15 +4,17 @@
 //! that the socket is empty), and a buffer exists only while bytes are on their way.
 //! Not here: both directions, and what ends them (`relay.rs`, `balancer/copying.rs`).
 
+use super::spare;
+use rustix::net::{self, SendFlags};
 use std::future::Future;
 use std::io;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
-use tokio::io::{AsyncReadExt, AsyncWrite};
+use tokio::io::{AsyncReadExt, AsyncWrite, Interest};
 use tokio::net::TcpStream;
 
 /// PostgreSQL sends up to 8 KiB at once, a client's COPY more; larger ones measured no better.
-const BUFFER: usize = 16 * 1024;
+const BUFFER: usize = spare::SIZE;
 
 const BULK_BUFFER: usize = 64 * 1024;
 
@@ -40,21 +42,38 @@ impl Flow {
         self.sent == self.buffer.len()
     }
 
-    /// What was read and not written yet.
-    pub(super) fn unsent(&self) -> &[u8] {
-        &self.buffer[self.sent..]
-    }
-
     /// Writes what the buffer has; ready once it is empty.
     pub(super) fn poll_drain(
         &mut self,
-        sink: &mut TcpStream,
+        sink: &mut (impl AsyncWrite + Unpin),
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<()>> {
         while self.sent < self.buffer.len() {
             match ready!(Pin::new(&mut *sink).poll_write(cx, &self.buffer[self.sent..]))? {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 written => self.sent += written,
+            }
+        }
+        self.buffer.clear();
+        self.sent = 0;
+        Poll::Ready(Ok(()))
+    }
+
+    /// As `poll_drain`, where more is said at once: the system then sends both in one packet.
+    pub(super) fn poll_drain_with_more(
+        &mut self,
+        sink: &TcpStream,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        while self.sent < self.buffer.len() {
+            ready!(sink.poll_write_ready(cx))?;
+            let flags = SendFlags::MORE | SendFlags::NOSIGNAL;
+            let send = || Ok(net::send(sink, &self.buffer[self.sent..], flags)?);
+            match sink.try_io(Interest::WRITABLE, send) {
+                Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Ok(written) => self.sent += written,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Poll::Ready(Err(error)),
             }
         }
         self.buffer.clear();
@@ -69,13 +88,14 @@ impl Flow {
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<usize>> {
         let Poll::Ready(ready) = source.poll_read_ready(cx) else {
-            self.buffer = Vec::new();
+            spare::give(std::mem::take(&mut self.buffer));
             return Poll::Pending;
         };
         ready?;
         let wanted = if self.filled { self.most } else { BUFFER };
         if self.buffer.capacity() < wanted {
-            self.buffer = Vec::with_capacity(wanted);
+            let room = if wanted == BUFFER { spare::take() } else { Vec::with_capacity(wanted) };
+            spare::give(std::mem::replace(&mut self.buffer, room));
         }
         let read = ready!(pin!(source.read_buf(&mut self.buffer)).poll(cx))?;
         self.filled = read == self.buffer.capacity();

@@ -22,6 +22,8 @@ pub mod balancer;
 mod cancel;
 mod connect;
 mod flow;
+#[cfg(test)]
+mod fuzz;
 mod hold;
 mod http;
 mod listener;
@@ -31,6 +33,7 @@ mod registry;
 mod relay;
 mod routes;
 mod session;
+mod spare;
 mod sqlstate;
 #[cfg(test)]
 mod tests;

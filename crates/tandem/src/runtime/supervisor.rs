@@ -3,7 +3,9 @@
 //! is still running.
 //! States: Running → (leave) Leaving, parts may end in their order → (stop) Stopping → Ended.
 
+use futures::FutureExt;
 use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -50,17 +52,21 @@ impl Supervisor {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        let (leaving, broken) = (self.leaving.clone(), self.broken.clone());
-        self.tasks.spawn(async move {
-            let panicked = tokio::spawn(task).await.is_err_and(|error| error.is_panic());
-            if panicked {
+        let essential = (kind == TaskKind::Essential).then(|| self.clone());
+        // One task that catches its own panic, not one that waits for another: a door has
+        // thousands, and each task costs memory and a place in the queues.
+        let task = AssertUnwindSafe(task).catch_unwind().map(move |outcome| {
+            if outcome.is_err() {
                 tracing::error!(task = name, "task panicked");
             }
-            if kind == TaskKind::Essential && !leaving.is_cancelled() {
+            if let Some(all) = essential
+                && !all.leaving.is_cancelled()
+            {
                 tracing::error!(task = name, "an essential task ended; the node stops");
-                broken.cancel();
+                all.broken.cancel();
             }
         });
+        tokio::spawn(self.tasks.track_future(task));
     }
 
     /// Cancelled when the tasks shall end.

@@ -183,9 +183,13 @@ fn has_no_data(view: &ControllerView<'_>, node: &NodeId, now: Timestamp) -> bool
     view.instance(node, now).is_some_and(|own| own.data != Data::Present)
 }
 
-/// An operator waits minutes, not hours: a deadline further away was set by a clock that is wrong,
-/// and nothing would be planned until then.
-const DEADLINE_MAX_MS: u64 = 10 * 60_000;
+/// A planned move takes minutes, not hours: a deadline further away was set by a clock that is
+/// wrong, and nothing would be planned until then.
+const DEADLINE_MAX_MS: u64 = 15 * 60_000;
+
+/// The longest that a planned move may be given, in milliseconds: two controllers' clocks may be
+/// two minutes apart before its deadline counts as a wrong clock's.
+pub const MOVE_MAX_MS: u64 = DEADLINE_MAX_MS - 2 * 60_000;
 
 /// Whether an operator's demand is to be given up.
 pub(super) fn is_over(deadline_unix_ms: u64, view: &ControllerView<'_>) -> bool {

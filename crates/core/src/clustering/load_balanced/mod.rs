@@ -4,5 +4,7 @@ pub mod balance;
 pub mod ejection;
 pub mod key;
 pub mod latency;
+pub mod quantiles;
+pub mod rate;
 pub mod rendezvous;
 pub mod retry;

@@ -1,11 +1,11 @@
 //! Talks like a node, without being one: answers what a test put into it.
 
-use crate::api::balanced::{BalancedStatus, UpstreamState, UpstreamStatus};
+use crate::api::balanced::{BalancedStatus, QuantilesStatus, UpstreamState, UpstreamStatus};
 use crate::api::explain::{
     Appointed, Candidate, Explanation, FailoverNow, Finding, Planned, Reason, Safety, Severity,
 };
 use crate::api::metrics::{
-    DoorMetrics, InstanceMetrics, MetricsSnapshot, PeerMetrics, ServiceMetrics,
+    DoorMetrics, InstanceMetrics, MetricsSnapshot, PeerMetrics, ServiceMetrics, UpstreamTimes,
 };
 use crate::api::operations::{Operations, Outcome, Refused, RunningConfig, Secret, Verb};
 use crate::api::role::RoleCheck;
@@ -18,6 +18,7 @@ use crate::telemetry::events::{Event, EventLog};
 use futures::future::BoxFuture;
 use std::sync::Mutex;
 use tandem_core::cluster::state::Cause;
+use tandem_core::clustering::load_balanced::quantiles::Histogram;
 use tandem_core::ids::{ConfigVersion, NodeId, ServiceId, Term, TimelineId};
 use tandem_core::lsn::Lsn;
 use tandem_core::pairing::{Clustering, Kind, Replication};
@@ -155,15 +156,19 @@ pub(crate) fn status() -> Status {
 fn balanced() -> BalancedStatus {
     let upstream = |address: &str, state, share_percent| UpstreamStatus {
         address: address.to_owned(),
+        name: None,
         state,
         reason: None,
         weight: 1,
         share_percent,
         far: false,
         in_flight: 4,
+        rate_per_s: 1.5,
         latency_ms: Some(0.25),
+        quantiles: Some(QuantilesStatus { p50_ms: 0.2, p90_ms: 0.3, p99_ms: 4.0 }),
         sessions_total: 900,
         failed_total: 0,
+        retried_total: 0,
         ejected_total: 0,
     };
     BalancedStatus {
@@ -184,6 +189,8 @@ fn balanced() -> BalancedStatus {
         refused_total: 2,
         expired_total: 3,
         retried_total: 7,
+        limited_client_total: 9,
+        limited_service_total: 0,
         http: None,
         upstreams: vec![
             upstream("10.0.0.11:6379", UpstreamState::Up, 100),
@@ -191,7 +198,11 @@ fn balanced() -> BalancedStatus {
                 reason: Some("its checks fail: no answer in time".to_owned()),
                 far: true,
                 in_flight: 0,
+                rate_per_s: 0.0,
                 latency_ms: None,
+                quantiles: None,
+                name: Some("cache2:6379".to_owned()),
+                retried_total: 6,
                 failed_total: 8,
                 ejected_total: 1,
                 ..upstream("10.0.0.12:6379", UpstreamState::Down, 0)
@@ -335,6 +346,14 @@ fn metrics() -> MetricsSnapshot {
             instances: vec![instance("a", true, Some(0)), instance("b", false, None)],
         }],
         balanced: vec![balanced()],
+        upstream_times: vec![UpstreamTimes {
+            service: "cache".into(),
+            upstream: "10.0.0.11:6379".to_owned(),
+            histogram: Histogram {
+                counts: [3, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1],
+                sum_us: 12_500_000,
+            },
+        }],
     }
 }
 

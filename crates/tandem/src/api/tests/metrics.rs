@@ -17,14 +17,28 @@ async fn every_family_is_described_once_and_holds_its_samples() {
             family = help.split(' ').next().unwrap();
             assert!(seen.insert(family), "{family} twice");
         } else if let Some(kind) = line.strip_prefix("# TYPE ") {
-            let expected = if family.ends_with("_total") { "counter" } else { "gauge" };
+            let expected = match family {
+                "tandem_upstream_duration_seconds" => "histogram",
+                _ if family.ends_with("_total") => "counter",
+                _ => "gauge",
+            };
             assert_eq!(kind, format!("{family} {expected}"));
         } else {
             let (series, value) = line.rsplit_once(' ').unwrap();
-            assert_eq!(series.split('{').next(), Some(family));
+            let name = series.split('{').next().unwrap();
+            let parts = ["", "_bucket", "_sum", "_count"];
+            assert!(parts.iter().any(|part| name == format!("{family}{part}")), "{line}");
             assert!(value.parse::<f64>().is_ok_and(f64::is_finite), "{line}");
         }
     }
+    let of_all = |part: &str, value: &str| {
+        let labels = r#"service="cache",upstream="10.0.0.11:6379""#;
+        format!("tandem_upstream_duration_seconds_{part}{{{labels}}} {value}")
+    };
+    let bucket = |le: &str, count: u64| {
+        let end = format!(r#"upstream="10.0.0.11:6379",le="{le}"}}"#);
+        of_all("bucket", &count.to_string()).replace(r#"upstream="10.0.0.11:6379"}"#, &end)
+    };
     for line in [
         r#"tandem_up{node="a",version="0.1.0 \"x\""} 1"#,
         r#"tandem_service_primary{service="orders",node="a"} 1"#,
@@ -40,9 +54,16 @@ async fn every_family_is_described_once_and_holds_its_samples() {
         r#"tandem_peer_up{peer="c"} 0"#,
         r#"tandem_balancer_held{service="cache"} 1"#,
         r#"tandem_balancer_retried_total{service="cache"} 7"#,
+        r#"tandem_balancer_limited_total{service="cache",rate="client"} 9"#,
         r#"tandem_upstream_up{service="cache",upstream="10.0.0.11:6379"} 1"#,
         r#"tandem_upstream_up{service="cache",upstream="10.0.0.12:6379"} 0"#,
         r#"tandem_upstream_latency_seconds{service="cache",upstream="10.0.0.11:6379"} 0.00025"#,
+        r#"tandem_upstream_retried_total{service="cache",upstream="10.0.0.12:6379"} 6"#,
+        &bucket("0.0005", 3),
+        &bucket("10", 5),
+        &bucket("+Inf", 6),
+        &of_all("sum", "12.5"),
+        &of_all("count", "6"),
         "process_resident_memory_bytes 20000000",
         "process_cpu_seconds_total 0.25",
     ] {

@@ -2,7 +2,9 @@
 //! Not here: what is in it (`api/balanced.rs`).
 //! Tested by: `cli/tests/status.rs`.
 
-use crate::api::balanced::{BalancedStatus, HttpStatus, UpstreamState, UpstreamStatus};
+use crate::api::balanced::{
+    BalancedStatus, HttpStatus, QuantilesStatus, STATUS_CLASSES, UpstreamState, UpstreamStatus,
+};
 use crate::cli::terminal::{Mood, Terminal, lines};
 use comfy_table::Cell;
 use std::fmt::Write as _;
@@ -22,6 +24,13 @@ pub fn page(service: &BalancedStatus, terminal: &Terminal) -> String {
         service.sessions_total,
         service.retried_total,
     );
+    let limited = [
+        (service.limited_client_total, "of clients over their rate"),
+        (service.limited_service_total, "over the rate of all"),
+    ];
+    for (count, whose) in limited.into_iter().filter(|(count, _)| *count > 0) {
+        let _ = writeln!(page, "  {count} refused {whose}");
+    }
     if let Some(http) = &service.http {
         page.push_str(&requests(http));
     }
@@ -37,7 +46,7 @@ pub fn page(service: &BalancedStatus, terminal: &Terminal) -> String {
 
 fn requests(http: &HttpStatus) -> String {
     let mut line = format!("  {} requests", http.requests_total);
-    let classes = ["1xx", "2xx", "3xx", "4xx", "5xx"].into_iter().zip(http.responses_total);
+    let classes = STATUS_CLASSES.into_iter().zip(http.responses_total);
     let rest = [
         ("retried", http.retried_total),
         ("not retried: budget used up", http.over_budget_total),
@@ -57,27 +66,52 @@ fn requests(http: &HttpStatus) -> String {
 
 fn upstreams(upstreams: &[UpstreamStatus], terminal: &Terminal) -> String {
     let header = [
-        "UPSTREAM", "STATE", "WEIGHT", "SHARE", "OPEN", "TOTAL", "FAILED", "EJECTED", "CONNECT",
+        "UPSTREAM",
+        "STATE",
+        "WEIGHT",
+        "SHARE",
+        "OPEN",
+        "RATE",
+        "P50/P90/P99",
+        "TOTAL",
+        "FAILED",
+        "RETRIED",
+        "EJECTED",
         "REASON",
     ];
     let mut table = terminal.table(&header);
     for it in upstreams {
-        let zone = if it.far { " (far)" } else { "" };
-        let latency = it.latency_ms.map_or("-".to_owned(), |ms| format!("{ms:.1} ms"));
+        let took =
+            it.quantiles.map_or("-".to_owned(), |QuantilesStatus { p50_ms, p90_ms, p99_ms }| {
+                format!("{p50_ms:.1} / {p90_ms:.1} / {p99_ms:.1} ms")
+            });
         table.add_row([
-            Cell::new(format!("{}{zone}", it.address)),
+            Cell::new(place(it)),
             Terminal::cell(it.state, mood(it.state)),
             Cell::new(it.weight),
             Cell::new(format!("{} %", it.share_percent)),
             Cell::new(it.in_flight),
+            Cell::new(format!("{:.1}/s", it.rate_per_s)),
+            Cell::new(took),
             Cell::new(it.sessions_total),
             Cell::new(it.failed_total),
+            Cell::new(it.retried_total),
             Cell::new(it.ejected_total),
-            Cell::new(latency),
             Cell::new(it.reason.as_deref().unwrap_or("")),
         ]);
     }
     lines(&table)
+}
+
+/// Its address, and what else is to be known of where it stands.
+fn place(it: &UpstreamStatus) -> String {
+    let name = it.name.as_deref().map(|name| name.rsplit_once(':').map_or(name, |(host, _)| host));
+    let marks: Vec<&str> = name.into_iter().chain(it.far.then_some("far")).collect();
+    if marks.is_empty() {
+        it.address.clone()
+    } else {
+        format!("{} ({})", it.address, marks.join(", "))
+    }
 }
 
 const fn mood(state: UpstreamState) -> Mood {
@@ -86,6 +120,7 @@ const fn mood(state: UpstreamState) -> Mood {
         UpstreamState::Down | UpstreamState::Ejected => Mood::Bad,
         UpstreamState::Starting
         | UpstreamState::Draining
+        | UpstreamState::Removed
         | UpstreamState::Unchecked
         | UpstreamState::Unknown => Mood::Odd,
     }

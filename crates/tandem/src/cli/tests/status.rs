@@ -34,12 +34,15 @@ b         standby  disconnected  2   0/3000060  20.0 MB / 2.5 s  no (writes wait
 10.0.0.2:5432  node b is silent
 
 cache  tcp load-balanced none  by peak-ewma  at a: 5 open, 1 held, 1000 so far, 7 retried
+  9 refused of clients over their rate
   connect through a: 10.0.0.1:6379
   warning: cache3 cannot be looked up
-UPSTREAM              STATE  WEIGHT  SHARE  OPEN  TOTAL  FAILED  EJECTED  CONNECT  REASON
-10.0.0.11:6379        up     1       100 %  4     900    0       0        0.2 ms
-10.0.0.12:6379 (far)  down   1       0 %    0     900    8       1        -        its checks \
-fail: no answer in time
+UPSTREAM                      STATE  WEIGHT  SHARE  OPEN  RATE   P50/P90/P99         TOTAL  \
+FAILED  RETRIED  EJECTED  REASON
+10.0.0.11:6379                up     1       100 %  4     1.5/s  0.2 / 0.3 / 4.0 ms  900    \
+0       0        0
+10.0.0.12:6379 (cache2, far)  down   1       0 %    0     0.0/s  -                   900    \
+8       6        1        its checks fail: no answer in time
 ";
     assert_eq!(page, expected);
 }

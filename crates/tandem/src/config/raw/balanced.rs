@@ -3,6 +3,7 @@
 //! Not here: what may be run (`valid/balanced.rs`).
 
 use super::http::{self, Http, Question};
+use super::rate::{self, RateLimit};
 use super::section::{Reading, Section};
 use super::written::{Flag, Item, Number, Scalar, Switch, Text};
 use std::ops::Range;
@@ -18,6 +19,7 @@ pub(in crate::config) struct Balanced {
     pub health: Switch<Health>,
     pub ejection: Switch<Ejection>,
     pub slow_start: Text,
+    pub rate_limit: Switch<RateLimit>,
     pub hold_max: Text,
     pub sessions_max: Number,
     pub connect_timeout: Text,
@@ -106,6 +108,7 @@ pub(super) fn door(
             ejection(reading, section.inner(table, ("ejection", "services.NAME.ejection")), is_http)
         }),
         slow_start: section.text(reading, "slow_start"),
+        rate_limit: rate::read(reading, section, is_http),
         hold_max: shared.hold_max,
         sessions_max: shared.sessions_max,
         connect_timeout: section.text(reading, "connect_timeout"),

@@ -8,6 +8,7 @@ mod command;
 mod http;
 mod key;
 mod postgres;
+mod rate;
 mod section;
 mod written;
 

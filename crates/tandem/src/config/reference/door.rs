@@ -1,6 +1,6 @@
 //! Names the keys of a door that spreads its work, whatever is behind it.
 
-use super::Fallback::{Computed, Value};
+use super::Fallback::{Computed, Unset, Value};
 use super::rows;
 use tandem_core::pairing::Kind;
 
@@ -19,6 +19,25 @@ rows! {
             share."
         because "long enough to fill caches and connection pools; \"0s\" gives it everything at \
             once",
+    "services.NAME.rate_limit": "table or false" = Unset("clients may have any number");
+        "How many connections, with http how many requests, each node takes in a time: of each \
+            client, of all together. What is over it gets 429 with `Retry-After`; a connection is \
+            closed."
+        because "only the owner knows what the service stands, and what a client may want",
+    "services.NAME.rate_limit.per_client": "how many/s, /min or /h" = Unset("each may have what \
+        all may");
+        "What each client may have on each node. A client is an IPv4 address or an IPv6 network of \
+            64 bits; of 65536 of them the one that used least lately is forgotten for a new one."
+        because "only the owner knows what a client may want",
+    "services.NAME.rate_limit.burst": "1 to 1000000" = Computed("as many as per_client has");
+        "So many a client may have at once after a pause."
+        because "clients come in bursts: a page has many parts",
+    "services.NAME.rate_limit.total": "how many/s, /min or /h" = Unset("any number");
+        "What all clients together may have on each node."
+        because "only the owner knows what the service stands",
+    "services.NAME.rate_limit.total_burst": "1 to 1000000" = Unset("as many as total has");
+        "So many all of them may have at once after a pause."
+        because "as much as a unit of time has is what the service stands",
     "services.NAME.connect_timeout": "duration, \"10ms\" to \"1min\"" = Value("1s");
         "How long an endpoint may take to accept a connection before another one is tried."
         because "a lost packet is sent again after 1 s: another endpoint is faster than that",

@@ -88,6 +88,21 @@ rows! {
         "The key is this segment of the path, as it is written: in /shops/17/cart the second one \
             is 17."
         because "only the owner knows what the paths mean",
+    "services.NAME.rate_limit.key": "\"source\" or a table with one of its keys" = Unset("clients \
+        are told apart by their addresses");
+        "What tells clients apart for `per_client`, as `hash_key` does; a request without it \
+            counts by its client's address, with trusted proxies by the one that they saw."
+        because "an address is what a client cannot choose; what it writes into a field it can, so \
+            that `total` should bound all of them",
+    "services.NAME.rate_limit.key.header": "name of a field" = Unset("another part of it");
+        "Clients are told apart by this field of the head."
+        because "only the owner knows which field has a client's key",
+    "services.NAME.rate_limit.key.cookie": "name of a cookie" = Unset("another part of it");
+        "Clients are told apart by this cookie."
+        because "only the owner knows which cookie has a client's key",
+    "services.NAME.rate_limit.key.path_segment": "1 to 32" = Unset("another part of it");
+        "Clients are told apart by this segment of the path."
+        because "only the owner knows what the paths mean",
     "services.NAME.ejection.errors": "true or false" = Value("true");
         "A response with a status of 500 or more counts as failed."
         because "an endpoint that answers with nothing but errors does no work",

@@ -1,7 +1,7 @@
 //! Tells every value of a service whose endpoints something else runs.
 //! In: `Balanced`. Out: keys below its table, and values as they would be written.
 
-use super::{http, listen};
+use super::{http, listen, rate};
 use crate::config::valid::{Balanced, Health, ProxyVersion, Upstream};
 use crate::config::value::print_duration;
 
@@ -33,6 +33,7 @@ pub(super) fn values(service: &Balanced) -> Vec<Value> {
     .collect();
     upstreams(&service.upstreams, &mut values);
     limits(service, &mut values);
+    rate::values(service.rate_limit.as_ref(), service.http.is_some(), &mut values);
     if let Some(requests) = &service.http {
         // A connection to an endpoint carries the requests of many clients.
         values.retain(|(key, _)| key != "send_proxy");

@@ -1,9 +1,9 @@
 //! Tells every value that only a service of kind http has.
 //! In: `Http`. Out: keys below its table, and values as they would be written.
 
+use super::key;
 use crate::config::valid::{Balanced, Certificate, Http};
 use crate::config::value::{print_bytes, print_duration};
-use tandem_core::clustering::load_balanced::key::Source;
 
 type Value = (String, Option<String>);
 
@@ -33,17 +33,10 @@ pub(super) fn values(http: &Http, service: &Balanced, values: &mut Vec<Value>) {
         ("sticky", http.sticky.clone()),
         ("certificates", (!certificates.is_empty()).then(|| certificates.join(", "))),
         ("retry", Some(retry.to_owned())),
-        ("hash_key", http.hash_key.as_ref().map(source)),
     ];
     if let Some(retry) = http.retry {
         all.push(("retry.percent", Some(retry.percent.to_string())));
         all.push(("retry.per_second", Some(retry.floor_per_second.to_string())));
-    }
-    if let Some(Source::Header(_) | Source::Cookie(_) | Source::PathSegment(_)) = http.hash_key {
-        let [header, cookie, segment] = parts(http.hash_key.as_ref());
-        all.push(("hash_key.header", header));
-        all.push(("hash_key.cookie", cookie));
-        all.push(("hash_key.path_segment", segment));
     }
     if service.ejects {
         all.push(("ejection.errors", Some(http.errors_count.to_string())));
@@ -56,22 +49,5 @@ pub(super) fn values(http: &Http, service: &Balanced, values: &mut Vec<Value>) {
         all.push(("health.expect", Some(format!("{}-{}", expect.0, expect.1))));
     }
     values.extend(all.into_iter().map(|(key, value)| (key.to_owned(), value)));
-}
-
-fn source(source: &Source) -> String {
-    match source {
-        Source::Address => "source".to_owned(),
-        Source::Header(name) => format!("header {name}"),
-        Source::Cookie(name) => format!("cookie {name}"),
-        Source::PathSegment(place) => format!("path_segment {place}"),
-    }
-}
-
-fn parts(source: Option<&Source>) -> [Option<String>; 3] {
-    match source {
-        Some(Source::Header(name)) => [Some(name.clone()), None, None],
-        Some(Source::Cookie(name)) => [None, Some(name.clone()), None],
-        Some(Source::PathSegment(place)) => [None, None, Some(place.to_string())],
-        Some(Source::Address) | None => [None, None, None],
-    }
+    key::values("hash_key", http.hash_key.as_ref(), values);
 }

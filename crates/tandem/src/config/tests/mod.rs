@@ -9,6 +9,7 @@ mod keys;
 mod mutation;
 mod pairings;
 mod positions;
+mod rates;
 mod reference;
 mod values;
 

@@ -25,6 +25,7 @@ listen = 6379
 upstreams = [{ address = "10.0.0.11:6379" }]
 health = {}
 ejection = {}
+rate_limit = { per_client = "100/s" }
 [services.jobs]
 kind = "command"
 clustering = "active-passive"
@@ -64,6 +65,7 @@ ejection = {}
 retry = {}
 balance = "hash"
 hash_key = { header = "X-Shop" }
+rate_limit = { per_client = "100/s", key = { header = "X-Shop" } }
 "#;
 
 /// Only copies that run side by side have these.
@@ -122,6 +124,10 @@ fn the_defaults_are_those_of_the_reference() {
         "health.exec",
         "hash_key",
         "hash_key.header",
+        "rate_limit",
+        "rate_limit.per_client",
+        "rate_limit.key",
+        "rate_limit.key.header",
     ];
     for entry in entries() {
         let key = in_the_file(entry);
@@ -137,8 +143,7 @@ fn the_defaults_are_those_of_the_reference() {
             Fallback::Value(value) => assert_eq!(found.value.as_deref(), Some(value), "{found:?}"),
             Fallback::Computed(_) => assert!(found.value.is_some(), "{found:?}"),
             // It has to be there for its own keys to be shown.
-            Fallback::Unset(_)
-                if ["certificates", "hash_key", "hash_key.header"].contains(&short) => {}
+            Fallback::Unset(_) if written.contains(&short) => {}
             Fallback::Unset(_) => assert_eq!(found.value, None, "{found:?}"),
         }
         let is_written = written.contains(&short) && key != "services.orders.port";
@@ -167,7 +172,7 @@ fn the_page_has_a_row_for_every_key() {
             assert!(!text.contains('|'), "{}: a bar would break the table", entry.key);
         }
     }
-    assert_eq!(page.matches("\n## ").count(), 20);
+    assert_eq!(page.matches("\n## ").count(), 23);
 }
 
 /// `UPDATE=1` writes the page (`cargo xtask gen`).

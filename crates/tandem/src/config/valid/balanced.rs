@@ -4,6 +4,7 @@
 //! Tested by: `config/tests/balanced.rs`.
 
 use super::checker::{Checker, Limits, Span};
+use super::rate::{self, RateLimit};
 use super::service::{self, HOLD, SESSIONS};
 use super::{Http, Listen, cluster, http};
 use crate::config::problem::{Code, Say};
@@ -45,6 +46,8 @@ pub struct Balanced {
     pub accept_proxy: bool,
     /// Endpoints are told who the client is by the PROXY protocol.
     pub send_proxy: Option<ProxyVersion>,
+    /// How much clients may ask for; none: as much as they like.
+    pub rate_limit: Option<RateLimit>,
     /// There if it balances requests and not connections.
     pub http: Option<Http>,
 }
@@ -223,6 +226,7 @@ pub(super) fn door(
         idle_timeout,
         accept_proxy: is_set(&raw.accept_proxy),
         send_proxy,
+        rate_limit: rate::check(raw, check),
         http,
     })
 }

@@ -71,6 +71,6 @@ impl InstanceDriver {
         let answered = appointment.and_then(|it| self.hub.answered_at(&it.primary));
         // Where nobody is known to be appointed, this daemon supported nobody: only an earlier one
         // did.
-        lease::outlived(spec, answered, self.started)
+        lease::outlived(spec, answered, self.memory.since())
     }
 }

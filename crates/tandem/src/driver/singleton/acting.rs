@@ -4,6 +4,7 @@
 //! neither. INV-12 what is started has the lease that is proven at that moment.
 //! Not here: what the keeper answers (`keeper.rs`).
 
+use super::progress::KILL_AGAIN;
 use super::{Life, SingletonDriver, Why};
 use crate::fence;
 use crate::fence::protocol::{Lease, Signal, StartSpec, User, WhenOrphaned};
@@ -12,7 +13,7 @@ use crate::runtime::supervisor::TaskKind;
 use crate::service::command::{Runs, State};
 use crate::telemetry::event_kind::EventKind;
 use std::time::Duration;
-use tandem_core::clustering::active_passive::singleton::{Action, retry_after};
+use tandem_core::clustering::active_passive::singleton::Action;
 use tandem_core::facts::{Ballot, Process};
 use tandem_core::ids::Term;
 use tandem_core::time::Timestamp;
@@ -21,14 +22,40 @@ use tandem_core::time::Timestamp;
 const LEASE_LEFT: Duration = Duration::from_millis(100);
 /// A disk that does not take the state is tried again after this.
 const WRITE_AGAIN: Duration = Duration::from_secs(1);
-/// In a term without moves, the kernel's way of ending it is asked for again.
-const KILL_AGAIN: Duration = Duration::from_millis(500);
+/// What becomes the command opens a log, changes the user and reads the program, no more.
+const LAUNCH_MAX: Duration = Duration::from_secs(10);
+
+/// What the keeper is told to run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Part {
+    OnStart,
+    Command,
+    OnStop,
+}
+
+impl Part {
+    /// What a later daemon is told of it: only the command is taken over.
+    const fn runs(self) -> Runs {
+        match self {
+            Self::Command => Runs::Command,
+            Self::OnStart | Self::OnStop => Runs::Hook,
+        }
+    }
+
+    /// What its node says until it runs, if nothing came in between.
+    const fn told(self) -> Process {
+        match self {
+            Self::OnStart | Self::Command => Process::Starting,
+            Self::OnStop => Process::Stopping,
+        }
+    }
+}
 
 /// What is being made durable, and why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Work {
     Promise(Term),
-    Begin { term: Term, runs: Runs, life: u64 },
+    Begin { term: Term, part: Part, life: u64 },
     GoOn(Term),
 }
 
@@ -64,27 +91,26 @@ impl SingletonDriver {
             }
             Action::Start { term } => {
                 let has_hook = !self.it.config.on_start.is_empty();
-                let runs = if has_hook { Runs::Hook } else { Runs::Command };
                 self.own.process = Process::Starting;
-                self.begin(term, runs);
+                self.begin(term, if has_hook { Part::OnStart } else { Part::Command });
             }
             Action::Vote { .. } | Action::Stop | Action::Fence => {}
         }
     }
 
     /// Notes durably what is about to be started, then starts it.
-    pub(super) fn begin(&mut self, term: Term, runs: Runs) {
+    pub(super) fn begin(&mut self, term: Term, part: Part) {
         self.lives += 1;
         if self.writing.is_some() {
             // One at a time: what is being written, a promise say, is not known from `durable` yet.
-            self.begins_next = Some((term, runs));
+            self.begins_next = Some((term, part));
             return;
         }
-        let work = Work::Begin { term, runs, life: self.lives };
+        let work = Work::Begin { term, part, life: self.lives };
         // A change of how it is run matters only to who starts it anew by itself.
         let recipe = self.it.beside.as_ref().map(|_| self.it.config.recipe(&self.it.limits));
         let recipe = recipe.unwrap_or_default();
-        self.write(work, State { begun: term, runs, recipe, ..self.durable });
+        self.write(work, State { begun: term, runs: part.runs(), recipe, ..self.durable });
     }
 
     fn write(&mut self, work: Work, state: State) {
@@ -105,39 +131,52 @@ impl SingletonDriver {
                 self.on_written(work).await;
                 self.begin_next();
             }
-            Finished::Written(work, _, Err(error)) => {
-                self.writing = None;
-                let service = self.service().clone();
-                tracing::error!(%service, %error, ?work, "cannot be made durable");
-                if self.own.process == Process::Starting && self.life == Life::Nothing {
-                    self.own.process = Process::Stopped;
-                }
-                self.retry_at = clock::now().plus(WRITE_AGAIN);
-                self.asked = None;
-                self.begins_next = None;
-            }
+            Finished::Written(work, _, Err(error)) => self.on_not_written(work, &error),
             Finished::Checked { life, answer } => self.on_checked(life, answer).await,
             Finished::AskedToStop { life, answer: Err(error) } if life == self.lives => {
                 // It may still end; the limit counts.
-                let message = format!("what asks it to end failed: {error}");
+                let message = format!("what asks it to end failed, so SIGTERM does: {error}");
                 self.tell(EventKind::HookFailed, message);
+                self.ask_by_signal().await;
             }
             Finished::AskedToStop { .. } => {}
         }
     }
 
+    /// A disk that takes no state: nothing was begun, and that counts as a failed start.
+    fn on_not_written(&mut self, work: Work, error: &std::io::Error) {
+        self.writing = None;
+        self.asked = None;
+        let service = self.service().clone();
+        tracing::error!(%service, %error, ?work, "cannot be made durable");
+        self.retry_at = clock::now().plus(WRITE_AGAIN);
+        let next = self.begins_next.take().map(|(_, part)| part);
+        let begun = match work {
+            Work::Begin { part, .. } => Some(part),
+            Work::Promise(_) | Work::GoOn(_) => next,
+        };
+        if self.life != Life::Nothing || begun.is_none_or(|it| it.told() != self.own.process) {
+            return;
+        }
+        self.own.process = Process::Stopped;
+        let dir = self.it.config.dir.display();
+        let message = format!("it was not started: {dir} takes no state: {error}");
+        self.tell(EventKind::InstanceExited, message);
+        self.failed();
+    }
+
     /// What could not begin while something else was written; nothing where a later term was
     /// promised meanwhile.
     fn begin_next(&mut self) {
-        let Some((term, runs)) = self.begins_next.take() else { return };
-        if self.life != Life::Nothing || self.own.process != Process::Starting {
+        let Some((term, part)) = self.begins_next.take() else { return };
+        if self.life != Life::Nothing || self.own.process != part.told() {
             return;
         }
         if self.own.promised > term || self.durable.promised > term {
             self.own.process = Process::Stopped;
             return;
         }
-        self.begin(term, runs);
+        self.begin(term, part);
     }
 
     async fn on_written(&mut self, work: Work) {
@@ -152,70 +191,61 @@ impl SingletonDriver {
                 self.own.serving = self.own.serving.map(|_| term);
                 self.own.promoted = term;
             }
-            Work::Begin { term, runs, life } => {
-                let is_wanted = life == self.lives && self.own.process == Process::Starting;
-                if is_wanted {
+            Work::Begin { term, part, life } => {
+                let waits = self.life == Life::Nothing && self.own.process == part.told();
+                if life == self.lives && waits {
                     self.own.promoted = term;
-                    self.launch(runs).await;
-                } else if self.life == Life::Nothing && self.own.process == Process::Starting {
+                    self.launch(part).await;
+                } else if waits && self.begins_next.is_none() {
                     self.own.process = Process::Stopped;
                 }
             }
         }
     }
 
-    /// Has the keeper run the command or the hook before it, under the lease that is proven now, if
-    /// one is needed.
-    async fn launch(&mut self, runs: Runs) {
+    /// Has the keeper run the command, or a hook, under the lease that is proven now, if one is
+    /// needed.
+    async fn launch(&mut self, part: Part) {
         let now = clock::now();
         let Some(lease) = self.may_run(now) else {
             self.life = Life::Nothing;
             self.own.process = Process::Stopped;
             return;
         };
-        let words = match runs {
-            Runs::Command => &self.it.config.command,
-            Runs::Hook => &self.it.config.on_start,
+        let words = match part {
+            Part::OnStart => &self.it.config.on_start,
+            Part::Command => &self.it.config.command,
+            Part::OnStop => &self.it.config.on_stop,
         };
         let spec = self.spec(&words.clone(), lease);
         match self.it.keeper.start(spec).await {
             Ok(()) => {
                 self.note_lease(lease);
-                self.life = match runs {
-                    Runs::Command => Life::Launching,
-                    Runs::Hook => Life::Opening(now.plus(self.it.config.hook_max)),
+                self.life = match part {
+                    Part::OnStart => Life::Opening(now.plus(self.it.config.hook_max)),
+                    Part::Command => Life::Launching(now.plus(LAUNCH_MAX)),
+                    Part::OnStop => Life::Closing(now.plus(self.it.config.hook_max)),
                 };
             }
             Err(error) if !says_that_nothing_runs(&error) => self.lose_keeper(&error),
             Err(error) => {
-                tracing::warn!(service = %self.service(), %error, "the keeper did not start it");
                 self.life = Life::Nothing;
                 self.own.process = Process::Stopped;
-                self.failed();
+                if part == Part::OnStop {
+                    self.tell(EventKind::HookFailed, format!("on_stop was not started: {error}"));
+                } else {
+                    self.tell(EventKind::InstanceExited, format!("it was not started: {error}"));
+                    self.failed();
+                }
                 // Whatever is there, nothing of it is wanted.
                 let _ = self.it.keeper.kill().await;
             }
         }
     }
 
-    /// Runs the hook after an end, if there is one and time for it.
-    pub(super) async fn close(&mut self) -> bool {
-        let now = clock::now();
-        let lease = self.may_run(now).filter(|_| !self.it.config.on_stop.is_empty());
-        let Some(lease) = lease else { return false };
-        let spec = self.spec(&self.it.config.on_stop.clone(), lease);
-        if let Err(error) = self.it.keeper.start(spec).await {
-            self.tell(EventKind::HookFailed, format!("on_stop was not started: {error}"));
-            if !says_that_nothing_runs(&error) {
-                self.lose_keeper(&error);
-                return true;
-            }
-            return false;
-        }
-        self.lives += 1;
-        self.note_lease(lease);
-        self.life = Life::Closing(now.plus(self.it.config.hook_max));
-        true
+    /// Whether there is a hook after an end, and a lease to run it under if it needs one.
+    pub(super) fn closes(&self) -> bool {
+        !self.it.config.on_stop.is_empty() && self.may_run(clock::now()).is_some()
     }
 
     /// Whether something runs is not known until a keeper says so: nobody else may start one before
@@ -270,7 +300,7 @@ impl SingletonDriver {
             }
             Life::Ending { kill_at, why: Why::Fenced } if kill_at > now => return,
             Life::Opening(_)
-            | Life::Launching
+            | Life::Launching(_)
             | Life::Runs
             | Life::Ending { .. }
             | Life::Closing(_) => {}
@@ -291,7 +321,7 @@ impl SingletonDriver {
     pub(super) async fn stop(&mut self, why: Why) {
         match self.life {
             Life::Runs => {}
-            Life::Opening(_) | Life::Launching => return self.fence().await,
+            Life::Opening(_) | Life::Launching(_) => return self.fence().await,
             Life::Nothing | Life::Ending { .. } | Life::Closing(_) => return,
         }
         let kill_at = clock::now().plus(self.it.config.stop_max);
@@ -299,10 +329,7 @@ impl SingletonDriver {
         self.own.process = Process::Stopping;
         self.own.serving = None;
         if self.it.config.stop.is_empty() {
-            if let Err(error) = self.it.keeper.signal(Signal::Smart).await {
-                tracing::warn!(service = %self.service(), %error, "it was not asked to end");
-            }
-            return;
+            return self.ask_by_signal().await;
         }
         let (config, term) = (self.it.config.clone(), self.own.promoted);
         let (life, sender) = (self.lives, self.finished.0.clone());
@@ -312,35 +339,10 @@ impl SingletonDriver {
         });
     }
 
-    /// Kills what has passed its limit.
-    pub(super) async fn enforce(&mut self, now: Timestamp) {
-        let (until, what) = match self.life {
-            Life::Opening(until) => (until, "on_start"),
-            Life::Closing(until) => (until, "on_stop"),
-            Life::Ending { kill_at, .. } => (kill_at, "the command"),
-            Life::Nothing | Life::Launching | Life::Runs => return,
-        };
-        if until > now {
-            return;
+    async fn ask_by_signal(&mut self) {
+        if let Err(error) = self.it.keeper.signal(Signal::Smart).await {
+            tracing::warn!(service = %self.service(), %error, "it was not asked to end");
         }
-        let again = now.plus(KILL_AGAIN);
-        self.life = match self.life {
-            Life::Opening(_) => Life::Opening(again),
-            Life::Closing(_) => Life::Closing(again),
-            Life::Ending { why, .. } => Life::Ending { kill_at: again, why },
-            other @ (Life::Nothing | Life::Launching | Life::Runs) => other,
-        };
-        let message = format!("{what} did not end within its limit and is killed");
-        self.tell(EventKind::HookFailed, message);
-        self.kill().await;
-    }
-
-    /// It did not run, or not for long.
-    pub(super) fn failed(&mut self) {
-        let now = clock::now();
-        self.own.starts_failed = self.own.starts_failed.saturating_add(1);
-        self.failed_at = now;
-        self.retry_at = now.plus(retry_after(self.own.starts_failed));
     }
 }
 

@@ -6,11 +6,12 @@
 //! Not here: the decisions (`tandem_core::clustering::copies`), starts and ends (`acting.rs`).
 //! Tested by: `tests/copies`.
 
+use super::acting::Part;
 use super::{Life, SingletonDriver, Why};
 use crate::consensus::Agreed;
 use crate::fence::protocol::Limit;
 use crate::runtime::clock;
-use crate::service::command::{CommandConfig, Runs};
+use crate::service::command::CommandConfig;
 use crate::telemetry::event_kind::EventKind;
 use std::collections::BTreeMap;
 use tandem_core::cluster::state::ServiceState;
@@ -71,7 +72,7 @@ impl SingletonDriver {
                 self.it.config = *config;
                 self.it.limits = limits;
                 if self.it.config.health.is_none() && self.life == Life::Runs {
-                    self.own.serving = Some(self.own.promoted);
+                    self.serves(clock::now());
                 }
             }
             Change::End => {
@@ -175,6 +176,6 @@ impl SingletonDriver {
         self.wish_beside(Wish::Agreed);
         let has_hook = !self.it.config.on_start.is_empty();
         self.own.process = Process::Starting;
-        self.begin(term, if has_hook { Runs::Hook } else { Runs::Command });
+        self.begin(term, if has_hook { Part::OnStart } else { Part::Command });
     }
 }

@@ -77,7 +77,7 @@ impl SingletonDriver {
             checks.successes = checks.successes.saturating_add(1);
             if checks.successes >= health.rise && self.own.serving.is_none() {
                 checks.was_well = true;
-                self.own.serving = Some(self.own.promoted);
+                self.serves(clock::now());
                 self.tell(EventKind::InstanceRecovered, "its checks succeed");
             }
             return;

@@ -4,6 +4,7 @@
 //! left.
 //! Not here: what the keeper is told (`acting.rs`).
 
+use super::acting::Part;
 use super::{Life, SingletonDriver, Why};
 use crate::fence::client::{Keeper, KeeperEvent};
 use crate::fence::protocol::{Cause, End, State, Status};
@@ -49,10 +50,9 @@ impl SingletonDriver {
                 self.life = Life::Runs;
                 self.own.process = Process::Primary;
                 self.own.promoted = self.durable.begun;
-                self.ran_since = clock::now();
                 self.checks.begin(clock::now());
                 if self.it.config.health.is_none() {
-                    self.own.serving = Some(self.own.promoted);
+                    self.serves(clock::now());
                 }
                 self.tell(EventKind::InstanceAdopted, "a running command was taken over");
             }
@@ -68,22 +68,22 @@ impl SingletonDriver {
     fn rest(&mut self) {
         self.life = Life::Nothing;
         self.own.serving = None;
+        self.well_since = None;
         if self.own.process != Process::Starting || self.writing.is_none() {
             self.own.process = Process::Stopped;
         }
     }
 
     fn on_started(&mut self) {
-        if self.life != Life::Launching {
+        if !matches!(self.life, Life::Launching(_)) {
             return;
         }
         let now = clock::now();
         self.life = Life::Runs;
         self.own.process = Process::Primary;
-        self.ran_since = now;
         self.checks.begin(now);
         if self.it.config.health.is_none() {
-            self.own.serving = Some(self.own.promoted);
+            self.serves(now);
         }
         let term = self.own.promoted;
         self.tell(EventKind::InstanceStarted, format!("runs in term {term}"));
@@ -93,7 +93,7 @@ impl SingletonDriver {
         let was = std::mem::replace(&mut self.life, Life::Nothing);
         match was {
             Life::Opening(_) if end.is_clean() && self.own.process == Process::Starting => {
-                self.begin(self.own.promoted, Runs::Command);
+                self.begin(self.own.promoted, Part::Command);
                 return;
             }
             Life::Opening(_) => {
@@ -102,23 +102,24 @@ impl SingletonDriver {
             }
             Life::Closing(_) if !end.is_clean() => self.tell_hook("on_stop", end),
             Life::Closing(_) => {}
-            Life::Launching | Life::Runs => {
-                self.tell_end(end);
+            Life::Launching(_) | Life::Runs => {
+                self.tell_end(end, false);
                 if end.cause == Cause::ByItself {
                     self.failed();
                 }
             }
             Life::Ending { why: Why::Planned, .. } => {
-                self.tell_end(end);
-                if self.close().await {
-                    return;
+                self.tell_end(end, true);
+                if self.closes() {
+                    // Noted first: a later daemon must not take the hook for the copy.
+                    return self.begin(self.own.promoted, Part::OnStop);
                 }
             }
             Life::Ending { why: Why::Unwell, .. } => {
-                self.tell_end(end);
+                self.tell_end(end, true);
                 self.failed();
             }
-            Life::Ending { why: Why::Fenced, .. } => self.tell_end(end),
+            Life::Ending { why: Why::Fenced, .. } => self.tell_end(end, true),
             Life::Nothing => {}
         }
         self.lives += 1;

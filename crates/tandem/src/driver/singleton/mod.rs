@@ -17,6 +17,7 @@ pub mod doors;
 mod health;
 mod keeper;
 mod lease;
+mod progress;
 pub mod route;
 mod told;
 mod wishes;
@@ -28,30 +29,27 @@ use crate::consensus::Agreed;
 use crate::fence::client::{Keeper, KeeperEvent};
 use crate::runtime::clock;
 use crate::runtime::supervisor::{Supervisor, TaskKind};
-use crate::service::command::{CommandConfig, Runs, State};
+use crate::service::command::{CommandConfig, State};
 use crate::telemetry::events::EventLog;
-use acting::{Finished, Work};
+use acting::{Finished, Part, Work};
 use beside::Beside;
 use health::Checks;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tandem_core::cluster::lease::{counts_from, outlives};
+use tandem_core::cluster::memory::Memory;
 use tandem_core::cluster::state::ServiceState;
-use tandem_core::clustering::active_passive::singleton::{
-    Next, RAN_WELL_AFTER, SingletonView, instance,
-};
+use tandem_core::clustering::active_passive::singleton::{Next, SingletonView, instance};
 use tandem_core::facts::{Data, InstanceFacts, Process};
 use tandem_core::ids::{NodeId, ServiceId, Term};
-use tandem_core::spec::ServiceSpec;
+use tandem_core::spec::{ServiceSpec, Timing};
 use tandem_core::time::Timestamp;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 /// How often to plan when nothing changes.
 const TICK: Duration = Duration::from_millis(200);
-/// Failures are forgotten where it has not been tried for so long.
-const FORGET_AFTER: Duration = Duration::from_secs(600);
 /// A new holder asks this often for the proof of its lease, and for so long.
 const PROOF_EVERY: Duration = Duration::from_millis(10);
 const PROOF_WITHIN: Duration = Duration::from_secs(1);
@@ -97,7 +95,8 @@ enum Life {
     Nothing,
     /// The hook before a start, with its limit.
     Opening(Timestamp),
-    Launching,
+    /// What becomes the command, until when it must be that.
+    Launching(Timestamp),
     Runs,
     /// Was asked to end; killed from then on.
     Ending {
@@ -130,28 +129,29 @@ pub struct SingletonDriver {
     durable: State,
     writing: Option<Work>,
     /// What is to begin once that is written.
-    begins_next: Option<(Term, Runs)>,
+    begins_next: Option<(Term, Part)>,
     finished: (mpsc::Sender<Finished>, mpsc::Receiver<Finished>),
     asked: Option<Term>,
     /// When it had last answered each peer at its last promise.
     answered: BTreeMap<NodeId, Timestamp>,
-    started: Timestamp,
+    memory: Memory,
     lease: Timestamp,
     retry_at: Timestamp,
     failed_at: Timestamp,
-    ran_since: Timestamp,
+    /// Since when the copy is well; none: it is not.
+    well_since: Option<Timestamp>,
+    /// Since when it is where it should have ended.
+    overdue_since: Option<Timestamp>,
+    /// The life of which it was told last that it does not end.
+    told_overdue: u64,
     stalled_since: Option<Timestamp>,
     away_until: Timestamp,
     checks: Checks,
     log_looked_at: Timestamp,
     /// The keeper is gone, and what it held is not known to be.
     keeper_lost: bool,
-    /// The service was agreed since the daemon started.
-    was_agreed: bool,
     /// What was last agreed of a service that may be taken out.
     last_spec: Option<ServiceSpec>,
-    /// It was taken out since: what this daemon knows of it may be of the past if it comes back.
-    was_removed: bool,
 }
 
 impl SingletonDriver {
@@ -177,19 +177,19 @@ impl SingletonDriver {
             finished: mpsc::channel(8),
             asked: None,
             answered: BTreeMap::new(),
-            started: now,
+            memory: Memory::new(now),
             lease: Timestamp(0),
             retry_at: Timestamp(0),
             failed_at: now,
-            ran_since: now,
+            well_since: None,
+            overdue_since: None,
+            told_overdue: 0,
             stalled_since: None,
             away_until: Timestamp(0),
             checks: Checks::default(),
             log_looked_at: now,
             keeper_lost: false,
-            was_agreed: false,
             last_spec: None,
-            was_removed: false,
         }
     }
 
@@ -230,9 +230,9 @@ impl SingletonDriver {
     fn pause(&self, again: Option<Timestamp>) -> Duration {
         let now = clock::now();
         let limit = match self.life {
-            Life::Opening(until) | Life::Closing(until) => Some(until),
+            Life::Opening(until) | Life::Launching(until) | Life::Closing(until) => Some(until),
             Life::Ending { kill_at, .. } => Some(kill_at),
-            Life::Nothing | Life::Launching | Life::Runs => None,
+            Life::Nothing | Life::Runs => None,
         };
         let check = self.checks.due(&self.it.config, self.life);
         let next = [again, limit, check].into_iter().flatten().min();
@@ -249,6 +249,14 @@ impl SingletonDriver {
         let agreed = self.it.agreed.borrow_and_update().clone();
         let spec = agreed.state.spec.services.get(self.service()).cloned();
         let state = agreed.state.services.get(self.service()).cloned();
+        self.own.outlives = None;
+        if self.memory.learn(&agreed.state, &self.it.config.service, now) {
+            self.answered = self.it.hub.answered_all();
+            self.own.ballot = None;
+            self.asked = None;
+            self.own.starts_failed = 0;
+            self.retry_at = now;
+        }
         if let Some((spec, state)) = spec.as_ref().zip(state.as_ref()) {
             self.own.outlives = outlives(spec, state);
             self.own.revision = state.revision;
@@ -256,6 +264,7 @@ impl SingletonDriver {
             self.own.ballot = self.own.ballot.filter(|ballot| ballot.term > state.term());
         }
         self.note_progress(state.as_ref(), now);
+        self.it.hub.rest(self.service(), state.as_ref().is_some_and(|it| self.holds(it)));
         self.publish();
         self.enforce(now).await;
         self.bound_log(now);
@@ -264,18 +273,15 @@ impl SingletonDriver {
         if self.it.beside.is_some() {
             return self.go_on_beside(&agreed, (spec, state)).await;
         }
-        self.was_removed |= self.was_agreed && spec.is_none();
-        self.was_agreed |= spec.is_some();
         let is_member = agreed.state.spec.nodes.contains_key(self.it.hub.me());
-        let may_run = is_member && !self.was_removed;
-        let (Some(spec), Some(state)) = (spec.filter(|_| may_run), state) else {
+        let (Some(spec), Some(state)) = (spec.filter(|_| is_member), state) else {
             self.leave().await;
             return None;
         };
         if self.away_until > now {
             self.leave().await;
         }
-        let voters = agreed.state.spec.nodes.keys().cloned().collect();
+        let voters = self.memory.voters().clone();
         let lease = self.hold_lease(&spec, &state, &voters).await;
         self.check_health(state.term());
         let again = self.decide(&spec, &state, lease).await;
@@ -298,7 +304,7 @@ impl SingletonDriver {
             own: &self.own,
             asked: self.asked,
             lease,
-            counts_from: counts_from(spec, state, &self.answered, self.started),
+            counts_from: counts_from(spec, state, &self.answered, self.memory.since()),
             retry_at: self.retry_at.max(self.away_until),
         };
         let Next { action, reason, again } = instance::plan(&view, now);
@@ -309,15 +315,23 @@ impl SingletonDriver {
                 self.act(action).await;
                 again
             }
-            None => again.or_else(|| self.ask_for_proof(state, lease)),
+            None => again.or_else(|| self.ask_for_proof(spec.timing, state, lease)),
         }
     }
 
     /// A holder that may not start yet does not wait for the next heartbeat: whoever has just
     /// learnt of its appointment supports it now.
-    fn ask_for_proof(&self, state: &ServiceState, lease: Option<Timestamp>) -> Option<Timestamp> {
+    fn ask_for_proof(
+        &self,
+        timing: Timing,
+        state: &ServiceState,
+        lease: Option<Timestamp>,
+    ) -> Option<Timestamp> {
         let holds = self.holds(state) && state.switchover.is_none();
-        let waits = holds && self.own.process == Process::Stopped && lease.is_none();
+        // One that is about to pass is not started under either.
+        let soon = clock::now().plus(timing.lease / 2);
+        let lacks = lease.is_none_or(|until| until < soon);
+        let waits = holds && self.own.process == Process::Stopped && lacks;
         // Where no majority answers, the usual heartbeats must do.
         (waits && self.own.stalled < PROOF_WITHIN).then(|| {
             self.it.hub.nudge();
@@ -331,24 +345,6 @@ impl SingletonDriver {
 
     fn publish(&self) {
         self.it.hub.publish(self.service(), &self.own, clock::now());
-    }
-
-    fn note_progress(&mut self, state: Option<&ServiceState>, now: Timestamp) {
-        let runs = self.own.process == Process::Primary;
-        if runs && now.since(self.ran_since) >= RAN_WELL_AFTER && !self.checks.fail() {
-            self.own.starts_failed = 0;
-        }
-        if self.life == Life::Nothing && now.since(self.failed_at) >= FORGET_AFTER {
-            self.own.starts_failed = 0;
-        }
-        let holds = state.is_some_and(|it| self.holds(it) && it.switchover.is_none());
-        let waits = holds && self.life == Life::Nothing && self.own.starts_failed == 0;
-        if waits && self.away_until <= now {
-            self.stalled_since.get_or_insert(now);
-        } else {
-            self.stalled_since = None;
-        }
-        self.own.stalled = self.stalled_since.map_or(Duration::ZERO, |since| now.since(since));
     }
 
     fn bound_log(&mut self, now: Timestamp) {
@@ -366,3 +362,6 @@ impl SingletonDriver {
         });
     }
 }
+
+#[cfg(test)]
+mod tests;

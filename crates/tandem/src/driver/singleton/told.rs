@@ -33,10 +33,15 @@ impl SingletonDriver {
     }
 
     /// No process of the copy is left.
-    pub(super) fn tell_end(&self, end: &End) {
+    pub(super) fn tell_end(&self, end: &End, was_asked: bool) {
         let how = words(end);
         let took_ms = end.gone.since(end.at).as_secs_f64() * 1000.0;
-        let (kind, message) = match end.cause {
+        // What a program asked to end is one to its keeper that ended by itself.
+        let cause = match end.cause {
+            Cause::ByItself if was_asked => Cause::Asked,
+            cause @ (Cause::ByItself | Cause::Asked | Cause::LeaseExpired) => cause,
+        };
+        let (kind, message) = match cause {
             Cause::LeaseExpired => {
                 let message = "the lease was not proven in time";
                 self.tell(EventKind::LeaseExpired, message);

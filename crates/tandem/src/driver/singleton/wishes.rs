@@ -45,7 +45,7 @@ impl SingletonDriver {
             Life::Runs => self.stop(Why::Planned).await,
             Life::Nothing
             | Life::Opening(_)
-            | Life::Launching
+            | Life::Launching(_)
             | Life::Ending { .. }
             | Life::Closing(_) => {}
         }

@@ -6,7 +6,10 @@
 
 use super::NodeOperations;
 use super::seen::{Seen, reachable};
-use crate::api::balanced::{BalancedStatus, HttpStatus, UpstreamState, UpstreamStatus};
+use crate::api::balanced::{
+    BalancedStatus, HttpStatus, QuantilesStatus, UpstreamState, UpstreamStatus,
+};
+use crate::api::metrics::UpstreamTimes;
 use crate::api::operations::{Outcome, Refused};
 use crate::api::status::Endpoint;
 use crate::config::{self, Balanced};
@@ -15,6 +18,7 @@ use crate::proxy::balancer::{EndpointSnapshot, Snapshot};
 use crate::telemetry::codes;
 use crate::telemetry::problem::Problem;
 use tandem_core::clustering::load_balanced::ejection::Condition;
+use tandem_core::clustering::load_balanced::quantiles::Quantiles;
 use tandem_core::ids::ServiceId;
 
 /// Whether an endpoint shall be emptied, or used again.
@@ -52,26 +56,25 @@ impl NodeOperations {
         })?;
         let outcome = self.apply_config(&text, Some(state.config_version)).await?;
         let message = if drain {
-            format!("{upstream} of {service} gets no new connections; {}", self.left(service))
+            let left = self.left(service, upstream);
+            format!("{upstream} of {service} gets no new connections; {left}")
         } else {
             format!("{upstream} of {service} gets connections again, slowly at first")
         };
         Ok(Outcome { message, ..outcome })
     }
 
-    /// How much is left here on what is drained.
-    fn left(&self, service: &ServiceId) -> String {
+    /// How much is left here on what is drained: a name stands for all of its addresses.
+    fn left(&self, service: &ServiceId, upstream: &str) -> String {
         let ground = self.ground();
         let snapshots = ground.balancers.snapshots();
         let own = snapshots.into_iter().filter(|it| it.service == *service);
-        let drained = own.flat_map(|it| it.endpoints).filter(|it| it.condition == DRAINING);
+        let drained = own.flat_map(|it| it.endpoints).filter(|it| it.upstream == upstream);
         let left: u32 = drained.map(|it| it.in_flight).sum();
         let me = &ground.me;
         format!("{left} are left on {me}: tandem status --watch, on each node, shows them go")
     }
 }
-
-const DRAINING: Condition = Condition::Draining;
 
 fn not_balanced(service: &ServiceId, what: &str) -> Problem {
     Problem::new(
@@ -127,6 +130,8 @@ fn service(
         refused_total: count(|it| it.refused),
         expired_total: count(|it| it.expired),
         retried_total: count(|it| it.retried),
+        limited_client_total: count(|it| it.limited[0]),
+        limited_service_total: count(|it| it.limited[1]),
         upstreams: snapshot.map_or_else(Vec::new, |it| it.endpoints.iter().map(upstream).collect()),
         http: snapshot.and_then(|it| it.http).map(http),
         warnings: snapshot.map_or_else(
@@ -151,33 +156,60 @@ fn http(of: HttpSnapshot) -> HttpStatus {
     }
 }
 
+/// How long everything took at each endpoint that had work.
+pub(super) fn times(snapshots: &[Snapshot]) -> Vec<UpstreamTimes> {
+    let all = snapshots.iter().flat_map(|of| of.endpoints.iter().map(move |it| (of, it)));
+    all.filter(|(_, it)| it.histogram.counts.iter().any(|count| *count > 0))
+        .map(|(of, it)| UpstreamTimes {
+            service: of.service.clone(),
+            upstream: it.address.to_string(),
+            histogram: it.histogram,
+        })
+        .collect()
+}
+
 fn upstream(of: &EndpointSnapshot) -> UpstreamStatus {
     let state = match of.condition {
-        Condition::Unknown => UpstreamState::Unchecked,
-        Condition::Up => UpstreamState::Up,
-        Condition::Starting => UpstreamState::Starting,
-        Condition::Down => UpstreamState::Down,
-        Condition::Ejected(_) => UpstreamState::Ejected,
-        Condition::Draining => UpstreamState::Draining,
+        None => UpstreamState::Removed,
+        Some(Condition::Unknown) => UpstreamState::Unchecked,
+        Some(Condition::Up) => UpstreamState::Up,
+        Some(Condition::Starting) => UpstreamState::Starting,
+        Some(Condition::Down) => UpstreamState::Down,
+        Some(Condition::Ejected(_)) => UpstreamState::Ejected,
+        Some(Condition::Draining) => UpstreamState::Draining,
     };
+    let ms = |us: u64| us as f64 / 1000.0;
+    let quantiles = |Quantiles { p50_us, p90_us, p99_us }| QuantilesStatus {
+        p50_ms: ms(p50_us),
+        p90_ms: ms(p90_us),
+        p99_ms: ms(p99_us),
+    };
+    let address = of.address.to_string();
     UpstreamStatus {
-        address: of.address.to_string(),
+        name: Some(of.upstream.clone()).filter(|name| *name != address && !name.is_empty()),
+        address,
         state,
         reason: reason(of),
         weight: of.weight,
         share_percent: of.share_percent,
         far: of.far,
         in_flight: of.in_flight,
-        latency_ms: (of.latency_us > 0).then(|| of.latency_us as f64 / 1000.0),
+        rate_per_s: ms(of.rate_milli),
+        latency_ms: (of.latency_us > 0).then(|| ms(of.latency_us)),
+        quantiles: of.quantiles.map(quantiles),
         sessions_total: of.served,
         failed_total: of.failed,
+        retried_total: of.retried,
         ejected_total: of.ejected,
     }
 }
 
 fn reason(of: &EndpointSnapshot) -> Option<String> {
     let why = of.failure.as_deref().unwrap_or("no answer");
-    Some(match of.condition {
+    let Some(condition) = of.condition else {
+        return Some("listed no more: what it has ends by itself".to_owned());
+    };
+    Some(match condition {
         Condition::Up => return None,
         Condition::Unknown => "not asked yet".to_owned(),
         Condition::Starting => format!("comes back slowly: {} % of its share", of.share_percent),
@@ -192,12 +224,12 @@ fn reason(of: &EndpointSnapshot) -> Option<String> {
 }
 
 fn warnings(config: &Balanced, snapshot: &Snapshot) -> Vec<String> {
-    let endpoints = &snapshot.endpoints;
+    let listed = || snapshot.endpoints.iter().filter_map(|it| Some((it, it.condition?)));
     let mut warnings = Vec::new();
-    if endpoints.iter().all(|it| it.share_percent == 0) {
+    if listed().all(|(it, _)| it.share_percent == 0) {
         let held = crate::config::print_duration(config.hold_max);
         warnings.push(format!("no endpoint takes connections: clients wait up to {held}"));
-    } else if !endpoints.iter().any(|it| it.condition.is_in_service()) {
+    } else if !listed().any(|(_, condition)| condition.is_in_service()) {
         warnings.push("no endpoint is known to be up: work goes to the least bad".to_owned());
     }
     let unresolved = snapshot.unresolved.iter();

@@ -73,6 +73,7 @@ pub(super) fn metrics(
     let of = |service: ServiceSeen<'_>| {
         service_metrics(service, &ground.hub, &ground.doors, appointed.of(service.name))
     };
+    let snapshots = ground.doors_of_endpoints();
     MetricsSnapshot {
         node: seen.me.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -84,7 +85,8 @@ pub(super) fn metrics(
         cpu_s: Some(process::cpu_seconds()),
         peers: peers(seen),
         services: seen.services().map(of).collect(),
-        balanced: balanced::all(seen, &ground.doors_of_endpoints()),
+        balanced: balanced::all(seen, &snapshots),
+        upstream_times: balanced::times(&snapshots),
     }
 }
 

@@ -15,6 +15,7 @@ use futures::future::join_all;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use tandem_core::clustering::load_balanced::key::Source;
 use tandem_core::clustering::load_balanced::retry;
 use tandem_core::ids::{NodeId, ServiceId};
 
@@ -148,14 +149,22 @@ pub(super) fn door_config(
         check: own
             .health
             .map(|health| Check { interval: health.interval, timeout: health.timeout }),
+        rates: own.rate_limit.as_ref().map(|it| it.limits).unwrap_or_default(),
         hold_max: own.hold_max,
         connect_timeout: own.connect_timeout,
         idle_timeout: own.idle_timeout,
         sessions_max: own.sessions_max,
         accept_proxy: own.accept_proxy,
         send_proxy: own.send_proxy.map(version),
-        http: own.http.as_ref().map(http),
+        http: own
+            .http
+            .as_ref()
+            .map(|requests| HttpConfig { limit_key: limit_key(own), ..http(requests) }),
     }
+}
+
+fn limit_key(own: &Balanced) -> Source {
+    own.rate_limit.as_ref().and_then(|it| it.key.clone()).unwrap_or(Source::Address)
 }
 
 /// What a balancer of requests shall be, but for its secret.
@@ -190,6 +199,7 @@ fn http(own: &config::Http) -> HttpConfig {
         sticky: own.sticky.clone(),
         secret: [0; 32],
         hash_key: own.hash_key.clone(),
+        limit_key: Source::Address,
     }
 }
 

@@ -65,6 +65,7 @@ pub(in crate::node) fn open_doors(ground: &Ground) -> Result<Vec<CommandDoor>, E
             // There is one endpoint, whose health its own node tells.
             limits: ejection::Limits { failures: 0, ..ejection::Limits::default() },
             check: None,
+            rates: Default::default(),
             hold_max: command.hold_max,
             connect_timeout: CONNECT,
             idle_timeout: IDLE,

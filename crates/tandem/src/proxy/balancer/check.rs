@@ -5,7 +5,8 @@
 //! asked at once, then at its own pace, spread by chance so that many nodes do not ask together.
 //! Not here: how many answers in a row count (`tandem_core`).
 
-use super::group::{Group, Member};
+use super::group::Group;
+use super::member::Member;
 use super::{BalancerConfig, Check};
 use crate::proxy::http::{self, HttpCheck};
 use futures::stream::{FuturesUnordered, StreamExt};

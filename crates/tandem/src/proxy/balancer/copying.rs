@@ -8,22 +8,26 @@
 //! Not here: which endpoint (`group.rs`), what happens before (`session.rs`).
 //! Tested by: `tests.rs`.
 
+use super::listener::keep_alive;
 use crate::proxy::flow::Flow;
 use std::future::poll_fn;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
+use tokio::io::{AsyncWrite, AsyncWriteExt, Interest};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, Sleep, sleep, timeout};
+use tokio::time::{Instant, Sleep, sleep};
 
 /// Silence that ends a half-open connection, if its idle timeout does not end it before: most
 /// answers have begun by then, and a leak of such connections stays small.
 const HALF_OPEN_MAX: Duration = Duration::from_secs(60);
 /// An endpoint that closes sooner, without a word, has refused.
 const REFUSED_WITHIN: Duration = Duration::from_secs(1);
-/// While one way only is open.
-const BUFFER: usize = 16 * 1024;
+/// So many pieces are looked at for being the last one: in a longer connection it does not matter.
+const LAST_LOOKS: u8 = 8;
+/// A connection that lives longer asks whether its endpoint still does; most are over before, and
+/// need not tell the system how.
+const KEEP_ALIVE_AFTER: Duration = Duration::from_secs(1);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Side {
@@ -51,25 +55,71 @@ pub(super) struct Copying {
     begun: Instant,
     client_spoke: bool,
     endpoint_spoke: bool,
-    idle: Pin<Box<Sleep>>,
-    idle_timeout: Duration,
+    silence: Silence,
+    looks: u8,
+}
+
+/// Rings when nothing has moved for too long. The timer is moved only when it rings: a byte costs
+/// no more than a look at the clock.
+struct Silence {
+    timer: Pin<Box<Sleep>>,
+    max: Duration,
     moved_at: Instant,
+    /// It has not rung yet.
+    is_new: bool,
+}
+
+impl Silence {
+    fn new(max: Duration) -> Self {
+        let timer = Box::pin(sleep(max.min(KEEP_ALIVE_AFTER)));
+        Self { timer, max, moved_at: Instant::now(), is_new: true }
+    }
+
+    /// Less is too long from now on.
+    fn shorten(&mut self, max: Duration) {
+        self.moved_at = Instant::now();
+        if max < self.max {
+            self.max = max;
+            self.timer.as_mut().reset(self.moved_at + max);
+        }
+    }
+
+    fn poll(
+        &mut self,
+        moved: bool,
+        endpoint: Option<&TcpStream>,
+        cx: &mut Context<'_>,
+    ) -> Poll<()> {
+        if moved {
+            self.moved_at = Instant::now();
+        }
+        while self.timer.as_mut().poll(cx).is_ready() {
+            if let (true, Some(endpoint)) = (std::mem::take(&mut self.is_new), endpoint) {
+                let _ = keep_alive(endpoint);
+            }
+            let deadline = self.moved_at + self.max;
+            if deadline <= Instant::now() {
+                return Poll::Ready(());
+            }
+            self.timer.as_mut().reset(deadline);
+        }
+        Poll::Pending
+    }
 }
 
 impl Copying {
     pub(super) fn new(client: TcpStream, endpoint: TcpStream, idle_timeout: Duration) -> Self {
-        let now = Instant::now();
+        let silence = Silence::new(idle_timeout);
         Self {
             client,
             endpoint,
             up: Flow::bulk(),
             down: Flow::bulk(),
-            begun: now,
+            begun: silence.moved_at,
             client_spoke: false,
             endpoint_spoke: false,
-            idle: Box::pin(sleep(idle_timeout)),
-            idle_timeout,
-            moved_at: now,
+            silence,
+            looks: LAST_LOOKS,
         }
     }
 
@@ -85,15 +135,11 @@ impl Copying {
             }
             End::Closed(Side::Client) | End::Broke(Side::Client) | End::Idle => true,
         };
-        let silence_max = self.idle_timeout.min(HALF_OPEN_MAX);
-        let Self { client, endpoint, up, down, .. } = &mut self;
+        let Self { client, endpoint, up, down, silence, .. } = &mut self;
+        silence.shorten(silence.max.min(HALF_OPEN_MAX));
         let is_whole = match end {
-            End::Closed(Side::Client) => {
-                one_way(endpoint, client, down.unsent(), silence_max).await
-            }
-            End::Closed(Side::Endpoint) => {
-                one_way(client, endpoint, up.unsent(), silence_max).await
-            }
+            End::Closed(Side::Client) => one_way(endpoint, client, (down, silence)).await,
+            End::Closed(Side::Endpoint) => one_way(client, endpoint, (up, silence)).await,
             End::Idle => true,
             End::Broke(_) => false,
         };
@@ -109,9 +155,9 @@ impl Copying {
     /// Ready when one way is over, one side broke, or nothing moved for too long.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
         let (mut up_moved, mut down_moved) = (false, false);
-        let Self { client, endpoint, up, down, .. } = self;
-        let up = copy(up, (client, endpoint), cx, &mut up_moved);
-        let down = copy(down, (endpoint, client), cx, &mut down_moved);
+        let Self { client, endpoint, up, down, looks, .. } = self;
+        let up = copy_and_close(up, (client, endpoint), cx, (&mut up_moved, looks));
+        let down = copy_and_close(down, (endpoint, client), cx, (&mut down_moved, looks));
         self.client_spoke |= up_moved;
         self.endpoint_spoke |= down_moved;
         let side = |end, from, to| match end {
@@ -129,23 +175,11 @@ impl Copying {
         // A side that broke matters more than one that is only done.
         match ends.into_iter().flatten().find(is_broken).or(ends[0]).or(ends[1]) {
             Some(end) => Poll::Ready(end),
-            None => self.poll_idle(up_moved || down_moved, cx),
-        }
-    }
-
-    /// The timer is moved only when it rings: a byte costs no more than a look at the clock.
-    fn poll_idle(&mut self, moved: bool, cx: &mut Context<'_>) -> Poll<End> {
-        if moved {
-            self.moved_at = Instant::now();
-        }
-        while self.idle.as_mut().poll(cx).is_ready() {
-            let deadline = self.moved_at + self.idle_timeout;
-            if deadline <= Instant::now() {
-                return Poll::Ready(End::Idle);
+            None => {
+                let moved = up_moved || down_moved;
+                self.silence.poll(moved, Some(&self.endpoint), cx).map(|()| End::Idle)
             }
-            self.idle.as_mut().reset(deadline);
         }
-        Poll::Pending
     }
 }
 
@@ -156,10 +190,38 @@ enum Way {
     WriteBroke,
 }
 
+/// As `copy`, where the end of one is told to the other at once: the last piece and the end go out
+/// in one packet, which a connection of one question and one answer costs a twentieth less.
+fn copy_and_close(
+    flow: &mut Flow,
+    (from, to): (&mut TcpStream, &mut TcpStream),
+    cx: &mut Context<'_>,
+    (moved, looks): (&mut bool, &mut u8),
+) -> Poll<Way> {
+    if !flow.is_empty() || *looks == 0 {
+        return copy(flow, (from, to), cx, moved);
+    }
+    match ready!(flow.poll_fill(from, cx)) {
+        Ok(0) => return Poll::Ready(Way::Closed),
+        Ok(_) => *looks -= 1,
+        Err(_) => return Poll::Ready(Way::ReadBroke),
+    }
+    // What an end is known of is followed by it, or by more to read: nothing is held back.
+    let is_last = match pin!(from.ready(Interest::READABLE)).poll(cx) {
+        Poll::Ready(ready) => ready.is_ok_and(|ready| ready.is_read_closed()),
+        Poll::Pending => false,
+    };
+    *moved = true;
+    if is_last && ready!(flow.poll_drain_with_more(to, cx)).is_err() {
+        return Poll::Ready(Way::WriteBroke);
+    }
+    copy(flow, (from, to), cx, moved)
+}
+
 /// Copies until there is nothing more to read.
 fn copy(
     flow: &mut Flow,
-    (from, to): (&mut TcpStream, &mut TcpStream),
+    (from, to): (&mut TcpStream, &mut (impl AsyncWrite + Unpin)),
     cx: &mut Context<'_>,
     moved: &mut bool,
 ) -> Poll<Way> {
@@ -183,26 +245,24 @@ fn copy(
 async fn one_way(
     from: &mut TcpStream,
     to: &mut TcpStream,
-    unsent: &[u8],
-    silence_max: Duration,
+    (flow, silence): (&mut Flow, &mut Silence),
 ) -> bool {
     if from.shutdown().await.is_err() {
         return false;
     }
-    let (mut read, _) = from.split();
     let (reset, mut write) = to.split();
-    let copying = async {
-        write.write_all(unsent).await?;
-        let mut buffer = Vec::with_capacity(BUFFER);
-        while timeout(silence_max, read.read_buf(&mut buffer)).await?? > 0 {
-            timeout(silence_max, write.write_all(&buffer)).await??;
-            buffer.clear();
+    let copying = poll_fn(|cx| {
+        let mut moved = false;
+        match copy(flow, (from, &mut write), cx, &mut moved) {
+            // Both ways are over: to close the connection says it.
+            Poll::Ready(Way::Closed) => Poll::Ready(true),
+            Poll::Ready(Way::ReadBroke | Way::WriteBroke) => Poll::Ready(false),
+            Poll::Pending => silence.poll(moved, None, cx).map(|()| false),
         }
-        write.shutdown().await
-    };
+    });
     tokio::select! {
         biased;
-        copied = copying => copied.is_ok(),
+        is_whole = copying => is_whole,
         // Nobody reads from it any more, so that a reset is seen by this alone.
         _ = reset.as_ref().ready(Interest::ERROR) => false,
     }

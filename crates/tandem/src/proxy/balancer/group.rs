@@ -6,80 +6,18 @@
 //! Tested by: `tests.rs`.
 
 use super::BalancerConfig;
+use super::member::{Claim, Member};
 use super::snapshot::EndpointSnapshot;
 use crate::runtime::clock;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 use tandem_core::clustering::load_balanced::balance::{Balance, Draw, Load, Policy};
 use tandem_core::clustering::load_balanced::ejection::{self, Condition, Event};
-use tandem_core::clustering::load_balanced::latency::Latency;
-use tandem_core::clustering::load_balanced::rendezvous;
 use tandem_core::ids::ServiceId;
 use tandem_core::time::Timestamp;
 use tokio::sync::{Notify, watch};
-
-/// One endpoint, for as long as somebody uses it.
-#[derive(Debug)]
-pub(in crate::proxy) struct Member {
-    pub(in crate::proxy) address: SocketAddr,
-    weight: AtomicU32,
-    far: AtomicBool,
-    name: u64,
-    /// What a client's cookie says.
-    token: AtomicU64,
-    in_flight: AtomicU32,
-    /// Told when work ends.
-    freed: Arc<Notify>,
-    latency: Mutex<Latency>,
-    served: AtomicU64,
-    failed: AtomicU64,
-    ejected: AtomicU64,
-    /// What went wrong last.
-    failure: Mutex<Option<String>>,
-}
-
-impl Member {
-    /// It has one more connection or response, after so long.
-    pub(in crate::proxy) fn connected_in(&self, took: Duration) {
-        self.served.fetch_add(1, Ordering::Relaxed);
-        self.took(took);
-    }
-
-    /// How long something took there.
-    pub(in crate::proxy) fn took(&self, took: Duration) {
-        lock(&self.latency).sample(took, clock::now());
-    }
-
-    /// What a client's cookie says that belongs here.
-    pub(in crate::proxy) fn token(&self) -> u64 {
-        self.token.load(Ordering::Relaxed)
-    }
-
-    fn hide(&self, secret: &[u8; 32]) {
-        let hash = blake3::keyed_hash(secret, self.address.to_string().as_bytes());
-        let [a, b, c, d, e, f, g, h, ..] = *hash.as_bytes();
-        self.token.store(u64::from_be_bytes([a, b, c, d, e, f, g, h]), Ordering::Relaxed);
-    }
-
-    /// Something went wrong, for operators.
-    pub(in crate::proxy) fn failed_because(&self, why: impl Into<String>) {
-        *lock(&self.failure) = Some(why.into());
-    }
-}
-
-/// A place at an endpoint, until dropped.
-#[derive(Debug)]
-pub(in crate::proxy) struct Claim(pub(in crate::proxy) Arc<Member>);
-
-impl Drop for Claim {
-    fn drop(&mut self) {
-        self.0.in_flight.fetch_sub(1, Ordering::AcqRel);
-        self.0.freed.notify_one();
-    }
-}
 
 /// What somebody wants of an endpoint.
 #[derive(Clone, Copy, Debug, Default)]
@@ -95,8 +33,10 @@ pub(in crate::proxy) struct Wish<'a> {
 }
 
 /// An address that the group shall have.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::proxy) struct Wanted {
+    /// As its owner wrote it: a name stands for many.
+    pub(in crate::proxy) upstream: Arc<str>,
     pub(in crate::proxy) address: SocketAddr,
     pub(in crate::proxy) weight: u32,
     pub(in crate::proxy) far: bool,
@@ -109,6 +49,8 @@ struct State {
     balance: Balance,
     policy: Policy,
     members: Vec<Arc<Member>>,
+    /// What is no longer listed and still has work.
+    gone: Vec<Arc<Member>>,
     /// What the members were made from.
     wanted: Vec<Wanted>,
     shares: Vec<u32>,
@@ -139,6 +81,7 @@ impl Group {
             balance: Balance::new(config.policy),
             policy: config.policy,
             members: Vec::new(),
+            gone: Vec::new(),
             wanted: Vec::new(),
             shares: Vec::new(),
             shares_until: None,
@@ -184,17 +127,8 @@ impl Group {
             state.compute(now);
         }
         let State { balance, members, shares, loads, .. } = &mut *state;
-        let load = |(member, share): (&Arc<Member>, &u32)| {
-            let in_flight = member.in_flight.load(Ordering::Relaxed);
-            let is_full = wish.in_flight_max > 0 && in_flight >= wish.in_flight_max;
-            Load {
-                share: if is_full { 0 } else { *share },
-                in_flight,
-                latency_us: lock(&member.latency).mean_us(now),
-                far: member.far.load(Ordering::Relaxed),
-                name: member.name,
-            }
-        };
+        let load =
+            |(member, share): (&Arc<Member>, &u32)| member.load(*share, wish.in_flight_max, now);
         loads.clear();
         loads.extend(members.iter().zip(&*shares).map(load));
         let fresh = |member: &Arc<Member>| !wish.avoid.contains(&member.address);
@@ -208,8 +142,7 @@ impl Group {
         }
         let draw = Draw { random: [rand::random(), rand::random()], key: wish.key };
         let member = &members[before.or_else(|| balance.choose(loads, draw))?];
-        member.in_flight.fetch_add(1, Ordering::AcqRel);
-        Some(Claim(Arc::clone(member)))
+        Some(Claim::new(member))
     }
 
     /// Takes note of what became of an endpoint.
@@ -256,9 +189,11 @@ impl Group {
         let (mut members, mut kept) = (Vec::new(), Vec::new());
         for wanted in wanted {
             let before = state.members.iter().position(|m| m.address == wanted.address);
-            let member = before.map(|at| Arc::clone(&state.members[at]));
-            let member =
-                member.unwrap_or_else(|| Arc::new(self.member(wanted.address, &state.secret)));
+            let member = match before {
+                Some(at) => Arc::clone(&state.members[at]),
+                None => self.member(wanted.address, &state),
+            };
+            member.call(&wanted.upstream);
             member.weight.store(wanted.weight, Ordering::Relaxed);
             member.far.store(wanted.far, Ordering::Relaxed);
             members.push(member);
@@ -272,7 +207,9 @@ impl Group {
                 state.health.step(at, event, now);
             }
         }
-        state.members = members;
+        let before = std::mem::replace(&mut state.members, members);
+        state.gone.extend(before);
+        state.forget();
         state.wanted = wanted.to_vec();
         state.compute(now);
         drop(state);
@@ -301,53 +238,26 @@ impl Group {
         self.changed.send_replace(());
     }
 
-    fn member(&self, address: SocketAddr, secret: &[u8; 32]) -> Member {
-        let member = Member {
-            address,
-            weight: AtomicU32::new(1),
-            far: AtomicBool::new(false),
-            name: rendezvous::hash(address.to_string().as_bytes()),
-            token: AtomicU64::new(0),
-            in_flight: AtomicU32::new(0),
-            freed: Arc::clone(&self.freed),
-            latency: Mutex::default(),
-            served: AtomicU64::new(0),
-            failed: AtomicU64::new(0),
-            ejected: AtomicU64::new(0),
-            failure: Mutex::default(),
-        };
-        member.hide(secret);
+    /// One that was listed before and still has work is the same again.
+    fn member(&self, address: SocketAddr, state: &State) -> Arc<Member> {
+        let before = state.gone.iter().find(|member| member.address == address);
+        let member = before.map_or_else(|| Arc::new(Member::new(address, &self.freed)), Arc::clone);
+        member.hide(&state.secret);
         member
     }
 
-    /// Every endpoint as it is now.
+    /// Every endpoint as it is now, then those that are no longer listed and still have work.
     pub(in crate::proxy) fn snapshot(&self) -> Vec<EndpointSnapshot> {
-        let state = lock(&self.state);
+        let mut state = lock(&self.state);
+        state.forget();
         let now = clock::now();
         let shares = state.health.shares(now);
-        let endpoint = |(at, member): (usize, &Arc<Member>)| {
-            let condition = state.health.condition(at, now)?;
-            let ejected_for = match condition {
-                Condition::Ejected(until) => Some(until.since(now)),
-                _ => None,
-            };
-            let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-            Some(EndpointSnapshot {
-                address: member.address,
-                condition,
-                ejected_for,
-                weight: member.weight.load(Ordering::Relaxed),
-                far: member.far.load(Ordering::Relaxed),
-                share_percent: shares[at] / member.weight.load(Ordering::Relaxed).max(1),
-                in_flight: member.in_flight.load(Ordering::Relaxed),
-                latency_us: lock(&member.latency).mean_us(now),
-                served: count(&member.served),
-                failed: count(&member.failed),
-                ejected: count(&member.ejected),
-                failure: lock(&member.failure).clone(),
-            })
-        };
-        state.members.iter().enumerate().filter_map(endpoint).collect()
+        let listed =
+            state.members.iter().enumerate().map(|(at, member)| {
+                member.snapshot(state.health.condition(at, now), shares[at], now)
+            });
+        let gone = state.gone.iter().map(|member| member.snapshot(None, 0, now));
+        listed.chain(gone).collect()
     }
 }
 
@@ -355,6 +265,15 @@ impl State {
     fn compute(&mut self, now: Timestamp) {
         self.shares = self.health.shares(now);
         self.shares_until = self.health.deadline(now);
+    }
+
+    /// What is listed again, or has no work, is not gone.
+    fn forget(&mut self) {
+        let Self { members, gone, .. } = self;
+        gone.retain(|member| {
+            let is_listed = members.iter().any(|listed| Arc::ptr_eq(listed, member));
+            !is_listed && member.in_flight.load(Ordering::Acquire) > 0
+        });
     }
 }
 

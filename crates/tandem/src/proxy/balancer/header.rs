@@ -154,6 +154,7 @@ fn same_family(client: SocketAddr, server: SocketAddr) -> (IpAddr, IpAddr) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::proxy::fuzz::cases;
 
     fn address(text: &str) -> SocketAddr {
         text.parse().unwrap()
@@ -217,19 +218,56 @@ mod tests {
         }
     }
 
-    #[test]
-    fn no_bytes_make_it_panic() {
-        let mut state = 7_u64;
-        for _ in 0..20_000 {
-            let mut bytes = V2_SIGNATURE.to_vec();
-            for _ in 0..24 {
-                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-                bytes.push((state >> 33) as u8);
-            }
-            bytes[12] = 0x21;
-            bytes[14] = 0;
-            parse(&bytes);
-            parse(&bytes[12..]);
+    /// The plainest reading of a line: its address, if it is a header.
+    fn plain(line: &str) -> Option<Option<SocketAddr>> {
+        let line = line.strip_prefix("PROXY ")?;
+        if line == "UNKNOWN" || line.starts_with("UNKNOWN ") {
+            return Some(None);
         }
+        let [family, from, to, from_port, to_port] =
+            line.split(' ').collect::<Vec<_>>().try_into().ok()?;
+        let is_number = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+        if !is_number(from_port) || !is_number(to_port) {
+            return None;
+        }
+        let at = |ip: &str, port: &str| match family {
+            "TCP4" => format!("{ip}:{port}").parse().ok(),
+            "TCP6" => format!("[{ip}]:{port}").parse().ok().filter(|_| !ip.contains('%')),
+            _ => None,
+        };
+        at(to, to_port).and(at(from, from_port)).map(Some)
+    }
+
+    #[test]
+    fn fuzz_headers_are_read_to_their_end_and_not_beyond() {
+        let pieces: &[&[u8]] =
+            &[b"\r\n", b" ", b"PROXY ", b"UNKNOWN", b"TCP6", b"::1", b"+", b"65536", V2_SIGNATURE];
+        let ends = ["192.0.2.7:5000", "198.51.100.1:443", "[2001:db8::7]:5", "[::ffff:1.2.3.4]:6"];
+        cases(5_000, |random| {
+            let version = random.pick(&[Version::V1, Version::V2]);
+            let mut bytes =
+                write(version, address(random.pick(&ends)), address(random.pick(&ends)));
+            if random.one_in(8) {
+                bytes = b"PROXY UNKNOWN\r\n".to_vec();
+            }
+            bytes.extend_from_slice(b"GET / HTTP/1.1\r\n\r\n");
+            if !random.one_in(4) {
+                random.mutate(&mut bytes, pieces);
+            }
+            bytes.resize(bytes.len().max(HEADER_MAX + random.below(9)), b'x');
+            let whole = parse(&bytes);
+            assert_ne!(whole, Parsed::Incomplete, "so much is enough to tell");
+            let length = if let Parsed::Header(length, _) = whole { length } else { usize::MAX };
+            assert!(length <= HEADER_MAX || length == usize::MAX);
+            for end in 0..bytes.len() {
+                let part = parse(&bytes[..end]);
+                let is_same = part == whole;
+                assert!(is_same || (part == Parsed::Incomplete && end < length), "{end}");
+            }
+            if let (true, Parsed::Header(length, said)) = (bytes.starts_with(b"P"), whole) {
+                let line = std::str::from_utf8(&bytes[..length - 2]).unwrap();
+                assert_eq!(plain(line), Some(said), "{line}");
+            }
+        });
     }
 }

@@ -5,6 +5,7 @@
 //! Tested by: `tests.rs`.
 
 use super::group::Group;
+use super::limiter::Rates;
 use super::resolve::Names;
 use super::session::{self, Shared};
 use super::snapshot::Snapshot;
@@ -76,6 +77,7 @@ impl Balancer {
         let group = Arc::new(Group::new(&config));
         Names::new(&config).tell(&group);
         let wanted = config.listen;
+        let rates = Rates::new(config.rates);
         let config = watch::Sender::new(Arc::new(config));
         let run = check::run(Arc::clone(&group), config.subscribe(), stop.clone());
         supervisor.spawn("balancer checks", TaskKind::Session, run);
@@ -85,7 +87,15 @@ impl Balancer {
         let accepting = closing.child_token();
         let tally = Tally::default();
         let balancer = Self {
-            shared: Arc::new(Shared { config, group, tally, http, closing, stop: stop.clone() }),
+            shared: Arc::new(Shared {
+                config,
+                group,
+                tally,
+                rates,
+                http,
+                closing,
+                stop: stop.clone(),
+            }),
             listening: Mutex::new(Listening { wanted, address, accepting: accepting.clone() }),
             connections: TaskTracker::new(),
             doors: TaskTracker::new(),
@@ -140,6 +150,7 @@ impl Balancer {
         if names.are_addresses() {
             names.tell(&self.shared.group);
         }
+        self.shared.rates.configure(config.rates);
         if let (Some(http), Some(config), Some(certificates)) =
             (&self.shared.http, &config.http, certificates)
         {
@@ -157,7 +168,7 @@ impl Balancer {
     /// What it is and has done.
     pub fn snapshot(&self) -> Snapshot {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let Shared { group, tally, http, .. } = &*self.shared;
+        let Shared { group, tally, rates, http, .. } = &*self.shared;
         let config = self.shared.config();
         Snapshot {
             service: config.service.clone(),
@@ -168,6 +179,7 @@ impl Balancer {
             refused: read(&tally.refused),
             expired: read(&tally.expired),
             retried: read(&tally.retried),
+            limited: rates.refused(),
             endpoints: group.snapshot(),
             http: http.as_ref().map(Http::snapshot),
             unresolved: group.unresolved().clone(),
@@ -205,6 +217,7 @@ impl Balancer {
 fn listen(config: &BalancerConfig) -> Result<(SocketAddr, TcpListener), Error> {
     let bound = bind(config.listen).and_then(|socket| {
         keep_alive(&socket)?;
+        SockRef::from(&socket).set_tcp_nodelay(true)?;
         Ok((socket.local_addr()?, socket))
     });
     let (service, address) = (config.service.clone(), config.listen);

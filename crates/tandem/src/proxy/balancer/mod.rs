@@ -12,7 +12,9 @@ mod check;
 mod copying;
 pub(super) mod group;
 mod header;
+pub(super) mod limiter;
 pub(super) mod listener;
+pub(super) mod member;
 mod resolve;
 pub(super) mod session;
 mod snapshot;
@@ -28,6 +30,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 use tandem_core::clustering::load_balanced::balance::Policy;
 use tandem_core::clustering::load_balanced::ejection;
+use tandem_core::clustering::load_balanced::rate;
 use tandem_core::ids::ServiceId;
 
 /// What a balancer serves, and its bounds.
@@ -45,6 +48,8 @@ pub struct BalancerConfig {
     pub limits: ejection::Limits,
     /// How endpoints are asked; none: they are not.
     pub check: Option<Check>,
+    /// How many connections, with HTTP requests, there may be in a time.
+    pub rates: rate::Limits,
     /// How long a connection waits for an endpoint.
     pub hold_max: Duration,
     /// How long one connect may take.
@@ -74,6 +79,14 @@ pub struct Upstream {
     pub far: bool,
     /// It gets no new work; what it has may end by itself.
     pub drain: bool,
+}
+
+impl Upstream {
+    /// As its owner wrote it.
+    pub fn name(&self) -> String {
+        let Self { host, port, .. } = self;
+        if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+    }
 }
 
 /// How endpoints are asked.

@@ -47,11 +47,13 @@ impl Names {
     pub(super) fn tell(&self, group: &Group) {
         let mut wanted: Vec<Wanted> = Vec::new();
         for (upstream, addresses) in &self.0 {
+            let name: Arc<str> = upstream.name().into();
             for ip in addresses {
                 let address = SocketAddr::new(*ip, upstream.port);
                 if wanted.iter().all(|other| other.address != address) {
                     let Upstream { weight, far, drain, .. } = *upstream;
-                    wanted.push(Wanted { address, weight, far, drain });
+                    let upstream = Arc::clone(&name);
+                    wanted.push(Wanted { upstream, address, weight, far, drain });
                 }
             }
         }

@@ -8,9 +8,11 @@
 
 use super::BalancerConfig;
 use super::copying::Copying;
-use super::group::{Claim, Group};
+use super::group::Group;
 use super::header::{self, HEADER_MAX, Parsed};
-use super::listener::{Tally, keep_alive};
+use super::limiter::{self, Rates};
+use super::listener::Tally;
+use super::member::Claim;
 use crate::proxy::http::{self, Http};
 use crate::runtime::clock;
 use std::io;
@@ -38,6 +40,7 @@ pub(in crate::proxy) struct Shared {
     pub(in crate::proxy) config: watch::Sender<Arc<BalancerConfig>>,
     pub(in crate::proxy) group: Arc<Group>,
     pub(in crate::proxy) tally: Tally,
+    pub(in crate::proxy) rates: Rates,
     /// There if it balances requests and not connections.
     pub(in crate::proxy) http: Option<Http>,
     /// No new sessions.
@@ -55,7 +58,6 @@ impl Shared {
 /// Serves one client to its end.
 pub(in crate::proxy) async fn serve(shared: &Shared, mut client: TcpStream, from: SocketAddr) {
     let config = shared.config();
-    let _ = client.set_nodelay(true);
     let count = |counter: &AtomicU64| counter.fetch_add(1, Ordering::Relaxed);
     let who = if config.accept_proxy {
         match timeout(HEADER_TIMEOUT, read_header(&mut client)).await {
@@ -69,21 +71,15 @@ pub(in crate::proxy) async fn serve(shared: &Shared, mut client: TcpStream, from
         from
     };
     if let Some(requests) = &shared.http {
-        http::serve(shared, requests, client, who).await;
+        // Beside a connection that is only copied, it is large.
+        Box::pin(http::serve(shared, requests, client, who)).await;
         return;
     }
-    let held = HeldCount::new(&shared.tally.held);
-    let found = tokio::select! {
-        biased;
-        () = shared.closing.cancelled() => return,
-        found = timeout(config.hold_max, reach(shared, who)) => found,
-        () = left(&client) => return,
-    };
-    drop(held);
-    let Ok((claim, mut server)) = found else {
-        count(&shared.tally.expired);
+    // Closed and not held: what is held takes a place from clients that are within their rate.
+    if shared.rates.take(limiter::client(who.ip())).is_err() {
         return;
-    };
+    }
+    let Some((claim, mut server)) = endpoint(shared, &config, (&client, who)).await else { return };
     if let Some(version) = config.send_proxy {
         let Ok(to) = client.local_addr() else { return };
         if server.write_all(&header::write(version, who, to)).await.is_err() {
@@ -153,33 +149,82 @@ async fn left(client: &TcpStream) {
     }
 }
 
-/// Finds an endpoint that takes the connection.
-async fn reach(shared: &Shared, who: SocketAddr) -> (Claim, TcpStream) {
-    let key = rendezvous::hash(who.ip().to_canonical().to_string().as_bytes());
-    let mut changed = shared.group.changed();
-    let mut failed: Vec<SocketAddr> = Vec::new();
-    loop {
-        changed.mark_unchanged();
-        let Some(claim) = shared.group.choose(key, &failed) else {
-            wait(shared, &mut changed).await;
-            continue;
-        };
+/// Finds an endpoint that takes the connection, while the client waits for it.
+async fn endpoint(
+    shared: &Shared,
+    config: &BalancerConfig,
+    (client, who): (&TcpStream, SocketAddr),
+) -> Option<(Claim, TcpStream)> {
+    let _held = HeldCount::new(&shared.tally.held);
+    let mut search = Search::new(shared, who);
+    // Nearly always the first one takes it: what guards a longer wait costs more than that.
+    let first = tokio::select! {
+        biased;
+        () = shared.closing.cancelled() => return None,
+        first = search.attempt() => first,
+    };
+    if first.is_some() {
+        return first;
+    }
+    let found = tokio::select! {
+        biased;
+        () = shared.closing.cancelled() => return None,
+        found = timeout(config.hold_max, search.go_on()) => found,
+        () = left(client) => return None,
+    };
+    if found.is_err() {
+        shared.tally.expired.fetch_add(1, Ordering::Relaxed);
+    }
+    found.ok()
+}
+
+/// A connection's search for an endpoint.
+struct Search<'a> {
+    shared: &'a Shared,
+    key: u64,
+    /// Endpoints that did not take it.
+    failed: Vec<SocketAddr>,
+}
+
+impl<'a> Search<'a> {
+    fn new(shared: &'a Shared, who: SocketAddr) -> Self {
+        let key = rendezvous::hash(who.ip().to_canonical().to_string().as_bytes());
+        Self { shared, key, failed: Vec::new() }
+    }
+
+    async fn go_on(mut self) -> (Claim, TcpStream) {
+        let mut changed = self.shared.group.changed();
+        loop {
+            changed.mark_unchanged();
+            let failures = self.failed.len();
+            if let Some(found) = self.attempt().await {
+                return found;
+            }
+            if self.failed.is_empty() && failures > 0 {
+                sleep(RETRY).await;
+            } else if self.failed.len() == failures {
+                wait(self.shared, &mut changed).await;
+            }
+        }
+    }
+
+    /// Tries one endpoint. None takes it: there is none, or it is one of `failed` now, or
+    /// everybody was tried and `failed` is empty.
+    async fn attempt(&mut self) -> Option<(Claim, TcpStream)> {
+        let claim = self.shared.group.choose(self.key, &self.failed)?;
         let address = claim.0.address;
-        if failed.contains(&address) {
+        if self.failed.contains(&address) {
             // Everyone was tried: once more, after a pause.
-            failed.clear();
-            drop(claim);
-            sleep(RETRY).await;
-            continue;
+            self.failed.clear();
+            return None;
         }
         let begun = Instant::now();
-        let connect_timeout = shared.config.borrow().connect_timeout;
+        let connect_timeout = self.shared.config.borrow().connect_timeout;
         match timeout(connect_timeout, TcpStream::connect(address)).await {
             Ok(Ok(server)) => {
                 let _ = server.set_nodelay(true);
-                let _ = keep_alive(&server);
                 claim.0.connected_in(begun.elapsed());
-                return (claim, server);
+                return Some((claim, server));
             }
             failure => {
                 let why = match failure {
@@ -187,11 +232,13 @@ async fn reach(shared: &Shared, who: SocketAddr) -> (Claim, TcpStream) {
                     Ok(Ok(_)) | Err(_) => "no answer in time".to_owned(),
                 };
                 claim.0.failed_because(why);
-                shared.group.note(&claim.0, Event::WorkFailed);
-                shared.tally.retried.fetch_add(1, Ordering::Relaxed);
-                failed.push(address);
+                self.shared.group.note(&claim.0, Event::WorkFailed);
+                self.shared.tally.retried.fetch_add(1, Ordering::Relaxed);
+                claim.0.retried();
+                self.failed.push(address);
             }
         }
+        None
     }
 }
 

@@ -5,6 +5,7 @@ use crate::proxy::http::HttpSnapshot;
 use std::net::SocketAddr;
 use std::time::Duration;
 use tandem_core::clustering::load_balanced::ejection::Condition;
+use tandem_core::clustering::load_balanced::quantiles::{Histogram, Quantiles};
 use tandem_core::ids::ServiceId;
 
 /// What a balancer is and has done.
@@ -26,6 +27,8 @@ pub struct Snapshot {
     pub expired: u64,
     /// Connects that failed and were tried at another endpoint.
     pub retried: u64,
+    /// Connections or requests refused for their client's rate, and for that of all.
+    pub limited: [u64; 2],
     /// Every endpoint.
     pub endpoints: Vec<EndpointSnapshot>,
     /// There if it balances requests.
@@ -39,8 +42,10 @@ pub struct Snapshot {
 pub struct EndpointSnapshot {
     /// Where.
     pub address: SocketAddr,
-    /// What it is in.
-    pub condition: Condition,
+    /// As its owner wrote it: a name stands for many addresses.
+    pub upstream: String,
+    /// What it is in; none: it is listed no more, and what it has ends by itself.
+    pub condition: Option<Condition>,
     /// How long it stays ejected.
     pub ejected_for: Option<Duration>,
     /// How much work it shall get, relative to the others.
@@ -53,10 +58,18 @@ pub struct EndpointSnapshot {
     pub in_flight: u32,
     /// How slow it is to connect to, in microseconds; 0 is not known.
     pub latency_us: u64,
-    /// Connections so far.
+    /// How long it took in the last minute; none: there was nothing.
+    pub quantiles: Option<Quantiles>,
+    /// Connections or responses in a thousand seconds, as over the last ten to twenty seconds.
+    pub rate_milli: u64,
+    /// How long everything took so far.
+    pub histogram: Histogram,
+    /// Connections or responses so far.
     pub served: u64,
     /// Connects that failed so far, and connections that it dropped without a word.
     pub failed: u64,
+    /// How often work that failed here was tried once more so far.
+    pub retried: u64,
     /// How often it was ejected so far.
     pub ejected: u64,
     /// What went wrong last, however long ago.

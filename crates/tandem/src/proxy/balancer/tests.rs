@@ -1,5 +1,8 @@
 //! Drives whole balancers against endpoints that do as they are told.
 
+mod limits;
+mod resets;
+
 use super::*;
 use crate::proxy::Error;
 use crate::runtime::supervisor::Supervisor;
@@ -7,6 +10,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tandem_core::clustering::load_balanced::ejection::{Condition, Limits};
+use tandem_core::clustering::load_balanced::rate;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, sleep, timeout};
@@ -77,6 +81,7 @@ fn config(endpoints: &[&Endpoint]) -> BalancerConfig {
         policy: Policy::RoundRobin,
         limits: Limits { slow_start: Duration::ZERO, ..Limits::default() },
         check: None,
+        rates: rate::Limits::default(),
         hold_max: Duration::from_secs(10),
         connect_timeout: Duration::from_secs(1),
         idle_timeout: Duration::from_secs(60),
@@ -122,7 +127,7 @@ async fn until(balancer: &Balancer, wanted: impl Fn(&Snapshot) -> bool) -> Snaps
 
 fn condition(snapshot: &Snapshot, endpoint: &Endpoint) -> Condition {
     let found = snapshot.endpoints.iter().find(|it| it.address == endpoint.address);
-    found.unwrap().condition
+    found.unwrap().condition.unwrap()
 }
 
 #[tokio::test]
@@ -163,6 +168,10 @@ async fn a_connect_that_fails_is_tried_elsewhere_and_its_endpoint_ejected() {
     let snapshot = balancer.snapshot();
     assert!(matches!(condition(&snapshot, &a), Condition::Ejected(_)), "{snapshot:?}");
     assert_eq!(snapshot.retried, 5, "after that nobody tries it: {snapshot:?}");
+    let [bad, good] = &snapshot.endpoints[..] else { panic!("{snapshot:?}") };
+    assert_eq!((bad.retried, bad.quantiles, bad.rate_milli), (5, None, 0));
+    assert!(good.retried == 0 && good.rate_milli > 0 && good.quantiles.is_some(), "{good:?}");
+    assert_eq!(good.histogram.counts.iter().sum::<u64>(), 12);
 }
 
 #[tokio::test]
@@ -321,73 +330,22 @@ async fn every_part_changes_and_no_connection_ends() {
     assert_eq!(timeout(LIMIT, kept.read_u8()).await.unwrap().unwrap(), b'!');
     until(&balancer, |_| std::net::TcpStream::connect(before).is_err()).await;
     let snapshot = balancer.snapshot();
-    assert_eq!((snapshot.policy, snapshot.endpoints.len()), ("least-connections", 1));
+    assert_eq!(snapshot.policy, "least-connections");
+    let [listed, gone] = &snapshot.endpoints[..] else { panic!("{snapshot:?}") };
+    assert_eq!((listed.address, listed.in_flight), (b.address, 0));
+    let left = (gone.address, gone.condition, gone.in_flight, gone.share_percent);
+    assert_eq!(left, (a.address, None, 1, 0), "what is left is shown");
+    // Listed again, it is the same with what it has.
+    balancer
+        .configure(BalancerConfig { upstreams: config(&[&a, &b]).upstreams, ..new.clone() })
+        .unwrap();
+    until(&balancer, |it| it.endpoints.len() == 2 && it.endpoints[0].in_flight == 1).await;
+    balancer.configure(new.clone()).unwrap();
+    drop(kept);
+    until(&balancer, |it| it.endpoints.len() == 1).await;
     // An address that cannot be had changes nothing.
     let taken = BalancerConfig { listen: a.address, policy: Policy::Random, ..new };
     assert!(matches!(balancer.configure(taken), Err(Error::Listen { .. })));
     assert_eq!(balancer.snapshot().policy, "least-connections");
     assert_eq!(letter(&balancer).await, Some(b'b'));
-}
-
-/// A balancer before one endpoint that the test plays itself, and a connection through both.
-async fn through() -> (Supervisor, Balancer, TcpStream, TcpStream) {
-    let supervisor = Supervisor::new();
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let (host, port) = ("127.0.0.1".to_owned(), listener.local_addr().unwrap().port());
-    let upstream = Upstream { host, port, weight: 1, far: false, drain: false };
-    let config = BalancerConfig { upstreams: vec![upstream], ..config(&[]) };
-    let balancer = Balancer::open(config, &supervisor).unwrap();
-    let mut client = TcpStream::connect(balancer.local_address()).await.unwrap();
-    let (mut endpoint, _) = timeout(LIMIT, listener.accept()).await.unwrap().unwrap();
-    // Only what came through shows that the balancer's connect has ended too.
-    client.write_all(b"?").await.unwrap();
-    timeout(LIMIT, endpoint.read_u8()).await.unwrap().unwrap();
-    (supervisor, balancer, client, endpoint)
-}
-
-fn reset(stream: TcpStream) {
-    socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
-}
-
-async fn read_end(stream: &mut TcpStream) -> std::io::ErrorKind {
-    timeout(LIMIT, stream.read_u8()).await.expect("an end").unwrap_err().kind()
-}
-
-const RESET: std::io::ErrorKind = std::io::ErrorKind::ConnectionReset;
-const END: std::io::ErrorKind = std::io::ErrorKind::UnexpectedEof;
-
-#[tokio::test]
-async fn a_reset_ends_the_connection_and_is_passed_on() {
-    for half_open in [false, true] {
-        let (_supervisor, balancer, mut client, mut endpoint) = through().await;
-        if half_open {
-            client.shutdown().await.unwrap();
-            assert_eq!(read_end(&mut endpoint).await, END);
-        }
-        reset(endpoint);
-        assert_eq!(read_end(&mut client).await, RESET, "half open: {half_open}");
-        until(&balancer, |it| it.sessions == 0).await;
-        let (_supervisor, balancer, client, mut endpoint) = through().await;
-        if half_open {
-            endpoint.shutdown().await.unwrap();
-        }
-        reset(client);
-        assert_eq!(read_end(&mut endpoint).await, RESET, "half open: {half_open}");
-        until(&balancer, |it| it.sessions == 0).await;
-    }
-}
-
-/// What closed its half is read from no more: its reset is seen all the same.
-#[tokio::test]
-async fn a_reset_of_what_closed_its_half_before_ends_the_connection() {
-    for client_first in [true, false] {
-        let (_supervisor, balancer, mut client, mut endpoint) = through().await;
-        let (first, second) =
-            if client_first { (&mut client, &mut endpoint) } else { (&mut endpoint, &mut client) };
-        first.shutdown().await.unwrap();
-        assert_eq!(read_end(second).await, END);
-        let (gone, _stays) = if client_first { (client, endpoint) } else { (endpoint, client) };
-        reset(gone);
-        until(&balancer, |it| it.sessions == 0).await;
-    }
 }

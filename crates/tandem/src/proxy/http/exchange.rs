@@ -14,7 +14,7 @@ use super::wire::fields::{self, Field};
 use super::wire::request::{Method, Refusal};
 use super::{Http, HttpConfig};
 use crate::proxy::balancer::BalancerConfig;
-use crate::proxy::balancer::group::Claim;
+use crate::proxy::balancer::member::Claim;
 use crate::proxy::balancer::session::Shared;
 use httparse::Header;
 use std::future::poll_fn;
@@ -50,6 +50,9 @@ pub(super) enum After {
 
 /// Serves one request, whose head is in `client.head`.
 pub(super) async fn run(door: Door<'_>, client: &mut Client, order: Order) -> After {
+    if let Err(wait) = door.shared.rates.take(order.client) {
+        return failed(door, client, (order, Failure::Limited(wait)));
+    }
     let begun = Instant::now();
     let total = door.requests.total_timeout.map(|total| begun + total);
     let hold = begun + door.config.hold_max;
@@ -83,6 +86,7 @@ pub(super) async fn run(door: Door<'_>, client: &mut Client, order: Order) -> Af
         let may_repeat = !transfer.endpoint_spoke && order.is_repeatable();
         let endpoint = transfer.endpoint;
         if end == End::Broke && may_repeat && door.http.may_retry() {
+            claim.0.retried();
             if !is_reused {
                 claim.0.failed_because(BROKE);
                 door.shared.group.note(&claim.0, Event::WorkFailed);
@@ -155,7 +159,9 @@ fn finish(
         claim.0.failed_because(match failure {
             Failure::Late => "no response in time".to_owned(),
             Failure::Nonsense(why) => format!("its response is not understood: {why}"),
-            Failure::Broken | Failure::Expired(_) | Failure::Closing => BROKE.to_owned(),
+            Failure::Broken | Failure::Expired(_) | Failure::Closing | Failure::Limited(_) => {
+                BROKE.to_owned()
+            }
         });
         door.shared.group.note(&claim.0, Event::WorkFailed);
     }

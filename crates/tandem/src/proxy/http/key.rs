@@ -12,8 +12,9 @@ use super::trusted::{self, Network};
 use super::wire::fields::{self, Field};
 use super::wire::request::Head;
 use super::wire::rewrite::Origin;
+use crate::proxy::balancer::limiter;
 use std::borrow::Cow;
-use tandem_core::clustering::load_balanced::key::Source;
+use tandem_core::clustering::load_balanced::key::{Source, hash};
 
 /// Who sent a request, and who may have sent it for somebody else.
 #[derive(Clone, Copy, Debug)]
@@ -38,6 +39,15 @@ pub(super) fn of<'b>(
         Source::PathSegment(place) => segment(head.target, *place),
     };
     found.filter(|key| !key.is_empty()).map(Cow::Borrowed)
+}
+
+/// Who is counted for a request's rate.
+pub(super) fn client(source: &Source, head: &Head<'_, '_>, sender: Sender<'_>) -> u64 {
+    let key = if *source == Source::Address { None } else { of(source, head, sender) };
+    key.map_or_else(
+        || limiter::client(trusted::client(head.fields, sender.origin, sender.trusted)),
+        |key| hash(&key),
+    )
 }
 
 fn header<'b>(head: &Head<'_, 'b>, name: &str, is_trusted: bool) -> Option<&'b [u8]> {

@@ -82,6 +82,8 @@ pub struct HttpConfig {
     pub secret: [u8; 32],
     /// What of a request is its key; none: nobody asks for it.
     pub hash_key: Option<Source>,
+    /// What tells clients apart that have a rate; who has none of it is its address.
+    pub limit_key: Source,
 }
 
 impl Default for HttpConfig {
@@ -107,6 +109,7 @@ impl Default for HttpConfig {
             sticky: None,
             secret: [0; 32],
             hash_key: None,
+            limit_key: Source::Address,
         }
     }
 }

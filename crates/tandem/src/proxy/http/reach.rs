@@ -10,8 +10,9 @@
 use super::exchange::Door;
 use super::session::{Client, Order};
 use super::stream::Stream;
-use crate::proxy::balancer::group::{Claim, Wish};
+use crate::proxy::balancer::group::Wish;
 use crate::proxy::balancer::listener::keep_alive;
+use crate::proxy::balancer::member::Claim;
 use crate::proxy::balancer::session::{HeldCount, wait};
 use std::future::poll_fn;
 use std::net::SocketAddr;
@@ -84,9 +85,13 @@ impl Search<'_> {
                         Ok(Ok(_)) | Err(_) => "no answer in time".to_owned(),
                     });
                     group.note(&claim.0, Event::WorkFailed);
+                    let may_retry = self.door.http.may_retry();
+                    if may_retry {
+                        claim.0.retried();
+                    }
                     drop(claim);
                     self.failed.push(address);
-                    if !self.door.http.may_retry() {
+                    if !may_retry {
                         self.pause(client).await?;
                     }
                 }

@@ -22,6 +22,8 @@ pub(super) enum Failure {
     Nonsense(&'static str),
     /// Its endpoint answered nothing in time.
     Late,
+    /// Its client asks for more than it may; not before this time has passed.
+    Limited(Duration),
 }
 
 /// How a reply goes out.
@@ -83,10 +85,19 @@ pub(super) fn failure(
             "Gateway Timeout",
             format!("the endpoint of service {service} did not answer in time"),
         ),
+        Failure::Limited(_) => (
+            429,
+            "Too Many Requests",
+            format!("these are more requests than service {service} takes in so short a time"),
+        ),
     };
     // Long enough that clients do not come back together at once, short for a failover.
-    let more = if status == 503 { "Retry-After: 1\r\n" } else { "" };
-    write(out, (status, reason), more, (&why, manner));
+    let retry_after = match failure {
+        Failure::Limited(wait) => Some(wait.as_secs() + u64::from(wait.subsec_nanos() > 0)),
+        _ => (status == 503).then_some(1),
+    };
+    let more = retry_after.map_or_else(String::new, |after| format!("Retry-After: {after}\r\n"));
+    write(out, (status, reason), &more, (&why, manner));
     status
 }
 

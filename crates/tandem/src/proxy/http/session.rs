@@ -16,7 +16,7 @@ use crate::proxy::balancer::session::Shared;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -24,6 +24,7 @@ use tandem_core::clustering::load_balanced::key::hash;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::WaitForCancellationFuture;
 
 /// For a client to take a reply, and to close after it.
 const FAREWELL: Duration = Duration::from_secs(2);
@@ -58,6 +59,8 @@ pub(super) struct Order {
     pub(super) token: Option<u64>,
     /// The hash of its key, if somebody asks for one and it has one.
     pub(super) key: Option<u64>,
+    /// The hash of who is counted for its rate.
+    pub(super) client: u64,
 }
 
 impl Order {
@@ -208,11 +211,13 @@ pub(in crate::proxy) async fn serve(
 }
 
 async fn run(shared: &Shared, http: &Http, client: &mut Client) {
+    // Asked between any two requests: one that waits for all of them, not one for each.
+    let mut closing = pin!(shared.closing.cancelled());
     loop {
         // What changes while it runs counts from the next request on.
         let config = shared.config();
         let Some(requests) = &config.http else { return };
-        let order = match next(shared, requests, client).await {
+        let order = match next(closing.as_mut(), requests, client).await {
             Next::Over => return,
             Next::Refused(refusal) => {
                 refuse(http, client, refusal).await;
@@ -257,7 +262,11 @@ async fn refuse(http: &Http, client: &mut Client, refusal: Refusal) {
 }
 
 /// Waits for the next request.
-async fn next(shared: &Shared, config: &HttpConfig, client: &mut Client) -> Next {
+async fn next(
+    mut closing: Pin<&mut WaitForCancellationFuture<'_>>,
+    config: &HttpConfig,
+    client: &mut Client,
+) -> Next {
     let idle_since = Instant::now();
     let mut begun_at = (!client.input.is_empty()).then_some(idle_since);
     let mut seen = 0;
@@ -273,14 +282,12 @@ async fn next(shared: &Shared, config: &HttpConfig, client: &mut Client) -> Next
             Some(begun_at) => begun_at + config.head_timeout,
             None => idle_since + config.keep_alive,
         };
-        if begun_at.is_none() && shared.closing.is_cancelled() {
-            return Next::Over;
-        }
         let fill = poll_fn(|cx| poll_head(client, config.head_bytes_max, deadline, cx));
         let filled = tokio::select! {
             biased;
+            // What has begun to come may still come; nothing more begins.
+            () = closing.as_mut(), if begun_at.is_none() => return Next::Over,
             filled = fill => filled,
-            () = shared.closing.cancelled(), if begun_at.is_none() => return Next::Over,
         };
         match filled {
             Ok(0) => return Next::Over,
@@ -336,6 +343,7 @@ fn take(config: &HttpConfig, client: &mut Client) -> Result<Option<Order>, Refus
         upgrades: head.upgrade.is_some(),
         token: config.sticky.as_deref().and_then(|name| exchange::token(head.fields, name)),
         key: key.map(|key| hash(&key)),
+        client: key::client(&config.limit_key, &head, sender),
     };
     let length = head.length;
     client.input.consume(length);

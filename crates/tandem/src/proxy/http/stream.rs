@@ -5,6 +5,7 @@
 //! Not here: what the bytes mean.
 //! Tested by: `tests/`.
 
+use crate::proxy::spare;
 use bytes::BufMut;
 use std::future::Future;
 use std::io::{self, IoSlice};
@@ -15,7 +16,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
 /// What one read takes at most, and what a buffer grows to unless a head needs more.
-pub(super) const BUFFER: usize = 16 * 1024;
+pub(super) const BUFFER: usize = spare::SIZE;
 
 /// A connection of a client or to an endpoint.
 #[derive(Debug)]
@@ -106,7 +107,8 @@ impl Buffer {
     /// Gives the memory back if nothing is in it.
     pub(super) fn release(&mut self) {
         if self.is_empty() {
-            *self = Self::default();
+            spare::give(std::mem::take(&mut self.bytes));
+            self.used = 0;
         }
     }
 
@@ -130,6 +132,9 @@ impl Buffer {
         if self.used > 0 {
             self.bytes.drain(..self.used);
             self.used = 0;
+        }
+        if self.bytes.capacity() == 0 {
+            self.bytes = spare::take();
         }
         let wanted = if unread < BUFFER { BUFFER } else { (unread * 2).min(max) };
         self.bytes.reserve_exact(wanted.saturating_sub(unread));

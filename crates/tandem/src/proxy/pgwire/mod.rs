@@ -4,6 +4,8 @@
 pub(super) mod answer;
 mod arguments;
 pub(super) mod durability;
+#[cfg(test)]
+mod fuzz;
 mod lex;
 mod recognise;
 pub(super) mod scan;

@@ -79,7 +79,8 @@ impl Walker {
 
     /// The cancel key, once, if it has come.
     pub(in crate::proxy) fn take_key(&mut self) -> Option<CancelKey> {
-        if self.key.is_empty() || self.left > 0 {
+        let is_coming = self.kind == b'K' && self.left > 0;
+        if self.key.is_empty() || is_coming {
             return None;
         }
         let key = std::mem::take(&mut self.key);
@@ -269,6 +270,14 @@ mod tests {
             let bytes = [b"D".as_slice(), &length.to_be_bytes()].concat();
             assert!(Walker::new().feed(&bytes).is_err());
         }
+    }
+
+    #[test]
+    fn a_key_is_there_whatever_has_begun_to_come_after_it() {
+        let bytes = [login(), b"D\0\0\0\x09half".to_vec()].concat();
+        let mut walker = Walker::new();
+        assert_eq!(walker.feed(&bytes), Ok(Seen::All));
+        assert_eq!(walker.take_key().unwrap().process, 7);
     }
 
     #[test]

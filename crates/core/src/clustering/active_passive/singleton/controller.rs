@@ -10,7 +10,9 @@ use super::FAILURES_MAX;
 use super::election::{self, Move};
 use crate::cluster::command::ServiceCommand;
 use crate::cluster::state::{Appointment, Cause, Forced, Phase, Switchover};
-use crate::clustering::active_passive::controller::{ControllerView, Plan, hold_off, is_over};
+use crate::clustering::active_passive::controller::{
+    ControllerView, MOVE_MAX_MS, Plan, hold_off, is_over,
+};
 use crate::clustering::active_passive::verdict::{PROMOTION_PATIENCE, Verdict};
 use crate::facts::{Link, NodeFacts, Process};
 use crate::ids::NodeId;
@@ -18,9 +20,6 @@ use crate::reason::Reason;
 use crate::time::Timestamp;
 use alloc::format;
 
-/// How long an automatic switchover may take, in milliseconds: the stop of a command and the hook
-/// after it may take 4 minutes each, the hook before the next start comes on top of that.
-const SWITCHOVER_PATIENCE_MS: u64 = 13 * 60_000;
 /// A copy stays this long before a preferred node takes it back, in milliseconds (H37).
 const BACK_AFTER_MS: u64 = 60_000;
 
@@ -137,7 +136,8 @@ fn judge_by_itself(
     let Some(own) = facts.instances.get(view.service) else {
         return Verdict::Unknown(format!("{node} does not speak of the service yet").into());
     };
-    if own.starts_failed >= FAILURES_MAX {
+    let serves = own.process == Process::Primary && own.serving == Some(term);
+    if own.starts_failed >= FAILURES_MAX && !serves {
         let text = format!("it failed {} times in a row on {node}", own.starts_failed);
         let reason = Reason::new(text).number("failures", own.starts_failed);
         return Verdict::Dead(Cause::CrashLoop, reason.number("failures_max", FAILURES_MAX));
@@ -165,6 +165,10 @@ fn judge_by_itself(
 
 /// Where a majority does not hear the holder, it has no lease for long.
 fn judge_by_others(view: &ControllerView<'_>, holder: &NodeId, now: Timestamp) -> Verdict {
+    if !view.nodes.contains_key(holder) {
+        let text = format!("{holder} is no member of the cluster any more");
+        return Verdict::Dead(Cause::NodeDied, Reason::new(text));
+    }
     let (mut refused, mut silent) = (0_usize, 0_usize);
     for node in view.nodes.keys().filter(|node| *node != holder) {
         match view.link(node, holder, now) {
@@ -223,6 +227,8 @@ fn leave(view: &ControllerView<'_>, holder: &NodeId, now: Timestamp) -> Option<P
         (false, _, _) => return None,
     };
     let reason = format!("{holder} hands over to {to}: {why}");
-    let deadline_unix_ms = view.unix_ms + SWITCHOVER_PATIENCE_MS;
+    // The stop of a command, the hook after it and that before the next start may take 4 minutes
+    // each.
+    let deadline_unix_ms = view.unix_ms + MOVE_MAX_MS;
     Some(Plan::propose(ServiceCommand::RequestSwitchover { to, deadline_unix_ms }, reason))
 }

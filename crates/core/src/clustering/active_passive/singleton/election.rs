@@ -78,10 +78,12 @@ pub(super) fn plan(view: &ControllerView<'_>, it: Move<'_>, now: Timestamp) -> P
     Plan { steps, reason: it.why.clone().and(&so_far.number("election_term", term.0)) }
 }
 
-/// A ballot is made of a durable promise, so it counts however long ago it was heard.
+/// A ballot is made of a durable promise, so it counts however long ago it was heard; but not one
+/// from before the service was taken out and put back: it waited for no lease of that time.
 fn has_voted(view: &ControllerView<'_>, node: &NodeId, term: Term) -> bool {
     let told = view.facts.get(node).map(|facts| facts.last_known());
     let own = told.and_then(|facts| facts.instances.get(view.service));
+    let own = own.filter(|own| own.revision >= view.state.first_revision());
     own.and_then(|own| own.ballot).is_some_and(|ballot| ballot.term == term)
 }
 

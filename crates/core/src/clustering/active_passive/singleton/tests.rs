@@ -1,11 +1,13 @@
 //! Where it runs, when it moves, what one node does.
 
+mod changes;
+
 use super::instance::plan as plan_copy;
 use super::*;
 use crate::cluster::state::{
     Appointed, Appointment, Cause, Forced, Phase, ServiceState, Switchover,
 };
-use crate::clustering::active_passive::controller::{ControllerView, Step};
+use crate::clustering::active_passive::controller::{ControllerView, Plan, Step};
 use crate::clustering::active_passive::trail::Trails;
 use crate::facts::{Ballot, Data, InstanceFacts, Link, NodeFacts, Process, Told};
 use crate::ids::{ConfigVersion, NodeId, Revision, Term};
@@ -113,21 +115,26 @@ impl Case {
 
     /// What the controller on `b` plans, in words.
     fn plan(&self) -> (Vec<String>, String) {
-        let plan = super::plan(
-            &ControllerView {
-                me: &"b".into(),
-                service: &"jobs".into(),
-                spec: &spec(),
-                nodes: &self.nodes,
-                draining: &self.draining,
-                state: &self.state,
-                facts: &self.facts,
-                trails: &Trails::default(),
-                unix_ms: NOW_MS,
-            },
-            NOW,
-        );
+        let plan = self.whole_plan();
         (plan.steps.iter().map(Step::to_string).collect(), plan.reason.to_string())
+    }
+
+    fn whole_plan(&self) -> Plan {
+        self.with_view(|view| super::plan(view, NOW))
+    }
+
+    fn with_view<T>(&self, ask: impl FnOnce(&ControllerView<'_>) -> T) -> T {
+        ask(&ControllerView {
+            me: &"b".into(),
+            service: &"jobs".into(),
+            spec: &spec(),
+            nodes: &self.nodes,
+            draining: &self.draining,
+            state: &self.state,
+            facts: &self.facts,
+            trails: &Trails::default(),
+            unix_ms: NOW_MS,
+        })
     }
 
     fn steps(&self) -> Vec<String> {
@@ -193,7 +200,10 @@ fn silence_must_last_and_be_heard_by_a_majority() {
 #[test]
 fn a_crash_loop_moves_on_the_holders_word_and_ends_where_all_fail() {
     let mut case = case();
-    let fails = |own: &mut InstanceFacts| own.starts_failed = FAILURES_MAX;
+    let fails = |own: &mut InstanceFacts| {
+        own.starts_failed = FAILURES_MAX;
+        own.serving = None;
+    };
     case.set("a", fails);
     assert_eq!(case.steps(), ["ask a to promise term 2"]);
     case.vote("a", 2);

@@ -23,6 +23,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 use tandem_core::cluster::command::{self, Command};
 use tandem_core::cluster::state::Applied;
+use tandem_core::clustering::members::keeps_voters;
 use tandem_core::ids::{ConfigVersion, NodeId, ServiceId};
 use tandem_core::spec::{Durability, NodeRole};
 
@@ -252,7 +253,17 @@ fn check(seen: &Seen, members: &Members, new: &Config, what: &str) -> Result<(),
         return Err(Problem::new(codes::WOULD_LOSE_QUORUM, what, because, advice));
     }
     let goes = members.goes.as_ref().map(|(node, _)| node);
+    if members.comes.is_some() || goes.is_some() {
+        seen.services().try_for_each(|service| check_lease(service, what))?;
+    }
     seen.services().try_for_each(|service| check_commits(service, goes, new, what))
+}
+
+/// Whether a lease that rests on the voters allows them to change.
+fn check_lease(service: ServiceSeen<'_>, what: &str) -> Result<(), Problem> {
+    let Some(because) = keeps_voters(&service.view(), service.seen.now) else { return Ok(()) };
+    let advice = format!("wait until tandem status shows {} as active", service.name);
+    Err(Problem::new(codes::BUSY, what, because.to_string(), advice))
 }
 
 /// Whether a service's commits are confirmed afterwards, and its primary stays where it is.

@@ -15,13 +15,11 @@ use crate::driver::wire::Wish;
 use crate::runtime::clock;
 use std::time::Duration;
 use tandem_core::cluster::state::Appointment;
+use tandem_core::clustering::active_passive::controller::MOVE_MAX_MS;
 use tandem_core::clustering::active_passive::singleton::{self, FAILURES_MAX};
 use tandem_core::ids::{NodeId, ServiceId};
 use tandem_core::pairing::Kind;
 
-/// A move that is demanded lasts no longer: the planner takes a later deadline for a clock that is
-/// wrong.
-const MOVE_MAX: Duration = Duration::from_secs(9 * 60);
 /// Besides a stop and two hooks.
 const MOVE: Duration = Duration::from_secs(10);
 
@@ -31,7 +29,7 @@ pub(in crate::node::operations) fn is_command(service: ServiceSeen<'_>) -> bool 
 
 /// How long a planned move may take.
 pub(in crate::node::operations) fn move_max(command: &Command) -> Duration {
-    (command.stop_max + command.hook_max * 2 + MOVE).min(MOVE_MAX)
+    (command.stop_max + command.hook_max * 2 + MOVE).min(Duration::from_millis(MOVE_MAX_MS))
 }
 
 /// What keeps a node from running it.

@@ -6,6 +6,7 @@ use crate::api::balanced::UpstreamState;
 use crate::proxy::balancer::{EndpointSnapshot, Snapshot};
 use std::time::Duration;
 use tandem_core::clustering::load_balanced::ejection::Condition;
+use tandem_core::clustering::load_balanced::quantiles::{Histogram, Quantiles};
 use tandem_core::time::Timestamp;
 
 const BALANCED: &str = r#"
@@ -20,15 +21,20 @@ upstreams = ["10.0.0.11:6379", "cache2:6379"]
 fn endpoint(condition: Condition) -> EndpointSnapshot {
     EndpointSnapshot {
         address: ([10, 0, 0, 11], 6379).into(),
-        condition,
+        upstream: "10.0.0.11:6379".to_owned(),
+        condition: Some(condition),
         ejected_for: Some(Duration::from_millis(7_460)),
         weight: 1,
         far: false,
         share_percent: if condition.is_in_service() { 40 } else { 0 },
         in_flight: 3,
         latency_us: 250,
+        quantiles: Some(Quantiles { p50_us: 200, p90_us: 300, p99_us: 4_000 }),
+        rate_milli: 1_500,
+        histogram: Histogram::default(),
         served: 9,
         failed: 4,
+        retried: 3,
         ejected: 1,
         failure: Some("Connection refused".to_owned()),
     }
@@ -45,6 +51,7 @@ fn snapshot(endpoints: Vec<EndpointSnapshot>) -> Snapshot {
         refused: 0,
         expired: 0,
         retried: 4,
+        limited: [0, 0],
         endpoints,
         unresolved: vec!["cache2".to_owned()],
     }
@@ -81,6 +88,25 @@ fn every_condition_has_its_reason() {
     ] {
         assert_eq!(told(condition), (state, reason.to_owned(), warnings.to_owned()));
     }
+}
+
+#[test]
+fn what_is_listed_no_more_is_shown_with_its_numbers_until_it_has_nothing() {
+    let seen = cluster(&format!("{}{BALANCED}", super::THREE), "a");
+    let gone = EndpointSnapshot {
+        condition: None,
+        upstream: "cache2:6379".to_owned(),
+        ..endpoint(Condition::Down)
+    };
+    let of = balanced::all(&seen, &[snapshot(vec![endpoint(Condition::Up), gone])]).remove(0);
+    let [up, gone] = &of.upstreams[..] else { panic!("{of:?}") };
+    assert_eq!((up.name.as_deref(), gone.name.as_deref()), (None, Some("cache2:6379")));
+    assert_eq!(gone.state, UpstreamState::Removed);
+    assert_eq!(gone.reason.as_deref(), Some("listed no more: what it has ends by itself"));
+    assert_eq!(of.warnings, ["cache2 cannot be looked up"], "it is nobody to be missed");
+    let quantiles = up.quantiles.unwrap();
+    assert_eq!([quantiles.p50_ms, quantiles.p90_ms, quantiles.p99_ms], [0.2, 0.3, 4.0]);
+    assert_eq!((up.rate_per_s, up.retried_total), (1.5, 3));
 }
 
 #[test]

@@ -21,7 +21,7 @@ async fn an_endpoint_serves_while_it_answers_its_checks_as_it_should() {
     let balancer = Balancer::open(config.clone(), &supervisor).unwrap();
     let is = |condition: Condition| {
         let balancer = &balancer;
-        until(move || balancer.snapshot().endpoints[0].condition == condition)
+        until(move || balancer.snapshot().endpoints[0].condition == Some(condition))
     };
     is(Condition::Up).await;
     let asked = "GET /healthz?deep HTTP/1.1\r\nHost: shop\r\nUser-Agent: tandem-check\r\n";

@@ -25,8 +25,9 @@ async fn an_endpoint_that_breaks_costs_idempotent_requests_nothing() {
         assert_eq!(client.get("/").await.unwrap().body, "b");
     }
     let snapshot = balancer.snapshot();
-    assert!(matches!(snapshot.endpoints[0].condition, Condition::Ejected(_)), "{snapshot:?}");
+    assert!(matches!(snapshot.endpoints[0].condition, Some(Condition::Ejected(_))), "{snapshot:?}");
     assert_eq!(snapshot.http.unwrap().retried, 5);
+    assert_eq!((snapshot.endpoints[0].retried, snapshot.endpoints[1].retried), (5, 0));
     assert_eq!(a.requests(), 5, "after that nobody asks it");
 }
 
@@ -167,7 +168,7 @@ async fn errors_count_unless_they_are_told_not_to() {
             client.get("/").await.unwrap();
         }
         let snapshot = balancer.snapshot();
-        let is_ejected = matches!(snapshot.endpoints[0].condition, Condition::Ejected(_));
+        let is_ejected = matches!(snapshot.endpoints[0].condition, Some(Condition::Ejected(_)));
         assert_eq!(is_ejected, ejected, "{snapshot:?}");
         assert_eq!(snapshot.http.unwrap().statuses[4], if counts { 5 } else { 10 });
     }

@@ -43,7 +43,8 @@ async fn a_key_keeps_its_endpoint_on_every_node() {
         let one = Balancer::open(by(&all, source.clone()), &supervisor).unwrap();
         let other = Balancer::open(by(&turned, source.clone()), &supervisor).unwrap();
         let mut used = BTreeSet::new();
-        for key in 0..12 {
+        // So many that each of three has some, whatever their ports are.
+        for key in 0..48 {
             let (path, fields) = match &source {
                 Source::Header(name) => ("/".to_owned(), format!("{name}: {key}\r\n")),
                 Source::Cookie(name) => ("/".to_owned(), format!("Cookie: {name}={key}\r\n")),

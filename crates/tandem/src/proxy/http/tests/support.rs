@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tandem_core::clustering::load_balanced::balance::Policy;
 use tandem_core::clustering::load_balanced::ejection::Limits;
+use tandem_core::clustering::load_balanced::rate;
 use tandem_core::ids::ServiceId;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -31,6 +32,7 @@ pub fn config(endpoints: &[&Endpoint]) -> BalancerConfig {
         policy: Policy::RoundRobin,
         limits: Limits { slow_start: Duration::ZERO, ..Limits::default() },
         check: None,
+        rates: rate::Limits::default(),
         hold_max: Duration::from_secs(10),
         connect_timeout: Duration::from_secs(1),
         idle_timeout: Duration::from_secs(60),

@@ -75,8 +75,8 @@ fn forwarded(out: &mut Vec<u8>, head: &request::Head<'_, '_>, origin: Origin) {
     };
     let ip = origin.ip;
     list(out, "X-Forwarded-For: ", believed(Field::ForwardedFor));
-    let _ = write!(out, "{ip}\r\n");
-    out.extend_from_slice(b"X-Forwarded-Proto: ");
+    address(out, ip);
+    out.extend_from_slice(b"\r\nX-Forwarded-Proto: ");
     let scheme = believed(Field::ForwardedProto).next();
     out.extend_from_slice(scheme.unwrap_or(origin.scheme().as_bytes()));
     out.extend_from_slice(b"\r\n");
@@ -87,12 +87,14 @@ fn forwarded(out: &mut Vec<u8>, head: &request::Head<'_, '_>, origin: Origin) {
         out.extend_from_slice(b"\r\n");
     }
     list(out, "Forwarded: ", believed(Field::Forwarded));
-    let _ = match ip {
-        IpAddr::V4(ip) => write!(out, "for={ip};proto={}", origin.scheme()),
-        IpAddr::V6(ip) => write!(out, "for=\"[{ip}]\";proto={}", origin.scheme()),
-    };
+    out.extend_from_slice(if ip.is_ipv4() { b"for=" } else { b"for=\"[" });
+    address(out, ip);
+    out.extend_from_slice(if ip.is_ipv4() { b";proto=" } else { b"]\";proto=" });
+    out.extend_from_slice(origin.scheme().as_bytes());
     if let Some(host) = head.host.filter(|host| !host.is_empty()) {
-        let _ = write!(out, ";host=\"{host}\"");
+        for part in [";host=\"", host, "\""] {
+            out.extend_from_slice(part.as_bytes());
+        }
     }
     out.extend_from_slice(b"\r\n");
 }
@@ -125,8 +127,9 @@ pub(in crate::proxy::http) fn response(
     head: &response::Head<'_, '_>,
     onward: Onward<'_>,
 ) {
-    let _ = write!(out, "HTTP/1.1 {} ", head.status);
-    line(out, &[head.reason]);
+    out.extend_from_slice(b"HTTP/1.1 ");
+    number(out, u64::from(head.status));
+    line(out, &[" ", head.reason]);
     let switches = head.status == 101;
     let named = fields::names_others(head.fields);
     let mut length = None;
@@ -169,8 +172,39 @@ pub(in crate::proxy::http) fn response(
 fn framing(out: &mut Vec<u8>, framing: Framing) {
     match framing {
         Framing::Empty | Framing::Close => {}
-        Framing::Length(length) => _ = write!(out, "Content-Length: {length}\r\n"),
+        Framing::Length(length) => {
+            out.extend_from_slice(b"Content-Length: ");
+            number(out, length);
+            out.extend_from_slice(b"\r\n");
+        }
         Framing::Chunked => line(out, &["Transfer-Encoding: chunked"]),
+    }
+}
+
+/// In digits. Every head has some, and the general way to write them takes longer than all else
+/// of a head.
+fn number(out: &mut Vec<u8>, mut number: u64) {
+    let from = out.len();
+    loop {
+        out.push(b'0' + (number % 10) as u8);
+        number /= 10;
+        if number == 0 {
+            break;
+        }
+    }
+    out[from..].reverse();
+}
+
+fn address(out: &mut Vec<u8>, ip: IpAddr) {
+    let IpAddr::V4(ip) = ip else {
+        let _ = write!(out, "{ip}");
+        return;
+    };
+    let [a, b, c, d] = ip.octets();
+    number(out, u64::from(a));
+    for octet in [b, c, d] {
+        out.push(b'.');
+        number(out, u64::from(octet));
     }
 }
 
@@ -212,6 +246,21 @@ mod tests {
         let mut out = Vec::new();
         response(&mut out, &head.unwrap().unwrap(), onward);
         String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn numbers_and_addresses_are_written_as_anybody_writes_them() {
+        let written = |write: &dyn Fn(&mut Vec<u8>)| {
+            let mut out = b"x".to_vec();
+            write(&mut out);
+            String::from_utf8(out).unwrap()
+        };
+        for value in [0, 9, 10, 200, 65_535, u64::MAX] {
+            assert_eq!(written(&|out| number(out, value)), format!("x{value}"));
+        }
+        for ip in ["0.0.0.0", "192.0.2.10", "255.255.255.255", "2001:db8::1"] {
+            assert_eq!(written(&|out| address(out, ip.parse().unwrap())), format!("x{ip}"));
+        }
     }
 
     #[test]

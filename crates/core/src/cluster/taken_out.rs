@@ -1,0 +1,103 @@
+//! Keeps what must be known of a service that was taken out of the configuration, should it come
+//! back: somebody may not know yet that it was taken out.
+//! In: the state before, the new specification. Out: `TakenOut`, and the state of one that is back.
+//! Keeps: INV-5 terms never go back; INV-12 what was said before it was taken out counts no longer.
+//! Not here: how long that is waited out (`lease.rs`), what a node remembers (`memory.rs`).
+//! Tested by: below.
+
+use crate::cluster::state::{ClusterState, ServiceState};
+use crate::ids::{Revision, ServiceId, Term};
+use crate::spec::ClusterSpec;
+use alloc::collections::BTreeMap;
+use core::time::Duration;
+use serde::{Deserialize, Serialize};
+
+/// What a service leaves behind: somebody may not know yet that it was taken out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, Default)]
+pub struct TakenOut {
+    /// Its last revision.
+    pub revision: Revision,
+    /// Its last term. Terms never go back, so that numbers to fence with do not (INV-5).
+    pub term: Term,
+    /// Its lease and the margin for drift: for so long a copy of it may still run.
+    pub outlast: Duration,
+}
+
+/// What services leave behind that the new specification does not have.
+pub(super) fn left_behind(
+    cluster: &ClusterState,
+    new: &ClusterSpec,
+) -> BTreeMap<ServiceId, TakenOut> {
+    let mut left = BTreeMap::new();
+    for (service, state) in &cluster.services {
+        if let Some(old) = cluster.spec.services.get(service)
+            && !new.services.contains_key(service)
+        {
+            let outlast = old.timing.lease.saturating_add(old.timing.drift_margin);
+            let outlast = outlast.max(state.before.outlast);
+            let own = TakenOut { revision: state.revision, term: state.term(), outlast };
+            left.insert(service.clone(), own);
+        }
+    }
+    left
+}
+
+impl ServiceState {
+    /// A service that is new, or comes back.
+    pub(super) fn begun(before: TakenOut) -> Self {
+        let begun = Self { before, ..Self::default() };
+        Self { revision: begun.first_revision(), ..begun }
+    }
+
+    /// What was said of a smaller one was said before it was taken out, and counts no longer.
+    pub fn first_revision(&self) -> Revision {
+        let is_new = self.before == TakenOut::default();
+        if is_new { Revision::default() } else { self.before.revision.next() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::command::{Command, Config};
+    use crate::cluster::state::{Appointment, Phase};
+    use crate::pairing::{Clustering, Kind, Pairing, Replication};
+    use crate::spec::{ServiceSpec, Timing};
+    use alloc::boxed::Box;
+    use alloc::string::String;
+    use alloc::vec::Vec;
+
+    fn configure(state: &mut ClusterState, has_jobs: bool) {
+        let pair = Pairing::new(Kind::Command, Clustering::ActivePassive, Replication::None);
+        let timing = Timing::of_command();
+        let jobs = ServiceSpec::of_command(pair.unwrap_or_else(|_| unreachable!()), timing);
+        let services = has_jobs.then(|| ("jobs".into(), jobs)).into_iter().collect();
+        let spec = ClusterSpec { services, ..ClusterSpec::default() };
+        let config = Box::new(Config { text: String::new(), spec });
+        state.apply(&Command::Configure { expected: state.config_version, config });
+    }
+
+    #[test]
+    fn a_service_that_comes_back_begins_above_all_that_it_had() {
+        let (mut state, jobs) = (ClusterState::default(), ServiceId::from("jobs"));
+        configure(&mut state, true);
+        assert_eq!(state.services[&jobs].term(), Term(0));
+        let own = state.services.entry(jobs.clone()).or_default();
+        own.revision = Revision(9);
+        let (term, rules, phase) = (Term(6), Vec::new(), Phase::Active);
+        own.appointment = Some(Appointment { term, primary: "a".into(), rules, phase });
+        configure(&mut state, false);
+        assert!(state.services.is_empty());
+        configure(&mut state, true);
+        let back = &state.services[&jobs];
+        assert_eq!((back.term(), back.revision), (Term(6), Revision(10)));
+        assert_eq!(back.first_revision(), Revision(10));
+        let timing = Timing::of_command();
+        assert_eq!(back.before.outlast, timing.lease + timing.drift_margin);
+        assert!(state.taken_out.is_empty());
+        configure(&mut state, false);
+        configure(&mut state, true);
+        assert_eq!(state.services[&jobs].term(), Term(6), "nobody was appointed in between");
+        assert_eq!(state.services[&jobs].first_revision(), Revision(11));
+    }
+}

@@ -1,0 +1,179 @@
+//! Keeps what a balancer knows of one endpoint: what it has, what it did, how long it took.
+//! In: what became of work. Out: numbers for choices and for operators.
+//! Costs: a sample takes one lock that only this endpoint's work takes.
+//! Not here: whether it may have work (`group.rs`).
+//! Tested by: `tests.rs`.
+
+use super::snapshot::EndpointSnapshot;
+use crate::runtime::clock;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tandem_core::clustering::load_balanced::balance::Load;
+use tandem_core::clustering::load_balanced::ejection::Condition;
+use tandem_core::clustering::load_balanced::latency::Latency;
+use tandem_core::clustering::load_balanced::quantiles::Times;
+use tandem_core::clustering::load_balanced::rendezvous;
+use tandem_core::time::Timestamp;
+use tokio::sync::Notify;
+
+/// One endpoint, for as long as somebody uses it.
+#[derive(Debug)]
+pub(in crate::proxy) struct Member {
+    pub(in crate::proxy) address: SocketAddr,
+    pub(super) weight: AtomicU32,
+    pub(super) far: AtomicBool,
+    name: u64,
+    /// As its owner wrote it.
+    upstream: Mutex<Arc<str>>,
+    /// What a client's cookie says.
+    token: AtomicU64,
+    pub(super) in_flight: AtomicU32,
+    /// Told when work ends.
+    freed: Arc<Notify>,
+    took: Mutex<Took>,
+    served: AtomicU64,
+    pub(super) failed: AtomicU64,
+    retried: AtomicU64,
+    pub(super) ejected: AtomicU64,
+    /// What went wrong last.
+    failure: Mutex<Option<String>>,
+}
+
+#[derive(Debug, Default)]
+struct Took {
+    latency: Latency,
+    times: Times,
+}
+
+impl Member {
+    pub(super) fn new(address: SocketAddr, freed: &Arc<Notify>) -> Self {
+        Self {
+            address,
+            weight: AtomicU32::new(1),
+            far: AtomicBool::new(false),
+            name: rendezvous::hash(address.to_string().as_bytes()),
+            upstream: Mutex::new(Arc::from("")),
+            token: AtomicU64::new(0),
+            in_flight: AtomicU32::new(0),
+            freed: Arc::clone(freed),
+            took: Mutex::default(),
+            served: AtomicU64::new(0),
+            failed: AtomicU64::new(0),
+            retried: AtomicU64::new(0),
+            ejected: AtomicU64::new(0),
+            failure: Mutex::default(),
+        }
+    }
+
+    /// It has one more connection or response, after so long.
+    pub(in crate::proxy) fn connected_in(&self, took: Duration) {
+        self.served.fetch_add(1, Ordering::Relaxed);
+        self.took(took);
+    }
+
+    /// How long something took there.
+    pub(in crate::proxy) fn took(&self, took: Duration) {
+        let now = clock::now();
+        let mut of = lock(&self.took);
+        of.latency.sample(took, now);
+        of.times.sample(took, now);
+    }
+
+    /// What failed here is tried once more.
+    pub(in crate::proxy) fn retried(&self) {
+        self.retried.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// What a client's cookie says that belongs here.
+    pub(in crate::proxy) fn token(&self) -> u64 {
+        self.token.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn hide(&self, secret: &[u8; 32]) {
+        let hash = blake3::keyed_hash(secret, self.address.to_string().as_bytes());
+        let [a, b, c, d, e, f, g, h, ..] = *hash.as_bytes();
+        self.token.store(u64::from_be_bytes([a, b, c, d, e, f, g, h]), Ordering::Relaxed);
+    }
+
+    /// What its owner calls it.
+    pub(super) fn call(&self, upstream: &Arc<str>) {
+        *lock(&self.upstream) = Arc::clone(upstream);
+    }
+
+    /// Something went wrong, for operators.
+    pub(in crate::proxy) fn failed_because(&self, why: impl Into<String>) {
+        *lock(&self.failure) = Some(why.into());
+    }
+
+    /// As a choice sees it, with this share of the work.
+    pub(super) fn load(&self, share: u32, in_flight_max: u32, now: Timestamp) -> Load {
+        let in_flight = self.in_flight.load(Ordering::Relaxed);
+        let is_full = in_flight_max > 0 && in_flight >= in_flight_max;
+        Load {
+            share: if is_full { 0 } else { share },
+            in_flight,
+            latency_us: lock(&self.took).latency.mean_us(now),
+            far: self.far.load(Ordering::Relaxed),
+            name: self.name,
+        }
+    }
+
+    /// As an operator sees it; without a condition it is listed no more.
+    pub(super) fn snapshot(
+        &self,
+        condition: Option<Condition>,
+        share: u32,
+        now: Timestamp,
+    ) -> EndpointSnapshot {
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let ejected_for = match condition {
+            Some(Condition::Ejected(until)) => Some(until.since(now)),
+            _ => None,
+        };
+        let took = lock(&self.took);
+        EndpointSnapshot {
+            address: self.address,
+            upstream: lock(&self.upstream).to_string(),
+            condition,
+            ejected_for,
+            weight: self.weight.load(Ordering::Relaxed),
+            far: self.far.load(Ordering::Relaxed),
+            share_percent: share / self.weight.load(Ordering::Relaxed).max(1),
+            in_flight: self.in_flight.load(Ordering::Relaxed),
+            latency_us: took.latency.mean_us(now),
+            quantiles: took.times.quantiles(now),
+            rate_milli: took.times.rate_milli(now),
+            histogram: took.times.histogram(),
+            served: count(&self.served),
+            failed: count(&self.failed),
+            retried: count(&self.retried),
+            ejected: count(&self.ejected),
+            failure: lock(&self.failure).clone(),
+        }
+    }
+}
+
+/// A place at an endpoint, until dropped.
+#[derive(Debug)]
+pub(in crate::proxy) struct Claim(pub(in crate::proxy) Arc<Member>);
+
+impl Claim {
+    pub(super) fn new(member: &Arc<Member>) -> Self {
+        member.in_flight.fetch_add(1, Ordering::AcqRel);
+        Self(Arc::clone(member))
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        self.0.in_flight.fetch_sub(1, Ordering::AcqRel);
+        self.0.freed.notify_one();
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Nothing here leaves a value half changed when it panics.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

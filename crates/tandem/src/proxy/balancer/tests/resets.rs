@@ -1,0 +1,66 @@
+//! How connections end: halves that are closed, and resets that are passed on.
+
+use super::*;
+
+/// A balancer before one endpoint that the test plays itself, and a connection through both.
+async fn through() -> (Supervisor, Balancer, TcpStream, TcpStream) {
+    let supervisor = Supervisor::new();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (host, port) = ("127.0.0.1".to_owned(), listener.local_addr().unwrap().port());
+    let upstream = Upstream { host, port, weight: 1, far: false, drain: false };
+    let config = BalancerConfig { upstreams: vec![upstream], ..config(&[]) };
+    let balancer = Balancer::open(config, &supervisor).unwrap();
+    let mut client = TcpStream::connect(balancer.local_address()).await.unwrap();
+    let (mut endpoint, _) = timeout(LIMIT, listener.accept()).await.unwrap().unwrap();
+    // Only what came through shows that the balancer's connect has ended too.
+    client.write_all(b"?").await.unwrap();
+    timeout(LIMIT, endpoint.read_u8()).await.unwrap().unwrap();
+    (supervisor, balancer, client, endpoint)
+}
+
+fn reset(stream: TcpStream) {
+    socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
+}
+
+async fn read_end(stream: &mut TcpStream) -> std::io::ErrorKind {
+    timeout(LIMIT, stream.read_u8()).await.expect("an end").unwrap_err().kind()
+}
+
+const RESET: std::io::ErrorKind = std::io::ErrorKind::ConnectionReset;
+const END: std::io::ErrorKind = std::io::ErrorKind::UnexpectedEof;
+
+#[tokio::test]
+async fn a_reset_ends_the_connection_and_is_passed_on() {
+    for half_open in [false, true] {
+        let (_supervisor, balancer, mut client, mut endpoint) = through().await;
+        if half_open {
+            client.shutdown().await.unwrap();
+            assert_eq!(read_end(&mut endpoint).await, END);
+        }
+        reset(endpoint);
+        assert_eq!(read_end(&mut client).await, RESET, "half open: {half_open}");
+        until(&balancer, |it| it.sessions == 0).await;
+        let (_supervisor, balancer, client, mut endpoint) = through().await;
+        if half_open {
+            endpoint.shutdown().await.unwrap();
+        }
+        reset(client);
+        assert_eq!(read_end(&mut endpoint).await, RESET, "half open: {half_open}");
+        until(&balancer, |it| it.sessions == 0).await;
+    }
+}
+
+/// What closed its half is read from no more: its reset is seen all the same.
+#[tokio::test]
+async fn a_reset_of_what_closed_its_half_before_ends_the_connection() {
+    for client_first in [true, false] {
+        let (_supervisor, balancer, mut client, mut endpoint) = through().await;
+        let (first, second) =
+            if client_first { (&mut client, &mut endpoint) } else { (&mut endpoint, &mut client) };
+        first.shutdown().await.unwrap();
+        assert_eq!(read_end(second).await, END);
+        let (gone, _stays) = if client_first { (client, endpoint) } else { (endpoint, client) };
+        reset(gone);
+        until(&balancer, |it| it.sessions == 0).await;
+    }
+}
