@@ -210,21 +210,11 @@ async fn start(args: NodeArgs, supervisor: &Supervisor) -> Result<Running, Error
     before::check(&ground).await?;
     let doors = services::open_doors(&ground).await?;
     let command_doors = commands::open_doors(&ground)?;
-    let balancers = Balancers::open(&ground.identity, &ground.config, supervisor)?;
-    let balancers = Arc::new(balancers);
+    let balancers = Arc::new(Balancers::open(&ground.identity, &ground.config, supervisor)?);
     let copies = Arc::new(CopyServices::open(&ground)?);
     let transport = Arc::new(RaftOverMesh::default());
-    let consensus = Consensus::start(
-        ConsensusConfig {
-            me: ground.args.node.clone(),
-            cluster: ground.identity.cluster().clone(),
-            path: ground.args.dir.join("raft.redb"),
-            timing: RaftTiming::default(),
-        },
-        transport.clone(),
-        supervisor.clone(),
-    )
-    .await?;
+    let config = consensus_config(&ground);
+    let consensus = Consensus::start(config, transport.clone(), supervisor.clone()).await?;
     let (asks, mut receivers) = services::ask_channels(&ground.config);
     let reception = Arc::new(Reception {
         hub: ground.hub.clone(),
@@ -279,6 +269,15 @@ async fn start(args: NodeArgs, supervisor: &Supervisor) -> Result<Running, Error
     let NodeArgs { node, dir, .. } = ground.args.clone();
     let balanced = (balancers, copies);
     Ok(Running { me: node, dir, applied, gone, doors, balanced, command_doors, consensus, mesh })
+}
+
+fn consensus_config(ground: &Ground) -> ConsensusConfig {
+    ConsensusConfig {
+        me: ground.args.node.clone(),
+        cluster: ground.identity.cluster().clone(),
+        path: ground.args.dir.join("raft.redb"),
+        timing: RaftTiming::default(),
+    }
 }
 
 async fn connect(

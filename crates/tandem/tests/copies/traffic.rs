@@ -128,5 +128,6 @@ async fn ask(
 
 /// Whether the door has closed it while nothing was asked.
 fn is_closed(stream: &TcpStream) -> bool {
-    !matches!(stream.try_read(&mut [0]), Err(error) if error.kind() == std::io::ErrorKind::WouldBlock)
+    let is_open = |error: std::io::Error| error.kind() == std::io::ErrorKind::WouldBlock;
+    !stream.try_read(&mut [0]).is_err_and(is_open)
 }

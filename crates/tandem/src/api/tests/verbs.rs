@@ -109,7 +109,7 @@ async fn a_misspelt_field_is_not_ignored() {
     for (path, body) in [
         ("/v1/services/orders/failover", r#"{"acept_loss":true}"#),
         ("/v1/services/orders/switchover", r#"{"to":"#),
-        ("/v1/services/orders/restart", "{}"),
+        ("/v1/services/orders/restart", r#"{"nod":"a"}"#),
         ("/v1/services/orders/pause", r#"{"for":"1h"}"#),
     ] {
         let (status, problem) = served.json(Method::POST, path, body).await;

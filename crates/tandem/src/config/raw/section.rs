@@ -380,18 +380,17 @@ impl<'s, 'a> Section<'s, 'a> {
             reading.problems.error(Code::UnknownKey, &key.span(), Say::new(what, because, instead));
         }
     }
+
     /// What is said about a key that services of other kinds have.
     fn of_another_kind(&self, written: &str) -> Option<Say> {
         let own = self.kind?;
         let kinds = kinds_of(&join(self.pattern, written));
         if own == Kind::Command && kinds.contains(own.word()) {
             let what = format!("{} does not go with this door", self.path(written));
-            let because = format!("`{written}` is about requests, or about connections only");
-            let instead = "write door = \"http\" to balance requests, or remove it";
-            return Some(Say::new(what, because, instead));
+            let because = "one is of requests, the other of connections";
+            return Some(Say::new(what, because, "write door = \"http\", or remove it"));
         }
-        let kinds: Vec<String> =
-            kinds.into_iter().map(|kind| format!("kind = \"{kind}\"")).collect();
+        let kinds: Vec<_> = kinds.iter().map(|kind| format!("kind = \"{kind}\"")).collect();
         let first = kinds.first()?;
         let what = format!("{} does not go with kind = \"{own}\"", self.path(written));
         let because = format!("`{written}` belongs to a service of {}", kinds.join(" or "));

@@ -26,7 +26,8 @@ rows! {
         because "two commands in one folder would mix their files",
     "services.NAME.env": "table of texts" = Unset("nothing but what follows");
         "Its environment, besides PATH, TANDEM_NODE, TANDEM_SERVICE, TANDEM_TERM, TANDEM_PORT and \
-            TANDEM_ADDRESS (ip:port); nothing is inherited. TANDEM_TERM grows with each move: a number to fence with."
+            TANDEM_ADDRESS (ip:port); nothing is inherited. TANDEM_TERM grows with each move: a \
+            number to fence with."
         because "what a daemon happens to have differs from node to node",
     "services.NAME.limits": "table or false" = Computed("the daemon's own");
         "What the kernel limits for it."

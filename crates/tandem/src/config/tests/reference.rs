@@ -53,6 +53,7 @@ ejection = {}
 retry = {}
 balance = "hash"
 hash_key = { header = "X-Shop" }
+rate_limit = { per_client = "100/s", key = { header = "X-Shop" } }
 [services.web]
 kind = "http"
 clustering = "load-balanced"
@@ -172,7 +173,7 @@ fn the_page_has_a_row_for_every_key() {
             assert!(!text.contains('|'), "{}: a bar would break the table", entry.key);
         }
     }
-    assert_eq!(page.matches("\n## ").count(), 23);
+    assert_eq!(page.matches("\n## ").count(), 26);
 }
 
 /// `UPDATE=1` writes the page (`cargo xtask gen`).

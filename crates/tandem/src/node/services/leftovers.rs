@@ -1,5 +1,5 @@
-//! Ends copies that no configuration names any more: their service was taken out while the daemon
-//! was away, and a copy that needs no lease would go on with its keeper for ever.
+//! Keeps nothing running that no configuration names any more: its service was taken out while the
+//! daemon was away, and a copy that needs no lease would go on with its keeper for ever.
 //! In: the node's folder. Out: nothing but ended copies.
 //! Not here: services that go while the daemon runs (`copies.rs`).
 //! Tested by: `tests/copies`.

@@ -1,19 +1,17 @@
-//! Talks about commands whose copies run side by side: how many serve, why one does not, a restart
-//! of all, what a node still has.
-//! In: `ServiceSeen`, wishes. Out: parts of `Status` and `Explanation`; `Outcome`.
+//! Talks to operators who want copies started anew, or a node emptied of them.
+//! In: wishes. Out: `Outcome`.
 //! Keeps: INV-14, what is asked for here is done by the planners, in turns.
-//! Not here: one copy that runs alone (`moves/singleton.rs`), the door's endpoints (`balanced.rs`).
-//! Tested by: `tests/copies.rs`, `tests/copies`.
+//! Not here: what is told of copies (`mod.rs`).
+//! Tested by: `tests/copies`.
 
-use super::NodeOperations;
-use super::seen::{Seen, ServiceSeen};
-use crate::api::explain::{Explanation, FailoverNow, Placement, Planned, Reason, Safety};
+use super::super::NodeOperations;
+use super::super::seen::{Seen, ServiceSeen};
+use super::{instance_state, is_copies, wanted};
 use crate::api::operations::{Outcome, Refused};
-use crate::api::status::{CopiesStatus, InstanceRole, InstanceState, Phase};
+use crate::api::status::InstanceState;
 use crate::config::Command;
 use crate::driver::wire::Wish;
 use crate::runtime::clock;
-use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tandem_core::cluster::command::ServiceCommand;
@@ -22,8 +20,6 @@ use tandem_core::cluster::state::ServiceState;
 use tandem_core::clustering::copies;
 use tandem_core::facts::{InstanceFacts, Process};
 use tandem_core::ids::{NodeId, ServiceId, Term};
-use tandem_core::reason::list;
-use tandem_core::spec::NodeRole;
 
 /// How long an operator waits at most, less than the API gives a verb; it goes on without them.
 const WAIT_MAX: Duration = Duration::from_secs(75);
@@ -32,130 +28,6 @@ const EMPTY_MAX: Duration = Duration::from_secs(45);
 /// Besides what one copy may take by its configuration.
 const MARGIN: Duration = Duration::from_secs(10);
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
-
-pub(super) fn is_copies(service: ServiceSeen<'_>) -> bool {
-    service.spec.copies.is_some()
-}
-
-/// The nodes on which a copy shall run now.
-fn wanted(service: ServiceSeen<'_>) -> BTreeSet<NodeId> {
-    let agreed = &service.seen.agreed;
-    let mut wanted = copies::wanted(&agreed.spec.nodes, service.spec, &service.state.copies);
-    wanted.retain(|node| !agreed.draining.contains(node));
-    wanted
-}
-
-fn serving(service: ServiceSeen<'_>) -> BTreeSet<NodeId> {
-    let takes = |node: &NodeId| service.instance(node).is_some_and(copies::takes_work);
-    service.seen.agreed.spec.data_nodes().filter(|node| takes(node)).cloned().collect()
-}
-
-/// How many there are, and how many there shall be.
-pub(super) fn status(service: ServiceSeen<'_>) -> Option<CopiesStatus> {
-    service.spec.copies?;
-    let turn = service.state.copies.turn.clone();
-    Some(CopiesStatus { wanted: wanted(service).len(), serving: serving(service).len(), turn })
-}
-
-pub(super) fn phase(service: ServiceSeen<'_>) -> Phase {
-    if serving(service).is_empty() { Phase::Appointed } else { Phase::Active }
-}
-
-pub(super) fn role(service: ServiceSeen<'_>, node: &NodeId) -> InstanceRole {
-    let spec = service.seen.agreed.spec.nodes.get(node);
-    match spec.map(|spec| spec.role) {
-        Some(NodeRole::Witness) => InstanceRole::Witness,
-        Some(NodeRole::Data) | None => InstanceRole::Copy,
-    }
-}
-
-pub(super) fn instance_state(service: ServiceSeen<'_>, node: &NodeId) -> InstanceState {
-    if role(service, node) == InstanceRole::Witness {
-        return InstanceState::Absent;
-    }
-    let Some(own) = service.instance(node) else { return InstanceState::Unknown };
-    match own.process {
-        Process::Primary if own.withdrawn.is_some() => InstanceState::Draining,
-        Process::Primary if own.serving.is_some() => InstanceState::Running,
-        Process::Primary | Process::Starting => InstanceState::Starting,
-        Process::Stopping => InstanceState::Stopping,
-        Process::Stopped if wanted(service).contains(node) => InstanceState::Stopped,
-        Process::Stopped | Process::Standby | Process::Promoting => InstanceState::Absent,
-    }
-}
-
-/// Why a copy is not as it should be; none where it is.
-pub(super) fn reason(
-    service: ServiceSeen<'_>,
-    own: &InstanceFacts,
-    planned: Option<String>,
-) -> Option<String> {
-    if own.starts_failed > 0 {
-        let failed = own.starts_failed;
-        return Some(format!("it ended by itself {failed} times in a row: see output.log there"));
-    }
-    if copies::takes_work(own) {
-        let is_old = own.pending_restart || own.promoted < service.state.copies.term;
-        return is_old.then(|| "it waits for its turn to start anew".to_owned());
-    }
-    planned
-}
-
-/// What a human should know.
-pub(super) fn warnings(service: ServiceSeen<'_>) -> Vec<String> {
-    let (wanted, serving) = (wanted(service), serving(service));
-    let mut warnings = Vec::new();
-    if serving.is_empty() {
-        warnings.push("no copy serves: clients are held".to_owned());
-    } else if serving.intersection(&wanted).count() < wanted.len() {
-        let away = list(wanted.difference(&serving));
-        warnings.push(format!("{} of {} copies serve; not on {away}", serving.len(), wanted.len()));
-    }
-    let replicas = service.spec.copies.and_then(|copies| copies.replicas).unwrap_or(0) as usize;
-    if replicas > wanted.len() {
-        let places = wanted.len();
-        warnings.push(format!("{replicas} copies are wanted, and {places} nodes can have one"));
-    }
-    warnings
-}
-
-/// Why it is as it is.
-pub(super) fn explain(service: ServiceSeen<'_>, plans: Vec<Planned>) -> Explanation {
-    let (wanted, serving) = (wanted(service), serving(service));
-    let summary = match &service.state.copies.turn {
-        Some(turn) => format!("copies start anew, one at a time; it is the turn of {turn}"),
-        None => {
-            let (have, want) = (serving.len(), wanted.len());
-            format!("{have} of {want} copies serve, on {}", list(&serving))
-        }
-    };
-    let placements = service.state.copies.placed.iter().rev();
-    Explanation {
-        service: service.name.clone(),
-        term: service.state.copies.term,
-        phase: phase(service),
-        primary: None,
-        summary,
-        scheduled: None,
-        no_failover_because: Vec::new(),
-        failover_now: FailoverNow {
-            safety: Safety::Safe,
-            because: Reason::new("every copy serves: doors send nothing to one that is lost"),
-            would_choose: None,
-            may_lose_bytes: None,
-            candidates: Vec::new(),
-        },
-        plans,
-        history: Vec::new(),
-        placements: placements
-            .map(|line| Placement {
-                nodes: line.nodes.iter().cloned().collect(),
-                reason: line.reason.clone(),
-                at_unix_ms: line.at_unix_ms,
-            })
-            .collect(),
-    }
-}
 
 /// How long one copy may take to end and to be back.
 fn one_max(command: &Command) -> Duration {
@@ -175,7 +47,7 @@ fn left_on(seen: &Seen, node: &NodeId) -> Vec<ServiceId> {
 
 impl NodeOperations {
     /// Starts every copy anew, one at a time.
-    pub(super) async fn restart_copies(
+    pub(in crate::node::operations) async fn restart_copies(
         &self,
         (service, command): (ServiceId, Command),
         what: &str,
@@ -204,7 +76,7 @@ impl NodeOperations {
     }
 
     /// Starts one copy anew, whoever's turn it is.
-    pub(super) async fn restart_copy(
+    pub(in crate::node::operations) async fn restart_copy(
         &self,
         (service, command): (ServiceId, Command),
         node: NodeId,
@@ -233,7 +105,7 @@ impl NodeOperations {
     }
 
     /// Waits until no copy is left on a node; those services that still have one.
-    pub(super) async fn until_no_copy(&self, node: &NodeId) -> Vec<ServiceId> {
+    pub(in crate::node::operations) async fn until_no_copy(&self, node: &NodeId) -> Vec<ServiceId> {
         let of = left_on(&self.seen(), node);
         let limit = {
             let seen = self.seen();
