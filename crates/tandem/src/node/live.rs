@@ -278,7 +278,7 @@ impl Live {
             }
         }
         waits.extend(self.hands.balancers.follow(&self.config).await);
-        waits.extend(self.hands.copies.follow(&self.config, &self.hands.consensus).await);
+        waits.extend(self.hands.copies.follow(&self.config, &self.hands.consensus));
         self.again = (!waits.is_empty()).then(|| Instant::now() + AGAIN);
         let me = &self.ground.args.node;
         let restart = config::daemon_restart(&self.ground.config, &self.config, me);
@@ -358,7 +358,7 @@ impl Live {
             }
         }
         self.close_doors(BTreeSet::new()).await;
-        self.hands.copies.part().await;
+        self.hands.copies.part();
         tokio::join!(self.hands.balancers.close(DOOR_GRACE), self.hands.copies.close(DOOR_GRACE));
         self.keep();
         let version = self.version;

@@ -29,7 +29,8 @@ impl Who {
 fn serve() {
     let said = |name: &str| std::env::var(name).unwrap();
     let who = format!("{} {} {}", said("TANDEM_NODE"), std::process::id(), said("MODE"));
-    let listener = TcpListener::bind(said("TANDEM_ADDRESS")).unwrap();
+    let place = format!("{}:{}", said("TANDEM_BIND"), said("TANDEM_PORT"));
+    let listener = TcpListener::bind(place).unwrap();
     for client in listener.incoming().flatten() {
         let who = who.clone();
         std::thread::spawn(move || answer(client, &who));

@@ -86,10 +86,11 @@ fn state(status: &Value, node: &str) -> String {
     own.and_then(|it| it["state"].as_str()).unwrap_or_default().to_owned()
 }
 
-/// Who answers at a door now.
-async fn who(shop: &Shop, machines: &Machines, nodes: &[&str]) -> BTreeSet<Who> {
-    let traffic = Traffic::start(&shop.doors(machines, nodes), Asks::Gets);
-    traffic.more(100).await;
+/// Who answers at some doors now: those of so many nodes. One that was slow a while ago is asked
+/// again late.
+async fn who(shop: &Shop, machines: &Machines, doors: &[&str], nodes: usize) -> BTreeSet<Who> {
+    let traffic = Traffic::start(&shop.doors(machines, doors), Asks::Gets);
+    traffic.heard_of(nodes).await;
     traffic.end("who answers").await.into_keys().collect()
 }
 
@@ -125,13 +126,13 @@ async fn founded(machines: &mut Machines, shop: &Shop) {
     serve(machines, "a", 3).await;
     println!("{}", machines.tandem("b", &["status"]).success().out);
     println!("{}", machines.tandem("b", &["explain", "web"]).success().out);
-    let all = who(shop, machines, &NODES).await;
+    let all = who(shop, machines, &NODES, 3).await;
     let nodes: BTreeSet<&str> = all.iter().map(|it| it.node.as_str()).collect();
     assert_eq!(nodes, NODES.into());
 }
 
 async fn an_instance_is_killed(machines: &Machines, shop: &Shop) {
-    let before = who(shop, machines, &["a"]).await;
+    let before = who(shop, machines, &["a"], 3).await;
     let victim = before.first().unwrap();
     let traffic = Traffic::start(&shop.doors(machines, &NODES), Asks::Gets);
     traffic.more(300).await;
@@ -144,14 +145,14 @@ async fn an_instance_is_killed(machines: &Machines, shop: &Shop) {
 
 async fn all_are_restarted_in_turns(machines: &Machines, shop: &Shop) {
     serve(machines, "b", 3).await;
-    let before = who(shop, machines, &NODES).await;
+    let before = who(shop, machines, &NODES, 3).await;
     let traffic = Traffic::start(&shop.doors(machines, &NODES), Asks::All);
     traffic.more(100).await;
     let said = machines.tandem("b", &["restart", "web"]).success();
     println!("{}", said.out);
     assert!(said.out.contains("every copy of web was started anew"), "{said:?}");
     traffic.end("a rolling restart").await;
-    let after = who(shop, machines, &NODES).await;
+    let after = who(shop, machines, &NODES, 3).await;
     assert!(before.iter().all(|who| !is_alive(who.pid)), "{before:?}");
     assert_eq!(after.len(), 3, "{after:?}");
     let one = after.first().unwrap();
@@ -169,7 +170,7 @@ async fn a_node_is_drained(machines: &Machines, shop: &Shop) {
     println!("{}", said.out);
     assert_eq!(state(&machines.status("c").unwrap(), "c"), "absent");
     traffic.end("a drain").await;
-    let left = who(shop, machines, &NODES).await;
+    let left = who(shop, machines, &NODES, 2).await;
     assert!(left.iter().all(|who| who.node != "c"), "{left:?}");
     let traffic = Traffic::start(&shop.doors(machines, &NODES), Asks::All);
     machines.tandem("a", &["undrain", "c"]).success();
@@ -192,14 +193,14 @@ async fn a_change_counts_while_it_runs(machines: &Machines, shop: &Shop) {
         .await;
     serve(machines, "a", 3).await;
     traffic.end("another environment").await;
-    let after = who(shop, machines, &NODES).await;
+    let after = who(shop, machines, &NODES, 3).await;
     assert!(after.iter().all(|who| who.mode == "second"), "{after:?}");
     assert_eq!(after.len(), 3, "{after:?}");
 }
 
 /// The copy goes on with its keeper, and gets work from the other doors.
 async fn a_daemon_is_restarted(machines: &mut Machines, shop: &Shop) {
-    let before = who(shop, machines, &NODES).await;
+    let before = who(shop, machines, &NODES, 3).await;
     let traffic = Traffic::start(&shop.doors(machines, &["a", "c"]), Asks::All);
     traffic.more(100).await;
     machines.stop("b");
@@ -208,7 +209,7 @@ async fn a_daemon_is_restarted(machines: &mut Machines, shop: &Shop) {
     machines.reachable("b").await;
     serve(machines, "b", 3).await;
     traffic.end("a daemon is restarted").await;
-    assert_eq!(who(shop, machines, &NODES).await, before, "the same processes");
+    assert_eq!(who(shop, machines, &NODES, 3).await, before, "the same processes");
 }
 
 async fn fewer_then_a_lost_node_is_replaced(machines: &mut Machines, shop: &Shop) {
@@ -223,7 +224,7 @@ async fn fewer_then_a_lost_node_is_replaced(machines: &mut Machines, shop: &Shop
         .await;
     traffic.end("fewer copies").await;
     println!("{}", machines.tandem("a", &["explain", "web"]).success().out);
-    let all = who(shop, machines, &NODES).await;
+    let all = who(shop, machines, &NODES, 2).await;
     let victim = all.iter().map(|who| who.node.as_str()).find(|node| *node != "a").unwrap();
     let rest: Vec<&str> = NODES.into_iter().filter(|node| *node != victim).collect();
     let traffic = Traffic::start(&shop.doors(machines, &rest), Asks::Gets);
@@ -247,7 +248,7 @@ async fn fewer_then_a_lost_node_is_replaced(machines: &mut Machines, shop: &Shop
 }
 
 async fn without_a_majority_it_goes_on(machines: &mut Machines, shop: &Shop) {
-    let before = who(shop, machines, &["a"]).await;
+    let before = who(shop, machines, &["a"], 3).await;
     machines.kill("b");
     machines.kill("c");
     let own = before.iter().find(|who| who.node == "a").unwrap();
@@ -258,7 +259,7 @@ async fn without_a_majority_it_goes_on(machines: &mut Machines, shop: &Shop) {
     assert!(by.contains_key(own), "{by:?} {own:?}");
     kill(Pid::from_raw(own.pid), Signal::SIGKILL).unwrap();
     machines.until("a", "it is back", |status| state(status, "a") == "running").await;
-    let after = who(shop, machines, &["a"]).await;
+    let after = who(shop, machines, &["a"], 1).await;
     assert!(after.len() == 1 && !after.contains(own), "{after:?}");
     for node in ["b", "c"] {
         machines.start_joined(node);
@@ -268,13 +269,13 @@ async fn without_a_majority_it_goes_on(machines: &mut Machines, shop: &Shop) {
 }
 
 async fn taken_out_it_ends(machines: &Machines, shop: &Shop) {
-    let before = who(shop, machines, &NODES).await;
+    let before = who(shop, machines, &NODES, 3).await;
     machines.write_nodes(&NODES);
     machines.applies("a").await;
     machines.wait("all have ended", "a", || !before.iter().any(|who| is_alive(who.pid))).await;
     shop.write(machines, "third", "");
     machines.applies("a").await;
     serve(machines, "a", 3).await;
-    let after = who(shop, machines, &NODES).await;
+    let after = who(shop, machines, &NODES, 3).await;
     assert!(after.iter().all(|who| who.mode == "third") && after.len() == 3, "{after:?}");
 }

@@ -2,7 +2,7 @@
 //! they were told.
 
 use crate::app::Who;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -67,6 +67,19 @@ impl Traffic {
     pub async fn more(&self, count: u64) {
         let (until, limit) = (self.done.load(Ordering::Relaxed) + count, Instant::now() + LIMIT);
         while self.done.load(Ordering::Relaxed) < until {
+            assert!(Instant::now() < limit, "{:?}", self.told.lock().unwrap());
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// Goes on until copies of so many nodes have answered.
+    pub async fn heard_of(&self, nodes: usize) {
+        let limit = Instant::now() + LIMIT;
+        let count = || {
+            let told = self.told.lock().unwrap();
+            told.by.keys().map(|who| who.node.clone()).collect::<BTreeSet<_>>().len()
+        };
+        while count() < nodes {
             assert!(Instant::now() < limit, "{:?}", self.told.lock().unwrap());
             tokio::time::sleep(Duration::from_millis(10)).await;
         }

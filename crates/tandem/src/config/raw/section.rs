@@ -253,11 +253,8 @@ impl<'s, 'a> Section<'s, 'a> {
             match value.get_ref().as_str() {
                 Some(text) => texts.push((name, Spanned::new(value.span(), text.to_owned()))),
                 None => {
-                    self.wrong_type(
-                        reading,
-                        value,
-                        [key, "a table of strings", "{ MODE = \"…\" }"],
-                    );
+                    let say = [key, "a table of strings", "{ MODE = \"…\" }"];
+                    self.wrong_type(reading, value, say);
                 }
             }
         }

@@ -7,9 +7,9 @@ use tandem_core::pairing::Kind;
 rows! {
     &[Kind::Command];
     "services.NAME.command": "list of texts" = Required;
-        "Program and arguments. `{port}` and `{node}` are filled in where it runs; no shell reads \
-            it unless it is the program. It must stay in the foreground: once its first process \
-            ends, what that left behind is ended too."
+        "Program and arguments. `{port}`, `{bind}` (its node's `bind`) and `{node}` are filled in \
+            where it runs; no shell reads it unless it is the program. It must stay in the \
+            foreground: once its first process ends, what that left behind is ended too."
         because "Tandem must know what to run",
     "services.NAME.listen": "port or \"ip:port\"" = Unset("there is no front door");
         "The front door, on every node: connections go to the copy, wherever it runs."
@@ -22,12 +22,13 @@ rows! {
         "The system user that it runs as; only root can choose another."
         because "a guessed user might not have the command's files",
     "services.NAME.cwd": "absolute path" = Unset("a folder of its own in the node's folder");
-        "Its working folder, which must exist."
+        "Its working folder, which must exist. What is filled in in `command` is so here, and in \
+            `env`, hooks and checks as well."
         because "two commands in one folder would mix their files",
     "services.NAME.env": "table of texts" = Unset("nothing but what follows");
         "Its environment, besides PATH, TANDEM_NODE, TANDEM_SERVICE, TANDEM_TERM, TANDEM_PORT and \
-            TANDEM_ADDRESS (ip:port); nothing is inherited. TANDEM_TERM grows with each move: a \
-            number to fence with."
+            TANDEM_BIND; nothing is inherited. TANDEM_TERM grows with each move: a number to fence \
+            with."
         because "what a daemon happens to have differs from node to node",
     "services.NAME.limits": "table or false" = Computed("the daemon's own");
         "What the kernel limits for it."
@@ -68,8 +69,8 @@ rows! {
         because "a bound, so that a flood of clients cannot use up the node",
     "services.NAME.replicas": "1 to the number of data nodes" = Unset("one on each data node");
         "With load-balanced: how many copies run, each on a node of its own, spread over zones, on \
-            nodes of the greatest capacity. One whose node is drained, lost for 5 s, or on which it \
-            fails 5 times in a row is replaced; nothing moves back."
+            nodes of the greatest capacity. One whose node is drained or lost for 5 s, or that \
+            fails 5 times in a row, is replaced; nothing moves back."
         because "a copy on every node is next to every door",
     "services.NAME.drain_max": "duration, \"0s\" to \"1h\"" = Value("30s");
         "Before a copy is stopped by a plan (drain, restart, another configuration), doors send it \

@@ -15,8 +15,8 @@ use crate::config::{Command, Config, Copies};
 use crate::consensus::Consensus;
 use crate::driver::instance::wishes::Asked;
 use crate::driver::singleton::SingletonDriver;
+use crate::driver::singleton::beside::doors::{DoorGuide, Place, Wanted};
 use crate::driver::singleton::beside::{Beside, Change};
-use crate::driver::singleton::doors::{DoorGuide, Place, Wanted};
 use crate::proxy::{Balancer, BalancerConfig, Snapshot};
 use crate::runtime::supervisor::TaskKind;
 use futures::future::join_all;
@@ -30,8 +30,6 @@ use tokio_util::sync::CancellationToken;
 
 /// Wishes that may wait; one more is refused.
 const WISHES_MAX: usize = 4;
-/// Configurations that may wait; more is waited for.
-const CHANGES_MAX: usize = 4;
 
 /// The door of one service.
 #[derive(Debug)]
@@ -44,7 +42,7 @@ struct Open {
 #[derive(Debug)]
 struct Driven {
     wishes: mpsc::Sender<Asked>,
-    changes: mpsc::Sender<Change>,
+    changes: watch::Sender<Option<Change>>,
     ended: CancellationToken,
 }
 
@@ -102,7 +100,7 @@ impl CopyServices {
     pub(in crate::node) async fn start(&self, consensus: &Consensus) -> Result<(), Error> {
         super::leftovers::end(&self.ground).await;
         for (service, command, _) in of(&self.ground.config) {
-            self.drive(&self.ground.config, (service, command), consensus).await?;
+            self.drive(&self.ground.config, (service, command), consensus)?;
         }
         Ok(())
     }
@@ -127,7 +125,7 @@ impl CopyServices {
         self.ground.supervisor.spawn("door of copies", TaskKind::Session, run);
     }
 
-    async fn drive(
+    fn drive(
         &self,
         config: &Config,
         (service, command): (&ServiceId, &Command),
@@ -139,11 +137,11 @@ impl CopyServices {
             return Ok(());
         }
         let (wishes, asked) = mpsc::channel(WISHES_MAX);
-        let (changes, changed) = mpsc::channel(CHANGES_MAX);
-        let prepared = Prepared::of(ground, node, (service, command))?;
+        let (changes, changed) = watch::channel(None);
+        let prepared = Prepared::of(ground, node, (service, command));
         // Nobody asks for promises.
         let (_, asks) = mpsc::channel(1);
-        let wiring = commands::wiring(ground, consensus, prepared, (asks, asked)).await?;
+        let wiring = commands::wiring(ground, consensus, prepared, (asks, asked))?;
         let beside = Some(Beside::new(changed));
         let driver = SingletonDriver::new(crate::driver::singleton::Wiring { beside, ..wiring });
         let (stop, ended) = (ground.supervisor.stopping(), CancellationToken::new());
@@ -162,41 +160,33 @@ impl CopyServices {
 
     /// Goes on with another configuration; what could not be done is said, and done by the next
     /// call.
-    pub(in crate::node) async fn follow(
-        &self,
-        config: &Config,
-        consensus: &Consensus,
-    ) -> Vec<String> {
-        self.end(config).await;
+    pub(in crate::node) fn follow(&self, config: &Config, consensus: &Consensus) -> Vec<String> {
+        self.end(config);
         let mut waits = Vec::new();
         for (service, command, _) in of(config) {
-            if let Err(because) = self.follow_one(config, (service, command), consensus).await {
+            if let Err(because) = self.follow_one(config, (service, command), consensus) {
                 waits.push(format!("{service}: {because}"));
             }
         }
         waits
     }
 
-    async fn follow_one(
+    fn follow_one(
         &self,
         config: &Config,
         (service, command): (&ServiceId, &Command),
         consensus: &Consensus,
     ) -> Result<(), String> {
         let said = |error: Error| error.to_string();
-        let driven =
-            self.lock().drivers.get(service).map(|it| (it.changes.clone(), it.ended.clone()));
-        let is_known = self.lock().commands.contains_key(service);
-        match driven {
-            Some((_, ended)) if !is_known && !ended.is_cancelled() => {
-                return Err("its copy of before still ends here".to_owned());
-            }
-            Some((changes, _)) if is_known => {
-                self.change(config, (service, command), &changes).await?
-            }
-            Some(_) | None => {
-                self.drive(config, (service, command), consensus).await.map_err(said)?
-            }
+        let (is_known, is_driven) = {
+            let all = self.lock();
+            let driven = all.drivers.get(service);
+            (all.commands.contains_key(service), driven.map(|it| !it.ended.is_cancelled()))
+        };
+        match is_driven {
+            Some(true) if !is_known => return Err("its copy of before still ends here".to_owned()),
+            Some(_) if is_known => self.change(config, (service, command))?,
+            Some(_) | None => self.drive(config, (service, command), consensus).map_err(said)?,
         }
         let wanted = self.wanted(config, service, command);
         let has_door = self.lock().doors.contains_key(service);
@@ -225,26 +215,26 @@ impl CopyServices {
         Ok(())
     }
 
-    async fn change(
+    fn change(
         &self,
         config: &Config,
         (service, command): (&ServiceId, &Command),
-        changes: &mpsc::Sender<Change>,
     ) -> Result<(), String> {
-        if self.lock().commands.get(service) == Some(command) {
+        let mut all = self.lock();
+        if all.commands.get(service) == Some(command) {
             return Ok(());
         }
         let node = config.nodes.get(&self.ground.args.node).ok_or("this node is not listed")?;
-        let prepared = Prepared::of(&self.ground, node, (service, command));
-        let Prepared { config, limits } = prepared.map_err(|error| error.to_string())?;
-        let change = Change::Config(Box::new(config), limits);
-        changes.send(change).await.map_err(|_| "it stops".to_owned())?;
-        self.lock().commands.insert(service.clone(), command.clone());
+        let Prepared { config, limits } = Prepared::of(&self.ground, node, (service, command));
+        if let Some(driven) = all.drivers.get(service) {
+            driven.changes.send_replace(Some(Change::Config(Box::new(config), limits)));
+        }
+        all.commands.insert(service.clone(), command.clone());
         Ok(())
     }
 
     /// Ends what the configuration has no more.
-    async fn end(&self, config: &Config) {
+    fn end(&self, config: &Config) {
         let stays = |service: &ServiceId| {
             config.commands.get(service).is_some_and(|command| command.copies.is_some())
         };
@@ -254,10 +244,8 @@ impl CopyServices {
         };
         for (service, command) in gone {
             self.close_door(&service, command.copies.as_ref());
-            let changes = self.lock().drivers.get(&service).map(|it| it.changes.clone());
-            if let Some(changes) = changes {
-                // One that stopped has nothing to end.
-                let _ = changes.send(Change::End).await;
+            if let Some(driven) = self.lock().drivers.get(&service) {
+                driven.changes.send_replace(Some(Change::End));
             }
         }
         let mut all = self.lock();
@@ -302,10 +290,9 @@ impl CopyServices {
     }
 
     /// This node is removed: nothing of it stays.
-    pub(in crate::node) async fn part(&self) {
-        let drivers: Vec<_> = self.lock().drivers.values().map(|it| it.changes.clone()).collect();
-        for changes in drivers {
-            let _ = changes.send(Change::End).await;
+    pub(in crate::node) fn part(&self) {
+        for driven in self.lock().drivers.values() {
+            driven.changes.send_replace(Some(Change::End));
         }
     }
 

@@ -6,6 +6,8 @@
 //! Not here: the decisions (`tandem_core::clustering::copies`), starts and ends (`acting.rs`).
 //! Tested by: `tests/copies`.
 
+pub mod doors;
+
 use super::acting::Part;
 use super::{Life, SingletonDriver, Why};
 use crate::consensus::Agreed;
@@ -20,10 +22,10 @@ use tandem_core::facts::Process;
 use tandem_core::ids::Term;
 use tandem_core::spec::ServiceSpec;
 use tandem_core::time::Timestamp;
-use tokio::sync::mpsc;
+use tokio::sync::watch;
 
 /// What a copy's node wants of it from now on.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Change {
     /// It is run so.
     Config(Box<CommandConfig>, BTreeMap<Limit, u64>),
@@ -34,8 +36,8 @@ pub enum Change {
 /// What only a copy has that need not be alone.
 #[derive(Debug)]
 pub struct Beside {
-    /// Where other configurations come from.
-    pub changes: mpsc::Receiver<Change>,
+    /// The last change: what came before it counts no more.
+    changes: watch::Receiver<Option<Change>>,
     wish: Wish,
     ends: bool,
     unwanted_since: Option<Timestamp>,
@@ -43,7 +45,7 @@ pub struct Beside {
 
 impl Beside {
     /// Nothing is wanted but what is agreed.
-    pub const fn new(changes: mpsc::Receiver<Change>) -> Self {
+    pub const fn new(changes: watch::Receiver<Option<Change>>) -> Self {
         Self { changes, wish: Wish::Agreed, ends: false, unwanted_since: None }
     }
 
@@ -52,16 +54,14 @@ impl Beside {
         self.ends
     }
 
-    /// The next change; nobody who could send one is no news.
-    pub(super) async fn next(beside: &mut Option<Self>) -> Change {
-        let change = match beside {
-            Some(beside) => beside.changes.recv().await,
-            None => None,
-        };
-        match change {
-            Some(change) => change,
-            None => std::future::pending().await,
+    /// The next change; nobody who could make one is no news.
+    pub(super) async fn next(beside: &mut Option<Self>) -> Option<Change> {
+        if let Some(Self { changes, .. }) = beside
+            && changes.changed().await.is_ok()
+        {
+            return changes.borrow_and_update().clone();
         }
+        std::future::pending().await
     }
 }
 
@@ -86,12 +86,13 @@ impl SingletonDriver {
     /// Whether nothing is left to do here, ever.
     pub(super) fn has_ended(&self) -> bool {
         let ends = self.it.beside.as_ref().is_some_and(Beside::leaves);
-        ends && self.life == Life::Nothing && self.own.process == Process::Stopped
+        let nothing_runs = self.life == Life::Nothing && self.own.process == Process::Stopped;
+        ends && nothing_runs && !self.keeper_lost
     }
 
     /// The last words: a keeper without anything to keep goes.
     pub(super) async fn retire(&self) {
-        if let Err(error) = self.it.keeper.release().await {
+        if let Err(error) = self.keeper.release().await {
             tracing::debug!(service = %self.service(), %error, "the keeper goes by itself");
         }
         self.it.hub.retire(self.service());
@@ -112,7 +113,7 @@ impl SingletonDriver {
         let now = clock::now();
         self.own.pending_restart = self.life == Life::Runs
             && self.durable.recipe != self.it.config.recipe(&self.it.limits);
-        self.check_health(self.own.promoted);
+        self.check_health();
         let me = self.it.hub.me().clone();
         let is_member = agreed.state.spec.nodes.contains_key(&me);
         let gone = !is_member || known.0.is_none() || self.away_until > now;
