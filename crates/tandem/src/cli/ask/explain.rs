@@ -1,7 +1,7 @@
 //! Talks about why: a service's last plans and reasons, or what an error code means.
 //! Tested by: `cli/tests/explain.rs`.
 
-use crate::api::explain::{Explanation, FailoverNow, Reason};
+use crate::api::explain::{Explanation, FailoverNow, Placement, Reason};
 use crate::cli::Error;
 use crate::cli::ask::status::{size, waits};
 use crate::cli::client::{Client, segment};
@@ -13,6 +13,7 @@ use clap::Args;
 use comfy_table::Cell;
 use serde_json::json;
 use std::fmt::Write as _;
+use tandem_core::reason::list;
 
 /// Say why a service is as it is, whether a failover would be safe, or what an error code means
 #[derive(Debug, Args)]
@@ -82,7 +83,17 @@ fn page(of: &Explanation, terminal: &Terminal) -> String {
             let _ = writeln!(page, "  - {}", words(reason));
         }
     }
-    page.push_str(&failover(&of.failover_now, terminal));
+    // Where no instance is more than the others there is nothing to fail over.
+    if of.primary.is_some() || !of.no_failover_because.is_empty() {
+        page.push_str(&failover(&of.failover_now, terminal));
+    }
+    if !of.placements.is_empty() {
+        page.push_str("\nPlaced:\n");
+    }
+    for Placement { nodes, reason, at_unix_ms } in &of.placements {
+        let time = moment::show(*at_unix_ms);
+        let _ = writeln!(page, "  {time}  {}: {reason}", list(nodes));
+    }
     if !of.plans.is_empty() {
         page.push_str("\nLast plans:\n");
         for plan in &of.plans {

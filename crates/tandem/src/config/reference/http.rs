@@ -5,12 +5,7 @@ use super::rows;
 use tandem_core::pairing::Kind;
 
 rows! {
-    &[Kind::Http];
-    "services.NAME.idle_timeout": "duration, \"1s\" to \"1d\"" = Value("1min");
-        "A request or response, or a connection of another protocol after its upgrade, on which \
-            nothing moves for so long is ended."
-        because "who is slow still moves something in a minute; a WebSocket that idles longer \
-            sends a ping",
+    &[Kind::Http, Kind::Command];
     "services.NAME.head_timeout": "duration, \"100ms\" to \"10min\"" = Value("10s");
         "How long the head of a request may take to come whole, from its first byte; then 408."
         because "a head is a packet or a few: who takes longer drips it to keep a connection busy",
@@ -108,15 +103,6 @@ rows! {
     "services.NAME.rate_limit.key.path_segment": "1 to 32" = Unset("another part of it");
         "Clients are told apart by this segment of the path."
         because "only the owner knows what the paths mean",
-    "services.NAME.health.path": "path" = Unset("a check only connects");
-        "What a check asks for with GET."
-        because "only the owner knows what says that an endpoint can work",
-    "services.NAME.health.host": "host name" = Unset("the endpoint's own address");
-        "What the check says in the field `Host`."
-        because "most endpoints answer to any name",
-    "services.NAME.health.expect": "status, or two with - between them" = Value("200-399");
-        "Which statuses are good."
-        because "what is there or points elsewhere works; 4xx and 5xx are told apart by nobody",
     "services.NAME.ejection.errors": "true or false" = Value("true");
         "A response with a status of 500 or more counts as failed."
         because "an endpoint that answers with nothing but errors does no work",

@@ -1,4 +1,5 @@
-//! Carries out the plans for this node's own copy of a command.
+//! Carries out the plans for this node's own copy of a command: one that runs alone, under a lease,
+//! or one of many (`beside.rs`).
 //! In: agreed state, facts, the keeper's words, answers of checks, requests. Out: facts, the
 //! lease, one thing at a time for the keeper.
 //! States: Nothing → (hook) Opening → Launching → Runs → Ending → (hook) Closing → Nothing.
@@ -12,6 +13,7 @@
 
 mod acting;
 mod asking;
+pub mod beside;
 mod health;
 mod keeper;
 mod lease;
@@ -33,6 +35,7 @@ use crate::runtime::user::User;
 use crate::service::command::{CommandConfig, State};
 use crate::telemetry::events::EventLog;
 use acting::{Ended, Finished, Part, Work};
+use beside::Beside;
 use health::Checks;
 use output::Output;
 use std::collections::BTreeMap;
@@ -78,6 +81,8 @@ pub struct Wiring {
     pub wishes: mpsc::Receiver<Asked>,
     /// What happened, for operators.
     pub events: EventLog,
+    /// There if it is one of many, and none of them alone: no lease is needed.
+    pub beside: Option<Beside>,
 }
 
 /// What the keeper holds.
@@ -157,6 +162,8 @@ pub struct SingletonDriver {
     attach_at: Timestamp,
     /// The keeper is gone, and what it held is not known to be.
     keeper_lost: bool,
+    /// What was last agreed of a service that may be taken out.
+    last_spec: Option<ServiceSpec>,
 }
 
 impl SingletonDriver {
@@ -202,6 +209,7 @@ impl SingletonDriver {
             attaching: false,
             attach_at: now,
             keeper_lost: true,
+            last_spec: None,
         }
     }
 
@@ -228,11 +236,15 @@ impl SingletonDriver {
                 Some(finished) = self.finished.1.recv() => self.on_finished(finished).await,
                 Some(term) = self.it.asks.recv() => self.asked = self.asked.max(Some(term)),
                 Some(asked) = self.it.wishes.recv() => self.on_wish(asked).await,
+                Some(change) = Beside::next(&mut self.it.beside) => self.on_change(change),
                 result = self.it.agreed.changed() => if result.is_err() { return },
                 result = changed.changed() => if result.is_err() { return },
                 () = tokio::time::sleep(pause) => {}
             }
             again = self.go_on().await;
+            if self.has_ended() {
+                return self.retire().await;
+            }
         }
     }
 
@@ -282,6 +294,9 @@ impl SingletonDriver {
         self.follow_output(now);
         // Before anything is agreed, nothing is known to have ended.
         agreed.state.cluster.as_ref()?;
+        if self.it.beside.is_some() {
+            return self.go_on_beside(&agreed, (spec, state)).await;
+        }
         let is_member = agreed.state.spec.nodes.contains_key(self.it.hub.me());
         let (Some(spec), Some(state)) = (spec.filter(|_| is_member), state) else {
             self.leave().await;

@@ -84,6 +84,7 @@ fn case(change: impl FnOnce(&mut CommandConfig)) -> Case {
         asks,
         wishes,
         events: EventLog::new("a".into()),
+        beside: None,
     });
     driver.keeper = keeper;
     driver.keeper_events = keeper_events;

@@ -6,6 +6,7 @@
 //! Tested by: `tests/explain.rs`.
 
 use super::candidates;
+use super::copies;
 use super::seen::ServiceSeen;
 use super::status;
 use crate::api::explain::{Appointed, Explanation, Planned, Reason};
@@ -18,6 +19,9 @@ use tandem_core::ids::NodeId;
 
 /// Why a service is as it is.
 pub(super) fn explain(service: ServiceSeen<'_>, plans: Vec<Planned>) -> Explanation {
+    if copies::is_copies(service) {
+        return copies::explain(service, plans);
+    }
     let state = service.state;
     let phase = status::phase(service);
     Explanation {
@@ -44,6 +48,7 @@ pub(super) fn explain(service: ServiceSeen<'_>, plans: Vec<Planned>) -> Explanat
                 active_unix_ms: line.active_unix_ms,
             })
             .collect(),
+        placements: Vec::new(),
     }
 }
 

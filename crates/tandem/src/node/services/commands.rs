@@ -4,7 +4,7 @@
 
 use super::super::{Error, Ground};
 use super::{AskReceivers, start_witness};
-use crate::config::{self, Command};
+use crate::config::{self, Command, Config};
 use crate::consensus::Consensus;
 use crate::driver::instance::wishes::Asked;
 use crate::driver::singleton::route::Guide;
@@ -30,6 +30,11 @@ const CONNECT: Duration = Duration::from_secs(1);
 /// A connection on which nothing moves for so long is closed.
 const IDLE: Duration = Duration::from_secs(3600);
 
+/// Commands of which one copy runs.
+fn alone(config: &Config) -> impl Iterator<Item = (&ServiceId, &Command)> {
+    config.commands.iter().filter(|(_, command)| command.copies.is_none())
+}
+
 /// Where each command of this node takes wishes.
 pub(in crate::node) type CommandWishes = BTreeMap<ServiceId, mpsc::Sender<Asked>>;
 
@@ -46,7 +51,7 @@ pub(in crate::node) type CommandDoors = Vec<(ServiceId, Arc<Balancer>)>;
 pub(in crate::node) fn open_doors(ground: &Ground) -> Result<Vec<CommandDoor>, Error> {
     let Some(node) = ground.config.nodes.get(&ground.args.node) else { return Ok(Vec::new()) };
     let mut doors = Vec::new();
-    for (service, command) in &ground.config.commands {
+    for (service, command) in alone(&ground.config) {
         let Some(listen) = command.listen else { continue };
         let config = BalancerConfig {
             service: service.clone(),
@@ -84,7 +89,7 @@ pub(in crate::node) fn serve(
             service: service.clone(),
             hub: ground.hub.clone(),
             agreed: consensus.state(),
-            addresses: addresses(ground, &service, command),
+            addresses: addresses(ground, &ground.config, (&service, command)),
             door: door.clone(),
             config,
         };
@@ -96,12 +101,12 @@ pub(in crate::node) fn serve(
 }
 
 /// Where this node reaches each node's copy.
-fn addresses(
+pub(super) fn addresses(
     ground: &Ground,
-    service: &ServiceId,
-    command: &Command,
+    cluster: &Config,
+    (service, command): (&ServiceId, &Command),
 ) -> BTreeMap<NodeId, SocketAddr> {
-    let nodes = ground.config.data_nodes();
+    let nodes = cluster.data_nodes();
     let reached = |(node, it): (&NodeId, &config::Node)| {
         let own = command.instance_address(it)?;
         let other = ground.routes.get(node).and_then(|r| r.services.get(service.as_str()));
@@ -118,7 +123,7 @@ pub(in crate::node) fn start(
 ) -> Result<CommandWishes, Error> {
     let mut wishes = CommandWishes::new();
     let Some(node) = ground.config.nodes.get(&ground.args.node) else { return Ok(wishes) };
-    for (service, command) in &ground.config.commands {
+    for (service, command) in alone(&ground.config) {
         let Some(asks) = asks.remove(service) else { continue };
         match node.role {
             NodeRole::Witness => start_witness(ground, consensus, service, asks)?,
@@ -175,7 +180,7 @@ fn start_one(
     Ok(())
 }
 
-/// What the driver of a command is connected to.
+/// What the driver of a command is connected to; one that runs alone, unless that is changed.
 pub(super) fn wiring(
     ground: &Ground,
     consensus: &Consensus,
@@ -195,6 +200,7 @@ pub(super) fn wiring(
         asks,
         wishes,
         events: ground.events.clone(),
+        beside: None,
     })
 }
 

@@ -9,6 +9,7 @@ use super::BalancerConfig;
 use super::member::{Claim, Member};
 use super::snapshot::EndpointSnapshot;
 use crate::runtime::clock;
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -171,6 +172,11 @@ impl Group {
     /// Every endpoint.
     pub(in crate::proxy) fn members(&self) -> Vec<Arc<Member>> {
         lock(&self.state).members.clone()
+    }
+
+    pub(in crate::proxy) fn in_flight(&self) -> BTreeMap<SocketAddr, u32> {
+        let count = |it: &Arc<Member>| (it.address, it.in_flight.load(Ordering::Acquire));
+        lock(&self.state).members.iter().map(count).collect()
     }
 
     /// Goes on with these addresses; what stays keeps its past and its connections.

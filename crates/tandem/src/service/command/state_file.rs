@@ -31,6 +31,8 @@ pub struct State {
     pub begun: Term,
     /// What that was.
     pub runs: Runs,
+    /// How it was run, where that is compared (`CommandConfig::recipe`); else 0.
+    pub recipe: u64,
 }
 
 impl State {
@@ -60,6 +62,7 @@ impl State {
                 ("begun", term) => state.begun = Term(term.parse().ok()?),
                 ("runs", "command") => state.runs = Runs::Command,
                 ("runs", "hook") => state.runs = Runs::Hook,
+                ("recipe", recipe) => state.recipe = recipe.parse().ok()?,
                 _ => return None,
             }
         }
@@ -78,6 +81,9 @@ impl State {
             Runs::Hook => "hook",
         };
         write!(file, "promised {}\nbegun {}\nruns {runs}\n", self.promised, self.begun)?;
+        if self.recipe != 0 {
+            writeln!(file, "recipe {}", self.recipe)?;
+        }
         file.sync_all()?;
         fs::rename(&temporary, &path)?;
         File::open(dir)?.sync_all()
