@@ -14,6 +14,7 @@ use super::wire::{Response, Wish};
 use crate::api::partitions::{Divided, Holds, OwnPartition, OwnPartitions};
 use crate::consensus::Agreed;
 use crate::runtime::clock;
+use crate::runtime::supervisor::{Supervisor, TaskKind};
 use crate::telemetry::event_kind::EventKind;
 use crate::telemetry::events::{Draft, EventLog};
 pub use files::{Error, path_in};
@@ -96,6 +97,17 @@ struct Looked {
     table: ConfigVersion,
     unwell: Duration,
     process: Process,
+}
+
+/// Keeps a seat from now on, until the node stops.
+///
+/// # Errors
+/// The durable part cannot be read, or the folder not be made.
+pub fn start(wiring: Wiring, supervisor: &Supervisor) -> Result<Arc<Seat>, Error> {
+    let seat = Seat::open(wiring)?;
+    let run = seat.clone().run(supervisor.stopping());
+    supervisor.spawn("seat of a command", TaskKind::Essential, run);
+    Ok(seat)
 }
 
 impl Seat {

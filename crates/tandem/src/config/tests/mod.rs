@@ -9,6 +9,7 @@ mod http;
 mod keys;
 mod mutation;
 mod pairings;
+mod partitions;
 mod positions;
 mod rates;
 mod reference;

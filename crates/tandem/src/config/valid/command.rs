@@ -9,6 +9,7 @@ mod words;
 
 use super::checker::{Checker, Limits, Shape, Span};
 use super::copies::{self, Copies, Front};
+use super::partitions::{self, Partitions};
 use super::service::{self, HOLD, INSTANCE_PORT, SESSIONS};
 use super::{Listen, Node, postgres};
 use crate::config::problem::{Code, Say};
@@ -65,6 +66,8 @@ pub struct Command {
     pub sessions_max: usize,
     /// There if copies of it run side by side.
     pub copies: Option<Copies>,
+    /// There if its work is divided among them.
+    pub partitions: Option<Partitions>,
 }
 
 impl Command {
@@ -171,10 +174,15 @@ pub(super) fn service(
     let hold_max = check.duration(&path("hold_max"), raw.hold_max.as_ref(), &HOLD);
     let sessions_max = usize::try_from(sessions_max).unwrap_or(1);
     let front = Front { listen, hold_max, sessions_max };
-    let copies = copies::check(raw, (pairing, shape), front, check);
+    let partitions = partitions::check(raw, pairing, check);
+    let copies = match partitions {
+        Some(_) => None,
+        None => copies::check(raw, (pairing, shape), front, check),
+    };
     Some(Command {
         pairing: pairing?,
         copies,
+        partitions,
         timing: Timing { lease, drift_margin, ..usual },
         command,
         listen,

@@ -10,6 +10,7 @@ mod copies;
 mod durability;
 mod http;
 mod key;
+mod partitions;
 mod postgres;
 mod rate;
 mod service;
@@ -25,6 +26,7 @@ use checker::{Checker, Shape};
 pub use command::{Command, CommandHealth, Probe};
 pub use copies::Copies;
 pub use http::{Certificate, Http, Question};
+pub use partitions::Partitions;
 pub use rate::RateLimit;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -223,6 +225,7 @@ impl Config {
                 .copies
                 .as_ref()
                 .map(|it| spec::Copies { replicas: it.replicas, drain_max: it.drain_max }),
+            partitions: it.partitions.map(|it| it.count),
             ..ServiceSpec::of_command(it.pairing, it.timing)
         };
         ClusterSpec {
@@ -234,6 +237,7 @@ impl Config {
                 .chain(self.commands.iter().map(|(id, it)| (id.clone(), command(it))))
                 .collect(),
         }
+        .with_seats()
     }
 
     /// The nodes that hold data, in the order of their names.

@@ -4,9 +4,10 @@
 
 use super::super::{Error, Ground};
 use super::{AskReceivers, start_witness};
-use crate::config::{self, Command, Config};
+use crate::config::{self, Command, Config, Partitions};
 use crate::consensus::Consensus;
 use crate::driver::instance::wishes::Asked;
+use crate::driver::seats::{self, Seat};
 use crate::driver::singleton::route::Guide;
 use crate::driver::singleton::{SingletonDriver, Wiring};
 use crate::fence::protocol::Limit;
@@ -14,13 +15,14 @@ use crate::proxy::{Balancer, BalancerConfig};
 use crate::runtime::supervisor::TaskKind;
 use crate::service::command::{AtPort, CommandConfig, Health, Probe};
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tandem_core::clustering::load_balanced::balance::Policy;
 use tandem_core::clustering::load_balanced::ejection;
 use tandem_core::ids::{NodeId, ServiceId, Term};
-use tandem_core::spec::NodeRole;
+use tandem_core::spec::{self, NodeRole};
 use tokio::sync::mpsc;
 
 /// Wishes that may wait; one more is refused.
@@ -32,11 +34,47 @@ const IDLE: Duration = Duration::from_secs(3600);
 
 /// Commands of which one copy runs.
 fn alone(config: &Config) -> impl Iterator<Item = (&ServiceId, &Command)> {
-    config.commands.iter().filter(|(_, command)| command.copies.is_none())
+    let is_alone = |it: &Command| it.copies.is_none() && it.partitions.is_none();
+    config.commands.iter().filter(move |(_, command)| is_alone(command))
+}
+
+/// What runs under a lease: a command of which one copy runs, or a node's copy of one whose work is
+/// divided.
+pub(super) struct Leased<'a> {
+    pub id: ServiceId,
+    work: &'a ServiceId,
+    command: &'a Command,
+    /// Where it runs, or nowhere; none: anywhere.
+    seat: Option<(&'a NodeId, Partitions)>,
+}
+
+pub(super) fn leased(config: &Config) -> impl Iterator<Item = Leased<'_>> {
+    let alone =
+        alone(config).map(|(work, command)| Leased { id: work.clone(), work, command, seat: None });
+    let divided = config.commands.iter().filter_map(|(id, it)| Some((id, it, it.partitions?)));
+    let seats = divided.flat_map(|(work, command, partitions)| {
+        config.data_nodes().map(move |(node, _)| Leased {
+            id: spec::Seat::name(work, node),
+            work,
+            command,
+            seat: Some((node, partitions)),
+        })
+    });
+    alone.chain(seats)
 }
 
 /// Where each command of this node takes wishes.
 pub(in crate::node) type CommandWishes = BTreeMap<ServiceId, mpsc::Sender<Asked>>;
+
+/// The seats of this node, by the service whose work is divided.
+pub(in crate::node) type OwnSeats = BTreeMap<ServiceId, Arc<Seat>>;
+
+/// What runs under a lease on this node.
+#[derive(Debug, Default)]
+pub(in crate::node) struct Started {
+    pub wishes: CommandWishes,
+    pub seats: OwnSeats,
+}
 
 /// A command's door, bound, with no endpoint yet.
 pub(in crate::node) struct CommandDoor {
@@ -120,22 +158,76 @@ pub(in crate::node) fn start(
     ground: &Ground,
     consensus: &Consensus,
     asks: &mut AskReceivers,
-) -> Result<CommandWishes, Error> {
-    let mut wishes = CommandWishes::new();
-    let Some(node) = ground.config.nodes.get(&ground.args.node) else { return Ok(wishes) };
-    for (service, command) in alone(&ground.config) {
-        let Some(asks) = asks.remove(service) else { continue };
-        match node.role {
-            NodeRole::Witness => start_witness(ground, consensus, service, asks)?,
-            NodeRole::Data => {
-                let (sender, receiver) = mpsc::channel(WISHES_MAX);
-                let prepared = Prepared::of(ground, node, (service, command));
-                start_one(ground, consensus, prepared, (asks, receiver))?;
-                wishes.insert(service.clone(), sender);
-            }
+) -> Result<Started, Error> {
+    let mut started = Started::default();
+    let Some(node) = ground.config.nodes.get(&ground.args.node) else { return Ok(started) };
+    for it in leased(&ground.config) {
+        let Some(asks) = asks.remove(&it.id) else { continue };
+        let is_elsewhere = it.seat.is_some_and(|(seat, _)| *seat != ground.args.node);
+        if node.role == NodeRole::Witness || is_elsewhere {
+            start_witness(ground, consensus, &it.id, asks)?;
+            continue;
         }
+        let (sender, receiver) = mpsc::channel(WISHES_MAX);
+        let mut prepared = Prepared::of(ground, node, (&it.id, it.command));
+        if let Some((_, partitions)) = it.seat {
+            let wiring = seat_wiring(ground, consensus, (&it, partitions), sender.clone());
+            match seats::start(wiring, &ground.supervisor) {
+                Ok(seat) => _ = started.seats.insert(it.work.clone(), seat),
+                Err(error) => {
+                    // Without its memory it must not tell a copy anything: none is started, and
+                    // nothing is said of it, so that others get what it owned.
+                    tracing::error!(service = %it.work, %error, "no copy of it can run here");
+                    continue;
+                }
+            }
+            prepared.config.told = told(&it, node, &prepared.config.dir);
+        }
+        start_one(ground, consensus, prepared, (asks, receiver))?;
+        started.wishes.insert(it.work.clone(), sender);
     }
-    Ok(wishes)
+    Ok(started)
+}
+
+fn seat_wiring(
+    ground: &Ground,
+    consensus: &Consensus,
+    (it, partitions): (&Leased<'_>, Partitions),
+    wishes: mpsc::Sender<Asked>,
+) -> seats::Wiring {
+    seats::Wiring {
+        work: it.work.clone(),
+        seat: it.id.clone(),
+        dir: dir_of(ground, &it.id),
+        release_max: partitions.release_max,
+        hub: ground.hub.clone(),
+        agreed: consensus.state(),
+        wishes,
+        events: ground.events.clone(),
+    }
+}
+
+/// What a copy is told besides its own environment.
+fn told(it: &Leased<'_>, node: &config::Node, dir: &Path) -> BTreeMap<String, String> {
+    let ip = match node.api.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    let api = SocketAddr::new(ip, node.api.port());
+    let mut told = BTreeMap::from([
+        ("TANDEM_SERVICE".to_owned(), it.work.to_string()),
+        ("TANDEM_API".to_owned(), format!("http://{api}")),
+    ]);
+    if let Ok(path) = seats::path_in(dir) {
+        told.insert("TANDEM_PARTITIONS_FILE".to_owned(), path.display().to_string());
+    }
+    told
+}
+
+/// Where a service has what is kept of it on this node.
+fn dir_of(ground: &Ground, service: &ServiceId) -> PathBuf {
+    ground.args.dir.join("services").join(service.as_str())
 }
 
 fn limit((key, value): (&&'static str, &u64)) -> Option<(Limit, u64)> {
@@ -209,7 +301,7 @@ fn command_config(
     node: &config::Node,
     (service, command): (&ServiceId, &Command),
 ) -> CommandConfig {
-    let dir = ground.args.dir.join("services").join(service.as_str());
+    let dir = dir_of(ground, service);
     let health = command.health.as_ref().map(|it| Health {
         probe: match &it.probe {
             config::Probe::Http(path) => Probe::Port(AtPort::Http(path.clone())),
@@ -238,5 +330,6 @@ fn command_config(
         hook_max: command.hook_max,
         health,
         log_bytes_max: command.log_bytes_max,
+        told: BTreeMap::new(),
     }
 }

@@ -6,6 +6,7 @@ use tokio::net::TcpListener;
 
 fn config(dir: &std::path::Path) -> CommandConfig {
     CommandConfig {
+        told: BTreeMap::new(),
         service: "jobs".into(),
         me: "a".into(),
         dir: dir.to_owned(),
