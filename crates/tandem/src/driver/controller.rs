@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tandem_core::cluster::command::{Command, ServiceCommand};
 use tandem_core::cluster::state::ServiceState;
-use tandem_core::clustering::active_passive::{ControllerView, Step, controller};
+use tandem_core::clustering::active_passive::{ControllerView, Step};
 use tandem_core::clustering::copies::{
     self,
     controller::{CopiesView, Decision},
@@ -108,11 +108,12 @@ impl Controller {
                 nodes: &agreed.state.spec.nodes,
                 draining: &agreed.state.draining,
                 state,
+                services: &agreed.state.services,
                 facts: &facts,
                 trails: &self.hub.trails(service),
                 unix_ms: clock::unix_ms(),
             };
-            let plan = controller::plan(&view, now);
+            let plan = tandem_core::clustering::plan(&view, now);
             self.explanations.planned(service, &plan);
             for step in plan.steps {
                 match step {
