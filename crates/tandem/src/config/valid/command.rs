@@ -5,10 +5,13 @@
 //! Not here: ports that collide (`wiring.rs`), how it is run (`service/command`).
 //! Tested by: `config/tests/command.rs`.
 
+mod copies;
 mod words;
 
+pub use copies::Copies;
+use copies::Front;
+
 use super::checker::{Checker, Limits, Shape, Span};
-use super::copies::{self, Copies, Front};
 use super::service::{self, HOLD, INSTANCE_PORT, SESSIONS};
 use super::{Listen, Node, postgres};
 use crate::config::problem::{Code, Say};
