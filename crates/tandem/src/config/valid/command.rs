@@ -5,11 +5,15 @@
 //! Not here: ports that collide (`wiring.rs`), how it is run (`service/command`).
 //! Tested by: `config/tests/command.rs`.
 
+mod copies;
+mod partitions;
 mod words;
 
+pub use copies::Copies;
+use copies::Front;
+pub use partitions::Partitions;
+
 use super::checker::{Checker, Limits, Shape, Span};
-use super::copies::{self, Copies, Front};
-use super::partitions::{self, Partitions};
 use super::service::{self, HOLD, INSTANCE_PORT, SESSIONS};
 use super::{Listen, Node, postgres};
 use crate::config::problem::{Code, Say};

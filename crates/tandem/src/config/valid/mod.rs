@@ -6,15 +6,14 @@ mod balanced;
 mod checker;
 mod cluster;
 mod command;
-mod copies;
 mod durability;
 mod http;
 mod key;
-mod partitions;
 mod postgres;
 mod rate;
 mod service;
 mod timing;
+mod upstream_tls;
 mod wiring;
 
 use super::problem::Source;
@@ -23,10 +22,8 @@ use super::raw::{self, Reading};
 use super::value::HostPort;
 pub use balanced::{Balanced, Health, ProxyVersion, Upstream};
 use checker::{Checker, Shape};
-pub use command::{Command, CommandHealth, Probe};
-pub use copies::Copies;
+pub use command::{Command, CommandHealth, Copies, Partitions, Probe};
 pub use http::{Certificate, Http, Question};
-pub use partitions::Partitions;
 pub use rate::RateLimit;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -36,6 +33,7 @@ use std::time::Duration;
 use tandem_core::ids::{NodeId, ServiceId};
 use tandem_core::pairing::{Clustering, Kind, Pairing};
 use tandem_core::spec::{self, ClusterSpec, Durability, NodeRole, NodeSpec, ServiceSpec, Timing};
+pub use upstream_tls::UpstreamTls;
 
 /// Every key that the reader asked for, and for which kind of service.
 pub(super) type Accepted = BTreeSet<(Option<&'static str>, String)>;

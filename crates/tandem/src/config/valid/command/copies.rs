@@ -3,9 +3,9 @@
 //! Not here: what is run (`command.rs`), where copies run (`tandem_core`).
 //! Tested by: `config/tests/copies.rs`.
 
-use super::balanced::{self, Basis};
-use super::checker::{Checker, Limits, Shape, Span};
-use super::{Balanced, Listen};
+use super::super::balanced::{self, Basis};
+use super::super::checker::{Checker, Limits, Shape, Span};
+use super::super::{Balanced, Listen};
 use crate::config::problem::{Code, Say};
 use crate::config::raw;
 use std::time::Duration;
@@ -46,13 +46,13 @@ const DRAIN: Span = Span {
 
 /// What every command has of a door.
 #[derive(Clone, Copy)]
-pub(super) struct Front {
+pub(in crate::config::valid) struct Front {
     pub listen: Option<Listen>,
     pub hold_max: Duration,
     pub sessions_max: usize,
 }
 
-pub(super) fn check(
+pub(in crate::config::valid) fn check(
     raw: &raw::Command,
     (pairing, shape): (Option<Pairing>, Shape),
     front: Front,

@@ -4,9 +4,9 @@
 //! (`copies.rs`).
 //! Tested by: `config/tests/partitions.rs`.
 
-use super::checker::{Checker, Limits, Span};
 use crate::config::problem::{Code, Say};
 use crate::config::raw;
+use crate::config::valid::checker::{Checker, Limits, Span};
 use std::time::Duration;
 use tandem_core::cluster::partitions::PARTITIONS_MAX;
 use tandem_core::pairing::{Clustering, Pairing};
