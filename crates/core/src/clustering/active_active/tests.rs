@@ -398,3 +398,20 @@ fn a_copy_of_another_sitting_and_a_state_of_before_show_nothing() {
     own.holder = Holder::new(Floor { table: ConfigVersion(2), revision: Revision(0) });
     assert_eq!(own.show(), None, "another table");
 }
+
+#[test]
+fn an_operator_who_vouches_for_the_loss_of_nodes_sets_what_they_owned_free() {
+    let mut case = case(6);
+    case.go();
+    let config = config(&["a"], 6);
+    let version = case.state.config_version;
+    let configure = Command::Configure { expected: version, config: config.clone() };
+    let refused = case.state.clone().apply(&configure);
+    assert!(matches!(refused, Applied::Ignored { .. }), "{refused:?}");
+    for command in case.state.vouched_gone(&config.spec, NOW_MS) {
+        assert_eq!(case.state.apply(&command), Applied::Changed);
+    }
+    assert_eq!(case.state.apply(&configure), Applied::Changed);
+    assert!(!case.state.services.contains_key(&seat("b")));
+    assert_eq!(case.state.services[&work()].partitions.as_ref().map(|it| it.count()), Some(6));
+}

@@ -73,9 +73,13 @@ impl Seen {
 
     /// Every service.
     pub fn services(&self) -> impl Iterator<Item = ServiceSeen<'_>> {
-        let of = self.agreed.services.keys().filter_map(|name| self.service(name));
         // A seat is a part of the service whose work is divided.
-        of.filter(|service| service.spec.seat.is_none())
+        self.services_and_seats().filter(|service| service.spec.seat.is_none())
+    }
+
+    /// Whatever may have a lease.
+    pub fn services_and_seats(&self) -> impl Iterator<Item = ServiceSeen<'_>> {
+        self.agreed.services.keys().filter_map(|name| self.service(name))
     }
 }
 
