@@ -49,6 +49,8 @@ enum Mutation {
     PeaksNeverFade,
     /// Retries are not paid for.
     NoBudget,
+    /// What fails at once counts as quick.
+    FailuresAreQuick,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,6 +86,7 @@ struct Door {
     /// Sessions that end at a moment, by endpoint.
     open: Vec<Vec<Timestamp>>,
     worked: Vec<u64>,
+    asked: Vec<u64>,
     attempts: u64,
     clients: u64,
     unserved: u64,
@@ -111,6 +114,7 @@ impl Door {
             latency: vec![Latency::default(); size],
             open: vec![Vec::new(); size],
             worked: vec![0; size],
+            asked: vec![0; size],
             attempts: 0,
             clients: 0,
             unserved: 0,
@@ -136,7 +140,8 @@ impl Door {
             let shares = self.shares(now);
             let load = |(at, share): (usize, &u32)| Load {
                 share: if avoid[at] { 0 } else { *share },
-                in_flight: u32::try_from(self.open[at].len()).unwrap(),
+                in_flight: u32::try_from(self.open[at].len()).unwrap()
+                    + self.latency[at].failing(now),
                 latency_us: match self.mutation {
                     Mutation::PeaksNeverFade => self.worst_us[at],
                     _ => self.latency[at].mean_us(now),
@@ -151,9 +156,10 @@ impl Door {
                 return;
             };
             self.attempts += 1;
+            self.asked[at] += 1;
             match health[at] {
                 Health::Refuses => {
-                    self.group.step(at, Event::WorkFailed, now);
+                    self.failed(at, now);
                     avoid[at] = true;
                     if !self.may_retry(now) {
                         self.unserved += 1;
@@ -161,7 +167,7 @@ impl Door {
                     }
                 }
                 Health::Drops => {
-                    self.group.step(at, Event::WorkFailed, now);
+                    self.failed(at, now);
                     self.unserved += 1;
                     return;
                 }
@@ -180,6 +186,13 @@ impl Door {
             }
         }
         shares
+    }
+
+    fn failed(&mut self, at: usize, now: Timestamp) {
+        self.group.step(at, Event::WorkFailed, now);
+        if self.mutation != Mutation::FailuresAreQuick {
+            self.latency[at].failed(now);
+        }
     }
 
     fn may_retry(&mut self, now: Timestamp) -> bool {
@@ -382,6 +395,31 @@ fn retries_are_never_more_than_their_budget() {
     }
 }
 
+/// What fails at once looks quick and idle, and gets no more than its share for that, even where
+/// nobody is ejected.
+fn dropping(seed: u64, mutation: Mutation) {
+    let policy = [Policy::PeakEwma, Policy::LeastConnections][usize::try_from(seed % 2).unwrap()];
+    let mut world = World::new(seed, policy, mutation);
+    for door in &mut world.doors {
+        let size = door.worked.len();
+        let limits = Limits { failures: 0, success_percent_min: 0, ..LIMITS };
+        door.group = Group::new(&vec![1; size], limits, world.checks);
+    }
+    world.health[0] = Health::Drops;
+    world.run(QUIET, false);
+    for door in &world.doors {
+        let fair = door.clients / door.worked.len() as u64;
+        assert!(door.asked[0] <= fair, "seed {seed} {policy:?}: {:?}", door.asked);
+    }
+}
+
+#[test]
+fn what_fails_at_once_draws_no_work() {
+    for seed in 0..SEEDS {
+        dropping(seed, Mutation::None);
+    }
+}
+
 /// Each of these would be found.
 #[test]
 fn mutations_are_found() {
@@ -393,4 +431,5 @@ fn mutations_are_found() {
     assert!(found(endpoints, Mutation::AllAreEjected));
     assert!(found(endpoints, Mutation::PeaksNeverFade));
     assert!(found(requests, Mutation::NoBudget));
+    assert!(found(dropping, Mutation::FailuresAreQuick));
 }

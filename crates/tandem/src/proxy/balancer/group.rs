@@ -147,7 +147,7 @@ impl Group {
     /// Takes note of what became of an endpoint.
     pub(in crate::proxy) fn note(&self, member: &Member, event: Event) {
         if event == Event::WorkFailed {
-            member.failed.fetch_add(1, Ordering::Relaxed);
+            member.failed();
         }
         let mut state = lock(&self.state);
         let now = clock::now();

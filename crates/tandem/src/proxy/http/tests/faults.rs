@@ -4,6 +4,7 @@ use super::support::*;
 use crate::proxy::balancer::Balancer;
 use crate::runtime::supervisor::Supervisor;
 use std::time::Duration;
+use tandem_core::clustering::load_balanced::balance::Policy;
 use tandem_core::clustering::load_balanced::ejection::Condition;
 use tandem_core::clustering::load_balanced::retry;
 use tokio::io::AsyncWriteExt;
@@ -95,6 +96,32 @@ async fn when_all_fail_the_budget_ends_the_retries() {
     let http = balancer.snapshot().http.unwrap();
     assert!(http.retried <= 20 && http.over_budget >= 80, "{http:?}");
     assert!(a.requests() + b.requests() <= 120, "{}", a.requests() + b.requests());
+}
+
+#[tokio::test]
+async fn who_fails_at_once_gets_no_more_than_its_share() {
+    let (supervisor, a, b) = pair().await;
+    let c = Endpoint::start(&supervisor, 'c').await;
+    let mut config = config(&[&a, &b, &c]);
+    config.policy = Policy::PeakEwma;
+    let balancer = Balancer::open(config, &supervisor).unwrap();
+    a.always("/reset");
+    b.always("/reset");
+    let mut client = Client::connect(&balancer).await;
+    let mut served = 0;
+    for _ in 0..200 {
+        client.send("POST / HTTP/1.1\r\nHost: shop\r\n\r\n").await;
+        served += u32::from(client.response().await.unwrap().status() == 200);
+    }
+    assert!(served >= 67, "{served} of 200");
+    a.always("/500");
+    b.always("/500");
+    let before = (a.requests(), b.requests());
+    for _ in 0..100 {
+        client.get("/").await.unwrap();
+    }
+    let failed = a.requests() - before.0 + b.requests() - before.1;
+    assert!(failed <= 67, "{failed} of 100 to those that answer 500");
 }
 
 #[tokio::test]
