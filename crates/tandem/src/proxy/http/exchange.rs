@@ -1,7 +1,8 @@
 //! Talks to endpoints about one request until it has a response, or until it may have none.
 //! In: a request. Out: `After`, and a response at the client.
 //! Keeps: H43 a request is sent again only if its connection broke before one byte of a response,
-//! it is idempotent and has no body, and the budget pays for it.
+//! it is idempotent and has no body, and the budget pays for it; three times in all, and never to
+//! an endpoint that may have done it.
 //! Not here: the bytes (`transfer.rs`), the search (`reach.rs`).
 //! Tested by: `tests/`.
 
@@ -12,13 +13,14 @@ use super::transfer::{End, Terms, Transfer};
 use super::tunnel::{Side, Tunnel};
 use super::wire::fields::{self, Field};
 use super::wire::request::{Method, Refusal};
-use super::{Http, HttpConfig};
+use super::{Http, HttpConfig, Tally};
 use crate::proxy::balancer::BalancerConfig;
 use crate::proxy::balancer::member::Claim;
 use crate::proxy::balancer::session::Shared;
 use httparse::Header;
 use std::future::poll_fn;
 use std::sync::atomic::Ordering;
+use tandem_core::clustering::load_balanced::attempts::{Attempts, Failure as Lost, Next};
 use tandem_core::clustering::load_balanced::ejection::Event;
 use tokio::time::Instant;
 
@@ -56,13 +58,13 @@ pub(super) async fn run(door: Door<'_>, client: &mut Client, order: Order) -> Af
     let begun = Instant::now();
     let total = door.requests.total_timeout.map(|total| begun + total);
     let hold = begun + door.config.hold_max;
-    let until = total.map_or(hold, |total| total.min(hold));
     door.http.budget(tandem_core::clustering::load_balanced::retry::Budget::request);
-    let mut search = Search { door, order, until, failed: Vec::new() };
+    let mut search =
+        Search { door, order, hold, total, attempts: Attempts::default(), anew: false };
     loop {
         let reached = match search.reach(client).await {
             Ok(reached) => reached,
-            Err(nobody) => return unserved(door, client, (order, nobody)),
+            Err(nobody) => return unserved(door, client, (order, nobody, begun)),
         };
         let Reached { claim, stream, is_reused } = reached;
         let cookie = cookie(door, client, &claim, order);
@@ -81,17 +83,11 @@ pub(super) async fn run(door: Door<'_>, client: &mut Client, order: Order) -> Af
             end,
             status: transfer.status,
             can_reply: transfer.can_reply(),
-            is_stale: is_reused && !transfer.endpoint_spoke,
+            is_stale: end == End::Broke && is_reused && !transfer.endpoint_spoke,
         };
-        let may_repeat = !transfer.endpoint_spoke && order.is_repeatable();
+        let may_repeat = end == End::Broke && !transfer.endpoint_spoke && order.is_repeatable();
         let endpoint = transfer.endpoint;
-        if end == End::Broke && may_repeat && door.http.may_retry() {
-            claim.0.retried();
-            if !is_reused {
-                claim.0.failed_because(BROKE);
-                door.shared.group.note(&claim.0, Event::WorkFailed);
-                search.failed.push(claim.0.address);
-            }
+        if may_repeat && is_tried_again(&mut search, &claim, over) {
             continue;
         }
         return match end {
@@ -103,6 +99,23 @@ pub(super) async fn run(door: Door<'_>, client: &mut Client, order: Order) -> Af
             _ => finish(door, client, (&claim, order, over)),
         };
     }
+}
+
+/// Whether a request whose connection broke before an answer is sent once more.
+fn is_tried_again(search: &mut Search<'_>, claim: &Claim, over: Over) -> bool {
+    let door = search.door;
+    let how = if over.is_stale { Lost::Stale } else { Lost::Broke };
+    let pay = || door.http.may_retry();
+    if search.attempts.failed(claim.0.address, how, pay) == Next::Over {
+        return false;
+    }
+    claim.0.retried();
+    search.anew = over.is_stale;
+    if !over.is_stale {
+        claim.0.failed_because(BROKE);
+        door.shared.group.note(&claim.0, Event::WorkFailed);
+    }
+    true
 }
 
 /// What is known of a transfer that ended.
@@ -159,9 +172,11 @@ fn finish(
         claim.0.failed_because(match failure {
             Failure::Late => "no response in time".to_owned(),
             Failure::Nonsense(why) => format!("its response is not understood: {why}"),
-            Failure::Broken | Failure::Expired(_) | Failure::Closing | Failure::Limited(_) => {
-                BROKE.to_owned()
-            }
+            Failure::Broken
+            | Failure::Expired(_)
+            | Failure::Unserved(_)
+            | Failure::Closing
+            | Failure::Limited(_) => BROKE.to_owned(),
         });
         door.shared.group.note(&claim.0, Event::WorkFailed);
     }
@@ -180,19 +195,23 @@ fn finish(
 }
 
 /// Nobody took the request.
-fn unserved(door: Door<'_>, client: &mut Client, (order, nobody): (Order, Nobody)) -> After {
-    let failure = match nobody {
-        Nobody::Left => {
-            door.http.tally.abandoned.fetch_add(1, Ordering::Relaxed);
-            return After::Cut;
-        }
-        Nobody::Closing => Failure::Closing,
-        Nobody::Expired => {
-            door.http.tally.expired.fetch_add(1, Ordering::Relaxed);
-            Failure::Expired(door.config.hold_max)
-        }
+fn unserved(
+    door: Door<'_>,
+    client: &mut Client,
+    (order, nobody, begun): (Order, Nobody, Instant),
+) -> After {
+    let Tally { abandoned, expired, timed_out, broken, .. } = &door.http.tally;
+    let (counter, failure) = match nobody {
+        Nobody::Left => (Some(abandoned), None),
+        Nobody::Closing => (None, Some(Failure::Closing)),
+        Nobody::Expired => (Some(expired), Some(Failure::Expired(door.config.hold_max))),
+        Nobody::Late => (Some(timed_out), Some(Failure::Unserved(begun.elapsed()))),
+        Nobody::Tried => (Some(broken), Some(Failure::Broken)),
     };
-    failed(door, client, (order, failure))
+    if let Some(counter) = counter {
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+    failure.map_or(After::Cut, |failure| failed(door, client, (order, failure)))
 }
 
 /// The client is told, and may go on if the end of its request is known.
