@@ -3,6 +3,7 @@ CARGO ?= cargo
 TANDEM = target/debug/tandem
 SEEDS ?= 10000
 ROUNDS ?= 5
+SERVICES ?= postgres singleton http tcp
 
 .DEFAULT_GOAL := help
 .PHONY: help setup build demo dev test lint check fix sim fuzz drill bench bench-pg bench-http bench-tcp test-pg deny
@@ -27,6 +28,9 @@ test: setup lint ## everything that CI runs
 	$(CARGO) run --quiet --package tandem-sim -- --seeds $(SEEDS)
 	$(CARGO) build --package tandem
 	$(TANDEM) drill --fault postmaster-kill,node-kill,node-cut,link-cut,all-kill,switchover --rounds 1 --json
+	$(TANDEM) drill --service singleton --fault instance-kill,node-kill,node-cut,switchover --json
+	$(TANDEM) drill --service http --fault instance-kill,lie,drain,scale --json
+	$(TANDEM) drill --service tcp --fault instance-kill,scale --json
 
 lint:
 	$(CARGO) fmt --all --check
@@ -50,9 +54,10 @@ sim: ## simulate 10,000 seeds (SEEDS=n), or repeat one (SEED=n)
 fuzz: ## parsers of strangers' bytes with SEEDS cases each; FUZZ_SEED=n repeats one
 	FUZZ_SEEDS=$(SEEDS) $(CARGO) test --package tandem --lib -- fuzz
 
-drill: setup ## every fault against a release build, as a table (ROUNDS=5)
+drill: setup ## every fault on every kind of service, release build, tables (ROUNDS=5, SERVICES=http)
 	$(CARGO) build --release --package tandem
-	target/release/tandem drill --rounds $(ROUNDS)
+	set -e; for service in $(SERVICES); do \
+		target/release/tandem drill --service $$service --rounds $(ROUNDS); done
 
 bench: setup bench-http ## everything that is measured: PostgreSQL, HTTP and TCP beside HAProxy and nginx
 	scripts/bench

@@ -11,6 +11,7 @@ use crate::cli::run::{dev, drill, init, join, node, password, recover, tour};
 use crate::cli::terminal::Terminal;
 use crate::cli::{joining, passwords, recovering, wired};
 use crate::config::{self, Config};
+use crate::drill::worker;
 use crate::node::before::{self, Before};
 use crate::node::{Error as NodeError, NodeArgs, problem};
 use crate::telemetry::codes;
@@ -33,6 +34,8 @@ pub trait Entry: Sync {
     fn keeper(&self, arguments: &[OsString]) -> ExitCode;
     /// What a keeper becomes before it becomes the instance. Gets what follows `keeper-exec`.
     fn keeper_exec(&self, arguments: &[OsString]) -> ExitCode;
+    /// The service that a drill drills. Gets what follows `drill-service`.
+    fn drill_service(&self, arguments: &[OsString]) -> ExitCode;
     /// Makes the first node of a cluster.
     fn init<'a>(&'a self, arguments: init::Arguments, terminal: &'a mut Terminal) -> Running<'a>;
     /// Makes this machine a node of a cluster.
@@ -91,6 +94,16 @@ impl Entry for Product {
         // Said to the keeper already, over its pipe.
         let _failure = fence::stub::run(order);
         ExitCode::from(126)
+    }
+
+    fn drill_service(&self, arguments: &[OsString]) -> ExitCode {
+        match worker::run(arguments) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                let _ = writeln!(std::io::stderr(), "tandem drill-service: {error}");
+                ExitCode::from(codes::Exit::Failed.status())
+            }
+        }
     }
 
     fn init<'a>(&'a self, arguments: init::Arguments, terminal: &'a mut Terminal) -> Running<'a> {

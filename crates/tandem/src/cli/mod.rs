@@ -128,6 +128,9 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, entry: &dyn Entry) -> 
     // A keeper is tiny and single-threaded: it must exist before any runtime does.
     match arguments.get(1).and_then(|word| word.to_str()) {
         Some("keeper") => return entry.keeper(arguments.get(2..).unwrap_or_default()),
+        Some("drill-service") => {
+            return entry.drill_service(arguments.get(2..).unwrap_or_default());
+        }
         Some("keeper-exec") => return entry.keeper_exec(arguments.get(2..).unwrap_or_default()),
         _ => {}
     }

@@ -5,10 +5,11 @@
 use crate::cli::run::{dev, drill, tour};
 use crate::cli::terminal::Terminal;
 use crate::cli::{Error, entry};
+use crate::config;
 use crate::dev::{DevArgs, DevConfig, Wiring};
-use crate::drill::{self as drills, DrillArgs, Fault, TourArgs, Verdict};
+use crate::drill::{self as drills, DrillArgs, Fault, Subject, TourArgs, Verdict};
 use crate::identity::{self, Identity};
-use crate::node::problem;
+use crate::node::{Error as NodeError, problem};
 use crate::service::postgres::Binaries;
 use crate::telemetry::codes;
 use crate::telemetry::problem::Problem;
@@ -49,8 +50,11 @@ async fn check_programs(config: &DevConfig) -> Result<(), Error> {
 }
 
 pub(super) async fn dev(args: dev::Arguments, terminal: &mut Terminal) -> Result<(), Error> {
-    let dev::Arguments { nodes, dir, keep, postgres, durability, delay } = args;
+    let dev::Arguments { nodes, config, dir, keep, postgres, durability, delay } = args;
+    let given = config.map(|path| config::read_file(&path)).transpose();
+    let given = given.map_err(|error| Error::Problem(NodeError::Unreadable(error).into()))?;
     let config = DevConfig {
+        given,
         nodes: nodes.into(),
         root: dir,
         keep,
@@ -59,7 +63,9 @@ pub(super) async fn dev(args: dev::Arguments, terminal: &mut Terminal) -> Result
         delay,
         ..DevConfig::default()
     };
-    check_programs(&config).await?;
+    if config.given.is_none() {
+        check_programs(&config).await?;
+    }
     let args = DevArgs { config, wiring: wiring()?, json: terminal.wants_json() };
     crate::dev::run(&args, terminal.writer()).await.map_err(|error| cluster_failed(&error))
 }
@@ -91,6 +97,8 @@ pub(super) async fn tour(args: tour::Arguments, terminal: &mut Terminal) -> Resu
 pub(super) async fn drill(args: drill::Arguments, terminal: &mut Terminal) -> Result<(), Error> {
     let drill::Arguments { rounds, seed, writers, nodes, durability, delay, dir, postgres, .. } =
         args;
+    let what = "run the drill";
+    let subject = args.service.parse::<Subject>().map_err(|error| drill_failed(what, &error))?;
     let faults: Result<Vec<Fault>, _> = args.faults.iter().map(|fault| fault.parse()).collect();
     let config = DevConfig {
         nodes: nodes.into(),
@@ -100,9 +108,12 @@ pub(super) async fn drill(args: drill::Arguments, terminal: &mut Terminal) -> Re
         delay,
         ..DevConfig::default()
     };
-    let faults = faults.map_err(|error| drill_failed("run the drill", &error))?;
-    check_programs(&config).await?;
+    let faults = faults.map_err(|error| drill_failed(what, &error))?;
+    if subject == Subject::Postgres {
+        check_programs(&config).await?;
+    }
     let args = DrillArgs {
+        subject,
         config,
         wiring: wiring()?,
         faults,
@@ -111,9 +122,8 @@ pub(super) async fn drill(args: drill::Arguments, terminal: &mut Terminal) -> Re
         writers: writers.into(),
         json: terminal.wants_json(),
     };
-    let verdict = drills::run(&args, terminal.writer())
-        .await
-        .map_err(|error| drill_failed("run the drill", &error))?;
+    let verdict =
+        drills::run(&args, terminal.writer()).await.map_err(|error| drill_failed(what, &error))?;
     judged(verdict)
 }
 
@@ -127,7 +137,9 @@ fn cluster_failed(error: &crate::dev::Error) -> Error {
 /// case.
 fn drill_failed(what: &str, error: &drills::Error) -> Error {
     let (code, try_) = match error {
-        drills::Error::UnknownFault { .. } => (codes::ARGUMENT, "tandem drill --help"),
+        drills::Error::UnknownFault { .. }
+        | drills::Error::UnknownSubject { .. }
+        | drills::Error::ForeignFault { .. } => (codes::ARGUMENT, "tandem drill --help"),
         drills::Error::Cluster(error) => return cluster_failed(error),
         _ => (codes::DRILL_STOPPED, "what was measured until then is in the report above"),
     };

@@ -70,6 +70,33 @@ impl DevCluster {
         }
     }
 
+    /// Kills the first process of a node's commands, nothing else.
+    ///
+    /// # Errors
+    /// When none runs.
+    pub fn kill_command(&self, node: &NodeId) -> Result<(), Error> {
+        self.signal_role(node, Role::Command, Signal::SIGKILL)
+    }
+
+    /// Stops the first process of a node's commands in its tracks.
+    ///
+    /// # Errors
+    /// When none runs.
+    pub fn freeze_command(&self, node: &NodeId) -> Result<(), Error> {
+        self.signal_role(node, Role::Command, Signal::SIGSTOP)
+    }
+
+    /// Lets stopped commands go on; one that was killed meanwhile is fine.
+    ///
+    /// # Errors
+    /// When there is no such node.
+    pub fn thaw_command(&self, node: &NodeId) -> Result<(), Error> {
+        match self.signal_role(node, Role::Command, Signal::SIGCONT) {
+            Err(Error::NoProcess { .. }) => Ok(()),
+            result => result,
+        }
+    }
+
     /// Kills every process of a node; it stays down until `restore_node`.
     ///
     /// # Errors
@@ -225,6 +252,7 @@ impl DevCluster {
             Role::Daemon => "daemon",
             Role::Keeper => "keeper",
             Role::Postmaster => "postmaster",
+            Role::Command => "command",
             Role::Other => "process",
         };
         let dir = &self.layout().place(node)?.dir;

@@ -91,7 +91,9 @@ pub fn nodes(layout: &Layout) -> Result<(), Error> {
         make(&place.dir)?;
         let services = place.dir.join("services");
         make(&services)?;
-        own_by_postgres(&services)?;
+        if layout.runs_postgres() {
+            own_by_postgres(&services)?;
+        }
     }
     Ok(())
 }

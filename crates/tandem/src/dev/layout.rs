@@ -4,8 +4,12 @@
 //! Not here: the folders themselves (`folders.rs`).
 //! Tested by: below.
 
+mod given;
+
+pub use given::Given;
+
 use super::{DevConfig, Error};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -13,6 +17,8 @@ use tandem_core::ids::NodeId;
 
 /// The service of a dev cluster.
 pub const SERVICE: &str = "orders";
+/// The name of a dev cluster, in its certificates too.
+const CLUSTER: &str = "dev";
 const NAMES: [&str; 9] = ["a", "b", "c", "d", "e", "f", "g", "h", "i"];
 /// The last byte of the first node's address.
 const FIRST_HOST: u8 = 11;
@@ -27,6 +33,8 @@ pub struct Layout {
     /// The nodes, in the order of their names.
     pub nodes: Vec<NodePlace>,
     ports: Ports,
+    /// What somebody wrote; none: the service of PostgreSQL.
+    given: Option<Given>,
 }
 
 /// Where one node is.
@@ -73,15 +81,18 @@ impl Layout {
     /// # Errors
     /// When the number of nodes makes no sense, or everything is taken.
     pub fn find(config: &DevConfig, root: &Path) -> Result<(Self, Claim), Error> {
-        if !(1..=NAMES.len()).contains(&config.nodes) {
-            return Err(Error::Nodes { nodes: config.nodes });
+        let given = config.given.as_deref().map(Given::read).transpose()?;
+        let nodes = given.as_ref().map_or(config.nodes, |given| given.nodes().len());
+        if !(1..=NAMES.len()).contains(&nodes) {
+            return Err(Error::Nodes { nodes });
         }
         let networks = || std::iter::once([127, 0, 0]).chain((1..=254).map(|n| [127, 77, n]));
         let mut tried = 0;
         for ports in [0, 10_000, 20_000].map(Ports::shifted) {
             for network in networks() {
                 tried += 1;
-                let layout = Self::on(config, root, network, ports);
+                let mut layout = Self::on(config, root, network, ports);
+                layout.give(given.as_ref());
                 if let Some(claim) = layout.claim(network) {
                     return Ok((layout, claim));
                 }
@@ -104,15 +115,29 @@ impl Layout {
                 dir: root.join(name),
             })
             .collect();
-        Self { root: root.into(), nodes, ports }
+        Self { root: root.into(), nodes, ports, given: None }
+    }
+
+    /// Puts the nodes of a given configuration where this cluster is.
+    fn give(&mut self, given: Option<&Given>) {
+        let (Some(given), Some(first)) = (given, self.nodes.first()) else { return };
+        let [one, two, three, _] = first.ip.octets();
+        let place = |((node, witness), host): ((NodeId, bool), u8)| NodePlace {
+            dir: self.root.join(node.as_str()),
+            ip: Ipv4Addr::new(one, two, three, host),
+            node,
+            witness,
+        };
+        self.nodes = given.nodes().into_iter().zip(FIRST_HOST..).map(place).collect();
+        self.given = Some(given.clone());
     }
 
     fn claim(&self, [first, second, third]: [u8; 3]) -> Option<Claim> {
         let claim = Ipv4Addr::new(first, second, third, CLAIM_HOST);
         let listener = TcpListener::bind((claim, self.ports.peer)).ok()?;
-        let free = |ip: Ipv4Addr| {
-            self.ports.all().into_iter().all(|port| TcpListener::bind((ip, port)).is_ok())
-        };
+        let of_given = self.given.iter().flat_map(|given| given.ports().iter().copied());
+        let ports: BTreeSet<u16> = self.ports.all().into_iter().chain(of_given).collect();
+        let free = |ip: Ipv4Addr| ports.iter().all(|port| TcpListener::bind((ip, *port)).is_ok());
         self.nodes.iter().all(|place| free(place.ip)).then_some(Claim { _listener: listener })
     }
 
@@ -147,9 +172,50 @@ impl Layout {
         SocketAddr::new(IpAddr::V4(place.ip), self.ports.instance)
     }
 
+    /// Every instance of a node, by service.
+    pub fn instances(&self, place: &NodePlace) -> Vec<(String, SocketAddr)> {
+        if place.witness {
+            return Vec::new();
+        }
+        let Some(given) = &self.given else {
+            return vec![(SERVICE.to_owned(), self.instance(place))];
+        };
+        let at = |port: u16| SocketAddr::new(IpAddr::V4(place.ip), port);
+        given.instances().iter().map(|(name, port)| (name.clone(), at(*port))).collect()
+    }
+
+    /// A node's door of a service; none if that has none.
+    pub fn door_of(&self, place: &NodePlace, service: &str) -> Option<SocketAddr> {
+        match &self.given {
+            None => (service == SERVICE).then(|| self.door(place)),
+            Some(given) => {
+                let port = given.doors().get(service)?;
+                Some(SocketAddr::new(IpAddr::V4(place.ip), *port))
+            }
+        }
+    }
+
+    /// What somebody wrote; none: the service of PostgreSQL.
+    pub const fn given(&self) -> Option<&Given> {
+        self.given.as_ref()
+    }
+
+    /// Whether a service of it is PostgreSQL.
+    pub fn runs_postgres(&self) -> bool {
+        self.given.as_ref().is_none_or(Given::runs_postgres)
+    }
+
+    /// A given configuration with the addresses of this cluster.
+    pub fn text_of(&self, given: &Given) -> String {
+        given.text(&self.nodes, |place| (self.peer(place), self.api(place)))
+    }
+
     /// The configuration file, the same on every node.
     pub fn config_text(&self, config: &DevConfig) -> String {
-        let mut text = String::from("cluster = \"dev\"\n");
+        if let Some(given) = &self.given {
+            return self.text_of(given);
+        }
+        let mut text = format!("cluster = \"{CLUSTER}\"\n");
         for place in &self.nodes {
             let _ = write!(
                 text,
@@ -179,16 +245,28 @@ impl Layout {
     }
 }
 
-/// Through which addresses one node reaches another: (peer, service).
-pub type Detours = BTreeMap<NodeId, (SocketAddr, Option<SocketAddr>)>;
+/// Through which addresses one node reaches another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Detour {
+    /// The node itself.
+    pub peer: SocketAddr,
+    /// Its instances, by service.
+    pub services: BTreeMap<String, SocketAddr>,
+}
+
+/// Through which addresses one node reaches the others.
+pub type Detours = BTreeMap<NodeId, Detour>;
 
 /// One node's routes file.
 pub fn routes_text(detours: &Detours) -> String {
     let mut text = String::new();
-    for (node, (peer, service)) in detours {
+    for (node, Detour { peer, services }) in detours {
         let _ = writeln!(text, "[{node}]\npeer = \"{peer}\"");
-        if let Some(service) = service {
-            let _ = writeln!(text, "[{node}.services]\n{SERVICE} = \"{service}\"");
+        if !services.is_empty() {
+            let _ = writeln!(text, "[{node}.services]");
+        }
+        for (service, address) in services {
+            let _ = writeln!(text, "{service} = \"{address}\"");
         }
         text.push('\n');
     }
@@ -242,9 +320,10 @@ mod tests {
         assert_eq!(table["services"]["orders"]["listen"].as_integer(), Some(5432));
         let peer: SocketAddr = "127.0.0.1:1234".parse().unwrap();
         let service: SocketAddr = "127.0.0.1:1235".parse().unwrap();
+        let services = BTreeMap::from([(SERVICE.to_owned(), service)]);
         let detours = Detours::from([
-            (NodeId::new("b"), (peer, Some(service))),
-            (NodeId::new("c"), (peer, None)),
+            (NodeId::new("b"), Detour { peer, services }),
+            (NodeId::new("c"), Detour { peer, services: BTreeMap::new() }),
         ]);
         let table: toml::Table = routes_text(&detours).parse().unwrap();
         assert_eq!(table["b"]["services"]["orders"].as_str(), Some("127.0.0.1:1235"));

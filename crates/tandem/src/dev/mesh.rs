@@ -1,9 +1,10 @@
-//! Talks to the relays of all pairs of nodes: one for their own traffic, one for PostgreSQL.
+//! Talks to the relays of all pairs of nodes: one for their own traffic, one for
+//! each instance.
 //! In: which links are cut or slow. Out: routes for each node.
 //! Tested by: below.
 
 use super::Error;
-use super::layout::{Detours, Layout};
+use super::layout::{Detour, Detours, Layout};
 use super::relay::{Condition, Relay};
 use crate::runtime::supervisor::Supervisor;
 use std::collections::BTreeMap;
@@ -14,7 +15,7 @@ use tandem_core::ids::NodeId;
 #[derive(Debug)]
 struct Way {
     peer: Relay,
-    service: Option<Relay>,
+    services: BTreeMap<String, Relay>,
 }
 
 /// Every way.
@@ -36,11 +37,11 @@ impl Mesh {
         for from in &layout.nodes {
             for to in layout.nodes.iter().filter(|to| to.node != from.node) {
                 let peer = Relay::start(tasks, layout.peer(to)).await?;
-                let service = match to.witness {
-                    true => None,
-                    false => Some(Relay::start(tasks, layout.instance(to)).await?),
-                };
-                ways.insert((from.node.clone(), to.node.clone()), Way { peer, service });
+                let mut services = BTreeMap::new();
+                for (service, address) in layout.instances(to) {
+                    services.insert(service, Relay::start(tasks, address).await?);
+                }
+                ways.insert((from.node.clone(), to.node.clone()), Way { peer, services });
             }
         }
         let mesh = Self { ways, delay };
@@ -54,7 +55,10 @@ impl Mesh {
             .iter()
             .filter(|((from, _), _)| from == node)
             .map(|((_, to), way)| {
-                (to.clone(), (way.peer.address(), way.service.as_ref().map(Relay::address)))
+                let instance =
+                    |(service, relay): (&String, &Relay)| (service.clone(), relay.address());
+                let services = way.services.iter().map(instance).collect();
+                (to.clone(), Detour { peer: way.peer.address(), services })
             })
             .collect()
     }
@@ -84,9 +88,7 @@ impl Mesh {
         for ((from, to), way) in &self.ways {
             if affected(from, to) {
                 way.peer.set(condition);
-                if let Some(service) = &way.service {
-                    service.set(condition);
-                }
+                way.services.values().for_each(|service| service.set(condition));
             }
         }
     }
@@ -124,7 +126,8 @@ mod tests {
         let slow = |way: &Way| way.peer.condition().delay == Duration::from_millis(5);
         assert!(mesh.ways.values().all(slow), "healing ends a fault, not the distance");
         let detours = mesh.detours(&a);
-        assert!(detours[&b].1.is_some() && detours[&c].1.is_none(), "a witness has no instance");
+        let instances = |node: &NodeId| detours[node].services.len();
+        assert_eq!((instances(&b), instances(&c)), (1, 0), "a witness has no instance");
         assert!(tasks.stop(std::time::Duration::from_secs(5)).await);
     }
 }

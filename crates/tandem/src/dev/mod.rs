@@ -20,7 +20,7 @@ mod run;
 pub mod status;
 
 pub use cluster::DevCluster;
-pub use layout::{Layout, NodePlace};
+pub use layout::{Given, Layout, NodePlace};
 pub use relay::Condition;
 pub use run::{DevArgs, interrupted, run, unless_interrupted, write_how_to_connect};
 
@@ -57,7 +57,9 @@ impl std::fmt::Debug for Wiring {
 /// What kind of cluster.
 #[derive(Clone, Debug)]
 pub struct DevConfig {
-    /// How many nodes, 1 to 9.
+    /// A configuration whose nodes are put on this machine; none for a service of PostgreSQL.
+    pub given: Option<String>,
+    /// How many nodes, 1 to 9; a given configuration names its own.
     pub nodes: usize,
     /// The last node votes and holds no data.
     pub witness: bool,
@@ -81,6 +83,7 @@ impl Default for DevConfig {
     /// Three nodes survive the loss of one: the smallest cluster that shows everything.
     fn default() -> Self {
         Self {
+            given: None,
             nodes: 3,
             witness: false,
             root: None,
@@ -99,6 +102,8 @@ impl Default for DevConfig {
 pub enum Error {
     #[error("cannot run a cluster of {nodes} nodes; try a number between 1 and 9")]
     Nodes { nodes: usize },
+    #[error("the configuration cannot be run on one machine: {because}")]
+    Given { because: String },
     #[error("cannot write {path}")]
     Folder { path: PathBuf, source: std::io::Error },
     #[error("{path} is not empty; try a new folder, or none for a temporary one")]

@@ -23,6 +23,8 @@ pub enum Role {
     Keeper,
     /// The first process of an instance of PostgreSQL.
     Postmaster,
+    /// The first process of a command that is a service.
+    Command,
     /// Sessions and helpers of PostgreSQL, its programs, and what they start.
     Other,
 }
@@ -183,6 +185,10 @@ fn role(entry: &Entry, table: &[Entry], dir: &Path) -> Role {
     if entry.name == "postgres" && !parent.is_some_and(is_postgres) && started_as_server(entry) {
         return Role::Postmaster;
     }
+    // PostgreSQL's own programs are started by its keeper too.
+    if parent.is_some_and(is_keeper) && !is_postgres(entry) {
+        return Role::Command;
+    }
     Role::Other
 }
 
@@ -228,6 +234,9 @@ mod tests {
             line(10, 1, "tail", &["tail", "-f", "/t/x/a/node.log"], "/"),
             line(11, 1, "postgres", &["postgres", "-D", "/t/x/b/data"], "/t/x/b/data"),
             line(12, 2, "postgres", &["postgres", "--single", "-D", "/t/x/a/data"], ""),
+            line(13, 1, "tandem", &["tandem", "keeper", "--dir", "/t/x/a/services/j"], "/"),
+            line(14, 13, "job", &["/srv/job", "-v"], "/"),
+            line(15, 14, "job", &["/srv/job", "-v"], "/"),
         ];
         assert_eq!(
             roles(&table, "/t/x/a"),
@@ -239,6 +248,9 @@ mod tests {
                 (7, Role::Other),
                 (8, Role::Other),
                 (12, Role::Other),
+                (13, Role::Keeper),
+                (14, Role::Command),
+                (15, Role::Other),
             ]
         );
     }

@@ -57,6 +57,23 @@ fn write_text(cluster: &DevCluster, out: &mut (dyn Write + Send)) -> Result<(), 
 /// The same for programs, as one line.
 fn write_json(cluster: &DevCluster, out: &mut (dyn Write + Send)) -> Result<(), Error> {
     let layout = cluster.layout();
+    if let Some(given) = layout.given() {
+        let doors = |place: &NodePlace| -> serde_json::Map<String, Value> {
+            let at = |(name, port): (&String, &u16)| {
+                (name.clone(), format!("{}:{port}", place.ip).into())
+            };
+            given.doors().iter().map(at).collect()
+        };
+        let node = |place: &NodePlace| {
+            let api = format!("http://{}", layout.api(place));
+            json!({ "name": place.node, "api": api, "doors": doors(place) })
+        };
+        let nodes: Vec<Value> = layout.nodes.iter().map(node).collect();
+        let told = json!({ "dir": layout.root, "nodes": nodes });
+        return writeln!(out, "{told}")
+            .and_then(|()| out.flush())
+            .map_err(|source| Error::Print { source });
+    }
     let passfile = write_passfile(cluster)?;
     let node = |place: &NodePlace| {
         let (api, door) = (format!("http://{}", layout.api(place)), layout.door(place));
@@ -102,20 +119,28 @@ pub fn write_how_to_connect(
     out: &mut (dyn Write + Send),
 ) -> Result<(), Error> {
     let layout = cluster.layout();
-    let passfile = write_passfile(cluster)?;
     let Some(first) = layout.nodes.first() else { return Ok(()) };
-    let door = layout.door(first);
-    let mut lines = vec![
-        format!("cluster    {} nodes in {}", layout.nodes.len(), layout.root.display()),
-        format!(
-            "connect    PGPASSFILE={} psql -h {} -p {} -U app app    (any node's address will do)",
-            passfile.display(),
-            door.ip(),
-            door.port()
-        ),
+    let mut lines =
+        vec![format!("cluster    {} nodes in {}", layout.nodes.len(), layout.root.display())];
+    match layout.given() {
+        Some(given) => lines.extend(given.doors().iter().map(|(service, port)| {
+            format!("connect    {service}: {}:{port}    (any node's address will do)", first.ip)
+        })),
+        None => {
+            let (passfile, door) = (write_passfile(cluster)?, layout.door(first));
+            lines.push(format!(
+                "connect    PGPASSFILE={} psql -h {} -p {} -U app app    (any node's address will \
+                 do)",
+                passfile.display(),
+                door.ip(),
+                door.port()
+            ));
+        }
+    }
+    lines.extend([
         format!("status     {} status --api http://{}", cluster.exe().display(), layout.api(first)),
         "API".to_string(),
-    ];
+    ]);
     for place in &layout.nodes {
         lines.push(format!("  {}        http://{}/v1/status", place.node, layout.api(place)));
     }

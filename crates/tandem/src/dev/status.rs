@@ -18,6 +18,28 @@ pub struct Status {
     pub nodes: Vec<NodeStatus>,
     /// Its services.
     pub services: Vec<ServiceStatus>,
+    /// What it balances: as the asked node sees it.
+    pub balanced: Vec<BalancedStatus>,
+}
+
+/// A service whose endpoints something else runs.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct BalancedStatus {
+    /// Its name.
+    pub name: String,
+    /// Its endpoints.
+    pub upstreams: Vec<UpstreamStatus>,
+}
+
+/// An endpoint.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct UpstreamStatus {
+    /// Where.
+    pub address: String,
+    /// How it is.
+    pub state: Option<String>,
 }
 
 /// A node.

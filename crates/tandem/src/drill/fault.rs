@@ -15,7 +15,7 @@ macro_rules! faults {
         pub enum Fault { $($(#[$doc])* $variant),+ }
 
         impl Fault {
-            /// Every fault, in the order of a drill.
+            /// Every fault of any service.
             pub const ALL: &'static [Self] = &[$(Self::$variant),+];
 
             /// Its name on the command line and in reports.
@@ -59,6 +59,40 @@ faults! {
     DiskFull => "disk-full",
     /// SIGKILL to everything at once.
     AllKill => "all-kill",
+    /// SIGKILL to the first process of a command, or to an endpoint.
+    InstanceKill => "instance-kill",
+    /// SIGSTOP to it.
+    InstanceFreeze => "instance-freeze",
+    /// An endpoint answers slowly.
+    Slow => "slow",
+    /// An endpoint answers with 500, and its checks say that all is well.
+    Lie => "lie",
+    /// A node or an endpoint is emptied by an operator.
+    Drain => "drain",
+    /// One copy or endpoint less, then as many as before, by the configuration.
+    Scale => "scale",
+}
+
+impl Fault {
+    /// What is done to PostgreSQL, in the order of a drill.
+    pub const OF_POSTGRES: &'static [Self] = &[
+        Self::PostmasterKill,
+        Self::NodeKill,
+        Self::DaemonKill,
+        Self::DaemonFreeze,
+        Self::PostmasterFreeze,
+        Self::NodeFreeze,
+        Self::NodeCut,
+        Self::LinkCut,
+        Self::LinkSlow,
+        Self::StandbyKill,
+        Self::LeaderKill,
+        Self::TwoKill,
+        Self::Switchover,
+        Self::DaemonRestart,
+        Self::DiskFull,
+        Self::AllKill,
+    ];
 }
 
 impl fmt::Display for Fault {
@@ -130,7 +164,13 @@ impl Fault {
             | Self::LinkSlow
             | Self::StandbyKill
             | Self::LeaderKill
-            | Self::DiskFull => Duration::from_secs(5),
+            | Self::DiskFull
+            | Self::InstanceKill
+            | Self::InstanceFreeze
+            | Self::Slow
+            | Self::Lie
+            | Self::Drain
+            | Self::Scale => Duration::from_secs(5),
         }
     }
 
@@ -206,6 +246,13 @@ impl Fault {
                 let nodes: Vec<_> = std::iter::once(primary.clone()).chain(others).collect();
                 kill(&nodes)?
             }
+            // Of other services: `service/faults.rs`.
+            Self::InstanceKill
+            | Self::InstanceFreeze
+            | Self::Slow
+            | Self::Lie
+            | Self::Drain
+            | Self::Scale => return None,
         };
         Some(Injection { node, inject, heal })
     }
@@ -230,7 +277,10 @@ mod tests {
         for fault in Fault::ALL {
             assert_eq!(fault.name().parse::<Fault>().unwrap(), *fault);
         }
-        assert_eq!(Fault::ALL.len(), 16);
+        let of_postgres = |fault| fault < Fault::InstanceKill;
+        let expected: Vec<Fault> =
+            Fault::ALL.iter().copied().filter(|it| of_postgres(*it)).collect();
+        assert_eq!(Fault::OF_POSTGRES, expected);
         let error = "node-kil".parse::<Fault>().unwrap_err();
         assert!(error.to_string().contains("node-kill"));
     }
@@ -245,7 +295,7 @@ mod tests {
         assert_eq!(Fault::LeaderKill.injection(&cast("b")), None, "the leader is the primary");
         let leader = Fault::LeaderKill.injection(&cast("a")).unwrap();
         assert_eq!(leader.node, NodeId::new("a"));
-        for fault in Fault::ALL {
+        for fault in Fault::OF_POSTGRES {
             let injection = fault.injection(&cast("a")).unwrap();
             assert!(!injection.inject.is_empty(), "{fault}");
             let about_primary = !matches!(fault, Fault::StandbyKill | Fault::LeaderKill);

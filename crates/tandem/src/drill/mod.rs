@@ -10,20 +10,25 @@ mod fault;
 mod peers;
 mod report;
 mod run;
+mod service;
 mod stage;
 mod steps;
 #[cfg(test)]
 mod testing;
 mod tour;
 mod view;
+pub mod worker;
 
 pub use cluster::{Action, Cluster};
 pub use fault::Fault;
 pub use report::{Report, Verdict};
 pub use run::{DrillArgs, run};
+pub use service::Subject;
 pub use tour::{TourArgs, tour};
 
 use crate::dev;
+use std::net::SocketAddr;
+use std::path::PathBuf;
 use tandem_core::ids::NodeId;
 
 /// Why a drill could not go on. What a fault cost is no error: it is in the report.
@@ -42,6 +47,22 @@ pub enum Error {
     Tables { source: tokio_postgres::Error },
     #[error("there is no fault {name}; try one of {known}")]
     UnknownFault { name: String, known: String },
+    #[error("there is no drill for a service {name}; try one of {known}")]
+    UnknownSubject { name: String, known: String },
+    #[error("{fault} is no fault of the service {subject}; try one of {known}")]
+    ForeignFault { fault: Fault, subject: Subject, known: String },
+    #[error("cannot use {path}")]
+    Folder { path: PathBuf, source: std::io::Error },
+    #[error("no free loopback addresses for endpoints in {tried} tries")]
+    NoFreeAddresses { tried: u32 },
+    #[error("there is no endpoint {at}, or it does not run")]
+    NoEndpoint { at: usize },
+    #[error("endpoint {address} does not answer")]
+    Deaf { address: SocketAddr },
+    #[error("a process of the drill cannot be started or signalled")]
+    Process { source: std::io::Error },
+    #[error("tandem {words}: {because}")]
+    Command { words: String, because: String },
     #[error("{fault} cannot be done here: {because}")]
     Skipped { fault: Fault, because: String },
     #[error("node {node} refused the switchover")]

@@ -1,5 +1,6 @@
 //! Decides what a fault may cost, and says what it costs elsewhere: our budget, others' medians.
-//! In: a `Fault`, a `Summary`. Out: `Budget`, `Peers`, what is over budget in words, a table.
+//! In: a `Fault` or its `Budget`, a `Summary`. Out: `Budget`, `Peers`, what is over budget in
+//! words, a table.
 //! How the others were measured, and what the numbers do not say: `docs/peers.md`.
 //! Tested by: below.
 
@@ -22,6 +23,8 @@ pub struct Budget {
     pub stall_s: Option<f64>,
     /// Errors that one single client may see.
     pub errors_per_session: Option<u64>,
+    /// The part of all requests that may fail, of those that may be sent again.
+    pub failed_share_max: Option<f64>,
 }
 
 /// Median outages of other products in seconds, seen by a client at their own endpoint.
@@ -62,7 +65,13 @@ impl Fault {
             | Self::LeaderKill
             | Self::TwoKill
             | Self::DiskFull
-            | Self::AllKill => Budget::default(),
+            | Self::AllKill
+            | Self::InstanceKill
+            | Self::InstanceFreeze
+            | Self::Slow
+            | Self::Lie
+            | Self::Drain
+            | Self::Scale => Budget::default(),
         }
     }
 
@@ -81,14 +90,19 @@ impl Fault {
 }
 
 /// What cost more than it may, in words; empty when nothing did.
-pub fn over_budget(fault: Fault, summary: &Summary) -> Vec<String> {
-    let budget = fault.budget();
+pub fn over_budget(budget: Budget, summary: &Summary) -> Vec<String> {
     let over = |what: &str, is: f64, may: Option<f64>| {
         let limit = may?.max(BASELINE_S);
         (is > limit).then(|| format!("{what} {is:.2} s, budget {limit:.1} s"))
     };
     let again = summary.redundant_again_s.map(|spread| spread.median);
     let errors = budget.errors_per_session.filter(|most| summary.errors_per_session_max > *most);
+    let asked = (summary.acked + summary.errors).max(1) as f64;
+    let failed = summary.errors as f64 / asked;
+    let failed = budget.failed_share_max.filter(|most| failed > *most).map(|most| {
+        let (is, most) = (failed * 100.0, most * 100.0);
+        format!("{is:.3} % of requests failed, budget {most:.1} %")
+    });
     let lines = [
         over("outage", summary.outage_s.median, budget.outage_s),
         over("stall", summary.stall_max_s.median, budget.stall_s),
@@ -97,6 +111,7 @@ pub fn over_budget(fault: Fault, summary: &Summary) -> Vec<String> {
             let is = summary.errors_per_session_max;
             format!("{is} errors of one session, budget {most}")
         }),
+        failed,
     ];
     lines.into_iter().flatten().collect()
 }
@@ -143,16 +158,23 @@ mod tests {
             errors_per_session_max: errors,
             ..Summary::empty("x")
         };
-        assert!(over_budget(Fault::Switchover, &summary(0.4, 5.0, 1)).is_empty());
-        let over = over_budget(Fault::Switchover, &summary(0.5, 5.0, 2));
+        assert!(over_budget(Fault::Switchover.budget(), &summary(0.4, 5.0, 1)).is_empty());
+        let over = over_budget(Fault::Switchover.budget(), &summary(0.5, 5.0, 2));
         assert_eq!(over, ["outage 0.50 s, budget 0.4 s", "2 errors of one session, budget 1"]);
-        assert!(over_budget(Fault::DaemonKill, &summary(0.05, 0.0, 0)).is_empty(), "no outage");
-        assert_eq!(over_budget(Fault::DaemonKill, &summary(0.2, 0.0, 0)).len(), 1);
+        assert!(
+            over_budget(Fault::DaemonKill.budget(), &summary(0.05, 0.0, 0)).is_empty(),
+            "no outage"
+        );
+        assert_eq!(over_budget(Fault::DaemonKill.budget(), &summary(0.2, 0.0, 0)).len(), 1);
         assert_eq!(
-            over_budget(Fault::LinkCut, &summary(9.0, 2.1, 9)),
+            over_budget(Fault::LinkCut.budget(), &summary(9.0, 2.1, 9)),
             ["stall 2.10 s, budget 2.0 s"]
         );
+        let thousandth = Budget { failed_share_max: Some(0.001), ..Budget::default() };
+        let failing = Summary { acked: 990, errors: 10, ..summary(0.0, 0.0, 0) };
+        let over = over_budget(thousandth, &failing);
+        assert_eq!(over, ["1.000 % of requests failed, budget 0.1 %"]);
         let late = Summary { redundant_again_s: Some(spread(16.0)), ..summary(0.0, 0.0, 0) };
-        assert_eq!(over_budget(Fault::AllKill, &late).len(), 1);
+        assert_eq!(over_budget(Fault::AllKill.budget(), &late).len(), 1);
     }
 }

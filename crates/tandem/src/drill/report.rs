@@ -3,7 +3,7 @@
 //! Tested by: below.
 
 use super::peers::{self, Peers, over_budget};
-use super::{Error, Fault};
+use super::{Error, Fault, Subject};
 use comfy_table::{Table, presets};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -129,8 +129,10 @@ pub struct Omission {
 pub struct Report {
     /// This program's version.
     pub tandem: &'static str,
-    /// The server's version.
-    pub postgres: String,
+    /// What was drilled.
+    pub service: &'static str,
+    /// The server's version; none where none was drilled.
+    pub postgres: Option<String>,
     /// What an acknowledged commit is worth.
     pub durability: String,
     /// Chose the standbys.
@@ -202,7 +204,7 @@ impl RunReport {
             self.primary_after.as_ref().map_or("none", NodeId::as_str),
         );
         if self.dual_primary_instants > 0 {
-            line.push_str(&format!("   TWO PRIMARIES {} times", self.dual_primary_instants));
+            line.push_str(&format!("   TWO AT ONCE {} times", self.dual_primary_instants));
         }
         for problem in &self.problems {
             line.push_str(&format!("\n    {problem}"));
@@ -235,10 +237,11 @@ fn spread(mut values: Vec<f64>) -> Option<Spread> {
 
 impl Report {
     /// A report without runs.
-    pub fn new(seed: u64) -> Self {
+    pub fn new(subject: Subject, seed: u64) -> Self {
         Self {
             tandem: env!("CARGO_PKG_VERSION"),
-            postgres: "unknown".into(),
+            service: subject.name(),
+            postgres: (subject == Subject::Postgres).then(|| "unknown".into()),
             durability: "unknown".into(),
             seed,
             runs: Vec::new(),
@@ -252,12 +255,13 @@ impl Report {
 
     /// Adds the summary and the verdict.
     pub fn conclude(&mut self) {
+        let subject: Subject = self.service.parse().unwrap_or(Subject::Postgres);
         let mut by_fault = BTreeMap::<usize, Vec<&RunReport>>::new();
         for run in &self.runs {
-            let place = Fault::ALL.iter().position(|fault| fault.name() == run.fault);
+            let place = subject.faults().iter().position(|fault| fault.name() == run.fault);
             by_fault.entry(place.unwrap_or(usize::MAX)).or_default().push(run);
         }
-        self.summary = by_fault.values().filter_map(|runs| summarize(runs)).collect();
+        self.summary = by_fault.values().filter_map(|runs| summarize(subject, runs)).collect();
         let durability = &self.durability;
         let passed = self.runs.iter().all(|run| run.verdict(durability) == Verdict::Pass);
         // What was only skipped shows nothing.
@@ -335,8 +339,12 @@ impl Report {
     /// The verdict in one sentence.
     pub fn conclusion(&self) -> String {
         let sum = |number: fn(&RunReport) -> u64| self.runs.iter().map(number).sum::<u64>();
+        let (what, two) = match self.service == Subject::Postgres.name() {
+            true => ("writes acknowledged", "primaries"),
+            false => ("requests answered", "at work where one may be"),
+        };
         format!(
-            "{}: {} writes acknowledged, {} lost, {} duplicated, {} instants with two primaries",
+            "{}: {} {what}, {} lost, {} duplicated, {} instants with two {two}",
             match self.verdict {
                 Verdict::Pass => "PASS",
                 Verdict::Fail => "FAIL",
@@ -355,9 +363,10 @@ fn budget(summary: &Summary) -> String {
     summary.budget_s.map_or_else(|| format!("-{mark}"), |budget| format!("{budget:.1}{mark}"))
 }
 
-fn summarize(runs: &[&RunReport]) -> Option<Summary> {
+fn summarize(subject: Subject, runs: &[&RunReport]) -> Option<Summary> {
     let sum = |number: fn(&RunReport) -> u64| runs.iter().map(|run| number(run)).sum::<u64>();
     let fault: Option<Fault> = runs.first()?.fault.parse().ok();
+    let budget = fault.map(|fault| subject.budget(fault)).unwrap_or_default();
     let mut summary = Summary {
         fault: runs.first()?.fault,
         runs: runs.len(),
@@ -371,11 +380,11 @@ fn summarize(runs: &[&RunReport]) -> Option<Summary> {
         indeterminate: sum(|run| run.indeterminate),
         dual_primary_instants: sum(|run| run.dual_primary_instants),
         errors_per_session_max: runs.iter().map(|run| run.errors_per_session_max).max()?,
-        budget_s: fault.and_then(|fault| fault.budget().outage_s),
+        budget_s: budget.outage_s,
         over_budget: Vec::new(),
-        peers: fault.and_then(Fault::peers),
+        peers: fault.filter(|_| subject == Subject::Postgres).and_then(Fault::peers),
     };
-    summary.over_budget = fault.map(|fault| over_budget(fault, &summary)).unwrap_or_default();
+    summary.over_budget = over_budget(budget, &summary);
     Some(summary)
 }
 
@@ -410,7 +419,8 @@ mod tests {
     }
 
     fn report(runs: Vec<RunReport>) -> Report {
-        let mut report = Report { durability: "quorum".into(), runs, ..Report::new(7) };
+        let mut report =
+            Report { durability: "quorum".into(), runs, ..Report::new(Subject::Postgres, 7) };
         report.conclude();
         report
     }
@@ -425,7 +435,8 @@ mod tests {
         ]);
         let text = report.json().unwrap();
         let start = concat!(
-            r#"{"tandem":"0.1.0","postgres":"unknown","durability":"quorum","seed":7,"runs":[{"#,
+            r#"{"tandem":"0.1.0","service":"postgres","postgres":"unknown","#,
+            r#""durability":"quorum","seed":7,"runs":[{"#,
             r#""fault":"node-kill","round":1,"node":"a","outage_s":0.9,"errors":4,"acked":100,"#,
             r#""lost":0,"duplicated":0,"indeterminate":2,"dual_primary_instants":0,"#,
             r#""primary_after":"b","redundant_again_s":3.2,"latency_p50_ms":1.1,"#,
@@ -481,7 +492,7 @@ mod tests {
         assert_eq!(lossy.verdict("async"), Verdict::Pass, "a loss that its owner chose");
         assert_eq!(lossy.verdict("preferred"), Verdict::Fail, "one node lost is no reason for it");
 
-        let mut skipped = Report::new(7);
+        let mut skipped = Report::new(Subject::Postgres, 7);
         let reason = "no small disks".to_string();
         skipped.skipped.push(Omission { fault: Fault::DiskFull.name(), round: 1, reason });
         skipped.conclude();

@@ -7,7 +7,7 @@ use super::evidence::workload::Load;
 use super::report::Omission;
 use super::stage::{Bounds, Stage};
 use super::steps::with_causes;
-use super::{Cluster, Error, Fault, Report, Verdict};
+use super::{Cluster, Error, Fault, Report, Subject, Verdict, service};
 use crate::dev::{self, DevCluster, DevConfig, Wiring};
 use crate::runtime::supervisor::Supervisor;
 use std::io::Write;
@@ -22,7 +22,9 @@ const STOP_MAX: Duration = Duration::from_secs(10);
 /// What `tandem drill` was asked for.
 #[derive(Clone, Debug)]
 pub struct DrillArgs {
-    /// What kind of cluster to break.
+    /// What to break.
+    pub subject: Subject,
+    /// What kind of cluster it is in.
     pub config: DevConfig,
     /// Its parts.
     pub wiring: Wiring,
@@ -44,15 +46,16 @@ pub struct DrillArgs {
 /// When there is no cluster to break, or nothing can be printed. What faults cost is in the
 /// verdict.
 pub async fn run(args: &DrillArgs, out: &mut (dyn Write + Send)) -> Result<Verdict, Error> {
-    let mut report = Report::new(args.seed);
-    // Asked for, so known even where the drill ends before the cluster has said so.
-    report.durability = args.config.durability.clone().unwrap_or_else(|| "quorum".into());
-    let all = || Fault::ALL.to_vec();
-    let faults = if args.faults.is_empty() { all() } else { args.faults.clone() };
-    // A disk that can be filled is in memory, and would flatter every other fault.
-    let (disk, usual): (Vec<Fault>, Vec<Fault>) =
-        faults.into_iter().partition(|fault| *fault == Fault::DiskFull);
-    let outcome = both(args, (&usual, &disk), &mut report, out).await;
+    let (subject, known) = (args.subject, args.subject.faults());
+    if let Some(fault) = args.faults.iter().copied().find(|fault| !known.contains(fault)) {
+        let known: Vec<&str> = known.iter().map(|fault| fault.name()).collect();
+        return Err(Error::ForeignFault { fault, subject, known: known.join(", ") });
+    }
+    let mut report = Report::new(subject, args.seed);
+    let outcome = match subject {
+        Subject::Postgres => postgres(args, &mut report, out).await,
+        _ => service::run(args, &mut report, out).await,
+    };
     // What was measured before something went wrong is worth as much as before.
     report.stopped = outcome.as_ref().err().map(|error| with_causes(error));
     report.conclude();
@@ -61,6 +64,21 @@ pub async fn run(args: &DrillArgs, out: &mut (dyn Write + Send)) -> Result<Verdi
         print(out, &text)?;
     }
     outcome.map(|()| report.verdict)
+}
+
+async fn postgres(
+    args: &DrillArgs,
+    report: &mut Report,
+    out: &mut (dyn Write + Send),
+) -> Result<(), Error> {
+    // Asked for, so known even where the drill ends before the cluster has said so.
+    report.durability = args.config.durability.clone().unwrap_or_else(|| "quorum".into());
+    let all = || Fault::OF_POSTGRES.to_vec();
+    let faults = if args.faults.is_empty() { all() } else { args.faults.clone() };
+    // A disk that can be filled is in memory, and would flatter every other fault.
+    let (disk, usual): (Vec<Fault>, Vec<Fault>) =
+        faults.into_iter().partition(|fault| *fault == Fault::DiskFull);
+    both(args, (&usual, &disk), report, out).await
 }
 
 async fn both(
@@ -122,7 +140,7 @@ async fn rounds(
     report: &mut Report,
     out: &mut (dyn Write + Send),
 ) -> Result<(), Error> {
-    report.postgres = stage.prepare().await?;
+    report.postgres = Some(stage.prepare().await?);
     if let Some(durability) = stage.view().durability {
         report.durability = durability;
     }

@@ -6,7 +6,7 @@
 use super::evidence::workload::Load;
 use super::run::{Next, print, step};
 use super::stage::{Bounds, Progress, Stage};
-use super::{Cluster, Error, Fault, Report, Verdict};
+use super::{Cluster, Error, Fault, Report, Subject, Verdict};
 use crate::dev::{self, DevCluster, DevConfig, Wiring};
 use crate::runtime::supervisor::Supervisor;
 use std::io::Write;
@@ -82,9 +82,10 @@ async fn perform(
     stage: &Stage,
     out: &mut (dyn Write + Send),
 ) -> Result<Verdict, Error> {
-    let mut report = Report::new(args.seed);
+    let mut report = Report::new(Subject::Postgres, args.seed);
     tell(args, out, "\nwaiting until every node has its copy of the data")?;
-    report.postgres = stage.prepare().await?;
+    let version = stage.prepare().await?;
+    report.postgres = Some(version.clone());
     report.durability = stage.view().durability.unwrap_or_else(|| "unknown".into());
     let load = Load::default();
     tell(
@@ -93,7 +94,7 @@ async fn perform(
         &format!(
             "PostgreSQL {}, durability {}, primary {}; {} writers go through the front doors and \
              keep their own ledger\n",
-            report.postgres,
+            version,
             report.durability,
             stage.view().primary.as_ref().map_or("none", NodeId::as_str),
             load.writers

@@ -206,7 +206,10 @@ impl InstanceDriver {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
-                Some(event) = self.keeper_events.recv() => self.on_keeper(event).await,
+                event = self.keeper_events.recv(), if !self.keeper_lost => {
+                    // The end of what it says is its end: the last word may have found no room.
+                    self.on_keeper(event.unwrap_or(KeeperEvent::KeeperGone)).await;
+                }
                 Some(finished) = self.finished.1.recv() => self.on_finished(finished).await,
                 Some(term) = self.asks.recv() => self.asked = self.asked.max(Some(term)),
                 Some(asked) = self.wishes.recv() => self.on_wish(asked).await,

@@ -195,6 +195,12 @@ impl Keeper {
         timeout(READY_WITHIN, knocking).await.unwrap_or(Err(Error::NotReady { path, log }))
     }
 
+    /// One that is gone: where none could be started, and another try shall be made.
+    pub fn gone() -> Attached {
+        let ((calls, _), (_, events)) = (mpsc::channel(1), mpsc::channel(1));
+        (Self { calls }, events)
+    }
+
     /// Connects to the keeper of `run_dir`, if there is one.
     pub async fn attach(
         run_dir: &Path,

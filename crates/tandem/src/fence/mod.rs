@@ -7,5 +7,6 @@
 
 pub mod client;
 pub mod keeper;
+pub mod program;
 pub mod protocol;
 pub mod stub;

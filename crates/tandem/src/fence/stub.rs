@@ -12,7 +12,7 @@ use crate::fence::protocol::{Limit, StartSpec, User, WhenOrphaned};
 use crate::runtime::process::{self, Process};
 use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
 use nix::unistd::{Gid, Uid};
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{Access, Mode, OFlags};
 use rustix::process::{Resource, Rlimit, Signal, getpid, getppid, setrlimit};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -23,6 +23,7 @@ use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use tandem_core::time::Timestamp;
 
 /// The hidden subcommand.
 pub const SUBCOMMAND: &str = "keeper-exec";
@@ -33,7 +34,8 @@ const NOTE: &str = "instance.session";
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Order {
     keeper: i32,
-    run_dir: PathBuf,
+    /// Where its session is noted, if it is an instance.
+    run_dir: Option<PathBuf>,
     nice: i32,
     oom_score_adj: i16,
     when_orphaned: WhenOrphaned,
@@ -48,9 +50,14 @@ impl Order {
     /// The order for `spec`, given by this process, the keeper of `run_dir`; `nice` is the priority
     /// to go back to.
     pub fn new(spec: &StartSpec, run_dir: &Path, nice: i32) -> Self {
+        Self { run_dir: Some(run_dir.to_owned()), ..Self::beside(spec, nice) }
+    }
+
+    /// The order for a program beside an instance, given by this process, its parent.
+    pub fn beside(spec: &StartSpec, nice: i32) -> Self {
         Self {
             keeper: getpid().as_raw_nonzero().get(),
-            run_dir: run_dir.to_owned(),
+            run_dir: None,
             nice,
             oom_score_adj: spec.oom_score_adj,
             when_orphaned: spec.when_orphaned,
@@ -99,6 +106,17 @@ pub enum Error {
         /// The system's reason.
         source: nix::Error,
     },
+    /// It has no way into its working folder.
+    #[error(
+        "user {uid} cannot enter {}, on the way to its working folder; let others enter it \
+         (chmod o+x), or set cwd", folder.display()
+    )]
+    Closed {
+        /// Which one is closed to it.
+        folder: PathBuf,
+        /// The user.
+        uid: u32,
+    },
     /// More than its keeper may give.
     #[error("cannot limit {limit:?} to {value}: {source}")]
     Limit {
@@ -112,6 +130,9 @@ pub enum Error {
     /// The tie to the keeper.
     #[error("cannot tie the process to its keeper: {0}")]
     Tie(#[source] io::Error),
+    /// A session of its own.
+    #[error("cannot make a session: {0}")]
+    Session(#[source] io::Error),
     /// Died while the process was made.
     #[error("the keeper is gone")]
     KeeperGone,
@@ -155,7 +176,10 @@ fn become_program(order: &Order) -> Error {
 
 fn prepare(order: &Order) -> Result<Command, Error> {
     let (program, arguments) = order.argv.split_first().ok_or(Error::NoProgram)?;
-    record_session(&order.run_dir)?;
+    let me = lead_session()?;
+    if let Some(run_dir) = &order.run_dir {
+        record_session(run_dir, me)?;
+    }
     // The keeper's own privileges are not the instance's. Before the change of user, after which
     // both may be forbidden.
     let _ = std::fs::write("/proc/self/oom_score_adj", order.oom_score_adj.to_string());
@@ -165,6 +189,7 @@ fn prepare(order: &Order) -> Result<Command, Error> {
     limit(&order.limits)?;
     if let Some(user) = &order.user {
         become_user(user).map_err(|source| Error::User { uid: user.uid, source })?;
+        enter(&order.cwd, user.uid)?;
     }
     let last_word = match order.when_orphaned {
         WhenOrphaned::Quit => Signal::QUIT,
@@ -205,14 +230,17 @@ fn limit(limits: &BTreeMap<Limit, u64>) -> Result<(), Error> {
     Ok(())
 }
 
-/// Makes a session of the instance's own and notes which: an orphan keeps its session, while its
-/// parent says nothing any more. Written here, because the keeper touches no disk (H28).
-fn record_session(run_dir: &Path) -> Result<(), Error> {
+/// Makes a session of its own: an orphan keeps its session, while its parent says nothing any more.
+fn lead_session() -> Result<Process, Error> {
+    rustix::process::setsid().map_err(|errno| Error::Session(errno.into()))?;
+    let me = process::read(getpid().as_raw_nonzero().get());
+    me.ok_or_else(|| Error::Session(ErrorKind::NotFound.into()))
+}
+
+/// Notes which session it is. Written here, because the keeper touches no disk (H28).
+fn record_session(run_dir: &Path, me: Process) -> Result<(), Error> {
     let path = run_dir.join(NOTE);
     let failed = |source| Error::Note { path: path.clone(), source };
-    rustix::process::setsid().map_err(|errno| failed(errno.into()))?;
-    let me = process::read(getpid().as_raw_nonzero().get()).ok_or(ErrorKind::NotFound);
-    let me = me.map_err(|kind| failed(kind.into()))?;
     let note = format!("{} {} {}\n", boot_id().map_err(failed)?, me.session, me.started);
     // A new file, so that what stands in its place already is not written through.
     let _ = std::fs::remove_file(&path);
@@ -220,30 +248,54 @@ fn record_session(run_dir: &Path) -> Result<(), Error> {
     file.write_all(note.as_bytes()).map_err(failed)
 }
 
-/// What is left of the instance that was started last in `run_dir`: the processes of its session.
-/// Not found are those that made a session of their own, as PostgreSQL's backends do.
-pub fn strays(run_dir: &Path) -> Vec<Process> {
-    let path = run_dir.join(NOTE);
-    // The directory may belong to the instance's user, who shall not make root kill others.
-    let is_mine = std::fs::symlink_metadata(&path)
-        .is_ok_and(|note| note.is_file() && note.uid() == rustix::process::geteuid().as_raw());
-    if !is_mine {
-        return Vec::new();
+/// The session of the instance that was started last in a run directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Session {
+    /// Its number, which is its leader's.
+    pub leader: i32,
+    /// When its leader started.
+    pub started: u64,
+}
+
+impl Session {
+    /// The one that was noted, unless it is of before a reboot.
+    pub fn noted(run_dir: &Path) -> Option<Self> {
+        let path = run_dir.join(NOTE);
+        // The directory may belong to the instance's user, who shall not make root kill others.
+        let is_mine = std::fs::symlink_metadata(&path)
+            .is_ok_and(|note| note.is_file() && note.uid() == rustix::process::geteuid().as_raw());
+        let note = std::fs::read_to_string(&path).ok().filter(|_| is_mine)?;
+        let fields: Vec<&str> = note.split_whitespace().collect();
+        let [noted_boot, session, started] = fields.as_slice() else { return None };
+        let (leader, started) = (session.parse().ok()?, started.parse().ok()?);
+        let is_ours = boot_id().is_ok_and(|boot| boot == *noted_boot) && leader > 1;
+        is_ours.then_some(Self { leader, started })
     }
-    let note = std::fs::read_to_string(&path).unwrap_or_default();
-    let fields: Vec<&str> = note.split_whitespace().collect();
-    let (Ok(boot), [noted_boot, session, started]) = (boot_id(), fields.as_slice()) else {
-        return Vec::new();
-    };
-    let (Ok(session), Ok(started)) = (session.parse::<i32>(), started.parse::<u64>()) else {
-        return Vec::new();
-    };
-    // The number means another session after a reboot, or if its leader is a younger process.
-    let is_ours = |leader: Option<Process>| leader.is_none_or(|l| l.started == started);
-    if boot != *noted_boot || session <= 1 || !is_ours(process::read(session)) {
-        return Vec::new();
+
+    /// The same, unless it began after that moment: then it is another one's.
+    pub fn noted_before(run_dir: &Path, at: Timestamp) -> Option<Self> {
+        let second = rustix::param::clock_ticks_per_second().max(1);
+        let began = |it: &Self| Timestamp(it.started.saturating_mul(1_000_000) / second);
+        Self::noted(run_dir).filter(|it| began(it) <= at)
     }
-    process::in_session(session).into_iter().filter(|p| p.started >= started).collect()
+
+    /// Who is left of it and alive. Not found are those that made a session of their own, as
+    /// PostgreSQL's backends do.
+    pub fn alive(self) -> Vec<Process> {
+        // The number means another session if its leader is a younger process.
+        if process::read(self.leader).is_some_and(|now| now.started != self.started) {
+            return Vec::new();
+        }
+        let all = process::in_session(self.leader).into_iter();
+        all.filter(|it| it.started >= self.started && it.is_alive()).collect()
+    }
+
+    /// Kills whoever is left of it; who that was. Stopped first, so that nobody forks meanwhile.
+    pub fn kill(self) -> Vec<Process> {
+        let held = process::stop_all(|| self.alive());
+        held.iter().for_each(|process| process.signal(Signal::KILL));
+        held
+    }
 }
 
 fn boot_id() -> io::Result<String> {
@@ -260,6 +312,20 @@ fn open_log(order: &Order) -> Result<(File, File), Error> {
         .map_err(|errno| failed(errno.into()))?;
     let err = out.try_clone().map_err(failed)?;
     Ok((out, err))
+}
+
+/// A folder on the way that is closed to the user is a common mistake, and the exec would only say
+/// "permission denied", as if of the program.
+fn enter(cwd: &Path, uid: u32) -> Result<(), Error> {
+    let mut way: Vec<&Path> = cwd.ancestors().collect();
+    way.reverse();
+    let is_closed = |folder: &&Path| {
+        rustix::fs::access(*folder, Access::EXEC_OK) == Err(rustix::io::Errno::ACCESS)
+    };
+    match way.into_iter().find(is_closed) {
+        Some(folder) => Err(Error::Closed { folder: folder.to_owned(), uid }),
+        None => Ok(()),
+    }
 }
 
 fn become_user(user: &User) -> Result<(), nix::Error> {

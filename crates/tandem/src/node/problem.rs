@@ -6,6 +6,7 @@
 use super::{Error, user};
 use crate::config;
 use crate::consensus::{self, StoreError};
+use crate::runtime::user::Error as NotFound;
 use crate::service::postgres;
 use crate::telemetry::codes;
 use crate::telemetry::problem::{Problem, chain};
@@ -79,17 +80,18 @@ impl From<Error> for Problem {
 
 impl From<user::Error> for Problem {
     fn from(error: user::Error) -> Self {
-        match error {
-            user::Error::NoUser { service, user } => Self::new(
+        let service = error.service;
+        match error.source {
+            NotFound::NoUser(user) => Self::new(
                 codes::NO_SUCH_USER,
                 format!("PostgreSQL of service {service} cannot run as {user}"),
                 "there is no such user on this machine",
                 "create the user (PostgreSQL's package does), or set run_as in the service",
             ),
-            user::Error::OtherUser { service, user, uid } => Self::new(
+            NotFound::OtherUser { user, me } => Self::new(
                 codes::NO_SUCH_USER,
                 format!("PostgreSQL of service {service} cannot run as {user}"),
-                format!("this daemon is user {uid}, and only root starts programs as another user"),
+                format!("this daemon is user {me}, and only root starts programs as another user"),
                 format!("start the daemon as {user} or as root, or remove run_as"),
             ),
         }

@@ -4,3 +4,4 @@ pub mod clock;
 pub mod process;
 pub mod signals;
 pub mod supervisor;
+pub mod user;

@@ -66,7 +66,8 @@ impl Process {
         read(self.pid).is_some_and(|now| now.started == self.started && now.is_alive())
     }
 
-    fn is_still_there(&self) -> bool {
+    /// Whether this very process is there, be it as a zombie.
+    pub fn is_still_there(&self) -> bool {
         read(self.pid).is_some_and(|now| now.started == self.started)
     }
 }
@@ -134,20 +135,32 @@ pub fn in_session(session: i32) -> Vec<Process> {
 /// Kills a process and everything below it; returns their ids. For faults made on purpose:
 /// a keeper does it better, because orphans become its children.
 pub fn kill_tree(pid: i32) -> Vec<i32> {
+    let root = read(pid);
+    root.iter().for_each(|process| process.signal(Signal::STOP));
+    let held: Vec<Process> = root.into_iter().chain(stop_family(pid)).collect();
+    held.iter().for_each(|process| process.signal(Signal::KILL));
+    held.iter().map(|process| process.pid).collect()
+}
+
+/// Every process below `pid` that is alive, stopped, so that nobody forks while the list is made.
+pub fn stop_family(pid: i32) -> Vec<Process> {
+    stop_all(|| family(pid))
+}
+
+/// Those of a list that are alive, stopped; the list is made again until nobody new is in it.
+pub fn stop_all(list: impl Fn() -> Vec<Process>) -> Vec<Process> {
     const PASSES_MAX: usize = 16;
     let mut held: Vec<Process> = Vec::new();
-    // Stopped first, so that nobody forks while the list is made.
     for _ in 0..PASSES_MAX {
-        let fresh: Vec<Process> =
-            read(pid).into_iter().chain(family(pid)).filter(|p| !held.contains_id(p)).collect();
+        let alive = list().into_iter().filter(Process::is_alive);
+        let fresh: Vec<Process> = alive.filter(|it| !held.contains_id(it)).collect();
         if fresh.is_empty() {
             break;
         }
         fresh.iter().for_each(|process| process.signal(Signal::STOP));
         held.extend(fresh);
     }
-    held.iter().for_each(|process| process.signal(Signal::KILL));
-    held.iter().map(|process| process.pid).collect()
+    held
 }
 
 trait ContainsId {

@@ -79,7 +79,7 @@ kinds! {
     HookFailed = "hook.failed" Warn,
     /// What was wrong with an instance no longer is.
     InstanceRecovered = "instance.recovered" Info,
-    /// The data must not be touched without a human.
+    /// A human is needed before anything of it is touched: its data, or what its node promised.
     InstanceQuarantined = "instance.quarantined" Error,
     /// The server ended because a write failed: nothing is started from that disk unchecked.
     InstanceDiskSuspect = "instance.disk_suspect" Error,

@@ -6,5 +6,6 @@
 mod command;
 mod fencing;
 mod postgres;
+mod programs;
 mod serving;
 mod world;

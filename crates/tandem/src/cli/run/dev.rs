@@ -11,12 +11,16 @@ use std::time::Duration;
 Example:
   tandem dev
   tandem dev --delay 5ms
+  tandem dev --config tandem.toml
   tandem dev --nodes 5 --dir /tmp/shop --keep")]
 pub struct Arguments {
     /// How many nodes
     #[arg(long, value_name = "NUMBER", default_value_t = 3)]
     #[arg(value_parser = clap::value_parser!(u8).range(1..=7))]
     pub nodes: u8,
+    /// A cluster's configuration: its nodes, each with an address of this machine, and its services
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["nodes", "postgres", "durability"])]
+    pub config: Option<PathBuf>,
     /// Where; left out, a temporary folder
     #[arg(long, value_name = "DIR")]
     pub dir: Option<PathBuf>,

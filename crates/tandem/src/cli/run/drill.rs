@@ -10,9 +10,15 @@ use std::time::Duration;
 #[command(arg = crate::cli::no_api(), after_help = "\
 Example:
   tandem drill --rounds 5
+  tandem drill --service singleton
+  tandem drill --service http --fault instance-kill,lie
   tandem drill --fault link-slow,switchover --delay 5ms
   tandem drill --fault postmaster-kill --fault node-cut --seed 7 --json")]
 pub struct Arguments {
+    /// What to break: postgres, singleton (a command of which one copy runs), http or tcp
+    /// (endpoints behind the doors)
+    #[arg(long, value_name = "SERVICE", default_value = "postgres")]
+    pub service: String,
     /// Only these faults, in this order; left out, all
     #[arg(long = "fault", value_name = "FAULT", value_delimiter = ',')]
     pub faults: Vec<String>,

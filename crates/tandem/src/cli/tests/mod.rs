@@ -50,6 +50,11 @@ impl Entry for Remembers {
         ExitCode::from(8)
     }
 
+    fn drill_service(&self, arguments: &[OsString]) -> ExitCode {
+        self.note(arguments);
+        ExitCode::from(9)
+    }
+
     fn init<'a>(&'a self, arguments: init::Arguments, _: &'a mut Terminal) -> Running<'a> {
         self.noted(arguments)
     }
@@ -165,7 +170,8 @@ fn a_keeper_is_made_before_anything_else_and_gets_its_arguments_untouched() {
     let entry = Remembers::default();
     assert_eq!(run(words("keeper --help -x"), &entry), ExitCode::from(7));
     assert_eq!(run(words("keeper-exec"), &entry), ExitCode::from(8));
-    assert_eq!(*entry.0.lock().unwrap(), [r#"["--help", "-x"]"#, "[]"]);
+    assert_eq!(run(words("drill-service"), &entry), ExitCode::from(9));
+    assert_eq!(*entry.0.lock().unwrap(), [r#"["--help", "-x"]"#, "[]", "[]"]);
 }
 
 #[test]

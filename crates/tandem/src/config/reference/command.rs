@@ -7,9 +7,9 @@ use tandem_core::pairing::Kind;
 rows! {
     &[Kind::Command];
     "services.NAME.command": "list of texts" = Required;
-        "Program and arguments. `{port}` and `{node}` are filled in where it runs; no shell reads \
-            it unless it is the program. It must stay in the foreground: once its first process \
-            ends, what that left behind is ended too."
+        "Program and arguments. `{port}`, `{bind}` (its node's `bind`) and `{node}` are filled in \
+            where it runs; no shell reads it unless it is the program. It must stay in the \
+            foreground: once its first process ends, what that left behind is ended too."
         because "Tandem must know what to run",
     "services.NAME.listen": "port or \"ip:port\"" = Unset("there is no front door");
         "The front door, on every node: connections go to the copy, wherever it runs."
@@ -22,11 +22,13 @@ rows! {
         "The system user that it runs as; only root can choose another."
         because "a guessed user might not have the command's files",
     "services.NAME.cwd": "absolute path" = Unset("a folder of its own in the node's folder");
-        "Its working folder, which must exist."
+        "Its working folder, which must exist. What is filled in in `command` is so here, and in \
+            `env`, hooks and checks as well."
         because "two commands in one folder would mix their files",
     "services.NAME.env": "table of texts" = Unset("nothing but what follows");
-        "Its environment, besides PATH, TANDEM_NODE, TANDEM_SERVICE, TANDEM_TERM and TANDEM_PORT; \
-            nothing is inherited. TANDEM_TERM grows with each move: a number to fence with."
+        "Its environment, besides PATH, TANDEM_NODE, TANDEM_SERVICE, TANDEM_TERM, TANDEM_PORT and \
+            TANDEM_BIND; nothing is inherited. TANDEM_TERM grows with each move: a number to fence \
+            with."
         because "what a daemon happens to have differs from node to node",
     "services.NAME.limits": "table or false" = Computed("the daemon's own");
         "What the kernel limits for it."

@@ -107,9 +107,17 @@ fn what_cannot_be_run_is_told() {
         let found = told(&text);
         assert!(found.len() == 1 && found[0].ends_with(expected), "{expected}: {found:?}");
     }
-    let no_port = jobs("listen = 8080\nport = 9000\n", "");
-    let found = told(&no_port);
-    assert!(found[0].contains("command.3") && found[1].contains("health"), "{found:?}");
+    let no_port = jobs("listen = 8080\nport = 9000\n", "").replace("\"y\"", "\"{port}\"");
+    let found = told(&no_port.replace("\"/srv\"", "\"/srv/{port}\""));
+    for key in ["command.3", "env.Lower.case", "cwd", "health"] {
+        assert!(found.iter().any(|it| it.contains(key)), "{key}: {found:?}");
+    }
+    // A keeper takes no longer line.
+    let long = format!("\"{}\"", "a".repeat(4000));
+    let many = [long.as_str(); 13].join(", ");
+    let found = told(&jobs("\"--port\"", &many));
+    assert!(found[0].contains("services.jobs.command and env are 52"), "{found:?}");
+    assert_eq!(told(&jobs("\"--port\"", &[long.as_str(); 12].join(", "))), [""; 0]);
 }
 
 #[test]

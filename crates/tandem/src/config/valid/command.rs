@@ -5,6 +5,8 @@
 //! Not here: ports that collide (`wiring.rs`), how it is run (`service/command`).
 //! Tested by: `config/tests/command.rs`.
 
+mod words;
+
 use super::checker::{Checker, Limits, Span};
 use super::service::{self, HOLD, INSTANCE_PORT, SESSIONS};
 use super::{Listen, Node, postgres};
@@ -18,6 +20,7 @@ use std::time::Duration;
 use tandem_core::pairing::Pairing;
 use tandem_core::spec::Timing;
 use toml::Spanned;
+use words::{Filled, WORD_BYTES_MAX, words};
 
 /// One service that is a command.
 #[derive(Clone, Debug, PartialEq)]
@@ -26,7 +29,8 @@ pub struct Command {
     pub pairing: Pairing,
     /// How long things may take.
     pub timing: Timing,
-    /// Program and arguments; `{port}` and `{node}` are filled in where it runs.
+    /// Program and arguments; `{port}`, `{bind}` and `{node}` are filled in where it
+    /// runs.
     pub command: Vec<String>,
     /// The front door.
     pub listen: Option<Listen>,
@@ -126,8 +130,6 @@ const ROW: Limits =
 const RESOURCE: Limits =
     Limits { range: 0..=i64::MAX, default: 0, example: None, because: "the kernel takes no other" };
 const LOG_BYTES: u64 = 10 << 20;
-const WORDS_MAX: usize = 256;
-const WORD_BYTES_MAX: usize = 4096;
 
 pub(super) fn service(
     raw: &raw::Command,
@@ -138,18 +140,24 @@ pub(super) fn service(
     if raw.command.is_empty() {
         let because = "Tandem must know what to run";
         check.missing(&path("command"), because, "[\"/srv/app\", \"--port\", \"{port}\"]");
-        empty(&path("command"), check);
+        words::empty(&path("command"), check);
     }
     let listen = service::listen(&path("listen"), raw.listen.as_ref(), check);
     let port = check.number(&path("port"), raw.port.as_ref(), &INSTANCE_PORT);
     let port = u16::try_from(port).ok().filter(|port| *port > 0);
     let port = port.or_else(|| listen.map(|listen| service::instance_port(listen.port)));
-    let mut words =
-        |key: &str, written: &[Spanned<String>]| words(&path(key), written, port.is_some(), check);
+    let filled = Filled { has_port: port.is_some() };
+    let env = words::environment(raw, filled, check);
+    let mut words = |key: &str, written: &[Spanned<String>]| {
+        let words = words(&path(key), written, filled, check);
+        words::bound(&path(key), (&words, &env), check);
+        words
+    };
     let command = words("command", &raw.command);
     let stop = words("stop", &raw.stop);
     let on_start = words("on_start", &raw.on_start);
     let on_stop = words("on_stop", &raw.on_stop);
+    let health = health(raw, (filled, &env), check);
     let lease = check.duration(&path("lease"), raw.lease.as_ref(), &LEASE);
     let usual = Timing::of_command();
     let drift_margin = usual.drift_margin.max(lease / 10);
@@ -163,12 +171,12 @@ pub(super) fn service(
         listen,
         port,
         run_as: check.read(&path("run_as"), raw.run_as.as_ref(), user),
-        cwd: check.read(&path("cwd"), raw.cwd.as_ref(), postgres::folder),
-        env: environment(raw, check),
+        cwd: check.read(&path("cwd"), raw.cwd.as_ref(), |text| cwd(text, filled)),
+        env,
         limits: limits(raw, check),
         stop,
         stop_max: check.duration(&path("stop_max"), raw.stop_max.as_ref(), &STOP),
-        health: health(raw, port.is_some(), check),
+        health,
         on_start,
         on_stop,
         hook_max: check.duration(&path("hook_max"), raw.hook_max.as_ref(), &HOOK),
@@ -176,69 +184,6 @@ pub(super) fn service(
         hold_max: check.duration(&path("hold_max"), raw.hold_max.as_ref(), &HOLD),
         sessions_max: usize::try_from(sessions_max).unwrap_or(1),
     })
-}
-
-/// Written, and with nothing in it.
-fn empty(key: &str, check: &mut Checker<'_, '_>) {
-    if check.is_written(key) {
-        let place = check.place_of(key);
-        let say = Say::new(
-            format!("{key} names no program"),
-            "the first text is the program, the others its arguments",
-            "write the program and its arguments: [\"/srv/app\", \"--port\", \"{port}\"]",
-        );
-        check.problems.error(Code::BadValue, &place, say);
-    }
-}
-
-/// Program and arguments. A shell is used only where it is named.
-fn words(
-    key: &str,
-    written: &[Spanned<String>],
-    has_port: bool,
-    check: &mut Checker<'_, '_>,
-) -> Vec<String> {
-    for (at, word) in written.iter().enumerate() {
-        let text = word.get_ref();
-        let flaw = if at >= WORDS_MAX {
-            Some(("a command has at most 256 words", "put the rest in a script"))
-        } else if text.len() > WORD_BYTES_MAX || text.contains('\0') {
-            Some(("a word has at most 4096 bytes, and no zero byte", "put it in a file"))
-        } else if at == 0 && text.trim().is_empty() {
-            Some(("the first text is the program", "write the path of a program"))
-        } else if text.contains("{port}") && !has_port {
-            Some(("it has no port", "write port, or listen, or remove {port}"))
-        } else {
-            None
-        };
-        if let Some((because, instead)) = flaw {
-            let why = Unreadable { because: because.to_owned(), try_: instead.to_owned() };
-            check.bad(&format!("{key}.{}", at + 1), word, why);
-            return Vec::new();
-        }
-    }
-    written.iter().map(|word| word.get_ref().clone()).collect()
-}
-
-fn environment(raw: &raw::Command, check: &mut Checker<'_, '_>) -> BTreeMap<String, String> {
-    let mut all = BTreeMap::new();
-    for (name, value) in &raw.env {
-        let key = format!("services.{}.env.{}", raw.name.get_ref(), name.get_ref());
-        let text = name.get_ref();
-        let because = if text.is_empty() || text.contains(['=', '\0']) {
-            "that is no name of a variable"
-        } else if text.starts_with("TANDEM_") {
-            "names that begin with TANDEM_ are those by which Tandem tells it where it runs"
-        } else if value.get_ref().contains('\0') {
-            "a value has no zero byte"
-        } else {
-            all.insert(text.clone(), value.get_ref().clone());
-            continue;
-        };
-        let try_ = "choose another name, such as APP_MODE".to_owned();
-        check.bad(&key, value, Unreadable { because: because.to_owned(), try_ });
-    }
-    all
 }
 
 fn limits(raw: &raw::Command, check: &mut Checker<'_, '_>) -> BTreeMap<&'static str, u64> {
@@ -264,13 +209,13 @@ fn limits(raw: &raw::Command, check: &mut Checker<'_, '_>) -> BTreeMap<&'static 
 
 fn health(
     raw: &raw::Command,
-    has_port: bool,
+    around: (Filled, &BTreeMap<String, String>),
     check: &mut Checker<'_, '_>,
 ) -> Option<CommandHealth> {
     let Switch::On(written) = &raw.health else { return None };
     let table = format!("services.{}.health", raw.name.get_ref());
     let path = |key: &str| format!("{table}.{key}");
-    let probe = probe(written, &table, has_port, check);
+    let probe = probe(written, &table, around, check);
     let interval = check.duration(&path("interval"), written.interval.as_ref(), &INTERVAL);
     let usual = Span { default: TIMEOUT.default.min(interval), ..TIMEOUT };
     let count = |number: i64| u32::try_from(number).unwrap_or(1);
@@ -288,10 +233,11 @@ fn health(
 fn probe(
     written: &raw::CommandHealth,
     table: &str,
-    has_port: bool,
+    (filled, env): (Filled, &BTreeMap<String, String>),
     check: &mut Checker<'_, '_>,
 ) -> Option<Probe> {
-    let exec = words(&format!("{table}.exec"), &written.exec, has_port, check);
+    let exec = words(&format!("{table}.exec"), &written.exec, filled, check);
+    words::bound(&format!("{table}.exec"), (&exec, env), check);
     let http = check.read(&format!("{table}.http"), written.http.as_ref(), |path| {
         let good = path.starts_with('/') && path.chars().all(|c| c.is_ascii_graphic());
         if good && path.len() <= WORD_BYTES_MAX {
@@ -314,7 +260,7 @@ fn probe(
         }
         let what = format!("{table} names {} ways to ask", all.len());
         (what, "one of http, tcp and exec says how it is asked", "write http = \"/healthz\"")
-    } else if needs_port && !has_port {
+    } else if needs_port && !filled.has_port {
         let what = format!("{table} asks at a port, and there is none");
         (what, "http and tcp ask at the command's port", "write port, or ask with exec")
     } else {
@@ -322,6 +268,11 @@ fn probe(
     };
     check.problems.error(Code::Contradiction, &place, Say::new(what, because, instead));
     None
+}
+
+fn cwd(text: &str, filled: Filled) -> Result<PathBuf, Unreadable> {
+    filled.allows(text)?;
+    postgres::folder(text)
 }
 
 /// Any user: unlike PostgreSQL, some commands need root.

@@ -114,7 +114,7 @@ fn acks(attempts: &[Attempt]) -> impl Iterator<Item = Timestamp> {
 }
 
 /// The longest distance between neighbours among the window's edges and the moments in it.
-fn longest_gap(moments: impl Iterator<Item = Timestamp>, window: Window) -> Duration {
+pub fn longest_gap(moments: impl Iterator<Item = Timestamp>, window: Window) -> Duration {
     let inside = moments.filter(|at| *at > window.from && *at < window.to);
     let mut last = window.from;
     let mut longest = Duration::ZERO;

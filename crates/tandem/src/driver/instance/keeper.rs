@@ -36,6 +36,11 @@ impl InstanceDriver {
     }
 
     pub(super) async fn on_keeper_status(&mut self, status: &Status) {
+        if matches!(status.state, State::Ending { .. }) && self.own.process == Process::Stopped {
+            // Left by an earlier keeper or daemon: nothing to take over, but not gone yet (H3).
+            self.own.process = Process::Stopping;
+            return;
+        }
         if status.state != State::Idle {
             if self.own.process == Process::Stopped {
                 self.own.process = Process::Starting;

@@ -5,18 +5,20 @@
 //! Not here: what the keeper answers (`keeper.rs`).
 
 use super::progress::KILL_AGAIN;
-use super::{Life, SingletonDriver, Why};
+use super::{Life, SingletonDriver, Why, ready};
 use crate::fence;
-use crate::fence::protocol::{Lease, Signal, StartSpec, User, WhenOrphaned};
+use crate::fence::client::Attached;
+use crate::fence::program;
+use crate::fence::protocol::{End, Lease};
 use crate::runtime::clock;
 use crate::runtime::supervisor::TaskKind;
+use crate::runtime::user::User;
 use crate::service::command::{Runs, State};
 use crate::telemetry::event_kind::EventKind;
 use std::time::Duration;
 use tandem_core::clustering::active_passive::singleton::Action;
 use tandem_core::facts::{Ballot, Process};
 use tandem_core::ids::Term;
-use tandem_core::time::Timestamp;
 
 /// A lease that ends sooner is not started under.
 const LEASE_LEFT: Duration = Duration::from_millis(100);
@@ -64,7 +66,18 @@ pub(super) enum Work {
 pub(super) enum Finished {
     Written(Work, State, Result<(), std::io::Error>),
     Checked { life: u64, answer: Result<(), String> },
-    AskedToStop { life: u64, answer: Result<(), String> },
+    AskedToStop(Result<(), program::Error>),
+    Looked(Option<u64>),
+    Swept { life: u64, pids: Vec<i32> },
+    Attached(Result<Attached, fence::client::Error>),
+    Found(Result<Option<User>, String>),
+}
+
+/// What the keeper said of the end of a copy while what asked for that end still ran.
+#[derive(Clone, Debug)]
+pub(super) enum Ended {
+    Exited(End),
+    Idle,
 }
 
 impl SingletonDriver {
@@ -77,7 +90,9 @@ impl SingletonDriver {
                 return;
             }
             // One at a time; what was not written in time is planned again.
-            _ if self.writing.is_some() || self.keeper_lost => return,
+            _ if self.writing.is_some() => return,
+            Action::Start { .. } | Action::GoOn { .. } if self.keeper_lost => return,
+            // A promise is safe whatever the keeper does: it only binds this node.
             Action::Promise { .. } | Action::Start { .. } | Action::GoOn { .. } => {}
         }
         match action {
@@ -113,7 +128,13 @@ impl SingletonDriver {
     fn write(&mut self, work: Work, state: State) {
         self.writing = Some(work);
         let (dir, sender) = (self.it.config.dir.clone(), self.finished.0.clone());
+        let begins = matches!(work, Work::Begin { .. });
+        let config = self.it.config.clone();
         self.it.supervisor.spawn("state of a singleton", TaskKind::Session, async move {
+            if begins && config.run_as.is_some() {
+                // Who was missing may be there by now.
+                let _ = sender.send(Finished::Found(ready::user(config).await)).await;
+            }
             let stored = tokio::task::spawn_blocking(move || state.store(&dir)).await;
             let stored = stored.unwrap_or_else(|error| Err(std::io::Error::other(error)));
             let _ = sender.send(Finished::Written(work, state, stored)).await;
@@ -130,13 +151,11 @@ impl SingletonDriver {
             }
             Finished::Written(work, _, Err(error)) => self.on_not_written(work, &error),
             Finished::Checked { life, answer } => self.on_checked(life, answer).await,
-            Finished::AskedToStop { life, answer: Err(error) } if life == self.lives => {
-                // It may still end; the limit counts.
-                let message = format!("what asks it to end failed, so SIGTERM does: {error}");
-                self.tell(EventKind::HookFailed, message);
-                self.ask_by_signal().await;
-            }
-            Finished::AskedToStop { .. } => {}
+            Finished::AskedToStop(answer) => self.on_asked_to_stop(answer).await,
+            Finished::Looked(place) => self.on_looked(place),
+            Finished::Swept { life, pids } => self.on_swept(life, &pids),
+            Finished::Attached(attached) => self.on_attached(attached).await,
+            Finished::Found(user) => self.user = user,
         }
     }
 
@@ -214,10 +233,21 @@ impl SingletonDriver {
             Part::Command => &self.it.config.command,
             Part::OnStop => &self.it.config.on_stop,
         };
-        let spec = self.spec(&words.clone(), until);
-        match self.it.keeper.start(spec).await {
+        let words = words.clone();
+        // A hook may be what makes room.
+        let has_room = || match part {
+            Part::Command => self.it.config.finds_its_port_free(),
+            Part::OnStart | Part::OnStop => Ok(()),
+        };
+        if let Err(why) = self.user.clone().and_then(|_| has_room()) {
+            return self.not_started(part, &why);
+        }
+        let spec = self.spec(&words, Lease::Until(until));
+        // Told, whatever comes back.
+        self.lease = until;
+        self.output.begin();
+        match self.keeper.start(spec).await {
             Ok(()) => {
-                self.lease = until;
                 self.life = match part {
                     Part::OnStart => Life::Opening(now.plus(self.it.config.hook_max)),
                     Part::Command => Life::Launching(now.plus(LAUNCH_MAX)),
@@ -226,18 +256,21 @@ impl SingletonDriver {
             }
             Err(error) if !says_that_nothing_runs(&error) => self.lose_keeper(&error),
             Err(error) => {
-                self.life = Life::Nothing;
-                self.own.process = Process::Stopped;
-                if part == Part::OnStop {
-                    self.tell(EventKind::HookFailed, format!("on_stop was not started: {error}"));
-                } else {
-                    self.tell(EventKind::InstanceExited, format!("it was not started: {error}"));
-                    self.failed();
-                }
+                self.not_started(part, &error.to_string());
                 // Whatever is there, nothing of it is wanted.
-                let _ = self.it.keeper.kill().await;
+                let _ = self.keeper.kill().await;
             }
         }
+    }
+
+    fn not_started(&mut self, part: Part, why: &str) {
+        self.life = Life::Nothing;
+        self.own.process = Process::Stopped;
+        if part == Part::OnStop {
+            return self.tell(EventKind::HookFailed, format!("on_stop was not started: {why}"));
+        }
+        self.tell(EventKind::InstanceExited, format!("it was not started: {why}"));
+        self.failed();
     }
 
     /// Whether there is a hook after an end, and a lease to run it under.
@@ -255,25 +288,8 @@ impl SingletonDriver {
         self.life = Life::Ending { kill_at: clock::now(), why: Why::Fenced };
     }
 
-    fn spec(&self, words: &[String], until: Timestamp) -> StartSpec {
-        let config = &self.it.config;
-        let user = config.user.map(|(uid, gid)| User { uid, gid, groups: Vec::new() });
-        StartSpec {
-            argv: config.filled(words),
-            env: config.environment(self.own.promoted),
-            cwd: config.cwd.clone(),
-            user,
-            log_file: config.log_file(),
-            // Nothing is known of what else it would obey.
-            when_orphaned: WhenOrphaned::Kill,
-            oom_score_adj: 0,
-            lease: Lease::Until(until),
-            limits: self.it.limits.clone(),
-        }
-    }
-
     /// Kills it at once; a start that is being written does not happen.
-    async fn fence(&mut self) {
+    pub(super) async fn fence(&mut self) {
         let now = clock::now();
         match self.life {
             Life::Nothing => {
@@ -292,40 +308,6 @@ impl SingletonDriver {
         self.own.process = Process::Stopping;
         self.own.serving = None;
         self.kill().await;
-    }
-
-    pub(super) async fn kill(&mut self) {
-        if let Err(error) = self.it.keeper.kill().await {
-            tracing::warn!(service = %self.service(), %error, "the keeper did not kill it");
-        }
-    }
-
-    /// Asks it to end, in order.
-    pub(super) async fn stop(&mut self, why: Why) {
-        match self.life {
-            Life::Runs => {}
-            Life::Opening(_) | Life::Launching(_) => return self.fence().await,
-            Life::Nothing | Life::Ending { .. } | Life::Closing(_) => return,
-        }
-        let kill_at = clock::now().plus(self.it.config.stop_max);
-        self.life = Life::Ending { kill_at, why };
-        self.own.process = Process::Stopping;
-        self.own.serving = None;
-        if self.it.config.stop.is_empty() {
-            return self.ask_by_signal().await;
-        }
-        let (config, term) = (self.it.config.clone(), self.own.promoted);
-        let (life, sender) = (self.lives, self.finished.0.clone());
-        self.it.supervisor.spawn("stop of a command", TaskKind::Session, async move {
-            let answer = config.ask_to_stop(term).await.map_err(|error| error.to_string());
-            let _ = sender.send(Finished::AskedToStop { life, answer }).await;
-        });
-    }
-
-    async fn ask_by_signal(&mut self) {
-        if let Err(error) = self.it.keeper.signal(Signal::Smart).await {
-            tracing::warn!(service = %self.service(), %error, "it was not asked to end");
-        }
     }
 }
 

@@ -1,16 +1,15 @@
 //! Decides whether the own copy is well by what it answers, and ends one that is not.
 //! In: answers of checks. Out: `serving`, or an end that counts as a failure.
 //! States: asked → (rise) well → (fall) unwell → ended and started anew.
-//! Not here: how it is asked (`service/command/check.rs`).
+//! Not here: how it is asked (`service/command/check.rs`, `fence/program.rs`).
 
 use super::acting::Finished;
 use super::{Life, SingletonDriver, Why};
 use crate::runtime::clock;
 use crate::runtime::supervisor::TaskKind;
-use crate::service::command::CommandConfig;
+use crate::service::command::{CommandConfig, Probe};
 use crate::telemetry::event_kind::EventKind;
 use std::time::Duration;
-use tandem_core::ids::Term;
 use tandem_core::time::Timestamp;
 
 /// Before its first success it is asked more often: clients wait for that.
@@ -47,7 +46,7 @@ impl Checks {
 
 impl SingletonDriver {
     /// Asks, if it is time.
-    pub(super) fn check_health(&mut self, term: Term) {
+    pub(super) fn check_health(&mut self) {
         let now = clock::now();
         let due = self.checks.due(&self.it.config, self.life);
         let Some(health) =
@@ -58,9 +57,23 @@ impl SingletonDriver {
         let pause = if self.checks.was_well { health.interval } else { health.interval.min(EAGER) };
         self.checks.asking = true;
         self.checks.next = now.plus(pause);
-        let (config, life, sender) = (self.it.config.clone(), self.lives, self.finished.0.clone());
+        let (life, sender, limit) = (self.lives, self.finished.0.clone(), health.timeout);
+        let at = match health.probe {
+            Probe::Port(at) => at,
+            Probe::Exec(words) => return self.check_by_program(&words, limit),
+        };
+        let config = self.it.config.clone();
         self.it.supervisor.spawn("check of a command", TaskKind::Session, async move {
-            let answer = config.check(&health, term).await;
+            let answer = config.check(&at, limit).await;
+            let _ = sender.send(Finished::Checked { life, answer }).await;
+        });
+    }
+
+    fn check_by_program(&self, words: &[String], limit: Duration) {
+        let (life, sender) = (self.lives, self.finished.0.clone());
+        let (program, stop) = (self.program(words), self.it.supervisor.stopping());
+        self.it.supervisor.spawn("check of a command", TaskKind::Session, async move {
+            let answer = program.run(limit, &stop).await.map_err(|error| error.to_string());
             let _ = sender.send(Finished::Checked { life, answer }).await;
         });
     }

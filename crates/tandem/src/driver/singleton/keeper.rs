@@ -4,14 +4,20 @@
 //! left.
 //! Not here: what the keeper is told (`acting.rs`).
 
-use super::acting::Part;
+use super::acting::{Ended, Finished, Part};
 use super::{Life, SingletonDriver, Why};
-use crate::fence::client::{Keeper, KeeperEvent};
-use crate::fence::protocol::{Cause, End, State, Status};
+use crate::fence::client::{self, Attached, Keeper, KeeperEvent};
+use crate::fence::protocol::{Cause, End, Lease, State, Status};
 use crate::runtime::clock;
+use crate::runtime::supervisor::TaskKind;
 use crate::service::command::Runs;
 use crate::telemetry::event_kind::EventKind;
+use std::time::Duration;
 use tandem_core::facts::Process;
+use tandem_core::time::Timestamp;
+
+/// Where no keeper can be started, another try is made after this.
+const ATTACH_AGAIN: Duration = Duration::from_secs(1);
 
 impl SingletonDriver {
     pub(super) async fn on_keeper(&mut self, event: KeeperEvent) {
@@ -29,7 +35,7 @@ impl SingletonDriver {
                 if self.life != Life::Nothing {
                     self.own.process = Process::Stopping;
                 }
-                self.reattach().await;
+                self.reattach();
             }
         }
     }
@@ -37,19 +43,17 @@ impl SingletonDriver {
     /// What a keeper holds, as its first word.
     async fn on_status(&mut self, status: &Status) {
         match status.state {
-            State::Idle => {
-                if self.life != Life::Nothing {
-                    self.tell(EventKind::InstanceExited, "its keeper was killed, and it with it");
-                    self.failed();
-                }
-                self.rest();
-            }
+            State::Idle if self.ends_stopper(|| Ended::Idle) => {}
+            State::Idle => self.on_idle(),
             // Found running by a new daemon: whether it may is planned next.
             State::Running { .. } if self.durable.runs == Runs::Command => {
                 self.lives += 1;
                 self.life = Life::Runs;
                 self.own.process = Process::Primary;
                 self.own.promoted = self.durable.begun;
+                if let Some(Lease::Until(until)) = status.lease {
+                    self.lease = until;
+                }
                 self.checks.begin(clock::now());
                 if self.it.config.health.is_none() {
                     self.serves(clock::now());
@@ -64,11 +68,21 @@ impl SingletonDriver {
         }
     }
 
+    /// A new keeper, and nothing is left of what the last one held.
+    pub(super) fn on_idle(&mut self) {
+        if self.life != Life::Nothing {
+            self.tell(EventKind::InstanceExited, "its keeper was killed, and it with it");
+            self.failed();
+        }
+        self.rest();
+    }
+
     /// Nothing of it is left.
     fn rest(&mut self) {
         self.life = Life::Nothing;
         self.own.serving = None;
         self.well_since = None;
+        self.lease = Timestamp(0);
         if self.own.process != Process::Starting || self.writing.is_none() {
             self.own.process = Process::Stopped;
         }
@@ -89,7 +103,11 @@ impl SingletonDriver {
         self.tell(EventKind::InstanceStarted, format!("runs in term {term}"));
     }
 
-    async fn on_exited(&mut self, end: &End) {
+    pub(super) async fn on_exited(&mut self, end: &End) {
+        if self.ends_stopper(|| Ended::Exited(end.clone())) {
+            return;
+        }
+        self.lease = Timestamp(0);
         let was = std::mem::replace(&mut self.life, Life::Nothing);
         match was {
             Life::Opening(_) if end.is_clean() && self.own.process == Process::Starting => {
@@ -127,17 +145,35 @@ impl SingletonDriver {
         self.rest();
     }
 
-    /// A keeper in place of the one that is gone. It ends what that one left before it answers.
-    pub(super) async fn reattach(&mut self) {
-        let run_dir = self.it.config.run_dir();
-        let attached = Keeper::attach_or_spawn(&run_dir, &self.it.exe, &self.it.supervisor).await;
+    /// Looks for a keeper in place of the one that is gone; it ends what that one left before it
+    /// answers. Nothing waits for it meanwhile: promises are made, and leases pass.
+    pub(super) fn reattach(&mut self) {
+        if self.attaching || clock::now() < self.attach_at {
+            return;
+        }
+        self.attaching = true;
+        let (run_dir, exe) = (self.it.config.run_dir(), self.it.exe.clone());
+        let (supervisor, sender) = (self.it.supervisor.clone(), self.finished.0.clone());
+        self.it.supervisor.spawn("keeper of a command", TaskKind::Session, async move {
+            let attached = Keeper::attach_or_spawn(&run_dir, &exe, &supervisor).await;
+            let _ = sender.send(Finished::Attached(attached)).await;
+        });
+    }
+
+    pub(super) async fn on_attached(&mut self, attached: Result<Attached, client::Error>) {
+        self.attaching = false;
         match attached {
             Ok((keeper, events)) => {
-                self.it.keeper = keeper;
-                self.it.keeper_events = events;
+                self.keeper = keeper;
+                self.keeper_events = events;
                 self.keeper_lost = false;
+                // Nothing is planned before it is known what it holds: that is its first word, and
+                // is there.
+                let first = self.keeper_events.recv().await;
+                self.on_keeper(first.unwrap_or(KeeperEvent::KeeperGone)).await;
             }
             Err(error) => {
+                self.attach_at = clock::now().plus(ATTACH_AGAIN);
                 tracing::error!(service = %self.service(), %error, "there is no keeper");
             }
         }

@@ -4,20 +4,72 @@
 //! started for, and by a node that has promised no later one.
 //! Not here: what proves it (`tandem_core::cluster::lease`).
 
-use super::{Life, SingletonDriver};
+use super::acting::Finished;
+use super::progress::KILL_AGAIN;
+use super::{Life, SingletonDriver, Why};
+use crate::fence::stub::Session;
 use crate::runtime::clock;
+use crate::runtime::supervisor::TaskKind;
+use crate::telemetry::event_kind::EventKind;
 use std::collections::BTreeSet;
 use std::time::Duration;
 use tandem_core::cluster::lease::{Proof, valid_until};
 use tandem_core::cluster::state::ServiceState;
+use tandem_core::facts::Process;
 use tandem_core::ids::NodeId;
 use tandem_core::spec::ServiceSpec;
 use tandem_core::time::Timestamp;
+use tokio::time::timeout;
 
 /// The keeper is told when the lease grew by this much.
 const LEASE_STEP: Duration = Duration::from_millis(50);
 
+/// A keeper gets at least so long to answer.
+const ANSWER_MIN: Duration = Duration::from_millis(20);
+/// A keeper has ended everything so long after a lease, unless it is frozen.
+const KEEPER_LATE: Duration = Duration::from_millis(50);
+
 impl SingletonDriver {
+    /// When what runs outlives the lease that its keeper knows.
+    pub(super) fn outlives_at(&self) -> Option<Timestamp> {
+        let has_one = self.life != Life::Nothing && self.lease > Timestamp(0);
+        has_one.then(|| self.lease.plus(KEEPER_LATE).max(self.swept_at.plus(KILL_AGAIN)))
+    }
+
+    /// INV-12, where the keeper alone is frozen or gone: ends what is left of the copy's session.
+    pub(super) fn fence_beside_keeper(&mut self, now: Timestamp) {
+        if self.outlives_at().is_none_or(|at| at > now) {
+            return;
+        }
+        self.swept_at = now;
+        if self.life == Life::Runs {
+            self.life = Life::Ending { kill_at: now.plus(KILL_AGAIN), why: Why::Fenced };
+            self.own.process = Process::Stopping;
+            self.own.serving = None;
+        }
+        let (run_dir, sender) = (self.it.config.run_dir(), self.finished.0.clone());
+        let (life, passed) = (self.lives, self.lease);
+        self.it.supervisor.spawn("fence of a command", TaskKind::Session, async move {
+            // What began later has a lease of its own: this task may come late.
+            let outlived = move || Session::noted_before(&run_dir, passed);
+            let kill = move || outlived().map(Session::kill).unwrap_or_default();
+            let killed = tokio::task::spawn_blocking(kill).await.unwrap_or_default();
+            let pids = killed.iter().map(|process| process.pid).collect();
+            let _ = sender.send(Finished::Swept { life, pids }).await;
+        });
+    }
+
+    pub(super) fn on_swept(&mut self, life: u64, pids: &[i32]) {
+        if pids.is_empty() || self.told_swept == life {
+            return;
+        }
+        self.told_swept = life;
+        let message = format!(
+            "its lease has passed and its keeper has not ended it, so the daemon killed {pids:?}"
+        );
+        self.tell(EventKind::InstanceFenced, message);
+    }
+
     /// Until when the lease is proven; pushes what runs as far.
     pub(super) async fn hold_lease(
         &mut self,
@@ -28,9 +80,17 @@ impl SingletonDriver {
         let until = self.proven_until(spec, state, voters)?;
         let is_its_own = self.own.promoted == state.term() && self.life != Life::Nothing;
         if is_its_own && until >= self.lease.plus(LEASE_STEP) {
-            self.lease = until;
-            if let Err(error) = self.it.keeper.renew(until).await {
-                tracing::debug!(service = %self.service(), %error, "the lease was not renewed");
+            // What a keeper has not confirmed it may not know: only what it has counts, and nothing
+            // is waited for longer than that.
+            let left = self.lease.since(clock::now()).max(ANSWER_MIN);
+            match timeout(left, self.keeper.renew(until)).await {
+                Ok(Ok(())) => self.lease = until,
+                Ok(Err(error)) => {
+                    tracing::debug!(service = %self.service(), %error, "the lease was not renewed");
+                }
+                Err(_elapsed) => {
+                    tracing::warn!(service = %self.service(), "its keeper does not answer");
+                }
             }
         }
         Some(until)

@@ -11,10 +11,13 @@
 //! Tested by: `tests/singleton`, and the model of it in the simulator (`sim/src/singleton`).
 
 mod acting;
+mod asking;
 mod health;
 mod keeper;
 mod lease;
+mod output;
 mod progress;
+mod ready;
 pub mod route;
 mod told;
 mod wishes;
@@ -25,11 +28,13 @@ use super::instance::wishes::Asked;
 use crate::consensus::Agreed;
 use crate::fence::client::{Keeper, KeeperEvent};
 use crate::runtime::clock;
-use crate::runtime::supervisor::{Supervisor, TaskKind};
+use crate::runtime::supervisor::Supervisor;
+use crate::runtime::user::User;
 use crate::service::command::{CommandConfig, State};
 use crate::telemetry::events::EventLog;
-use acting::{Finished, Part, Work};
+use acting::{Ended, Finished, Part, Work};
 use health::Checks;
+use output::Output;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -49,8 +54,6 @@ const TICK: Duration = Duration::from_millis(200);
 /// A new holder asks this often for the proof of its lease, and for so long.
 const PROOF_EVERY: Duration = Duration::from_millis(10);
 const PROOF_WITHIN: Duration = Duration::from_secs(1);
-/// How often its log is looked at.
-const LOG_EVERY: Duration = Duration::from_secs(5);
 
 /// What a driver is connected to.
 #[derive(Debug)]
@@ -59,10 +62,6 @@ pub struct Wiring {
     pub config: CommandConfig,
     /// Resource limits, as the keeper takes them.
     pub limits: BTreeMap<crate::fence::protocol::Limit, u64>,
-    /// The parent of the copy.
-    pub keeper: Keeper,
-    /// What it says.
-    pub keeper_events: mpsc::Receiver<KeeperEvent>,
     /// The binary that a keeper is made of.
     pub exe: std::path::PathBuf,
     /// What this node knows.
@@ -79,8 +78,6 @@ pub struct Wiring {
     pub wishes: mpsc::Receiver<Asked>,
     /// What happened, for operators.
     pub events: EventLog,
-    /// What is durable.
-    pub state: State,
 }
 
 /// What the keeper holds.
@@ -116,6 +113,9 @@ enum Why {
 #[derive(Debug)]
 pub struct SingletonDriver {
     it: Wiring,
+    /// The parent of the copy, and what it says.
+    keeper: Keeper,
+    keeper_events: mpsc::Receiver<KeeperEvent>,
     own: InstanceFacts,
     life: Life,
     /// Counts what the keeper was told to run: an answer about an earlier one is no news.
@@ -141,7 +141,20 @@ pub struct SingletonDriver {
     stalled_since: Option<Timestamp>,
     away_until: Timestamp,
     checks: Checks,
-    log_looked_at: Timestamp,
+    output: Output,
+    /// Whom it runs as, looked up anew before each start; or why not.
+    user: Result<Option<User>, String>,
+    /// Ends the program that asks the copy to end.
+    stopper: Option<CancellationToken>,
+    /// What the keeper said while that still ran.
+    ended: Option<Ended>,
+    /// When the daemon last ended what its keeper should have.
+    swept_at: Timestamp,
+    /// The life of which that was told.
+    told_swept: u64,
+    /// A keeper is being looked for; if none is found, not again before then.
+    attaching: bool,
+    attach_at: Timestamp,
     /// The keeper is gone, and what it held is not known to be.
     keeper_lost: bool,
 }
@@ -152,15 +165,16 @@ impl SingletonDriver {
         let now = clock::now();
         let own = InstanceFacts {
             data: Data::Present,
-            promised: wiring.state.promised,
-            promoted: wiring.state.begun,
             // Until its keeper has said otherwise.
             process: Process::Stopping,
             ..InstanceFacts::default()
         };
+        let (keeper, keeper_events) = Keeper::gone();
         Self {
-            durable: wiring.state,
+            durable: State::default(),
             it: wiring,
+            keeper,
+            keeper_events,
             own,
             life: Life::Nothing,
             lives: 0,
@@ -179,8 +193,15 @@ impl SingletonDriver {
             stalled_since: None,
             away_until: Timestamp(0),
             checks: Checks::default(),
-            log_looked_at: now,
-            keeper_lost: false,
+            output: Output::default(),
+            user: Ok(None),
+            stopper: None,
+            ended: None,
+            swept_at: now,
+            told_swept: 0,
+            attaching: false,
+            attach_at: now,
+            keeper_lost: true,
         }
     }
 
@@ -191,9 +212,8 @@ impl SingletonDriver {
     /// Plans and acts until `stop`. The copy goes on: its keeper holds it, until its lease passes.
     pub async fn run(mut self, stop: CancellationToken) {
         let mut changed = self.it.hub.changed();
-        // The first word of a keeper is what it holds.
-        if let Some(event) = self.it.keeper_events.recv().await {
-            self.on_keeper(event).await;
+        if !self.is_ready(&stop).await {
+            return;
         }
         let mut again = self.go_on().await;
         loop {
@@ -201,7 +221,10 @@ impl SingletonDriver {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
-                Some(event) = self.it.keeper_events.recv() => self.on_keeper(event).await,
+                event = self.keeper_events.recv(), if !self.keeper_lost => {
+                    // The end of what it says is its end: the last word may have found no room.
+                    self.on_keeper(event.unwrap_or(KeeperEvent::KeeperGone)).await;
+                }
                 Some(finished) = self.finished.1.recv() => self.on_finished(finished).await,
                 Some(term) = self.it.asks.recv() => self.asked = self.asked.max(Some(term)),
                 Some(asked) = self.it.wishes.recv() => self.on_wish(asked).await,
@@ -222,7 +245,8 @@ impl SingletonDriver {
             Life::Nothing | Life::Runs => None,
         };
         let check = self.checks.due(&self.it.config, self.life);
-        let next = [again, limit, check].into_iter().flatten().min();
+        let lease = self.outlives_at();
+        let next = [again, limit, check, lease].into_iter().flatten().min();
         let pause = next.map_or(TICK, |next| next.since(now).min(TICK));
         // What is overdue and cannot be done now is looked at again soon, not at once for ever.
         pause.max(Duration::from_millis(2))
@@ -231,7 +255,7 @@ impl SingletonDriver {
     async fn go_on(&mut self) -> Option<Timestamp> {
         let now = clock::now();
         if self.keeper_lost {
-            self.reattach().await;
+            self.reattach();
         }
         let agreed = self.it.agreed.borrow_and_update().clone();
         let spec = agreed.state.spec.services.get(self.service()).cloned();
@@ -254,7 +278,8 @@ impl SingletonDriver {
         self.it.hub.rest(self.service(), state.as_ref().is_some_and(|it| self.holds(it)));
         self.publish();
         self.enforce(now).await;
-        self.bound_log(now);
+        self.fence_beside_keeper(now);
+        self.follow_output(now);
         // Before anything is agreed, nothing is known to have ended.
         agreed.state.cluster.as_ref()?;
         let is_member = agreed.state.spec.nodes.contains_key(self.it.hub.me());
@@ -267,7 +292,7 @@ impl SingletonDriver {
         }
         let voters = self.memory.voters().clone();
         let lease = self.hold_lease(&spec, &state, &voters).await;
-        self.check_health(state.term());
+        self.check_health();
         let again = self.decide(&spec, &state, lease).await;
         self.publish();
         again
@@ -329,21 +354,6 @@ impl SingletonDriver {
 
     fn publish(&self) {
         self.it.hub.publish(self.service(), &self.own, clock::now());
-    }
-
-    fn bound_log(&mut self, now: Timestamp) {
-        if now.since(self.log_looked_at) < LOG_EVERY {
-            return;
-        }
-        self.log_looked_at = now;
-        let config = self.it.config.clone();
-        self.it.supervisor.spawn("log of a command", TaskKind::Session, async move {
-            let service = config.service.clone();
-            let bounded = tokio::task::spawn_blocking(move || config.bound_log()).await;
-            if let Ok(Err(error)) = bounded {
-                tracing::warn!(%service, %error, "the log cannot be kept within its bounds");
-            }
-        });
     }
 }
 

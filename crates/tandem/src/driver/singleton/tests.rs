@@ -10,6 +10,8 @@ use tandem_core::clustering::active_passive::singleton::{FAILURES_MAX, RAN_WELL_
 use tandem_core::pairing::{Clustering, Kind, Pairing, Replication};
 use tandem_core::spec::{ClusterSpec, Durability, NodeRole, NodeSpec, Timing};
 
+mod without;
+
 const LIMIT: Duration = Duration::from_secs(30);
 const LONG: Duration = Duration::from_secs(600);
 
@@ -41,7 +43,7 @@ fn config(dir: &std::path::Path) -> CommandConfig {
         cwd: dir.to_owned(),
         command: vec!["job".into()],
         env: BTreeMap::new(),
-        user: None,
+        run_as: None,
         address: None,
         stop: Vec::new(),
         stop_max: LONG,
@@ -71,11 +73,9 @@ fn case(change: impl FnOnce(&mut CommandConfig)) -> Case {
     let (said, keeper_events) = mpsc::channel(8);
     let (ask, asks) = mpsc::channel(8);
     let (wish, wishes) = mpsc::channel(8);
-    let driver = SingletonDriver::new(Wiring {
+    let mut driver = SingletonDriver::new(Wiring {
         config,
         limits: BTreeMap::new(),
-        keeper,
-        keeper_events,
         exe: "/nowhere".into(),
         hub: Arc::new(Hub::new("a".into())),
         explanations: Arc::default(),
@@ -84,8 +84,10 @@ fn case(change: impl FnOnce(&mut CommandConfig)) -> Case {
         asks,
         wishes,
         events: EventLog::new("a".into()),
-        state: State::default(),
     });
+    driver.keeper = keeper;
+    driver.keeper_events = keeper_events;
+    driver.keeper_lost = false;
     Case { driver, calls, agreed, _dir: dir, _rest: (said, ask, wish) }
 }
 
@@ -121,8 +123,14 @@ impl Case {
 
     /// Until something was written: then what follows from it.
     async fn written(&mut self, answer: Answer) -> Vec<Command> {
-        let finished = tokio::time::timeout(LIMIT, self.driver.finished.1.recv()).await;
-        let finished = finished.unwrap().unwrap();
+        let finished = loop {
+            let finished = tokio::time::timeout(LIMIT, self.driver.finished.1.recv()).await;
+            match finished.unwrap().unwrap() {
+                // What it prints is looked at beside everything else.
+                Finished::Looked(place) => self.driver.on_looked(place),
+                finished => break finished,
+            }
+        };
         let mut asked = Vec::new();
         let mut turn = Box::pin(self.driver.on_finished(finished));
         loop {
@@ -315,4 +323,20 @@ async fn a_stop_that_fails_becomes_a_signal() {
     it.hears(exited(Cause::ByItself)).await;
     assert_eq!(it.told(EventKind::InstanceExited), Vec::<String>::new(), "it was asked to");
     assert_eq!(it.told(EventKind::InstanceStopped).len(), 1);
+}
+
+#[tokio::test]
+async fn what_asks_it_to_end_is_gone_before_its_end_is_told() {
+    let mut it = case(|config| config.stop = vec!["/no/such/program".into()]);
+    it.runs().await;
+    // One that still runs.
+    let stopper = CancellationToken::new();
+    it.driver.stopper = Some(stopper.clone());
+    it.driver.life = Life::Ending { kill_at: clock::now().plus(LONG), why: Why::Planned };
+    it.driver.own.process = Process::Stopping;
+    it.hears(exited(Cause::ByItself)).await;
+    assert!(stopper.is_cancelled());
+    assert_eq!(it.driver.own.process, Process::Stopping, "not yet");
+    it.driver.on_asked_to_stop(Ok(())).await;
+    assert_eq!((it.driver.own.process, it.driver.life), (Process::Stopped, Life::Nothing));
 }

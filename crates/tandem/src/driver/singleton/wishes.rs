@@ -18,7 +18,7 @@ impl SingletonDriver {
         let response = match wish {
             Wish::Restart => self.restart().await,
             Wish::Reload if self.life == Life::Runs => {
-                match self.it.keeper.signal(Signal::Reload).await {
+                match self.keeper.signal(Signal::Reload).await {
                     Ok(()) => Response::Taken,
                     Err(error) => Response::Refused(error.to_string()),
                 }

@@ -8,8 +8,9 @@
 //! Tested by: `tests/keeper`.
 
 use crate::fence::protocol::{Cause, End, Event, How, Lease, Refusal, Signal, StartSpec, State};
-use crate::fence::stub::{self, Order};
-use crate::runtime::process;
+use crate::fence::stub::{self, Order, Session};
+use crate::runtime::clock;
+use crate::runtime::process::{self, Process};
 use rustix::event::PollFd;
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal as Posix, WaitOptions, WaitStatus, getpid, kill_process, wait};
@@ -19,7 +20,8 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 use tandem_core::time::Timestamp;
 
-/// Between two looks at who is left; doubles.
+/// Between two looks at who is left; doubles for what is stuck: until then every moment counts
+/// against the margin after a lease.
 const SWEEP_AGAIN_MIN: Duration = Duration::from_millis(5);
 const SWEEP_AGAIN_MAX: Duration = Duration::from_millis(500);
 /// Killed and still there after this is stuck in the kernel (H28).
@@ -30,6 +32,13 @@ pub(super) struct Instance {
     run_dir: PathBuf,
     running: Option<Running>,
     last_end: Option<End>,
+    /// What an earlier keeper, killed, has left behind.
+    left: Option<Left>,
+}
+
+struct Left {
+    session: Session,
+    ending: Ending,
 }
 
 struct Running {
@@ -52,18 +61,65 @@ struct Ending {
     stuck: Vec<i32>,
 }
 
+impl Ending {
+    const fn new(cause: Cause, now: Timestamp) -> Self {
+        Self { cause, since: now, sweep_at: now, pause: SWEEP_AGAIN_MIN, stuck: Vec::new() }
+    }
+
+    /// These were alive and have been killed; tells of those that do not die, when that changes.
+    fn note(&mut self, left: &[Process], now: Timestamp) -> Option<Event> {
+        self.sweep_at = now.plus(self.pause);
+        if now.since(self.since) < STUCK_AFTER {
+            return None;
+        }
+        self.pause = (self.pause * 2).min(SWEEP_AGAIN_MAX);
+        let pids: Vec<i32> = left.iter().map(|process| process.pid).collect();
+        if pids.is_empty() || pids == self.stuck {
+            return None;
+        }
+        self.stuck.clone_from(&pids);
+        Some(Event::Stuck { pids })
+    }
+}
+
 impl Instance {
     /// Ends first what an earlier keeper of this directory, killed, has left behind (H3).
     pub fn new(nice: i32, run_dir: PathBuf) -> Self {
-        stub::strays(&run_dir).into_iter().for_each(|stray| stray.signal(Posix::KILL));
-        Self { nice, run_dir, running: None, last_end: None }
+        let now = clock::now();
+        let ending = Ending::new(Cause::ByItself, now);
+        let left = Session::noted(&run_dir).map(|session| Left { session, ending });
+        let mut it = Self { nice, run_dir, running: None, last_end: None, left };
+        // Nobody is to hear of it, where nobody was left.
+        if it.left.as_ref().is_some_and(|left| left.session.alive().is_empty()) {
+            it.left = None;
+        }
+        it.sweep_left(now);
+        it
     }
 
     pub fn is_idle(&self) -> bool {
-        self.running.is_none()
+        self.running.is_none() && self.left.is_none()
+    }
+
+    /// One round of killing what an earlier keeper left; its end once nobody is alive.
+    fn sweep_left(&mut self, now: Timestamp) -> Option<Event> {
+        let left = self.left.as_mut().filter(|left| left.ending.sweep_at <= now)?;
+        let alive = left.session.kill();
+        if !alive.is_empty() {
+            return left.ending.note(&alive, now);
+        }
+        let how = How::Signal(Posix::KILL.as_raw());
+        let (pid, at) = (left.session.leader, left.ending.since);
+        let end = End { pid, how, cause: left.ending.cause, at, gone: now };
+        self.left = None;
+        self.last_end = Some(end.clone());
+        Some(Event::Exited(end))
     }
 
     pub fn state(&self) -> State {
+        if let Some(left) = &self.left {
+            return State::Ending { pid: left.session.leader, cause: left.ending.cause };
+        }
         let Some(running) = &self.running else { return State::Idle };
         let pid = running.pid.as_raw_nonzero().get();
         match (&running.ending, &running.report) {
@@ -89,6 +145,9 @@ impl Instance {
 
     /// When `tick` must be called at the latest.
     pub fn deadline(&self) -> Option<Timestamp> {
+        if let Some(left) = &self.left {
+            return Some(left.ending.sweep_at);
+        }
         let running = self.running.as_ref()?;
         match (&running.ending, running.lease) {
             (Some(ending), _) => Some(ending.sweep_at),
@@ -102,6 +161,7 @@ impl Instance {
         let mut events = Vec::new();
         let Some(running) = &mut self.running else {
             while let Ok(Some(_)) = wait(WaitOptions::NOHANG) {}
+            events.extend(self.sweep_left(now));
             return events;
         };
         running.enforce(now);
@@ -132,6 +192,9 @@ impl Instance {
     pub fn start(&mut self, spec: &StartSpec, now: Timestamp) -> Result<(), Refusal> {
         if let Some(running) = &self.running {
             return Err(Refusal::StillRuns { pid: running.pid.as_raw_nonzero().get() });
+        }
+        if let Some(left) = &self.left {
+            return Err(Refusal::StillRuns { pid: left.session.leader });
         }
         if !spec.lease.holds(now) {
             return Err(Refusal::LeasePassed);
@@ -184,6 +247,10 @@ impl Instance {
     }
 
     pub fn kill(&mut self, now: Timestamp) -> Result<(), Refusal> {
+        if self.left.is_some() {
+            // Is being killed as it is.
+            return Ok(());
+        }
         let running = self.running.as_mut().ok_or(Refusal::NothingRuns)?;
         running.end(Cause::Asked, now);
         Ok(())
@@ -230,9 +297,7 @@ impl Running {
     /// Kills everything, again and again until nothing is left; the first cause stays.
     fn end(&mut self, cause: Cause, now: Timestamp) {
         if self.ending.is_none() {
-            let pause = SWEEP_AGAIN_MIN;
-            self.ending =
-                Some(Ending { cause, since: now, sweep_at: now, pause, stuck: Vec::new() });
+            self.ending = Some(Ending::new(cause, now));
             let _ = self.sweep_if_due(now);
         }
     }
@@ -244,19 +309,9 @@ impl Running {
         if self.ended.is_none() {
             let _ = kill_process(self.pid, Posix::KILL);
         }
-        let left: Vec<process::Process> = process::family(getpid().as_raw_nonzero().get())
-            .into_iter()
-            .filter(process::Process::is_alive)
-            .collect();
+        let left = process::stop_family(getpid().as_raw_nonzero().get());
         left.iter().for_each(|process| process.signal(Posix::KILL));
-        ending.sweep_at = now.plus(ending.pause);
-        ending.pause = (ending.pause * 2).min(SWEEP_AGAIN_MAX);
-        let pids: Vec<i32> = left.iter().map(|process| process.pid).collect();
-        if now.since(ending.since) < STUCK_AFTER || pids.is_empty() || pids == ending.stuck {
-            return None;
-        }
-        ending.stuck.clone_from(&pids);
-        Some(Event::Stuck { pids })
+        ending.note(&left, now)
     }
 
     /// Hears from the stub: its pipe closes when the program runs, or brings the reason why not.

@@ -2,7 +2,6 @@
 //! In: `Ground`. Out: running tasks, and where operators' wishes go.
 //! Not here: services of PostgreSQL (`services.rs`).
 
-use super::super::user;
 use super::super::{Error, Ground};
 use super::{AskReceivers, start_witness};
 use crate::config::{self, Command};
@@ -10,15 +9,12 @@ use crate::consensus::Consensus;
 use crate::driver::instance::wishes::Asked;
 use crate::driver::singleton::route::Guide;
 use crate::driver::singleton::{SingletonDriver, Wiring};
-use crate::fence::client::Keeper;
 use crate::fence::protocol::Limit;
 use crate::proxy::{Balancer, BalancerConfig};
 use crate::runtime::supervisor::TaskKind;
-use crate::service::command::{CommandConfig, Health, Probe, State};
+use crate::service::command::{AtPort, CommandConfig, Health, Probe};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tandem_core::clustering::load_balanced::balance::Policy;
@@ -115,7 +111,7 @@ fn addresses(
     nodes.filter_map(reached).collect()
 }
 
-pub(in crate::node) async fn start(
+pub(in crate::node) fn start(
     ground: &Ground,
     consensus: &Consensus,
     asks: &mut AskReceivers,
@@ -128,9 +124,8 @@ pub(in crate::node) async fn start(
             NodeRole::Witness => start_witness(ground, consensus, service, asks)?,
             NodeRole::Data => {
                 let (sender, receiver) = mpsc::channel(WISHES_MAX);
-                let config = command_config(ground, node, (service, command))?;
-                let limits = command.limits.iter().filter_map(limit).collect();
-                start_one(ground, consensus, (config, limits), (asks, receiver)).await?;
+                let prepared = Prepared::of(ground, node, (service, command));
+                start_one(ground, consensus, prepared, (asks, receiver))?;
                 wishes.insert(service.clone(), sender);
             }
         }
@@ -151,24 +146,47 @@ fn limit((key, value): (&&'static str, &u64)) -> Option<(Limit, u64)> {
     Some((limit, *value))
 }
 
-async fn start_one(
+/// How a command is run on this node.
+pub(super) struct Prepared {
+    pub(super) config: CommandConfig,
+    pub(super) limits: BTreeMap<Limit, u64>,
+}
+
+impl Prepared {
+    pub(super) fn of(
+        ground: &Ground,
+        node: &config::Node,
+        (service, command): (&ServiceId, &Command),
+    ) -> Self {
+        let limits = command.limits.iter().filter_map(limit).collect();
+        Self { config: command_config(ground, node, (service, command)), limits }
+    }
+}
+
+fn start_one(
     ground: &Ground,
     consensus: &Consensus,
-    (config, limits): (CommandConfig, BTreeMap<Limit, u64>),
-    (asks, wishes): (mpsc::Receiver<Term>, mpsc::Receiver<Asked>),
+    prepared: Prepared,
+    requests: (mpsc::Receiver<Term>, mpsc::Receiver<Asked>),
 ) -> Result<(), Error> {
-    prepare(&config)?;
-    let dir = config.dir.clone();
-    let state = State::load(&dir).map_err(|source| Error::File { path: dir, source })?;
+    let driver = SingletonDriver::new(wiring(ground, consensus, prepared, requests)?);
+    let run = driver.run(ground.supervisor.stopping());
+    ground.supervisor.spawn("singleton driver", TaskKind::Essential, run);
+    Ok(())
+}
+
+/// What the driver of a command is connected to.
+pub(super) fn wiring(
+    ground: &Ground,
+    consensus: &Consensus,
+    Prepared { config, limits }: Prepared,
+    (asks, wishes): (mpsc::Receiver<Term>, mpsc::Receiver<Asked>),
+) -> Result<Wiring, Error> {
     let exe = std::env::current_exe()
         .map_err(|source| Error::File { path: "the running program".into(), source })?;
-    let (keeper, keeper_events) =
-        Keeper::attach_or_spawn(&config.run_dir(), &exe, &ground.supervisor).await?;
-    let driver = SingletonDriver::new(Wiring {
+    Ok(Wiring {
         config,
         limits,
-        keeper,
-        keeper_events,
         exe,
         hub: ground.hub.clone(),
         explanations: ground.explanations.clone(),
@@ -177,23 +195,19 @@ async fn start_one(
         asks,
         wishes,
         events: ground.events.clone(),
-        state,
-    });
-    let run = driver.run(ground.supervisor.stopping());
-    ground.supervisor.spawn("singleton driver", TaskKind::Essential, run);
-    Ok(())
+    })
 }
 
 fn command_config(
     ground: &Ground,
     node: &config::Node,
     (service, command): (&ServiceId, &Command),
-) -> Result<CommandConfig, Error> {
+) -> CommandConfig {
     let dir = ground.args.dir.join("services").join(service.as_str());
     let health = command.health.as_ref().map(|it| Health {
         probe: match &it.probe {
-            config::Probe::Http(path) => Probe::Http(path.clone()),
-            config::Probe::Tcp => Probe::Tcp,
+            config::Probe::Http(path) => Probe::Port(AtPort::Http(path.clone())),
+            config::Probe::Tcp => Probe::Port(AtPort::Tcp),
             config::Probe::Exec(words) => Probe::Exec(words.clone()),
         },
         interval: it.interval,
@@ -202,14 +216,14 @@ fn command_config(
         rise: it.rise,
         grace: it.grace,
     });
-    Ok(CommandConfig {
+    CommandConfig {
         service: service.clone(),
         me: ground.args.node.clone(),
         cwd: command.cwd.clone().unwrap_or_else(|| dir.join("work")),
         dir,
         command: command.command.clone(),
         env: command.env.clone(),
-        user: user::of_command(service, command.run_as.as_deref())?,
+        run_as: command.run_as.clone(),
         address: command.instance_address(node),
         stop: command.stop.clone(),
         stop_max: command.stop_max,
@@ -218,24 +232,5 @@ fn command_config(
         hook_max: command.hook_max,
         health,
         log_bytes_max: command.log_bytes_max,
-    })
-}
-
-/// The folders: Tandem's own closed to others, the working folder the command's.
-fn prepare(config: &CommandConfig) -> Result<(), Error> {
-    let at = |path: &Path| {
-        let path = path.to_owned();
-        move |source| Error::File { path, source }
-    };
-    let (run_dir, work) = (config.run_dir(), config.dir.join("work"));
-    std::fs::create_dir_all(&run_dir).map_err(at(&run_dir))?;
-    std::fs::set_permissions(&run_dir, std::fs::Permissions::from_mode(0o700))
-        .map_err(at(&run_dir))?;
-    if config.cwd == work {
-        std::fs::create_dir_all(&work).map_err(at(&work))?;
-        if let Some((uid, gid)) = config.user {
-            std::os::unix::fs::chown(&work, Some(uid), Some(gid)).map_err(at(&work))?;
-        }
     }
-    Ok(())
 }

@@ -1,32 +1,53 @@
 //! Talks to a running command to learn whether it is well.
-//! In: a `Probe`. Out: nothing, or why not, within the check's limit.
+//! In: `AtPort`. Out: nothing, or why not, within the check's limit.
+//! Not here: a program that is run for it (`fence/program.rs`).
 //! Keeps: what a command answers is bounded: no more is read than one line of a status.
 //! Tested by: `tests.rs`.
 
-use super::{CommandConfig, Health, Probe};
+use super::{AtPort, CommandConfig};
+use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use tandem_core::ids::Term;
+use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
 /// `HTTP/1.1 200`.
 const STATUS_BYTES: usize = 12;
 
 impl CommandConfig {
-    /// Asks once.
+    /// Asks once at its port.
     ///
     /// # Errors
     /// Why it is not well, in words.
-    pub async fn check(&self, health: &Health, term: Term) -> Result<(), String> {
-        let limit = health.timeout;
+    pub async fn check(&self, at: &AtPort, limit: Duration) -> Result<(), String> {
         let late = |_| format!("no answer within {} ms", limit.as_millis());
-        match &health.probe {
-            Probe::Tcp => timeout(limit, self.connect()).await.map_err(late)?.map(|_| ()),
-            Probe::Http(path) => timeout(limit, self.get(path)).await.map_err(late)?,
-            Probe::Exec(words) => {
-                self.run(words, term, limit).await.map_err(|error| error.to_string())
-            }
+        match at {
+            AtPort::Tcp => timeout(limit, self.connect()).await.map_err(late)?.map(|_| ()),
+            AtPort::Http(path) => timeout(limit, self.get(&self.fill(path))).await.map_err(late)?,
+        }
+    }
+
+    /// Whether nobody else has the port that it shall have: else its checks would succeed against a
+    /// stranger, and clients be sent there.
+    ///
+    /// # Errors
+    /// Somebody has it.
+    pub fn finds_its_port_free(&self) -> Result<(), String> {
+        let Some(address) = self.address else { return Ok(()) };
+        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() };
+        // Not listened at, so that nobody is connected to this.
+        let bound = socket.and_then(|socket| {
+            // Connections of the last copy that wait for their end are no hindrance.
+            socket.set_reuseaddr(true)?;
+            socket.bind(address)
+        });
+        match bound {
+            Err(error) if error.kind() == ErrorKind::AddrInUse => Err(format!(
+                "something else uses {address}, its port: end that (ss -ltnp shows it), or set port"
+            )),
+            // Anything else the command itself says better.
+            Ok(()) | Err(_) => Ok(()),
         }
     }
 

@@ -1,16 +1,15 @@
 //! Talks to a command that Tandem runs: what is run, what it is told, how it is asked.
-//! In: `CommandConfig`. Out: programs with their environment, answers of checks, a bounded log.
-//! Keeps: INV-12's part of the adapter: nothing here starts a copy; INV-2 (`state_file.rs`); H50
-//! what is run beside the copy has a limit, and is killed past it with all that it started.
-//! Not here: when (`tandem_core`, `driver/singleton`), the copy's process (`fence`).
+//! In: `CommandConfig`. Out: words and environments, answers of checks, a bounded log.
+//! Keeps: INV-12's part of the adapter: nothing here starts a copy; INV-2 (`state_file.rs`).
+//! Not here: when (`tandem_core`, `driver/singleton`), the copy's process and the programs beside
+//! it (`fence`).
 //! Tested by: the modules below.
 
 mod check;
 mod log;
-mod program;
 mod state_file;
 
-pub use program::Error;
+pub use log::Printed;
 pub use state_file::{Runs, State};
 
 use std::collections::BTreeMap;
@@ -31,14 +30,14 @@ pub struct CommandConfig {
     pub me: NodeId,
     /// Where Tandem keeps what belongs to it: state, log, the keeper's socket.
     pub dir: PathBuf,
-    /// Its working folder.
+    /// Its working folder, not filled in.
     pub cwd: PathBuf,
     /// Program and arguments, not filled in.
     pub command: Vec<String>,
     /// Its own environment.
     pub env: BTreeMap<String, String>,
-    /// Whom it runs as, by user and group id; none is the daemon's user.
-    pub user: Option<(u32, u32)>,
+    /// Whom it runs as, by name; none is the daemon's user.
+    pub run_as: Option<String>,
     /// Where it listens.
     pub address: Option<SocketAddr>,
     /// What asks it to end; empty is a signal.
@@ -77,12 +76,19 @@ pub struct Health {
 /// One way to ask.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Probe {
+    /// At its port.
+    Port(AtPort),
+    /// A program.
+    Exec(Vec<String>),
+}
+
+/// One way to ask at a port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AtPort {
     /// A GET of this path.
     Http(String),
     /// A connection.
     Tcp,
-    /// A program.
-    Exec(Vec<String>),
 }
 
 impl CommandConfig {
@@ -96,26 +102,37 @@ impl CommandConfig {
         self.dir.join("output.log")
     }
 
+    /// Its working folder on this node.
+    pub fn folder(&self) -> PathBuf {
+        self.cwd.to_str().map_or_else(|| self.cwd.clone(), |text| self.fill(text).into())
+    }
+
     /// The words with what differs from node to node filled in.
     pub fn filled(&self, words: &[String]) -> Vec<String> {
+        words.iter().map(|word| self.fill(word)).collect()
+    }
+
+    /// A text with the same filled in.
+    pub fn fill(&self, text: &str) -> String {
         let port = self.address.map(|address| address.port().to_string()).unwrap_or_default();
-        let fill =
-            |word: &String| word.replace("{port}", &port).replace("{node}", self.me.as_str());
-        words.iter().map(fill).collect()
+        let bind = self.address.map(|address| address.ip().to_string()).unwrap_or_default();
+        text.replace("{port}", &port).replace("{bind}", &bind).replace("{node}", self.me.as_str())
     }
 
     /// The whole environment of everything of it, in a term.
     pub fn environment(&self, term: Term) -> BTreeMap<String, String> {
         let mut env = BTreeMap::from([("PATH".to_owned(), PATH.to_owned())]);
-        env.extend(self.env.clone());
+        env.extend(self.env.iter().map(|(name, value)| (name.clone(), self.fill(value))));
         let told = [
             ("TANDEM_NODE", self.me.to_string()),
             ("TANDEM_SERVICE", self.service.to_string()),
             ("TANDEM_TERM", term.to_string()),
         ];
         env.extend(told.map(|(name, value)| (name.to_owned(), value)));
-        let port = self.address.map(|address| address.port().to_string());
-        env.extend(port.map(|port| ("TANDEM_PORT".to_owned(), port)));
+        if let Some(address) = self.address {
+            env.insert("TANDEM_PORT".to_owned(), address.port().to_string());
+            env.insert("TANDEM_BIND".to_owned(), address.ip().to_string());
+        }
         env
     }
 }

@@ -6,7 +6,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use tandem_core::ids::Term;
 
 /// The file's name.
@@ -34,14 +34,19 @@ pub struct State {
 }
 
 impl State {
+    /// Where it is kept.
+    pub fn path(dir: &Path) -> PathBuf {
+        dir.join(NAME)
+    }
+
     /// What was stored last; nothing promised where there is no file.
     ///
     /// # Errors
     /// It cannot be read: then nothing may be promised or started.
     pub fn load(dir: &Path) -> io::Result<Self> {
-        match fs::read_to_string(dir.join(NAME)) {
+        match fs::read_to_string(Self::path(dir)) {
             Ok(text) => Self::parse(&text)
-                .ok_or_else(|| io::Error::other("the file `singleton` is not one of Tandem's")),
+                .ok_or_else(|| io::Error::other("it is damaged, or not one of Tandem's")),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(Self::default()),
             Err(error) => Err(error),
         }
@@ -66,7 +71,7 @@ impl State {
     /// # Errors
     /// It may or may not be there: nothing may follow from it.
     pub fn store(&self, dir: &Path) -> io::Result<()> {
-        let (path, temporary) = (dir.join(NAME), dir.join("singleton.new"));
+        let (path, temporary) = (Self::path(dir), dir.join("singleton.new"));
         let mut file = File::create(&temporary)?;
         let runs = match self.runs {
             Runs::Command => "command",

@@ -262,7 +262,13 @@ fn check(seen: &Seen, members: &Members, new: &Config, what: &str) -> Result<(),
 /// Whether a lease that rests on the voters allows them to change.
 fn check_lease(service: ServiceSeen<'_>, what: &str) -> Result<(), Problem> {
     let Some(because) = keeps_voters(&service.view(), service.seen.now) else { return Ok(()) };
-    let advice = format!("wait until tandem status shows {} as active", service.name);
+    let holder = service.appointment().map(|it| it.primary.to_string()).unwrap_or_default();
+    let advice = format!(
+        "wait until tandem status shows {} as active; if that never comes, {holder} is cut off: \
+         heal its links, or stop tandem on {holder}, and the change is taken once its lease has \
+         passed",
+        service.name
+    );
     Err(Problem::new(codes::BUSY, what, because.to_string(), advice))
 }
 

@@ -1,0 +1,170 @@
+//! Talks to everything of a drilled service: its cluster, its endpoints, an operator's commands.
+//! In: `Deed`s. Out: they are done; a `View`, a `Cast`.
+//! Not here: the steps of a run (`steps.rs`).
+//! Tested by: the drill itself.
+
+use super::endpoints::Endpoints;
+use super::faults::{Cast, Deed, Shape};
+use super::kit::Kit;
+use super::subject::Subject;
+use super::view;
+use crate::dev::{DevCluster, Given};
+use crate::drill::evidence::workload::Load;
+use crate::drill::stage::Bounds;
+use crate::drill::view::View;
+use crate::drill::{Action, Cluster as _, Error};
+use crate::runtime::clock;
+use crate::runtime::supervisor::Supervisor;
+use nix::sys::signal::Signal;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Duration;
+use tandem_core::ids::NodeId;
+use tokio::process::Command;
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
+
+/// Longer than any deadline of a command itself.
+const COMMAND_MAX: Duration = Duration::from_secs(90);
+/// How often conditions are looked at.
+pub(super) const LOOK: Duration = Duration::from_millis(10);
+
+/// A cluster with a service that can be broken.
+pub struct Stage {
+    pub(super) subject: Subject,
+    pub(super) cluster: Arc<DevCluster>,
+    pub(super) kit: Arc<Kit>,
+    pub(super) load: Load,
+    pub(super) bounds: Bounds,
+    endpoints: Endpoints,
+    view: watch::Receiver<View>,
+}
+
+impl Stage {
+    /// Sets the stage. What watches the cluster ends with `tasks`.
+    pub fn new(
+        (subject, kit, endpoints): (Subject, Arc<Kit>, Endpoints),
+        cluster: Arc<DevCluster>,
+        load: Load,
+        tasks: &Supervisor,
+    ) -> Self {
+        let count = kit.endpoints.len();
+        let view = view::watch(tasks, Arc::clone(&cluster), subject, count);
+        Self { subject, cluster, kit, load, bounds: Bounds::default(), endpoints, view }
+    }
+
+    /// What was seen last.
+    pub fn view(&self) -> View {
+        self.view.borrow().clone()
+    }
+
+    /// Waits until nothing is missing.
+    ///
+    /// # Errors
+    /// When it does not get there in time.
+    pub async fn wait_whole(&self) -> Result<View, Error> {
+        let limit = self.bounds.whole_max;
+        let deadline = clock::now().plus(limit);
+        loop {
+            let view = self.view();
+            if view.is_redundant_for(self.bounds.whole_for, clock::now()) {
+                return Ok(view);
+            }
+            if clock::now() > deadline {
+                let because = view.shortcoming.unwrap_or_else(|| "only for a moment".into());
+                return Err(Error::NotRedundant { seconds: limit.as_secs(), because });
+            }
+            sleep(LOOK).await;
+        }
+    }
+
+    /// Who is who, once it is whole.
+    ///
+    /// # Errors
+    /// When it does not get whole, or there are not enough nodes.
+    pub async fn cast(&self, seed: u64, round: u32) -> Result<Cast, Error> {
+        let view = self.wait_whole().await?;
+        let mut nodes: Vec<NodeId> =
+            self.cluster.layout().nodes.iter().map(|place| place.node.clone()).collect();
+        let mut random = StdRng::seed_from_u64(seed.wrapping_add(u64::from(round)));
+        let first = random.random_range(0..nodes.len().max(1));
+        nodes.rotate_left(first);
+        if let Some(at) = nodes.iter().position(|node| Some(node) == view.primary.as_ref()) {
+            nodes.swap(0, at);
+        }
+        let [node, other, ..] = &nodes[..] else {
+            return Err(Error::TooFewNodes { needed: 2, data_nodes: nodes.len() });
+        };
+        let endpoint = random.random_range(0..self.kit.endpoints.len().max(1));
+        let address = self.endpoints.address(endpoint).map(|it| it.to_string());
+        let address = address.unwrap_or_default();
+        Ok(Cast { node: node.clone(), other: other.clone(), endpoint, address })
+    }
+
+    /// Does one thing.
+    ///
+    /// # Errors
+    /// When it cannot be done.
+    pub async fn act(&self, deed: &Deed) -> Result<(), Error> {
+        match deed {
+            Deed::To(action) => self.cluster.act(action).await,
+            Deed::Kill(at) => self.endpoints.kill(*at).await,
+            Deed::Restart(at) => self.endpoints.restart(*at).await,
+            Deed::Freeze(at) => self.endpoints.signal(*at, Signal::SIGSTOP).await,
+            Deed::Thaw(at) => self.endpoints.signal(*at, Signal::SIGCONT).await,
+            Deed::Behave(at, how) => self.endpoints.behave(*at, *how).await,
+            Deed::Operate(via, words) => self.operate(via, words).await,
+            Deed::Apply(via, shape) => self.apply(via, shape).await,
+        }
+    }
+
+    async fn apply(&self, via: &NodeId, shape: &Shape) -> Result<(), Error> {
+        let given = Given::read(&self.kit.text(shape))?;
+        let path = self.kit.config_path();
+        let written = std::fs::write(&path, self.cluster.layout().text_of(&given));
+        written.map_err(|source| Error::Folder { path: path.clone(), source })?;
+        let words = ["config".to_owned(), "apply".to_owned(), path.display().to_string()];
+        self.operate(via, &words).await
+    }
+
+    /// As an operator at a terminal.
+    async fn operate(&self, via: &NodeId, words: &[String]) -> Result<(), Error> {
+        let api = format!("http://{}", self.cluster.api(via)?);
+        let running = Command::new(self.kit.exe())
+            .args(["--api", &api])
+            .args(words)
+            .env_remove("TANDEM_API")
+            .stdin(Stdio::null())
+            .kill_on_drop(true)
+            .output();
+        let refused = |because: String| Error::Command { words: words.join(" "), because };
+        let output = timeout(COMMAND_MAX, running)
+            .await
+            .map_err(|_| refused(format!("it did not end within {COMMAND_MAX:?}")))?
+            .map_err(|source| Error::Process { source })?;
+        if output.status.success() {
+            return Ok(());
+        }
+        Err(refused(String::from_utf8_lossy(&output.stderr).trim().replace('\n', "; ")))
+    }
+
+    /// Ends every fault, for the next run to begin with something that can become whole.
+    pub async fn mend(&self) {
+        if let Err(error) = self.cluster.act(&Action::Mend).await {
+            tracing::warn!(%error, "cannot mend the cluster");
+        }
+        self.endpoints.mend().await;
+        let Some(first) = self.cluster.layout().nodes.first().map(|place| place.node.clone())
+        else {
+            return;
+        };
+        if self.subject.has_endpoints() {
+            let _ = self.apply(&first, &Shape::default()).await;
+        }
+        for place in &self.cluster.layout().nodes {
+            let _ = self.operate(&first, &["undrain".to_owned(), place.node.to_string()]).await;
+        }
+    }
+}

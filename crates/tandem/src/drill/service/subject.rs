@@ -1,0 +1,161 @@
+//! Decides what a drill is about: which services there are, what is done to each, what it may cost.
+//! In: a name. Out: `Subject`, its faults, budgets.
+//! Not here: whom a fault hits (`faults.rs`, and `drill/fault.rs` for PostgreSQL).
+//! Tested by: below.
+
+use crate::drill::peers::Budget;
+use crate::drill::{Error, Fault};
+use std::fmt;
+use std::str::FromStr;
+
+/// A service that can be drilled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Subject {
+    /// PostgreSQL, `active-passive` × `primary-replica`.
+    Postgres,
+    /// A command of which one copy runs.
+    Singleton,
+    /// Requests spread over endpoints that the drill runs.
+    Http,
+    /// The same by connections.
+    Tcp,
+}
+
+/// How many failed requests are one too many: one in a thousand.
+const FAILED_SHARE_MAX: f64 = 0.001;
+
+impl Subject {
+    /// Each of them.
+    pub const ALL: &'static [Self] = &[Self::Postgres, Self::Singleton, Self::Http, Self::Tcp];
+
+    /// Its name on the command line and in reports.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Postgres => "postgres",
+            Self::Singleton => "singleton",
+            Self::Http => "http",
+            Self::Tcp => "tcp",
+        }
+    }
+
+    /// What is done to it, in the order of a drill.
+    pub const fn faults(self) -> &'static [Fault] {
+        match self {
+            Self::Postgres => Fault::OF_POSTGRES,
+            Self::Singleton => &[
+                Fault::InstanceKill,
+                Fault::NodeKill,
+                Fault::DaemonKill,
+                Fault::DaemonFreeze,
+                Fault::InstanceFreeze,
+                Fault::NodeCut,
+                Fault::Switchover,
+                Fault::Drain,
+            ],
+            Self::Http => &[
+                Fault::InstanceKill,
+                Fault::InstanceFreeze,
+                Fault::Slow,
+                Fault::Lie,
+                Fault::Drain,
+                Fault::Scale,
+                Fault::NodeKill,
+                Fault::DaemonKill,
+                Fault::NodeCut,
+            ],
+            Self::Tcp => &[
+                Fault::InstanceKill,
+                Fault::InstanceFreeze,
+                Fault::Drain,
+                Fault::Scale,
+                Fault::NodeKill,
+                Fault::DaemonKill,
+                Fault::NodeCut,
+            ],
+        }
+    }
+
+    /// What a fault may cost it.
+    pub fn budget(self, fault: Fault) -> Budget {
+        let outage = |seconds| Budget { outage_s: Some(seconds), ..Budget::default() };
+        match (self, fault) {
+            (Self::Postgres, _) => fault.budget(),
+            (Self::Singleton, Fault::InstanceKill) => outage(0.5),
+            (Self::Singleton, Fault::NodeKill | Fault::NodeCut | Fault::DaemonFreeze) => {
+                outage(1.5)
+            }
+            (Self::Singleton, _) => Budget::default(),
+            // The door tries a request once more where that is safe, so that nobody sees a thing.
+            (Self::Http, Fault::InstanceKill | Fault::Drain | Fault::Scale | Fault::NodeCut) => {
+                Budget { failed_share_max: Some(0.0), ..outage(0.0) }
+            }
+            (Self::Tcp, Fault::InstanceKill) => {
+                Budget { failed_share_max: Some(FAILED_SHARE_MAX), ..outage(0.0) }
+            }
+            (Self::Tcp, Fault::Drain | Fault::Scale | Fault::NodeCut) => {
+                Budget { failed_share_max: Some(0.0), ..outage(0.0) }
+            }
+            (Self::Http | Self::Tcp, _) => outage(0.0),
+        }
+    }
+
+    /// Whether its only copy must be on another node in the end.
+    pub const fn moves(self, fault: Fault) -> bool {
+        matches!(
+            (self, fault),
+            (Self::Singleton, Fault::Drain | Fault::Switchover | Fault::NodeKill | Fault::NodeCut)
+        )
+    }
+
+    /// Whether no request at all may fail: it is planned, or the door makes up for it.
+    pub const fn forgives_nothing(self, fault: Fault) -> bool {
+        matches!(
+            (self, fault),
+            (Self::Http | Self::Tcp, Fault::Drain | Fault::Scale | Fault::NodeCut)
+        )
+    }
+
+    /// Whether every request that may be repeated must be answered.
+    pub const fn repeats(self, fault: Fault) -> bool {
+        matches!((self, fault), (Self::Http, Fault::InstanceKill))
+    }
+
+    /// Whether the drill runs endpoints of its own.
+    pub const fn has_endpoints(self) -> bool {
+        matches!(self, Self::Http | Self::Tcp)
+    }
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+impl FromStr for Subject {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self, Error> {
+        Self::ALL.iter().copied().find(|it| it.name() == name).ok_or_else(|| {
+            let known: Vec<&str> = Self::ALL.iter().map(|it| it.name()).collect();
+            Error::UnknownSubject { name: name.into(), known: known.join(", ") }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_has_a_name_and_faults_of_its_own() {
+        for subject in Subject::ALL {
+            assert_eq!(subject.name().parse::<Subject>().unwrap(), *subject);
+            assert!(!subject.faults().is_empty());
+        }
+        let error = "redis".parse::<Subject>().unwrap_err().to_string();
+        assert!(error.contains("singleton, http"), "{error}");
+        assert_eq!(Subject::Singleton.budget(Fault::InstanceKill).outage_s, Some(0.5));
+        assert_eq!(Subject::Postgres.budget(Fault::InstanceKill), Budget::default());
+    }
+}

@@ -1,0 +1,152 @@
+//! Talks to every node again and again, and decides whether a drilled service is whole.
+//! In: statuses. Out: `View`, with the moment since which it is whole.
+//! Whole is: every node answers and sees all others up; the only copy runs and all agree where, or
+//! every endpoint is up at every door.
+//! Tested by: below.
+
+use super::kit::SERVICE;
+use super::subject::Subject;
+use crate::dev::DevCluster;
+use crate::dev::status::{ServiceStatus, Status};
+use crate::drill::view::View;
+use crate::runtime::clock;
+use crate::runtime::supervisor::{Supervisor, TaskKind};
+use std::sync::Arc;
+use std::time::Duration;
+use tandem_core::ids::NodeId;
+use tokio::sync::watch;
+
+/// As often as nodes tell each other what changed.
+const BEAT: Duration = Duration::from_millis(50);
+
+/// Watches as long as `tasks` run.
+pub fn watch(
+    tasks: &Supervisor,
+    cluster: Arc<DevCluster>,
+    subject: Subject,
+    endpoints: usize,
+) -> watch::Receiver<View> {
+    let unseen = View { shortcoming: Some("nobody was asked yet".into()), ..View::default() };
+    let (sender, view) = watch::channel(unseen);
+    let stop = tasks.stopping();
+    tasks.spawn("drill observer", TaskKind::Session, async move {
+        let nodes: Vec<NodeId> =
+            cluster.layout().nodes.iter().map(|place| place.node.clone()).collect();
+        let mut beat = tokio::time::interval(BEAT);
+        beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                _ = beat.tick() => {}
+            }
+            let asked = nodes.iter().map(|node| cluster.status(node));
+            let answers = futures::future::join_all(asked).await;
+            let answers: Vec<Option<Status>> = answers.into_iter().map(Result::ok).collect();
+            let mut view = merge(&nodes, &answers, (subject, endpoints));
+            if view.shortcoming.is_none() {
+                let since = sender.borrow().redundant_since;
+                view.redundant_since = since.or_else(|| Some(clock::now()));
+            }
+            sender.send_replace(view);
+        }
+    });
+    view
+}
+
+fn merge(
+    nodes: &[NodeId],
+    answers: &[Option<Status>],
+    (subject, endpoints): (Subject, usize),
+) -> View {
+    let runs = answers.iter().flatten().filter_map(|status| status.service(SERVICE));
+    let newest = runs.max_by_key(|service| service.term);
+    let shortcoming = nodes.iter().zip(answers).find_map(|(node, status)| {
+        let Some(status) = status else { return Some(format!("{node} does not answer")) };
+        let unheard = status.nodes.iter().find(|it| it.state.as_deref() != Some("up"));
+        if let Some(unheard) = unheard {
+            let state = unheard.state.as_deref().unwrap_or("unknown");
+            return Some(format!("{node} sees {} as {state}", unheard.name));
+        }
+        match subject {
+            Subject::Postgres => Some("PostgreSQL has a drill of its own".into()),
+            Subject::Singleton => singleton(node, status.service(SERVICE), newest),
+            Subject::Http | Subject::Tcp => balanced(node, status, endpoints),
+        }
+    });
+    View {
+        primary: newest.and_then(|service| service.primary.clone()),
+        leader: answers.iter().flatten().find_map(|status| status.leader.clone()),
+        shortcoming,
+        ..View::default()
+    }
+}
+
+fn singleton(
+    node: &NodeId,
+    seen: Option<&ServiceStatus>,
+    newest: Option<&ServiceStatus>,
+) -> Option<String> {
+    let (Some(seen), Some(newest)) = (seen, newest) else {
+        return Some(format!("{node} does not know the service"));
+    };
+    if seen.term != newest.term || seen.primary != newest.primary {
+        return Some(format!("{node} does not know the newest term yet"));
+    }
+    let Some(primary) = &seen.primary else { return Some("it runs nowhere".into()) };
+    let phase = seen.phase.as_deref().unwrap_or("unknown");
+    if phase != "active" {
+        return Some(format!("it is {phase} on {primary}, not active"));
+    }
+    let copy = seen.instances.iter().find(|it| it.node == primary.as_str());
+    let state = copy.and_then(|it| it.state.as_deref()).unwrap_or("unknown");
+    (state != "running").then(|| format!("the copy on {primary} is {state}"))
+}
+
+fn balanced(node: &NodeId, status: &Status, endpoints: usize) -> Option<String> {
+    let Some(service) = status.balanced.iter().find(|it| it.name == SERVICE) else {
+        return Some(format!("{node} does not know the service"));
+    };
+    let listed = service.upstreams.len();
+    if listed != endpoints {
+        return Some(format!("{node} knows {listed} of {endpoints} endpoints"));
+    }
+    let down = service.upstreams.iter().find(|it| it.state.as_deref() != Some("up"))?;
+    let state = down.state.as_deref().unwrap_or("unknown");
+    Some(format!("{node} sees endpoint {} as {state}", down.address))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn status(term: u64, state: &str, endpoint: &str) -> Option<Status> {
+        let json = json!({
+            "leader": "a",
+            "nodes": [{"name": "a", "state": "up"}, {"name": "b", "state": "up"}],
+            "services": [{"name": "drill", "term": term, "phase": "active", "primary": "b",
+                "instances": [{"node": "b", "state": state}, {"node": "a", "state": "stopped"}]}],
+            "balanced": [{"name": "drill", "upstreams": [
+                {"address": "x:1", "state": "up"}, {"address": "y:1", "state": endpoint}]}],
+        });
+        Some(serde_json::from_value(json).unwrap())
+    }
+
+    #[test]
+    fn whole_only_when_everybody_sees_it() {
+        let nodes = ["a", "b"].map(NodeId::new);
+        let because = |answers: [Option<Status>; 2], subject, endpoints| {
+            merge(&nodes, &answers, (subject, endpoints)).shortcoming.unwrap_or_default()
+        };
+        let good = || status(3, "running", "up");
+        let one = |other| because([good(), other], Subject::Singleton, 0);
+        assert_eq!(one(good()), "");
+        assert_eq!(one(None), "b does not answer");
+        assert_eq!(one(status(2, "running", "up")), "b does not know the newest term yet");
+        assert_eq!(one(status(3, "starting", "up")), "the copy on b is starting");
+        let two = |other, endpoints| because([good(), other], Subject::Http, endpoints);
+        assert_eq!(two(good(), 2), "");
+        assert_eq!(two(status(1, "running", "ejected"), 2), "b sees endpoint y:1 as ejected");
+        assert_eq!(two(good(), 3), "a knows 2 of 3 endpoints");
+    }
+}

@@ -1,0 +1,175 @@
+//! Talks HTTP as a small server that writes down every request before it answers.
+//! In: `/r/ID` is worked on, `/healthz` is answered, `/drill/HOW` says how to behave from now on.
+//! Out: `NAME ID`, and the ledger's lines.
+//! Tested by: below.
+
+use super::ledger::{Does, Ledger};
+use crate::runtime::supervisor::{Supervisor, TaskKind};
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper::{Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use std::io;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+
+/// Slower than anything nearby, faster than any limit: nobody fails, everybody waits.
+const SLOW: Duration = Duration::from_millis(300);
+const BODY_BYTES_MAX: usize = 64 * 1024;
+
+/// How a server answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Behaviour {
+    /// At once, with 200.
+    Well,
+    /// After a while.
+    Slow,
+    /// With 500; what it says of its health is that all is well.
+    Lie,
+    /// Not at all: it closes the connection after it read the request.
+    Break,
+}
+
+impl Behaviour {
+    const ALL: [Self; 4] = [Self::Well, Self::Slow, Self::Lie, Self::Break];
+
+    /// Its word in a path.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Well => "well",
+            Self::Slow => "slow",
+            Self::Lie => "lie",
+            Self::Break => "break",
+        }
+    }
+}
+
+impl FromStr for Behaviour {
+    type Err = ();
+
+    fn from_str(word: &str) -> Result<Self, ()> {
+        Self::ALL.into_iter().find(|it| it.word() == word).ok_or(())
+    }
+}
+
+#[derive(Debug)]
+struct Server {
+    ledger: Arc<Ledger>,
+    behaviour: AtomicU8,
+}
+
+/// Answers until `tasks` stop.
+pub async fn serve(listener: TcpListener, ledger: Arc<Ledger>, tasks: Supervisor) {
+    let server = Arc::new(Server { ledger, behaviour: AtomicU8::new(Behaviour::Well as u8) });
+    let stop = tasks.stopping();
+    loop {
+        let accepted = tokio::select! {
+            () = stop.cancelled() => return,
+            accepted = listener.accept() => accepted,
+        };
+        let Ok((stream, _)) = accepted else { continue };
+        let (server, stop) = (Arc::clone(&server), stop.clone());
+        tasks.spawn("drill request", TaskKind::Session, async move {
+            tokio::select! { () = stop.cancelled() => {}, () = converse(stream, server) => {} }
+        });
+    }
+}
+
+async fn converse(stream: TcpStream, server: Arc<Server>) {
+    let _ = stream.set_nodelay(true);
+    let answering = service_fn(move |request| {
+        let server = Arc::clone(&server);
+        async move { server.answer(request).await }
+    });
+    // A client that leaves, and being told to break, are no news.
+    let _ = hyper::server::conn::http1::Builder::new()
+        .serve_connection(TokioIo::new(stream), answering)
+        .await;
+}
+
+impl Server {
+    fn behaviour(&self) -> Behaviour {
+        let now = self.behaviour.load(Ordering::Relaxed);
+        Behaviour::ALL.into_iter().find(|it| *it as u8 == now).unwrap_or(Behaviour::Well)
+    }
+
+    async fn answer(&self, request: Request<Incoming>) -> io::Result<Response<Full<Bytes>>> {
+        let path = request.uri().path().to_owned();
+        let body = Limited::new(request.into_body(), BODY_BYTES_MAX).collect().await;
+        body.map_err(io::Error::other)?;
+        let name = self.ledger.name();
+        if let Some(how) = path.strip_prefix("/drill/") {
+            let Ok(how) = how.parse::<Behaviour>() else {
+                return Ok(respond(StatusCode::NOT_FOUND, "no such behaviour\n".into()));
+            };
+            self.behaviour.store(how as u8, Ordering::Relaxed);
+            return Ok(respond(StatusCode::OK, format!("{name} {}\n", how.word())));
+        }
+        let Some(id) = path.strip_prefix("/r/") else {
+            return Ok(respond(StatusCode::OK, format!("{name} well\n")));
+        };
+        let behaviour = self.behaviour();
+        match behaviour {
+            Behaviour::Well => {}
+            Behaviour::Slow => tokio::time::sleep(SLOW).await,
+            Behaviour::Lie => {
+                let text = "told to fail\n".to_owned();
+                return Ok(respond(StatusCode::INTERNAL_SERVER_ERROR, text));
+            }
+            Behaviour::Break => return Err(io::Error::other("told to break")),
+        }
+        self.ledger.write(&Does::Request(id.to_owned()))?;
+        Ok(respond(StatusCode::OK, format!("{name} {id}\n")))
+    }
+}
+
+fn respond(status: StatusCode, text: String) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(text.into()));
+    *response.status_mut() = status;
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::ledger;
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    async fn ask(address: std::net::SocketAddr, path: &str) -> String {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        let _ = stream.read_to_string(&mut answer).await;
+        answer
+    }
+
+    #[tokio::test]
+    async fn it_behaves_as_it_is_told_and_writes_down_what_it_did() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ledger");
+        let tasks = Supervisor::new();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let own = Arc::new(Ledger::open(&path, "x", 1).unwrap());
+        tasks.spawn("server", TaskKind::Session, serve(listener, own, tasks.clone()));
+        assert!(ask(address, "/r/one").await.ends_with("x one\n"));
+        assert!(ask(address, "/drill/lie").await.ends_with("x lie\n"));
+        assert!(ask(address, "/r/two").await.starts_with("HTTP/1.1 500 "));
+        assert!(ask(address, "/healthz").await.starts_with("HTTP/1.1 200 "), "it lies");
+        ask(address, "/drill/break").await;
+        assert_eq!(ask(address, "/r/three").await, "");
+        ask(address, "/drill/slow").await;
+        assert!(ask(address, "/r/four").await.ends_with("x four\n"));
+        let did: Vec<Does> =
+            ledger::read(&path, 0).unwrap().0.into_iter().map(|it| it.does).collect();
+        assert_eq!(did, ["one", "four"].map(|id| Does::Request(id.into())));
+        assert!(tasks.stop(Duration::from_secs(5)).await);
+    }
+}

@@ -1,0 +1,105 @@
+//! Talks as a service would that a drill runs: it beats, answers, and writes down all that it does.
+//! In: `Arguments`. Out: lines of a ledger that all copies share; answers to requests.
+//! States: Started → beating and answering → (SIGTERM) Stopped.
+//! It is in the product so that a drill needs nothing but the product.
+//! Not here: what the lines prove (`service/judge.rs`).
+//! Tested by: `ledger.rs`, `http.rs`, the drill itself.
+
+mod http;
+mod ledger;
+
+pub use http::{Behaviour, serve};
+pub use ledger::{Does, Ledger, Line, read};
+
+use crate::runtime::signals;
+use crate::runtime::supervisor::{Supervisor, TaskKind};
+use clap::Parser;
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Often enough that a gap of 10 ms shows.
+const BEAT: Duration = Duration::from_millis(5);
+/// Sessions end at once.
+const STOP_MAX: Duration = Duration::from_secs(2);
+
+/// What `tandem drill-service` is told.
+#[derive(Clone, Debug, Parser)]
+pub struct Arguments {
+    /// Where every copy writes what it does.
+    #[arg(long)]
+    pub ledger: PathBuf,
+    /// Where it answers requests.
+    #[arg(long)]
+    pub listen: Option<SocketAddr>,
+    /// Who it is.
+    #[arg(long, env = "TANDEM_NODE", default_value = "none")]
+    pub name: String,
+    /// In which term it was started.
+    #[arg(long, env = "TANDEM_TERM", default_value_t = 0)]
+    pub term: u64,
+}
+
+/// Why it ended too early.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages say it")]
+pub enum Error {
+    #[error(transparent)]
+    Arguments(#[from] clap::Error),
+    #[error("cannot write {path}")]
+    Ledger { path: PathBuf, source: std::io::Error },
+    #[error("cannot listen on {address}")]
+    Listen { address: SocketAddr, source: std::io::Error },
+    #[error("cannot start")]
+    Runtime { source: std::io::Error },
+}
+
+/// Works until it is asked to end.
+///
+/// # Errors
+/// It cannot listen, or write down what it does.
+pub fn run(arguments: &[OsString]) -> Result<(), Error> {
+    let program = std::iter::once(OsString::from("drill-service"));
+    let arguments = Arguments::try_parse_from(program.chain(arguments.iter().cloned()))?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(|source| Error::Runtime { source })?;
+    runtime.block_on(work(arguments))
+}
+
+async fn work(arguments: Arguments) -> Result<(), Error> {
+    let Arguments { ledger: path, listen, name, term } = arguments;
+    let unwritable = |source| Error::Ledger { path: path.clone(), source };
+    let ledger = Arc::new(Ledger::open(&path, &name, term).map_err(unwritable)?);
+    let tasks = Supervisor::new();
+    if let Some(address) = listen {
+        let listener = tokio::net::TcpListener::bind(address)
+            .await
+            .map_err(|source| Error::Listen { address, source })?;
+        let serving = http::serve(listener, Arc::clone(&ledger), tasks.clone());
+        tasks.spawn("drill service", TaskKind::Session, serving);
+    }
+    ledger.write(&Does::Start).map_err(unwritable)?;
+    let beating = async {
+        let mut beat = tokio::time::interval(BEAT);
+        beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            beat.tick().await;
+            ledger.write(&Does::Beat)?;
+        }
+    };
+    let beaten: Result<(), std::io::Error> = tokio::select! {
+        () = signals::asked_to_stop() => Ok(()),
+        ended = beating => ended,
+    };
+    beaten.map_err(unwritable)?;
+    // What is under way breaks off, as with a service that knows of no order: that nobody notices
+    // is the work of those who send requests here.
+    ledger.write(&Does::Stop).map_err(unwritable)?;
+    tasks.stop(STOP_MAX).await;
+    Ok(())
+}

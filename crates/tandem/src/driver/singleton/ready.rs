@@ -1,0 +1,133 @@
+//! Builds what a copy needs before anything of it may be promised or started.
+//! In: the configuration. Out: folders, what is durable, the user, a keeper.
+//! States: Waiting → Ready; it waits where the disk says no, and the rest of the node goes on.
+//! Keeps: INV-2: while it is not known what this node promised, it promises nothing and speaks for
+//! no lease, since it tells no facts.
+//! Not here: a keeper that is lost later (`keeper.rs`).
+//! Tested by: `tests.rs`.
+
+use super::{SingletonDriver, State};
+use crate::driver::wire::Response;
+use crate::runtime::user::{self, User};
+use crate::service::command::CommandConfig;
+use crate::telemetry::event_kind::EventKind;
+use std::io;
+use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::path::Path;
+use std::time::Duration;
+use tandem_core::reason::Reason;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+/// What the disk said no to is tried again after this.
+const AGAIN: Duration = Duration::from_secs(1);
+/// A directory service that takes longer does not answer.
+const USER_WITHIN: Duration = Duration::from_secs(5);
+/// A keeper that lives tells by then what it holds; where there is none, promises do not wait.
+const FIRST_WORD: Duration = Duration::from_secs(2);
+
+impl SingletonDriver {
+    /// Waits until it is; false if the node stops before.
+    pub(super) async fn is_ready(&mut self, stop: &CancellationToken) -> bool {
+        let mut told = None;
+        let state = loop {
+            let config = self.it.config.clone();
+            let read = tokio::task::spawn_blocking(move || prepare(&config)).await;
+            match read.unwrap_or_else(|error| Err(error.to_string())) {
+                Ok(state) => break state,
+                Err(why) => {
+                    self.tell_not_ready(&why, &mut told);
+                    if !self.waits(&why, stop).await {
+                        return false;
+                    }
+                }
+            }
+        };
+        if told.is_some() {
+            self.tell(EventKind::InstanceRecovered, "what kept it from being run is gone");
+        }
+        self.durable = state;
+        self.own.promised = state.promised;
+        self.own.promoted = state.begun;
+        self.user = user(self.it.config.clone()).await;
+        self.reattach();
+        // Nothing else is under way that could be finished.
+        if let Ok(Some(first)) = timeout(FIRST_WORD, self.finished.1.recv()).await {
+            self.on_finished(first).await;
+        }
+        true
+    }
+
+    fn tell_not_ready(&self, why: &String, told: &mut Option<String>) {
+        if told.as_ref() == Some(why) {
+            return;
+        }
+        *told = Some(why.clone());
+        let message = format!("nothing of it is run here, nor promised: {why}");
+        self.it.explanations.note(self.service(), "instance", Vec::new(), &Reason::new(&message));
+        self.tell(EventKind::InstanceQuarantined, message);
+    }
+
+    /// Answers whoever asks meanwhile; false if the node stops.
+    async fn waits(&mut self, why: &str, stop: &CancellationToken) -> bool {
+        let pause = sleep(AGAIN);
+        tokio::pin!(pause);
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return false,
+                () = &mut pause => return true,
+                // Asked for again by whoever plans.
+                Some(_term) = self.it.asks.recv() => {}
+                Some(asked) = self.it.wishes.recv() => {
+                    let _ = asked.answer.send(Response::Refused(why.to_owned()));
+                }
+            }
+        }
+    }
+}
+
+/// The folders: Tandem's own closed to others. Then what is durable.
+fn prepare(config: &CommandConfig) -> Result<State, String> {
+    let failed =
+        |path: &Path, error: io::Error| format!("cannot read or make {}: {error}", path.display());
+    let (run_dir, dir) = (config.run_dir(), &config.dir);
+    std::fs::create_dir_all(&run_dir).map_err(|error| failed(&run_dir, error))?;
+    let closed = std::fs::Permissions::from_mode(0o700);
+    std::fs::set_permissions(&run_dir, closed).map_err(|error| failed(&run_dir, error))?;
+    State::load(dir).map_err(|error| {
+        format!(
+            "{}: {error}; put it back as it was, or tandem remove {}, empty its folder and let it \
+             join again",
+            State::path(dir).display(),
+            config.me
+        )
+    })
+}
+
+/// Whom a command runs as; none is the daemon's user. The working folder that Tandem makes belongs
+/// to that user.
+pub(super) async fn user(config: CommandConfig) -> Result<Option<User>, String> {
+    let found = tokio::task::spawn_blocking(move || {
+        let found = match &config.run_as {
+            Some(name) => user::find(name).map_err(|error| error.to_string())?,
+            None => None,
+        };
+        own_folder(&config, found.as_ref()).map(|()| found)
+    });
+    let late = |_| format!("who its user is was not answered within {USER_WITHIN:?}");
+    timeout(USER_WITHIN, found).await.map_err(late)?.map_err(|error| error.to_string())?
+}
+
+fn own_folder(config: &CommandConfig, user: Option<&User>) -> Result<(), String> {
+    let work = config.dir.join("work");
+    if config.cwd != work {
+        return Ok(());
+    }
+    let failed = |error| format!("cannot make {} for its user: {error}", work.display());
+    std::fs::create_dir_all(&work).map_err(failed)?;
+    match user {
+        Some(user) => chown(&work, Some(user.uid), Some(user.gid)).map_err(failed),
+        None => Ok(()),
+    }
+}
