@@ -10,7 +10,7 @@
 //! asked again before everybody else who serves was.
 //! Not here: who is chosen (`balance.rs`), whether a request may be repeated and the budget
 //! (`retry.rs`, and the shell, which knows what was sent).
-//! Tested by: below, and `sim/tests/endpoints.rs`.
+//! Tested by: below, and `sim/tests/endpoints`.
 
 use alloc::vec::Vec;
 use core::time::Duration;

@@ -7,7 +7,7 @@
 //! Work that fails is a slow sample, however fast it failed, and for a while counts as if it were
 //! still in flight: what refuses at once would else look idle and quick, and draw all work to it.
 //! Not here: what a sample is (the shell: the time to connect, or to the first byte of an answer).
-//! Tested by: below, and `sim/tests/endpoints.rs`, which found that.
+//! Tested by: below, and `sim/tests/endpoints`, which found that.
 
 use crate::time::Timestamp;
 use core::time::Duration;
