@@ -108,7 +108,7 @@ impl Request {
 
     fn note(&mut self, at: usize, how: Failure) {
         match how {
-            Failure::Refused => self.refused.push(at),
+            Failure::Refused | Failure::Declined => self.refused.push(at),
             Failure::Stale | Failure::Broke => self.have_it.push(at),
         }
     }

@@ -26,7 +26,10 @@ pub const PACE: Duration = Duration::from_millis(100);
 pub enum Failure {
     /// Nothing was sent: there was no connection.
     Refused,
-    /// A connection that had been idle was closed: hardly anybody saw what was sent.
+    /// It was sent, and the endpoint says that it did nothing with it.
+    Declined,
+    /// A connection that had been idle was closed: hardly anybody saw what was sent. Or the
+    /// endpoint says that it takes no more on it.
     Stale,
     /// It was sent, and there was no answer.
     Broke,
@@ -68,12 +71,14 @@ impl<E: PartialEq> Attempts<E> {
     /// Takes note of a failure; `pay` is asked whether there may be another attempt now, if there
     /// may be one at all.
     pub fn failed(&mut self, endpoint: E, how: Failure, pay: impl FnOnce() -> bool) -> Next {
-        if how == Failure::Refused {
-            self.refused.push(endpoint);
-            return if pay() { Next::AtOnce } else { Next::Paced };
-        }
-        if how == Failure::Broke {
-            self.have_it.push(endpoint);
+        match how {
+            Failure::Refused => {
+                self.refused.push(endpoint);
+                return if pay() { Next::AtOnce } else { Next::Paced };
+            }
+            Failure::Declined => self.refused.push(endpoint),
+            Failure::Stale => {}
+            Failure::Broke => self.have_it.push(endpoint),
         }
         self.sends += 1;
         if self.sends < SENDS_MAX && pay() { Next::AtOnce } else { Next::Over }
@@ -112,6 +117,17 @@ mod tests {
         assert_eq!(attempts.failed('b', Failure::Broke, || true), Next::AtOnce);
         let nobody_pays = || panic!("what may not be is not paid for");
         assert_eq!(attempts.failed('c', Failure::Broke, nobody_pays), Next::Over);
+    }
+
+    #[test]
+    fn what_was_declined_goes_to_others_first_and_so_often() {
+        let mut attempts = Attempts::default();
+        assert_eq!(attempts.failed('a', Failure::Declined, || true), Next::AtOnce);
+        assert!(!attempts.may_ask(&'a'));
+        assert_eq!(attempts.failed('b', Failure::Declined, || true), Next::AtOnce);
+        assert_eq!(attempts.next_round(), Next::Paced);
+        assert!(attempts.may_ask(&'a'), "it did nothing with it");
+        assert_eq!(attempts.failed('a', Failure::Declined, || true), Next::Over);
     }
 
     #[test]

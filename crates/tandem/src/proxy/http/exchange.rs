@@ -1,11 +1,13 @@
 //! Talks to endpoints about one request until it has a response, or until it may have none.
 //! In: a request. Out: `After`, and a response at the client.
 //! Keeps: H43 a request is sent again only if its connection broke before one byte of a response,
-//! it is idempotent and has no body, and the budget pays for it; three times in all, and never to
-//! an endpoint that may have done it.
+//! it is idempotent and has no body, or its endpoint says that it did nothing with it and nothing
+//! of its body was taken; if the budget pays for it; three times in all, and never to an endpoint
+//! that may have done it.
 //! Not here: the bytes (`transfer.rs`), the search (`reach.rs`).
 //! Tested by: `tests/`.
 
+use super::h2::Refused;
 use super::reach::{Nobody, Reached, Search};
 use super::reply::{self, Failure, Manner};
 use super::session::{Client, Order};
@@ -83,11 +85,13 @@ pub(super) async fn run(door: Door<'_>, client: &mut Client, order: Order) -> Af
             end,
             status: transfer.status,
             can_reply: transfer.can_reply(),
-            is_stale: end == End::Broke && is_reused && !transfer.endpoint_spoke,
+            has_spoken: transfer.endpoint_spoke,
+            took_body: transfer.took_body,
+            is_stale: end == End::Broke && (is_reused || transfer.endpoint.is_stale()),
+            refused: transfer.endpoint.refused(),
         };
-        let may_repeat = end == End::Broke && !transfer.endpoint_spoke && order.is_repeatable();
         let endpoint = transfer.endpoint;
-        if may_repeat && is_tried_again(&mut search, &claim, over) {
+        if over.may_repeat(order) && is_tried_again(&mut search, &claim, over) {
             continue;
         }
         return match end {
@@ -104,14 +108,20 @@ pub(super) async fn run(door: Door<'_>, client: &mut Client, order: Order) -> Af
 /// Whether a request whose connection broke before an answer is sent once more.
 fn is_tried_again(search: &mut Search<'_>, claim: &Claim, over: Over) -> bool {
     let door = search.door;
-    let how = if over.is_stale { Lost::Stale } else { Lost::Broke };
+    let how = match over.refused {
+        Some(Refused::Request) => Lost::Declined,
+        Some(Refused::Connection) => Lost::Stale,
+        None if over.is_stale => Lost::Stale,
+        None => Lost::Broke,
+    };
     let pay = || door.http.may_retry();
-    if search.attempts.failed(claim.0.address, how, pay) == Next::Over {
+    let next = search.attempts.failed(claim.0.address, how, pay);
+    if next == Next::Over {
         return false;
     }
     claim.0.retried();
-    search.anew = over.is_stale;
-    if !over.is_stale {
+    search.anew = how == Lost::Stale;
+    if over.is_fault() {
         claim.0.failed_because(BROKE);
         door.shared.group.note(&claim.0, Event::WorkFailed);
     }
@@ -124,8 +134,29 @@ struct Over {
     end: End,
     status: Option<u16>,
     can_reply: bool,
+    /// Something came from the endpoint.
+    has_spoken: bool,
+    /// Some of the request's body is gone.
+    took_body: bool,
     /// A connection that was idle before was closed: that is no fault of its endpoint.
     is_stale: bool,
+    refused: Option<Refused>,
+}
+
+impl Over {
+    /// Nothing was done, or what was done twice is done once (H43).
+    fn may_repeat(self, order: Order) -> bool {
+        matches!(self.end, End::Broke)
+            && !self.has_spoken
+            && match self.refused {
+                Some(_) => !self.took_body,
+                None => order.is_repeatable(),
+            }
+    }
+
+    const fn is_fault(self) -> bool {
+        self.has_spoken || !(self.is_stale || self.refused.is_some())
+    }
 }
 
 /// Takes note of how it went, and says what the client gets.
@@ -168,7 +199,7 @@ fn finish(
     } else {
         &door.http.tally.broken
     });
-    if !over.is_stale {
+    if over.is_fault() {
         claim.0.failed_because(match failure {
             Failure::Late => "no response in time".to_owned(),
             Failure::Nonsense(why) => format!("its response is not understood: {why}"),

@@ -8,20 +8,21 @@
 //! Not here: who is chosen, and who may be asked again (`tandem_core`).
 //! Tested by: `tests/`.
 
+use super::Protocol;
 use super::exchange::Door;
+use super::h2::Opening;
 use super::session::{Client, Order};
 use super::stream::Stream;
 use crate::proxy::balancer::group::{Picked, Wish};
-use crate::proxy::balancer::listener::keep_alive;
 use crate::proxy::balancer::member::Claim;
 use crate::proxy::balancer::session::{HeldCount, wait};
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 use tandem_core::clustering::load_balanced::attempts::{Attempts, Failure, Next, PACE};
 use tandem_core::clustering::load_balanced::ejection::Event;
-use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 /// A connection used so shortly ago is not about to be closed for being idle.
@@ -96,26 +97,45 @@ impl Search<'_> {
         client: &mut Client,
         address: SocketAddr,
     ) -> Result<Result<(Stream, bool), String>, Nobody> {
-        let age_max = if self.order.is_repeatable() { Duration::MAX } else { FRESH };
-        let idle = if self.anew { None } else { self.door.http.pool.take(address, age_max) };
-        if let Some(stream) = idle {
-            return Ok(Ok((stream, true)));
-        }
-        let connect = timeout(self.door.config.connect_timeout, TcpStream::connect(address));
-        let connected = tokio::select! {
-            biased;
-            connected = connect => connected,
-            nobody = self.over(client) => return Err(nobody),
-        };
-        Ok(match connected {
-            Ok(Ok(socket)) => {
-                let _ = socket.set_nodelay(true);
-                let _ = keep_alive(&socket);
-                Ok((Stream::Plain(socket), false))
+        let Door { http, requests, .. } = self.door;
+        if requests.upstream_protocol == Protocol::Http2 {
+            // What becomes of it tells whether it was stale.
+            if let Some(stream) = http.links.take(address) {
+                return Ok(Ok((stream, false)));
             }
-            Ok(Err(error)) => Err(error.to_string()),
+        } else if !self.anew {
+            let age_max = if self.order.is_repeatable() { Duration::MAX } else { FRESH };
+            if let Some(stream) = http.pool.take(address, age_max) {
+                return Ok(Ok((stream, true)));
+            }
+        }
+        tokio::select! {
+            biased;
+            connected = self.connect(address) => Ok(connected.map(|stream| (stream, false))),
+            nobody = self.over(client) => Err(nobody),
+        }
+    }
+
+    async fn connect(&self, address: SocketAddr) -> Result<Stream, String> {
+        let Door { shared, http, config, requests } = self.door;
+        if requests.upstream_protocol == Protocol::Http2 {
+            let opening = || {
+                let (dialer, host) = (Arc::clone(&shared.dialer), shared.group.host(address));
+                Opening {
+                    supervisor: shared.supervisor.clone(),
+                    connect: async move { dialer.dial(address, host.as_deref()).await },
+                    within: config.connect_timeout,
+                    head_bytes_max: requests.head_bytes_max,
+                }
+            };
+            return http.links.open(address, opening).await;
+        }
+        let host = if shared.dialer.is_encrypted() { shared.group.host(address) } else { None };
+        let connect = shared.dialer.dial(address, host.as_deref());
+        match timeout(config.connect_timeout, connect).await {
+            Ok(connected) => connected.map_err(|error| error.to_string()),
             Err(_) => Err("no answer in time".to_owned()),
-        })
+        }
     }
 
     /// Nobody is asked for a moment.
