@@ -44,6 +44,7 @@ async fn a_singleton_runs_once_whatever_dies() {
     a_dead_node_is_replaced(&mut machines, &ledger).await;
     a_frozen_daemon_leaves_no_second_copy(&machines, &ledger).await;
     an_operator_restarts_it(&machines, &ledger).await;
+    other_words_count_at_once(&machines, &ledger).await;
     a_daemon_that_is_restarted_leaves_no_second_copy(&mut machines, &ledger).await;
     where_it_fails_it_does_not_stay(&machines, &ledger).await;
     ledger.no_two_at_once();
@@ -191,6 +192,23 @@ async fn an_operator_restarts_it(machines: &Machines, ledger: &Ledger) {
     assert_eq!(after.node, before.node, "where it was");
     machines.tandem("a", &["pause", "jobs"]).success();
     machines.tandem("a", &["resume", "jobs"]).success();
+}
+
+/// No daemon is restarted: the copy is, where it runs.
+async fn other_words_count_at_once(machines: &Machines, ledger: &Ledger) {
+    serves(machines, "a").await;
+    let before = ledger.newest();
+    let text = fs::read_to_string(machines.config_path()).unwrap();
+    let changed = text.replace("env = { LEDGER", "env = { MODE = \"other\", LEDGER");
+    assert_ne!(text, changed);
+    fs::write(machines.config_path(), changed).unwrap();
+    let said = machines.apply("a").success();
+    assert!((said.out.clone() + &said.err).contains("is started anew"), "{said:?}");
+    let after = ledger.grows(&before, |line| line.pid != before.pid).await;
+    println!("other words: {} ms", after.ms - ledger.last_of(&before).ms);
+    assert_eq!((&after.node, after.term), (&before.node, before.term), "where it was");
+    assert!(fs::read_to_string(format!("/proc/{}/environ", after.pid)).unwrap().contains("other"));
+    serves(machines, "a").await;
 }
 
 /// An upgrade of the daemon alone: no copy runs twice, whoever goes on with it. That it is the same
