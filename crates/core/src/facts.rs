@@ -4,9 +4,11 @@
 //! Keeps: INV-8, ages travel as durations, never as moments of another clock.
 
 mod door;
+mod seat;
 mod told;
 
 pub use door::DoorUse;
+pub use seat::SeatFacts;
 pub use told::Told;
 
 use crate::ids::{ConfigVersion, NodeId, Revision, ServiceId, SystemId, Term, TimelineId};
@@ -137,6 +139,8 @@ pub struct InstanceFacts {
     pub pending_restart: bool,
     /// Starts in a row that ended before the server answered once.
     pub starts_failed: u32,
+    /// Of a copy whose work is divided: what it ended its work on, how long it has not been well.
+    pub seat: SeatFacts,
     /// Of copies that run side by side: since when doors shall send nothing new here, by its own
     /// clock. It tells this withdrawal from an earlier one.
     pub withdrawn: Option<Timestamp>,
@@ -230,6 +234,7 @@ impl Default for InstanceFacts {
             health: Health::Good,
             pending_restart: false,
             starts_failed: 0,
+            seat: SeatFacts::default(),
             withdrawn: None,
             ends: BTreeMap::new(),
         }

@@ -102,3 +102,11 @@ number_type! {
     /// PostgreSQL's system identifier, made by initdb.
     SystemId(u64)
 }
+number_type! {
+    /// One part of a service's work, from 0.
+    PartitionId(u32)
+}
+number_type! {
+    /// Grows with each change of a partition's owner, and with each release that was called off.
+    Epoch(u64)
+}

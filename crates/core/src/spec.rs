@@ -5,7 +5,9 @@
 use crate::ids::{NodeId, ServiceId};
 use crate::pairing::Pairing;
 use alloc::collections::BTreeMap;
+use alloc::format;
 use alloc::string::String;
+use alloc::vec::Vec;
 use core::time::Duration;
 use serde::{Deserialize, Serialize};
 
@@ -22,6 +24,21 @@ impl ClusterSpec {
     /// The nodes that hold data, in the order of their names.
     pub fn data_nodes(&self) -> impl Iterator<Item = &NodeId> {
         self.nodes.iter().filter(|(_, spec)| spec.role == NodeRole::Data).map(|(node, _)| node)
+    }
+
+    /// With a seat on every data node for each service whose work is divided.
+    #[must_use]
+    pub fn with_seats(mut self) -> Self {
+        let mut seats = Vec::new();
+        for (of, spec) in self.services.iter().filter(|(_, spec)| spec.partitions.is_some()) {
+            for node in self.data_nodes() {
+                let seat = Some(Seat { of: of.clone(), node: node.clone() });
+                let spec = ServiceSpec { partitions: None, seat, ..spec.clone() };
+                seats.push((Seat::name(of, node), spec));
+            }
+        }
+        self.services.extend(seats);
+        self
     }
 }
 
@@ -57,6 +74,10 @@ pub struct ServiceSpec {
     pub durability: Durability,
     /// How long things may take.
     pub timing: Timing,
+    /// Into how many parts its work is divided, each owned by one copy; none: it is not.
+    pub partitions: Option<u32>,
+    /// There if it is one node's copy of another service.
+    pub seat: Option<Seat>,
     /// There if copies of it run side by side, none of them alone.
     pub copies: Option<Copies>,
 }
@@ -64,7 +85,7 @@ pub struct ServiceSpec {
 impl ServiceSpec {
     /// A service of which one instance serves.
     pub const fn new(pairing: Pairing, durability: Durability, timing: Timing) -> Self {
-        Self { pairing, durability, timing, copies: None }
+        Self { pairing, durability, timing, copies: None, partitions: None, seat: None }
     }
 
     /// A command: it keeps nothing that others confirm, so, as in `Async` mode, a lease alone
@@ -72,6 +93,28 @@ impl ServiceSpec {
     pub const fn of_command(pairing: Pairing, timing: Timing) -> Self {
         let durability = Durability::Async { lag_bytes_max: 0, lag_max: Duration::MAX };
         Self::new(pairing, durability, timing)
+    }
+
+    /// The same, with its work divided.
+    #[must_use]
+    pub fn divided(self, partitions: u32) -> Self {
+        Self { partitions: Some(partitions), ..self }
+    }
+}
+
+/// One node's copy of a command whose work is divided: it runs there or nowhere.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Seat {
+    /// The command.
+    pub of: ServiceId,
+    /// The node.
+    pub node: NodeId,
+}
+
+impl Seat {
+    /// By what name it is agreed: `work@a`, which no service in a configuration can have.
+    pub fn name(of: &ServiceId, node: &NodeId) -> ServiceId {
+        ServiceId::new(format!("{of}@{node}"))
     }
 }
 

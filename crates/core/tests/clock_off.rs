@@ -32,6 +32,7 @@ fn at<T>(state: &ServiceState, unix_ms: u64, see: impl Fn(&ControllerView<'_>) -
         nodes: &BTreeMap::new(),
         draining: &BTreeSet::new(),
         state,
+        services: &BTreeMap::new(),
         facts: &BTreeMap::new(),
         unix_ms,
     })

@@ -7,7 +7,8 @@ use tandem_sim::runner::{self, Failure};
 use tandem_sim::singleton;
 
 const USAGE: &str = "usage: tandem-sim [--seeds N] [--start N] [--seed N] [--nodes 3|2+w|5] \
-    [--trace] [--lines N] [--mutate NAME] [--threads N] [--failures N] [--singleton]";
+    [--trace] [--lines N] [--mutate NAME] [--threads N] [--failures N] \
+    [--singleton | --partitions]";
 
 struct Arguments {
     start: u64,
@@ -15,6 +16,7 @@ struct Arguments {
     one: Option<u64>,
     trace: bool,
     singleton: bool,
+    partitions: bool,
     lines: usize,
     threads: usize,
     failures: usize,
@@ -44,6 +46,7 @@ fn parse(mut words: impl Iterator<Item = String>) -> Option<Arguments> {
         one: None,
         trace: false,
         singleton: false,
+        partitions: false,
         lines: 60,
         threads: 2,
         failures: 1,
@@ -56,6 +59,10 @@ fn parse(mut words: impl Iterator<Item = String>) -> Option<Arguments> {
         }
         if word == "--singleton" {
             arguments.singleton = true;
+            continue;
+        }
+        if word == "--partitions" {
+            (arguments.singleton, arguments.partitions) = (true, true);
             continue;
         }
         let value = words.next()?;
@@ -74,9 +81,18 @@ fn parse(mut words: impl Iterator<Item = String>) -> Option<Arguments> {
     Some(arguments)
 }
 
+/// How a command is simulated: as a singleton, or with its work divided.
+fn of_command(seed: u64, arguments: &Arguments) -> singleton::Options {
+    let partitions = arguments.partitions.then(|| singleton::partitions_of(seed));
+    singleton::Options { partitions, ..singleton::Options::default() }
+}
+
 fn tell(seed: u64, arguments: &Arguments, lines: usize) -> (Option<Failure>, Vec<String>) {
     if arguments.singleton {
-        return singleton::tell(seed, singleton::Options { trace: lines, ..Default::default() });
+        return singleton::tell(
+            seed,
+            singleton::Options { trace: lines, ..of_command(seed, arguments) },
+        );
     }
     runner::tell(seed, arguments.options, lines)
 }
@@ -110,7 +126,7 @@ fn many(arguments: &Arguments) -> ExitCode {
     };
     let limits = (arguments.threads, arguments.failures);
     let outcome = if arguments.singleton {
-        let run = |seed| singleton::run(seed, singleton::Options::default());
+        let run = |seed| singleton::run(seed, of_command(seed, arguments));
         runner::run_each(arguments.start..end, &run, limits, &progress)
     } else {
         runner::run_many(arguments.start..end, arguments.options, limits, &progress)
@@ -133,9 +149,8 @@ fn report(failure: &Failure, arguments: &Arguments) {
     ));
     if arguments.singleton {
         let seed = failure.seed;
-        return say(&format!(
-            "repeat: cargo run -p tandem-sim -- --seed {seed} --singleton --trace"
-        ));
+        let what = if arguments.partitions { "--partitions" } else { "--singleton" };
+        return say(&format!("repeat: cargo run -p tandem-sim -- --seed {seed} {what} --trace"));
     }
     let nodes = arguments.options.shape.map_or(String::new(), |s| format!(" --nodes {}", s.word()));
     let mutate =

@@ -4,12 +4,15 @@
 //! Not here: what a command does (`state.rs`).
 
 use crate::cluster::copies::CopiesCommand;
+use crate::cluster::partitions::{self, Change};
+use crate::cluster::seats::SeatCommand;
 use crate::cluster::state::{Appointment, Cause, Forced};
 use crate::ids::{ClusterId, ConfigVersion, NodeId, Revision, ServiceId, SystemId, Term};
 use crate::replication::primary_replica::sync_quorum::CommitRule;
 use crate::spec::ClusterSpec;
 use alloc::boxed::Box;
 use alloc::string::String;
+use alloc::vec::Vec;
 use core::fmt;
 use serde::{Deserialize, Serialize};
 
@@ -133,6 +136,15 @@ pub enum ServiceCommand {
         /// Milliseconds since 1970 on the controller's clock.
         at_unix_ms: u64,
     },
+    /// A new term for the copy of one node.
+    Seat(SeatCommand),
+    /// Partitions change hands, or shall.
+    Partition {
+        /// Which, and how.
+        changes: Vec<Change>,
+        /// Why, in words with numbers.
+        reason: String,
+    },
     /// Something about copies that run side by side.
     Copies(CopiesCommand),
 }
@@ -166,6 +178,8 @@ impl fmt::Display for ServiceCommand {
                 }
                 f.write_str(if *accept_loss { ", loss accepted" } else { "" })
             }
+            Self::Seat(command) => command.fmt(f),
+            Self::Partition { changes, .. } => partitions::fmt(changes, f),
             Self::CancelFailover => f.write_str("give the failover up"),
             Self::CancelSwitchover => f.write_str("give the switchover up"),
             Self::Pause { paused: true } => f.write_str("pause automatic failover"),

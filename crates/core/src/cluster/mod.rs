@@ -4,5 +4,7 @@ pub mod command;
 pub mod copies;
 pub mod lease;
 pub mod memory;
+pub mod partitions;
+pub mod seats;
 pub mod state;
 pub mod taken_out;

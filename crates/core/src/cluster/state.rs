@@ -6,7 +6,8 @@
 
 use crate::cluster::command::{Command, ServiceCommand};
 pub use crate::cluster::copies::{Copies, Placed};
-use crate::cluster::taken_out::{self, TakenOut};
+use crate::cluster::partitions::Partitions;
+use crate::cluster::taken_out::TakenOut;
 use crate::ids::{ClusterId, ConfigVersion, NodeId, Revision, ServiceId, SystemId, Term};
 use crate::replication::primary_replica::sync_quorum::CommitRule;
 use crate::spec::ClusterSpec;
@@ -56,6 +57,11 @@ pub struct ServiceState {
     pub forced: Option<Forced>,
     /// Automatic failover is off.
     pub paused: bool,
+    /// Of a seat: the last term for which all copies of earlier ones were proven gone. What was
+    /// agreed to be owned by one of those is nobody's.
+    pub sitting: Term,
+    /// Who owns what, where the work is divided.
+    pub partitions: Option<Partitions>,
     /// Where copies run that need not be alone.
     pub copies: Copies,
     /// Past and present appointments, oldest first, at most `HISTORY_MAX`.
@@ -183,6 +189,9 @@ impl ClusterState {
                 if *expected != self.config_version {
                     return ignored("the configuration changed in the meantime");
                 }
+                if let Some(because) = self.divided_otherwise(&config.spec) {
+                    return ignored(because);
+                }
                 self.configure(expected.next(), &config.text, &config.spec)
             }
             Command::Drain { node, draining } => {
@@ -210,23 +219,16 @@ impl ClusterState {
     }
 
     fn configure(&mut self, version: ConfigVersion, text: &str, spec: &ClusterSpec) -> Applied {
-        let left = taken_out::left_behind(self, spec);
-        self.taken_out.extend(left);
         // A plan rests on who the voters are; and whoever planned on this revision knows them.
         if !self.spec.nodes.keys().eq(spec.nodes.keys()) {
             for state in self.services.values_mut() {
                 state.revision = state.revision.next();
             }
         }
+        self.take_over(spec, version);
         self.config_version = version;
         self.config_text = text.into();
         self.spec = spec.clone();
-        for service in spec.services.keys() {
-            let before = self.taken_out.remove(service).unwrap_or_default();
-            let begun = || ServiceState::begun(before);
-            self.services.entry(service.clone()).or_insert_with(begun);
-        }
-        self.services.retain(|service, _| spec.services.contains_key(service));
         self.draining.retain(|node| spec.nodes.contains_key(node));
         Applied::Changed
     }
@@ -272,7 +274,7 @@ impl ServiceState {
     }
 
     /// Whatever was under way ends with the appointment.
-    fn appoint(&mut self, line: Appointed) {
+    pub(super) fn appoint(&mut self, line: Appointed) {
         self.founder = None;
         self.switchover = None;
         self.forced = None;
@@ -309,6 +311,8 @@ impl ServiceState {
                 self.appointment = Some(appointment.clone());
                 Applied::Changed
             }
+            ServiceCommand::Seat(command) => self.seat(command),
+            ServiceCommand::Partition { changes, .. } => self.partition(changes),
             ServiceCommand::Activate { term, rule, system, at_unix_ms } => {
                 self.activate(*term, rule, *system, *at_unix_ms)
             }
@@ -343,10 +347,8 @@ impl ServiceState {
                 Some(_) => Applied::Changed,
                 None => ignored("no switchover is under way"),
             },
+            ServiceCommand::Pause { paused } if self.paused == *paused => ignored("already so"),
             ServiceCommand::Pause { paused } => {
-                if self.paused == *paused {
-                    return ignored("already so");
-                }
                 self.paused = *paused;
                 Applied::Changed
             }

@@ -6,7 +6,7 @@
 //! Tested by: below.
 
 use crate::cluster::state::{ClusterState, ServiceState};
-use crate::ids::{Revision, ServiceId, Term};
+use crate::ids::{ConfigVersion, Revision, ServiceId, Term};
 use crate::spec::ClusterSpec;
 use alloc::collections::BTreeMap;
 use core::time::Duration;
@@ -23,23 +23,35 @@ pub struct TakenOut {
     pub outlast: Duration,
 }
 
-/// What services leave behind that the new specification does not have.
-pub(super) fn left_behind(
-    cluster: &ClusterState,
-    new: &ClusterSpec,
-) -> BTreeMap<ServiceId, TakenOut> {
-    let mut left = BTreeMap::new();
-    for (service, state) in &cluster.services {
-        if let Some(old) = cluster.spec.services.get(service)
-            && !new.services.contains_key(service)
-        {
-            let outlast = old.timing.lease.saturating_add(old.timing.drift_margin);
-            let outlast = outlast.max(state.before.outlast);
-            let own = TakenOut { revision: state.revision, term: state.term(), outlast };
-            left.insert(service.clone(), own);
+impl ClusterState {
+    /// The services of a new specification take the place of the old ones.
+    pub(super) fn take_over(&mut self, new: &ClusterSpec, version: ConfigVersion) {
+        let left = self.left_behind(new);
+        self.taken_out.extend(left);
+        for (service, spec) in &new.services {
+            let before = self.taken_out.remove(service).unwrap_or_default();
+            let begun = || ServiceState::begun(before);
+            let state = self.services.entry(service.clone()).or_insert_with(begun);
+            state.divide(spec, version);
         }
+        self.services.retain(|service, _| new.services.contains_key(service));
     }
-    left
+
+    /// What services leave behind that the new specification does not have.
+    fn left_behind(&self, new: &ClusterSpec) -> BTreeMap<ServiceId, TakenOut> {
+        let mut left = BTreeMap::new();
+        for (service, state) in &self.services {
+            if let Some(old) = self.spec.services.get(service)
+                && !new.services.contains_key(service)
+            {
+                let outlast = old.timing.lease.saturating_add(old.timing.drift_margin);
+                let outlast = outlast.max(state.before.outlast);
+                let own = TakenOut { revision: state.revision, term: state.term(), outlast };
+                left.insert(service.clone(), own);
+            }
+        }
+        left
+    }
 }
 
 impl ServiceState {

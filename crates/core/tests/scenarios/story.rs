@@ -208,6 +208,7 @@ impl Story {
             nodes: &specs,
             draining: &self.draining,
             state: &self.state,
+            services: &BTreeMap::new(),
             facts: &facts,
             trails: &self.trails(&facts, &service),
             unix_ms: NOW_MS,

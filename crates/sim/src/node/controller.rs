@@ -21,10 +21,8 @@ const RECRUIT_AGAIN: Duration = Duration::from_millis(150);
 impl World {
     /// One round of the controller's loop.
     pub fn control(&mut self, n: usize) {
-        let leads = self.nodes[n]
-            .daemon
-            .as_ref()
-            .is_some_and(|daemon| daemon.leads && daemon.proposing.is_none());
+        let daemon = self.nodes[n].daemon.as_ref();
+        let leads = daemon.is_some_and(|daemon| daemon.leads && daemon.proposing.is_none());
         if !leads || !self.nodes[n].awake() {
             return;
         }
@@ -49,6 +47,7 @@ impl World {
             nodes: &agreed.spec.nodes,
             draining: &agreed.draining,
             state,
+            services: &agreed.services,
             facts: &daemon.hub.facts,
             trails: &daemon.hub.trails,
             unix_ms: node.clock.unix_ms(self.now),

@@ -175,6 +175,7 @@ pub fn instance_differs(before: &InstanceFacts, after: &InstanceFacts) -> bool {
         || before.ballot != after.ballot
         || before.promised != after.promised
         || before.promoted != after.promoted
+        || before.seat.released != after.seat.released
         || before.outlives != after.outlives
         || before.serving != after.serving
         || before.rule != after.rule

@@ -5,8 +5,8 @@ use super::{Event, World, index};
 use std::time::Duration;
 use tandem_core::cluster::command::Command;
 use tandem_core::clustering::active_passive::trail::Trails;
-use tandem_core::clustering::active_passive::{ControllerView, Step, controller};
-use tandem_core::ids::Term;
+use tandem_core::clustering::active_passive::{ControllerView, Step};
+use tandem_core::ids::{Revision, ServiceId, Term};
 use tandem_core::time::Observed;
 
 const RECRUIT_AGAIN: Duration = Duration::from_millis(150);
@@ -22,50 +22,76 @@ impl World {
         if !daemon.leads || daemon.proposing.is_some() {
             return;
         }
-        daemon.hub.facts.insert(id.clone(), Observed::new(own, now));
+        let facts = &mut daemon.parts[0].hub.facts;
+        facts.insert(id.clone(), Observed::new(own, now));
+        let mut facts = facts.clone();
+        self.spoil_facts(&mut facts, now);
+        let Some(daemon) = self.nodes[n].daemon.as_mut() else { return };
         daemon.recruited.retain(|_, at| now.since(*at) < RECRUIT_AGAIN);
-        let spec = agreed.spec.services.get(&self.service);
-        let Some((state, spec)) = agreed.services.get(&self.service).zip(spec) else { return };
-        let view = ControllerView {
-            me: id,
-            service: &self.service,
-            spec,
-            nodes: &agreed.spec.nodes,
-            draining: &agreed.draining,
-            state,
-            facts: &daemon.hub.facts,
-            trails: &Trails::default(),
-            unix_ms: clock.unix_ms(self.now),
-        };
-        let plan = controller::plan(&view, now);
-        let revision = state.revision;
-        if !plan.steps.is_empty() {
-            self.note(n, || format!("plans: {}", plan.reason));
-        }
-        for step in plan.steps {
-            match step {
-                Step::Recruit { node, term } => self.recruit(n, index(&node), term),
-                Step::Propose(command) => {
-                    let service = self.service.clone();
-                    let command = Command::Service { service, expected: revision, command };
-                    let id = self.propose(n, command);
-                    if let Some(daemon) = self.nodes[n].daemon.as_mut() {
-                        daemon.proposing = Some(id);
-                    }
-                }
+        let all = self.services.iter().chain(&self.work).cloned().collect::<Vec<_>>();
+        for (s, service) in all.iter().enumerate() {
+            let node = &self.nodes[n];
+            let (Some(state), Some(spec)) =
+                (agreed.services.get(service), agreed.spec.services.get(service))
+            else {
+                continue;
+            };
+            let view = ControllerView {
+                me: &node.id,
+                service,
+                spec,
+                nodes: &agreed.spec.nodes,
+                draining: &agreed.draining,
+                state,
+                services: &agreed.services,
+                facts: &facts,
+                trails: &Trails::default(),
+                unix_ms: node.clock.unix_ms(self.now),
+            };
+            let mut plan = tandem_core::clustering::plan(&view, now);
+            self.spoil_plan(&agreed, &mut plan);
+            if !plan.steps.is_empty() {
+                self.note(n, || format!("plans for {service}: {}", plan.reason));
+            }
+            let expected = state.revision;
+            if self.carry_out(n, (s, service, expected), plan.steps) {
+                return;
             }
         }
     }
 
-    fn recruit(&mut self, n: usize, to: usize, term: Term) {
+    /// Whether something was proposed.
+    fn carry_out(
+        &mut self,
+        n: usize,
+        (s, service, expected): (usize, &ServiceId, Revision),
+        steps: Vec<Step>,
+    ) -> bool {
+        for step in steps {
+            match step {
+                Step::Recruit { node, term } => self.recruit(n, index(&node), (s, term)),
+                Step::Propose(command) => {
+                    let command = Command::Service { service: service.clone(), expected, command };
+                    let id = self.propose(n, command);
+                    if let Some(daemon) = self.nodes[n].daemon.as_mut() {
+                        daemon.proposing = Some(id);
+                    }
+                    return true;
+                }
+            }
+        }
+        false
+    }
+
+    fn recruit(&mut self, n: usize, to: usize, (s, term): (usize, Term)) {
         let now = self.nodes[n].clock.at(self.now);
         let Some(daemon) = self.nodes[n].daemon.as_mut() else { return };
-        if daemon.recruited.contains_key(&(to, term)) {
+        if daemon.recruited.contains_key(&(to, s, term)) {
             return;
         }
-        daemon.recruited.insert((to, term), now);
+        daemon.recruited.insert((to, s, term), now);
         let inc = self.nodes[to].daemons;
-        let asked = Event::Asked { n: to, inc, term };
+        let asked = Event::Asked { n: to, inc, s, term };
         if to == n { self.after(0, 500, asked) } else { self.send(n, to, asked) }
     }
 }

@@ -4,6 +4,7 @@ use super::{Event, FAULTS_UNTIL, World};
 use crate::event::Micros;
 use tandem_core::cluster::command::{Command, ServiceCommand};
 use tandem_core::cluster::state::Forced;
+use tandem_core::ids::ServiceId;
 
 /// What ends a fault.
 #[derive(Clone, Copy, Debug)]
@@ -118,9 +119,12 @@ impl World {
     fn operator(&mut self) {
         let to = self.nodes[self.rng.below(self.nodes.len())].id.clone();
         let state = self.agreement.last().clone();
-        let Some(service) = state.services.get(&self.service) else { return };
+        let name = self.operated();
+        let Some(service) = state.services.get(&name) else { return };
         let deadline_unix_ms = 1_700_000_000_000 + self.now / 1000 + 20_000;
-        let command = match self.rng.below(5) {
+        let kind =
+            if self.work.is_some() { self.rng.between(3, 5) } else { self.rng.below(5) as u64 };
+        let command = match kind {
             0 | 1 => ServiceCommand::RequestSwitchover { to, deadline_unix_ms },
             2 => ServiceCommand::RequestFailover {
                 forced: Forced { to: Some(to), accept_loss: true, deadline_unix_ms },
@@ -131,8 +135,13 @@ impl World {
                 return self.operate(Command::Drain { node: to, draining });
             }
         };
-        let (service, expected) = (self.service.clone(), service.revision);
+        let (service, expected) = (name, service.revision);
         self.operate(Command::Service { service, expected, command });
+    }
+
+    /// What operators name.
+    fn operated(&self) -> ServiceId {
+        self.work.clone().unwrap_or_else(|| self.services[0].clone())
     }
 
     pub(super) fn mend(&mut self, kind: Mend) {
@@ -167,9 +176,10 @@ impl World {
     pub(super) fn resume(&mut self) {
         self.put_back();
         let state = self.agreement.last().clone();
-        let Some(service) = state.services.get(&self.service) else { return };
+        let name = self.operated();
+        let Some(service) = state.services.get(&name) else { return };
         if service.paused {
-            let (service, expected) = (self.service.clone(), service.revision);
+            let (service, expected) = (name, service.revision);
             let command = ServiceCommand::Pause { paused: false };
             self.operate(Command::Service { service, expected, command });
         }

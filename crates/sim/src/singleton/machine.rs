@@ -4,10 +4,9 @@ use super::daemon::Daemon;
 use super::{Event, World};
 use crate::event::Micros;
 use crate::node::Clock;
-use tandem_core::cluster::lease::outlives;
-use tandem_core::cluster::state::ServiceState;
-use tandem_core::ids::{NodeId, Term};
-use tandem_core::spec::ServiceSpec;
+use std::collections::BTreeMap;
+use tandem_core::clustering::active_active::holder::Floor;
+use tandem_core::ids::{Epoch, NodeId, PartitionId, Term};
 use tandem_core::time::Timestamp;
 
 /// From SIGKILL until the last process is gone.
@@ -21,8 +20,12 @@ pub(super) struct Disk {
 }
 
 /// A running copy, held by its keeper.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Copy {
+    /// What its process works on, and under which epoch.
+    pub works: BTreeMap<PartitionId, Epoch>,
+    /// The newest that it was shown.
+    pub saw: u64,
     pub life: u64,
     pub term: Term,
     pub lease: Timestamp,
@@ -41,7 +44,9 @@ pub(super) struct Machine {
     /// The command fails here, soon after each start.
     pub fails: bool,
     pub inbox: Vec<Event>,
-    pub disk: Disk,
+    /// One per service.
+    pub disks: Vec<Disk>,
+    pub floor: Floor,
     pub copy: Option<Copy>,
     pub daemon: Option<Box<Daemon>>,
     pub daemons: u32,
@@ -60,21 +65,12 @@ impl Machine {
             daemon_frozen: false,
             fails: false,
             inbox: Vec::new(),
-            disk: Disk::default(),
+            disks: Vec::new(),
+            floor: Floor::default(),
             copy: None,
             daemon: None,
             daemons: 0,
             applied: 0,
-        }
-    }
-
-    /// Its daemon knows what is agreed of the service.
-    pub fn knows(&mut self, state: &ServiceState, spec: &ServiceSpec) {
-        if let Some(daemon) = self.daemon.as_mut() {
-            daemon.own.revision = state.revision;
-            daemon.own.outlives = outlives(spec, state);
-            // What it voted for was decided.
-            daemon.own.ballot = daemon.own.ballot.filter(|ballot| ballot.term > state.term());
         }
     }
 
@@ -93,10 +89,14 @@ impl World {
         }
         self.ids += 1;
         let life = self.ids;
-        self.nodes[n].copy = Some(Copy { life, term, lease, dying: false });
+        self.nodes[n].copy =
+            Some(Copy { life, term, lease, dying: false, works: BTreeMap::new(), saw: 0 });
         self.last_start = Some((self.now, n));
         self.note(n, || format!("STARTS a copy in term {term}"));
         self.watch_lease(n, life, lease);
+        if self.work.is_some() {
+            self.after(0, 30_000, Event::Look { n, life });
+        }
         if self.nodes[n].fails {
             self.after(5_000, 300_000, Event::Dies { n, life });
         }
@@ -179,8 +179,9 @@ impl World {
         self.note(n, || "thaws".into());
         // H4: the keeper looks at its lease before anything else happens.
         let now = self.nodes[n].clock.at(self.now);
-        if let Some(copy) = self.nodes[n].copy.filter(|copy| copy.lease <= now) {
-            self.gone(n, copy.life);
+        let passed = self.nodes[n].copy.as_ref().filter(|copy| copy.lease <= now);
+        if let Some(life) = passed.map(|copy| copy.life) {
+            self.gone(n, life);
         }
         self.replay(n);
     }

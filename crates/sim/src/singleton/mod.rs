@@ -8,11 +8,15 @@
 
 mod agreement;
 mod controller;
+mod copy;
 mod daemon;
 mod faults;
+mod founding;
+mod judging;
 mod machine;
 mod network;
 mod owner;
+mod partitions;
 mod witness;
 
 use crate::event::Micros;
@@ -23,24 +27,17 @@ use crate::runner::Failure;
 use crate::trace::Trace;
 use agreement::Agreement;
 use machine::Machine;
-use owner::founded;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::rc::Rc;
-use tandem_core::cluster::state::Phase;
+use tandem_core::clustering::active_active::holder::{Floor, Holding};
 use tandem_core::facts::NodeFacts;
-use tandem_core::ids::{NodeId, ServiceId, Term};
-use tandem_core::pairing::{Clustering, Kind, Pairing, Replication};
-use tandem_core::spec::{ClusterSpec, ServiceSpec, Timing};
+use tandem_core::ids::{Epoch, NodeId, PartitionId, ServiceId, Term};
+use tandem_core::spec::ClusterSpec;
 use tandem_core::time::Timestamp;
 
 /// Faults end here.
 const FAULTS_UNTIL: Micros = 40_000_000;
-/// After this much healed time it must run, and stay.
-const HEALED_WITHIN: Micros = 45_000_000;
-/// How long it must run undisturbed to count as healed.
-const STAYS_FOR: Micros = 2_000_000;
-
 /// One rule that is broken on purpose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mutation {
@@ -52,6 +49,14 @@ pub enum Mutation {
     VoteWhileItRuns,
     /// It starts without a proven lease.
     StartWithoutLease,
+    /// A partition is given on before its owner released it.
+    GiveWithoutProof,
+    /// A release counts for any epoch.
+    AnyEpoch,
+    /// A release is told before the process confirmed it.
+    ReleaseAtOnce,
+    /// A restarted daemon shows what it acted on long ago.
+    ForgetFloor,
 }
 
 /// What a run is made of, apart from its seed.
@@ -61,6 +66,8 @@ pub struct Options {
     pub mutation: Option<Mutation>,
     /// No faults but those that are asked for.
     pub calm: bool,
+    /// Its work is divided into so many partitions, and every node has a copy.
+    pub partitions: Option<u32>,
     /// Lines of trace to keep.
     pub trace: usize,
 }
@@ -74,13 +81,18 @@ enum Event {
     Request { to: usize, from: usize, inc: u32, sent: Timestamp, facts: Rc<NodeFacts> },
     Answer { to: usize, inc: u32, sent: Timestamp, facts: Rc<NodeFacts> },
     Refused { n: usize, inc: u32, peer: usize },
-    Asked { n: usize, inc: u32, term: Term },
+    Asked { n: usize, inc: u32, s: usize, term: Term },
     Written { n: usize, inc: u32, id: u64 },
     Done { n: usize, inc: u32, id: u64 },
     Ended { n: usize, inc: u32, life: u64 },
     LeaseEnds { n: usize, life: u64 },
     Dies { n: usize, life: u64 },
     Gone { n: usize, life: u64 },
+    Look { n: usize, life: u64 },
+    Saw { n: usize, life: u64, order: u64, shown: Rc<Vec<Holding>> },
+    Finish { n: usize, life: u64, held: (PartitionId, Epoch) },
+    Confirmed { n: usize, inc: u32, held: (PartitionId, Epoch) },
+    FloorWritten { n: usize, inc: u32, floor: Floor },
     Applied { n: usize, upto: usize },
     AgreementTick,
     Elect { round: u64 },
@@ -111,11 +123,16 @@ impl Event {
             | Self::Done { n, .. }
             | Self::Ended { n, .. }
             | Self::Applied { n, .. }
+            | Self::Confirmed { n, .. }
+            | Self::FloorWritten { n, .. }
             | Self::Depose { n, .. }
             | Self::ProposalEnded { n, .. } => Some((*n, true)),
-            Self::LeaseEnds { n, .. } | Self::Dies { n, .. } | Self::Gone { n, .. } => {
-                Some((*n, false))
-            }
+            Self::LeaseEnds { n, .. }
+            | Self::Dies { n, .. }
+            | Self::Gone { n, .. }
+            | Self::Look { n, .. }
+            | Self::Saw { n, .. }
+            | Self::Finish { n, .. } => Some((*n, false)),
             Self::AgreementTick
             | Self::Elect { .. }
             | Self::Commit { .. }
@@ -141,8 +158,10 @@ pub struct World {
     nodes: Vec<Machine>,
     agreement: Agreement,
     net: Net,
-    service: ServiceId,
-    spec: ServiceSpec,
+    /// A singleton, or the seats of all data nodes.
+    services: Vec<ServiceId>,
+    /// Whose seats these are.
+    work: Option<ServiceId>,
     /// What is configured while the owner changes nothing.
     founded: ClusterSpec,
     options: Options,
@@ -153,6 +172,8 @@ pub struct World {
     served: bool,
     events: u64,
     ids: u64,
+    /// How many partitions were given to somebody.
+    pub given: u64,
     /// When a copy was started last, and where.
     pub last_start: Option<(Micros, usize)>,
 }
@@ -173,13 +194,13 @@ impl World {
         let mut rng = Rng::new(seed);
         let count = if !options.calm && rng.chance(30) { 5 } else { 3 };
         let witness = count == 3 && !options.calm && rng.chance(40);
-        let nodes: Vec<Machine> =
+        let mut nodes: Vec<Machine> =
             (0..count).map(|n| machine(n, witness && n == 2, options, &mut rng)).collect();
-        let pairing = Pairing::new(Kind::Command, Clustering::ActivePassive, Replication::None);
-        let Ok(pairing) = pairing else { unreachable!("a pair that is refused") };
-        let spec = ServiceSpec::of_command(pairing, Timing::of_command());
-        let service = ServiceId::from("jobs");
-        let state = founded(&nodes, &service, &spec);
+        let (state, work, services) = founding::founded(&nodes, options.partitions);
+        let founded = state.spec.clone();
+        for node in &mut nodes {
+            node.disks = vec![machine::Disk::default(); services.len()];
+        }
         let mut world = Self {
             now: 0,
             order: BinaryHeap::new(),
@@ -187,10 +208,10 @@ impl World {
             rng,
             net: Net::new(count),
             nodes,
-            agreement: Agreement::new(state.clone()),
-            service,
-            spec,
-            founded: state.spec.clone(),
+            agreement: Agreement::new(state),
+            services,
+            work,
+            founded,
             options,
             trace: Trace::new(options.trace),
             violation: None,
@@ -199,6 +220,7 @@ impl World {
             served: false,
             events: 0,
             ids: 0,
+            given: 0,
             last_start: None,
         };
         for n in 0..count {
@@ -236,6 +258,11 @@ impl World {
     /// Runs until then, or until something is broken.
     pub fn run_until(&mut self, until: Micros) {
         while self.violation.is_none() && !self.served && self.now < until && self.step() {}
+    }
+
+    /// The last lines of what happened.
+    pub fn story(self) -> String {
+        self.trace.lines().join("\n")
     }
 
     /// What was broken, if anything.
@@ -291,12 +318,17 @@ impl World {
             }
             Event::Answer { to, inc, sent, facts } => self.on_answer(to, inc, sent, &facts),
             Event::Refused { n, inc, peer } => self.on_refused(n, inc, peer),
-            Event::Asked { n, inc, term } => self.on_asked(n, inc, term),
+            Event::Asked { n, inc, s, term } => self.on_asked(n, inc, (s, term)),
             Event::Written { n, inc, id } => self.on_written(n, inc, id),
             Event::Done { n, inc, id } => self.on_done(n, inc, id),
             Event::Ended { n, inc, life } => self.on_ended(n, inc, life),
             Event::LeaseEnds { n, life } => self.on_lease_ends(n, life),
             Event::Dies { n, life } | Event::Gone { n, life } => self.gone(n, life),
+            Event::Look { n, life } => self.on_look(n, life),
+            Event::Saw { n, life, order, shown } => self.on_saw(n, life, (order, &shown)),
+            Event::Finish { n, life, held } => self.on_finish(n, life, held),
+            Event::Confirmed { n, inc, held } => self.on_confirmed(n, inc, held),
+            Event::FloorWritten { n, inc, floor } => self.on_floor(n, inc, floor),
             Event::Applied { n, upto } => self.on_applied(n, upto),
             Event::AgreementTick => self.on_agreement_tick(),
             Event::Elect { round } => self.on_elect(round),
@@ -312,53 +344,6 @@ impl World {
             Event::Judge => self.judge(),
         }
     }
-
-    fn check(&mut self) {
-        let running = self.runs_on();
-        if running.len() > 1 {
-            let names: Vec<&str> = running.into_iter().map(name).collect();
-            self.violate(format!("INV-12: copies run on {}", names.join(" and ")));
-        }
-    }
-
-    fn heal(&mut self) {
-        self.mend_all();
-        self.healed_at = Some(self.now);
-        self.push(self.now + 250_000, Event::Judge);
-    }
-
-    fn what_is_missing(&self) -> Option<String> {
-        let state = self.agreement.last().services.get(&self.service)?;
-        let Some(appointment) = &state.appointment else { return Some("nobody appointed".into()) };
-        if state.switchover.is_some() || appointment.phase != Phase::Active {
-            return Some(format!("{} is not confirmed", appointment.primary));
-        }
-        let holder = index(&appointment.primary);
-        if let Some(better) = self.better_place(holder) {
-            return Some(format!("runs on {holder}, and {better} is better"));
-        }
-        let running = self.runs_on();
-        (running != [holder]).then(|| format!("runs on {running:?}, appointed {holder}"))
-    }
-
-    fn judge(&mut self) {
-        let missing = self.what_is_missing();
-        let since = self.healed_at.unwrap_or(self.now);
-        if missing.is_none() {
-            let well_since = *self.well_since.get_or_insert(self.now);
-            self.served = self.now >= well_since + STAYS_FOR;
-        } else {
-            self.well_since = None;
-        }
-        if self.now > since + HEALED_WITHIN {
-            match missing.filter(|_| self.options.mutation.is_none()) {
-                Some(missing) => self.violate(format!("liveness: after healing: {missing}")),
-                None => self.served = true,
-            }
-        }
-        self.resume();
-        self.push(self.now + 100_000, Event::Judge);
-    }
 }
 
 fn machine(n: usize, witness: bool, options: Options, rng: &mut Rng) -> Machine {
@@ -369,6 +354,11 @@ fn machine(n: usize, witness: bool, options: Options, rng: &mut Rng) -> Machine 
     };
     let priority = if options.calm { 100 } else { [100, 100, 100, 0, 50, 200][rng.below(6)] };
     Machine::new(name(n).into(), witness, priority, clock)
+}
+
+/// How many partitions a seed's world has.
+pub const fn partitions_of(seed: u64) -> u32 {
+    1 + (seed % 12) as u32
 }
 
 /// Runs one seed; its failure, if any.

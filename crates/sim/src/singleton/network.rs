@@ -19,15 +19,24 @@ impl World {
         let node = &self.nodes[n];
         let daemon = node.daemon.as_ref()?;
         let state = self.agreed(n);
-        let told = Told {
-            service: &self.service,
-            instance: &daemon.own,
-            age: Duration::ZERO,
-            config_version: state.config_version,
-            draining: state.draining.contains(&node.id),
-            order: Order { start: node.daemons.into(), number: self.events },
-        };
-        Some(daemon.hub.own(&node.id, told, node.clock.at(self.now)))
+        let order = Order { start: node.daemons.into(), number: self.events };
+        let mut facts: Option<NodeFacts> = None;
+        for (service, part) in self.services.iter().zip(&daemon.parts) {
+            let told = Told {
+                service,
+                instance: &part.own,
+                age: Duration::ZERO,
+                config_version: state.config_version,
+                draining: state.draining.contains(&node.id),
+                order,
+            };
+            let own = part.hub.own(&node.id, told, node.clock.at(self.now));
+            match &mut facts {
+                Some(facts) => facts.instances.extend(own.instances),
+                None => facts = Some(own),
+            }
+        }
+        facts
     }
 
     pub(super) fn on_beat_tick(&mut self, n: usize, inc: u32) {
@@ -67,11 +76,14 @@ impl World {
     }
 
     fn check_promise(&mut self, n: usize, facts: &NodeFacts) {
-        let told = facts.instances.get(&self.service).map(|own| own.promised).unwrap_or_default();
-        let kept = self.nodes[n].disk.promised;
-        // With that mutation INV-12 must notice by itself.
-        if told > kept && self.options.mutation != Some(Mutation::ForgetPromise) {
-            self.violate(format!("INV-2: {} tells {told}, kept {kept}", name(n)));
+        for s in 0..self.services.len() {
+            let own = facts.instances.get(&self.services[s]);
+            let told = own.map(|own| own.promised).unwrap_or_default();
+            let kept = self.nodes[n].disks[s].promised;
+            // With that mutation INV-12 must notice by itself.
+            if told > kept && self.options.mutation != Some(Mutation::ForgetPromise) {
+                self.violate(format!("INV-2: {} tells {told}, kept {kept}", name(n)));
+            }
         }
     }
 
@@ -101,7 +113,11 @@ impl World {
         }
         let now = self.nodes[n].clock.at(self.now);
         let Some(daemon) = self.nodes[n].daemon.as_mut() else { return };
-        if daemon.hub.refused(&name(peer).into(), true, now) {
+        let mut is_new = false;
+        for part in &mut daemon.parts {
+            is_new |= part.hub.refused(&name(peer).into(), true, now);
+        }
+        if is_new {
             self.plan_beat(n);
             self.hub_changed(n);
         }
@@ -117,8 +133,11 @@ impl World {
         let now = self.nodes[to].clock.at(self.now);
         let peer = self.nodes[from].id.clone();
         let Some(daemon) = self.nodes[to].daemon.as_mut() else { return };
-        let changed = daemon.hub.heard((*facts).clone(), &self.service, now);
-        daemon.hub.answered(&peer, now);
+        let mut changed = false;
+        for (service, part) in self.services.iter().zip(&mut daemon.parts) {
+            changed |= part.hub.heard((*facts).clone(), service, now);
+            part.hub.answered(&peer, now);
+        }
         let Some(own) = self.own_facts(to).map(Rc::new) else { return };
         self.check_promise(to, &own);
         self.send(to, from, Event::Answer { to: from, inc, sent, facts: own });
@@ -134,10 +153,12 @@ impl World {
         if !self.is_daemon(to, inc) || now.since(sent) > DEADLINE {
             return;
         }
-        let outlives = facts.instances.get(&self.service).and_then(|own| own.outlives);
         let Some(daemon) = self.nodes[to].daemon.as_mut() else { return };
-        let _ = daemon.hub.heard(facts.clone(), &self.service, now);
-        daemon.hub.acknowledged(&facts.node, sent, outlives);
+        for (service, part) in self.services.iter().zip(&mut daemon.parts) {
+            let outlives = facts.instances.get(service).and_then(|own| own.outlives);
+            let _ = part.hub.heard(facts.clone(), service, now);
+            part.hub.acknowledged(&facts.node, sent, outlives);
+        }
         // The lease may have grown.
         self.hub_changed(to);
     }

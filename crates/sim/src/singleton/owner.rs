@@ -2,35 +2,16 @@
 //! node out and in, as the product allows it.
 
 use super::faults::Mend;
-use super::machine::Machine;
 use super::{Event, FAULTS_UNTIL, World};
 use crate::event::Micros;
 use std::time::Duration;
 use tandem_core::cluster::command::{Command, Config};
-use tandem_core::cluster::state::ClusterState;
+use tandem_core::cluster::state::ServiceState;
 use tandem_core::clustering::active_passive::ControllerView;
 use tandem_core::clustering::active_passive::singleton::FAILURES_MAX;
 use tandem_core::clustering::active_passive::trail::Trails;
 use tandem_core::clustering::members::keeps_voters;
-use tandem_core::ids::{ClusterId, ServiceId};
-use tandem_core::spec::{ClusterSpec, NodeRole, NodeSpec, ServiceSpec};
-
-pub(super) fn founded(nodes: &[Machine], service: &ServiceId, spec: &ServiceSpec) -> ClusterState {
-    let machine = |node: &Machine| NodeSpec {
-        role: if node.witness { NodeRole::Witness } else { NodeRole::Data },
-        zone: None,
-        priority: node.priority,
-        capacity: 1,
-    };
-    let spec = ClusterSpec {
-        nodes: nodes.iter().map(|node| (node.id.clone(), machine(node))).collect(),
-        services: [(service.clone(), spec.clone())].into(),
-    };
-    let config = Box::new(Config { text: String::new(), spec });
-    let mut state = ClusterState::default();
-    state.apply(&Command::Found { cluster: ClusterId::from("c0ffee"), config });
-    state
-}
+use tandem_core::spec::ClusterSpec;
 
 impl World {
     /// The service is taken out, and comes back with a lease of its own.
@@ -47,9 +28,12 @@ impl World {
             let n = self.rng.below(self.nodes.len());
             let id = self.nodes[n].id.clone();
             let state = self.agreement.last();
-            let service = state.services.get(&self.service);
-            let holder = service.and_then(|it| it.appointment.as_ref());
-            let is_holder = holder.is_some_and(|it| it.primary == id);
+            let holds = |state: &ServiceState| {
+                let appointment = state.appointment.as_ref();
+                state.partitions.is_none() && appointment.is_some_and(|it| it.primary == id)
+            };
+            // Who owns partitions is refused by what is agreed itself.
+            let is_holder = self.work.is_none() && state.services.values().any(holds);
             let is_there = state.spec.nodes.contains_key(&id);
             if is_there && (is_holder || state.spec.nodes.len() < 3) {
                 return;
@@ -71,35 +55,36 @@ impl World {
         let Some(leader) = self.agreement.leader else { return false };
         let agreed = self.agreed(leader);
         let Some(daemon) = self.nodes[leader].daemon.as_ref() else { return false };
-        let spec = agreed.spec.services.get(&self.service);
-        let Some((state, spec)) = agreed.services.get(&self.service).zip(spec) else { return true };
         let clock = &self.nodes[leader].clock;
-        let view = ControllerView {
-            me: &self.nodes[leader].id,
-            service: &self.service,
-            spec,
-            nodes: &agreed.spec.nodes,
-            draining: &agreed.draining,
-            state,
-            facts: &daemon.hub.facts,
-            trails: &Trails::default(),
-            unix_ms: clock.unix_ms(self.now),
-        };
-        keeps_voters(&view, clock.at(self.now)).is_none()
+        agreed.services.iter().all(|(service, state)| {
+            let Some(spec) = agreed.spec.services.get(service) else { return true };
+            let view = ControllerView {
+                me: &self.nodes[leader].id,
+                service,
+                spec,
+                nodes: &agreed.spec.nodes,
+                draining: &agreed.draining,
+                state,
+                services: &agreed.services,
+                facts: &daemon.parts[0].hub.facts,
+                trails: &Trails::default(),
+                unix_ms: clock.unix_ms(self.now),
+            };
+            keeps_voters(&view, clock.at(self.now)).is_none()
+        })
     }
 
     /// What was taken out comes back, the nodes one at a time.
     pub(super) fn put_back(&mut self) {
         let spec = self.agreement.last().spec.clone();
         if spec.services.is_empty() {
-            let mut service = self.spec.clone();
+            let mut services = self.founded.services.clone();
             let lease_ms =
                 if self.now < FAULTS_UNTIL { [300, 900, 3000][self.rng.below(3)] } else { 900 };
-            service.timing.lease = Duration::from_millis(lease_ms);
-            let name = self.service.clone();
-            return self.configure(move |spec| {
-                spec.services.insert(name, service);
-            });
+            for service in services.values_mut() {
+                service.timing.lease = Duration::from_millis(lease_ms);
+            }
+            return self.configure(move |spec| spec.services = services);
         }
         let missing = self.founded.nodes.keys().find(|node| !spec.nodes.contains_key(*node));
         if let Some(node) = missing.cloned().filter(|_| self.may_change()) {
@@ -114,7 +99,9 @@ impl World {
         let state = self.agreement.last();
         let (expected, mut spec) = (state.config_version, state.spec.clone());
         change(&mut spec);
-        let config = Box::new(Config { text: String::new(), spec });
+        // A seat for each node that there is.
+        spec.services.retain(|_, service| service.seat.is_none());
+        let config = Box::new(Config { text: String::new(), spec: spec.with_seats() });
         self.operate(Command::Configure { expected, config });
     }
 
@@ -123,7 +110,7 @@ impl World {
         let state = self.agreement.last();
         let fits = |n: &usize| {
             let node = &self.nodes[*n];
-            let failed = node.daemon.as_ref().map_or(0, |daemon| daemon.own.starts_failed);
+            let failed = node.daemon.as_ref().map_or(0, |daemon| daemon.parts[0].own.starts_failed);
             !node.witness && failed < FAILURES_MAX && !state.draining.contains(&node.id)
         };
         let others = || (0..self.nodes.len()).filter(|n| *n != holder).filter(fits);

@@ -12,26 +12,27 @@ use tandem_core::time::Timestamp;
 impl World {
     pub(super) fn drive_witness(
         &mut self,
-        n: usize,
+        (n, s): (usize, usize),
         (state, spec): (&ServiceState, &ServiceSpec),
         now: Timestamp,
     ) {
         let wrong = self.options.mutation == Some(Mutation::VoteAtOnce);
         let Some(daemon) = self.nodes[n].daemon.as_mut() else { return };
-        if daemon.running.is_some() {
+        let part = &mut daemon.parts[s];
+        if part.running.is_some() {
             return;
         }
-        let since = daemon.memory.since();
-        let counts_from = counts_from(spec, state, &daemon.answered, since);
+        let since = part.memory.since();
+        let counts_from = counts_from(spec, state, &part.answered, since);
         let view = WitnessView {
-            asked: daemon.asked,
-            promised: daemon.own.promised,
-            ballot: daemon.own.ballot,
+            asked: part.asked,
+            promised: part.own.promised,
+            ballot: part.own.ballot,
             counts_from: counts_from.filter(|_| !wrong),
         };
         match plan(&view, now) {
-            Next::Promise { term } => self.begin(n, Action::Promise { term }),
-            Next::Vote(ballot) => daemon.own.ballot = Some(ballot),
+            Next::Promise { term } => self.begin((n, s), Action::Promise { term }),
+            Next::Vote(ballot) => part.own.ballot = Some(ballot),
             Next::Wait(again) => self.look_again(n, again),
         }
     }
@@ -39,7 +40,7 @@ impl World {
     pub(super) fn look_again(&mut self, n: usize, again: Option<Timestamp>) {
         if let Some(at) = again {
             let (inc, at) = (self.nodes[n].daemons, self.nodes[n].clock.when(at));
-            self.push(at, Event::Asked { n, inc, term: Term(0) });
+            self.push(at, Event::Asked { n, inc, s: 0, term: Term(0) });
         }
     }
 }

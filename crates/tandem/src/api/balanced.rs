@@ -78,6 +78,8 @@ pub struct HttpStatus {
     pub abandoned_total: u64,
     /// Connections that changed to another protocol.
     pub upgraded_total: u64,
+    /// Connections of HTTP/2 closed for frames that only make work.
+    pub floods_total: u64,
 }
 
 /// What the classes of statuses are called, in the order of `responses_total`.

@@ -16,7 +16,7 @@ use std::collections::btree_map::Entry;
 use std::sync::Arc;
 use std::time::Duration;
 use tandem_core::cluster::command::Command;
-use tandem_core::clustering::active_passive::{ControllerView, Step, controller};
+use tandem_core::clustering::active_passive::{ControllerView, Step};
 use tandem_core::ids::{NodeId, ServiceId, Term};
 use tandem_core::time::Timestamp;
 use tokio::sync::mpsc;
@@ -98,11 +98,12 @@ impl Controller {
                 nodes: &agreed.state.spec.nodes,
                 draining: &agreed.state.draining,
                 state,
+                services: &agreed.state.services,
                 facts: &facts,
                 trails: &self.hub.trails(service),
                 unix_ms: clock::unix_ms(),
             };
-            let plan = controller::plan(&view, now);
+            let plan = tandem_core::clustering::plan(&view, now);
             self.explanations.planned(service, &plan);
             for step in plan.steps {
                 match step {

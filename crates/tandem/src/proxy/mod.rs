@@ -40,8 +40,9 @@ mod tests;
 
 pub use balancer::{
     Balancer, BalancerConfig, Check, EndpointSnapshot, ProxyVersion, Snapshot, Upstream,
+    UpstreamTls,
 };
-pub use http::{Certificate, HttpCheck, HttpConfig, HttpSnapshot, Network};
+pub use http::{Certificate, HttpCheck, HttpConfig, HttpSnapshot, Network, Protocol};
 pub use listener::Door;
 pub use routes::{Replica, Routes, Target};
 

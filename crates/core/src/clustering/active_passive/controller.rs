@@ -39,6 +39,8 @@ pub struct ControllerView<'a> {
     pub draining: &'a BTreeSet<NodeId>,
     /// What is agreed.
     pub state: &'a ServiceState,
+    /// What is agreed of every service, this one included.
+    pub services: &'a BTreeMap<ServiceId, ServiceState>,
     /// What each node last said, this one included.
     pub facts: &'a BTreeMap<NodeId, Observed<NodeFacts>>,
     /// How far each primary had come, and when, by its own clock.
@@ -71,11 +73,14 @@ pub enum Step {
 }
 
 impl Plan {
-    pub(super) fn wait(reason: impl Into<Reason>) -> Self {
+    pub(in crate::clustering) fn wait(reason: impl Into<Reason>) -> Self {
         Self { steps: Vec::new(), reason: reason.into() }
     }
 
-    pub(super) fn propose(command: ServiceCommand, reason: impl Into<Reason>) -> Self {
+    pub(in crate::clustering) fn propose(
+        command: ServiceCommand,
+        reason: impl Into<Reason>,
+    ) -> Self {
         Self { steps: [Step::Propose(command)].into(), reason: reason.into() }
     }
 }

@@ -97,6 +97,8 @@ fn requests(page: &mut Page, services: &[BalancedStatus]) {
     family("tandem_http_broken_total", "The endpoint broke off.", |it| it.broken_total);
     family("tandem_http_abandoned_total", "The client left.", |it| it.abandoned_total);
     family("tandem_http_upgraded_total", "Changed to another protocol.", |it| it.upgraded_total);
+    let help = "Connections of HTTP/2 closed for frames that only make work.";
+    family("tandem_http_floods_total", help, |it| it.floods_total);
     let name = "tandem_http_responses_total";
     page.family(name, "Responses by the class of their status, the door's own ones included.");
     for (service, it) in &http {

@@ -56,6 +56,7 @@ fn requests(http: &HttpStatus) -> String {
         ("broken off", http.broken_total),
         ("left", http.abandoned_total),
         ("upgraded", http.upgraded_total),
+        ("floods cut", http.floods_total),
     ];
     for (word, count) in classes.chain(rest).filter(|(_, count)| *count > 0) {
         let _ = write!(line, ", {count} {word}");

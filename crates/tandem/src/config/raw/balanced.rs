@@ -5,6 +5,7 @@
 use super::http::{self, Http, Question};
 use super::rate::{self, RateLimit};
 use super::section::{Reading, Section};
+use super::upstream_tls::{self, UpstreamTls};
 use super::written::{Flag, Item, Number, Scalar, Switch, Text};
 use std::ops::Range;
 use tandem_core::pairing::Kind;
@@ -26,6 +27,7 @@ pub(in crate::config) struct Balanced {
     pub idle_timeout: Text,
     pub accept_proxy: Flag,
     pub send_proxy: Text,
+    pub upstream_tls: Switch<UpstreamTls>,
     /// There if it balances requests and not connections.
     pub http: Option<Http>,
 }
@@ -47,6 +49,7 @@ pub(in crate::config) struct Health {
     pub fall: Number,
     pub rise: Number,
     pub question: Question,
+    pub tls: Switch<UpstreamTls>,
 }
 
 #[derive(Debug, Default)]
@@ -59,6 +62,9 @@ pub(in crate::config) struct Ejection {
     pub share_max: Number,
     pub errors: Flag,
 }
+
+const UPSTREAM_TLS: (&str, &str) = ("upstream_tls", "services.NAME.upstream_tls");
+const HEALTH_TLS: (&str, &str) = ("tls", "services.NAME.health.tls");
 
 pub(super) fn read(
     reading: &mut Reading<'_>,
@@ -87,6 +93,11 @@ pub(super) fn read(
         accept_proxy: section.flag(reading, "accept_proxy"),
         // Its connections to endpoints carry the requests of many clients.
         send_proxy: if is_http { None } else { section.text(reading, "send_proxy") },
+        upstream_tls: match is_http {
+            true => upstream_tls::read(reading, &mut section, UPSTREAM_TLS),
+            // What its clients say is theirs.
+            false => Switch::Unwritten,
+        },
         http: is_http.then(|| http::read(reading, &mut section)),
     };
     section.finish(reading);
@@ -137,7 +148,12 @@ fn health(reading: &mut Reading<'_>, mut section: Section<'_, '_>, is_http: bool
         timeout: section.text(reading, "timeout"),
         fall: section.number(reading, "fall"),
         rise: section.number(reading, "rise"),
-        question: if is_http { http::question(reading, &mut section) } else { Question::default() },
+        question: http::question(reading, &mut section),
+        // As its requests are.
+        tls: match is_http {
+            true => Switch::Unwritten,
+            false => upstream_tls::read(reading, &mut section, HEALTH_TLS),
+        },
     };
     section.finish(reading);
     health

@@ -4,7 +4,7 @@
 
 use super::key::{self, Key};
 use super::section::{Reading, Section};
-use super::written::{Item, Number, Switch, Text};
+use super::written::{Flag, Item, Number, Switch, Text};
 use toml::Spanned;
 
 #[derive(Debug)]
@@ -21,6 +21,8 @@ pub(in crate::config) struct Http {
     pub upstream_idle_timeout: Text,
     pub trusted: Vec<Spanned<String>>,
     pub sticky: Text,
+    pub http2: Flag,
+    pub upstream_protocol: Text,
     pub certificates: Vec<Certificate>,
     pub retry: Switch<Retry>,
     pub hash_key: Key,
@@ -61,6 +63,8 @@ pub(super) fn read(reading: &mut Reading<'_>, section: &mut Section<'_, '_>) -> 
         upstream_idle_timeout: section.text(reading, "upstream_idle_timeout"),
         trusted: section.texts(reading, "trusted"),
         sticky: section.text(reading, "sticky"),
+        http2: section.flag(reading, "http2"),
+        upstream_protocol: section.text(reading, "upstream_protocol"),
         certificates: certificates(reading, section),
         retry: section
             .switch(reading, "retry")

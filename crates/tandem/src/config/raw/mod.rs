@@ -10,6 +10,7 @@ mod key;
 mod postgres;
 mod rate;
 mod section;
+mod upstream_tls;
 mod written;
 
 use super::problem::{Code, Problems, Say};
@@ -25,6 +26,7 @@ use std::ops::Range;
 use tandem_core::pairing::{Clustering, Kind};
 use toml::Spanned;
 use toml::de::DeTable;
+pub(super) use upstream_tls::UpstreamTls;
 pub(super) use written::{Flag, Number, Scalar, Switch, Text};
 
 #[derive(Debug)]

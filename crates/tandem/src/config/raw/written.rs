@@ -19,9 +19,10 @@ pub(in crate::config) type Number = Option<Spanned<i64>>;
 pub(in crate::config) type Flag = Option<Spanned<bool>>;
 
 /// A table that can be switched off with `false`.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(in crate::config) enum Switch<T> {
     /// Nothing was written, or nothing that can be read.
+    #[default]
     Unwritten,
     Off,
     On(T),

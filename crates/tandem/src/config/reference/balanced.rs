@@ -96,6 +96,15 @@ rows! {
     "services.NAME.health.rise": "1 to 100" = Value("2");
         "So many checks in a row succeed: it is up again."
         because "what starts may answer once and fall again",
+    "services.NAME.health.path": "path" = Unset("a check only connects");
+        "What a check asks for with GET, by HTTP."
+        because "only the owner knows what says that an endpoint can work",
+    "services.NAME.health.host": "host name" = Unset("the endpoint's own address");
+        "What the check says in the field `Host`."
+        because "most endpoints answer to any name",
+    "services.NAME.health.expect": "status, or two with - between them" = Value("200-399");
+        "Which statuses are good."
+        because "what is there or points elsewhere works; 4xx and 5xx are told apart by nobody",
     "services.NAME.ejection.failures": "0 to 1000" = Value("5");
         "So many connections or requests in a row that it refuses, or drops without a word, eject \
             it; 0 is never. The last endpoint is never ejected."

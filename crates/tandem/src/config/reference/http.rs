@@ -53,6 +53,34 @@ rows! {
         "Keeps a client at the endpoint that it had first, by a cookie of this name; when that \
             endpoint is out, it gets another one."
         because "it evens out load less well, so it is for services that keep state in an endpoint",
+    "services.NAME.upstream_protocol": "\"http1\" or \"http2\"" = Value("http1");
+        "What endpoints are spoken to: HTTP/1.1, or HTTP/2 with many requests on one connection, \
+            agreed on by ALPN with `upstream_tls` and known beforehand without it. gRPC needs \
+            http2."
+        because "every endpoint of kind http speaks HTTP/1.1",
+    "services.NAME.upstream_tls": "table or false" = Unset("endpoints are spoken to in clear");
+        "Endpoints are spoken to by TLS 1.2 or 1.3, by requests and checks; they have to prove \
+            their name. Files that are written anew are read again within 10 s."
+        because "only the owner knows who may be believed",
+    "services.NAME.upstream_tls.ca": "file" = Required;
+        "Whose certificates are believed, in PEM, on every node; for those that your system \
+            believes write its own file, such as /etc/ssl/certs/ca-certificates.crt."
+        because "only the owner knows who signs for the endpoints",
+    "services.NAME.upstream_tls.server_name": "DNS name or IP address" = Computed("the host in \
+        `upstreams`");
+        "The name that the certificate of an endpoint has to have, and that it is asked for."
+        because "most certificates have the name that the endpoint is reached by",
+    "services.NAME.upstream_tls.certificate": "file" = Unset("endpoints are not shown any");
+        "What endpoints are shown that want to know who asks: the certificate in PEM, then those \
+            up to its authority; on every node."
+        because "few endpoints ask for one",
+    "services.NAME.upstream_tls.key": "file" = Unset("there is no certificate");
+        "Its private key in PEM; on every node, readable by the daemon."
+        because "the file with the configuration is no place for it: every node prints that one",
+    "services.NAME.http2": "true or false" = Value("true");
+        "Clients may speak HTTP/2: they agree on it by ALPN where they speak TLS, and begin with \
+            it where they speak in clear."
+        because "browsers and gRPC ask for it; everything else goes on with HTTP/1.1",
     "services.NAME.certificates": "list of tables" = Unset("clients speak in clear");
         "Clients speak TLS 1.2 or 1.3, and are shown the certificate for the name that they ask \
             for; the first one if there is none for it. Files that are written anew are read \
@@ -108,15 +136,6 @@ rows! {
     "services.NAME.rate_limit.key.path_segment": "1 to 32" = Unset("another part of it");
         "Clients are told apart by this segment of the path."
         because "only the owner knows what the paths mean",
-    "services.NAME.health.path": "path" = Unset("a check only connects");
-        "What a check asks for with GET."
-        because "only the owner knows what says that an endpoint can work",
-    "services.NAME.health.host": "host name" = Unset("the endpoint's own address");
-        "What the check says in the field `Host`."
-        because "most endpoints answer to any name",
-    "services.NAME.health.expect": "status, or two with - between them" = Value("200-399");
-        "Which statuses are good."
-        because "what is there or points elsewhere works; 4xx and 5xx are told apart by nobody",
     "services.NAME.ejection.errors": "true or false" = Value("true");
         "A response with a status of 500 or more counts as failed."
         because "an endpoint that answers with nothing but errors does no work",

@@ -1,6 +1,6 @@
 //! Names the keys that only services of kind tcp have.
 
-use super::Fallback::{Unset, Value};
+use super::Fallback::{Computed, Required, Unset, Value};
 use super::rows;
 use tandem_core::pairing::Kind;
 
@@ -13,4 +13,21 @@ rows! {
     "services.NAME.send_proxy": "\"v1\" or \"v2\"" = Unset("endpoints see the node's address");
         "Endpoints are told who the client is by the PROXY protocol."
         because "an endpoint that does not expect it takes it for the client's first words",
+    "services.NAME.health.tls": "table or false" = Unset("a check speaks in clear");
+        "A check goes as far as TLS and the endpoint's proof of its name, and asks for its `path` \
+            by it. What clients say is passed on as it is, encrypted or not."
+        because "only the owner knows what the endpoints of this protocol speak",
+    "services.NAME.health.tls.ca": "file" = Required;
+        "Whose certificates are believed, in PEM, on every node."
+        because "only the owner knows who signs for the endpoints",
+    "services.NAME.health.tls.server_name": "DNS name or IP address" = Computed("the host in \
+        `upstreams`");
+        "The name that the certificate of an endpoint has to have, and that it is asked for."
+        because "most certificates have the name that the endpoint is reached by",
+    "services.NAME.health.tls.certificate": "file" = Unset("endpoints are not shown any");
+        "What endpoints are shown that want to know who asks, in PEM; on every node."
+        because "few endpoints ask for one",
+    "services.NAME.health.tls.key": "file" = Unset("there is no certificate");
+        "Its private key in PEM; on every node, readable by the daemon."
+        because "the file with the configuration is no place for it: every node prints that one",
 }

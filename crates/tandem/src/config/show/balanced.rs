@@ -2,7 +2,7 @@
 //! In: `Balanced`. Out: keys below its table, and values as they would be written.
 
 use super::{http, listen, rate};
-use crate::config::valid::{Balanced, Health, ProxyVersion, Upstream};
+use crate::config::valid::{Balanced, Health, ProxyVersion, Upstream, UpstreamTls};
 use crate::config::value::print_duration;
 
 type Value = (String, Option<String>);
@@ -33,6 +33,7 @@ pub(super) fn values(service: &Balanced) -> Vec<Value> {
     .collect();
     upstreams(&service.upstreams, &mut values);
     limits(service, &mut values);
+    tls(service, &mut values);
     rate::values(service.rate_limit.as_ref(), service.http.is_some(), &mut values);
     if let Some(requests) = &service.http {
         // A connection to an endpoint carries the requests of many clients.
@@ -40,6 +41,21 @@ pub(super) fn values(service: &Balanced) -> Vec<Value> {
         http::values(requests, service, &mut values);
     }
     values
+}
+
+fn tls(service: &Balanced, values: &mut Vec<Value>) {
+    let key = if service.http.is_some() { "upstream_tls" } else { "health.tls" };
+    if service.http.is_none() && service.health.is_none() {
+        return;
+    }
+    values.push((key.to_owned(), service.upstream_tls.as_ref().map(|_| "on".to_owned())));
+    let Some(UpstreamTls { ca, server_name, certificate }) = &service.upstream_tls else { return };
+    let file = |path: &std::path::Path| Some(path.display().to_string());
+    let own = certificate.as_ref();
+    values.push((format!("{key}.ca"), file(ca)));
+    values.push((format!("{key}.server_name"), server_name.clone()));
+    values.push((format!("{key}.certificate"), own.and_then(|it| file(&it.certificate))));
+    values.push((format!("{key}.key"), own.and_then(|it| file(&it.key))));
 }
 
 fn upstreams(upstreams: &[Upstream], values: &mut Vec<Value>) {
@@ -73,6 +89,14 @@ fn limits(service: &Balanced, values: &mut Vec<Value>) {
             ("ejection.share_max", limits.ejected_percent_max.to_string()),
         ]
     });
+    if service.health.is_some() {
+        let question = service.question.as_ref();
+        let (least, most) = question.map_or((200, 399), |it| it.expect);
+        let path = question.map(|it| it.path.clone());
+        values.push(("health.path".to_owned(), path));
+        values.push(("health.host".to_owned(), question.and_then(|it| it.host.clone())));
+        values.push(("health.expect".to_owned(), Some(format!("{least}-{most}"))));
+    }
     let all = health.into_iter().flatten().chain(ejection.into_iter().flatten());
     values.extend(all.map(|(key, value)| (key.to_owned(), Some(value))));
 }

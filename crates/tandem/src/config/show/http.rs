@@ -17,6 +17,7 @@ pub(super) fn values(http: &Http, service: &Balanced, values: &mut Vec<Value>) {
         values.push((of("certificate"), Some(file(certificate))));
         values.push((of("key"), Some(file(key))));
     }
+    let protocol = if http.upstream_http2 { "http2" } else { "http1" };
     let retry = if http.retry.is_some() { "on" } else { "false" };
     let mut all = vec![
         ("head_timeout", Some(print_duration(http.head_timeout))),
@@ -31,6 +32,8 @@ pub(super) fn values(http: &Http, service: &Balanced, values: &mut Vec<Value>) {
         ("upstream_idle_timeout", Some(print_duration(http.upstream_idle_timeout))),
         ("trusted", trusted),
         ("sticky", http.sticky.clone()),
+        ("upstream_protocol", Some(protocol.to_owned())),
+        ("http2", Some(http.http2.to_string())),
         ("certificates", (!certificates.is_empty()).then(|| certificates.join(", "))),
         ("retry", Some(retry.to_owned())),
     ];
@@ -40,13 +43,6 @@ pub(super) fn values(http: &Http, service: &Balanced, values: &mut Vec<Value>) {
     }
     if service.ejects {
         all.push(("ejection.errors", Some(http.errors_count.to_string())));
-    }
-    if service.health.is_some() {
-        let question = http.question.as_ref();
-        all.push(("health.path", question.map(|it| it.path.clone())));
-        all.push(("health.host", question.and_then(|it| it.host.clone())));
-        let expect = question.map_or((200, 399), |it| it.expect);
-        all.push(("health.expect", Some(format!("{}-{}", expect.0, expect.1))));
     }
     values.extend(all.into_iter().map(|(key, value)| (key.to_owned(), value)));
     key::values("hash_key", http.hash_key.as_ref(), values);

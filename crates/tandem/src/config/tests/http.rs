@@ -57,7 +57,7 @@ fn every_key_is_read() {
     let files = [&certificate.certificate, &certificate.key].map(|it| it.display().to_string());
     assert_eq!(files, ["/etc/shop.crt", "/etc/shop.key"]);
     let (path, host) = ("/healthz?a=1".to_owned(), Some("shop.example:80".to_owned()));
-    assert_eq!(http.question, Some(Question { path, host, expect: (200, 204) }));
+    assert_eq!(service.question, Some(Question { path, host, expect: (200, 204) }));
     let shown = show(&config);
     let value = |key: &str| {
         let found = shown.iter().find(|it| it.key == format!("services.web.{key}"));
@@ -126,7 +126,7 @@ fn what_cannot_be_run_is_told_at_its_place() {
         (
             "kind = \"http\"",
             "kind = \"tcp\"",
-            "TDM0220 error 30:12 +4: services.web.health.path does not go with kind = \"tcp\"",
+            "TDM0220 error 31:14 +6: services.web.ejection.errors does not go with kind = \"tcp\"",
         ),
     ] {
         let found = lines(&problems(&web(old, new)));

@@ -4,8 +4,10 @@
 //! Tested by: `config/tests/balanced.rs`.
 
 use super::checker::{Checker, Limits, Span};
+use super::http::Question;
 use super::rate::{self, RateLimit};
 use super::service::{self, HOLD, SESSIONS};
+use super::upstream_tls::{self, UpstreamTls};
 use super::{Http, Listen, cluster, http};
 use crate::config::problem::{Code, Say};
 use crate::config::raw::{self, Switch};
@@ -46,6 +48,10 @@ pub struct Balanced {
     pub accept_proxy: bool,
     /// Endpoints are told who the client is by the PROXY protocol.
     pub send_proxy: Option<ProxyVersion>,
+    /// What a check asks for; none: it only connects.
+    pub question: Option<Question>,
+    /// How endpoints are spoken to; none: in clear. With tcp only checks speak so.
+    pub upstream_tls: Option<UpstreamTls>,
     /// How much clients may ask for; none: as much as they like.
     pub rate_limit: Option<RateLimit>,
     /// There if it balances requests and not connections.
@@ -191,6 +197,13 @@ pub(super) fn service(
     let connect_timeout = duration("connect_timeout", &raw.connect_timeout, &CONNECT);
     let idle = if raw.http.is_some() { &http::IDLE } else { &IDLE };
     let idle_timeout = duration("idle_timeout", &raw.idle_timeout, idle);
+    let question = http::question(raw, check);
+    let upstream_tls = match (&raw.upstream_tls, &raw.health) {
+        (Switch::Unwritten, Switch::On(health)) => {
+            upstream_tls::check(&health.tls, &path("health.tls"), check)
+        }
+        (written, _) => upstream_tls::check(written, &path("upstream_tls"), check),
+    };
     Some(Balanced {
         pairing: pairing?,
         listen: listen?,
@@ -205,6 +218,8 @@ pub(super) fn service(
         idle_timeout,
         accept_proxy: is_set(&raw.accept_proxy),
         send_proxy,
+        question,
+        upstream_tls,
         rate_limit: rate::check(raw, check),
         http: raw.http.as_ref().map(|http| http::check(http, raw, check)),
     })

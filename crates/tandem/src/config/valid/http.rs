@@ -43,14 +43,16 @@ pub struct Http {
     pub trusted: Vec<String>,
     /// The cookie that keeps a client at its endpoint.
     pub sticky: Option<String>,
+    /// Endpoints speak HTTP/2, and not HTTP/1.1.
+    pub upstream_http2: bool,
+    /// Clients may speak HTTP/2.
+    pub http2: bool,
     /// What clients are shown; none: they speak in clear.
     pub certificates: Vec<Certificate>,
     /// How many requests may be sent again; none: no budget, so none is.
     pub retry: Option<retry::Limits>,
     /// A status of 500 or more counts as failed work.
     pub errors_count: bool,
-    /// What a check asks for; none: it only connects.
-    pub question: Option<Question>,
     /// What of a request is its key; there with `balance = "hash"` only.
     pub hash_key: Option<Source>,
 }
@@ -75,6 +77,7 @@ pub struct Question {
     pub expect: (u16, u16),
 }
 
+const PROTOCOLS: &[&str] = &["http1", "http2"];
 const HEAD_BYTES: u64 = 32 << 10;
 const BODY_BYTES: u64 = 1 << 30;
 /// What the parser has room for.
@@ -152,6 +155,11 @@ pub(super) fn check(
     let trusted = http.trusted.iter();
     let trusted = trusted.filter_map(|it| check.read(&path("trusted"), Some(it), network));
     let trusted = trusted.collect();
+    let word = |word: &str| PROTOCOLS.iter().position(|it| *it == word).map(|at| at == 1);
+    let upstream_http2 = http
+        .upstream_protocol
+        .as_ref()
+        .and_then(|written| check.word(&path("upstream_protocol"), written, (PROTOCOLS, word)));
     let errors = match &service.ejection {
         Switch::On(ejection) => ejection.errors.as_ref().is_none_or(|errors| *errors.get_ref()),
         Switch::Unwritten => true,
@@ -170,10 +178,11 @@ pub(super) fn check(
         upstream_idle_timeout,
         trusted,
         sticky,
+        http2: http.http2.as_ref().is_none_or(|written| *written.get_ref()),
         certificates: certificates(http, service, check),
         retry: retry(http, service, check),
         errors_count: errors,
-        question: question(service, check),
+        upstream_http2: upstream_http2 == Some(true),
         hash_key: hash_key(http, service, check),
     }
 }
@@ -229,7 +238,7 @@ fn certificates(
     certificates
 }
 
-fn file(text: &str) -> Result<PathBuf, Unreadable> {
+pub(super) fn file(text: &str) -> Result<PathBuf, Unreadable> {
     let path = PathBuf::from(text);
     if path.is_absolute() && path.file_name().is_some() {
         return Ok(path);
@@ -255,7 +264,7 @@ fn retry(
     Some(retry::Limits { percent: number(percent), floor_per_second: number(floor) })
 }
 
-fn question(service: &raw::Balanced, check: &mut Checker<'_, '_>) -> Option<Question> {
+pub(super) fn question(service: &raw::Balanced, check: &mut Checker<'_, '_>) -> Option<Question> {
     let Switch::On(health) = &service.health else { return None };
     let key = |key: &str| format!("services.{}.health.{key}", service.name.get_ref());
     let written = &health.question;

@@ -13,6 +13,7 @@ mod postgres;
 mod rate;
 mod service;
 mod timing;
+mod upstream_tls;
 mod wiring;
 
 use super::problem::Source;
@@ -32,6 +33,7 @@ use std::time::Duration;
 use tandem_core::ids::{NodeId, ServiceId};
 use tandem_core::pairing::{Clustering, Kind, Pairing};
 use tandem_core::spec::{ClusterSpec, Durability, NodeRole, NodeSpec, ServiceSpec, Timing};
+pub use upstream_tls::UpstreamTls;
 
 /// Every key that the reader asked for, and for which kind of service.
 pub(super) type Accepted = BTreeSet<(Option<&'static str>, String)>;

@@ -151,6 +151,7 @@ fn http(of: HttpSnapshot) -> HttpStatus {
         broken_total: of.broken,
         abandoned_total: of.abandoned,
         upgraded_total: of.upgraded,
+        floods_total: of.floods,
     }
 }
 

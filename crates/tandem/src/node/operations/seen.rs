@@ -89,6 +89,7 @@ impl<'a> ServiceSeen<'a> {
             nodes: &agreed.spec.nodes,
             draining: &agreed.draining,
             state: self.state,
+            services: &agreed.services,
             facts: &self.seen.facts,
             trails: self.seen.trails.get(self.name).unwrap_or(&NO_TRAILS),
             unix_ms: self.seen.unix_ms,

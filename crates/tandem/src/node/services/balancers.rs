@@ -9,7 +9,7 @@
 use crate::config::{self, Balanced, Config};
 use crate::identity::Identity;
 use crate::proxy::balancer::{Balancer, BalancerConfig, Check, ProxyVersion, Snapshot, Upstream};
-use crate::proxy::{Certificate, Error, HttpCheck, HttpConfig};
+use crate::proxy::{Certificate, Error, HttpCheck, HttpConfig, Protocol, UpstreamTls};
 use crate::runtime::supervisor::{Supervisor, TaskKind};
 use futures::future::join_all;
 use std::collections::BTreeMap;
@@ -139,6 +139,8 @@ fn wanted(config: &Config, me: &NodeId, service: &ServiceId) -> Option<BalancerC
         check: own
             .health
             .map(|health| Check { interval: health.interval, timeout: health.timeout }),
+        question: own.question.as_ref().map(question),
+        upstream_tls: own.upstream_tls.as_ref().map(upstream_tls),
         rates: own.rate_limit.as_ref().map(|it| it.limits).unwrap_or_default(),
         hold_max: own.hold_max,
         connect_timeout: own.connect_timeout,
@@ -153,6 +155,23 @@ fn wanted(config: &Config, me: &NodeId, service: &ServiceId) -> Option<BalancerC
     })
 }
 
+fn question(of: &config::Question) -> HttpCheck {
+    let config::Question { path, host, expect } = of.clone();
+    HttpCheck { path, host, expect }
+}
+
+fn certificate(of: &config::Certificate) -> Certificate {
+    Certificate { chain: of.certificate.clone(), key: of.key.clone() }
+}
+
+fn upstream_tls(of: &config::UpstreamTls) -> UpstreamTls {
+    UpstreamTls {
+        ca: of.ca.clone(),
+        server_name: of.server_name.clone(),
+        certificate: of.certificate.as_ref().map(certificate),
+    }
+}
+
 fn limit_key(own: &Balanced) -> Source {
     own.rate_limit.as_ref().and_then(|it| it.key.clone()).unwrap_or(Source::Address)
 }
@@ -160,15 +179,6 @@ fn limit_key(own: &Balanced) -> Source {
 /// What a balancer of requests shall be, but for its secret.
 fn http(own: &config::Http) -> HttpConfig {
     let bytes = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
-    let certificate = |it: &config::Certificate| Certificate {
-        chain: it.certificate.clone(),
-        key: it.key.clone(),
-    };
-    let check = |it: &config::Question| HttpCheck {
-        path: it.path.clone(),
-        host: it.host.clone(),
-        expect: it.expect,
-    };
     HttpConfig {
         head_bytes_max: bytes(own.head_bytes_max),
         fields_max: own.fields_max,
@@ -181,10 +191,11 @@ fn http(own: &config::Http) -> HttpConfig {
         idle_timeout: own.upstream_idle_timeout,
         in_flight_max: own.in_flight_max.unwrap_or(0),
         retry: own.retry.unwrap_or(retry::Limits { percent: 0, floor_per_second: 0 }),
-        check: own.question.as_ref().map(check),
         errors_count: own.errors_count,
         // Checked where they were read.
         trusted: own.trusted.iter().filter_map(|network| network.parse().ok()).collect(),
+        upstream_protocol: if own.upstream_http2 { Protocol::Http2 } else { Protocol::Http1 },
+        http2: own.http2,
         certificates: own.certificates.iter().map(certificate).collect(),
         sticky: own.sticky.clone(),
         secret: [0; 32],

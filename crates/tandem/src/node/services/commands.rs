@@ -69,6 +69,8 @@ pub(in crate::node) fn open_doors(ground: &Ground) -> Result<Vec<CommandDoor>, E
             idle_timeout: IDLE,
             sessions_max: command.sessions_max,
             accept_proxy: false,
+            question: None,
+            upstream_tls: None,
             send_proxy: None,
             http: None,
         };

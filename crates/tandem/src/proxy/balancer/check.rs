@@ -1,14 +1,15 @@
-//! Talks to endpoints only to see whether they answer: a TCP connection is made, for HTTP a
-//! question asked, and it is closed.
+//! Talks to endpoints only to see whether they answer: a connection is made, encrypted if that is
+//! how its endpoint is spoken to, a question asked if there is one, and it is closed.
 //! In: the group. Out: `CheckSucceeded`, `CheckFailed`.
 //! All endpoints are asked side by side, so that one that answers nothing delays no other; each is
 //! asked at once, then at its own pace, spread by chance so that many nodes do not ask together.
 //! Not here: how many answers in a row count (`tandem_core`).
 
+use super::BalancerConfig;
+use super::dial::Dialer;
 use super::group::Group;
 use super::member::Member;
-use super::{BalancerConfig, Check};
-use crate::proxy::http::{self, HttpCheck};
+use crate::proxy::http::{self, Protocol};
 use futures::stream::{FuturesUnordered, StreamExt};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -22,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 /// Asks until `stop`.
 pub(super) async fn run(
-    group: Arc<Group>,
+    (group, dialer): (Arc<Group>, Arc<Dialer>),
     mut config: watch::Receiver<Arc<BalancerConfig>>,
     stop: CancellationToken,
 ) {
@@ -49,7 +50,7 @@ pub(super) async fn run(
             if *next <= now {
                 // The interval is longer than the timeout: nobody is asked twice at once.
                 *next = now + check.interval.mul_f64(rand::random_range(0.75..1.25));
-                asked.push(ask(member, check, Arc::clone(&current)));
+                asked.push(ask(member, Arc::clone(&current), (&group, &dialer)));
             }
         }
         let next = due.values().min().copied().unwrap_or(now + check.interval);
@@ -75,11 +76,13 @@ pub(super) async fn run(
 
 async fn ask(
     member: Arc<Member>,
-    check: Check,
     config: Arc<BalancerConfig>,
+    (group, dialer): (&Group, &Dialer),
 ) -> (Arc<Member>, bool) {
-    let question = config.http.as_ref().and_then(|http| http.check.as_ref());
-    let failure = match timeout(check.timeout, connect_and_ask(member.address, question)).await {
+    let Some(check) = config.check else { return (member, true) };
+    let host = group.host(member.address);
+    let asked = connect_and_ask(&config, dialer, (member.address, host.as_deref()));
+    let failure = match timeout(check.timeout, asked).await {
         Ok(asked) => asked.err(),
         Err(_) => Some("no answer in time".to_owned()),
     };
@@ -90,12 +93,21 @@ async fn ask(
     (member, succeeded)
 }
 
-async fn connect_and_ask(address: SocketAddr, question: Option<&HttpCheck>) -> Result<(), String> {
-    let mut stream = TcpStream::connect(address).await.map_err(|error| error.to_string())?;
+async fn connect_and_ask(
+    config: &BalancerConfig,
+    dialer: &Dialer,
+    (address, host): (SocketAddr, Option<&str>),
+) -> Result<(), String> {
+    let stream = TcpStream::connect(address).await.map_err(|error| error.to_string())?;
     // Closed by a reset: thousands of checks leave no sockets that wait for their end.
     let _ = socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO));
-    match question {
-        Some(question) => http::ask(&mut stream, address, question).await,
-        None => Ok(()),
+    let stream = dialer.encrypt(stream, address, host).await;
+    let mut stream = stream.map_err(|error| error.to_string())?;
+    let Some(question) = &config.question else { return Ok(()) };
+    let speaks = config.http.as_ref().map(|http| http.upstream_protocol);
+    if speaks == Some(Protocol::Http2) {
+        let ask = async |mut stream| http::ask(&mut stream, address, question).await;
+        return http::once(stream, address, ask).await;
     }
+    http::ask(&mut stream, address, question).await
 }

@@ -9,6 +9,7 @@ use super::BalancerConfig;
 use super::member::{Claim, Member};
 use super::snapshot::EndpointSnapshot;
 use crate::runtime::clock;
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -67,6 +68,8 @@ pub(in crate::proxy) struct Group {
     service: ServiceId,
     state: Mutex<State>,
     unresolved: Mutex<Vec<String>>,
+    /// By which names addresses were found.
+    hosts: Mutex<BTreeMap<SocketAddr, Arc<str>>>,
     /// Moves when somebody may have come into service.
     changed: watch::Sender<()>,
     /// Told when work ends somewhere.
@@ -93,6 +96,7 @@ impl Group {
             service: config.service.clone(),
             state: Mutex::new(state),
             unresolved: Mutex::default(),
+            hosts: Mutex::default(),
             changed,
             freed,
         }
@@ -209,6 +213,15 @@ impl Group {
         drop(state);
         tracing::info!(service = %self.service, endpoints = wanted.len(), "endpoints replaced");
         self.changed.send_replace(());
+    }
+
+    /// The name by which an address was found; none if it was written as an address.
+    pub(in crate::proxy) fn host(&self, address: SocketAddr) -> Option<Arc<str>> {
+        lock(&self.hosts).get(&address).cloned()
+    }
+
+    pub(in crate::proxy) fn hosts(&self, hosts: BTreeMap<SocketAddr, Arc<str>>) {
+        *lock(&self.hosts) = hosts;
     }
 
     /// Names that stand for nothing yet.

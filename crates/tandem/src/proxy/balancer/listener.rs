@@ -4,6 +4,7 @@
 //! Not here: what a client gets (`session.rs`).
 //! Tested by: `tests.rs`.
 
+use super::dial::{Dialer, Loaded};
 use super::group::Group;
 use super::limiter::Rates;
 use super::resolve::Names;
@@ -71,6 +72,7 @@ impl Balancer {
     pub fn open(config: BalancerConfig, supervisor: &Supervisor) -> Result<Self, Error> {
         let failed = |why| Error::Certificate { service: config.service.clone(), why };
         let http = config.http.as_ref().map(Http::new).transpose().map_err(failed)?;
+        let dialer = Arc::new(Dialer::new(dialed(&config).map_err(failed)?));
         let (address, listener) = listen(&config)?;
         let stop = supervisor.stopping().child_token();
         let group = Arc::new(Group::new(&config));
@@ -78,7 +80,8 @@ impl Balancer {
         let wanted = config.listen;
         let rates = Rates::new(config.rates);
         let config = watch::Sender::new(Arc::new(config));
-        let run = check::run(Arc::clone(&group), config.subscribe(), stop.clone());
+        let asked = (Arc::clone(&group), Arc::clone(&dialer));
+        let run = check::run(asked, config.subscribe(), stop.clone());
         supervisor.spawn("balancer checks", TaskKind::Session, run);
         let run = resolve::run(Arc::clone(&group), config.subscribe(), stop.clone());
         supervisor.spawn("balancer names", TaskKind::Session, run);
@@ -89,6 +92,8 @@ impl Balancer {
             shared: Arc::new(Shared {
                 config,
                 group,
+                dialer,
+                supervisor: supervisor.clone(),
                 tally,
                 rates,
                 http,
@@ -101,10 +106,8 @@ impl Balancer {
             supervisor: supervisor.clone(),
             _stop: stop.drop_guard(),
         };
-        if balancer.shared.http.is_some() {
-            let run = sweep(Arc::clone(&balancer.shared));
-            supervisor.spawn("balancer pool", TaskKind::Session, run);
-        }
+        let run = sweep(Arc::clone(&balancer.shared));
+        supervisor.spawn("balancer pool", TaskKind::Session, run);
         balancer.accept(listener, accepting);
         Ok(balancer)
     }
@@ -132,10 +135,12 @@ impl Balancer {
         if config == **self.shared.config.borrow() {
             // Whoever applies the same again may have written a certificate anew.
             self.shared.http.iter().for_each(|http| http.renew(&config.service));
+            self.shared.dialer.renew(&config.service);
             return Ok(());
         }
         let failed = |why| Error::Certificate { service: config.service.clone(), why };
         let certificates = config.http.as_ref().map(Http::read).transpose().map_err(failed)?;
+        let dialed = dialed(&config).map_err(failed)?;
         if config.listen != listening.wanted {
             let (address, listener) = listen(&config)?;
             let accepting = self.shared.closing.child_token();
@@ -144,6 +149,7 @@ impl Balancer {
             *listening = Listening { wanted: config.listen, address, accepting };
         }
         self.shared.group.configure(&config);
+        self.shared.dialer.configure(dialed);
         self.shared.rates.configure(config.rates);
         if let (Some(http), Some(config), Some(certificates)) =
             (&self.shared.http, &config.http, certificates)
@@ -198,6 +204,12 @@ impl Balancer {
     }
 }
 
+/// How its endpoints are spoken to.
+fn dialed(config: &BalancerConfig) -> Result<Option<Loaded>, String> {
+    let protocol = config.http.as_ref().map(|http| http.upstream_protocol.alpn());
+    Dialer::read(config.upstream_tls.as_ref(), protocol)
+}
+
 fn listen(config: &BalancerConfig) -> Result<(SocketAddr, TcpListener), Error> {
     let bound = bind(config.listen).and_then(|socket| {
         keep_alive(&socket)?;
@@ -219,10 +231,13 @@ async fn sweep(shared: Arc<Shared>) {
         let members = shared.group.members();
         let addresses: Vec<SocketAddr> = members.iter().map(|member| member.address).collect();
         if let Some(http) = &shared.http {
-            http.sweep(&addresses);
-            if round.is_multiple_of(RENEW) {
-                http.renew(&shared.config().service);
-            }
+            let idle_timeout = shared.config().http.as_ref().map(|http| http.idle_timeout);
+            http.sweep(&addresses, idle_timeout.unwrap_or_default());
+        }
+        if round.is_multiple_of(RENEW) {
+            let service = &shared.config().service;
+            shared.http.iter().for_each(|http| http.renew(service));
+            shared.dialer.renew(service);
         }
     }
 }

@@ -10,6 +10,7 @@
 
 mod check;
 mod copying;
+mod dial;
 pub(super) mod group;
 mod header;
 pub(super) mod limiter;
@@ -21,11 +22,12 @@ mod snapshot;
 #[cfg(test)]
 mod tests;
 
+pub use dial::UpstreamTls;
 pub use header::Version as ProxyVersion;
 pub use listener::Balancer;
 pub use snapshot::{EndpointSnapshot, Snapshot};
 
-use super::http::HttpConfig;
+use super::http::{HttpCheck, HttpConfig};
 use std::net::SocketAddr;
 use std::time::Duration;
 use tandem_core::clustering::load_balanced::balance::Policy;
@@ -48,6 +50,11 @@ pub struct BalancerConfig {
     pub limits: ejection::Limits,
     /// How endpoints are asked; none: they are not.
     pub check: Option<Check>,
+    /// What a check asks for; none: it only connects.
+    pub question: Option<HttpCheck>,
+    /// How endpoints are spoken to; none: in clear. Of a balancer of connections only the checks
+    /// speak so: what its clients say is theirs.
+    pub upstream_tls: Option<UpstreamTls>,
     /// How many connections, with HTTP requests, there may be in a time.
     pub rates: rate::Limits,
     /// How long a connection waits for an endpoint.

@@ -6,6 +6,7 @@
 
 use super::group::{Group, Wanted};
 use super::{BalancerConfig, Upstream};
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -46,10 +47,14 @@ impl Names {
     /// Tells the group what is known.
     pub(super) fn tell(&self, group: &Group) {
         let mut wanted: Vec<Wanted> = Vec::new();
+        let mut hosts = BTreeMap::new();
         for (upstream, addresses) in &self.0 {
             let name: Arc<str> = upstream.name().into();
             for ip in addresses {
                 let address = SocketAddr::new(*ip, upstream.port);
+                if upstream.host.parse::<IpAddr>().is_err() {
+                    hosts.entry(address).or_insert_with(|| upstream.host.as_str().into());
+                }
                 if wanted.iter().all(|other| other.address != address) {
                     let Upstream { weight, far, drain, .. } = *upstream;
                     let upstream = Arc::clone(&name);
@@ -57,6 +62,7 @@ impl Names {
                 }
             }
         }
+        group.hosts(hosts);
         group.replace(&wanted);
         let unanswered = self.0.iter().filter(|(_, addresses)| addresses.is_empty());
         *group.unresolved() = unanswered.map(|(upstream, _)| upstream.host.clone()).collect();

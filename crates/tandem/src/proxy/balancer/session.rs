@@ -8,6 +8,7 @@
 
 use super::BalancerConfig;
 use super::copying::Copying;
+use super::dial::Dialer;
 use super::group::Group;
 use super::header::{self, HEADER_MAX, Parsed};
 use super::limiter::{self, Rates};
@@ -15,6 +16,7 @@ use super::listener::Tally;
 use super::member::Claim;
 use crate::proxy::http::{self, Http};
 use crate::runtime::clock;
+use crate::runtime::supervisor::Supervisor;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -39,6 +41,9 @@ pub(in crate::proxy) struct Shared {
     /// As it is now; a session keeps the one that it began with.
     pub(in crate::proxy) config: watch::Sender<Arc<BalancerConfig>>,
     pub(in crate::proxy) group: Arc<Group>,
+    pub(in crate::proxy) dialer: Arc<Dialer>,
+    /// For connections that many sessions use.
+    pub(in crate::proxy) supervisor: Supervisor,
     pub(in crate::proxy) tally: Tally,
     pub(in crate::proxy) rates: Rates,
     /// There if it balances requests and not connections.

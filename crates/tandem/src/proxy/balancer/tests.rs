@@ -87,6 +87,8 @@ fn config(endpoints: &[&Endpoint]) -> BalancerConfig {
         idle_timeout: Duration::from_secs(60),
         sessions_max: 100,
         accept_proxy: false,
+        question: None,
+        upstream_tls: None,
         send_proxy: None,
         http: None,
     }

@@ -1,10 +1,12 @@
 //! Talks to endpoints about one request until it has a response, or until it may have none.
 //! In: a request. Out: `After`, and a response at the client.
 //! Keeps: H43 a request is sent again only if its connection broke before one byte of a response,
-//! it is idempotent and has no body, and the budget pays for it.
+//! it is idempotent and has no body, or its endpoint says that it did nothing with it and nothing
+//! of its body was taken; and if the budget pays for it.
 //! Not here: the bytes (`transfer.rs`), the search (`reach.rs`).
 //! Tested by: `tests/`.
 
+use super::h2::Refused;
 use super::reach::{Nobody, Reached, Search};
 use super::reply::{self, Failure, Manner};
 use super::session::{Client, Order};
@@ -22,6 +24,9 @@ use std::sync::atomic::Ordering;
 use tandem_core::clustering::load_balanced::ejection::Event;
 use tokio::time::Instant;
 
+/// How often one request is sent once more because an endpoint refused it: whoever is refused so
+/// often meets a service that is full, and must not use up what all requests have for retries.
+const REFUSALS_MAX: u32 = 3;
 const BROKE: &str = "it closes connections before it has answered";
 
 /// What an exchange needs of its balancer.
@@ -58,7 +63,7 @@ pub(super) async fn run(door: Door<'_>, client: &mut Client, order: Order) -> Af
     let hold = begun + door.config.hold_max;
     let until = total.map_or(hold, |total| total.min(hold));
     door.http.budget(tandem_core::clustering::load_balanced::retry::Budget::request);
-    let mut search = Search { door, order, until, failed: Vec::new() };
+    let mut search = Search { door, order, until, failed: Vec::new(), refusals: 0 };
     loop {
         let reached = match search.reach(client).await {
             Ok(reached) => reached,
@@ -81,17 +86,15 @@ pub(super) async fn run(door: Door<'_>, client: &mut Client, order: Order) -> Af
             end,
             status: transfer.status,
             can_reply: transfer.can_reply(),
-            is_stale: is_reused && !transfer.endpoint_spoke,
+            has_spoken: transfer.endpoint_spoke,
+            took_body: transfer.took_body,
+            is_stale: is_reused || transfer.endpoint.is_stale(),
+            refused: transfer.endpoint.refused(),
         };
-        let may_repeat = !transfer.endpoint_spoke && order.is_repeatable();
         let endpoint = transfer.endpoint;
-        if end == End::Broke && may_repeat && door.http.may_retry() {
+        if over.may_repeat(order, search.refusals) && door.http.may_retry() {
             claim.0.retried();
-            if !is_reused {
-                claim.0.failed_because(BROKE);
-                door.shared.group.note(&claim.0, Event::WorkFailed);
-                search.failed.push(claim.0.address);
-            }
+            again(&mut search, &claim, over);
             continue;
         }
         return match end {
@@ -111,8 +114,41 @@ struct Over {
     end: End,
     status: Option<u16>,
     can_reply: bool,
+    /// Something came from the endpoint.
+    has_spoken: bool,
+    /// Some of the request's body is gone.
+    took_body: bool,
     /// A connection that was idle before was closed: that is no fault of its endpoint.
     is_stale: bool,
+    refused: Option<Refused>,
+}
+
+impl Over {
+    /// Nothing was done, or what was done twice is done once (H43).
+    fn may_repeat(self, order: Order, refusals: u32) -> bool {
+        matches!(self.end, End::Broke)
+            && !self.has_spoken
+            && match self.refused {
+                Some(_) => !self.took_body && refusals < REFUSALS_MAX,
+                None => order.is_repeatable(),
+            }
+    }
+
+    const fn is_fault(self) -> bool {
+        self.has_spoken || !(self.is_stale || self.refused.is_some())
+    }
+}
+
+/// The request goes out once more: to others first, where its endpoint failed or refused it.
+fn again(search: &mut Search<'_>, claim: &Claim, over: Over) {
+    if over.is_fault() {
+        claim.0.failed_because(BROKE);
+        search.door.shared.group.note(&claim.0, Event::WorkFailed);
+    }
+    search.refusals += u32::from(over.refused.is_some());
+    if over.is_fault() || over.refused == Some(Refused::Request) {
+        search.failed.push(claim.0.address);
+    }
 }
 
 /// Takes note of how it went, and says what the client gets.
@@ -155,7 +191,7 @@ fn finish(
     } else {
         &door.http.tally.broken
     });
-    if !over.is_stale {
+    if over.is_fault() {
         claim.0.failed_because(match failure {
             Failure::Late => "no response in time".to_owned(),
             Failure::Nonsense(why) => format!("its response is not understood: {why}"),

@@ -11,7 +11,9 @@
 //! listen, checks and names (`balancer`).
 //! Tested by: the modules below and `tests/`.
 
+mod begin;
 mod exchange;
+mod h2;
 mod key;
 mod pool;
 mod probe;
@@ -27,9 +29,11 @@ mod trusted;
 mod tunnel;
 mod wire;
 
+pub(super) use begin::serve;
+pub(super) use h2::once;
 pub(super) use probe::ask;
-pub(super) use session::serve;
-use stream::Stream;
+
+pub(super) use stream::Stream;
 pub use tls::Certificate;
 pub use trusted::Network;
 
@@ -68,12 +72,14 @@ pub struct HttpConfig {
     pub in_flight_max: u32,
     /// How many requests may be sent again.
     pub retry: retry::Limits,
-    /// What a check asks for; none: it only connects.
-    pub check: Option<HttpCheck>,
     /// A status of 500 or more counts as failed work.
     pub errors_count: bool,
     /// Clients that may say who their own clients are.
     pub trusted: Vec<Network>,
+    /// What endpoints are spoken to by.
+    pub upstream_protocol: Protocol,
+    /// Clients may speak HTTP/2.
+    pub http2: bool,
     /// What clients are shown; none: they speak in clear.
     pub certificates: Vec<Certificate>,
     /// The cookie that keeps a client at its endpoint.
@@ -102,14 +108,37 @@ impl Default for HttpConfig {
             idle_timeout: Duration::from_secs(4),
             in_flight_max: 0,
             retry: retry::Limits::default(),
-            check: None,
             errors_count: true,
             trusted: Vec::new(),
+            upstream_protocol: Protocol::Http1,
+            http2: true,
             certificates: Vec::new(),
             sticky: None,
             secret: [0; 32],
             hash_key: None,
             limit_key: Source::Address,
+        }
+    }
+}
+
+/// What an endpoint speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// HTTP/1.1: a connection for each request that is under way.
+    Http1,
+    /// HTTP/2: many of them on one connection.
+    Http2,
+}
+
+/// How TLS calls HTTP/2.
+pub(super) const HTTP2: &[u8] = h2::ALPN;
+
+impl Protocol {
+    /// How TLS calls it.
+    pub(super) const fn alpn(self) -> &'static [u8] {
+        match self {
+            Self::Http1 => b"http/1.1",
+            Self::Http2 => HTTP2,
         }
     }
 }
@@ -146,6 +175,8 @@ pub struct HttpSnapshot {
     pub abandoned: u64,
     /// Connections that changed to another protocol.
     pub upgraded: u64,
+    /// Connections of HTTP/2 that were closed for sending little but frames without content.
+    pub floods: u64,
     /// Responses by the first digit of their status, from 1 to 5.
     pub statuses: [u64; 5],
 }
@@ -161,6 +192,7 @@ struct Tally {
     broken: AtomicU64,
     abandoned: AtomicU64,
     upgraded: AtomicU64,
+    floods: AtomicU64,
     statuses: [AtomicU64; 5],
 }
 
@@ -172,6 +204,7 @@ pub(super) struct Certificates(Option<Loaded>);
 #[derive(Debug)]
 pub(super) struct Http {
     pool: Pool,
+    links: h2::Links,
     budget: Mutex<Budget>,
     tls: Mutex<Option<Loaded>>,
     tally: Tally,
@@ -181,10 +214,16 @@ impl Http {
     /// # Errors
     /// What is wrong with a certificate.
     pub(super) fn new(config: &HttpConfig) -> Result<Self, String> {
-        let tls = Mutex::new(Loaded::read(&config.certificates)?);
+        let tls = Mutex::new(Loaded::read(&config.certificates, config.http2)?);
         let pool = Pool::new(config.idle_max, config.idle_timeout);
         let budget = Budget::new(config.retry, crate::runtime::clock::now());
-        Ok(Self { pool, budget: Mutex::new(budget), tls, tally: Tally::default() })
+        Ok(Self {
+            pool,
+            links: h2::Links::default(),
+            budget: Mutex::new(budget),
+            tls,
+            tally: Tally::default(),
+        })
     }
 
     /// Reads the certificates of a configuration.
@@ -192,7 +231,7 @@ impl Http {
     /// # Errors
     /// What is wrong with one of them.
     pub(super) fn read(config: &HttpConfig) -> Result<Certificates, String> {
-        Loaded::read(&config.certificates).map(Certificates)
+        Loaded::read(&config.certificates, config.http2).map(Certificates)
     }
 
     /// Goes on with other bounds and certificates.
@@ -227,14 +266,15 @@ impl Http {
     }
 
     /// Closes idle connections that are old or nobody's.
-    pub(super) fn sweep(&self, addresses: &[SocketAddr]) {
+    pub(super) fn sweep(&self, addresses: &[SocketAddr], idle_timeout: Duration) {
         self.pool.sweep(addresses);
+        self.links.sweep(addresses, idle_timeout);
     }
 
     pub(super) fn snapshot(&self) -> HttpSnapshot {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let Tally { requests, refused, retried, over_budget, expired, .. } = &self.tally;
-        let Tally { timed_out, broken, abandoned, upgraded, statuses, .. } = &self.tally;
+        let Tally { timed_out, broken, abandoned, upgraded, floods, statuses, .. } = &self.tally;
         HttpSnapshot {
             requests: read(requests),
             refused: read(refused),
@@ -245,6 +285,7 @@ impl Http {
             broken: read(broken),
             abandoned: read(abandoned),
             upgraded: read(upgraded),
+            floods: read(floods),
             statuses: statuses.each_ref().map(read),
         }
     }

@@ -11,7 +11,6 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 #[derive(Debug)]
@@ -50,7 +49,7 @@ impl Pool {
             let idle =
                 pool.idle.get_mut(&address)?.pop_if(|idle| idle.since.elapsed() < age_max)?;
             drop(pool);
-            if is_silent(idle.stream.socket()) {
+            if is_silent(&idle.stream) {
                 return Some(idle.stream);
             }
         }
@@ -58,6 +57,10 @@ impl Pool {
 
     /// Keeps a connection that is between two requests.
     pub(super) fn put(&self, address: SocketAddr, stream: Stream) {
+        if stream.socket().is_none() {
+            // It was one request on a connection that others use.
+            return;
+        }
         let idle = Idle { stream, since: Instant::now() };
         let mut pool = self.lock();
         let max = pool.max;
@@ -79,7 +82,7 @@ impl Pool {
         for (address, idles) in idle.iter_mut() {
             let known = addresses.contains(address);
             let keeps = |idle: &Idle| {
-                known && idle.since.elapsed() < *idle_timeout && is_silent(idle.stream.socket())
+                known && idle.since.elapsed() < *idle_timeout && is_silent(&idle.stream)
             };
             let too_many = idles.len().saturating_sub(*max);
             closed.extend(idles.drain(..too_many));
@@ -97,7 +100,7 @@ impl Pool {
 }
 
 /// Neither bytes nor an end have come. Costs no call of the system where nothing has.
-fn is_silent(socket: &TcpStream) -> bool {
-    let read = socket.try_read(&mut [0]);
-    read.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock)
+fn is_silent(stream: &Stream) -> bool {
+    let read = stream.socket().map(|socket| socket.try_read(&mut [0]));
+    read.is_some_and(|read| read.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock))
 }

@@ -5,11 +5,11 @@
 //! Tested by: `tests/checks.rs`.
 
 use super::HttpCheck;
+use super::stream::Stream;
 use super::wire::request::{Method, no_fields};
 use super::wire::response;
 use std::net::SocketAddr;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 
 const HEAD_MAX: usize = 16 * 1024;
 
@@ -18,7 +18,7 @@ const HEAD_MAX: usize = 16 * 1024;
 /// # Errors
 /// Why the endpoint does not serve, for operators.
 pub(in crate::proxy) async fn ask(
-    stream: &mut TcpStream,
+    stream: &mut Stream,
     address: SocketAddr,
     check: &HttpCheck,
 ) -> Result<(), String> {
@@ -28,7 +28,9 @@ pub(in crate::proxy) async fn ask(
         "GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: tandem-check\r\nAccept: */*\r\n\
          Connection: close\r\n\r\n"
     );
-    stream.write_all(question.as_bytes()).await.map_err(|error| error.to_string())?;
+    let asked = stream.write_all(question.as_bytes()).await;
+    asked.map_err(|error| error.to_string())?;
+    stream.flush().await.map_err(|error| error.to_string())?;
     let mut bytes = Vec::with_capacity(1024);
     let mut is_over = false;
     loop {

@@ -7,19 +7,20 @@
 //! Not here: who is chosen (`tandem_core`).
 //! Tested by: `tests/`.
 
+use super::Protocol;
 use super::exchange::Door;
+use super::h2::Opening;
 use super::session::{Client, Order};
 use super::stream::Stream;
 use crate::proxy::balancer::group::Wish;
-use crate::proxy::balancer::listener::keep_alive;
 use crate::proxy::balancer::member::Claim;
 use crate::proxy::balancer::session::{HeldCount, wait};
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 use tandem_core::clustering::load_balanced::ejection::Event;
-use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until, timeout};
 
 /// Between two rounds over endpoints that all failed.
@@ -53,6 +54,8 @@ pub(super) struct Search<'a> {
     pub(super) until: Instant,
     /// Endpoints that failed it already.
     pub(super) failed: Vec<SocketAddr>,
+    /// So often an endpoint said that it did nothing with it.
+    pub(super) refusals: u32,
 }
 
 impl Search<'_> {
@@ -68,22 +71,10 @@ impl Search<'_> {
                 self.pause(client).await?;
                 continue;
             }
-            let age_max = if self.order.is_repeatable() { Duration::MAX } else { FRESH };
-            if let Some(stream) = self.door.http.pool.take(address, age_max) {
-                return Ok(Reached { claim, stream, is_reused: true });
-            }
-            let connect = TcpStream::connect(address);
-            match timeout(self.door.config.connect_timeout, connect).await {
-                Ok(Ok(socket)) => {
-                    let _ = socket.set_nodelay(true);
-                    let _ = keep_alive(&socket);
-                    return Ok(Reached { claim, stream: Stream::Plain(socket), is_reused: false });
-                }
-                failure @ (Ok(Err(_)) | Err(_)) => {
-                    claim.0.failed_because(match failure {
-                        Ok(Err(error)) => error.to_string(),
-                        Ok(Ok(_)) | Err(_) => "no answer in time".to_owned(),
-                    });
+            match self.connection(address).await {
+                Ok((stream, is_reused)) => return Ok(Reached { claim, stream, is_reused }),
+                Err(why) => {
+                    claim.0.failed_because(why);
                     group.note(&claim.0, Event::WorkFailed);
                     let may_retry = self.door.http.may_retry();
                     if may_retry {
@@ -96,6 +87,38 @@ impl Search<'_> {
                     }
                 }
             }
+        }
+    }
+
+    /// A connection, and whether it carried requests before.
+    async fn connection(&self, address: SocketAddr) -> Result<(Stream, bool), String> {
+        let Door { shared, http, config, requests } = self.door;
+        if requests.upstream_protocol == Protocol::Http2 {
+            if let Some(stream) = http.links.take(address) {
+                // What becomes of it tells whether it was stale.
+                return Ok((stream, false));
+            }
+            let opening = || {
+                let (dialer, host) = (Arc::clone(&shared.dialer), shared.group.host(address));
+                Opening {
+                    supervisor: shared.supervisor.clone(),
+                    connect: async move { dialer.dial(address, host.as_deref()).await },
+                    within: config.connect_timeout,
+                    head_bytes_max: requests.head_bytes_max,
+                }
+            };
+            return http.links.open(address, opening).await.map(|stream| (stream, false));
+        }
+        let age_max = if self.order.is_repeatable() { Duration::MAX } else { FRESH };
+        if let Some(stream) = http.pool.take(address, age_max) {
+            return Ok((stream, true));
+        }
+        let host = if shared.dialer.is_encrypted() { shared.group.host(address) } else { None };
+        let connect = shared.dialer.dial(address, host.as_deref());
+        match timeout(config.connect_timeout, connect).await {
+            Ok(Ok(stream)) => Ok((stream, false)),
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(_) => Err("no answer in time".to_owned()),
         }
     }
 

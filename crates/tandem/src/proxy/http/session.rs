@@ -1,9 +1,9 @@
 //! Talks to one client of an HTTP service: request after request until one side has enough.
-//! In: an accepted connection. Out: nothing but counters.
+//! In: what speaks HTTP/1.1. Out: nothing but counters.
 //! States: Idle → (first byte) Head → Exchange → Idle …; refused → told → Lingering → Over.
 //! Keeps: a refused request is the last one of its connection: where the next one begins is what
 //! was not understood. A head is waited for only so long, however slowly it drips.
-//! Not here: what becomes of a request (`exchange.rs`).
+//! Not here: how a connection begins (`begin.rs`), what becomes of a request (`exchange.rs`).
 //! Tested by: `tests/`.
 
 use super::exchange::{self, After, Door};
@@ -15,19 +15,16 @@ use super::{Http, HttpConfig, key, reply};
 use crate::proxy::balancer::session::Shared;
 use std::future::{Future, poll_fn};
 use std::io;
-use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tandem_core::clustering::load_balanced::key::hash;
-use tokio::net::TcpStream;
-use tokio::time::{Instant, Sleep, sleep_until, timeout};
-use tokio_rustls::TlsAcceptor;
+use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_util::sync::WaitForCancellationFuture;
 
 /// For a client to take a reply, and to close after it.
-const FAREWELL: Duration = Duration::from_secs(2);
+pub(super) const FAREWELL: Duration = Duration::from_secs(2);
 /// What is read of a client that was refused, so that it reads the reason before the reset.
 const LINGER_MAX: usize = 256 * 1024;
 
@@ -74,6 +71,10 @@ impl Order {
 pub(super) struct Timer(Pin<Box<Sleep>>);
 
 impl Timer {
+    pub(super) fn new() -> Self {
+        Self(Box::pin(sleep_until(Instant::now() + FAREWELL)))
+    }
+
     pub(super) fn poll(&mut self, deadline: Instant, cx: &mut Context<'_>) -> Poll<()> {
         if self.0.deadline() > deadline {
             self.0.as_mut().reset(deadline);
@@ -89,14 +90,15 @@ impl Timer {
 }
 
 impl Client {
-    fn new(stream: Stream, origin: Origin) -> Self {
+    /// `input`: what was read of it already.
+    pub(super) fn new(stream: Stream, origin: Origin, input: Buffer) -> Self {
         Self {
             stream,
-            input: Buffer::default(),
+            input,
             spare: Buffer::default(),
             head: Vec::new(),
             out: Vec::new(),
-            timer: Timer(Box::pin(sleep_until(Instant::now() + FAREWELL))),
+            timer: Timer::new(),
             origin,
         }
     }
@@ -173,44 +175,8 @@ enum Next {
     Over,
 }
 
-/// Serves one client to its end.
-pub(in crate::proxy) async fn serve(
-    shared: &Shared,
-    http: &Http,
-    client: TcpStream,
-    who: SocketAddr,
-) {
-    let config = shared.config();
-    let Some(requests) = &config.http else { return };
-    let stream = match http.tls() {
-        None => Stream::Plain(client),
-        Some(tls) => {
-            let accept = timeout(requests.head_timeout, TlsAcceptor::from(tls).accept(client));
-            let accepted = tokio::select! {
-                biased;
-                () = shared.closing.cancelled() => return,
-                accepted = accept => accepted,
-            };
-            let Ok(Ok(stream)) = accepted else {
-                shared.tally.refused.fetch_add(1, Ordering::Relaxed);
-                return;
-            };
-            Stream::Tls(Box::new(stream))
-        }
-    };
-    let ip = who.ip().to_canonical();
-    let is_trusted = requests.trusted.iter().any(|network| network.contains(ip));
-    let origin = Origin { ip, is_encrypted: stream.is_encrypted(), is_trusted };
-    let mut client = Client::new(stream, origin);
-    let session = run(shared, http, &mut client);
-    tokio::select! {
-        biased;
-        () = session => {}
-        () = shared.stop.cancelled() => {}
-    }
-}
-
-async fn run(shared: &Shared, http: &Http, client: &mut Client) {
+/// Serves one request after the other.
+pub(super) async fn run(shared: &Shared, http: &Http, client: &mut Client) {
     // Asked between any two requests: one that waits for all of them, not one for each.
     let mut closing = pin!(shared.closing.cancelled());
     loop {
@@ -305,7 +271,7 @@ async fn next(
     }
 }
 
-fn poll_head(
+pub(super) fn poll_head(
     client: &mut Client,
     max: usize,
     deadline: Instant,

@@ -5,6 +5,7 @@
 //! Not here: what the bytes mean.
 //! Tested by: `tests/`.
 
+use super::h2::{ClientStream, EndpointStream, Refused};
 use crate::proxy::spare;
 use bytes::BufMut;
 use std::future::Future;
@@ -13,28 +14,55 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio_rustls::server::TlsStream;
+use tokio_rustls::TlsStream;
 
 /// What one read takes at most, and what a buffer grows to unless a head needs more.
 pub(super) const BUFFER: usize = spare::SIZE;
 
 /// A connection of a client or to an endpoint.
 #[derive(Debug)]
-pub(super) enum Stream {
+pub(in crate::proxy) enum Stream {
     Plain(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
+    /// One request of a connection of HTTP/2.
+    H2Client(Box<ClientStream>),
+    /// One request on a connection of HTTP/2 to an endpoint.
+    H2Endpoint(Box<EndpointStream>),
 }
 
 impl Stream {
-    pub(super) fn socket(&self) -> &TcpStream {
+    /// None where others use it as well.
+    pub(super) fn socket(&self) -> Option<&TcpStream> {
         match self {
-            Self::Plain(stream) => stream,
-            Self::Tls(stream) => stream.get_ref().0,
+            Self::Plain(stream) => Some(stream),
+            Self::Tls(stream) => Some(stream.get_ref().0),
+            Self::H2Client(_) | Self::H2Endpoint(_) => None,
+        }
+    }
+
+    /// What both sides agreed on when they began to encrypt.
+    pub(in crate::proxy) fn protocol(&self) -> Option<&[u8]> {
+        match self {
+            Self::Tls(stream) => stream.get_ref().1.alpn_protocol(),
+            Self::Plain(_) | Self::H2Client(_) | Self::H2Endpoint(_) => None,
         }
     }
 
     pub(super) const fn is_encrypted(&self) -> bool {
         matches!(self, Self::Tls(_))
+    }
+
+    /// The endpoint did nothing with the request that was written, and said so.
+    pub(super) fn refused(&self) -> Option<Refused> {
+        match self {
+            Self::H2Endpoint(stream) => stream.refused(),
+            Self::Plain(_) | Self::Tls(_) | Self::H2Client(_) => None,
+        }
+    }
+
+    /// It is one request on a connection that was idle and then closed.
+    pub(super) fn is_stale(&self) -> bool {
+        matches!(self, Self::H2Endpoint(stream) if stream.is_stale())
     }
 
     /// Writes a part of both, the first one first; at least one byte.
@@ -49,6 +77,7 @@ impl Stream {
             _ if first.is_empty() => self.poll_write_some(cx, second),
             Self::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, &both),
             Self::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, &both),
+            Self::H2Client(_) | Self::H2Endpoint(_) => self.poll_write_some(cx, first),
         })?;
         match written {
             0 => Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
@@ -60,13 +89,15 @@ impl Stream {
         match self {
             Self::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
             Self::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::H2Client(stream) => stream.poll_write(cx, bytes),
+            Self::H2Endpoint(stream) => stream.poll_write(cx, bytes),
         }
     }
 
     /// What an encrypted connection holds back leaves now.
     pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
-            Self::Plain(_) => Poll::Ready(Ok(())),
+            Self::Plain(_) | Self::H2Client(_) | Self::H2Endpoint(_) => Poll::Ready(Ok(())),
             Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
@@ -75,6 +106,14 @@ impl Stream {
         match self {
             Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::H2Client(stream) => {
+                stream.finish();
+                Poll::Ready(Ok(()))
+            }
+            Self::H2Endpoint(stream) => {
+                stream.finish();
+                Poll::Ready(Ok(()))
+            }
         }
     }
 }
@@ -84,6 +123,12 @@ impl Stream {
 pub(super) struct Buffer {
     bytes: Vec<u8>,
     used: usize,
+}
+
+impl From<Vec<u8>> for Buffer {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self { bytes, used: 0 }
+    }
 }
 
 impl Buffer {
@@ -120,9 +165,13 @@ impl Buffer {
         max: usize,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<usize>> {
-        if let Stream::Plain(stream) = stream
-            && stream.poll_read_ready(cx).is_pending()
-        {
+        let is_pending = match stream {
+            Stream::Plain(stream) => stream.poll_read_ready(cx).is_pending(),
+            Stream::Tls(_) => false,
+            Stream::H2Client(stream) => stream.poll_next(cx).is_pending(),
+            Stream::H2Endpoint(stream) => stream.poll_next(cx).is_pending(),
+        };
+        if is_pending {
             return Poll::Pending;
         }
         let unread = self.bytes.len() - self.used;
@@ -154,6 +203,26 @@ impl AsyncRead for Stream {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_read(cx, into),
             Self::Tls(stream) => Pin::new(stream).poll_read(cx, into),
+            Self::H2Client(stream) => stream.poll_read(cx, into),
+            Self::H2Endpoint(stream) => stream.poll_read(cx, into),
         }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.get_mut().poll_write_some(cx, bytes)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.get_mut().poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.get_mut().poll_shutdown(cx)
     }
 }

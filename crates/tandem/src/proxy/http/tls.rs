@@ -7,6 +7,7 @@
 //! Not here: TLS between nodes (`identity`), what is said inside (`session.rs`).
 //! Tested by: `tests/tls.rs`.
 
+use super::h2;
 use rustls::ServerConfig;
 use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject as _;
@@ -32,6 +33,8 @@ pub struct Certificate {
 pub(super) struct Loaded {
     pub(super) config: Arc<ServerConfig>,
     from: Vec<Certificate>,
+    /// Clients may agree on HTTP/2.
+    http2: bool,
     /// When the files were written.
     written: Vec<Option<SystemTime>>,
 }
@@ -41,7 +44,7 @@ impl Loaded {
     ///
     /// # Errors
     /// What is wrong with which file.
-    pub(super) fn read(from: &[Certificate]) -> Result<Option<Self>, String> {
+    pub(super) fn read(from: &[Certificate], http2: bool) -> Result<Option<Self>, String> {
         if from.is_empty() {
             return Ok(None);
         }
@@ -57,12 +60,15 @@ impl Loaded {
             .with_no_client_auth()
             .with_cert_resolver(Arc::new(Names(shown)));
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Ok(Some(Self { config: Arc::new(config), from: from.to_vec(), written }))
+        if http2 {
+            config.alpn_protocols.insert(0, h2::ALPN.to_vec());
+        }
+        Ok(Some(Self { config: Arc::new(config), from: from.to_vec(), http2, written }))
     }
 
     /// Reads them again if a file is another one than before.
     pub(super) fn renew(&self) -> Option<Result<Option<Self>, String>> {
-        (written(&self.from) != self.written).then(|| Self::read(&self.from))
+        (written(&self.from) != self.written).then(|| Self::read(&self.from, self.http2))
     }
 
     /// As if it had been read of what is there now: what is wrong with it is said once.

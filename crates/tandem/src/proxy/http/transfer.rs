@@ -81,6 +81,8 @@ pub(super) struct Transfer<'a> {
     body: Body,
     /// So many unread bytes of the client are the body's.
     body_ready: usize,
+    /// Some of it is gone, and could not be sent once more.
+    pub(super) took_body: bool,
     /// The endpoint takes no more of it.
     is_deaf: bool,
     /// Of the response.
@@ -113,6 +115,7 @@ impl<'a> Transfer<'a> {
             endpoint,
             head_sent: 0,
             body_ready: 0,
+            took_body: false,
             is_deaf: false,
             state: State::Head,
             out_sent: 0,
@@ -196,6 +199,7 @@ impl<'a> Transfer<'a> {
                 let of_head = written.min(head_left);
                 self.head_sent += of_head;
                 self.body_ready -= written - of_head;
+                self.took_body |= written > of_head;
                 self.client.input.consume(written - of_head);
                 *moved = true;
                 continue;

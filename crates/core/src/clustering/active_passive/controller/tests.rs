@@ -35,6 +35,7 @@ fn hold_off_in(history: Vec<Appointed>, unix_ms: u64) -> Option<Duration> {
         nodes: &BTreeMap::new(),
         draining: &BTreeSet::new(),
         state: &state,
+        services: &BTreeMap::new(),
         facts: &BTreeMap::new(),
         trails: &Trails::default(),
         unix_ms,

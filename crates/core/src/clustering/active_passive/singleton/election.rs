@@ -59,8 +59,7 @@ pub(super) fn plan(view: &ControllerView<'_>, it: Move<'_>, now: Timestamp) -> P
         return Plan::wait(it.why.clone().within(|why| format!("{why}; nobody can take over")));
     };
     let voters = view.nodes.len();
-    let ballots: Vec<&NodeId> =
-        view.nodes.keys().filter(|node| has_voted(view, node, term)).collect();
+    let ballots = ballots(view, term);
     let holder_says = holder.is_some_and(|holder| ballots.contains(&holder));
     if holder_says || ballots.len() * 2 > voters {
         let proof = if holder_says {
@@ -78,6 +77,11 @@ pub(super) fn plan(view: &ControllerView<'_>, it: Move<'_>, now: Timestamp) -> P
     Plan { steps, reason: it.why.clone().and(&so_far.number("election_term", term.0)) }
 }
 
+/// Who has voted in a term.
+pub fn ballots<'a>(view: &ControllerView<'a>, term: Term) -> Vec<&'a NodeId> {
+    view.nodes.keys().filter(|node| has_voted(view, node, term)).collect()
+}
+
 /// A ballot is made of a durable promise, so it counts however long ago it was heard; but not one
 /// from before the service was taken out and put back: it waited for no lease of that time.
 fn has_voted(view: &ControllerView<'_>, node: &NodeId, term: Term) -> bool {
@@ -89,7 +93,7 @@ fn has_voted(view: &ControllerView<'_>, node: &NodeId, term: Term) -> bool {
 
 /// A holder that cooperates is asked alone: its word is enough, and no other vote would end its
 /// lease if it were needed after all.
-fn recruits(
+pub fn recruits(
     view: &ControllerView<'_>,
     (holder, cause): (Option<&NodeId>, Cause),
     term: Term,

@@ -183,8 +183,10 @@ fn hold(view: &SingletonView<'_>, appointment: &Appointment, now: Timestamp) -> 
 fn is_still_its_own(view: &SingletonView<'_>, term: Term) -> bool {
     let begun = view.own.promoted;
     let mut since = view.state.history.iter().filter(|line| line.term > begun);
+    // Of a seat nobody else ever is the holder; a new sitting is what ends its copies.
     begun > Term(0)
         && begun < term
+        && view.state.sitting <= begun
         && view.state.history.iter().any(|line| line.term == begun)
         && since.all(|line| line.primary == *view.me)
 }

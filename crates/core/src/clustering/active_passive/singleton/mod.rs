@@ -15,7 +15,7 @@ pub mod instance;
 
 pub use crate::attempts::{FAILURES_MAX, RAN_WELL_AFTER, RETRY_AFTER_MAX, retry_after};
 pub use controller::{judge, plan};
-pub use election::{best, is_fit};
+pub use election::{ballots, best, is_fit, recruits};
 pub use instance::{Action, Next, SingletonView};
 
 #[cfg(test)]

@@ -131,6 +131,7 @@ impl Case {
             nodes: &self.nodes,
             draining: &self.draining,
             state: &self.state,
+            services: &BTreeMap::new(),
             facts: &self.facts,
             trails: &Trails::default(),
             unix_ms: NOW_MS,

@@ -11,11 +11,9 @@ use tandem_core::clustering::load_balanced::ejection::Condition;
 async fn an_endpoint_serves_while_it_answers_its_checks_as_it_should() {
     let supervisor = Supervisor::new();
     let endpoint = Endpoint::start(&supervisor, 'a').await;
-    let mut config = http(&[&endpoint], |http| {
-        let path = "/healthz?deep".to_owned();
-        let host = Some("shop".to_owned());
-        http.check = Some(HttpCheck { path, host, expect: (200, 299) });
-    });
+    let mut config = config(&[&endpoint]);
+    let (path, host) = ("/healthz?deep".to_owned(), Some("shop".to_owned()));
+    config.question = Some(HttpCheck { path, host, expect: (200, 299) });
     let interval = Duration::from_millis(20);
     config.check = Some(Check { interval, timeout: LIMIT });
     let balancer = Balancer::open(config.clone(), &supervisor).unwrap();
@@ -44,7 +42,7 @@ async fn an_endpoint_serves_while_it_answers_its_checks_as_it_should() {
         is(Condition::Up).await;
     }
     assert_eq!(get(&balancer, "/").await.status(), 103, "its hints are not its answer");
-    config.http.as_mut().unwrap().check = None;
+    config.question = None;
     endpoint.always("/500");
     balancer.configure(config).unwrap();
     let asked = endpoint.connections();

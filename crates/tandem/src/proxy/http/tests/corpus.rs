@@ -195,7 +195,6 @@ async fn what_only_looks_odd_is_served() {
     let cases = [
         ("CONNECT a:80 HTTP/1.1\r\nHost: a\r\n\r\n", 405),
         ("GET / HTTP/2.0\r\nHost: a\r\n\r\n", 505),
-        ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505),
     ];
     for (bytes, status) in cases {
         let mut client = Client::connect(&balancer).await;

@@ -38,6 +38,8 @@ pub fn config(endpoints: &[&Endpoint]) -> BalancerConfig {
         idle_timeout: Duration::from_secs(60),
         sessions_max: 1000,
         accept_proxy: false,
+        question: None,
+        upstream_tls: None,
         send_proxy: None,
         http: Some(HttpConfig { idle_timeout: LIMIT, ..HttpConfig::default() }),
     }

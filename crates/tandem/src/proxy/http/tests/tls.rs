@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 /// Writes a certificate for these names and its key.
-fn issue(dir: &Path, name: &str, names: &[&str]) -> Certificate {
+pub fn issue(dir: &Path, name: &str, names: &[&str]) -> Certificate {
     let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
     let made = rcgen::generate_simple_self_signed(names).unwrap();
     let (chain, key) = (dir.join(format!("{name}.crt")), dir.join(format!("{name}.key")));

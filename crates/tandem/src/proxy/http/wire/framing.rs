@@ -92,6 +92,11 @@ impl Body {
         self.state == State::Close
     }
 
+    /// What follows are trailers, and the line that ends them.
+    pub(in crate::proxy::http) const fn is_in_trailers(&self) -> bool {
+        matches!(self.state, State::Trailers(_))
+    }
+
     /// Looks at what follows the pieces so far. The caller keeps what is not part of the piece, and
     /// asks again with more behind it.
     pub(in crate::proxy::http) fn next(&mut self, bytes: &[u8]) -> Result<Piece, Bad> {

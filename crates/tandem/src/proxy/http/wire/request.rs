@@ -44,6 +44,11 @@ pub(in crate::proxy::http) const fn no_fields<'b>() -> Fields<'b> {
     [const { MaybeUninit::uninit() }; FIELDS_MAX]
 }
 
+/// Room for one that was written here, which may have more fields than the one that was read.
+pub(in crate::proxy::http) const fn more_fields<'b>() -> [MaybeUninit<Header<'b>>; FIELDS_MAX * 2] {
+    [const { MaybeUninit::uninit() }; FIELDS_MAX * 2]
+}
+
 /// What matters of a method.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::proxy::http) enum Method {
@@ -81,7 +86,7 @@ pub(in crate::proxy::http) struct Head<'a, 'b> {
 /// Reads a head; none if its end has not come.
 pub(in crate::proxy::http) fn read<'a, 'b>(
     bytes: &'b [u8],
-    room: &'a mut Fields<'b>,
+    room: &'a mut [MaybeUninit<Header<'b>>],
     (fields_max, body_max): (usize, u64),
 ) -> Result<Option<Head<'a, 'b>>, Refusal> {
     let mut parsed = httparse::Request::new(&mut []);

@@ -7,8 +7,9 @@
 
 use super::fields::{self, Field};
 use super::framing::Framing;
-use super::request::{self, Fields};
+use super::request;
 use httparse::{Header, Status};
+use std::mem::MaybeUninit;
 
 /// A head that is none, and why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,7 +38,7 @@ impl Head<'_, '_> {
 /// Reads a head; none if its end has not come. `kind` is of the request.
 pub(in crate::proxy::http) fn read<'a, 'b>(
     bytes: &'b [u8],
-    room: &'a mut Fields<'b>,
+    room: &'a mut [MaybeUninit<Header<'b>>],
     kind: request::Method,
 ) -> Result<Option<Head<'a, 'b>>, Bad> {
     let mut parsed = httparse::Response::new(&mut []);

@@ -1,0 +1,220 @@
+//! Decides what a node tells its copy of its partitions, and what it says to be released.
+//! In: agreed state, the own copy's facts, what its process confirmed. Out: `Shown`, `Release`.
+//! States of one: owned → (agreed) releasing → (confirmed, or that copy is gone) released → another
+//! node's.
+//! Keeps: INV-13 "releasing" is no leave to begin: only "owned" is; nothing is said to be released
+//! before no process can work on it, whatever state a restarted daemon begins from: the revision
+//! that it was released on is durable first, and nothing older is shown again.
+//! The order of a caller: `show`, put that out, look at the copy again, `release`, make durable,
+//! tell.
+//! Not here: who owns what (`controller.rs`), the file and the requests (the shell).
+//! Tested by: `tests.rs`, and the simulator (`sim/src/singleton`).
+
+use crate::cluster::partitions::Partitions;
+use crate::cluster::state::ServiceState;
+use crate::facts::{InstanceFacts, Process};
+use crate::ids::{ConfigVersion, Epoch, NodeId, PartitionId, Revision, Term};
+use crate::time::Timestamp;
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+use core::time::Duration;
+
+/// Nothing older than this is shown: a table, and a revision of its service. Durable.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Floor {
+    /// The table.
+    pub table: ConfigVersion,
+    /// The revision.
+    pub revision: Revision,
+}
+
+/// What a node knows when it looks.
+#[derive(Clone, Copy, Debug)]
+pub struct HolderView<'a> {
+    /// This node.
+    pub me: &'a NodeId,
+    /// The service, as agreed.
+    pub work: &'a ServiceState,
+    /// This node's seat, of the same agreed state.
+    pub seat: &'a ServiceState,
+    /// The own copy.
+    pub own: &'a InstanceFacts,
+    /// Counts the copies of which nothing is left since the daemon started.
+    pub ends: u64,
+    /// For a copy to end its work on what it shall release.
+    pub release_max: Duration,
+}
+
+/// What the copy may know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Shown {
+    /// What is agreed here is older than what was shown before: what was told stands.
+    NotYet,
+    /// These are its partitions.
+    These {
+        /// For copies that were started for this term, or go on in it.
+        term: Term,
+        /// In order.
+        partitions: Vec<Holding>,
+    },
+}
+
+/// One partition of the own copy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Holding {
+    /// Which.
+    pub partition: PartitionId,
+    /// Under which epoch.
+    pub epoch: Epoch,
+    /// Until when its work on it must end; none while it is simply its own.
+    pub releasing: Option<Timestamp>,
+}
+
+/// What follows from what was shown.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Release {
+    /// To be told, once `durable` is.
+    pub released: BTreeMap<PartitionId, Epoch>,
+    /// To be made durable first.
+    pub durable: Option<Floor>,
+    /// The copy had its time: only its end proves that it stopped.
+    pub overdue: Vec<PartitionId>,
+    /// Look again then, if nothing changes before.
+    pub again: Option<Timestamp>,
+}
+
+/// A word of the process that means nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// This node does not own it, or not under that epoch.
+    NotItsOwn,
+    /// Nobody asked for it.
+    NotAsked,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Asked {
+    epoch: Epoch,
+    since: Timestamp,
+    revision: Revision,
+    /// Copies that had ended when it was first shown.
+    ends: u64,
+    done: bool,
+}
+
+/// What a node remembers; all but the floor is lost with its daemon.
+#[derive(Clone, Debug, Default)]
+pub struct Holder {
+    floor: Floor,
+    asked: BTreeMap<PartitionId, Asked>,
+    owned: BTreeMap<PartitionId, Epoch>,
+    unwell_since: Option<Timestamp>,
+}
+
+impl Holder {
+    /// With what is durable.
+    pub fn new(floor: Floor) -> Self {
+        Self { floor, ..Self::default() }
+    }
+
+    /// What the copy may know now.
+    pub fn show(&mut self, view: &HolderView<'_>, now: Timestamp) -> Shown {
+        self.note_health(view, now);
+        let Some(table) = self.current(view) else { return Shown::NotYet };
+        let own = |owner: &crate::cluster::partitions::Owner| {
+            owner.node == *view.me && owner.sitting == view.seat.sitting
+        };
+        let (mut asked, mut owned) = (BTreeMap::new(), BTreeMap::new());
+        let mut partitions = Vec::new();
+        for (partition, it) in table.iter().filter(|(_, it)| it.owner.as_ref().is_some_and(own)) {
+            owned.insert(partition, it.epoch);
+            let mut releasing = None;
+            if it.releasing.is_some() {
+                let new = Asked {
+                    epoch: it.epoch,
+                    since: now,
+                    revision: view.work.revision,
+                    ends: view.ends,
+                    done: false,
+                };
+                let known = self.asked.get(&partition).filter(|known| known.epoch == it.epoch);
+                let known = known.copied().unwrap_or(new);
+                releasing = Some(known.since.plus(view.release_max));
+                asked.insert(partition, known);
+            }
+            partitions.push(Holding { partition, epoch: it.epoch, releasing });
+        }
+        (self.asked, self.owned) = (asked, owned);
+        // A copy of an earlier sitting owns nothing any more, and is about to be ended.
+        if view.own.promoted < view.seat.sitting {
+            partitions.clear();
+        }
+        Shown::These { term: view.own.promoted, partitions }
+    }
+
+    /// The table, unless what is agreed here is older than what this node acted on before.
+    fn current<'a>(&self, view: &HolderView<'a>) -> Option<&'a Partitions> {
+        let table = view.work.partitions.as_ref()?;
+        let at = Floor { table: table.since, revision: view.work.revision };
+        (at >= self.floor && view.seat.term() >= view.own.promoted).then_some(table)
+    }
+
+    /// The process says that it works on it no more.
+    ///
+    /// # Errors
+    /// The word is not about something that it was asked to release.
+    pub fn confirm(&mut self, partition: PartitionId, epoch: Epoch) -> Result<(), Refused> {
+        if self.owned.get(&partition) != Some(&epoch) {
+            return Err(Refused::NotItsOwn);
+        }
+        let asked = self.asked.get_mut(&partition).filter(|asked| asked.epoch == epoch);
+        asked.ok_or(Refused::NotAsked)?.done = true;
+        Ok(())
+    }
+
+    /// What follows, once what was shown last is where every copy that starts from now on sees it,
+    /// by a look at the copy that was taken after that.
+    pub fn release(&mut self, view: &HolderView<'_>, now: Timestamp) -> Release {
+        let mut release = Release::default();
+        let table = view.work.partitions.as_ref().map(|table| table.since);
+        let mut needed = Revision(0);
+        for (partition, asked) in &mut self.asked {
+            // Copies that started since see that it is being released, and begin nothing.
+            asked.done |= view.own.process == Process::Stopped || view.ends > asked.ends;
+            if asked.done {
+                release.released.insert(*partition, asked.epoch);
+                needed = needed.max(asked.revision);
+                continue;
+            }
+            let until = asked.since.plus(view.release_max);
+            if until <= now {
+                release.overdue.push(*partition);
+            } else {
+                release.again = Some(release.again.map_or(until, |again| again.min(until)));
+            }
+        }
+        if let Some(table) = table.filter(|_| !release.released.is_empty()) {
+            let needed = Floor { table, revision: needed };
+            release.durable = (self.floor < needed).then_some(needed);
+        }
+        release
+    }
+
+    /// That is durable now.
+    pub fn is_durable(&mut self, floor: Floor) {
+        self.floor = self.floor.max(floor);
+    }
+
+    /// For how long there has been no copy that is well.
+    pub fn unwell(&self, now: Timestamp) -> Duration {
+        self.unwell_since.map_or(Duration::ZERO, |since| now.since(since))
+    }
+
+    fn note_health(&mut self, view: &HolderView<'_>, now: Timestamp) {
+        if view.own.process == Process::Primary && view.own.serving.is_some() {
+            self.unwell_since = None;
+        } else {
+            self.unwell_since.get_or_insert(now);
+        }
+    }
+}

@@ -1,0 +1,394 @@
+//! What moves when, what a node shows and releases, when a seat gets a new sitting.
+
+use super::holder::{Floor, Holder, HolderView, Holding, Refused, Shown};
+use crate::cluster::command::{Command, Config, ServiceCommand};
+use crate::cluster::partitions::{Change, Owner, What};
+use crate::cluster::seats::{Earlier, SeatCommand};
+use crate::cluster::state::{Applied, Cause, ClusterState, ServiceState};
+use crate::clustering::active_passive::trail::Trails;
+use crate::clustering::{
+    self,
+    active_passive::{ControllerView, Plan, Step},
+};
+use crate::facts::{Ballot, Data, InstanceFacts, Link, NodeFacts, Process, Told};
+use crate::ids::{ClusterId, ConfigVersion, Epoch, NodeId, PartitionId, Revision, ServiceId, Term};
+use crate::pairing::{Clustering, Kind, Pairing, Replication};
+use crate::spec::{ClusterSpec, NodeRole, NodeSpec, Seat, ServiceSpec, Timing};
+use crate::time::{Observed, Timestamp};
+use alloc::boxed::Box;
+use alloc::collections::BTreeMap;
+use alloc::string::{String, ToString as _};
+use alloc::vec;
+use alloc::vec::Vec;
+use core::time::Duration;
+
+const NOW: Timestamp = Timestamp(100_000_000);
+const NOW_MS: u64 = 1_700_000_000_000;
+const NAMES: [&str; 3] = ["a", "b", "c"];
+
+/// Three nodes with data, all heard, each with a copy that is well; nobody owns anything yet.
+struct Case {
+    state: ClusterState,
+    facts: BTreeMap<NodeId, Observed<NodeFacts>>,
+}
+
+fn work() -> ServiceId {
+    "work".into()
+}
+
+fn seat(node: &str) -> ServiceId {
+    Seat::name(&work(), &node.into())
+}
+
+fn config(nodes: &[&str], partitions: u32) -> Box<Config> {
+    let pairing = Pairing::new(Kind::Command, Clustering::ActiveActive, Replication::None);
+    let spec = ServiceSpec::of_command(pairing.unwrap(), Timing::of_command()).divided(partitions);
+    let node = NodeSpec { role: NodeRole::Data, zone: None, priority: 100, capacity: 1 };
+    let nodes = nodes.iter().map(|name| (NodeId::from(*name), node.clone())).collect();
+    let spec = ClusterSpec { nodes, services: [(work(), spec)].into() };
+    Box::new(Config { text: String::new(), spec: spec.with_seats() })
+}
+
+fn case(partitions: u32) -> Case {
+    let mut state = ClusterState::default();
+    let config = config(&NAMES, partitions);
+    state.apply(&Command::Found { cluster: ClusterId::from("c0ffee"), config });
+    let facts = |node: &str| NodeFacts {
+        node: node.into(),
+        told: Told::default(),
+        config_version: ConfigVersion(1),
+        links: NAMES.iter().map(|peer| ((*peer).into(), Link::Up(Duration::ZERO))).collect(),
+        instances: NAMES.iter().map(|of| (seat(of), InstanceFacts::default())).collect(),
+        draining: false,
+        doors: BTreeMap::new(),
+    };
+    let facts = NAMES.map(|node| (node.into(), Observed::new(facts(node), NOW)));
+    let mut case = Case { state, facts: facts.into() };
+    for node in NAMES {
+        case.sit(node, 1, Earlier::Gone);
+    }
+    case
+}
+
+impl Case {
+    fn apply(&mut self, service: &ServiceId, command: ServiceCommand) -> Applied {
+        let expected = self.state.services[service].revision;
+        self.state.apply(&Command::Service { service: service.clone(), expected, command })
+    }
+
+    /// A seat gets a term, and its copy runs in it.
+    fn sit(&mut self, node: &str, term: u64, earlier: Earlier) {
+        let (reason, at_unix_ms, term) = (String::new(), NOW_MS - 60_000, Term(term));
+        let (node, name) = (NodeId::from(node), node);
+        let cause = Cause::Founded;
+        let sit = SeatCommand { node, term, earlier, cause, reason, at_unix_ms };
+        let sit = ServiceCommand::Seat(sit);
+        assert_eq!(self.apply(&seat(name), sit), Applied::Changed);
+        self.apply(&seat(name), ServiceCommand::ConfirmRunning { term, at_unix_ms });
+        self.own(name, |own| {
+            own.data = Data::Present;
+            own.process = Process::Primary;
+            (own.promised, own.promoted, own.serving) = (term, term, Some(term));
+        });
+    }
+
+    fn own(&mut self, node: &str, change: impl FnOnce(&mut InstanceFacts)) {
+        self.told(node, node, change);
+    }
+
+    /// What a node says of a seat.
+    fn told(&mut self, by: &str, of: &str, change: impl FnOnce(&mut InstanceFacts)) {
+        let mut facts = self.facts[&NodeId::from(by)].last_known().clone();
+        change(facts.instances.get_mut(&seat(of)).unwrap());
+        self.facts.insert(by.into(), Observed::new(facts, NOW));
+    }
+
+    fn lose(&mut self, node: &str) {
+        let old = self.facts[&NodeId::from(node)].last_known().clone();
+        self.facts.insert(node.into(), Observed::new(old, Timestamp(0)));
+        for other in NAMES.into_iter().filter(|other| *other != node) {
+            let mut facts = self.facts[&NodeId::from(other)].last_known().clone();
+            facts.links.insert(node.into(), Link::Refused(Duration::ZERO));
+            self.facts.insert(other.into(), Observed::new(facts, NOW));
+        }
+    }
+
+    fn plan(&self, service: &ServiceId) -> Plan {
+        let view = ControllerView {
+            me: &"b".into(),
+            service,
+            spec: &self.state.spec.services[service],
+            nodes: &self.state.spec.nodes,
+            draining: &self.state.draining,
+            state: &self.state.services[service],
+            services: &self.state.services,
+            facts: &self.facts,
+            trails: &Trails::default(),
+            unix_ms: NOW_MS,
+        };
+        clustering::plan(&view, NOW)
+    }
+
+    fn steps(&self, service: &ServiceId) -> Vec<String> {
+        self.plan(service).steps.iter().map(Step::to_string).collect()
+    }
+
+    /// Carries out what is planned for the partitions; in words.
+    fn go(&mut self) -> String {
+        let plan = self.plan(&work());
+        let words = self.steps(&work()).concat();
+        for step in plan.steps {
+            if let Step::Propose(command) = step {
+                assert_eq!(self.apply(&work(), command), Applied::Changed);
+            }
+        }
+        words
+    }
+
+    fn owners(&self) -> String {
+        let table = self.state.services[&work()].partitions.as_ref().unwrap();
+        let name = |it: Option<&Owner>| it.map_or("-", |it| it.node.as_str()).to_string();
+        table.iter().map(|(_, it)| name(it.owner.as_ref())).collect()
+    }
+}
+
+#[test]
+fn the_first_plan_gives_everything_and_the_next_nothing() {
+    let mut case = case(6);
+    case.go();
+    assert_eq!(case.owners(), "aabbcc");
+    assert_eq!(case.go(), "");
+    assert!(case.plan(&work()).reason.text().starts_with("6 of 6 partitions are owned"));
+}
+
+#[test]
+fn a_dead_nodes_partitions_move_once_its_sitting_passed() {
+    let mut case = case(6);
+    case.go();
+    case.lose("a");
+    assert_eq!(case.go(), "", "silence is no proof");
+    let asks = ["b", "c"].map(|node| alloc::format!("ask {node} to promise term 2"));
+    assert_eq!(case.steps(&seat("a")), asks);
+    for node in ["b", "c"] {
+        case.told(node, "a", |own| {
+            own.ballot = Some(Ballot { term: Term(2), position: None });
+            own.promised = Term(2);
+        });
+    }
+    assert_eq!(case.steps(&seat("a")), ["propose to seat a anew in term 2"]);
+    let Some(Step::Propose(command)) = case.plan(&seat("a")).steps.pop() else { panic!("a seat") };
+    case.apply(&seat("a"), command);
+    assert_eq!(case.go(), "propose to give 0 to b in term 1, give 1 to c in term 1");
+    assert_eq!(case.owners(), "bcbbcc");
+    assert_eq!(case.steps(&seat("a")), [""; 0], "it owns nothing: one proof is enough");
+    let why = case.plan(&seat("a")).reason;
+    assert!(why.text().ends_with("it owns nothing"), "{why}");
+}
+
+#[test]
+fn who_goes_on_without_a_proof_keeps_what_it_owns() {
+    let mut case = case(3);
+    case.go();
+    case.told("c", "a", |own| own.promised = Term(2));
+    assert_eq!(case.steps(&seat("a")), ["propose to let a go on in term 2"]);
+    case.sit("a", 2, Earlier::MayRun);
+    assert_eq!((case.go().as_str(), case.owners().as_str()), ("", "abc"));
+    assert_eq!(case.state.services[&seat("a")].sitting, Term(1));
+}
+
+fn released(case: &mut Case, node: &str, partition: u32, epoch: u64) {
+    case.own(node, |own| {
+        own.seat.table = ConfigVersion(1);
+        own.seat.released.insert(PartitionId(partition), Epoch(epoch));
+    });
+}
+
+#[test]
+fn an_emptied_node_releases_first_and_only_its_word_for_the_epoch_counts() {
+    let mut case = case(3);
+    case.go();
+    case.state.apply(&Command::Drain { node: "a".into(), draining: true });
+    assert_eq!(case.go(), "propose to release 0 to b");
+    released(&mut case, "a", 0, 0);
+    assert_eq!(case.go(), "", "that was another epoch");
+    released(&mut case, "a", 0, 1);
+    assert_eq!(case.go(), "propose to give 0 to b in term 1");
+    assert_eq!(case.owners(), "bbc");
+    case.state.apply(&Command::Drain { node: "a".into(), draining: false });
+    assert_eq!(case.go(), "propose to release 1 to a", "the least that makes it even");
+    case.state.apply(&Command::Drain { node: "a".into(), draining: true });
+    assert_eq!(case.go(), "propose to keep 1", "called off, under another epoch");
+}
+
+#[test]
+fn a_crash_loop_and_a_copy_that_is_not_well_lose_their_work_a_short_failure_does_not() {
+    let mut case = case(3);
+    case.go();
+    case.own("a", |own| (own.process, own.serving) = (Process::Stopped, None));
+    assert_eq!(case.go(), "", "it is started again");
+    case.own("a", |own| own.starts_failed = 3);
+    assert_eq!(case.go(), "propose to release 0 to b");
+    let mut case = self::case(3);
+    case.go();
+    case.own("c", |own| (own.serving, own.seat.unwell) = (None, super::controller::UNWELL_MAX));
+    assert_eq!(case.go(), "propose to release 2 to a");
+}
+
+#[test]
+fn h37_a_node_that_was_lost_again_and_again_is_given_nothing_for_a_while() {
+    let mut case = case(3);
+    case.lose("a");
+    case.go();
+    assert_eq!(case.owners(), "bbc");
+    for term in [2, 3] {
+        let sit = SeatCommand {
+            node: "a".into(),
+            term: Term(term),
+            earlier: Earlier::Gone,
+            cause: Cause::NodeDied,
+            reason: String::new(),
+            at_unix_ms: NOW_MS - 2_000,
+        };
+        case.apply(&seat("a"), ServiceCommand::Seat(sit));
+    }
+    let facts = case.facts[&NodeId::from("b")].last_known().links.clone();
+    for node in NAMES {
+        let mut told = case.facts[&NodeId::from(node)].last_known().clone();
+        told.links = facts.keys().map(|it| (it.clone(), Link::Up(Duration::ZERO))).collect();
+        case.facts.insert(node.into(), Observed::new(told, NOW));
+    }
+    let at_unix_ms = NOW_MS - 2_000;
+    case.apply(&seat("a"), ServiceCommand::ConfirmRunning { term: Term(3), at_unix_ms });
+    case.own("a", |own| (own.promoted, own.serving) = (Term(3), Some(Term(3))));
+    assert_eq!(case.go(), "");
+    let why = case.plan(&work()).reason;
+    assert!(why.text().contains("waits 3000 ms"), "{why}");
+}
+
+#[test]
+fn what_would_forget_who_owns_what_is_not_agreed() {
+    let mut case = case(3);
+    case.go();
+    let mut applied = |nodes: &[&str], partitions| {
+        let (expected, config) = (case.state.config_version, config(nodes, partitions));
+        case.state.apply(&Command::Configure { expected, config })
+    };
+    let ignored = |because: &str| Applied::Ignored { because: because.into() };
+    let other = "the partitions of a service that runs cannot change";
+    assert_eq!(applied(&NAMES, 4), ignored(other));
+    let owner = "a node that would go owns partitions: drain it first";
+    assert_eq!(applied(&["a", "b"], 3), ignored(owner));
+    assert_eq!(applied(&["a", "b", "c", "d"], 3), Applied::Changed);
+}
+
+/// What node `a` knows: partition 0 is its own, under epoch 1, in its first sitting.
+struct Own {
+    work: ServiceState,
+    seat: ServiceState,
+    own: InstanceFacts,
+    ends: u64,
+    holder: Holder,
+}
+
+impl Own {
+    fn new() -> Self {
+        let mut case = case(3);
+        case.go();
+        let own = case.facts[&NodeId::from("a")].last_known().instances[&seat("a")].clone();
+        let (work, seat) = (&case.state.services[&work()], &case.state.services[&seat("a")]);
+        Self { work: work.clone(), seat: seat.clone(), own, ends: 0, holder: Holder::default() }
+    }
+
+    fn see<T>(&mut self, look: impl FnOnce(&mut Holder, &HolderView<'_>) -> T) -> T {
+        let view = HolderView {
+            me: &"a".into(),
+            work: &self.work,
+            seat: &self.seat,
+            own: &self.own,
+            ends: self.ends,
+            release_max: Duration::from_secs(10),
+        };
+        look(&mut self.holder, &view)
+    }
+
+    fn show(&mut self) -> Option<Vec<Holding>> {
+        match self.see(|holder, view| holder.show(view, NOW)) {
+            Shown::NotYet => None,
+            Shown::These { partitions, .. } => Some(partitions),
+        }
+    }
+
+    fn release(&mut self) -> (Vec<u32>, Option<Floor>) {
+        let release = self.see(|holder, view| holder.release(view, NOW));
+        (release.released.keys().map(|it| it.0).collect(), release.durable)
+    }
+
+    fn change(&mut self, epoch: u64, what: What) {
+        let change = Change { partition: PartitionId(0), epoch: Epoch(epoch), what };
+        assert_eq!(self.work.partitions.as_mut().unwrap().apply(&[change]), 1);
+        self.work.revision = self.work.revision.next();
+    }
+}
+
+const MINE: Holding = Holding { partition: PartitionId(0), epoch: Epoch(1), releasing: None };
+
+#[test]
+fn a_release_waits_for_the_process_and_is_durable_before_it_is_told() {
+    let mut own = Own::new();
+    assert_eq!(own.show(), Some(vec![MINE]));
+    let confirm = |own: &mut Own, epoch| own.holder.confirm(PartitionId(0), Epoch(epoch));
+    assert_eq!(confirm(&mut own, 1), Err(Refused::NotAsked));
+    own.change(1, What::Release("b".into()));
+    let releasing = Some(NOW.plus(Duration::from_secs(10)));
+    assert_eq!(own.show(), Some(vec![Holding { releasing, ..MINE }]));
+    assert_eq!(own.release(), (vec![], None));
+    assert_eq!(confirm(&mut own, 2), Err(Refused::NotItsOwn));
+    assert_eq!(confirm(&mut own, 1), Ok(()));
+    let floor = Floor { table: ConfigVersion(1), revision: own.work.revision };
+    assert_eq!(own.release(), (vec![0], Some(floor)));
+    own.holder.is_durable(floor);
+    assert_eq!(own.release(), (vec![0], None), "told again, not written again");
+    // A daemon that begins from an older state shows nothing of it.
+    let mut restarted = Own { holder: Holder::new(floor), ..Own::new() };
+    assert_eq!(restarted.show(), None);
+    restarted.work = own.work.clone();
+    assert_eq!(restarted.show(), Some(vec![Holding { releasing, ..MINE }]));
+    own.change(1, What::Keep);
+    assert_eq!(own.show(), Some(vec![Holding { epoch: Epoch(2), ..MINE }]));
+    assert_eq!(own.release(), (vec![], None), "that epoch is over");
+}
+
+#[test]
+fn the_end_of_the_copy_releases_what_it_was_shown_as_its_own() {
+    let mut own = Own::new();
+    own.show();
+    own.change(1, What::Release("b".into()));
+    own.show();
+    assert_eq!(own.release().0, [0; 0]);
+    own.ends += 1;
+    assert_eq!(own.release().0, [0], "the next one saw that it begins nothing");
+    let mut own = Own::new();
+    own.change(1, What::Release("b".into()));
+    own.show();
+    own.own.process = Process::Stopped;
+    assert_eq!(own.release().0, [0]);
+    let late = NOW.plus(Duration::from_secs(10));
+    let mut own = Own::new();
+    own.change(1, What::Release("b".into()));
+    own.show();
+    let release = own.see(|holder, view| holder.release(view, late));
+    assert_eq!(release.overdue, [PartitionId(0)]);
+}
+
+#[test]
+fn a_copy_of_another_sitting_and_a_state_of_before_show_nothing() {
+    let mut own = Own::new();
+    own.seat.sitting = Term(2);
+    assert_eq!(own.show(), Some(vec![]), "it is about to be ended");
+    let mut own = Own::new();
+    own.own.promoted = Term(2);
+    assert_eq!(own.show(), None, "the agreed state here is older than the copy");
+    let mut own = Own::new();
+    own.holder = Holder::new(Floor { table: ConfigVersion(2), revision: Revision(0) });
+    assert_eq!(own.show(), None, "another table");
+}

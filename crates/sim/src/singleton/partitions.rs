@@ -1,0 +1,303 @@
+//! Drives what a node tells its copy of its partitions, and a process that works on them.
+//! Keeps: INV-13, checked after every step: a process works on a partition from when it is shown as
+//! its own until it confirms the release or its last process is gone; no two do at once.
+
+use super::{Event, Mutation, World, name};
+use crate::event::Micros;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::Duration;
+use tandem_core::cluster::command::ServiceCommand;
+use tandem_core::cluster::partitions::{Owner, Partition, What};
+use tandem_core::cluster::state::ClusterState;
+use tandem_core::clustering::active_active::holder::{Floor, Holder, HolderView, Holding, Shown};
+use tandem_core::clustering::active_active::placement::balance;
+use tandem_core::clustering::active_passive::singleton::Action;
+use tandem_core::clustering::active_passive::{Plan, Step};
+use tandem_core::facts::{NodeFacts, Process};
+use tandem_core::ids::{Epoch, NodeId, PartitionId, ServiceId};
+use tandem_core::spec::Seat;
+use tandem_core::time::{Observed, Timestamp};
+
+/// For a process to end its work on one partition; some never do.
+const RELEASE_MAX: Duration = Duration::from_secs(2);
+/// How often a process asks.
+const LOOKS: (Micros, Micros) = (20_000, 300_000);
+
+impl World {
+    /// Whether the node's part of a service is a copy; else it only votes.
+    pub(super) fn has_copy(&self, n: usize, s: usize) -> bool {
+        !self.nodes[n].witness && s == self.own_part(n)
+    }
+
+    /// Which service the node's copy is of.
+    pub(super) const fn own_part(&self, n: usize) -> usize {
+        if self.work.is_some() { n } else { 0 }
+    }
+
+    fn look<T>(
+        &mut self,
+        n: usize,
+        look: impl FnOnce(&mut Holder, &HolderView<'_>, Timestamp) -> T,
+    ) -> Option<T> {
+        let agreed = self.agreed(n);
+        let work = agreed.services.get(self.work.as_ref()?)?;
+        let seat = agreed.services.get(self.services.get(n)?)?;
+        let now = self.nodes[n].clock.at(self.now);
+        let (me, daemon) = (self.nodes[n].id.clone(), self.nodes[n].daemon.as_mut()?);
+        let part = &daemon.parts[n];
+        let view = HolderView {
+            me: &me,
+            work,
+            seat,
+            own: &part.own,
+            ends: part.ends,
+            release_max: RELEASE_MAX,
+        };
+        Some(look(&mut daemon.holder, &view, now))
+    }
+
+    /// What a daemon does for its copy's partitions.
+    pub(super) fn hold_partitions(&mut self, n: usize) {
+        let at_once = self.options.mutation == Some(Mutation::ReleaseAtOnce);
+        let keeps_all = self.options.mutation == Some(Mutation::AnyEpoch);
+        let looked = self.look(n, |holder, view, now| {
+            let shown = holder.show(view, now);
+            if let (true, Shown::These { partitions, .. }) = (at_once, &shown) {
+                for it in partitions.iter().filter(|it| it.releasing.is_some()) {
+                    let _ = holder.confirm(it.partition, it.epoch);
+                }
+            }
+            let table = view.work.partitions.as_ref().map(|table| table.since);
+            (shown, holder.release(view, now), holder.unwell(now), table)
+        });
+        let Some((shown, release, unwell, table)) = looked else { return };
+        let inc = self.nodes[n].daemons;
+        let Some(daemon) = self.nodes[n].daemon.as_mut() else { return };
+        let part = &mut daemon.parts[n];
+        part.own.seat.unwell = unwell;
+        let (running, process) = (part.running, part.own.process);
+        if shown == Shown::NotYet {
+            part.own.seat.released.clear();
+        } else if let Some(floor) = release.durable {
+            if !daemon.writing_floor {
+                daemon.writing_floor = true;
+                self.after(500, 15_000, Event::FloorWritten { n, inc, floor });
+            }
+        } else {
+            part.own.seat.table = table.unwrap_or_default();
+            if !keeps_all {
+                part.own.seat.released.clear();
+            }
+            part.own.seat.released.extend(release.released);
+        }
+        if !release.overdue.is_empty() && running.is_none() && process == Process::Primary {
+            self.note(n, || format!("had its time to release {:?}", release.overdue));
+            self.begin((n, n), Action::Stop);
+        }
+    }
+
+    pub(super) fn on_floor(&mut self, n: usize, inc: u32, floor: Floor) {
+        if !self.is_daemon(n, inc) {
+            return;
+        }
+        if self.options.mutation != Some(Mutation::ForgetFloor) {
+            self.nodes[n].floor = self.nodes[n].floor.max(floor);
+        }
+        if let Some(daemon) = self.nodes[n].daemon.as_mut() {
+            daemon.writing_floor = false;
+            daemon.holder.is_durable(floor);
+        }
+        self.hub_changed(n);
+    }
+
+    /// A process asks what it owns; its daemon may not answer.
+    pub(super) fn on_look(&mut self, n: usize, life: u64) {
+        if self.nodes[n].copy.as_ref().is_none_or(|copy| copy.life != life) {
+            return;
+        }
+        self.after(LOOKS.0, LOOKS.1, Event::Look { n, life });
+        if !self.nodes[n].awake() {
+            return;
+        }
+        let shown = self.look(n, |holder, view, now| holder.show(view, now));
+        if let Some(Shown::These { partitions, .. }) = shown {
+            self.ids += 1;
+            let (order, shown) = (self.ids, Rc::new(partitions));
+            self.after(100, 20_000, Event::Saw { n, life, order, shown });
+        }
+    }
+
+    /// It begins what is its own, ends what it shall release, drops what is not there.
+    pub(super) fn on_saw(&mut self, n: usize, life: u64, (order, shown): (u64, &[Holding])) {
+        let inc = self.nodes[n].daemons;
+        let Some(copy) = self.nodes[n].copy.as_mut().filter(|copy| copy.life == life) else {
+            return;
+        };
+        if order < copy.saw || copy.dying {
+            return;
+        }
+        copy.saw = order;
+        let mut events = Vec::new();
+        let mut works = BTreeMap::new();
+        for it in shown {
+            let held = (it.partition, it.epoch);
+            let does = copy.works.contains_key(&it.partition);
+            match it.releasing {
+                None => {
+                    works.insert(it.partition, it.epoch);
+                }
+                Some(_) if does => {
+                    works.insert(it.partition, it.epoch);
+                    events.push(Event::Finish { n, life, held });
+                }
+                Some(_) => events.push(Event::Confirmed { n, inc, held }),
+            }
+        }
+        copy.works = works;
+        for event in events {
+            // One in ten never ends its work in time.
+            let slow = self.rng.chance(10) && matches!(event, Event::Finish { .. });
+            let most = if slow { 6_000_000 } else { 200_000 };
+            self.after(100, most, event);
+        }
+    }
+
+    pub(super) fn on_finish(&mut self, n: usize, life: u64, held: (PartitionId, Epoch)) {
+        let inc = self.nodes[n].daemons;
+        let Some(copy) = self.nodes[n].copy.as_mut().filter(|copy| copy.life == life) else {
+            return;
+        };
+        if copy.works.get(&held.0) == Some(&held.1) {
+            copy.works.remove(&held.0);
+            self.after(100, 5_000, Event::Confirmed { n, inc, held });
+        }
+    }
+
+    pub(super) fn on_confirmed(&mut self, n: usize, inc: u32, held: (PartitionId, Epoch)) {
+        if self.is_daemon(n, inc) && self.nodes[n].awake() {
+            let _ = self.look(n, |holder, _, _| holder.confirm(held.0, held.1));
+            self.hub_changed(n);
+        }
+    }
+
+    pub(super) fn check_partitions(&mut self) {
+        let mut all: BTreeMap<PartitionId, usize> = BTreeMap::new();
+        let mut twice = None;
+        for (n, node) in self.nodes.iter().enumerate().filter(|(_, node)| !node.frozen) {
+            for id in node.copy.iter().flat_map(|copy| copy.works.keys()) {
+                if let Some(other) = all.insert(*id, n) {
+                    twice = Some((*id, other, n));
+                }
+            }
+        }
+        if let Some((id, a, b)) = twice {
+            self.violate(format!("INV-13: {} and {} work on partition {id}", name(a), name(b)));
+        }
+    }
+
+    /// Whether everything is worked on, by shares that are even.
+    pub(super) fn what_is_missing_of(&self, work: &ServiceId) -> Option<String> {
+        let state = self.agreement.last().clone();
+        let table = state.services.get(work)?.partitions.as_ref()?;
+        self.what_is_not_worked_on(work)
+            .or_else(|| self.what_is_uneven(&state, table.iter().map(|(_, it)| it)))
+    }
+
+    /// Where the agreed table has somebody who really works on it.
+    fn what_is_not_worked_on(&self, work: &ServiceId) -> Option<String> {
+        let table = self.agreement.last().services.get(work)?.partitions.as_ref()?;
+        table.iter().find_map(|(id, it)| {
+            let works = |owner: &Owner| {
+                let copy = self.nodes[super::index(&owner.node)].copy.as_ref();
+                copy.is_some_and(|copy| copy.works.get(&id) == Some(&it.epoch))
+            };
+            let is_owned = it.releasing.is_none() && it.owner.as_ref().is_some_and(works);
+            (!is_owned).then(|| format!("nobody works on partition {id}: {it:?}"))
+        })
+    }
+
+    /// Nodes that were lost again and again wait longer than this looks.
+    fn what_is_uneven<'a>(
+        &self,
+        state: &ClusterState,
+        table: impl Iterator<Item = &'a Partition>,
+    ) -> Option<String> {
+        let all: Vec<&NodeId> = state.spec.data_nodes().collect();
+        let steady = |node: &&&NodeId| {
+            let seat = self.services.iter().find(|it| it.as_str().ends_with(&format!("@{node}")));
+            let history = seat.and_then(|seat| state.services.get(seat)).map(|it| &it.history);
+            history
+                .is_some_and(|all| all.iter().filter(|it| it.reason.contains("owns")).count() < 2)
+        };
+        let drained = all.iter().all(|node| state.draining.contains(*node));
+        let fit = |node: &&&NodeId| drained || !state.draining.contains(**node);
+        if all.iter().filter(steady).count() < all.len() {
+            return None;
+        }
+        let weights = all.iter().filter(fit).map(|node| ((*node).clone(), 1)).collect();
+        let owners: Vec<Option<NodeId>> =
+            table.map(|it| it.owner.as_ref().map(|owner| owner.node.clone())).collect();
+        (balance(&owners, &weights) != owners).then(|| format!("uneven: {owners:?}"))
+    }
+
+    /// Who owns each partition, as agreed.
+    pub fn owners(&self) -> Vec<Option<usize>> {
+        let state = self.agreement.last();
+        let table =
+            self.work.as_ref().and_then(|work| state.services.get(work)?.partitions.as_ref());
+        let owner = |it: &Partition| it.owner.as_ref().map(|owner| super::index(&owner.node));
+        table.map(|table| table.iter().map(|(_, it)| owner(it)).collect()).unwrap_or_default()
+    }
+
+    /// Whether everything is worked on.
+    pub fn all_worked_on(&self) -> bool {
+        self.work.as_ref().is_some_and(|work| self.what_is_not_worked_on(work).is_none())
+    }
+
+    /// Starts a machine again.
+    pub fn start_node(&mut self, n: usize) {
+        self.on_start_daemon(n);
+    }
+
+    /// A release counts whatever epoch it was for.
+    pub(super) fn spoil_facts(
+        &self,
+        facts: &mut BTreeMap<NodeId, Observed<NodeFacts>>,
+        now: Timestamp,
+    ) {
+        if self.options.mutation != Some(Mutation::AnyEpoch) {
+            return;
+        }
+        let state = self.agreement.last();
+        let work = self.work.as_ref().and_then(|work| state.services.get(work));
+        let Some(table) = work.and_then(|it| it.partitions.as_ref()) else { return };
+        for told in facts.values_mut() {
+            let mut spoilt = told.last_known().clone();
+            for own in spoilt.instances.values_mut() {
+                for (id, epoch) in &mut own.seat.released {
+                    *epoch = table.get(*id).map_or(*epoch, |it| it.epoch);
+                }
+            }
+            *told = Observed::new(spoilt, now.minus(told.age(now)));
+        }
+    }
+
+    /// What shall be released is given at once.
+    pub(super) fn spoil_plan(&self, state: &ClusterState, plan: &mut Plan) {
+        if self.options.mutation != Some(Mutation::GiveWithoutProof) {
+            return;
+        }
+        let Some(work) = &self.work else { return };
+        for step in &mut plan.steps {
+            let Step::Propose(ServiceCommand::Partition { changes, .. }) = step else { continue };
+            for change in changes {
+                if let What::Release(to) = &change.what {
+                    let seat = state.services.get(&Seat::name(work, to));
+                    let sitting = seat.map(|seat| seat.sitting).unwrap_or_default();
+                    change.what = What::Give(Owner { node: to.clone(), sitting });
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! INV-13: a partition is never worked on by two copies, whatever breaks; everything is worked on
+//! again; moves are few; and what breaks the proof is noticed.
+
+#![allow(clippy::print_stdout, reason = "tests say what they measured")]
+
+use tandem_sim::runner::run_each;
+use tandem_sim::singleton::{Mutation, Options, World, partitions_of, run, tell};
+
+/// Seeds without a mutation.
+const SEEDS: u64 = 300;
+/// Within so many seeds each mutation is caught.
+const MUTATED: u64 = 1_500;
+
+fn options(seed: u64) -> Options {
+    Options { partitions: Some(partitions_of(seed)), ..Options::default() }
+}
+
+#[test]
+fn no_partition_is_worked_on_twice_and_all_are_again() {
+    let outcome = run_each(0..SEEDS, &|seed| run(seed, options(seed)), (2, 1), &|_| {});
+    if let Some(failure) = outcome.failures.first() {
+        let (_, lines) = tell(failure.seed, Options { trace: 200, ..options(failure.seed) });
+        panic!("{failure:?}\n{}", lines.join("\n"));
+    }
+}
+
+fn is_caught(mutation: Mutation) {
+    let broken = |seed| Options { mutation: Some(mutation), ..options(seed) };
+    let failure = (0..MUTATED).find_map(|seed| run(seed, broken(seed)));
+    let failure = failure.unwrap_or_else(|| panic!("{mutation:?} is not caught"));
+    println!("{mutation:?}: seed {}", failure.seed);
+    assert!(failure.violation.starts_with("INV-13"), "{failure:?}");
+    let seed = failure.seed;
+    assert!(run(seed, options(seed)).is_none(), "seed {seed} fails anyway");
+}
+
+#[test]
+fn a_partition_given_on_without_proof_is_caught() {
+    is_caught(Mutation::GiveWithoutProof);
+}
+
+#[test]
+fn a_release_of_another_epoch_is_caught() {
+    is_caught(Mutation::AnyEpoch);
+}
+
+#[test]
+fn a_release_before_the_process_confirmed_is_caught() {
+    is_caught(Mutation::ReleaseAtOnce);
+}
+
+#[test]
+fn a_daemon_that_shows_an_older_state_after_a_restart_is_caught() {
+    is_caught(Mutation::ForgetFloor);
+}
+
+#[test]
+fn a_seat_that_is_passed_before_its_lease_is_over_is_caught() {
+    is_caught(Mutation::VoteAtOnce);
+}
+
+/// A world in which everything is worked on.
+fn working(seed: u64) -> World {
+    let options = Options { calm: true, partitions: Some(12), trace: 120, ..Options::default() };
+    let mut world = World::new(seed, options);
+    world.run_until(20_000_000);
+    assert!(world.all_worked_on(), "seed {seed}: {:?}", world.owners());
+    world
+}
+
+#[test]
+fn a_dead_nodes_partitions_and_no_others_move_within_the_budget() {
+    let (mut worst, mut back) = (0, 0);
+    for seed in 0..60 {
+        let mut world = working(seed);
+        let before = world.owners();
+        let dead = (seed % 3) as usize;
+        let killed = world.now;
+        world.kill_node(dead);
+        while !world.all_worked_on() || world.owners().contains(&Some(dead)) {
+            world.run_until(world.now + 10_000);
+            assert!(world.now < killed + 5_000_000, "seed {seed}: {:?}", world.owners());
+        }
+        worst = worst.max(world.now - killed);
+        let after = world.owners();
+        let moved = before.iter().zip(&after).filter(|(before, after)| before != after).count();
+        assert_eq!(moved, 4, "seed {seed}: {before:?} {after:?}");
+        world.start_node(dead);
+        let started = world.now;
+        let share = |world: &World| world.owners().iter().filter(|it| **it == Some(dead)).count();
+        while share(&world) < 4 || !world.all_worked_on() {
+            world.run_until(world.now + 10_000);
+            let in_time = world.now < started + 20_000_000;
+            if !in_time {
+                panic!("seed {seed}: {:?}\n{}", world.owners(), world.story());
+            }
+        }
+        let again = world.owners();
+        let moved = after.iter().zip(&again).filter(|(after, again)| after != again).count();
+        assert_eq!(moved, 4, "seed {seed}: {after:?} {again:?}");
+        back = back.max(world.now - started);
+    }
+    println!("owned and worked on again after {} ms at most", worst / 1000);
+    println!("even again after {} ms at most", back / 1000);
+    assert!(worst < 1_900_000, "took {} ms", worst / 1000);
+}

@@ -1,0 +1,178 @@
+//! Talks to endpoints at first: connects, and encrypts what is said where they want that.
+//! In: addresses, files of certificates. Out: connections.
+//! States: Loaded → (a file is another one than before) → Loaded anew, or as before with a warning.
+//! Keeps: an endpoint that does not prove that it has the name it is asked for gets nothing; there
+//! is no way to leave that out. One provider, named explicitly, as with TLS between nodes.
+//! Not here: TLS of clients (`http/tls.rs`), which endpoint (`group.rs`).
+//! Tested by: `http/tests/upstream_tls.rs`.
+
+use crate::proxy::http::{Certificate, Stream};
+use rustls::crypto::ring;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
+use tandem_core::ids::ServiceId;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+/// How endpoints are spoken to where that is encrypted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UpstreamTls {
+    /// Whose certificates are believed, in PEM.
+    pub ca: PathBuf,
+    /// The name that their certificates have to have; none: the one that they are reached by.
+    pub server_name: Option<String>,
+    /// What they are shown, if they want to know who asks.
+    pub certificate: Option<Certificate>,
+}
+
+/// What was read of it.
+#[derive(Clone, Debug)]
+pub(in crate::proxy) struct Loaded {
+    config: Arc<ClientConfig>,
+    from: UpstreamTls,
+    protocol: Option<&'static [u8]>,
+    written: Vec<Option<SystemTime>>,
+}
+
+impl Loaded {
+    /// # Errors
+    /// What is wrong with which file.
+    fn read(from: &UpstreamTls, protocol: Option<&'static [u8]>) -> Result<Self, String> {
+        // Looked at first: what is written meanwhile is then read again.
+        let written = written(from);
+        let mut roots = RootCertStore::empty();
+        for certificate in certificates(&from.ca)? {
+            roots.add(certificate).map_err(|error| wrong(&from.ca, &error))?;
+        }
+        let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .map_err(|error| error.to_string())?
+            .with_root_certificates(roots);
+        let mut config = match &from.certificate {
+            None => builder.with_no_client_auth(),
+            Some(Certificate { chain, key: file }) => {
+                let key =
+                    PrivateKeyDer::from_pem_file(file).map_err(|error| wrong(file, &error))?;
+                let chain = certificates(chain)?;
+                builder.with_client_auth_cert(chain, key).map_err(|error| wrong(file, &error))?
+            }
+        };
+        config.alpn_protocols = protocol.iter().map(|protocol| protocol.to_vec()).collect();
+        Ok(Self { config: Arc::new(config), from: from.clone(), protocol, written })
+    }
+}
+
+fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    let read = CertificateDer::pem_file_iter(file).map_err(|error| wrong(file, &error))?;
+    let all = read.collect::<Result<Vec<_>, _>>().map_err(|error| wrong(file, &error))?;
+    if all.is_empty() {
+        return Err(wrong(file, &"there is no certificate in it"));
+    }
+    Ok(all)
+}
+
+fn wrong(file: &Path, why: &dyn std::fmt::Display) -> String {
+    format!("{}: {why}", file.display())
+}
+
+fn written(from: &UpstreamTls) -> Vec<Option<SystemTime>> {
+    let own = from.certificate.iter().flat_map(|it| [&it.chain, &it.key]);
+    let files = std::iter::once(&from.ca).chain(own);
+    files.map(|file| std::fs::metadata(file).and_then(|it| it.modified()).ok()).collect()
+}
+
+/// Reaches endpoints.
+#[derive(Debug, Default)]
+pub(in crate::proxy) struct Dialer(Mutex<Option<Loaded>>);
+
+impl Dialer {
+    /// Reads what a configuration says; `protocol` is what has to be agreed on.
+    ///
+    /// # Errors
+    /// What is wrong with which file.
+    pub(in crate::proxy) fn read(
+        from: Option<&UpstreamTls>,
+        protocol: Option<&'static [u8]>,
+    ) -> Result<Option<Loaded>, String> {
+        from.map(|from| Loaded::read(from, protocol)).transpose()
+    }
+
+    pub(in crate::proxy) fn new(loaded: Option<Loaded>) -> Self {
+        Self(Mutex::new(loaded))
+    }
+
+    /// Goes on with this.
+    pub(in crate::proxy) fn configure(&self, loaded: Option<Loaded>) {
+        *self.lock() = loaded;
+    }
+
+    pub(in crate::proxy) fn is_encrypted(&self) -> bool {
+        self.lock().is_some()
+    }
+
+    /// Reads files again that were written anew; what is wrong with them is said, and those before
+    /// stay.
+    pub(in crate::proxy) fn renew(&self, service: &ServiceId) {
+        let Some(before) = self.lock().clone() else { return };
+        let now = written(&before.from);
+        if now == before.written {
+            return;
+        }
+        let after = match Loaded::read(&before.from, before.protocol) {
+            Ok(after) => {
+                tracing::info!(%service, "certificates for endpoints were read again");
+                after
+            }
+            Err(why) => {
+                tracing::warn!(%service, why, "new certificates for endpoints are not used");
+                Loaded { written: now, ..before }
+            }
+        };
+        *self.lock() = Some(after);
+    }
+
+    /// Connects. `host` is the name that the address was found by.
+    pub(in crate::proxy) async fn dial(
+        &self,
+        address: SocketAddr,
+        host: Option<&str>,
+    ) -> io::Result<Stream> {
+        let tcp = TcpStream::connect(address).await?;
+        let _ = tcp.set_nodelay(true);
+        let _ = super::listener::keep_alive(&tcp);
+        self.encrypt(tcp, address, host).await
+    }
+
+    /// Encrypts a connection, if that is how its endpoint is spoken to.
+    pub(in crate::proxy) async fn encrypt(
+        &self,
+        tcp: TcpStream,
+        address: SocketAddr,
+        host: Option<&str>,
+    ) -> io::Result<Stream> {
+        let Some(Loaded { config, from, protocol, .. }) = self.lock().clone() else {
+            return Ok(Stream::Plain(tcp));
+        };
+        let name = match from.server_name.as_deref().or(host) {
+            Some(name) => ServerName::try_from(name.to_owned()).map_err(io::Error::other)?,
+            None => ServerName::IpAddress(address.ip().into()),
+        };
+        let stream = TlsConnector::from(config).connect(name, tcp).await?;
+        let stream = Stream::Tls(Box::new(stream.into()));
+        // Without a word about it, it may still be HTTP/1.1.
+        if protocol == Some(crate::proxy::http::HTTP2) && stream.protocol() != protocol {
+            return Err(io::Error::other("it does not agree to speak HTTP/2"));
+        }
+        Ok(stream)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Loaded>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,113 @@
+//! Talks to a client at first: encrypts what is said where it has to be, and finds out what it
+//! speaks.
+//! In: an accepted connection. Out: a session of HTTP/1.1 (`session.rs`) or HTTP/2 (`h2/serve.rs`).
+//! States: Accepted → (handshake) → (ALPN, or the first bytes) HTTP/1.1 or HTTP/2.
+//! Keeps: a handshake and the first bytes are waited for only so long.
+//! Not here: certificates (`tls.rs`).
+//! Tested by: `tests/`.
+
+use super::session::{Client, poll_head, run};
+use super::stream::{Buffer, Stream};
+use super::wire::rewrite::Origin;
+use super::{Http, HttpConfig, h2};
+use crate::proxy::balancer::session::Shared;
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::sync::atomic::Ordering;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout};
+use tokio_rustls::TlsAcceptor;
+
+/// Serves one client to its end.
+pub(in crate::proxy) async fn serve(
+    shared: &Shared,
+    http: &Http,
+    client: TcpStream,
+    who: SocketAddr,
+) {
+    let config = shared.config();
+    let Some(requests) = &config.http else { return };
+    let Some(stream) = accept(shared, http, requests, client).await else { return };
+    let ip = who.ip().to_canonical();
+    let is_trusted = requests.trusted.iter().any(|network| network.contains(ip));
+    let origin = Origin { ip, is_encrypted: stream.is_encrypted(), is_trusted };
+    let session = speak(h2::Server { shared, http, origin }, requests, stream);
+    tokio::select! {
+        biased;
+        () = session => {}
+        () = shared.stop.cancelled() => {}
+    }
+}
+
+/// What its client is spoken to by: in clear, or encrypted.
+async fn accept(
+    shared: &Shared,
+    http: &Http,
+    config: &HttpConfig,
+    client: TcpStream,
+) -> Option<Stream> {
+    let Some(tls) = http.tls() else { return Some(Stream::Plain(client)) };
+    let accept = timeout(config.head_timeout, TlsAcceptor::from(tls).accept(client));
+    let accepted = tokio::select! {
+        biased;
+        () = shared.closing.cancelled() => return None,
+        accepted = accept => accepted,
+    };
+    let Ok(Ok(stream)) = accepted else {
+        shared.tally.refused.fetch_add(1, Ordering::Relaxed);
+        return None;
+    };
+    Some(Stream::Tls(Box::new(stream.into())))
+}
+
+/// HTTP/2 where TLS agreed on it or the client begins with it, else HTTP/1.1.
+async fn speak(server: h2::Server<'_>, config: &HttpConfig, stream: Stream) {
+    let is_agreed = stream.protocol() == Some(h2::ALPN);
+    let mut client = Client::new(stream, server.origin, Buffer::default());
+    if is_agreed {
+        h2::serve(server, config, (client.stream, client.input)).await;
+        return;
+    }
+    if config.http2 && !client.stream.is_encrypted() {
+        match begins(server.shared, config, &mut client).await {
+            Some(true) => {
+                h2::serve(server, config, (client.stream, client.input)).await;
+                return;
+            }
+            Some(false) => {}
+            None => return,
+        }
+    }
+    run(server.shared, server.http, &mut client).await;
+}
+
+/// Whether its first bytes are those of HTTP/2; none if there are none.
+async fn begins(shared: &Shared, config: &HttpConfig, client: &mut Client) -> Option<bool> {
+    let mut deadline = Instant::now() + config.keep_alive;
+    let mut is_silent = true;
+    loop {
+        let unread = client.input.unread();
+        let common = unread.len().min(h2::PREFACE.len());
+        if unread[..common] != h2::PREFACE[..common] {
+            return Some(false);
+        }
+        if common == h2::PREFACE.len() {
+            return Some(true);
+        }
+        if is_silent && common > 0 {
+            // Once, however slowly the rest drips.
+            (deadline, is_silent) = (Instant::now() + config.head_timeout, false);
+        }
+        let fill = poll_fn(|cx| poll_head(client, config.head_bytes_max, deadline, cx));
+        let filled = tokio::select! {
+            biased;
+            // What has begun to come may still come.
+            () = shared.closing.cancelled(), if is_silent => return None,
+            filled = fill => filled,
+        };
+        if !filled.is_ok_and(|bytes| bytes > 0) {
+            // Half a word is no HTTP/2; whoever speaks HTTP/1.1 says what is wrong with it.
+            return (!is_silent).then_some(false);
+        }
+    }
+}

@@ -1,0 +1,240 @@
+//! Talks to an endpoint about one request, on a connection that others use too, as if it were a
+//! connection of its own.
+//! In: a request as HTTP/1.1 has it. Out: its response, the same way.
+//! States: New → (head) Sent → (interim heads) → Answered; a WebSocket: Answered, then bytes both
+//! ways.
+//! Keeps: what the endpoint says that it did not look at is told apart from what broke (H43).
+//! Not here: the connection (`link.rs`), when a request is sent again (`exchange.rs`).
+//! Tested by: `tests/h2/endpoints.rs`.
+
+use super::head::{self, Written};
+use super::incoming::Incoming;
+use super::link::Link;
+use super::outgoing::Outgoing;
+use super::{broken, websocket};
+use crate::proxy::http::wire::framing::Framing;
+use crate::proxy::http::wire::request::{self, Method, more_fields};
+use bytes::Bytes;
+use h2::client::{ResponseFuture, SendRequest};
+use h2::{Reason, RecvStream};
+use std::future::Future;
+use std::io::{self, Write};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use tokio::io::ReadBuf;
+
+/// One request at an endpoint.
+pub(in crate::proxy) struct EndpointStream {
+    link: Arc<Link>,
+    send: SendRequest<Bytes>,
+    kind: Method,
+    /// The key of a WebSocket, if one is asked for.
+    key: Option<Vec<u8>>,
+    outgoing: Option<Outgoing>,
+    response: Option<ResponseFuture>,
+    incoming: Option<Incoming>,
+    /// A head that came.
+    text: Vec<u8>,
+    text_used: usize,
+    failed: Option<io::Error>,
+    refused: Option<Refused>,
+    /// Nothing else was under way on its connection when it was taken.
+    was_idle: bool,
+    is_stale: bool,
+}
+
+/// How an endpoint said that it did nothing with a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::proxy::http) enum Refused {
+    /// Its connection takes no more of them: another one may.
+    Connection,
+    /// It does not want this one now.
+    Request,
+}
+
+impl std::fmt::Debug for EndpointStream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("EndpointStream").finish_non_exhaustive()
+    }
+}
+
+impl EndpointStream {
+    pub(super) fn new(link: Arc<Link>, send: SendRequest<Bytes>, was_idle: bool) -> Self {
+        Self {
+            link,
+            send,
+            kind: Method::Other,
+            key: None,
+            outgoing: None,
+            response: None,
+            incoming: None,
+            text: Vec::new(),
+            text_used: 0,
+            failed: None,
+            refused: None,
+            was_idle,
+            is_stale: false,
+        }
+    }
+
+    /// The endpoint did nothing with the request, and said so.
+    pub(in crate::proxy::http) const fn refused(&self) -> Option<Refused> {
+        self.refused
+    }
+
+    /// Its connection was idle before, and closed without a word about the request.
+    pub(in crate::proxy::http) const fn is_stale(&self) -> bool {
+        self.is_stale
+    }
+
+    /// Nothing of the request was sent, nor will be: whoever reads learns that.
+    fn unsent(&mut self, error: h2::Error) -> io::Error {
+        self.refused = Some(Refused::Connection);
+        self.failed = Some(io::ErrorKind::ConnectionReset.into());
+        broken(error)
+    }
+
+    /// Takes some of a request, at least one byte; the head at once.
+    pub(in crate::proxy::http) fn poll_write(
+        &mut self,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        if let Some(outgoing) = &mut self.outgoing {
+            return outgoing.poll_write(cx, bytes);
+        }
+        if let Err(error) = ready!(self.send.poll_ready(cx)) {
+            return Poll::Ready(Err(self.unsent(error)));
+        }
+        Poll::Ready(self.head(bytes))
+    }
+
+    fn head(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let mut room = more_fields();
+        let Ok(Some(read)) = request::read(bytes, &mut room, (usize::MAX, u64::MAX)) else {
+            return Err(io::ErrorKind::InvalidData.into());
+        };
+        self.kind = read.kind;
+        let is_websocket = read.upgrade.is_some_and(|it| it.eq_ignore_ascii_case("websocket"))
+            && self.send.is_extended_connect_protocol_enabled();
+        let key = |it: &&httparse::Header<'_>| it.name.eq_ignore_ascii_case("sec-websocket-key");
+        let key = read.fields.iter().find(key).map(|it| it.value.to_vec());
+        self.key = is_websocket.then(|| key.unwrap_or_default());
+        let at = self.link.address.to_string();
+        let mut request = head::onward(&read, (self.link.scheme(), &at), is_websocket)?;
+        let framing = if is_websocket { Framing::Close } else { read.framing };
+        if is_websocket {
+            let websocket = h2::ext::Protocol::from_static("websocket");
+            request.extensions_mut().insert(websocket);
+        }
+        let is_all = head::is_all(framing);
+        let sent = self.send.send_request(request, is_all);
+        let (response, stream) = sent.map_err(|error| self.unsent(error))?;
+        self.response = Some(response);
+        self.outgoing = Some(Outgoing::new(stream, framing, is_all));
+        Ok(read.length)
+    }
+
+    /// Ready once a read would give something, the end included.
+    pub(in crate::proxy::http) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            if self.text_used < self.text.len() || self.failed.is_some() {
+                return Poll::Ready(());
+            }
+            if let Some(incoming) = &mut self.incoming {
+                return incoming.poll_next(cx).map(|_| ());
+            }
+            // It is polled again when its head is sent.
+            let Some(response) = &mut self.response else { return Poll::Pending };
+            if let Poll::Ready(Some(Ok(interim))) = response.poll_informational(cx) {
+                let (parts, ()) = interim.into_parts();
+                self.came(head::response(&parts, false, self.kind));
+                continue;
+            }
+            match ready!(Pin::new(response).poll(cx)) {
+                Ok(response) => self.answered(response),
+                Err(error) => {
+                    self.refused = refused(&error);
+                    self.is_stale = self.was_idle && error.is_io();
+                    self.failed = Some(broken(error));
+                }
+            }
+        }
+    }
+
+    fn answered(&mut self, response: http::Response<RecvStream>) {
+        let (parts, body) = response.into_parts();
+        self.link.served();
+        if let (Some(key), true) = (&self.key, parts.status.is_success()) {
+            let mut text = b"HTTP/1.1 101 Switching Protocols\r\n".to_vec();
+            let accept = websocket::accept(key);
+            let _ = write!(
+                text,
+                "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: {accept}\r\n"
+            );
+            for (name, value) in &parts.headers {
+                head::field(&mut text, name.as_str(), value.as_bytes());
+            }
+            text.extend_from_slice(b"\r\n");
+            (self.text, self.text_used) = (text, 0);
+            self.incoming = Some(Incoming::new(body, false));
+            return;
+        }
+        let written = head::response(&parts, body.is_end_stream(), self.kind);
+        let is_chunked = written.as_ref().is_ok_and(|written| written.is_chunked);
+        self.came(written);
+        self.incoming = Some(Incoming::new(body, is_chunked));
+    }
+
+    fn came(&mut self, head: Result<Written, head::Malformed>) {
+        match head {
+            Ok(Written { text, .. }) => (self.text, self.text_used) = (text, 0),
+            Err(head::Malformed) => self.failed = Some(io::ErrorKind::InvalidData.into()),
+        }
+    }
+
+    pub(in crate::proxy::http) fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        ready!(self.poll_next(cx));
+        if let Some(error) = self.failed.take() {
+            return Poll::Ready(Err(error));
+        }
+        let text = &self.text[self.text_used..];
+        let now = text.len().min(into.remaining());
+        into.put_slice(&text[..now]);
+        self.text_used += now;
+        match &mut self.incoming {
+            Some(incoming) if now == 0 => incoming.poll_read(cx, into),
+            Some(_) | None => Poll::Ready(Ok(())),
+        }
+    }
+
+    /// Nothing more is sent.
+    pub(in crate::proxy::http) fn finish(&mut self) {
+        if let Some(outgoing) = &mut self.outgoing {
+            outgoing.finish();
+        }
+    }
+}
+
+/// What the end of a stream says. One that the endpoint did look at ends with its connection, and
+/// by no GOAWAY.
+fn refused(error: &h2::Error) -> Option<Refused> {
+    if !error.is_remote() {
+        None
+    } else if error.is_go_away() {
+        Some(Refused::Connection)
+    } else {
+        (error.reason() == Some(Reason::REFUSED_STREAM)).then_some(Refused::Request)
+    }
+}
+
+impl Drop for EndpointStream {
+    fn drop(&mut self) {
+        self.link.freed();
+    }
+}

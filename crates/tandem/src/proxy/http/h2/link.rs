@@ -1,0 +1,306 @@
+//! Talks to endpoints over connections of HTTP/2, each of which carries many requests at once.
+//! In: an address. Out: an `EndpointStream` on a connection that has room.
+//! States of a connection: Opening → Open → (idle, GOAWAY, or broken) → Over.
+//! Keeps: while one is being opened nobody opens another one to the same address: who comes
+//! meanwhile waits for it, and learns why it failed. Connections that are no longer wanted take no
+//! more requests, and end when those that they have do.
+//! Not here: connecting (`balancer/dial.rs`), requests (`endpoint.rs`).
+//! Tested by: `tests/h2/endpoints.rs`.
+
+use super::endpoint::EndpointStream;
+use super::io::{Io, Watch};
+use super::life::Life;
+use super::outgoing::SEND_MAX;
+use super::{STREAM_WINDOW, STREAMS_MAX};
+use crate::proxy::http::session::Timer;
+use crate::proxy::http::stream::{Buffer, Stream};
+use crate::runtime::supervisor::{Supervisor, TaskKind};
+use bytes::Bytes;
+use h2::client::{Connection, SendRequest};
+use std::collections::BTreeMap;
+use std::future::{Future, poll_fn};
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout};
+
+/// Every stream may fill its own window: one that nobody reads keeps no other one waiting.
+const ENDPOINT_WINDOW: u32 = STREAM_WINDOW * STREAMS_MAX;
+
+/// How often somebody waits for a connection that others then fill.
+const ROUNDS: u32 = 16;
+
+/// One connection.
+#[derive(Debug)]
+pub(super) struct Link {
+    pub(super) address: SocketAddr,
+    is_encrypted: bool,
+    send: SendRequest<Bytes>,
+    in_flight: AtomicU32,
+    watch: Arc<Watch>,
+    idle_since: Mutex<Instant>,
+}
+
+impl Link {
+    pub(super) const fn scheme(&self) -> &'static str {
+        if self.is_encrypted { "https" } else { "http" }
+    }
+
+    pub(super) fn served(&self) {
+        self.watch.served();
+    }
+
+    pub(super) fn freed(&self) {
+        *lock(&self.idle_since) = Instant::now();
+        self.in_flight.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    /// A stream, if it has room for one; an error if it never will.
+    fn stream(self: &Arc<Self>) -> Result<Option<EndpointStream>, h2::Error> {
+        let mut send = self.send.clone();
+        let mut nobody = Context::from_waker(Waker::noop());
+        if let Poll::Ready(ready) = send.poll_ready(&mut nobody) {
+            ready?;
+        }
+        let max = send.current_max_send_streams().min(STREAMS_MAX as usize);
+        let max = u32::try_from(max).unwrap_or(STREAMS_MAX);
+        let before = self.in_flight.fetch_add(1, Ordering::AcqRel);
+        if before >= max {
+            self.in_flight.fetch_sub(1, Ordering::AcqRel);
+            return Ok(None);
+        }
+        Ok(Some(EndpointStream::new(Arc::clone(self), send, before == 0)))
+    }
+
+    fn is_wanted(&self, idle_timeout: Duration) -> bool {
+        let is_idle = self.in_flight.load(Ordering::Acquire) == 0;
+        !is_idle || lock(&self.idle_since).elapsed() < idle_timeout
+    }
+}
+
+type Outcome = Option<Result<(), Arc<str>>>;
+
+#[derive(Debug, Default)]
+struct State {
+    open: BTreeMap<SocketAddr, Vec<Arc<Link>>>,
+    opening: BTreeMap<SocketAddr, watch::Receiver<Outcome>>,
+}
+
+/// The connections of one balancer.
+#[derive(Clone, Debug, Default)]
+pub(in crate::proxy::http) struct Links(Arc<Mutex<State>>);
+
+/// How one is opened.
+pub(in crate::proxy::http) struct Opening<F> {
+    pub(in crate::proxy::http) supervisor: Supervisor,
+    pub(in crate::proxy::http) connect: F,
+    pub(in crate::proxy::http) within: Duration,
+    pub(in crate::proxy::http) head_bytes_max: usize,
+}
+
+impl Links {
+    /// A stream on a connection that is there.
+    pub(in crate::proxy::http) fn take(&self, address: SocketAddr) -> Option<Stream> {
+        let mut state = lock(&self.0);
+        let links = state.open.get_mut(&address)?;
+        let mut found = None;
+        links.retain(|link| {
+            if found.is_some() {
+                return true;
+            }
+            let stream = link.stream();
+            let is_alive = stream.is_ok();
+            found = stream.ok().flatten();
+            is_alive
+        });
+        drop(state);
+        found.map(|stream| Stream::H2Endpoint(Box::new(stream)))
+    }
+
+    /// A stream on one that is opened for it, or for somebody who came before.
+    ///
+    /// # Errors
+    /// Why there is none, for operators.
+    pub(in crate::proxy::http) async fn open<F>(
+        &self,
+        address: SocketAddr,
+        opening: impl Fn() -> Opening<F>,
+    ) -> Result<Stream, String>
+    where
+        F: Future<Output = std::io::Result<Stream>> + Send + 'static,
+    {
+        for _ in 0..ROUNDS {
+            if let Some(stream) = self.take(address) {
+                return Ok(stream);
+            }
+            let mut outcome = self.opening(address, &opening);
+            let outcome = match outcome.wait_for(Option::is_some).await {
+                Ok(outcome) => outcome.clone(),
+                Err(_) => return Err("the door is closing".to_owned()),
+            };
+            if let Some(Err(why)) = outcome {
+                return Err(why.to_string());
+            }
+        }
+        Err("it takes no more requests at once".to_owned())
+    }
+
+    /// How one is opened, by whoever began.
+    fn opening<F>(
+        &self,
+        address: SocketAddr,
+        opening: &impl Fn() -> Opening<F>,
+    ) -> watch::Receiver<Outcome>
+    where
+        F: Future<Output = std::io::Result<Stream>> + Send + 'static,
+    {
+        let mut state = lock(&self.0);
+        if let Some(outcome) = state.opening.get(&address) {
+            return outcome.clone();
+        }
+        let (tell, outcome) = watch::channel(None);
+        let opening = opening();
+        state.opening.insert(address, outcome.clone());
+        let (links, supervisor) = (self.clone(), opening.supervisor.clone());
+        supervisor.spawn("http2 endpoint", TaskKind::Session, async move {
+            links.run(address, opening, tell).await;
+        });
+        outcome
+    }
+
+    /// Opens a connection, and drives it to its end.
+    async fn run<F>(self, address: SocketAddr, opening: Opening<F>, tell: watch::Sender<Outcome>)
+    where
+        F: Future<Output = std::io::Result<Stream>> + Send + 'static,
+    {
+        let Opening { supervisor, connect, within, head_bytes_max } = opening;
+        let opened = timeout(within, begin(connect, head_bytes_max)).await;
+        let begun = {
+            let mut state = lock(&self.0);
+            state.opening.remove(&address);
+            match opened {
+                Ok(Ok(Begun { send, driver, is_encrypted })) => {
+                    let link = Link {
+                        address,
+                        is_encrypted,
+                        send,
+                        in_flight: AtomicU32::new(0),
+                        watch: Arc::clone(&driver.watch),
+                        idle_since: Mutex::new(Instant::now()),
+                    };
+                    state.open.entry(address).or_default().push(Arc::new(link));
+                    Ok(driver)
+                }
+                Ok(Err(why)) => Err(why),
+                Err(_) => Err("no answer in time".to_owned()),
+            }
+        };
+        match begun {
+            Ok(mut driver) => {
+                tell.send_replace(Some(Ok(())));
+                // From here on it lives as long as somebody wants it, and not the other way round.
+                drop((self, tell));
+                tokio::select! {
+                    () = supervisor.stopping().cancelled_owned() => {}
+                    () = poll_fn(|cx| driver.poll(cx)) => {}
+                }
+            }
+            Err(why) => _ = tell.send_replace(Some(Err(why.into()))),
+        }
+    }
+
+    /// Lets those go that are idle for too long, gone, or nobody's.
+    pub(in crate::proxy::http) fn sweep(&self, addresses: &[SocketAddr], idle_timeout: Duration) {
+        let mut gone = Vec::new();
+        let mut state = lock(&self.0);
+        state.open.retain(|address, links| {
+            let known = addresses.contains(address);
+            gone.extend(links.extract_if(.., |link| !known || !link.is_wanted(idle_timeout)));
+            !links.is_empty()
+        });
+        drop(state);
+        drop(gone);
+    }
+}
+
+struct Begun {
+    send: SendRequest<Bytes>,
+    driver: Driver,
+    is_encrypted: bool,
+}
+
+async fn begin(
+    connect: impl Future<Output = std::io::Result<Stream>>,
+    head_bytes_max: usize,
+) -> Result<Begun, String> {
+    let stream = connect.await.map_err(|error| error.to_string())?;
+    let is_encrypted = stream.is_encrypted();
+    let watch = Watch::new(0);
+    let io = Io::new(stream, Buffer::default(), Arc::clone(&watch));
+    let mut builder = h2::client::Builder::new();
+    builder
+        .initial_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(ENDPOINT_WINDOW)
+        .max_header_list_size(u32::try_from(head_bytes_max).unwrap_or(u32::MAX))
+        .max_send_buffer_size(SEND_MAX)
+        .enable_push(false);
+    let (send, mut connection) =
+        builder.handshake::<_, Bytes>(io).await.map_err(|error| error.to_string())?;
+    let life = Life::new(connection.ping_pong());
+    let driver = Driver { connection, life, watch, timer: Timer::new() };
+    Ok(Begun { send, driver, is_encrypted })
+}
+
+/// Moves the frames of one connection.
+struct Driver {
+    connection: Connection<Io, Bytes>,
+    life: Life,
+    watch: Arc<Watch>,
+    timer: Timer,
+}
+
+impl Driver {
+    /// Ready when it is over: nobody wants it, or it broke.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            if Pin::new(&mut self.connection).poll(cx).is_ready() || self.watch.is_flooded() {
+                return Poll::Ready(());
+            }
+            let Some(deadline) = self.life.poll(&self.watch, cx) else { return Poll::Ready(()) };
+            ready!(self.timer.poll(deadline, cx));
+        }
+    }
+}
+
+/// Speaks to an endpoint on a connection for one question only.
+///
+/// # Errors
+/// Why that did not begin, or what `ask` says.
+pub(in crate::proxy) async fn once<T>(
+    stream: Stream,
+    address: SocketAddr,
+    ask: impl AsyncFnOnce(Stream) -> Result<T, String>,
+) -> Result<T, String> {
+    let connect = std::future::ready(Ok(stream));
+    let Begun { send, mut driver, is_encrypted } = begin(connect, 16 * 1024).await?;
+    let watch = Arc::clone(&driver.watch);
+    let (in_flight, idle_since) = (AtomicU32::new(0), Mutex::new(Instant::now()));
+    let link = Arc::new(Link { address, is_encrypted, send, in_flight, watch, idle_since });
+    let stream = link.stream().map_err(|error| error.to_string())?;
+    let stream = stream.ok_or("it takes no requests")?;
+    let asked = ask(Stream::H2Endpoint(Box::new(stream)));
+    tokio::select! {
+        biased;
+        asked = asked => asked,
+        () = poll_fn(|cx| driver.poll(cx)) => Err("it closed the check's connection".to_owned()),
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Nothing here leaves a value half changed when it panics.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

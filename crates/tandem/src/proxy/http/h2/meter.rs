@@ -1,0 +1,183 @@
+//! Decides whether a peer of HTTP/2 sends frames that only make work.
+//! In: the bytes that it sends, the time. Out: whether it is too much.
+//! Keeps: every frame that carries nothing costs a token, and so does every stream that is taken
+//! back; what is served, and time, give tokens back. So a client may cancel what it likes, but not
+//! ask and cancel for ever (CVE-2023-44487), nor ask for pongs, settings or priorities for ever.
+//! Not here: what the crate `h2` bounds itself: fields that have no end, DATA in crumbs, streams
+//! that are reset before anybody saw them.
+//! Tested by: below, `tests/h2/hostile.rs`.
+
+use std::time::{Duration, Instant};
+
+/// Of each kind, at once.
+const TOKENS_MAX: u32 = 400;
+/// One comes back in so long.
+const REFILL: Duration = Duration::from_millis(20);
+const HEADER: usize = 9;
+
+const RST_STREAM: u8 = 3;
+const WINDOW_UPDATE: u8 = 8;
+/// Data and headers.
+const CARRIES: [u8; 2] = [0, 1];
+/// So many window updates come for one frame of data, of the stream and of its connection, and
+/// some more for small frames.
+const UPDATES: u32 = 16;
+
+#[derive(Debug)]
+struct Tokens {
+    left: u32,
+    since: Instant,
+}
+
+impl Tokens {
+    const fn new(now: Instant) -> Self {
+        Self { left: TOKENS_MAX, since: now }
+    }
+
+    fn give(&mut self, count: u32) {
+        self.left = self.left.saturating_add(count).min(TOKENS_MAX);
+    }
+
+    /// False if there is none.
+    fn take(&mut self, now: Instant) -> bool {
+        let elapsed = now.saturating_duration_since(self.since);
+        let back = u32::try_from(elapsed.as_millis() / REFILL.as_millis()).unwrap_or(u32::MAX);
+        if back > 0 {
+            self.give(back);
+            self.since = now;
+        }
+        let has_one = self.left > 0;
+        self.left = self.left.saturating_sub(1);
+        has_one
+    }
+}
+
+/// What one peer has sent.
+#[derive(Debug)]
+pub(super) struct Meter {
+    header: [u8; HEADER],
+    /// So much of the next header is there.
+    filled: usize,
+    /// So much of the frame is still to come.
+    payload: usize,
+    resets: Tokens,
+    others: Tokens,
+    updates: u32,
+}
+
+impl Meter {
+    /// `preface`: bytes before the first frame.
+    pub(super) const fn new(preface: usize, now: Instant) -> Self {
+        Self {
+            header: [0; HEADER],
+            filled: 0,
+            payload: preface,
+            resets: Tokens::new(now),
+            others: Tokens::new(now),
+            updates: 0,
+        }
+    }
+
+    /// A request was answered to its end.
+    pub(super) fn served(&mut self) {
+        self.resets.give(1);
+        self.others.give(1);
+    }
+
+    /// Looks at bytes that came; false if it is too much.
+    pub(super) fn saw(&mut self, mut bytes: &[u8], now: Instant) -> bool {
+        while !bytes.is_empty() {
+            if self.payload > 0 {
+                let now = self.payload.min(bytes.len());
+                self.payload -= now;
+                bytes = &bytes[now..];
+                continue;
+            }
+            let wanted = (HEADER - self.filled).min(bytes.len());
+            self.header[self.filled..self.filled + wanted].copy_from_slice(&bytes[..wanted]);
+            self.filled += wanted;
+            bytes = &bytes[wanted..];
+            if self.filled == HEADER {
+                self.filled = 0;
+                let [a, b, c, kind, ..] = self.header;
+                self.payload = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
+                if !self.frame(kind, now) {
+                    return false;
+                }
+            }
+        }
+        true
+    }
+
+    fn frame(&mut self, kind: u8, now: Instant) -> bool {
+        match kind {
+            RST_STREAM => self.resets.take(now),
+            _ if CARRIES.contains(&kind) && self.payload > 0 => {
+                self.others.give(1);
+                true
+            }
+            WINDOW_UPDATE if self.updates < UPDATES => {
+                self.updates += 1;
+                true
+            }
+            WINDOW_UPDATE => {
+                self.updates = 0;
+                self.others.take(now)
+            }
+            _ => self.others.take(now),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame(kind: u8, payload: &[u8]) -> Vec<u8> {
+        let length = u8::try_from(payload.len()).unwrap();
+        let mut frame = vec![0, 0, length, kind, 0, 0, 0, 0, 1];
+        frame.extend_from_slice(payload);
+        frame
+    }
+
+    #[test]
+    fn what_carries_nothing_is_bounded_and_time_gives_it_back() {
+        let now = Instant::now();
+        for kind in [2, 3, 4, 6, 200] {
+            let mut meter = Meter::new(0, now);
+            let bytes = frame(kind, &[0; 8]);
+            for _ in 0..TOKENS_MAX {
+                assert!(meter.saw(&bytes, now));
+            }
+            assert!(!meter.saw(&bytes, now), "{kind}");
+            assert!(meter.saw(&bytes, now + REFILL * 2), "{kind}");
+        }
+    }
+
+    #[test]
+    fn what_is_served_gives_resets_back_and_data_other_frames() {
+        let now = Instant::now();
+        let mut meter = Meter::new(0, now);
+        for _ in 0..10 * TOKENS_MAX {
+            assert!(meter.saw(&frame(3, &[0; 4]), now));
+            meter.served();
+            assert!(meter.saw(&frame(0, b"data"), now));
+            assert!(meter.saw(&frame(8, &[0; 4]), now) && meter.saw(&frame(6, &[0; 8]), now));
+        }
+        let empty = frame(0, b"");
+        assert!((0..=TOKENS_MAX).any(|_| !meter.saw(&empty, now)), "empty frames carry nothing");
+    }
+
+    #[test]
+    fn frames_are_found_wherever_they_are_cut() {
+        let now = Instant::now();
+        let all = [vec![b'P'; 24], frame(0, b"\0\0\0\x03"), frame(3, &[3; 4])].concat();
+        for step in 1..all.len() {
+            let mut meter = Meter::new(24, now);
+            for bytes in all.chunks(step) {
+                assert!(meter.saw(bytes, now));
+            }
+            assert_eq!((meter.resets.left, meter.filled), (TOKENS_MAX - 1, 0), "{step}");
+        }
+    }
+}

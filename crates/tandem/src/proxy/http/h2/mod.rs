@@ -1,0 +1,52 @@
+//! Talks HTTP/2 to clients and to endpoints.
+//! In: a connection. Out: for each of its streams a `Stream` that looks like a connection of
+//! HTTP/1.1 with one request.
+//! Why so: what a request is worth, where it goes, when it is sent again, what is refused and what
+//! is counted is decided once, for bytes of HTTP/1.1, and whoever reads those is strict. A stream
+//! that is written in them cannot get past any of it. See docs/adr/0016.
+//! Keeps: all bounds of a connection are here: streams, windows, heads, and what waits to be sent.
+//! Not here: frames and their compression (the crate `h2`), decisions (`session.rs`,
+//! `exchange.rs`).
+//! Tested by: `tests/h2/`, the modules below.
+
+mod client;
+mod endpoint;
+mod head;
+mod incoming;
+mod io;
+mod life;
+mod link;
+mod meter;
+mod outgoing;
+mod serve;
+mod websocket;
+
+pub(in crate::proxy) use client::ClientStream;
+pub(in crate::proxy) use endpoint::EndpointStream;
+pub(super) use endpoint::Refused;
+pub(in crate::proxy) use link::once;
+pub(super) use link::{Links, Opening};
+pub(super) use serve::{Server, serve};
+
+use std::io::{Error, ErrorKind};
+
+/// How TLS calls it.
+pub(super) const ALPN: &[u8] = b"h2";
+/// With what a client begins (RFC 9113, 3.4), as far as HTTP/1.1 would call it a head.
+pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\n";
+/// With what it goes on before its first frame.
+const PREFACE_REST: usize = 6;
+/// Streams of one connection at once: as many as a page has parts, and as the standard asks for.
+const STREAMS_MAX: u32 = 100;
+/// What may be under way on one stream before somebody took it.
+const STREAM_WINDOW: u32 = 64 * 1024;
+/// And on all streams of a client's connection.
+const CLIENT_WINDOW: u32 = 1024 * 1024;
+
+/// What ended a stream, for those who know only connections.
+fn broken(error: h2::Error) -> Error {
+    match error.into_io() {
+        Some(error) => error,
+        None => ErrorKind::ConnectionReset.into(),
+    }
+}

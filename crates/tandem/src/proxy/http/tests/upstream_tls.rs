@@ -1,0 +1,162 @@
+//! Endpoints that are spoken to by TLS: who is believed, who is shown what, and new files.
+
+use super::h2::server::{H2Server, shows};
+use super::support::{Client, Endpoint, LIMIT, config, get, until};
+use super::tls::issue;
+use crate::proxy::balancer::{Balancer, BalancerConfig, Check, Upstream, UpstreamTls};
+use crate::proxy::http::{Certificate, Protocol};
+use crate::runtime::supervisor::Supervisor;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+use tandem_core::clustering::load_balanced::ejection::Condition;
+
+fn before(address: SocketAddr, ca: &Path) -> BalancerConfig {
+    let mut config = config(&[]);
+    let host = address.ip().to_string();
+    let port = address.port();
+    config.upstreams = vec![Upstream { host, port, weight: 1, far: false, drain: false }];
+    let (ca, server_name) = (ca.to_owned(), Some("shop.example".to_owned()));
+    config.upstream_tls = Some(UpstreamTls { ca, server_name, certificate: None });
+    config.hold_max = Duration::from_millis(300);
+    config
+}
+
+/// A balancer with TLS of its own is an endpoint that speaks it.
+fn encrypted(supervisor: &Supervisor, endpoint: &Endpoint, shown: &Certificate) -> Balancer {
+    let mut config = config(&[endpoint]);
+    config.http.as_mut().unwrap().certificates = vec![shown.clone()];
+    Balancer::open(config, supervisor).unwrap()
+}
+
+#[tokio::test]
+async fn an_endpoint_has_to_prove_its_name() {
+    let supervisor = Supervisor::new();
+    let endpoint = Endpoint::start(&supervisor, 'a').await;
+    let dir = tempfile::tempdir().unwrap();
+    let shop = issue(dir.path(), "shop", &["shop.example"]);
+    let other = issue(dir.path(), "other", &["shop.example"]);
+    let inner = encrypted(&supervisor, &endpoint, &shop);
+    let address = inner.local_address();
+    let good = before(address, &shop.chain);
+    let balancer = Balancer::open(good.clone(), &supervisor).unwrap();
+    for _ in 0..3 {
+        assert_eq!(get(&balancer, "/").await.body, "a");
+    }
+    assert_eq!(inner.snapshot().accepted, 1, "its connection is used again");
+    let mut misnamed = good.clone();
+    misnamed.upstream_tls.as_mut().unwrap().server_name = Some("evil.example".to_owned());
+    let mut unnamed = good.clone();
+    unnamed.upstream_tls.as_mut().unwrap().server_name = None;
+    let mut clear = good.clone();
+    clear.upstream_tls = None;
+    for (config, why) in [
+        (before(address, &other.chain), "invalid peer certificate"),
+        (misnamed, "not valid for name"),
+        (unnamed, "not valid for name"),
+    ] {
+        let balancer = Balancer::open(config, &supervisor).unwrap();
+        assert_eq!(get(&balancer, "/").await.status(), 503);
+        let failure = balancer.snapshot().endpoints[0].failure.clone().unwrap();
+        assert!(failure.contains(why), "{why}: {failure}");
+    }
+    let balancer = Balancer::open(clear, &supervisor).unwrap();
+    assert!(matches!(get(&balancer, "/").await.status(), 502 | 503));
+}
+
+#[tokio::test]
+async fn checks_of_connections_and_of_requests_speak_it_and_files_are_read_again() {
+    let supervisor = Supervisor::new();
+    let endpoint = Endpoint::start(&supervisor, 'a').await;
+    let dir = tempfile::tempdir().unwrap();
+    let shop = issue(dir.path(), "shop", &["shop.example"]);
+    let inner = encrypted(&supervisor, &endpoint, &shop);
+    let ca = dir.path().join("ca.crt");
+    std::fs::copy(&shop.chain, &ca).unwrap();
+    let mut asked = before(inner.local_address(), &ca);
+    asked.check = Some(Check { interval: Duration::from_millis(20), timeout: LIMIT });
+    let mut tcp = asked.clone();
+    tcp.http = None;
+    for config in [asked, tcp] {
+        std::fs::copy(&shop.chain, &ca).unwrap();
+        let balancer = Balancer::open(config.clone(), &supervisor).unwrap();
+        until(|| balancer.snapshot().endpoints[0].condition == Some(Condition::Up)).await;
+        let other = issue(dir.path(), "other", &["shop.example"]);
+        let renewed = std::fs::read(&other.chain).unwrap();
+        std::fs::write(&ca, renewed).unwrap();
+        balancer.configure(config.clone()).unwrap();
+        until(|| balancer.snapshot().endpoints[0].condition == Some(Condition::Down)).await;
+        // What is no certificate is not used.
+        std::fs::write(&ca, "nothing").unwrap();
+        balancer.configure(config.clone()).unwrap();
+        let error = Balancer::open(config.clone(), &supervisor).unwrap_err().to_string();
+        assert!(error.contains("ca.crt: "), "{error}");
+        std::fs::copy(&shop.chain, &ca).unwrap();
+        balancer.configure(config).unwrap();
+        until(|| balancer.snapshot().endpoints[0].condition == Some(Condition::Up)).await;
+    }
+}
+
+#[tokio::test]
+async fn http2_is_agreed_on_or_not_spoken() {
+    let supervisor = Supervisor::new();
+    let dir = tempfile::tempdir().unwrap();
+    let shop = issue(dir.path(), "shop", &["shop.example"]);
+    for (protocol, works) in [(&b"h2"[..], true), (b"http/1.1", false)] {
+        let server = H2Server::encrypted(&supervisor, shows(&shop, protocol)).await;
+        let mut config = before(server.address, &shop.chain);
+        config.http.as_mut().unwrap().upstream_protocol = Protocol::Http2;
+        let balancer = Balancer::open(config, &supervisor).unwrap();
+        let mut client = Client::connect(&balancer).await;
+        client.send("HEAD / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        let head = client.until("\r\n\r\n").await.unwrap();
+        assert_eq!(head.starts_with("HTTP/1.1 200 "), works, "{head}");
+        if works {
+            assert!(server.asked.lock().unwrap()[0].starts_with("HEAD https://a/ "));
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_endpoint_that_asks_is_shown_a_certificate() {
+    let supervisor = Supervisor::new();
+    let dir = tempfile::tempdir().unwrap();
+    let (shop, own) = (
+        issue(dir.path(), "shop", &["shop.example"]),
+        issue(dir.path(), "own", &["tandem.example"]),
+    );
+    let mut roots = rustls::RootCertStore::empty();
+    {
+        use rustls::pki_types::pem::PemObject as _;
+        let own = rustls::pki_types::CertificateDer::from_pem_file(&own.chain).unwrap();
+        roots.add(own).unwrap();
+    }
+    let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
+    let verifier = rustls::server::WebPkiClientVerifier::builder_with_provider(
+        std::sync::Arc::new(roots),
+        std::sync::Arc::clone(&provider),
+    );
+    let (chain, key) = {
+        use rustls::pki_types::pem::PemObject as _;
+        let chain = rustls::pki_types::CertificateDer::from_pem_file(&shop.chain).unwrap();
+        (vec![chain], rustls::pki_types::PrivateKeyDer::from_pem_file(&shop.key).unwrap())
+    };
+    let mut asks = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_client_cert_verifier(verifier.build().unwrap())
+        .with_single_cert(chain, key)
+        .unwrap();
+    asks.alpn_protocols = vec![b"h2".to_vec()];
+    let server = H2Server::encrypted(&supervisor, asks).await;
+    let mut config = before(server.address, &shop.chain);
+    config.http.as_mut().unwrap().upstream_protocol = Protocol::Http2;
+    for (certificate, works) in [(None, false), (Some(own), true)] {
+        config.upstream_tls.as_mut().unwrap().certificate = certificate;
+        let balancer = Balancer::open(config.clone(), &supervisor).unwrap();
+        let mut client = Client::connect(&balancer).await;
+        client.send("POST /empty HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n").await;
+        let status = client.response().await.unwrap().status();
+        assert_eq!(status == 204, works, "{status}");
+    }
+}
