@@ -11,6 +11,7 @@
 
 use super::agreed::{self, Kept};
 use super::services::balancers::Balancers;
+use super::services::commands::Driven;
 use super::services::{self, Place, Places};
 use super::{Ground, Route};
 use crate::config::{self, Config};
@@ -63,6 +64,7 @@ pub(super) struct Hands {
     pub places: Places,
     pub doors: Arc<Vec<(ServiceId, Door)>>,
     pub balancers: Arc<Balancers>,
+    pub driven: Driven,
 }
 
 /// The task.
@@ -276,6 +278,7 @@ impl Live {
             }
         }
         waits.extend(self.hands.balancers.follow(&self.config).await);
+        waits.extend(self.hands.driven.follow(&self.ground, &self.config));
         self.again = (!waits.is_empty()).then(|| Instant::now() + AGAIN);
         let me = &self.ground.args.node;
         let restart = config::daemon_restart(&self.ground.config, &self.config, me);

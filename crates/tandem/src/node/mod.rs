@@ -236,7 +236,7 @@ async fn start(args: NodeArgs, supervisor: &Supervisor) -> Result<Running, Error
     let _ = transport.0.set(mesh.clone());
     founding::found(&ground, &consensus).await?;
     let mut places = services::places(&ground);
-    let commands = commands::start(&ground, &consensus, &mut receivers)?;
+    let (commands, driven) = commands::start(&ground, &consensus, &mut receivers)?;
     let instances = services::start(&ground, &consensus, receivers, &mut places).await?;
     let opened = services::let_in(doors, &ground, &consensus, &places).await;
     let command_doors = commands::serve(command_doors, &ground, &consensus);
@@ -248,6 +248,7 @@ async fn start(args: NodeArgs, supervisor: &Supervisor) -> Result<Running, Error
         places,
         doors: doors.clone(),
         balancers: balancers.clone(),
+        driven,
     };
     let live = Live::new(ground.clone(), hands);
     let (applied, gone) = (live.applied(), live.gone());

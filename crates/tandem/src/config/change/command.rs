@@ -31,17 +31,34 @@ pub(super) fn lease(change: &mut Change<'_>) {
     }
 }
 
-/// What begins or changes once the daemons were restarted.
+/// What begins or changes once the daemons were restarted: a door is opened, and found, by what its
+/// daemon began with.
 pub(super) fn restarts(change: &mut Change<'_>) {
     let new = change.new;
     for id in new.commands.keys().filter(|id| !change.old.commands.contains_key(*id)) {
         super::begins(change, id);
     }
-    for (id, _, _) in both(change).into_iter().filter(|(_, old, new)| old != new) {
-        let what = format!("service {id} changes once the daemons were restarted");
-        let because = "a node reads how to run a command when its daemon starts; a copy that runs \
-                       goes on as it is until it is started again";
+    let door = |it: &Command| (it.listen, it.port, it.hold_max, it.sessions_max);
+    for (id, _, _) in both(change).into_iter().filter(|(_, old, new)| door(old) != door(new)) {
+        let what = format!("service {id} has the new door once the daemons were restarted");
+        let because = "listen, port, hold_max and sessions_max are what a daemon begins with, and \
+                       the doors of all nodes find the copy by them";
         let instead = "restart the daemons one after the other, the one that runs it last";
+        change.restart(&format!("services.{id}"), Say::new(what, because, instead));
+    }
+}
+
+/// What is started anew at once.
+pub(super) fn anew(change: &mut Change<'_>) {
+    let recipe = |it: &Command| {
+        let it = it.clone();
+        (it.command, it.run_as, it.cwd, it.env, it.limits)
+    };
+    for (id, _, _) in both(change).into_iter().filter(|(_, old, new)| recipe(old) != recipe(new)) {
+        let what = format!("the copy of service {id} is started anew");
+        let because = "what it is run with has changed: it is asked to end and comes back where it \
+                       runs, once";
+        let instead = "apply it when a restart of the copy does no harm";
         change.restart(&format!("services.{id}"), Say::new(what, because, instead));
     }
 }

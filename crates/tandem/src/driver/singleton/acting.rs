@@ -122,7 +122,8 @@ impl SingletonDriver {
             return;
         }
         let work = Work::Begin { term, part, life: self.lives };
-        self.write(work, State { begun: term, runs: part.runs(), ..self.durable });
+        let (runs, recipe) = (part.runs(), self.recipe());
+        self.write(work, State { begun: term, runs, recipe, ..self.durable });
     }
 
     fn write(&mut self, work: Work, state: State) {

@@ -172,6 +172,8 @@ pub(super) fn role(service: ServiceSeen<'_>, node: &NodeId) -> InstanceRole {
     let spec = service.seen.agreed.spec.nodes.get(node);
     if spec.is_some_and(|spec| spec.role == NodeRole::Witness) {
         InstanceRole::Witness
+    } else if singleton::is_command(service) {
+        singleton::role(service, node)
     } else if service.appointment().is_some_and(|appointment| appointment.primary == *node) {
         InstanceRole::Primary
     } else {
@@ -185,6 +187,9 @@ pub(super) fn instance_state(service: ServiceSeen<'_>, node: &NodeId) -> Instanc
         return InstanceState::Absent;
     }
     let Some(facts) = service.instance(node) else { return InstanceState::Unknown };
+    if singleton::is_command(service) {
+        return singleton::instance_state(service, facts);
+    }
     match &facts.data {
         Data::Quarantined { .. } | Data::Foreign => return InstanceState::Quarantined,
         Data::Suspect { .. } => return InstanceState::Suspect,
@@ -264,7 +269,7 @@ fn reason(service: ServiceSeen<'_>, node: &NodeId, own_reason: OwnReason<'_>) ->
     let is_well = matches!(
         (role, state),
         (InstanceRole::Witness, _)
-            | (InstanceRole::Primary, InstanceState::Running)
+            | (InstanceRole::Primary | InstanceRole::Active, InstanceState::Running)
             | (InstanceRole::Standby, InstanceState::Streaming)
     );
     let Some(facts) = service.instance(node) else {
@@ -274,7 +279,7 @@ fn reason(service: ServiceSeen<'_>, node: &NodeId, own_reason: OwnReason<'_>) ->
         return Some(reason);
     }
     if facts.starts_failed > 0 {
-        return Some(super::candidates::does_not_start(facts));
+        return Some(super::candidates::does_not_start(service, facts));
     }
     if is_well {
         return facts.pending_restart.then(|| "settings wait for a restart".to_owned());
@@ -285,8 +290,10 @@ fn reason(service: ServiceSeen<'_>, node: &NodeId, own_reason: OwnReason<'_>) ->
     facts.process.eq(&Process::Primary).then(|| {
         if role == InstanceRole::Primary {
             "its barrier is not confirmed yet".to_owned()
+        } else if role == InstanceRole::Active {
+            "its checks have not succeeded yet".to_owned()
         } else {
-            "is no longer the primary".to_owned()
+            format!("is no longer the {}", service.holder_word())
         }
     })
 }

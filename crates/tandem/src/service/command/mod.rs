@@ -119,6 +119,15 @@ impl CommandConfig {
         text.replace("{port}", &port).replace("{bind}", &bind).replace("{node}", self.me.as_str())
     }
 
+    /// A number that changes with whatever a copy has to be started anew for.
+    pub fn recipe<L: std::fmt::Debug>(&self, limits: &BTreeMap<L, u64>) -> u64 {
+        let parts = (&self.command, &self.cwd, &self.env, &self.run_as, self.address, limits);
+        let hash = blake3::hash(format!("{parts:?}").as_bytes());
+        let [a, b, c, d, e, f, g, h, ..] = *hash.as_bytes();
+        // 0 says that there is none.
+        u64::from_be_bytes([a, b, c, d, e, f, g, h]).max(1)
+    }
+
     /// The whole environment of everything of it, in a term.
     pub fn environment(&self, term: Term) -> BTreeMap<String, String> {
         let mut env = BTreeMap::from([("PATH".to_owned(), PATH.to_owned())]);

@@ -31,6 +31,8 @@ pub struct State {
     pub begun: Term,
     /// What that was.
     pub runs: Runs,
+    /// How it was run (`CommandConfig::recipe`); 0 where that was not kept yet.
+    pub recipe: u64,
 }
 
 impl State {
@@ -60,6 +62,7 @@ impl State {
                 ("begun", term) => state.begun = Term(term.parse().ok()?),
                 ("runs", "command") => state.runs = Runs::Command,
                 ("runs", "hook") => state.runs = Runs::Hook,
+                ("recipe", recipe) => state.recipe = recipe.parse().ok()?,
                 _ => return None,
             }
         }
@@ -77,7 +80,8 @@ impl State {
             Runs::Command => "command",
             Runs::Hook => "hook",
         };
-        write!(file, "promised {}\nbegun {}\nruns {runs}\n", self.promised, self.begun)?;
+        let Self { promised, begun, recipe, .. } = self;
+        write!(file, "promised {promised}\nbegun {begun}\nruns {runs}\nrecipe {recipe}\n")?;
         file.sync_all()?;
         fs::rename(&temporary, &path)?;
         File::open(dir)?.sync_all()

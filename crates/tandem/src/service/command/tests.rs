@@ -51,7 +51,7 @@ fn a_command_is_told_where_it_runs() {
 fn what_was_promised_is_found_again_and_a_strange_file_is_no_promise() {
     let dir = tempfile::tempdir().unwrap();
     assert_eq!(State::load(dir.path()).unwrap(), State::default());
-    let state = State { promised: Term(9), begun: Term(8), runs: Runs::Hook };
+    let state = State { promised: Term(9), begun: Term(8), runs: Runs::Hook, recipe: 7 };
     state.store(dir.path()).unwrap();
     state.store(dir.path()).unwrap();
     assert_eq!(State::load(dir.path()).unwrap(), state);

@@ -66,7 +66,7 @@ async fn inv2_a_promise_that_cannot_be_read_keeps_the_copy_alone_from_running() 
         assert_eq!(told.kind, EventKind::InstanceQuarantined);
         assert!(told.message.contains("it is damaged"), "{told:?}");
         assert!(hub.own().instances.is_empty(), "who tells no facts speaks for no lease");
-        State { promised: Term(9), begun: Term(8), runs: Runs::Command }.store(&dir).unwrap();
+        State { promised: Term(9), begun: Term(8), ..State::default() }.store(&dir).unwrap();
     };
     let both = async { tokio::join!(it.driver.is_ready(&stop), is_mended) };
     let (is_ready, ()) = tokio::time::timeout(LIMIT, both).await.unwrap();
