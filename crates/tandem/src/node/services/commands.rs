@@ -8,14 +8,14 @@ use crate::config::{self, Command, Config};
 use crate::consensus::Consensus;
 use crate::driver::instance::wishes::Asked;
 use crate::driver::singleton::route::Guide;
-use crate::driver::singleton::{SingletonDriver, Wiring};
+use crate::driver::singleton::{Change, SingletonDriver, Wiring};
 use crate::fence::protocol::Limit;
 use crate::proxy::{Balancer, BalancerConfig};
 use crate::runtime::supervisor::TaskKind;
 use crate::service::command::{AtPort, CommandConfig, Health, Probe};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tandem_core::clustering::load_balanced::balance::Policy;
 use tandem_core::clustering::load_balanced::ejection;
@@ -35,8 +35,15 @@ fn alone(config: &Config) -> impl Iterator<Item = (&ServiceId, &Command)> {
     config.commands.iter().filter(|(_, command)| command.copies.is_none())
 }
 
+/// Changes that may wait for a copy's driver, which takes them at once.
+pub(super) const CHANGES_MAX: usize = 4;
+
 /// Where each command of this node takes wishes.
 pub(in crate::node) type CommandWishes = BTreeMap<ServiceId, mpsc::Sender<Asked>>;
+
+/// The commands of this node, each with where it takes changes and what it was told last.
+#[derive(Default)]
+pub(in crate::node) struct Driven(Mutex<BTreeMap<ServiceId, (mpsc::Sender<Change>, Command)>>);
 
 /// A command's door, bound, with no endpoint yet.
 pub(in crate::node) struct CommandDoor {
@@ -122,9 +129,11 @@ pub(in crate::node) fn start(
     ground: &Ground,
     consensus: &Consensus,
     asks: &mut AskReceivers,
-) -> Result<CommandWishes, Error> {
-    let mut wishes = CommandWishes::new();
-    let Some(node) = ground.config.nodes.get(&ground.args.node) else { return Ok(wishes) };
+) -> Result<(CommandWishes, Driven), Error> {
+    let (mut wishes, mut driven) = (CommandWishes::new(), BTreeMap::new());
+    let Some(node) = ground.config.nodes.get(&ground.args.node) else {
+        return Ok((wishes, Driven::default()));
+    };
     for (service, command) in alone(&ground.config) {
         let Some(asks) = asks.remove(service) else { continue };
         match node.role {
@@ -132,12 +141,38 @@ pub(in crate::node) fn start(
             NodeRole::Data => {
                 let (sender, receiver) = mpsc::channel(WISHES_MAX);
                 let prepared = Prepared::of(ground, node, (service, command));
-                start_one(ground, consensus, prepared, (asks, receiver))?;
+                let (changes, changed) = mpsc::channel(CHANGES_MAX);
+                start_one(ground, consensus, prepared, (asks, receiver, changed))?;
                 wishes.insert(service.clone(), sender);
+                driven.insert(service.clone(), (changes, command.clone()));
             }
         }
     }
-    Ok(wishes)
+    Ok((wishes, Driven(Mutex::new(driven))))
+}
+
+impl Driven {
+    /// Goes on with another configuration; what could not be done is said, and done by the next
+    /// call.
+    pub(in crate::node) fn follow(&self, ground: &Ground, config: &config::Config) -> Vec<String> {
+        let mut waits = Vec::new();
+        let Some(node) = ground.config.nodes.get(&ground.args.node) else { return waits };
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for (service, (changes, told)) in all.iter_mut() {
+            let Some(command) = config.commands.get(service).filter(|it| *it != told) else {
+                continue;
+            };
+            // The doors of all nodes find it at the port that their daemons began with.
+            let began = ground.config.commands.get(service).and_then(|began| began.port);
+            let at_its_port = Command { port: began, ..command.clone() };
+            let Prepared { config, limits } = Prepared::of(ground, node, (service, &at_its_port));
+            match changes.try_send(Change::Config(Box::new(config), limits)) {
+                Ok(()) => *told = command.clone(),
+                Err(error) => waits.push(format!("{service}: {error}")),
+            }
+        }
+        waits
+    }
 }
 
 fn limit((key, value): (&&'static str, &u64)) -> Option<(Limit, u64)> {
@@ -174,7 +209,7 @@ fn start_one(
     ground: &Ground,
     consensus: &Consensus,
     prepared: Prepared,
-    requests: (mpsc::Receiver<Term>, mpsc::Receiver<Asked>),
+    requests: Requests,
 ) -> Result<(), Error> {
     let driver = SingletonDriver::new(wiring(ground, consensus, prepared, requests)?);
     let run = driver.run(ground.supervisor.stopping());
@@ -182,12 +217,15 @@ fn start_one(
     Ok(())
 }
 
+/// What others want of it: promises, wishes, changes.
+pub(super) type Requests = (mpsc::Receiver<Term>, mpsc::Receiver<Asked>, mpsc::Receiver<Change>);
+
 /// What the driver of a command is connected to; one that runs alone, unless that is changed.
 pub(super) fn wiring(
     ground: &Ground,
     consensus: &Consensus,
     Prepared { config, limits }: Prepared,
-    (asks, wishes): (mpsc::Receiver<Term>, mpsc::Receiver<Asked>),
+    (asks, wishes, changes): Requests,
 ) -> Result<Wiring, Error> {
     let exe = std::env::current_exe()
         .map_err(|source| Error::File { path: "the running program".into(), source })?;
@@ -201,6 +239,7 @@ pub(super) fn wiring(
         agreed: consensus.state(),
         asks,
         wishes,
+        changes,
         events: ground.events.clone(),
         beside: None,
     })

@@ -13,6 +13,7 @@ use std::collections::BTreeSet;
 use tandem_core::clustering::copies;
 use tandem_core::facts::{InstanceFacts, Process};
 use tandem_core::ids::{NodeId, Term};
+use tandem_core::pairing::Kind;
 use tandem_core::reason::list;
 
 pub(super) fn is_copies(service: ServiceSeen<'_>) -> bool {
@@ -108,6 +109,7 @@ pub(super) fn explain(service: ServiceSeen<'_>, plans: Vec<Planned>) -> Explanat
     let placements = service.state.copies.placed.iter().rev();
     Explanation {
         service: service.name.clone(),
+        kind: Some(Kind::Command),
         term: service.state.copies.term,
         phase: phase(service),
         primary: None,
