@@ -11,12 +11,16 @@ use std::fmt;
 use tandem_core::cluster::state::Cause;
 use tandem_core::ids::{NodeId, ServiceId, Term};
 use tandem_core::lsn::Lsn;
+use tandem_core::pairing::Kind;
 
 /// Why a service is as it is.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Explanation {
     /// Which.
     pub service: ServiceId,
+    /// Its kind; none from a node of before that was told.
+    #[serde(default)]
+    pub kind: Option<Kind>,
     /// The present term.
     pub term: Term,
     /// How far it has come.

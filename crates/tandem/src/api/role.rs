@@ -61,7 +61,8 @@ impl Check {
         let is = |role| check.role == Some(role);
         let is_replica = is(InstanceRole::Standby) || is(InstanceRole::Replica);
         let is_near = lag_bytes_max.is_none_or(|max| check.lag_bytes.is_some_and(|lag| lag <= max));
-        let primary = is(InstanceRole::Primary) && check.serves;
+        let leads = is(InstanceRole::Primary) || is(InstanceRole::Active);
+        let primary = leads && check.serves;
         let replica = is_replica && check.serves && is_near;
         match self {
             Self::Primary => primary,

@@ -268,6 +268,10 @@ words! {
         Copy => "copy",
         /// Fed by another, may not be promoted.
         Replica => "replica",
+        /// Of a command that runs once: the node that runs it.
+        Active => "active",
+        /// Of a command that runs once: a node that may take it over.
+        Passive => "passive",
         /// There is no instance: the node holds no data.
         Witness => "witness",
     }
@@ -304,6 +308,8 @@ words! {
         Quarantined => "quarantined",
         /// Its disk may have lost a write: not started before a human looked.
         Suspect => "suspect",
+        /// A command that failed so often in a row that it is tried rarely, or elsewhere.
+        CrashLoop => "crash-loop",
         /// There is nothing to run.
         Absent => "absent",
     }

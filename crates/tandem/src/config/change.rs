@@ -254,6 +254,7 @@ pub fn needs_restart(old: &Config, new: &Config) -> Vec<Problem> {
         instance(&mut change, id, (before, after));
     }
     command::restarts(&mut change);
+    command::anew(&mut change);
     command::ends(&mut change);
     balanced::doors(&mut change);
     change.problems.into_sorted()

@@ -11,6 +11,7 @@
 
 use super::agreed::{self, Kept};
 use super::services::balancers::Balancers;
+use super::services::commands::Driven;
 use super::services::copies::CopyServices;
 use super::services::{self, Place, Places};
 use super::{Ground, Route};
@@ -65,6 +66,7 @@ pub(super) struct Hands {
     pub doors: Arc<Vec<(ServiceId, Door)>>,
     pub balancers: Arc<Balancers>,
     pub copies: Arc<CopyServices>,
+    pub driven: Driven,
 }
 
 /// The task.
@@ -279,6 +281,7 @@ impl Live {
         }
         waits.extend(self.hands.balancers.follow(&self.config).await);
         waits.extend(self.hands.copies.follow(&self.config, &self.hands.consensus));
+        waits.extend(self.hands.driven.follow(&self.ground, &self.config));
         self.again = (!waits.is_empty()).then(|| Instant::now() + AGAIN);
         let me = &self.ground.args.node;
         let restart = config::daemon_restart(&self.ground.config, &self.config, me);

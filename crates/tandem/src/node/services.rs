@@ -5,6 +5,7 @@ pub(super) mod balancers;
 pub(super) mod commands;
 pub(super) mod copies;
 mod leftovers;
+pub(super) mod seats;
 
 use super::user::run_as;
 use super::{Error, Ground};
@@ -45,7 +46,7 @@ pub(super) type AskReceivers = BTreeMap<ServiceId, mpsc::Receiver<Term>>;
 
 /// The services of which one instance is appointed, seats among them.
 pub(super) fn instances_of(config: &Config) -> impl Iterator<Item = ServiceId> {
-    let alone = commands::leased(config).map(|it| it.id);
+    let alone = seats::leased(config).map(|it| it.id);
     config.services.keys().cloned().chain(alone)
 }
 

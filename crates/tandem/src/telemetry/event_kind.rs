@@ -121,7 +121,7 @@ kinds! {
     SwitchoverStarted = "switchover.started" Info,
     /// The planned move ended, nothing was lost.
     SwitchoverDone = "switchover.done" Info,
-    /// The planned move was given up; the old primary goes on.
+    /// The planned move was given up; what served before goes on.
     SwitchoverFailed = "switchover.failed" Warn,
     /// An operator took a switchover back.
     SwitchoverCancelled = "switchover.cancelled" Info,

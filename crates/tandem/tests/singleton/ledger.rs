@@ -9,7 +9,7 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
-use tandem::runtime::clock;
+use tandem::runtime::{clock, process};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -97,8 +97,8 @@ impl Ledger {
         )
     }
 
-    /// Two that are never well, one whose hook hangs and one whose check fails; and one whose hook
-    /// takes longer than three leases.
+    /// Those that are never well: a hook hangs, a check fails, a check hangs, the command goes to
+    /// the background; and one whose hook takes longer than three leases.
     pub fn bad_services(&self) -> String {
         let ledger = self.path.display();
         let service = |name: &str, keys: &str| {
@@ -113,8 +113,40 @@ impl Ledger {
             "command = [\"sh\", \"-c\", \"echo sick $$ >> {ledger}.sick; exec sleep 600\"]\n\
              health = {{ exec = [\"false\"], interval = \"100ms\", grace = \"0s\" }}"
         );
+        let mute = "command = [\"sleep\", \"600\"]\nhealth = { exec = [\"sleep\", \"602\"], \
+                    interval = \"100ms\", timeout = \"200ms\", grace = \"0s\" }";
+        let forks = format!(
+            "command = [\"sh\", \"-c\", \"sleep 603 & echo $! >> {ledger}.forks; exit 0\"]"
+        );
         let slow = "command = [\"sleep\", \"600\"]\non_start = [\"sleep\", \"3\"]";
-        service("hangs", hangs) + &service("sick", &sick) + &service("slow", slow)
+        [("hangs", hangs), ("sick", &sick), ("mute", mute), ("forks", &forks), ("slow", slow)]
+            .map(|(name, keys)| service(name, keys))
+            .concat()
+    }
+
+    /// One whose lease is longer than a restart of a daemon takes.
+    pub fn patient(&self) -> String {
+        let ledger = self.path.display();
+        format!(
+            "\n[services.patient]\nkind = \"command\"\nclustering = \"active-passive\"\n\
+             replication = \"none\"\nlease = \"10s\"\n\
+             command = [\"sh\", \"-c\", \"echo runs $TANDEM_NODE $TANDEM_TERM $$ 0 >> \
+             {ledger}.patient; echo patient is up; exec sleep 600\"]\n"
+        )
+    }
+
+    /// Each start of that one.
+    pub fn patient_starts(&self) -> Vec<Line> {
+        let text = fs::read_to_string(format!("{}.patient", self.path.display()));
+        text.unwrap_or_default().lines().filter_map(Line::parse).collect()
+    }
+
+    /// How many of those that went to the background are alive.
+    pub fn left_behind(&self) -> usize {
+        let text = fs::read_to_string(format!("{}.forks", self.path.display()));
+        let pids = text.unwrap_or_default();
+        let pids = pids.lines().filter_map(|line| line.parse().ok());
+        pids.filter(|pid| process::is_alive(*pid)).count()
     }
 
     /// How often the sick one was started.
@@ -147,7 +179,17 @@ impl Ledger {
 
     /// Waits for a line after this one that is so.
     pub async fn grows(&self, after: &Line, is_so: impl Fn(&Line) -> bool) -> Line {
-        let limit = Instant::now() + LIMIT;
+        self.grows_within(LIMIT, after, is_so).await
+    }
+
+    /// The same, for what takes longer.
+    pub async fn grows_within(
+        &self,
+        within: Duration,
+        after: &Line,
+        is_so: impl Fn(&Line) -> bool,
+    ) -> Line {
+        let limit = Instant::now() + within;
         loop {
             let found = self.lines().into_iter().find(|it| it.ms > after.ms && is_so(it));
             if let Some(line) = found {

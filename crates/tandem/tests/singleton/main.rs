@@ -9,6 +9,7 @@ mod ledger;
 #[allow(dead_code, reason = "shared with a test that needs more of it")]
 #[path = "../members/machines.rs"]
 mod machines;
+mod preferred;
 
 use ledger::{Ledger, Line};
 use machines::Machines;
@@ -33,7 +34,8 @@ const LENIENT: Duration = Duration::from_secs(6);
 async fn a_singleton_runs_once_whatever_dies() {
     let mut machines = Machines::new(&NODES);
     let ledger = Ledger::new(&machines);
-    founded(&mut machines, &ledger).await;
+    let services = ledger.service() + &ledger.bad_services();
+    founded(&mut machines, &ledger, None, &services).await;
     what_hangs_or_is_sick_is_told(&machines, &ledger).await;
     let first = ledger.newest();
     through_the_door(&machines, &first).await;
@@ -42,19 +44,25 @@ async fn a_singleton_runs_once_whatever_dies() {
     a_dead_node_is_replaced(&mut machines, &ledger).await;
     a_frozen_daemon_leaves_no_second_copy(&machines, &ledger).await;
     an_operator_restarts_it(&machines, &ledger).await;
-    a_daemon_that_is_restarted_in_time_goes_on(&mut machines, &ledger).await;
+    other_words_count_at_once(&machines, &ledger).await;
+    a_daemon_that_is_restarted_leaves_no_second_copy(&mut machines, &ledger).await;
     where_it_fails_it_does_not_stay(&machines, &ledger).await;
     ledger.no_two_at_once();
 }
 
-async fn founded(machines: &mut Machines, ledger: &Ledger) {
+async fn founded(
+    machines: &mut Machines,
+    ledger: &Ledger,
+    preferred: Option<&str>,
+    services: &str,
+) {
     machines.write_nodes(&NODES);
-    let nodes = fs::read_to_string(machines.config_path()).unwrap();
-    fs::write(
-        machines.config_path(),
-        format!("{nodes}{}{}", ledger.service(), ledger.bad_services()),
-    )
-    .unwrap();
+    let mut nodes = fs::read_to_string(machines.config_path()).unwrap();
+    if let Some(node) = preferred {
+        let table = format!("[nodes.{node}]\n");
+        nodes = nodes.replace(&table, &format!("{table}priority = 200\n"));
+    }
+    fs::write(machines.config_path(), nodes + services).unwrap();
     machines.init("a");
     machines.start("a");
     machines.reachable("a").await;
@@ -66,12 +74,15 @@ async fn founded(machines: &mut Machines, ledger: &Ledger) {
     ledger.grows(&Line::default(), |_| true).await;
     serves(machines, "a").await;
     let said = machines.tandem("b", &["status"]).success().out;
+    assert!(said.contains("  active ") && !said.contains("primary"), "{said}");
     println!("{said}");
     let said = machines.tandem("b", &["explain", "jobs"]).success().out;
+    assert!(said.contains("  active ") && !said.contains("rimar"), "{said}");
     println!("{said}");
 }
 
-/// H50: a hook that hangs is killed and counts as a failed start; what is not well is started anew.
+/// H50: a hook or a check that hangs is killed and counts as failed; what is not well is started
+/// anew; what goes to the background is ended with what it left there, and is a crash loop.
 async fn what_hangs_or_is_sick_is_told(machines: &Machines, ledger: &Ledger) {
     let limit = Instant::now() + Duration::from_secs(30);
     let told = |text: &str, word: &str| text.contains(word);
@@ -80,13 +91,16 @@ async fn what_hangs_or_is_sick_is_told(machines: &Machines, ledger: &Ledger) {
             NODES.map(|node| machines.tandem(node, &["events"]).success().out).into();
         let events = events.concat();
         let all = told(&events, "on_start did not end within its limit")
-            && told(&events, "3 checks in a row failed, so it is started anew");
+            && told(&events, "3 checks in a row failed, so it is started anew")
+            && told(&events, "sleep did not end within 200ms and was killed")
+            && told(&events, "ended by itself (exit code 0), 5 times in a row: crash loop");
         let of_slow =
             |word: &str| events.lines().any(|line| line.contains(" slow/") && line.contains(word));
         assert!(!of_slow("lease.expired") && !of_slow("hook.failed"), "{events}");
         if all && of_slow("runs in term") && ledger.sick_starts() > 1 {
             break;
         }
+        assert!(ledger.left_behind() <= 1, "what went to the background lives on");
         assert!(Instant::now() < limit, "{events}");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
@@ -180,8 +194,29 @@ async fn an_operator_restarts_it(machines: &Machines, ledger: &Ledger) {
     machines.tandem("a", &["resume", "jobs"]).success();
 }
 
-/// An upgrade of the daemon alone: no copy runs twice, whoever goes on with it.
-async fn a_daemon_that_is_restarted_in_time_goes_on(machines: &mut Machines, ledger: &Ledger) {
+/// No daemon is restarted: the copy is, where it runs.
+async fn other_words_count_at_once(machines: &Machines, ledger: &Ledger) {
+    serves(machines, "a").await;
+    let before = ledger.newest();
+    let text = fs::read_to_string(machines.config_path()).unwrap();
+    let changed = text.replace("env = { LEDGER", "env = { MODE = \"other\", LEDGER");
+    assert_ne!(text, changed);
+    fs::write(machines.config_path(), changed).unwrap();
+    let said = machines.apply("a").success();
+    assert!((said.out.clone() + &said.err).contains("is started anew"), "{said:?}");
+    let after = ledger.grows(&before, |line| line.pid != before.pid).await;
+    println!("other words: {} ms", after.ms - ledger.last_of(&before).ms);
+    assert_eq!((&after.node, after.term), (&before.node, before.term), "where it was");
+    assert!(fs::read_to_string(format!("/proc/{}/environ", after.pid)).unwrap().contains("other"));
+    serves(machines, "a").await;
+}
+
+/// An upgrade of the daemon alone: no copy runs twice, whoever goes on with it. That it is the same
+/// process where the lease allows it: `preferred.rs`.
+async fn a_daemon_that_is_restarted_leaves_no_second_copy(
+    machines: &mut Machines,
+    ledger: &Ledger,
+) {
     serves(machines, "a").await;
     let before = ledger.newest();
     machines.stop(&before.node);
@@ -199,6 +234,16 @@ async fn where_it_fails_it_does_not_stay(machines: &Machines, ledger: &Ledger) {
     ledger.fail_on(&before.node);
     let after = ledger.grows(&before, |line| line.node != before.node).await;
     println!("a crash loop: {} ms", after.ms - ledger.last_of(&before).ms);
+    let is_shown = |status: &serde_json::Value| {
+        let instances = jobs(status)["instances"].as_array().unwrap().iter();
+        let states = instances.map(|it| (&it["node"], &it["role"], &it["state"]));
+        states.collect::<Vec<_>>().contains(&(
+            &before.node.clone().into(),
+            &"passive".into(),
+            &"crash-loop".into(),
+        ))
+    };
+    machines.until("a", "the crash loop is a state", is_shown).await;
     let is_told = |status: &serde_json::Value| {
         let warnings = jobs(status)["warnings"].as_array();
         let words = format!("crash loop: it failed 5 times in a row on {}", before.node);

@@ -272,6 +272,7 @@ fn scheduled() -> ScheduledSwitchover {
 pub(crate) fn explanation() -> Explanation {
     Explanation {
         service: "orders".into(),
+        kind: Some(Kind::Postgres),
         term: Term(4),
         phase: Phase::Active,
         primary: Some("a".into()),

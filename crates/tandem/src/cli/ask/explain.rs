@@ -2,8 +2,9 @@
 //! Tested by: `cli/tests/explain.rs`.
 
 use crate::api::explain::{Explanation, FailoverNow, Placement, Reason};
+use crate::api::status::Phase;
 use crate::cli::Error;
-use crate::cli::ask::status::{size, waits};
+use crate::cli::ask::status::{holder_word, size, waits};
 use crate::cli::client::{Client, segment};
 use crate::cli::moment;
 use crate::cli::terminal::{Terminal, lines};
@@ -13,6 +14,7 @@ use clap::Args;
 use comfy_table::Cell;
 use serde_json::json;
 use std::fmt::Write as _;
+use tandem_core::pairing::Kind;
 use tandem_core::reason::list;
 
 /// Say why a service is as it is, whether a failover would be safe, or what an error code means
@@ -70,10 +72,15 @@ fn explain_code(code: Code, terminal: &mut Terminal) -> Result<(), Error> {
 
 fn page(of: &Explanation, terminal: &Terminal) -> String {
     let primary = of.primary.as_ref().map_or("none", |node| node.as_str());
-    let mut page = format!(
-        "{}  term {}  {}  primary {primary}\n{}\n",
-        of.service, of.term, of.phase, of.summary
-    );
+    let kind = of.kind.unwrap_or(Kind::Postgres);
+    let holder = holder_word(kind);
+    let Explanation { service, term, phase, summary, .. } = of;
+    // A command that serves without an active node has copies side by side.
+    let are_copies = kind == Kind::Command && of.primary.is_none() && *phase == Phase::Active;
+    let mut page = match are_copies {
+        true => format!("{service}  round {term}  {phase}\n{summary}\n"),
+        false => format!("{service}  term {term}  {phase}  {holder} {primary}\n{summary}\n"),
+    };
     if let Some(scheduled) = &of.scheduled {
         let _ = writeln!(page, "{}", waits(scheduled));
     }
@@ -104,7 +111,8 @@ fn page(of: &Explanation, terminal: &Terminal) -> String {
         }
     }
     if !of.history.is_empty() {
-        page.push_str("\nPrimaries:\n");
+        let title = if kind == Kind::Command { "Where it ran" } else { "Primaries" };
+        let _ = writeln!(page, "\n{title}:");
         for line in &of.history {
             let took = line.active_unix_ms.map(|active| active.saturating_sub(line.at_unix_ms));
             let took = took.map_or("never served".to_owned(), |ms| format!("served after {ms} ms"));

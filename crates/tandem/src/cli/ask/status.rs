@@ -16,6 +16,7 @@ use clap::Args;
 use comfy_table::Cell;
 use std::fmt::Write as _;
 use std::time::Duration;
+use tandem_core::pairing::Kind;
 
 /// Between two looks of `--watch`.
 const EVERY: Duration = Duration::from_secs(1);
@@ -126,7 +127,7 @@ fn service_page(service: &ServiceStatus, terminal: &Terminal) -> String {
         return copies_page(service, copies, terminal);
     }
     let mut page = format!(
-        "{}  {} {} {}  durability {}  term {}  {}{}  primary {}\n",
+        "{}  {} {} {}  durability {}  term {}  {}{}  {} {}\n",
         service.name,
         service.kind,
         service.clustering,
@@ -135,6 +136,7 @@ fn service_page(service: &ServiceStatus, terminal: &Terminal) -> String {
         service.term,
         service.phase,
         if service.paused { " (paused: no automatic failover)" } else { "" },
+        holder_word(service.kind),
         service.primary.as_ref().map_or("none", |node| node.as_str()),
     );
     for endpoint in &service.endpoints {
@@ -208,6 +210,14 @@ fn instances(service: &ServiceStatus, terminal: &Terminal) -> String {
     lines(&table)
 }
 
+/// What the node is called that serves.
+pub(super) const fn holder_word(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Command => "active",
+        Kind::Postgres | Kind::Http | Kind::Tcp => "primary",
+    }
+}
+
 /// Whether commits rest on it, and whether it can bear that.
 const fn sync(instance: &InstanceStatus) -> &'static str {
     match (instance.in_commit_quorum, instance.state) {
@@ -232,6 +242,7 @@ const fn mood(state: InstanceState, phase: Phase) -> Mood {
         InstanceState::Hung
         | InstanceState::Quarantined
         | InstanceState::Suspect
+        | InstanceState::CrashLoop
         | InstanceState::Stopped => Mood::Bad,
         InstanceState::Disconnected
         | InstanceState::Starting

@@ -81,7 +81,8 @@ pub(super) fn ports(change: &mut Change<'_>) {
     }
 }
 
-/// What begins or changes once the daemons were restarted.
+/// What begins or changes once the daemons were restarted: a door is opened, and found, by what its
+/// daemon began with.
 pub(super) fn restarts(change: &mut Change<'_>) {
     let new = change.new;
     let is_alone = |id: &&ServiceId| new.commands.get(*id).is_some_and(|it| it.copies.is_none());
@@ -89,14 +90,44 @@ pub(super) fn restarts(change: &mut Change<'_>) {
     for id in begin.filter(is_alone) {
         super::begins(change, id);
     }
-    // Where copies run side by side, changes count while they run.
-    let alone = |(_, old, new): &(_, &Command, &Command)| old != new && new.copies.is_none();
-    for (id, _, _) in both(change).into_iter().filter(alone) {
-        let what = format!("service {id} changes once the daemons were restarted");
-        let because = "a node reads how to run a command when its daemon starts; a copy that runs \
-                       goes on as it is until it is started again";
+    let door = |it: &Command| (it.listen, it.port, it.hold_max, it.sessions_max);
+    // Where copies run side by side, everything counts while they run.
+    let alone = |(id, old, new): (&ServiceId, &Command, &Command)| {
+        let differs = new.copies.is_none() && door(old) != door(new);
+        differs.then(|| id.clone())
+    };
+    let changed: Vec<ServiceId> = both(change).into_iter().filter_map(alone).collect();
+    for id in changed {
+        let what = format!("service {id} has the new door once the daemons were restarted");
+        let because = "listen, port, hold_max and sessions_max are what a daemon begins with, and \
+                       the doors of all nodes find the copy by them";
         let instead = "restart the daemons one after the other, the one that runs it last";
         change.restart(&format!("services.{id}"), Say::new(what, because, instead));
+    }
+}
+
+/// What is started anew at once.
+pub(super) fn anew(change: &mut Change<'_>) {
+    let recipe = |it: &Command| {
+        let it = it.clone();
+        (it.command, it.run_as, it.cwd, it.env, it.limits)
+    };
+    for (id, _, new) in both(change).into_iter().filter(|(_, old, new)| recipe(old) != recipe(new))
+    {
+        let say = match new.copies {
+            None => Say::new(
+                format!("the copy of service {id} is started anew"),
+                "what it is run with has changed: it is asked to end and comes back where it runs, \
+                 once",
+                "apply it when a restart of the copy does no harm",
+            ),
+            Some(_) => Say::new(
+                format!("copies of service {id} are started anew, one at a time"),
+                "what they are run with has changed; each one ends once nothing is left there",
+                "tandem status shows how far it is",
+            ),
+        };
+        change.restart(&format!("services.{id}"), say);
     }
 }
 

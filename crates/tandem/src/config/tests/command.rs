@@ -118,7 +118,7 @@ fn what_cannot_be_run_is_told() {
 }
 
 #[test]
-fn a_lease_does_not_change_and_the_rest_waits_for_a_restart() {
+fn a_lease_does_not_change_a_door_waits_for_a_restart_and_the_rest_counts_at_once() {
     let old = parse(&jobs("", ""));
     let longer = parse(&jobs("lease = \"2s\"", "lease = \"3s\""));
     assert_eq!(
@@ -130,9 +130,14 @@ fn a_lease_does_not_change_and_the_rest_waits_for_a_restart() {
     assert!(unsafe_change(&old, &other).is_empty());
     let restart = daemon_restart(&old, &other, &"a".into());
     assert!(
-        restart[0].what.contains("jobs changes once the daemons were restarted"),
+        restart[0].what.contains("jobs has the new door once the daemons were restarted"),
         "{restart:?}"
     );
+    let other = parse(&jobs("MODE = \"x\"", "MODE = \"z\""));
+    assert!(daemon_restart(&old, &other, &"a".into()).is_empty());
+    assert!(needs_restart(&old, &other)[0].what.contains("the copy of service jobs is started"));
+    let other = parse(&jobs("fall = 4", "fall = 5"));
+    assert!(needs_restart(&old, &other).is_empty(), "the copy goes on");
     let without = parse(GOOD);
     assert!(needs_restart(&old, &without)[0].what.contains("service jobs ends"));
     assert!(daemon_restart(&without, &old, &"a".into())[0].what.contains("jobs begins"));

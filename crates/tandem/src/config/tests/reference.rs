@@ -54,6 +54,7 @@ retry = {}
 balance = "hash"
 hash_key = { header = "X-Shop" }
 rate_limit = { per_client = "100/s", key = { header = "X-Shop" } }
+upstream_tls = { ca = "/ca" }
 [services.web]
 kind = "http"
 clustering = "load-balanced"
@@ -178,7 +179,7 @@ fn the_page_has_a_row_for_every_key() {
             assert!(!text.contains('|'), "{}: a bar would break the table", entry.key);
         }
     }
-    assert_eq!(page.matches("\n## ").count(), 26);
+    assert_eq!(page.matches("\n## ").count(), 29);
 }
 
 /// `UPDATE=1` writes the page (`cargo xtask gen`).

@@ -123,10 +123,8 @@ impl SingletonDriver {
             return;
         }
         let work = Work::Begin { term, part, life: self.lives };
-        // A change of how it is run matters only to who starts it anew by itself.
-        let recipe = self.it.beside.as_ref().map(|_| self.it.config.recipe(&self.it.limits));
-        let recipe = recipe.unwrap_or_default();
-        self.write(work, State { begun: term, runs: part.runs(), recipe, ..self.durable });
+        let (runs, recipe) = (part.runs(), self.recipe());
+        self.write(work, State { begun: term, runs, recipe, ..self.durable });
     }
 
     fn write(&mut self, work: Work, state: State) {

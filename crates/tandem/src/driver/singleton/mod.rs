@@ -14,6 +14,7 @@
 mod acting;
 mod asking;
 pub mod beside;
+mod changes;
 mod health;
 mod keeper;
 mod lease;
@@ -36,6 +37,7 @@ use crate::service::command::{CommandConfig, State};
 use crate::telemetry::events::EventLog;
 use acting::{Ended, Finished, Part, Work};
 use beside::Beside;
+pub use changes::Change;
 use health::Checks;
 use output::Output;
 use std::collections::BTreeMap;
@@ -79,6 +81,8 @@ pub struct Wiring {
     pub asks: mpsc::Receiver<Term>,
     /// What operators want.
     pub wishes: mpsc::Receiver<Asked>,
+    /// Other ways to run it.
+    pub changes: mpsc::Receiver<Change>,
     /// What happened, for operators.
     pub events: EventLog,
     /// There if it is one of many, and none of them alone: no lease is needed.
@@ -236,7 +240,7 @@ impl SingletonDriver {
                 Some(finished) = self.finished.1.recv() => self.on_finished(finished).await,
                 Some(term) = self.it.asks.recv() => self.asked = self.asked.max(Some(term)),
                 Some(asked) = self.it.wishes.recv() => self.on_wish(asked).await,
-                Some(change) = Beside::next(&mut self.it.beside) => self.on_change(change),
+                Some(change) = self.it.changes.recv() => self.on_change(change),
                 result = self.it.agreed.changed() => if result.is_err() { return },
                 result = changed.changed() => if result.is_err() { return },
                 () = tokio::time::sleep(pause) => {}
@@ -307,6 +311,7 @@ impl SingletonDriver {
         }
         let voters = self.memory.voters().clone();
         let lease = self.hold_lease(&spec, &state, &voters).await;
+        self.renew().await;
         self.check_health();
         let again = self.decide(&spec, &state, lease).await;
         self.publish();

@@ -77,6 +77,7 @@ impl SingletonDriver {
                 biased;
                 () = stop.cancelled() => return false,
                 () = &mut pause => return true,
+                Some(change) = self.it.changes.recv() => self.on_change(change),
                 // Asked for again by whoever plans.
                 Some(_term) = self.it.asks.recv() => {}
                 Some(asked) = self.it.wishes.recv() => {

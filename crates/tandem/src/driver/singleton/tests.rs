@@ -10,6 +10,7 @@ use tandem_core::clustering::active_passive::singleton::{FAILURES_MAX, RAN_WELL_
 use tandem_core::pairing::{Clustering, Kind, Pairing, Replication};
 use tandem_core::spec::{ClusterSpec, Durability, NodeRole, NodeSpec, Timing};
 
+mod changes;
 mod without;
 
 const LIMIT: Duration = Duration::from_secs(30);
@@ -56,13 +57,16 @@ fn config(dir: &std::path::Path) -> CommandConfig {
     }
 }
 
+type Senders =
+    (mpsc::Sender<KeeperEvent>, mpsc::Sender<Term>, mpsc::Sender<Asked>, mpsc::Sender<Change>);
+
 /// A driver, its keeper, and what it is told.
 struct Case {
     driver: SingletonDriver,
     calls: Calls,
     agreed: watch::Sender<Agreed>,
     _dir: tempfile::TempDir,
-    _rest: (mpsc::Sender<KeeperEvent>, mpsc::Sender<Term>, mpsc::Sender<Asked>),
+    _rest: Senders,
 }
 
 fn case(change: impl FnOnce(&mut CommandConfig)) -> Case {
@@ -74,6 +78,7 @@ fn case(change: impl FnOnce(&mut CommandConfig)) -> Case {
     let (said, keeper_events) = mpsc::channel(8);
     let (ask, asks) = mpsc::channel(8);
     let (wish, wishes) = mpsc::channel(8);
+    let (change, changes) = mpsc::channel(8);
     let mut driver = SingletonDriver::new(Wiring {
         config,
         limits: BTreeMap::new(),
@@ -84,13 +89,14 @@ fn case(change: impl FnOnce(&mut CommandConfig)) -> Case {
         agreed: watched,
         asks,
         wishes,
+        changes,
         events: EventLog::new("a".into()),
         beside: None,
     });
     driver.keeper = keeper;
     driver.keeper_events = keeper_events;
     driver.keeper_lost = false;
-    Case { driver, calls, agreed, _dir: dir, _rest: (said, ask, wish) }
+    Case { driver, calls, agreed, _dir: dir, _rest: (said, ask, wish, change) }
 }
 
 fn idle() -> KeeperEvent {

@@ -49,7 +49,11 @@ pub(super) fn switchover_target(
         return Err(Problem::new(
             codes::TARGET_NOT_ELIGIBLE,
             what,
-            format!("the primary {} does not serve, so it cannot end cleanly", appointment.primary),
+            format!(
+                "the {} {} does not serve, so it cannot end cleanly",
+                service.holder_word(),
+                appointment.primary
+            ),
             format!("tandem explain {name} says why; tandem failover {name} replaces it"),
         ));
     }
@@ -73,7 +77,7 @@ fn named_target(
         return Err(refusals::witness(to, &what));
     }
     if appointment.primary == *to {
-        let because = format!("{to} is the primary of {name} already");
+        let because = format!("{to} is the {} of {name} already", service.holder_word());
         return Err(Problem::new(codes::ALREADY_SO, what, because, "name another node"));
     }
     match objection(service, appointment, to) {
@@ -168,7 +172,10 @@ fn not_standby(own: &InstanceFacts) -> Option<String> {
 }
 
 /// What keeps a server from starting, as far as its node can tell the others.
-pub(super) fn does_not_start(own: &InstanceFacts) -> String {
+pub(super) fn does_not_start(service: ServiceSeen<'_>, own: &InstanceFacts) -> String {
+    if singleton::is_command(service) {
+        return singleton::does_not_run(own);
+    }
     let failed = match own.starts_failed {
         1 => "its last start failed".to_owned(),
         starts => format!("its last {starts} starts failed"),
@@ -181,7 +188,7 @@ pub(super) fn failover_now(service: ServiceSeen<'_>) -> FailoverNow {
     let Some(appointment) = service.appointment() else {
         return FailoverNow {
             safety: Safety::Impossible,
-            because: Reason::new("there is no primary yet"),
+            because: Reason::new(format!("there is no {} yet", service.holder_word())),
             would_choose: None,
             may_lose_bytes: None,
             candidates: Vec::new(),
@@ -195,7 +202,7 @@ pub(super) fn failover_now(service: ServiceSeen<'_>) -> FailoverNow {
         let own = service.instance(node);
         let objection = match own {
             None => Some(format!("{node} was not heard lately")),
-            Some(own) if own.starts_failed > 0 => Some(does_not_start(own)),
+            Some(own) if own.starts_failed > 0 => Some(does_not_start(service, own)),
             // A stopped one is started to vote.
             Some(own) if own.process == Process::Stopped && own.data == Data::Present => None,
             Some(own) => not_standby(own),

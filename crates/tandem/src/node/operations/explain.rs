@@ -7,12 +7,13 @@
 
 use super::candidates;
 use super::copies;
+use super::moves::singleton;
 use super::seen::ServiceSeen;
 use super::status;
 use crate::api::explain::{Appointed, Explanation, Planned, Reason};
 use crate::api::status::Phase;
 use crate::driver::explain::Explained;
-use tandem_core::cluster::state::Appointment;
+use tandem_core::cluster::state::{Appointment, Cause};
 use tandem_core::clustering::active_passive::controller::hold_off;
 use tandem_core::clustering::active_passive::verdict::{self, Verdict};
 use tandem_core::ids::NodeId;
@@ -26,6 +27,7 @@ pub(super) fn explain(service: ServiceSeen<'_>, plans: Vec<Planned>) -> Explanat
     let phase = status::phase(service);
     Explanation {
         service: service.name.clone(),
+        kind: Some(service.spec.pairing.kind()),
         term: state.term(),
         phase,
         primary: service.appointment().map(|appointment| appointment.primary.clone()),
@@ -67,6 +69,7 @@ pub(super) fn planned(me: &NodeId, explained: Explained) -> Planned {
 fn summary(service: ServiceSeen<'_>, phase: Phase) -> String {
     let Some(appointment) = service.appointment() else {
         return match &service.state.founder {
+            _ if singleton::is_command(service) => "nobody was chosen yet to run it".to_owned(),
             Some(founder) => format!("{founder} makes the first copy of the data"),
             None => "nobody was chosen yet to make the first copy of the data".to_owned(),
         };
@@ -83,13 +86,17 @@ fn summary(service: ServiceSeen<'_>, phase: Phase) -> String {
             format!("{primary} is lost ({why}), and automatic failover is paused")
         }
         (Phase::Electing, Verdict::Dead(_, why)) => {
-            format!("{primary} is lost ({why}): a new primary is being elected")
+            let word = service.holder_word();
+            format!("{primary} is lost ({why}): a new {word} is being elected")
         }
         (Phase::Electing, _) => format!("an election after term {term} is under way"),
         (_, Verdict::Serving) if phase == Phase::Active => {
             format!("{primary} serves term {term}")
         }
-        (_, Verdict::Serving) => format!("{primary} is primary in term {term}, not confirmed yet"),
+        (_, Verdict::Serving) => {
+            format!("{primary} is the {} in term {term}, not confirmed yet", service.holder_word())
+        }
+        (_, Verdict::Dead(Cause::CrashLoop, why)) => format!("crash loop: {why}"),
         (_, Verdict::Moving(why) | Verdict::Unknown(why) | Verdict::Dead(_, why)) => {
             why.to_string()
         }
@@ -98,7 +105,7 @@ fn summary(service: ServiceSeen<'_>, phase: Phase) -> String {
 
 fn no_failover_because(service: ServiceSeen<'_>, phase: Phase) -> Vec<Reason> {
     let Some(appointment) = service.appointment() else {
-        return vec![Reason::new("there is no primary yet")];
+        return vec![Reason::new(format!("there is no {} yet", service.holder_word()))];
     };
     let mut reasons = Vec::new();
     if service.state.paused {

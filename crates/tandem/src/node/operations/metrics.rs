@@ -150,7 +150,7 @@ fn instances(service: ServiceSeen<'_>) -> Vec<InstanceMetrics> {
             );
             InstanceMetrics {
                 node: node.clone(),
-                primary: shown.role == InstanceRole::Primary
+                primary: matches!(shown.role, InstanceRole::Primary | InstanceRole::Active)
                     && shown.state == InstanceState::Running,
                 up,
                 in_commit_quorum: shown.in_commit_quorum,

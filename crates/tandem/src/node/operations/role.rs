@@ -58,11 +58,13 @@ pub(super) fn role_in(
     let objection = match (role, own) {
         (InstanceRole::Witness, _) => Some("this node is a witness".to_owned()),
         (_, None) => Some("this node knows nothing of its instance yet".to_owned()),
-        (InstanceRole::Primary, Some(own)) => primary_objection(service, own, acknowledged),
+        (InstanceRole::Primary | InstanceRole::Active, Some(own)) => {
+            primary_objection(service, own, acknowledged)
+        }
         (_, Some(own)) => replica_objection(service, own),
     };
     let with_data = own.filter(|own| own.system.is_some());
-    let is_primary = role == InstanceRole::Primary;
+    let is_primary = matches!(role, InstanceRole::Primary | InstanceRole::Active);
     RoleCheck {
         node: me.clone(),
         service: Some(service.name.clone()),

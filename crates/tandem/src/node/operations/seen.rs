@@ -15,6 +15,7 @@ use tandem_core::clustering::active_passive::ControllerView;
 use tandem_core::clustering::active_passive::trail::Trails;
 use tandem_core::facts::{InstanceFacts, Link, NodeFacts, Process};
 use tandem_core::ids::{NodeId, ServiceId};
+use tandem_core::pairing::Kind;
 use tandem_core::spec::{Seat, ServiceSpec, Timing};
 use tandem_core::time::{Observed, Timestamp};
 
@@ -98,6 +99,14 @@ impl<'a> ServiceSeen<'a> {
             facts: &self.seen.facts,
             trails: self.seen.trails.get(self.name).unwrap_or(&NO_TRAILS),
             unix_ms: self.seen.unix_ms,
+        }
+    }
+
+    /// What the node is called that serves.
+    pub fn holder_word(&self) -> &'static str {
+        match self.spec.pairing.kind() {
+            Kind::Command => "active node",
+            Kind::Postgres | Kind::Http | Kind::Tcp => "primary",
         }
     }
 

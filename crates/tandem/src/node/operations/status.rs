@@ -186,6 +186,8 @@ pub(super) fn role(service: ServiceSeen<'_>, node: &NodeId) -> InstanceRole {
         InstanceRole::Witness
     } else if copies::is_copies(service) {
         InstanceRole::Copy
+    } else if singleton::is_command(service) {
+        singleton::role(service, node)
     } else if service.appointment().is_some_and(|appointment| appointment.primary == *node) {
         InstanceRole::Primary
     } else {
@@ -199,11 +201,16 @@ pub(super) fn instance_state(service: ServiceSeen<'_>, node: &NodeId) -> Instanc
         InstanceRole::Witness => return InstanceState::Absent,
         InstanceRole::Copy => return copies::instance_state(service, node),
         InstanceRole::Primary
+        | InstanceRole::Active
+        | InstanceRole::Passive
         | InstanceRole::Standby
         | InstanceRole::Replica
         | InstanceRole::Unknown => {}
     }
     let Some(facts) = service.instance(node) else { return InstanceState::Unknown };
+    if singleton::is_command(service) {
+        return singleton::instance_state(service, facts);
+    }
     match &facts.data {
         Data::Quarantined { .. } | Data::Foreign => return InstanceState::Quarantined,
         Data::Suspect { .. } => return InstanceState::Suspect,

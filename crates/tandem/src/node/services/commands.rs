@@ -3,26 +3,26 @@
 //! Not here: services of PostgreSQL (`services.rs`).
 
 use super::super::{Error, Ground};
+use super::seats::{self, OwnSeats, leased};
 use super::{AskReceivers, start_witness};
-use crate::config::{self, Command, Config, Partitions};
+use crate::config::{self, Command, Config};
 use crate::consensus::Consensus;
 use crate::driver::instance::wishes::Asked;
-use crate::driver::seats::{self, Seat};
 use crate::driver::singleton::route::Guide;
-use crate::driver::singleton::{SingletonDriver, Wiring};
+use crate::driver::singleton::{Change, SingletonDriver, Wiring};
 use crate::fence::protocol::Limit;
 use crate::proxy::{Balancer, BalancerConfig};
 use crate::runtime::supervisor::TaskKind;
 use crate::service::command::{AtPort, CommandConfig, Health, Probe};
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tandem_core::clustering::load_balanced::balance::Policy;
 use tandem_core::clustering::load_balanced::ejection;
 use tandem_core::ids::{NodeId, ServiceId, Term};
-use tandem_core::spec::{self, NodeRole};
+use tandem_core::spec::NodeRole;
 use tokio::sync::mpsc;
 
 /// Wishes that may wait; one more is refused.
@@ -33,47 +33,36 @@ const CONNECT: Duration = Duration::from_secs(1);
 const IDLE: Duration = Duration::from_secs(3600);
 
 /// Commands of which one copy runs.
-fn alone(config: &Config) -> impl Iterator<Item = (&ServiceId, &Command)> {
+pub(super) fn alone(config: &Config) -> impl Iterator<Item = (&ServiceId, &Command)> {
     let is_alone = |it: &Command| it.copies.is_none() && it.partitions.is_none();
     config.commands.iter().filter(move |(_, command)| is_alone(command))
 }
 
-/// What runs under a lease: a command of which one copy runs, or a node's copy of one whose work is
-/// divided.
-pub(super) struct Leased<'a> {
-    pub id: ServiceId,
-    work: &'a ServiceId,
-    command: &'a Command,
-    /// Where it runs, or nowhere; none: anywhere.
-    seat: Option<(&'a NodeId, Partitions)>,
-}
-
-pub(super) fn leased(config: &Config) -> impl Iterator<Item = Leased<'_>> {
-    let alone =
-        alone(config).map(|(work, command)| Leased { id: work.clone(), work, command, seat: None });
-    let divided = config.commands.iter().filter_map(|(id, it)| Some((id, it, it.partitions?)));
-    let seats = divided.flat_map(|(work, command, partitions)| {
-        config.data_nodes().map(move |(node, _)| Leased {
-            id: spec::Seat::name(work, node),
-            work,
-            command,
-            seat: Some((node, partitions)),
-        })
-    });
-    alone.chain(seats)
-}
+/// Changes that may wait for a copy's driver, which takes them at once.
+pub(super) const CHANGES_MAX: usize = 4;
 
 /// Where each command of this node takes wishes.
 pub(in crate::node) type CommandWishes = BTreeMap<ServiceId, mpsc::Sender<Asked>>;
 
-/// The seats of this node, by the service whose work is divided.
-pub(in crate::node) type OwnSeats = BTreeMap<ServiceId, Arc<Seat>>;
-
 /// What runs under a lease on this node.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(in crate::node) struct Started {
     pub wishes: CommandWishes,
     pub seats: OwnSeats,
+    pub driven: Driven,
+}
+
+/// The copies of this node, each with where it takes changes and what it was told last.
+#[derive(Default)]
+pub(in crate::node) struct Driven(Mutex<BTreeMap<ServiceId, Followed>>);
+
+/// A copy that follows its configuration.
+struct Followed {
+    changes: mpsc::Sender<Change>,
+    work: ServiceId,
+    told: Command,
+    /// What only a seat is told.
+    more: BTreeMap<String, String>,
 }
 
 /// A command's door, bound, with no endpoint yet.
@@ -161,7 +150,7 @@ pub(in crate::node) fn start(
     consensus: &Consensus,
     asks: &mut AskReceivers,
 ) -> Result<Started, Error> {
-    let mut started = Started::default();
+    let (mut started, mut driven) = (Started::default(), BTreeMap::new());
     let Some(node) = ground.config.nodes.get(&ground.args.node) else { return Ok(started) };
     for it in leased(&ground.config) {
         let Some(asks) = asks.remove(&it.id) else { continue };
@@ -172,64 +161,49 @@ pub(in crate::node) fn start(
         }
         let (sender, receiver) = mpsc::channel(WISHES_MAX);
         let mut prepared = Prepared::of(ground, node, (&it.id, it.command));
-        if let Some((_, partitions)) = it.seat {
-            let wiring = seat_wiring(ground, consensus, (&it, partitions), sender.clone());
-            match seats::start(wiring, &ground.supervisor) {
-                Ok(seat) => _ = started.seats.insert(it.work.clone(), seat),
-                Err(error) => {
-                    // Without its memory it must not tell a copy anything: none is started, and
-                    // nothing is said of it, so that others get what it owned.
-                    tracing::error!(service = %it.work, %error, "no copy of it can run here");
-                    continue;
-                }
-            }
-            prepared.config.told = told(&it, node, &prepared.config.dir);
+        if it.seat.is_some() {
+            let Some(seat) = seats::start(ground, consensus, &it, sender.clone()) else { continue };
+            started.seats.insert(it.work.clone(), seat);
+            prepared.config.told = seats::told(&it, node, &prepared.config.dir);
         }
-        start_one(ground, consensus, prepared, (asks, receiver))?;
+        let (changes, changed) = mpsc::channel(CHANGES_MAX);
+        let (work, told) = (it.work.clone(), it.command.clone());
+        let followed = Followed { changes, work, told, more: prepared.config.told.clone() };
+        driven.insert(it.id.clone(), followed);
+        start_one(ground, consensus, prepared, (asks, receiver, changed))?;
         started.wishes.insert(it.work.clone(), sender);
     }
+    started.driven = Driven(Mutex::new(driven));
     Ok(started)
 }
 
-fn seat_wiring(
-    ground: &Ground,
-    consensus: &Consensus,
-    (it, partitions): (&Leased<'_>, Partitions),
-    wishes: mpsc::Sender<Asked>,
-) -> seats::Wiring {
-    seats::Wiring {
-        work: it.work.clone(),
-        seat: it.id.clone(),
-        dir: dir_of(ground, &it.id),
-        release_max: partitions.release_max,
-        hub: ground.hub.clone(),
-        agreed: consensus.state(),
-        wishes,
-        events: ground.events.clone(),
-    }
-}
-
-/// What a copy is told besides its own environment.
-fn told(it: &Leased<'_>, node: &config::Node, dir: &Path) -> BTreeMap<String, String> {
-    let ip = match node.api.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-        ip => ip,
-    };
-    let api = SocketAddr::new(ip, node.api.port());
-    let mut told = BTreeMap::from([
-        ("TANDEM_SERVICE".to_owned(), it.work.to_string()),
-        ("TANDEM_API".to_owned(), format!("http://{api}")),
-    ]);
-    if let Ok(path) = seats::path_in(dir) {
-        told.insert("TANDEM_PARTITIONS_FILE".to_owned(), path.display().to_string());
-    }
-    told
-}
-
 /// Where a service has what is kept of it on this node.
-fn dir_of(ground: &Ground, service: &ServiceId) -> PathBuf {
+pub(super) fn dir_of(ground: &Ground, service: &ServiceId) -> PathBuf {
     ground.args.dir.join("services").join(service.as_str())
+}
+
+impl Driven {
+    /// Goes on with another configuration; what could not be done is said, and done by the next
+    /// call.
+    pub(in crate::node) fn follow(&self, ground: &Ground, config: &config::Config) -> Vec<String> {
+        let mut waits = Vec::new();
+        let Some(node) = ground.config.nodes.get(&ground.args.node) else { return waits };
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for (service, it) in all.iter_mut() {
+            let command = config.commands.get(&it.work).filter(|command| **command != it.told);
+            let Some(command) = command else { continue };
+            // The doors of all nodes find it at the port that their daemons began with.
+            let began = ground.config.commands.get(&it.work).and_then(|began| began.port);
+            let at_its_port = Command { port: began, ..command.clone() };
+            let Prepared { config, limits } = Prepared::of(ground, node, (service, &at_its_port));
+            let config = CommandConfig { told: it.more.clone(), ..config };
+            match it.changes.try_send(Change::Config(Box::new(config), limits)) {
+                Ok(()) => it.told = command.clone(),
+                Err(error) => waits.push(format!("{service}: {error}")),
+            }
+        }
+        waits
+    }
 }
 
 fn limit((key, value): (&&'static str, &u64)) -> Option<(Limit, u64)> {
@@ -266,7 +240,7 @@ fn start_one(
     ground: &Ground,
     consensus: &Consensus,
     prepared: Prepared,
-    requests: (mpsc::Receiver<Term>, mpsc::Receiver<Asked>),
+    requests: Requests,
 ) -> Result<(), Error> {
     let driver = SingletonDriver::new(wiring(ground, consensus, prepared, requests)?);
     let run = driver.run(ground.supervisor.stopping());
@@ -274,12 +248,15 @@ fn start_one(
     Ok(())
 }
 
+/// What others want of it: promises, wishes, changes.
+pub(super) type Requests = (mpsc::Receiver<Term>, mpsc::Receiver<Asked>, mpsc::Receiver<Change>);
+
 /// What the driver of a command is connected to; one that runs alone, unless that is changed.
 pub(super) fn wiring(
     ground: &Ground,
     consensus: &Consensus,
     Prepared { config, limits }: Prepared,
-    (asks, wishes): (mpsc::Receiver<Term>, mpsc::Receiver<Asked>),
+    (asks, wishes, changes): Requests,
 ) -> Result<Wiring, Error> {
     let exe = std::env::current_exe()
         .map_err(|source| Error::File { path: "the running program".into(), source })?;
@@ -293,6 +270,7 @@ pub(super) fn wiring(
         agreed: consensus.state(),
         asks,
         wishes,
+        changes,
         events: ground.events.clone(),
         beside: None,
     })

@@ -14,9 +14,9 @@ use super::commands::{self, Prepared};
 use crate::config::{Command, Config, Copies};
 use crate::consensus::Consensus;
 use crate::driver::instance::wishes::Asked;
-use crate::driver::singleton::SingletonDriver;
+use crate::driver::singleton::beside::Beside;
 use crate::driver::singleton::beside::doors::{DoorGuide, Place, Wanted};
-use crate::driver::singleton::beside::{Beside, Change};
+use crate::driver::singleton::{Change, SingletonDriver, Wiring};
 use crate::proxy::{Balancer, BalancerConfig, Snapshot};
 use crate::runtime::supervisor::TaskKind;
 use futures::future::join_all;
@@ -42,8 +42,18 @@ struct Open {
 #[derive(Debug)]
 struct Driven {
     wishes: mpsc::Sender<Asked>,
-    changes: watch::Sender<Option<Change>>,
+    changes: mpsc::Sender<Change>,
     ended: CancellationToken,
+}
+
+impl Driven {
+    /// A driver that has as many changes before it as it may is one that is not ready: it has
+    /// nothing that could end, and begins nothing that is agreed no more.
+    fn end(&self) {
+        if let Err(error) = self.changes.try_send(Change::End) {
+            tracing::warn!(%error, "a copy's driver was not told that it ends");
+        }
+    }
 }
 
 /// What this node has of services of copies.
@@ -137,13 +147,13 @@ impl CopyServices {
             return Ok(());
         }
         let (wishes, asked) = mpsc::channel(WISHES_MAX);
-        let (changes, changed) = watch::channel(None);
+        let (changes, changed) = mpsc::channel(commands::CHANGES_MAX);
         let prepared = Prepared::of(ground, node, (service, command));
         // Nobody asks for promises.
         let (_, asks) = mpsc::channel(1);
-        let wiring = commands::wiring(ground, consensus, prepared, (asks, asked))?;
-        let beside = Some(Beside::new(changed));
-        let driver = SingletonDriver::new(crate::driver::singleton::Wiring { beside, ..wiring });
+        let wiring = commands::wiring(ground, consensus, prepared, (asks, asked, changed))?;
+        let beside = Some(Beside::default());
+        let driver = SingletonDriver::new(Wiring { beside, ..wiring });
         let (stop, ended) = (ground.supervisor.stopping(), CancellationToken::new());
         let token = ended.clone();
         ground.supervisor.spawn("copy driver", TaskKind::Essential, async move {
@@ -227,7 +237,8 @@ impl CopyServices {
         let node = config.nodes.get(&self.ground.args.node).ok_or("this node is not listed")?;
         let Prepared { config, limits } = Prepared::of(&self.ground, node, (service, command));
         if let Some(driven) = all.drivers.get(service) {
-            driven.changes.send_replace(Some(Change::Config(Box::new(config), limits)));
+            let change = Change::Config(Box::new(config), limits);
+            driven.changes.try_send(change).map_err(|error| error.to_string())?;
         }
         all.commands.insert(service.clone(), command.clone());
         Ok(())
@@ -245,7 +256,7 @@ impl CopyServices {
         for (service, command) in gone {
             self.close_door(&service, command.copies.as_ref());
             if let Some(driven) = self.lock().drivers.get(&service) {
-                driven.changes.send_replace(Some(Change::End));
+                driven.end();
             }
         }
         let mut all = self.lock();
@@ -292,7 +303,7 @@ impl CopyServices {
     /// This node is removed: nothing of it stays.
     pub(in crate::node) fn part(&self) {
         for driven in self.lock().drivers.values() {
-            driven.changes.send_replace(Some(Change::End));
+            driven.end();
         }
     }
 

@@ -24,7 +24,7 @@ pub(super) async fn end(ground: &Ground) {
     for folder in folders.flatten() {
         let name = folder.file_name();
         let Some(service) = name.to_str().map(ServiceId::new) else { continue };
-        if is_named(ground, &service) || !was_beside(&folder.path()) {
+        if is_named(ground, &service) || !was_run(&folder.path()) {
             continue;
         }
         let run_dir = run_dir(&folder.path());
@@ -42,8 +42,8 @@ fn is_named(ground: &Ground, service: &ServiceId) -> bool {
     command.is_some() || ground.config.services.contains_key(service)
 }
 
-/// Only copies that need no lease have a recipe.
-fn was_beside(dir: &Path) -> bool {
+/// Whatever was run here has a recipe; what ran under a lease has ended by itself.
+fn was_run(dir: &Path) -> bool {
     State::load(dir).is_ok_and(|state| state.recipe != 0)
 }
 

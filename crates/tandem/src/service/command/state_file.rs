@@ -31,7 +31,7 @@ pub struct State {
     pub begun: Term,
     /// What that was.
     pub runs: Runs,
-    /// How it was run, where that is compared (`CommandConfig::recipe`); else 0.
+    /// How it was run (`CommandConfig::recipe`); 0 where that was not kept yet.
     pub recipe: u64,
 }
 
@@ -80,10 +80,8 @@ impl State {
             Runs::Command => "command",
             Runs::Hook => "hook",
         };
-        write!(file, "promised {}\nbegun {}\nruns {runs}\n", self.promised, self.begun)?;
-        if self.recipe != 0 {
-            writeln!(file, "recipe {}", self.recipe)?;
-        }
+        let Self { promised, begun, recipe, .. } = self;
+        write!(file, "promised {promised}\nbegun {begun}\nruns {runs}\nrecipe {recipe}\n")?;
         file.sync_all()?;
         fs::rename(&temporary, &path)?;
         File::open(dir)?.sync_all()

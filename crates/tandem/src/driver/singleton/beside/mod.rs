@@ -11,75 +11,35 @@ pub mod doors;
 use super::acting::Part;
 use super::{Life, SingletonDriver, Why};
 use crate::consensus::Agreed;
-use crate::fence::protocol::Limit;
 use crate::runtime::clock;
-use crate::service::command::CommandConfig;
 use crate::telemetry::event_kind::EventKind;
-use std::collections::BTreeMap;
 use tandem_core::cluster::state::ServiceState;
 use tandem_core::clustering::copies::copy::{self, Action, CopyView, Next, Wish};
 use tandem_core::facts::Process;
 use tandem_core::ids::Term;
 use tandem_core::spec::ServiceSpec;
 use tandem_core::time::Timestamp;
-use tokio::sync::watch;
-
-/// What a copy's node wants of it from now on.
-#[derive(Clone, Debug)]
-pub enum Change {
-    /// It is run so.
-    Config(Box<CommandConfig>, BTreeMap<Limit, u64>),
-    /// It ends, in good order, and its driver with it.
-    End,
-}
 
 /// What only a copy has that need not be alone.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Beside {
-    /// The last change: what came before it counts no more.
-    changes: watch::Receiver<Option<Change>>,
     wish: Wish,
     ends: bool,
     unwanted_since: Option<Timestamp>,
 }
 
 impl Beside {
-    /// Nothing is wanted but what is agreed.
-    pub const fn new(changes: watch::Receiver<Option<Change>>) -> Self {
-        Self { changes, wish: Wish::Agreed, ends: false, unwanted_since: None }
-    }
-
     /// Whether it shall never be started again.
     pub(super) const fn leaves(&self) -> bool {
         self.ends
     }
-
-    /// The next change; nobody who could make one is no news.
-    pub(super) async fn next(beside: &mut Option<Self>) -> Option<Change> {
-        if let Some(Self { changes, .. }) = beside
-            && changes.changed().await.is_ok()
-        {
-            return changes.borrow_and_update().clone();
-        }
-        std::future::pending().await
-    }
 }
 
 impl SingletonDriver {
-    pub(super) fn on_change(&mut self, change: Change) {
-        match change {
-            Change::Config(config, limits) => {
-                self.it.config = *config;
-                self.it.limits = limits;
-                if self.it.config.health.is_none() && self.life == Life::Runs {
-                    self.serves(clock::now());
-                }
-            }
-            Change::End => {
-                if let Some(beside) = &mut self.it.beside {
-                    beside.ends = true;
-                }
-            }
+    /// Its service or node leaves.
+    pub(super) fn ends_for_good(&mut self) {
+        if let Some(beside) = &mut self.it.beside {
+            beside.ends = true;
         }
     }
 
@@ -111,8 +71,8 @@ impl SingletonDriver {
         known: (Option<ServiceSpec>, Option<ServiceState>),
     ) -> Option<Timestamp> {
         let now = clock::now();
-        self.own.pending_restart = self.life == Life::Runs
-            && self.durable.recipe != self.it.config.recipe(&self.it.limits);
+        let is_outdated = self.durable.recipe != self.recipe();
+        self.own.pending_restart = self.life == Life::Runs && is_outdated;
         self.check_health();
         let me = self.it.hub.me().clone();
         let is_member = agreed.state.spec.nodes.contains_key(&me);

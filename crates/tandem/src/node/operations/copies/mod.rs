@@ -14,6 +14,7 @@ use std::collections::BTreeSet;
 use tandem_core::clustering::copies;
 use tandem_core::facts::{InstanceFacts, Process};
 use tandem_core::ids::{NodeId, Term};
+use tandem_core::pairing::Kind;
 use tandem_core::reason::list;
 
 /// Divided work as well: a copy that works is as good as any.
@@ -114,6 +115,7 @@ pub(super) fn explain(service: ServiceSeen<'_>, plans: Vec<Planned>) -> Explanat
     let summary = divided::summary(service).unwrap_or(summary);
     Explanation {
         service: service.name.clone(),
+        kind: Some(Kind::Command),
         term: service.state.copies.term,
         phase: phase(service),
         primary: None,

@@ -45,7 +45,7 @@ pub(in crate::node::operations) fn check(
             return Err(refusals::witness(to, &what));
         }
         if appointment.primary == *to {
-            let because = format!("{to} is the primary of {name} already");
+            let because = format!("{to} is the {} of {name} already", service.holder_word());
             return Err(Problem::new(codes::ALREADY_SO, what, because, "name another node"));
         }
     }

@@ -9,7 +9,7 @@ use super::super::candidates::Objection;
 use super::super::seen::ServiceSeen;
 use crate::api::explain::{Candidate, FailoverNow, Reason, Safety};
 use crate::api::operations::{Outcome, Refused};
-use crate::api::status::InstanceState;
+use crate::api::status::{InstanceRole, InstanceState};
 use crate::config::Command;
 use crate::driver::wire::Wish;
 use crate::runtime::clock;
@@ -17,6 +17,7 @@ use std::time::Duration;
 use tandem_core::cluster::state::Appointment;
 use tandem_core::clustering::active_passive::controller::MOVE_MAX_MS;
 use tandem_core::clustering::active_passive::singleton::{self, FAILURES_MAX};
+use tandem_core::facts::{InstanceFacts, Process};
 use tandem_core::ids::{NodeId, ServiceId};
 use tandem_core::pairing::Kind;
 
@@ -25,6 +26,38 @@ const MOVE: Duration = Duration::from_secs(10);
 
 pub(in crate::node::operations) fn is_command(service: ServiceSeen<'_>) -> bool {
     service.spec.pairing.kind() == Kind::Command
+}
+
+/// What a data node is to it.
+pub(in crate::node::operations) fn role(service: ServiceSeen<'_>, node: &NodeId) -> InstanceRole {
+    let runs = service.appointment().is_some_and(|appointment| appointment.primary == *node);
+    if runs { InstanceRole::Active } else { InstanceRole::Passive }
+}
+
+/// What a node's copy does.
+pub(in crate::node::operations) fn instance_state(
+    service: ServiceSeen<'_>,
+    own: &InstanceFacts,
+) -> InstanceState {
+    let serves = own.process == Process::Primary && own.serving == Some(service.state.term());
+    match own.process {
+        _ if serves => InstanceState::Running,
+        // Whatever it is in at this moment, it comes to nothing.
+        _ if own.starts_failed >= FAILURES_MAX => InstanceState::CrashLoop,
+        Process::Stopping => InstanceState::Stopping,
+        Process::Stopped => InstanceState::Stopped,
+        Process::Starting | Process::Primary | Process::Promoting | Process::Standby => {
+            InstanceState::Starting
+        }
+    }
+}
+
+/// Why there is none, as far as its node can tell the others.
+pub(in crate::node::operations) fn does_not_run(own: &InstanceFacts) -> String {
+    match own.starts_failed {
+        1 => "it failed: see output.log there".to_owned(),
+        times => format!("it failed {times} times in a row: see output.log there"),
+    }
 }
 
 /// How long a planned move may take.

@@ -119,7 +119,8 @@ impl NodeOperations {
         match end {
             Move::Done(line) => {
                 let from = from.as_ref().map_or("nobody", NodeId::as_str);
-                let message = format!("{to} is the primary of {service}, after {from}");
+                let word = if command.is_some() { "active node" } else { "primary" };
+                let message = format!("{to} is the {word} of {service}, after {from}");
                 Ok(Outcome::done(message)
                     .field("service", service.as_str())
                     .field("from", from)
@@ -161,7 +162,7 @@ impl NodeOperations {
             Move::Elsewhere(line) => Problem::new(
                 codes::OPERATION_FAILED,
                 what,
-                format!("{} became primary in term {}: {}", line.primary, line.term, line.reason),
+                format!("{} was chosen in term {}: {}", line.primary, line.term, line.reason),
                 advice,
             ),
             Move::GivenUp => Problem::new(
@@ -184,7 +185,7 @@ impl NodeOperations {
         let plans = self.ground().explanations.of(service);
         match gave_up(&plans) {
             Some(plan) => format!("given up after {took_ms} ms: {}", plan.reason),
-            None => format!("the planner gave it up after {took_ms} ms; the old primary goes on"),
+            None => format!("the planner gave it up after {took_ms} ms; nothing has moved"),
         }
     }
 
@@ -223,7 +224,7 @@ pub(in crate::node::operations) fn busy(what: &str, service: &ServiceId) -> Prob
     Problem::new(
         codes::BUSY,
         what,
-        format!("another change of the primary of {service} is under way"),
+        format!("another move of {service} is under way"),
         "wait until tandem status shows it as active, or tandem switchover --cancel",
     )
 }

@@ -22,7 +22,7 @@ pub(super) fn reason(
     let is_well = matches!(
         (role, state),
         (InstanceRole::Witness, _)
-            | (InstanceRole::Primary, InstanceState::Running)
+            | (InstanceRole::Primary | InstanceRole::Active, InstanceState::Running)
             | (InstanceRole::Standby, InstanceState::Streaming)
     );
     let Some(facts) = service.instance(node) else {
@@ -36,7 +36,7 @@ pub(super) fn reason(
         return Some(reason);
     }
     if facts.starts_failed > 0 {
-        return Some(super::super::candidates::does_not_start(facts));
+        return Some(super::super::candidates::does_not_start(service, facts));
     }
     if is_well {
         return facts.pending_restart.then(|| "settings wait for a restart".to_owned());
@@ -47,8 +47,10 @@ pub(super) fn reason(
     facts.process.eq(&Process::Primary).then(|| {
         if role == InstanceRole::Primary {
             "its barrier is not confirmed yet".to_owned()
+        } else if role == InstanceRole::Active {
+            "its checks have not succeeded yet".to_owned()
         } else {
-            "is no longer the primary".to_owned()
+            format!("is no longer the {}", service.holder_word())
         }
     })
 }

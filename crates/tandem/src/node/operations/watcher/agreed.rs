@@ -65,8 +65,7 @@ fn service_changes(before: ServiceSeen<'_>, after: ServiceSeen<'_>) -> Vec<Draft
         && after.state.switchover.is_none()
         && before.state.term() == after.state.term()
     {
-        let message =
-            format!("the move to {} was given up; the old primary goes on", switchover.to);
+        let message = format!("the move to {} was given up; nothing has moved", switchover.to);
         drafts.push(tell(EventKind::SwitchoverFailed, message).field("to", switchover.to.as_str()));
     }
     if let Some(placed) = after.state.copies.placed.last()

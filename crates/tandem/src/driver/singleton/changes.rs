@@ -1,0 +1,52 @@
+//! Carries out that a command is to be run in another way from now on.
+//! In: `Change`. Out: the own copy is started anew, where that is what it takes.
+//! Keeps: INV-12 it ends and starts as ever, under its lease. What a copy was started with is
+//! durable, so that a change counts which came while no daemon was there.
+//! Not here: what may change (`config/change/command.rs`), doors (`node/services/commands.rs`).
+//! Tested by: `tests/changes.rs`, `tests/singleton`.
+
+use super::{Life, SingletonDriver, Why};
+use crate::fence::protocol::Limit;
+use crate::runtime::clock;
+use crate::service::command::CommandConfig;
+use crate::telemetry::event_kind::EventKind;
+use std::collections::BTreeMap;
+
+/// What a node wants of its copy from now on.
+#[derive(Debug)]
+pub enum Change {
+    /// It is run so.
+    Config(Box<CommandConfig>, BTreeMap<Limit, u64>),
+    /// One of many ends, in good order, and its driver with it.
+    End,
+}
+
+impl SingletonDriver {
+    pub(super) fn on_change(&mut self, change: Change) {
+        let (config, limits) = match change {
+            Change::Config(config, limits) => (config, limits),
+            Change::End => return self.ends_for_good(),
+        };
+        self.it.config = *config;
+        self.it.limits = limits;
+        // Nobody asks it any more.
+        let is_well = self.it.config.health.is_none() && self.own.serving.is_none();
+        if is_well && self.life == Life::Runs {
+            self.serves(clock::now());
+        }
+    }
+
+    pub(super) fn recipe(&self) -> u64 {
+        self.it.config.recipe(&self.it.limits)
+    }
+
+    /// Ends a copy in order that was started otherwise; the plan starts it again.
+    pub(super) async fn renew(&mut self) {
+        let is_known = self.durable.recipe != 0 && self.life == Life::Runs;
+        if !is_known || self.durable.recipe == self.recipe() {
+            return;
+        }
+        self.tell(EventKind::ServiceReloaded, "its configuration has changed: it is started anew");
+        self.stop(Why::Planned).await;
+    }
+}

@@ -1,0 +1,64 @@
+//! A configuration that changes under a copy.
+
+use super::*;
+
+fn other(it: &Case, change: impl FnOnce(&mut CommandConfig)) -> Change {
+    let mut config = it.driver.it.config.clone();
+    change(&mut config);
+    Change::Config(Box::new(config), BTreeMap::new())
+}
+
+#[tokio::test]
+async fn other_words_start_the_copy_anew_and_other_limits_of_time_do_not() {
+    let mut it = case(|_| {});
+    it.runs().await;
+    let change = other(&it, |config| config.stop_max = LONG / 2);
+    it.driver.on_change(change);
+    assert!(!it.go_on(Answer::Done).await.iter().any(is_signal), "it goes on");
+    let change = other(&it, |config| config.command = vec!["another".into()]);
+    it.driver.on_change(change);
+    assert!(it.go_on(Answer::Done).await.iter().any(is_signal));
+    assert!(matches!(it.driver.life, Life::Ending { why: Why::Planned, .. }));
+    assert_eq!(it.told(EventKind::ServiceReloaded).len(), 1);
+    it.hears(exited(Cause::Asked)).await;
+    assert_eq!(it.driver.own.starts_failed, 0, "that was no failure");
+    it.go_on(Answer::Done).await;
+    let asked = it.written(Answer::Done).await;
+    let [Command::Start(spec)] = &asked[..] else { panic!("{asked:?}") };
+    assert_eq!(spec.argv, ["another"]);
+    it.hears(KeeperEvent::Started { pid: 8 }).await;
+    it.go_on(Answer::Done).await;
+    assert_eq!(it.driver.life, Life::Runs, "once");
+}
+
+#[tokio::test]
+async fn a_change_that_came_while_no_daemon_was_there_counts() {
+    let mut before = case(|_| {});
+    before.runs().await;
+    let kept = before.kept();
+    for (words, goes_on) in [("job", true), ("another", false)] {
+        let mut next = case(|config| {
+            config.command = vec![words.into()];
+            config.cwd = before.driver.it.config.cwd.clone();
+        });
+        next.driver.durable = kept;
+        next.hears(running()).await;
+        assert_eq!(next.driver.life, Life::Runs);
+        next.go_on(Answer::Done).await;
+        assert_eq!(next.driver.life == Life::Runs, goes_on, "{words}");
+    }
+}
+
+#[tokio::test]
+async fn who_is_asked_no_more_is_well() {
+    let mut it = case(|config| config.health = exec(&["false"]));
+    it.runs().await;
+    assert_eq!(it.driver.own.serving, None);
+    let change = other(&it, |config| config.health = None);
+    it.driver.on_change(change);
+    assert_eq!(it.driver.own.serving, Some(it.driver.own.promoted));
+}
+
+const fn is_signal(command: &Command) -> bool {
+    matches!(command, Command::Signal { .. })
+}

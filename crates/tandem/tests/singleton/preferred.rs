@@ -1,0 +1,67 @@
+//! Planned moves that nobody asks for by name: off a node that is emptied, back to one that is
+//! preferred. Beside it one that has a long lease, whose daemon is restarted meanwhile.
+
+use crate::ledger::{Ledger, Line};
+use crate::machines::Machines;
+use crate::{founded, serves};
+use std::fs;
+use std::time::Duration;
+use tandem::runtime::process;
+
+/// Its owner prefers it.
+const PREFERRED: &str = "b";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_emptied_node_is_left_and_a_preferred_one_gets_it_back() {
+    let mut machines = Machines::new(&crate::NODES);
+    let ledger = Ledger::new(&machines);
+    let services = ledger.service() + &ledger.patient();
+    founded(&mut machines, &ledger, Some(PREFERRED), &services).await;
+    let first = ledger.newest();
+    assert_eq!(first.node, PREFERRED, "where it is preferred it begins");
+    let said = machines.tandem("a", &["drain", PREFERRED]).success();
+    println!("{}", said.out);
+    let away = ledger.grows(&first, |line| line.pid != first.pid).await;
+    println!("an emptied node: {} ms", away.ms - ledger.last_of(&first).ms);
+    assert_ne!(away.node, PREFERRED);
+    assert!(ledger.text().contains(&format!("on_stop {PREFERRED} ")), "it was asked to end");
+    serves(&machines, "a").await;
+    machines.tandem("a", &["undrain", PREFERRED]).success();
+    let back = ledger.grows_within(Duration::from_secs(150), &away, |line| line.node == PREFERRED);
+    let back = back.await;
+    println!("a preferred node: after {} ms", back.ms - away.ms);
+    assert!(back.ms - away.ms >= 55_000, "it ran there for a minute first");
+    a_restarted_daemon_goes_on_with_the_same_process(&mut machines, &ledger).await;
+    ledger.no_two_at_once();
+}
+
+/// An upgrade of the daemon within the lease, for which this one has time.
+async fn a_restarted_daemon_goes_on_with_the_same_process(
+    machines: &mut Machines,
+    ledger: &Ledger,
+) {
+    let runs_at = |status: &serde_json::Value, node: &str| {
+        let services = status["services"].as_array().unwrap();
+        let patient = services.iter().find(|it| it["name"] == "patient").unwrap();
+        patient["phase"] == "active" && patient["primary"] == node
+    };
+    // It is preferred there as well.
+    machines.until("a", "it is back", |status| runs_at(status, PREFERRED)).await;
+    let Line { node, pid, .. } = ledger.patient_starts().pop().unwrap();
+    assert_eq!(node, PREFERRED);
+    machines.stop(&node);
+    assert!(process::is_alive(pid), "its keeper holds it");
+    machines.start_joined(&node);
+    machines.reachable(&node).await;
+    let is_adopted = |machines: &Machines| {
+        let events = machines.tandem(&node, &["events"]).out;
+        events.lines().any(|it| it.contains(" patient/") && it.contains("was taken over"))
+    };
+    machines.wait("the copy is taken over", &node, || is_adopted(machines)).await;
+    machines.until(&node, "it goes on", |status| runs_at(status, &node)).await;
+    let starts = ledger.patient_starts();
+    assert!(starts.last().is_some_and(|it| it.pid == pid), "started anew: {starts:?}");
+    assert!(process::is_alive(pid), "the same process");
+    let log = fs::read_to_string(machines.dir(&node).join("services/patient/output.log")).unwrap();
+    assert_eq!(log.matches("patient is up").count(), 1, "{log}");
+}
