@@ -5,7 +5,8 @@
 //! what is slow as full before it fails; and it needs no word from the endpoint. Round-robin is for
 //! requests that cost the same, least-connections for long sessions, hash for caches. What has no
 //! key under hash is chosen for as by default: nobody knows where it belongs, and one endpoint for
-//! all of it would drown.
+//! all of it would drown. How much slower or faster one of two counts is bounded: a single answer
+//! that took long shall not send all the rest to the others until they drown.
 //! Keeps: INV-7 as far as a choice can: a group with a share left always has an answer.
 //! Not here: whose share is zero (`ejection.rs`).
 //! Tested by: below.
@@ -16,9 +17,14 @@ use serde::{Deserialize, Serialize};
 
 /// An endpoint in another zone is chosen once those nearby cost so many times as much.
 const FAR: u64 = 4;
+/// Of two, one counts as at most so many times as slow as the other.
+const SLOWER_MAX: u64 = 16;
 /// A hash key goes to its next endpoint once its first has so many percent of its fair share of
 /// what is in flight (consistent hashing with bounded loads, Mirrokni and others, 2016).
 const HASH_BOUND_PERCENT: u64 = 125;
+/// And not before it has so many more than its fair share: in small numbers a quarter is nothing,
+/// and two requests at once would cost a key its cache.
+const HASH_ROOM_MIN: u64 = 8;
 
 /// How an endpoint is chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,7 +75,7 @@ impl Policy {
 pub struct Load {
     /// How much of the work it may get now, relative to the others; 0 is none.
     pub share: u32,
-    /// Sessions or requests that it has.
+    /// Sessions or requests that it has, and those that failed just now.
     pub in_flight: u32,
     /// How slow it is, in microseconds; 0 is not known.
     pub latency_us: u64,
@@ -176,7 +182,9 @@ fn better_of_two(loads: &[Load], random: [u64; 2]) -> Option<usize> {
     let (a, b) = (&loads[first], &loads[second]);
     // What is not known yet is taken to be as slow as the other.
     let known = a.latency_us.max(b.latency_us).max(1);
-    let latency = |load: &Load| if load.latency_us == 0 { known } else { load.latency_us };
+    let believed = |load: &Load| if load.latency_us == 0 { known } else { load.latency_us };
+    let slow_max = believed(a).min(believed(b)).saturating_mul(SLOWER_MAX);
+    let latency = |load: &Load| believed(load).min(slow_max);
     let better = cost(b, latency(b)) < cost(a, latency(a));
     Some(if better { second } else { first })
 }
@@ -204,9 +212,11 @@ fn owner(loads: &[Load], key: u64) -> Option<usize> {
     let shares: u64 = loads.iter().map(|load| u64::from(load.share)).sum();
     let in_flight: u64 =
         loads.iter().filter(|l| l.share > 0).map(|load| u64::from(load.in_flight)).sum();
+    // Everything in hundredths of a share, so that nothing is rounded.
     let has_room = |load: &Load| {
-        let fair = (in_flight + 1) * HASH_BOUND_PERCENT * u64::from(load.share);
-        u64::from(load.in_flight) * 100 * shares < fair
+        let fair = (in_flight + 1) * u64::from(load.share);
+        let bound = (fair * HASH_BOUND_PERCENT).max(fair * 100 + HASH_ROOM_MIN * 100 * shares);
+        u64::from(load.in_flight) * 100 * shares < bound
     };
     let candidates = loads.iter().enumerate().filter(|(_, load)| load.share > 0 && has_room(load));
     candidates
@@ -216,7 +226,10 @@ fn owner(loads: &[Load], key: u64) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::latency::Latency;
     use super::*;
+    use crate::time::Timestamp;
+    use core::time::Duration;
 
     const ALL: [Policy; 5] = [
         Policy::PeakEwma,
@@ -335,6 +348,34 @@ mod tests {
         assert_eq!(count(Policy::PeakEwma, &loads, 200), [200, 0]);
     }
 
+    /// The endpoint that stalled once is no reason to drown the others.
+    #[test]
+    fn however_slow_one_is_the_other_does_not_drown() {
+        let mut loads = shares([1, 1]);
+        (loads[0].latency_us, loads[1].latency_us) = (10_000_000, 5_000);
+        let mut balance = Balance::new(Policy::PeakEwma);
+        for draw in draws().take(340) {
+            loads[balance.choose(&loads, draw).unwrap()].in_flight += 1;
+        }
+        assert!((18..=22).contains(&loads[0].in_flight), "{loads:?}");
+    }
+
+    /// A slow start with nothing measured of late, beside one that has all the work.
+    #[test]
+    fn who_starts_slowly_gets_little_however_fast_it_was() {
+        let now = Timestamp(60_000_000);
+        let mut before = Latency::default();
+        before.sample(Duration::from_micros(1), Timestamp(1));
+        let mut loads = shares([100, 1]);
+        (loads[0].latency_us, loads[0].in_flight) = (5_000, 5);
+        loads[1].latency_us = before.mean_us(now);
+        let mut balance = Balance::new(Policy::PeakEwma);
+        for draw in draws().take(100) {
+            loads[balance.choose(&loads, draw).unwrap()].in_flight += 1;
+        }
+        assert!(loads[1].in_flight <= 10, "{loads:?}");
+    }
+
     #[test]
     fn another_zone_is_used_when_this_one_is_full_or_mostly_gone() {
         let mut loads = shares([1, 1, 1, 1]);
@@ -371,6 +412,17 @@ mod tests {
         }
         assert!(loads.iter().all(|load| load.in_flight <= 126), "{loads:?}");
         assert!(loads[first].in_flight >= 124, "{loads:?}");
+    }
+
+    #[test]
+    fn a_key_stays_where_it_is_while_there_is_little_to_do() {
+        let (mut balance, mut loads) = (Balance::new(Policy::Hash), shares([1, 1, 1]));
+        let draw = Draw { key: Some(7), ..Draw::default() };
+        let first = balance.choose(&loads, draw).unwrap();
+        for _ in 0..HASH_ROOM_MIN {
+            assert_eq!(balance.choose(&loads, draw), Some(first), "{loads:?}");
+            loads[first].in_flight += 1;
+        }
     }
 
     #[test]

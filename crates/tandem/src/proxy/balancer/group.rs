@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tandem_core::clustering::load_balanced::attempts::Attempts;
 use tandem_core::clustering::load_balanced::balance::{Balance, Draw, Load, Policy};
 use tandem_core::clustering::load_balanced::ejection::{self, Condition, Event};
 use tandem_core::ids::ServiceId;
@@ -20,16 +21,27 @@ use tandem_core::time::Timestamp;
 use tokio::sync::{Notify, watch};
 
 /// What somebody wants of an endpoint.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub(in crate::proxy) struct Wish<'a> {
     /// The hash of what it belongs to, for `Policy::Hash`; none: to nothing.
     pub(in crate::proxy) key: Option<u64>,
-    /// Better none of these.
-    pub(in crate::proxy) avoid: &'a [SocketAddr],
+    /// Where it was already.
+    pub(in crate::proxy) attempts: &'a Attempts<SocketAddr>,
     /// This one, if it may serve: where the client was before.
     pub(in crate::proxy) token: Option<u64>,
     /// One that has less in flight; 0 is no bound.
     pub(in crate::proxy) in_flight_max: u32,
+}
+
+/// What a wish comes to.
+#[derive(Debug)]
+pub(in crate::proxy) enum Picked {
+    /// A place at an endpoint.
+    Place(Claim),
+    /// Everybody who serves has failed it.
+    Tried,
+    /// Nobody serves, or all are full.
+    Nobody,
 }
 
 /// An address that the group shall have.
@@ -117,13 +129,8 @@ impl Group {
         lock(&self.state).shares_until
     }
 
-    /// A place at an endpoint that is not in `avoid`, or, if all are, at any.
-    pub(in crate::proxy) fn choose(&self, key: u64, avoid: &[SocketAddr]) -> Option<Claim> {
-        self.pick(Wish { key: Some(key), avoid, ..Wish::default() })
-    }
-
-    /// A place at the endpoint that suits the wish best; none if nobody serves, or all are full.
-    pub(in crate::proxy) fn pick(&self, wish: Wish<'_>) -> Option<Claim> {
+    /// A place at the endpoint that suits the wish best.
+    pub(in crate::proxy) fn pick(&self, wish: Wish<'_>) -> Picked {
         let mut state = lock(&self.state);
         let now = clock::now();
         if state.shares_until.is_some_and(|until| now >= until) {
@@ -134,24 +141,27 @@ impl Group {
             |(member, share): (&Arc<Member>, &u32)| member.load(*share, wish.in_flight_max, now);
         loads.clear();
         loads.extend(members.iter().zip(&*shares).map(load));
-        let fresh = |member: &Arc<Member>| !wish.avoid.contains(&member.address);
-        let before = wish.token.and_then(|token| members.iter().position(|m| m.token() == token));
-        let before = before.filter(|at| loads[*at].share > 0 && fresh(&members[*at]));
-        let others = members.iter().zip(&*loads).any(|(m, load)| load.share > 0 && fresh(m));
-        if others {
-            for (member, load) in members.iter().zip(&mut *loads) {
-                load.share = if fresh(member) { load.share } else { 0 };
+        let mut serves = false;
+        for (member, load) in members.iter().zip(&mut *loads) {
+            serves |= load.share > 0;
+            if !wish.attempts.may_ask(&member.address) {
+                load.share = 0;
             }
         }
+        let before = wish.token.and_then(|token| members.iter().position(|m| m.token() == token));
+        let before = before.filter(|at| loads[*at].share > 0);
         let draw = Draw { random: [rand::random(), rand::random()], key: wish.key };
-        let member = &members[before.or_else(|| balance.choose(loads, draw))?];
-        Some(Claim::new(member))
+        match before.or_else(|| balance.choose(loads, draw)) {
+            Some(at) => Picked::Place(Claim::new(&members[at])),
+            None if serves => Picked::Tried,
+            None => Picked::Nobody,
+        }
     }
 
     /// Takes note of what became of an endpoint.
     pub(in crate::proxy) fn note(&self, member: &Member, event: Event) {
         if event == Event::WorkFailed {
-            member.failed.fetch_add(1, Ordering::Relaxed);
+            member.failed();
         }
         let mut state = lock(&self.state);
         let now = clock::now();

@@ -34,7 +34,7 @@ pub(in crate::proxy) struct Member {
     freed: Arc<Notify>,
     took: Mutex<Took>,
     served: AtomicU64,
-    pub(super) failed: AtomicU64,
+    failed: AtomicU64,
     retried: AtomicU64,
     pub(super) ejected: AtomicU64,
     /// What went wrong last.
@@ -81,6 +81,12 @@ impl Member {
         of.times.sample(took, now);
     }
 
+    /// Work failed here.
+    pub(super) fn failed(&self) {
+        self.failed.fetch_add(1, Ordering::Relaxed);
+        lock(&self.took).latency.failed(clock::now());
+    }
+
     /// What failed here is tried once more.
     pub(in crate::proxy) fn retried(&self) {
         self.retried.fetch_add(1, Ordering::Relaxed);
@@ -111,10 +117,11 @@ impl Member {
     pub(super) fn load(&self, share: u32, in_flight_max: u32, now: Timestamp) -> Load {
         let in_flight = self.in_flight.load(Ordering::Relaxed);
         let is_full = in_flight_max > 0 && in_flight >= in_flight_max;
+        let latency = lock(&self.took).latency;
         Load {
             share: if is_full { 0 } else { share },
-            in_flight,
-            latency_us: lock(&self.took).latency.mean_us(now),
+            in_flight: in_flight.saturating_add(latency.failing(now)),
+            latency_us: latency.mean_us(now),
             far: self.far.load(Ordering::Relaxed),
             name: self.name,
         }

@@ -9,7 +9,7 @@
 use super::BalancerConfig;
 use super::copying::Copying;
 use super::dial::Dialer;
-use super::group::Group;
+use super::group::{Group, Picked, Wish};
 use super::header::{self, HEADER_MAX, Parsed};
 use super::limiter::{self, Rates};
 use super::listener::Tally;
@@ -22,6 +22,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+use tandem_core::clustering::load_balanced::attempts::{Attempts, Failure, PACE};
 use tandem_core::clustering::load_balanced::ejection::Event;
 use tandem_core::clustering::load_balanced::rendezvous;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -32,8 +33,8 @@ use tokio_util::sync::CancellationToken;
 
 /// For a PROXY header, which the neighbour sends with its first packet.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a client waits at least before all endpoints that failed are tried again.
-const RETRY: Duration = Duration::from_millis(100);
+/// For how long a held client is not looked at, and a change is not looked for.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// What a session needs of its balancer.
 #[derive(Debug)]
@@ -143,7 +144,7 @@ async fn read_header(client: &mut TcpStream) -> io::Result<Option<SocketAddr>> {
 /// Ready once the client has closed its connection before it had an endpoint.
 async fn left(client: &TcpStream) {
     // Most have one at once: they need no look.
-    sleep(RETRY).await;
+    sleep(LOOK).await;
     let mut byte = [0];
     loop {
         match client.peek(&mut byte).await {
@@ -168,8 +169,8 @@ async fn endpoint(
         () = shared.closing.cancelled() => return None,
         first = search.attempt() => first,
     };
-    if first.is_some() {
-        return first;
+    if let Attempt::Reached(claim, server) = first {
+        return Some((claim, server));
     }
     let found = tokio::select! {
         biased;
@@ -187,63 +188,70 @@ async fn endpoint(
 struct Search<'a> {
     shared: &'a Shared,
     key: u64,
-    /// Endpoints that did not take it.
-    failed: Vec<SocketAddr>,
+    attempts: Attempts<SocketAddr>,
+}
+
+/// What one attempt came to.
+enum Attempt {
+    Reached(Claim, TcpStream),
+    /// Another one may be asked.
+    Failed,
+    /// Everybody who serves was asked.
+    Tried,
+    Nobody,
 }
 
 impl<'a> Search<'a> {
     fn new(shared: &'a Shared, who: SocketAddr) -> Self {
         let key = rendezvous::hash(who.ip().to_canonical().to_string().as_bytes());
-        Self { shared, key, failed: Vec::new() }
+        Self { shared, key, attempts: Attempts::default() }
     }
 
     async fn go_on(mut self) -> (Claim, TcpStream) {
         let mut changed = self.shared.group.changed();
         loop {
             changed.mark_unchanged();
-            let failures = self.failed.len();
-            if let Some(found) = self.attempt().await {
-                return found;
-            }
-            if self.failed.is_empty() && failures > 0 {
-                sleep(RETRY).await;
-            } else if self.failed.len() == failures {
-                wait(self.shared, &mut changed).await;
+            match self.attempt().await {
+                Attempt::Reached(claim, server) => return (claim, server),
+                Attempt::Failed => {}
+                Attempt::Tried => {
+                    // Once more, after a pause: nothing was sent to anybody.
+                    self.attempts.next_round();
+                    sleep(PACE).await;
+                }
+                Attempt::Nobody => wait(self.shared, &mut changed).await,
             }
         }
     }
 
-    /// Tries one endpoint. None takes it: there is none, or it is one of `failed` now, or
-    /// everybody was tried and `failed` is empty.
-    async fn attempt(&mut self) -> Option<(Claim, TcpStream)> {
-        let claim = self.shared.group.choose(self.key, &self.failed)?;
+    /// Asks one endpoint.
+    async fn attempt(&mut self) -> Attempt {
+        let wish =
+            Wish { key: Some(self.key), attempts: &self.attempts, token: None, in_flight_max: 0 };
+        let claim = match self.shared.group.pick(wish) {
+            Picked::Place(claim) => claim,
+            Picked::Tried => return Attempt::Tried,
+            Picked::Nobody => return Attempt::Nobody,
+        };
         let address = claim.0.address;
-        if self.failed.contains(&address) {
-            // Everyone was tried: once more, after a pause.
-            self.failed.clear();
-            return None;
-        }
         let begun = Instant::now();
         let connect_timeout = self.shared.config.borrow().connect_timeout;
-        match timeout(connect_timeout, TcpStream::connect(address)).await {
+        let why = match timeout(connect_timeout, TcpStream::connect(address)).await {
             Ok(Ok(server)) => {
                 let _ = server.set_nodelay(true);
                 claim.0.connected_in(begun.elapsed());
-                return Some((claim, server));
+                return Attempt::Reached(claim, server);
             }
-            failure => {
-                let why = match failure {
-                    Ok(Err(error)) => error.to_string(),
-                    Ok(Ok(_)) | Err(_) => "no answer in time".to_owned(),
-                };
-                claim.0.failed_because(why);
-                self.shared.group.note(&claim.0, Event::WorkFailed);
-                self.shared.tally.retried.fetch_add(1, Ordering::Relaxed);
-                claim.0.retried();
-                self.failed.push(address);
-            }
-        }
-        None
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "no answer in time".to_owned(),
+        };
+        claim.0.failed_because(why);
+        self.shared.group.note(&claim.0, Event::WorkFailed);
+        self.shared.tally.retried.fetch_add(1, Ordering::Relaxed);
+        claim.0.retried();
+        // A connect costs an endpoint next to nothing, and a client waits for it: no budget.
+        self.attempts.failed(address, Failure::Refused, || true);
+        Attempt::Failed
     }
 }
 
@@ -252,7 +260,7 @@ pub(in crate::proxy) async fn wait(shared: &Shared, changed: &mut watch::Receive
     let next = shared.group.deadline().map(|at| Instant::now() + at.since(clock::now()));
     let change = changed.changed();
     match next {
-        Some(next) => _ = timeout_at(next.max(Instant::now() + RETRY), change).await,
+        Some(next) => _ = timeout_at(next.max(Instant::now() + LOOK), change).await,
         None => _ = change.await,
     }
 }

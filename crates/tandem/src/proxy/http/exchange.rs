@@ -2,7 +2,8 @@
 //! In: a request. Out: `After`, and a response at the client.
 //! Keeps: H43 a request is sent again only if its connection broke before one byte of a response,
 //! it is idempotent and has no body, or its endpoint says that it did nothing with it and nothing
-//! of its body was taken; and if the budget pays for it.
+//! of its body was taken; if the budget pays for it; three times in all, and never to an endpoint
+//! that may have done it.
 //! Not here: the bytes (`transfer.rs`), the search (`reach.rs`).
 //! Tested by: `tests/`.
 
@@ -14,19 +15,17 @@ use super::transfer::{End, Terms, Transfer};
 use super::tunnel::{Side, Tunnel};
 use super::wire::fields::{self, Field};
 use super::wire::request::{Method, Refusal};
-use super::{Http, HttpConfig};
+use super::{Http, HttpConfig, Tally};
 use crate::proxy::balancer::BalancerConfig;
 use crate::proxy::balancer::member::Claim;
 use crate::proxy::balancer::session::Shared;
 use httparse::Header;
 use std::future::poll_fn;
 use std::sync::atomic::Ordering;
+use tandem_core::clustering::load_balanced::attempts::{Attempts, Failure as Lost, Next};
 use tandem_core::clustering::load_balanced::ejection::Event;
 use tokio::time::Instant;
 
-/// How often one request is sent once more because an endpoint refused it: whoever is refused so
-/// often meets a service that is full, and must not use up what all requests have for retries.
-const REFUSALS_MAX: u32 = 3;
 const BROKE: &str = "it closes connections before it has answered";
 
 /// What an exchange needs of its balancer.
@@ -61,13 +60,13 @@ pub(super) async fn run(door: Door<'_>, client: &mut Client, order: Order) -> Af
     let begun = Instant::now();
     let total = door.requests.total_timeout.map(|total| begun + total);
     let hold = begun + door.config.hold_max;
-    let until = total.map_or(hold, |total| total.min(hold));
     door.http.budget(tandem_core::clustering::load_balanced::retry::Budget::request);
-    let mut search = Search { door, order, until, failed: Vec::new(), refusals: 0 };
+    let mut search =
+        Search { door, order, hold, total, attempts: Attempts::default(), anew: false };
     loop {
         let reached = match search.reach(client).await {
             Ok(reached) => reached,
-            Err(nobody) => return unserved(door, client, (order, nobody)),
+            Err(nobody) => return unserved(door, client, (order, nobody, begun)),
         };
         let Reached { claim, stream, is_reused } = reached;
         let cookie = cookie(door, client, &claim, order);
@@ -88,13 +87,11 @@ pub(super) async fn run(door: Door<'_>, client: &mut Client, order: Order) -> Af
             can_reply: transfer.can_reply(),
             has_spoken: transfer.endpoint_spoke,
             took_body: transfer.took_body,
-            is_stale: is_reused || transfer.endpoint.is_stale(),
+            is_stale: end == End::Broke && (is_reused || transfer.endpoint.is_stale()),
             refused: transfer.endpoint.refused(),
         };
         let endpoint = transfer.endpoint;
-        if over.may_repeat(order, search.refusals) && door.http.may_retry() {
-            claim.0.retried();
-            again(&mut search, &claim, over);
+        if over.may_repeat(order) && is_tried_again(&mut search, &claim, over) {
             continue;
         }
         return match end {
@@ -106,6 +103,29 @@ pub(super) async fn run(door: Door<'_>, client: &mut Client, order: Order) -> Af
             _ => finish(door, client, (&claim, order, over)),
         };
     }
+}
+
+/// Whether a request whose connection broke before an answer is sent once more.
+fn is_tried_again(search: &mut Search<'_>, claim: &Claim, over: Over) -> bool {
+    let door = search.door;
+    let how = match over.refused {
+        Some(Refused::Request) => Lost::Declined,
+        Some(Refused::Connection) => Lost::Stale,
+        None if over.is_stale => Lost::Stale,
+        None => Lost::Broke,
+    };
+    let pay = || door.http.may_retry();
+    let next = search.attempts.failed(claim.0.address, how, pay);
+    if next == Next::Over {
+        return false;
+    }
+    claim.0.retried();
+    search.anew = how == Lost::Stale;
+    if over.is_fault() {
+        claim.0.failed_because(BROKE);
+        door.shared.group.note(&claim.0, Event::WorkFailed);
+    }
+    true
 }
 
 /// What is known of a transfer that ended.
@@ -125,29 +145,17 @@ struct Over {
 
 impl Over {
     /// Nothing was done, or what was done twice is done once (H43).
-    fn may_repeat(self, order: Order, refusals: u32) -> bool {
+    fn may_repeat(self, order: Order) -> bool {
         matches!(self.end, End::Broke)
             && !self.has_spoken
             && match self.refused {
-                Some(_) => !self.took_body && refusals < REFUSALS_MAX,
+                Some(_) => !self.took_body,
                 None => order.is_repeatable(),
             }
     }
 
     const fn is_fault(self) -> bool {
         self.has_spoken || !(self.is_stale || self.refused.is_some())
-    }
-}
-
-/// The request goes out once more: to others first, where its endpoint failed or refused it.
-fn again(search: &mut Search<'_>, claim: &Claim, over: Over) {
-    if over.is_fault() {
-        claim.0.failed_because(BROKE);
-        search.door.shared.group.note(&claim.0, Event::WorkFailed);
-    }
-    search.refusals += u32::from(over.refused.is_some());
-    if over.is_fault() || over.refused == Some(Refused::Request) {
-        search.failed.push(claim.0.address);
     }
 }
 
@@ -195,9 +203,11 @@ fn finish(
         claim.0.failed_because(match failure {
             Failure::Late => "no response in time".to_owned(),
             Failure::Nonsense(why) => format!("its response is not understood: {why}"),
-            Failure::Broken | Failure::Expired(_) | Failure::Closing | Failure::Limited(_) => {
-                BROKE.to_owned()
-            }
+            Failure::Broken
+            | Failure::Expired(_)
+            | Failure::Unserved(_)
+            | Failure::Closing
+            | Failure::Limited(_) => BROKE.to_owned(),
         });
         door.shared.group.note(&claim.0, Event::WorkFailed);
     }
@@ -216,19 +226,23 @@ fn finish(
 }
 
 /// Nobody took the request.
-fn unserved(door: Door<'_>, client: &mut Client, (order, nobody): (Order, Nobody)) -> After {
-    let failure = match nobody {
-        Nobody::Left => {
-            door.http.tally.abandoned.fetch_add(1, Ordering::Relaxed);
-            return After::Cut;
-        }
-        Nobody::Closing => Failure::Closing,
-        Nobody::Expired => {
-            door.http.tally.expired.fetch_add(1, Ordering::Relaxed);
-            Failure::Expired(door.config.hold_max)
-        }
+fn unserved(
+    door: Door<'_>,
+    client: &mut Client,
+    (order, nobody, begun): (Order, Nobody, Instant),
+) -> After {
+    let Tally { abandoned, expired, timed_out, broken, .. } = &door.http.tally;
+    let (counter, failure) = match nobody {
+        Nobody::Left => (Some(abandoned), None),
+        Nobody::Closing => (None, Some(Failure::Closing)),
+        Nobody::Expired => (Some(expired), Some(Failure::Expired(door.config.hold_max))),
+        Nobody::Late => (Some(timed_out), Some(Failure::Unserved(begun.elapsed()))),
+        Nobody::Tried => (Some(broken), Some(Failure::Broken)),
     };
-    failed(door, client, (order, failure))
+    if let Some(counter) = counter {
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+    failure.map_or(After::Cut, |failure| failed(door, client, (order, failure)))
 }
 
 /// The client is told, and may go on if the end of its request is known.

@@ -3,8 +3,9 @@
 //! States: → (nobody serves, all full) Held → (somebody does) Connecting → Reached; Held → Expired.
 //! Keeps: a connect that fails carried nothing and may be tried elsewhere (H43), at once as long as
 //! the budget pays for it, after that at a slow pace. A request that must not be sent twice takes
-//! no connection that its endpoint may be about to close.
-//! Not here: who is chosen (`tandem_core`).
+//! no connection that its endpoint may be about to close. Nothing here lasts longer than the
+//! client waits.
+//! Not here: who is chosen, and who may be asked again (`tandem_core`).
 //! Tested by: `tests/`.
 
 use super::Protocol;
@@ -12,7 +13,7 @@ use super::exchange::Door;
 use super::h2::Opening;
 use super::session::{Client, Order};
 use super::stream::Stream;
-use crate::proxy::balancer::group::Wish;
+use crate::proxy::balancer::group::{Picked, Wish};
 use crate::proxy::balancer::member::Claim;
 use crate::proxy::balancer::session::{HeldCount, wait};
 use std::future::poll_fn;
@@ -20,11 +21,10 @@ use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
+use tandem_core::clustering::load_balanced::attempts::{Attempts, Failure, Next, PACE};
 use tandem_core::clustering::load_balanced::ejection::Event;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-/// Between two rounds over endpoints that all failed.
-const PACE: Duration = Duration::from_millis(100);
 /// A connection used so shortly ago is not about to be closed for being idle.
 const FRESH: Duration = Duration::from_secs(1);
 
@@ -43,6 +43,10 @@ pub(super) enum Nobody {
     Left,
     /// Nobody came into service in time.
     Expired,
+    /// The request took too long in all.
+    Late,
+    /// All who serve had it, and none answered.
+    Tried,
     /// The balancer closes.
     Closing,
 }
@@ -51,53 +55,70 @@ pub(super) enum Nobody {
 pub(super) struct Search<'a> {
     pub(super) door: Door<'a>,
     pub(super) order: Order,
-    pub(super) until: Instant,
-    /// Endpoints that failed it already.
-    pub(super) failed: Vec<SocketAddr>,
-    /// So often an endpoint said that it did nothing with it.
-    pub(super) refusals: u32,
+    /// When it is told that nobody took it.
+    pub(super) hold: Instant,
+    /// When everything has to be over.
+    pub(super) total: Option<Instant>,
+    pub(super) attempts: Attempts<SocketAddr>,
+    /// No connection that was used before: one was closed, and so may be the others.
+    pub(super) anew: bool,
 }
 
 impl Search<'_> {
     /// Finds an endpoint.
     pub(super) async fn reach(&mut self, client: &mut Client) -> Result<Reached, Nobody> {
-        let group = &self.door.shared.group;
         loop {
             let claim = self.place(client).await?;
             let address = claim.0.address;
-            if self.failed.contains(&address) {
-                // Everyone was tried.
-                drop(claim);
-                self.pause(client).await?;
-                continue;
-            }
-            match self.connection(address).await {
+            let why = match self.connection(client, address).await? {
                 Ok((stream, is_reused)) => return Ok(Reached { claim, stream, is_reused }),
-                Err(why) => {
-                    claim.0.failed_because(why);
-                    group.note(&claim.0, Event::WorkFailed);
-                    let may_retry = self.door.http.may_retry();
-                    if may_retry {
-                        claim.0.retried();
-                    }
-                    drop(claim);
-                    self.failed.push(address);
-                    if !may_retry {
-                        self.pause(client).await?;
-                    }
-                }
+                Err(why) => why,
+            };
+            claim.0.failed_because(why);
+            self.door.shared.group.note(&claim.0, Event::WorkFailed);
+            let pay = || self.door.http.may_retry();
+            let next = self.attempts.failed(address, Failure::Refused, pay);
+            if next == Next::AtOnce {
+                claim.0.retried();
+            }
+            drop(claim);
+            if self.door.shared.closing.is_cancelled() {
+                return Err(Nobody::Closing);
+            }
+            if next != Next::AtOnce {
+                self.pause(client).await?;
             }
         }
     }
 
-    /// A connection, and whether it carried requests before.
-    async fn connection(&self, address: SocketAddr) -> Result<(Stream, bool), String> {
+    /// A connection, and whether it carried requests before; or why there is none.
+    async fn connection(
+        &self,
+        client: &mut Client,
+        address: SocketAddr,
+    ) -> Result<Result<(Stream, bool), String>, Nobody> {
+        let Door { http, requests, .. } = self.door;
+        if requests.upstream_protocol == Protocol::Http2 {
+            // What becomes of it tells whether it was stale.
+            if let Some(stream) = http.links.take(address) {
+                return Ok(Ok((stream, false)));
+            }
+        } else if !self.anew {
+            let age_max = if self.order.is_repeatable() { Duration::MAX } else { FRESH };
+            if let Some(stream) = http.pool.take(address, age_max) {
+                return Ok(Ok((stream, true)));
+            }
+        }
+        tokio::select! {
+            biased;
+            connected = self.connect(address) => Ok(connected.map(|stream| (stream, false))),
+            nobody = self.over(client) => Err(nobody),
+        }
+    }
+
+    async fn connect(&self, address: SocketAddr) -> Result<Stream, String> {
         let Door { shared, http, config, requests } = self.door;
         if requests.upstream_protocol == Protocol::Http2 {
-            if let Some(stream) = http.links.take(address) {
-                // What becomes of it tells whether it was stale.
-                return Ok((stream, false));
-            }
             let opening = || {
                 let (dialer, host) = (Arc::clone(&shared.dialer), shared.group.host(address));
                 Opening {
@@ -107,46 +128,64 @@ impl Search<'_> {
                     head_bytes_max: requests.head_bytes_max,
                 }
             };
-            return http.links.open(address, opening).await.map(|stream| (stream, false));
-        }
-        let age_max = if self.order.is_repeatable() { Duration::MAX } else { FRESH };
-        if let Some(stream) = http.pool.take(address, age_max) {
-            return Ok((stream, true));
+            return http.links.open(address, opening).await;
         }
         let host = if shared.dialer.is_encrypted() { shared.group.host(address) } else { None };
         let connect = shared.dialer.dial(address, host.as_deref());
         match timeout(config.connect_timeout, connect).await {
-            Ok(Ok(stream)) => Ok((stream, false)),
-            Ok(Err(error)) => Err(error.to_string()),
+            Ok(connected) => connected.map_err(|error| error.to_string()),
             Err(_) => Err("no answer in time".to_owned()),
         }
     }
 
-    /// Nobody is asked for a moment, then everybody may be.
-    async fn pause(&mut self, client: &mut Client) -> Result<(), Nobody> {
-        self.failed.clear();
-        let next = Instant::now() + PACE;
-        self.hold(client, async move { sleep_until(next).await }).await
+    /// Nobody is asked for a moment.
+    async fn pause(&self, client: &mut Client) -> Result<(), Nobody> {
+        self.hold(client, sleep(PACE)).await
     }
 
-    async fn place(&self, client: &mut Client) -> Result<Claim, Nobody> {
-        let group = &self.door.shared.group;
-        let wish = Wish {
+    async fn place(&mut self, client: &mut Client) -> Result<Claim, Nobody> {
+        loop {
+            match self.pick() {
+                Picked::Place(claim) => return Ok(claim),
+                Picked::Tried => self.next_round(client).await?,
+                Picked::Nobody => {
+                    if let Some(claim) = self.wait(client).await? {
+                        return Ok(claim);
+                    }
+                }
+            }
+        }
+    }
+
+    async fn next_round(&mut self, client: &mut Client) -> Result<(), Nobody> {
+        match self.attempts.next_round() {
+            Next::AtOnce => Ok(()),
+            Next::Paced => self.pause(client).await,
+            Next::Over => Err(Nobody::Tried),
+        }
+    }
+
+    fn pick(&self) -> Picked {
+        self.door.shared.group.pick(Wish {
             key: self.order.key,
-            avoid: &self.failed,
+            attempts: &self.attempts,
             token: self.order.token,
             in_flight_max: self.door.requests.in_flight_max,
-        };
-        if let Some(claim) = group.pick(wish) {
-            return Ok(claim);
-        }
+        })
+    }
+
+    /// Until there is a place, or those who serve have all failed it.
+    async fn wait(&self, client: &mut Client) -> Result<Option<Claim>, Nobody> {
+        let group = &self.door.shared.group;
         let mut changed = group.changed();
         loop {
             let mut freed = pin!(group.freed().notified());
             freed.as_mut().enable();
             changed.mark_unchanged();
-            if let Some(claim) = group.pick(wish) {
-                return Ok(claim);
+            match self.pick() {
+                Picked::Place(claim) => return Ok(Some(claim)),
+                Picked::Tried => return Ok(None),
+                Picked::Nobody => {}
             }
             let either = async {
                 tokio::select! {
@@ -168,9 +207,22 @@ impl Search<'_> {
         tokio::select! {
             biased;
             () = self.door.shared.closing.cancelled() => Err(Nobody::Closing),
-            () = poll_fn(|cx| client.poll_left(cx)) => Err(Nobody::Left),
+            nobody = self.over(client) => Err(nobody),
             () = something => Ok(()),
-            () = sleep_until(self.until) => Err(Nobody::Expired),
+        }
+    }
+
+    /// Ready once nobody waits for the request any more. A door that closes still lets a connect
+    /// end that has begun.
+    async fn over(&self, client: &mut Client) -> Nobody {
+        let (until, then) = match self.total {
+            Some(total) if total < self.hold => (total, Nobody::Late),
+            Some(_) | None => (self.hold, Nobody::Expired),
+        };
+        tokio::select! {
+            biased;
+            () = poll_fn(|cx| client.poll_left(cx)) => Nobody::Left,
+            () = sleep_until(until) => then,
         }
     }
 }

@@ -14,6 +14,8 @@ use tandem_core::ids::ServiceId;
 pub(super) enum Failure {
     /// No endpoint took it within this time.
     Expired(Duration),
+    /// No endpoint had taken it when it had lasted for as long as it may.
+    Unserved(Duration),
     /// The balancer is about to close.
     Closing,
     /// Its endpoint closed the connection.
@@ -68,6 +70,11 @@ pub(super) fn failure(
             503,
             "Service Unavailable",
             format!("no endpoint of service {service} took the request within {waited:?}"),
+        ),
+        Failure::Unserved(waited) => (
+            504,
+            "Gateway Timeout",
+            format!("no endpoint of service {service} had taken the request after {waited:.1?}"),
         ),
         Failure::Closing => {
             (503, "Service Unavailable", format!("this door of service {service} is closing"))

@@ -4,7 +4,9 @@ use super::support::*;
 use crate::proxy::balancer::Balancer;
 use crate::runtime::supervisor::Supervisor;
 use std::time::Duration;
+use tandem_core::clustering::load_balanced::balance::Policy;
 use tandem_core::clustering::load_balanced::ejection::Condition;
+use tandem_core::clustering::load_balanced::key::Source;
 use tandem_core::clustering::load_balanced::retry;
 use tokio::io::AsyncWriteExt;
 
@@ -95,6 +97,146 @@ async fn when_all_fail_the_budget_ends_the_retries() {
     let http = balancer.snapshot().http.unwrap();
     assert!(http.retried <= 20 && http.over_budget >= 80, "{http:?}");
     assert!(a.requests() + b.requests() <= 120, "{}", a.requests() + b.requests());
+}
+
+#[tokio::test]
+async fn who_fails_at_once_gets_no_more_than_its_share() {
+    let (supervisor, a, b) = pair().await;
+    let c = Endpoint::start(&supervisor, 'c').await;
+    let mut config = config(&[&a, &b, &c]);
+    config.policy = Policy::PeakEwma;
+    let balancer = Balancer::open(config, &supervisor).unwrap();
+    a.always("/reset");
+    b.always("/reset");
+    let mut client = Client::connect(&balancer).await;
+    let mut served = 0;
+    for _ in 0..200 {
+        client.send("POST / HTTP/1.1\r\nHost: shop\r\n\r\n").await;
+        served += u32::from(client.response().await.unwrap().status() == 200);
+    }
+    assert!(served >= 67, "{served} of 200");
+    a.always("/500");
+    b.always("/500");
+    let before = (a.requests(), b.requests());
+    for _ in 0..100 {
+        client.get("/").await.unwrap();
+    }
+    let failed = a.requests() - before.0 + b.requests() - before.1;
+    assert!(failed <= 67, "{failed} of 100 to those that answer 500");
+}
+
+/// Nothing listens there, and nothing will.
+fn dead() -> std::net::SocketAddr {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+#[tokio::test]
+async fn without_a_budget_a_connect_that_was_refused_is_still_tried_elsewhere() {
+    let (supervisor, a, b) = pair().await;
+    let none = retry::Limits { percent: 0, floor_per_second: 0 };
+    let mut config = http(&[&a, &b], |http| http.retry = none);
+    // The hash leads there again and again: nobody is ejected, nothing else is chosen.
+    config.upstreams[0].port = dead().port();
+    config.upstreams[0].weight = 1000;
+    config.policy = Policy::Hash;
+    config.limits.failures = 0;
+    config.http.as_mut().unwrap().hash_key = Some(Source::Address);
+    let balancer = Balancer::open(config, &supervisor).unwrap();
+    for _ in 0..3 {
+        assert_eq!(get(&balancer, "/").await.body, "b");
+    }
+    assert_eq!(balancer.snapshot().http.unwrap().over_budget, 3);
+}
+
+#[tokio::test]
+async fn a_request_goes_to_no_endpoint_twice_and_to_three_at_most() {
+    let supervisor = Supervisor::new();
+    let mut endpoints = Vec::new();
+    for letter in ['a', 'b', 'c', 'd', 'e'] {
+        let endpoint = Endpoint::start(&supervisor, letter).await;
+        endpoint.always("/reset");
+        endpoints.push(endpoint);
+    }
+    let rich = retry::Limits { percent: 100, floor_per_second: 1000 };
+    for (count, sent) in [(1, 1), (2, 2), (5, 3)] {
+        let some: Vec<&Endpoint> = endpoints.iter().take(count).collect();
+        let mut config = http(&some, |http| http.retry = rich);
+        config.limits.failures = 0;
+        let balancer = Balancer::open(config, &supervisor).unwrap();
+        let all = || endpoints.iter().map(Endpoint::requests).collect::<Vec<usize>>();
+        let before = all();
+        assert_eq!(get(&balancer, "/").await.status(), 502);
+        let got: Vec<usize> = all().iter().zip(before).map(|(now, before)| now - before).collect();
+        assert!(got.iter().all(|got| *got <= 1), "{got:?}");
+        assert_eq!(got.iter().sum::<usize>(), sent, "{got:?}");
+        assert_eq!(balancer.snapshot().http.unwrap().broken, 1);
+    }
+}
+
+#[tokio::test]
+async fn a_timeout_on_a_connection_that_was_used_before_is_a_failure() {
+    let (supervisor, a, _) = pair().await;
+    let config = http(&[&a], |http| http.answer_timeout = Duration::from_millis(100));
+    let balancer = Balancer::open(config, &supervisor).unwrap();
+    let mut client = Client::connect(&balancer).await;
+    assert_eq!(client.get("/").await.unwrap().status(), 200);
+    assert_eq!(client.get("/never").await.unwrap().status(), 504);
+    assert_eq!((a.connections(), balancer.snapshot().endpoints[0].failed), (1, 1));
+}
+
+#[tokio::test]
+async fn what_lasts_too_long_before_anybody_took_it_is_told_when() {
+    let supervisor = Supervisor::new();
+    let mut config = http(&[], |http| http.total_timeout = Some(Duration::from_millis(200)));
+    config.hold_max = LIMIT;
+    let balancer = Balancer::open(config, &supervisor).unwrap();
+    let response = get(&balancer, "/").await;
+    assert_eq!(response.status(), 504);
+    assert!(response.body.contains("no endpoint of service web had taken"), "{response:?}");
+    assert_eq!(balancer.snapshot().http.unwrap().timed_out, 1);
+}
+
+/// A listener whose queue is full: connects to it are neither taken nor refused.
+fn black_hole() -> (std::net::SocketAddr, Vec<socket2::Socket>) {
+    let socket = |_| socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
+    let listener = socket(0).unwrap();
+    let any: std::net::SocketAddr = ([127, 0, 0, 1], 0).into();
+    listener.bind(&any.into()).unwrap();
+    listener.listen(0).unwrap();
+    let address = listener.local_addr().unwrap().as_socket().unwrap();
+    let mut all = vec![listener];
+    for at in 0..3 {
+        let filler = socket(at).unwrap();
+        filler.set_nonblocking(true).unwrap();
+        let _ = filler.connect(&address.into());
+        all.push(filler);
+    }
+    (address, all)
+}
+
+#[tokio::test]
+async fn a_connect_lasts_no_longer_than_the_client_waits() {
+    let (supervisor, a, _) = pair().await;
+    let (address, _full) = black_hole();
+    let brief = Duration::from_millis(200);
+    for is_total in [false, true] {
+        let mut config = http(&[&a], |http| http.total_timeout = is_total.then_some(brief));
+        config.upstreams[0].port = address.port();
+        config.connect_timeout = LIMIT * 10;
+        config.hold_max = if is_total { LIMIT * 10 } else { brief };
+        let balancer = Balancer::open(config, &supervisor).unwrap();
+        let status = get(&balancer, "/").await.status();
+        assert_eq!(status, if is_total { 504 } else { 503 });
+    }
+    let mut config = config(&[&a]);
+    config.upstreams[0].port = address.port();
+    (config.connect_timeout, config.hold_max) = (LIMIT * 10, LIMIT * 10);
+    let balancer = Balancer::open(config, &supervisor).unwrap();
+    let mut client = Client::connect(&balancer).await;
+    client.send("GET / HTTP/1.1\r\nHost: shop\r\n\r\n").await;
+    until(|| balancer.snapshot().endpoints[0].in_flight == 1).await;
+    drop(client);
+    until(|| balancer.snapshot().sessions == 0).await;
 }
 
 #[tokio::test]
