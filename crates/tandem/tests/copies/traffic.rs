@@ -74,12 +74,15 @@ impl Traffic {
 
     /// Goes on until copies of so many nodes have answered.
     pub async fn heard_of(&self, nodes: usize) {
+        self.heard(|by| by.keys().map(|who| &who.node).collect::<BTreeSet<_>>().len() >= nodes)
+            .await;
+    }
+
+    /// Goes on until this is true of who has answered, and how often. A copy that failed counts as
+    /// slow for a while, so that others are asked first.
+    pub async fn heard(&self, is_so: impl Fn(&BTreeMap<Who, u64>) -> bool) {
         let limit = Instant::now() + LIMIT;
-        let count = || {
-            let told = self.told.lock().unwrap();
-            told.by.keys().map(|who| who.node.clone()).collect::<BTreeSet<_>>().len()
-        };
-        while count() < nodes {
+        while !is_so(&self.told.lock().unwrap().by) {
             assert!(Instant::now() < limit, "{:?}", self.told.lock().unwrap());
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
