@@ -1,5 +1,6 @@
 //! Keeps what this node's copy may know of its partitions true, and tells what was released.
-//! In: agreed state, the copy's facts, its process's words. Out: `Own` for the API, the file, facts.
+//! In: agreed state, the copy's facts, its process's words. Out: `Own` for the API and the file,
+//! facts.
 //! Keeps: INV-13 in the order of `active_active/holder.rs`: what the process may see is computed
 //! when it asks, and put into its file, before the copy is looked at; a release is told once the
 //! floor is durable; a copy that had its time is ended.

@@ -9,7 +9,6 @@ mod http;
 mod keys;
 mod mutation;
 mod pairings;
-mod partitions;
 mod positions;
 mod rates;
 mod reference;

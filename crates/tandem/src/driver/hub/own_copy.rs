@@ -42,7 +42,8 @@ impl Hub {
         self.known().copies.get(service).map_or(Timestamp(0), |copy| copy.lease)
     }
 
-    /// What this node says of the partitions of its copy; the others are told at once if it matters.
+    /// What this node says of the partitions of its copy; the others are told at once where
+    /// somebody may wait for it.
     pub fn seated(&self, service: &ServiceId, facts: SeatFacts) {
         let mut known = self.known();
         let copy = known.copies.entry(service.clone()).or_default();

@@ -9,7 +9,6 @@ mod balanced;
 mod between;
 mod candidates;
 mod copies;
-mod divided;
 mod doctor;
 mod explain;
 mod members;

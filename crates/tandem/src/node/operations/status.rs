@@ -10,7 +10,6 @@ mod reason;
 pub(super) use reason::unwell;
 
 use super::copies;
-use super::divided;
 use super::moves::singleton;
 use super::seen::{Seen, ServiceSeen, reachable};
 use crate::api::status::{
@@ -86,7 +85,7 @@ fn service_status(service: ServiceSeen<'_>, own_reason: OwnReason<'_>) -> Servic
         replication: pairing.replication(),
         durability: durability(service),
         copies: copies::status(service),
-        partitions: divided::status(service),
+        partitions: copies::divided::status(service),
         door: None,
         term: copies::term(service),
         phase: phase(service),

@@ -2,7 +2,7 @@
 //! In: the written service. Out: `Partitions`; none where it is not divided.
 //! Not here: who owns what (`tandem_core::clustering::active_active`), copies without partitions
 //! (`copies.rs`).
-//! Tested by: `config/tests/partitions.rs`.
+//! Tested by: `config/tests/copies/partitions.rs`.
 
 use crate::config::problem::{Code, Say};
 use crate::config::raw;

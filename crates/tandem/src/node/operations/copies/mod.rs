@@ -4,9 +4,9 @@
 //! the door's endpoints (`balanced.rs`).
 //! Tested by: `tests/copies`.
 
+pub(super) mod divided;
 mod verbs;
 
-use super::divided;
 use super::seen::ServiceSeen;
 use crate::api::explain::{Explanation, FailoverNow, Placement, Planned, Reason, Safety};
 use crate::api::status::{CopiesStatus, InstanceState, Phase};

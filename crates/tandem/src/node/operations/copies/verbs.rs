@@ -5,8 +5,8 @@
 //! Tested by: `tests/copies`.
 
 use super::super::NodeOperations;
-use super::super::divided;
 use super::super::seen::{Seen, ServiceSeen};
+use super::divided;
 use super::{instance_state, is_copies, wanted};
 use crate::api::operations::{Outcome, Refused};
 use crate::api::status::InstanceState;

@@ -197,7 +197,7 @@ impl NodeOperations {
         if !state.draining.contains(node) {
             self.agree(Command::Drain { node: node.clone(), draining: true }, what).await?;
         }
-        // What it owns is given away in order first; who is silent has lost it once its lease passed.
+        // What it owns is given away in order first; who is silent loses it as its lease passes.
         let _ = self.wait(SETTLED, |agreed| !owns_partitions(&agreed.state, node)).await;
         for service in state.services.keys() {
             // A node that does not answer is counted out by its silence.

@@ -1,20 +1,20 @@
 //! Talks about commands whose work is divided: who owns what, what is on its way, and why.
 //! In: `ServiceSeen`. Out: parts of `Status` and `Explanation`.
 //! Keeps: INV-13, what is said here decides nothing.
-//! Not here: the copies themselves (`copies`).
+//! Not here: the copies themselves (`mod.rs`).
 //! Tested by: `tests/partitions`.
 
-use super::seen::ServiceSeen;
+use super::super::seen::ServiceSeen;
 use crate::api::status::{NodePartitions, PartitionsStatus};
 use tandem_core::clustering::active_active::controller::is_lost;
 use tandem_core::ids::NodeId;
 
-pub(super) fn is_divided(service: ServiceSeen<'_>) -> bool {
+pub(in crate::node::operations) fn is_divided(service: ServiceSeen<'_>) -> bool {
     service.spec.partitions.is_some()
 }
 
 /// Who owns how many, and how many are on their way.
-pub(super) fn status(service: ServiceSeen<'_>) -> Option<PartitionsStatus> {
+pub(in crate::node::operations) fn status(service: ServiceSeen<'_>) -> Option<PartitionsStatus> {
     let table = service.state.partitions.as_ref()?;
     let view = service.view();
     let nodes = service.seen.agreed.spec.data_nodes();
@@ -35,13 +35,13 @@ pub(super) fn status(service: ServiceSeen<'_>) -> Option<PartitionsStatus> {
 }
 
 /// How many a node owns.
-pub(super) fn owns(service: ServiceSeen<'_>, node: &NodeId) -> u32 {
+pub(in crate::node::operations) fn owns(service: ServiceSeen<'_>, node: &NodeId) -> u32 {
     let nodes = status(service).map(|status| status.nodes).unwrap_or_default();
     nodes.iter().find(|it| it.node == *node).map_or(0, |it| it.owned)
 }
 
 /// What a human should know.
-pub(super) fn warnings(service: ServiceSeen<'_>) -> Vec<String> {
+pub(in crate::node::operations) fn warnings(service: ServiceSeen<'_>) -> Vec<String> {
     let Some(PartitionsStatus { count, owned, nodes }) = status(service) else {
         return Vec::new();
     };
@@ -59,7 +59,7 @@ pub(super) fn warnings(service: ServiceSeen<'_>) -> Vec<String> {
 }
 
 /// Who owns how many, in words.
-pub(super) fn summary(service: ServiceSeen<'_>) -> Option<String> {
+pub(in crate::node::operations) fn summary(service: ServiceSeen<'_>) -> Option<String> {
     let PartitionsStatus { count, owned, nodes } = status(service)?;
     let each = |it: &NodePartitions| match it.releasing {
         0 => format!("{} {}", it.node, it.owned),
