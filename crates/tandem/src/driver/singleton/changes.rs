@@ -27,8 +27,14 @@ impl SingletonDriver {
             Change::Config(config, limits) => (config, limits),
             Change::End => return self.ends_for_good(),
         };
+        let before = self.recipe();
         self.it.config = *config;
         self.it.limits = limits;
+        if self.recipe() != before {
+            // What failed may be mended by it.
+            self.own.starts_failed = 0;
+            self.retry_at = clock::now();
+        }
         // Nobody asks it any more.
         let is_well = self.it.config.health.is_none() && self.own.serving.is_none();
         if is_well && self.life == Life::Runs {
