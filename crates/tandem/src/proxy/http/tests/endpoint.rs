@@ -221,6 +221,16 @@ impl Work {
                 let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf").await;
                 return false;
             }
+            "/break" => {
+                let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n\r\nhalf").await;
+                socket2::SockRef::from(&*stream).set_linger(Some(Duration::ZERO)).unwrap();
+                return false;
+            }
+            "/break-chunked" => {
+                let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+                let _ = stream.write_all(format!("{head}4\r\nhalf\r\n").as_bytes()).await;
+                return false;
+            }
             "/hints" => {
                 format!("HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n{plain}").into_bytes()
             }
@@ -265,6 +275,7 @@ fn canned(verb: &str) -> Option<Vec<u8>> {
             let head = b"HTTP/1.1 200 OK\r\nContent-Length: 30000000\r\n\r\n".to_vec();
             [head, vec![b'.'; 30_000_000]].concat()
         }
+        "/501" => b"HTTP/1.1 501 Not Implemented\r\nContent-Length: 0\r\n\r\n".to_vec(),
         "/500" => b"HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n".to_vec(),
         "/nonsense" => b"SSH-2.0-OpenSSH_9.2\r\n\r\n".to_vec(),
         "/two-lengths" => {
