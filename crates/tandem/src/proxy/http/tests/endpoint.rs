@@ -221,16 +221,7 @@ impl Work {
                 let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf").await;
                 return false;
             }
-            "/break" => {
-                let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n\r\nhalf").await;
-                socket2::SockRef::from(&*stream).set_linger(Some(Duration::ZERO)).unwrap();
-                return false;
-            }
-            "/break-chunked" => {
-                let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
-                let _ = stream.write_all(format!("{head}4\r\nhalf\r\n").as_bytes()).await;
-                return false;
-            }
+            "/break" | "/break-chunked" => return breaks(stream, verb).await,
             "/hints" => {
                 format!("HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n{plain}").into_bytes()
             }
@@ -260,6 +251,19 @@ impl Work {
         };
         stream.write_all(&bytes).await.is_ok()
     }
+}
+
+/// Half of a response, and the connection ends: false.
+async fn breaks(stream: &mut TcpStream, verb: &str) -> bool {
+    let half = match verb {
+        "/break" => "HTTP/1.1 200 OK\r\n\r\nhalf",
+        _ => "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n",
+    };
+    let _ = stream.write_all(half.as_bytes()).await;
+    if verb == "/break" {
+        socket2::SockRef::from(&*stream).set_linger(Some(Duration::ZERO)).unwrap();
+    }
+    false
 }
 
 /// Answers that are always the same.
