@@ -20,7 +20,7 @@ fn job() {
     let said = |name: &str| std::env::var(name).unwrap();
     let (path, node, term) = (said("LEDGER"), said("TANDEM_NODE"), said("TANDEM_TERM"));
     let port: u16 = said("TANDEM_PORT").parse().unwrap();
-    let listener = TcpListener::bind(("0.0.0.0", port)).unwrap();
+    let listener = TcpListener::bind((said("TANDEM_BIND").as_str(), port)).unwrap();
     let name = node.clone();
     std::thread::spawn(move || {
         for mut client in listener.incoming().flatten() {

@@ -13,11 +13,13 @@ mod preferred;
 
 use ledger::{Ledger, Line};
 use machines::Machines;
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
+use tandem::runtime::process;
 
 /// What a status says of the one with the ledger.
 fn jobs(status: &serde_json::Value) -> &serde_json::Value {
@@ -39,10 +41,12 @@ async fn a_singleton_runs_once_whatever_dies() {
     what_hangs_or_is_sick_is_told(&machines, &ledger).await;
     let first = ledger.newest();
     through_the_door(&machines, &first).await;
+    what_each_machine_has_is_told(&machines);
     a_killed_process_is_back_where_it_was(&machines, &ledger).await;
     an_operator_moves_it(&machines, &ledger).await;
     a_dead_node_is_replaced(&mut machines, &ledger).await;
     a_frozen_daemon_leaves_no_second_copy(&machines, &ledger).await;
+    a_frozen_keeper_lets_no_copy_outlive_its_lease(&machines, &ledger).await;
     an_operator_restarts_it(&machines, &ledger).await;
     other_words_count_at_once(&machines, &ledger).await;
     a_daemon_that_is_restarted_leaves_no_second_copy(&mut machines, &ledger).await;
@@ -128,6 +132,15 @@ async fn through_the_door(machines: &Machines, runs: &Line) {
     }
 }
 
+fn what_each_machine_has_is_told(machines: &Machines) {
+    let said = machines.tandem("a", &["doctor"]).out;
+    let is_told = |node: &str| {
+        let mut of_node = said.lines().filter(|line| line.contains(&format!("jobs on {node}")));
+        of_node.any(|line| line.contains("what it needs on this machine is there"))
+    };
+    assert!(NODES.into_iter().all(is_told), "{said}");
+}
+
 async fn a_killed_process_is_back_where_it_was(machines: &Machines, ledger: &Ledger) {
     let before = ledger.newest();
     before.kill();
@@ -180,6 +193,31 @@ async fn a_frozen_daemon_leaves_no_second_copy(machines: &Machines, ledger: &Led
     assert_ne!(after.node, before.node);
     machines.freeze(&before.node, Signal::SIGCONT);
     machines.reachable(&before.node).await;
+    ledger.no_two_at_once();
+}
+
+/// Its daemon, which lives, ends the copy in its place; then another node takes over.
+async fn a_frozen_keeper_lets_no_copy_outlive_its_lease(machines: &Machines, ledger: &Ledger) {
+    serves(machines, "a").await;
+    let before = ledger.newest();
+    let keeper = process::read(before.pid).unwrap().parent;
+    let signal = |signal| kill(Pid::from_raw(keeper), signal).unwrap();
+    signal(Signal::SIGSTOP);
+    let is_gone = || !process::is_alive(before.pid);
+    machines.wait("the daemon ends the copy", &before.node, is_gone).await;
+    println!("a frozen keeper: {} ms", ledger.last_of(&before).ms - before.ms);
+    let after = ledger.grows(&before, |line| line.pid != before.pid).await;
+    assert_ne!(after.node, before.node);
+    println!("a frozen keeper: {} ms to the next copy", after.ms - ledger.last_of(&before).ms);
+    let events = machines.tandem(&before.node, &["events"]).success().out;
+    assert!(events.contains("so the daemon killed"), "{events}");
+    signal(Signal::SIGCONT);
+    let is_back = |status: &serde_json::Value| {
+        let instances = jobs(status)["instances"].as_array().unwrap().iter();
+        let mut own = instances.filter(|it| it["node"] == before.node.as_str());
+        own.any(|it| it["state"] == "stopped")
+    };
+    machines.until("a", "it may take it over again", is_back).await;
     ledger.no_two_at_once();
 }
 

@@ -22,8 +22,14 @@ pub enum Change {
 impl SingletonDriver {
     pub(super) fn on_change(&mut self, change: Change) {
         let Change::Config(config, limits) = change;
+        let before = self.recipe();
         self.it.config = *config;
         self.it.limits = limits;
+        if self.recipe() != before {
+            // What failed may be mended by it.
+            self.own.starts_failed = 0;
+            self.retry_at = clock::now();
+        }
         // Nobody asks it any more.
         let is_well = self.it.config.health.is_none() && self.own.serving.is_none();
         if is_well && self.life == Life::Runs {

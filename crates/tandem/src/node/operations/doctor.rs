@@ -5,14 +5,16 @@
 //! Not here: words for people (`cli/ask/doctor.rs`).
 //! Tested by: `tests/doctor.rs`.
 
+mod command;
 mod server;
 
 use super::NodeOperations;
 use super::between::{Answered, Examined, PeerVerb};
+use super::moves::singleton;
 use super::seen::{Seen, ServiceSeen};
 use super::status;
 use crate::api::explain::{Finding, Severity};
-use crate::api::status::{InstanceState, NodeState};
+use crate::api::status::{InstanceRole, InstanceState, NodeState};
 use crate::config::print_bytes;
 use crate::runtime::clock;
 use crate::service::postgres;
@@ -92,6 +94,7 @@ impl NodeOperations {
                 findings.extend(server::instance(&subject, &postgres, process).await);
             }
         }
+        findings.extend(self.commands_here(&seen).await);
         let version = env!("CARGO_PKG_VERSION").to_owned();
         Examined { version, unix_ms: clock::unix_ms(), findings }
     }
@@ -233,7 +236,11 @@ pub(super) fn service(of: ServiceSeen<'_>) -> Vec<Finding> {
     findings.extend(durability(of));
     for node in of.seen.agreed.spec.data_nodes() {
         let shown = status::instance_status(of, node, &|_| None);
-        let is_well = matches!(shown.state, InstanceState::Running | InstanceState::Streaming);
+        let is_well = matches!(
+            (shown.role, shown.state),
+            (_, InstanceState::Running | InstanceState::Streaming)
+                | (InstanceRole::Passive, InstanceState::Stopped)
+        );
         let subject = format!("{} on {node}", of.name);
         findings.push(if is_well {
             Finding::good(subject, format!("it is {}", shown.state))
@@ -244,6 +251,10 @@ pub(super) fn service(of: ServiceSeen<'_>) -> Vec<Finding> {
                 InstanceState::Suspect => format!(
                     "check the disk (kernel log, SMART); then tandem reinit {0} --node {node} for \
                      a new copy, or tandem restart {0} --node {node} to go on with this one",
+                    of.name
+                ),
+                InstanceState::CrashLoop => format!(
+                    "mend it, then tandem restart {} --node {node}: it is tried at once",
                     of.name
                 ),
                 _ => "it comes back by itself; if it does not, see its node's log".to_owned(),
@@ -264,7 +275,10 @@ fn durability(of: ServiceSeen<'_>) -> Option<Finding> {
     };
     match of.spec.durability {
         _ if data == 1 => advise(
-            "there is one copy of the data".to_owned(),
+            match singleton::is_command(of) {
+                true => "one node alone can run it".to_owned(),
+                false => "there is one copy of the data".to_owned(),
+            },
             "nobody can take over",
             "add a data node",
         ),

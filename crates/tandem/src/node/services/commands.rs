@@ -15,6 +15,7 @@ use crate::runtime::supervisor::TaskKind;
 use crate::service::command::{AtPort, CommandConfig, Health, Probe};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tandem_core::clustering::load_balanced::balance::Policy;
@@ -196,7 +197,8 @@ impl Prepared {
         (service, command): (&ServiceId, &Command),
     ) -> Self {
         let limits = command.limits.iter().filter_map(limit).collect();
-        Self { config: command_config(ground, node, (service, command)), limits }
+        let place = (&ground.args.node, ground.args.dir.as_path());
+        Self { config: command_config(place, node, (service, command)), limits }
     }
 }
 
@@ -239,12 +241,13 @@ pub(super) fn wiring(
     })
 }
 
-fn command_config(
-    ground: &Ground,
+/// How a command is run on a node, which keeps everything in that folder.
+pub(in crate::node) fn command_config(
+    (me, folder): (&NodeId, &Path),
     node: &config::Node,
     (service, command): (&ServiceId, &Command),
 ) -> CommandConfig {
-    let dir = ground.args.dir.join("services").join(service.as_str());
+    let dir = folder.join("services").join(service.as_str());
     let health = command.health.as_ref().map(|it| Health {
         probe: match &it.probe {
             config::Probe::Http(path) => Probe::Port(AtPort::Http(path.clone())),
@@ -259,7 +262,7 @@ fn command_config(
     });
     CommandConfig {
         service: service.clone(),
-        me: ground.args.node.clone(),
+        me: me.clone(),
         cwd: command.cwd.clone().unwrap_or_else(|| dir.join("work")),
         dir,
         command: command.command.clone(),
@@ -273,5 +276,20 @@ fn command_config(
         hook_max: command.hook_max,
         health,
         log_bytes_max: command.log_bytes_max,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One that is missing here would be dropped in silence.
+    #[test]
+    fn every_limit_that_can_be_written_is_one_that_a_keeper_knows() {
+        let keys = config::entries().map(|entry| entry.key);
+        let limits = keys.filter_map(|key| key.strip_prefix("services.NAME.limits."));
+        let limits: Vec<&'static str> = limits.collect();
+        assert_eq!(limits.len(), 6);
+        assert!(limits.iter().all(|key| limit((key, &1)).is_some()), "{limits:?}");
     }
 }

@@ -7,9 +7,11 @@
 
 mod check;
 mod log;
+mod needs;
 mod state_file;
 
 pub use log::Printed;
+pub use needs::Lack;
 pub use state_file::{Runs, State};
 
 use std::collections::BTreeMap;

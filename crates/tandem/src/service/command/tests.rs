@@ -4,6 +4,8 @@ use super::*;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
+mod needs;
+
 fn config(dir: &std::path::Path) -> CommandConfig {
     CommandConfig {
         service: "jobs".into(),

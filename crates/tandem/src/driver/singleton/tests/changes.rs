@@ -50,6 +50,19 @@ async fn a_change_that_came_while_no_daemon_was_there_counts() {
 }
 
 #[tokio::test]
+async fn what_failed_is_tried_at_once_with_other_words() {
+    let mut it = case(|_| {});
+    it.runs().await;
+    it.hears(exited(Cause::ByItself)).await;
+    it.driver.own.starts_failed = FAILURES_MAX;
+    it.driver.retry_at = clock::now().plus(LONG);
+    let change = other(&it, |config| config.command = vec!["mended".into()]);
+    it.driver.on_change(change);
+    it.go_on(Answer::Done).await;
+    assert_eq!((it.driver.own.starts_failed, it.driver.own.process), (0, Process::Starting));
+}
+
+#[tokio::test]
 async fn who_is_asked_no_more_is_well() {
     let mut it = case(|config| config.health = exec(&["false"]));
     it.runs().await;
