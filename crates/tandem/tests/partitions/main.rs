@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test's helpers fail the test")]
 #![allow(clippy::print_stdout, reason = "times are reported")]
 
+mod example;
 mod ledger;
 #[allow(dead_code, reason = "shared with a test that needs more of it")]
 #[path = "../members/machines.rs"]
@@ -48,9 +49,17 @@ fn moved(before: &Workers, after: &Workers) -> usize {
 }
 
 async fn founded(machines: &mut Machines, ledger: &Ledger) {
+    started(machines, &ledger.service()).await;
+    ledger.until("all are worked on, evenly", machines, is_even).await;
+    println!("{}", machines.tandem("b", &["status"]).success().out);
+    println!("{}", machines.tandem("b", &["explain", "work"]).success().out);
+}
+
+/// Three nodes with that service.
+async fn started(machines: &mut Machines, service: &str) {
     machines.write_nodes(&NODES);
     let nodes = fs::read_to_string(machines.config_path()).unwrap();
-    fs::write(machines.config_path(), nodes + &ledger.service()).unwrap();
+    fs::write(machines.config_path(), nodes + service).unwrap();
     machines.init("a");
     machines.start("a");
     machines.reachable("a").await;
@@ -59,9 +68,6 @@ async fn founded(machines: &mut Machines, ledger: &Ledger) {
         machines.join(node, &token);
         machines.start_joined(node);
     }
-    ledger.until("all are worked on, evenly", machines, is_even).await;
-    println!("{}", machines.tandem("b", &["status"]).success().out);
-    println!("{}", machines.tandem("b", &["explain", "work"]).success().out);
 }
 
 async fn a_killed_process_goes_on_with_what_it_had(machines: &Machines, ledger: &Ledger) {
