@@ -50,6 +50,11 @@ fn a_release_before_the_process_confirmed_is_caught() {
 }
 
 #[test]
+fn a_release_before_the_file_says_so_is_caught() {
+    is_caught(Mutation::ReleaseBeforeFile);
+}
+
+#[test]
 fn a_daemon_that_shows_an_older_state_after_a_restart_is_caught() {
     is_caught(Mutation::ForgetFloor);
 }

@@ -1,5 +1,6 @@
 //! Drives the own copy of one node, as the shell does.
 
+use super::files::PutOut;
 use super::{Event, World};
 use crate::event::Micros;
 use crate::node::hub::{Hub, instance_differs};
@@ -26,6 +27,7 @@ pub(super) struct Daemon {
     pub recruited: BTreeMap<(usize, usize, Term), Timestamp>,
     pub holder: Holder,
     pub writing_floor: bool,
+    pub put_out: PutOut,
 }
 
 /// What a daemon does for one service.
@@ -94,6 +96,7 @@ impl World {
             recruited: BTreeMap::new(),
             holder: Holder::new(node.floor),
             writing_floor: false,
+            put_out: PutOut::default(),
         };
         // What was agreed last may not be known to be so yet, to a daemon that starts.
         let unknown = self.rng.below(30) * usize::from(self.work.is_some());

@@ -1,6 +1,7 @@
 //! Decides what a machine is: its clock, its disk, its keeper with the copy, its daemon.
 
 use super::daemon::Daemon;
+use super::files::Files;
 use super::{Event, World};
 use crate::event::Micros;
 use crate::node::Clock;
@@ -26,6 +27,8 @@ pub(super) struct Copy {
     pub works: BTreeMap<PartitionId, Epoch>,
     /// The newest that it was shown.
     pub saw: u64,
+    /// It reads the file, and never asks.
+    pub reads_file: bool,
     pub life: u64,
     pub term: Term,
     pub lease: Timestamp,
@@ -47,6 +50,7 @@ pub(super) struct Machine {
     /// One per service.
     pub disks: Vec<Disk>,
     pub floor: Floor,
+    pub files: Files,
     pub copy: Option<Copy>,
     pub daemon: Option<Box<Daemon>>,
     pub daemons: u32,
@@ -67,6 +71,7 @@ impl Machine {
             inbox: Vec::new(),
             disks: Vec::new(),
             floor: Floor::default(),
+            files: Files::new(),
             copy: None,
             daemon: None,
             daemons: 0,
@@ -89,8 +94,10 @@ impl World {
         }
         self.ids += 1;
         let life = self.ids;
+        let reads_file = self.work.is_some() && self.rng.chance(50);
+        let works = BTreeMap::new();
         self.nodes[n].copy =
-            Some(Copy { life, term, lease, dying: false, works: BTreeMap::new(), saw: 0 });
+            Some(Copy { life, term, lease, dying: false, works, saw: 0, reads_file });
         self.last_start = Some((self.now, n));
         self.note(n, || format!("STARTS a copy in term {term}"));
         self.watch_lease(n, life, lease);
@@ -159,6 +166,7 @@ impl World {
         node.inbox.clear();
         node.copy = None;
         node.daemon = None;
+        node.files.clear();
         self.reconsider_leader();
     }
 

@@ -11,6 +11,7 @@ mod controller;
 mod copy;
 mod daemon;
 mod faults;
+mod files;
 mod founding;
 mod judging;
 mod machine;
@@ -55,6 +56,8 @@ pub enum Mutation {
     AnyEpoch,
     /// A release is told before the process confirmed it.
     ReleaseAtOnce,
+    /// A release is told before the file says that it was asked back.
+    ReleaseBeforeFile,
     /// A restarted daemon shows what it acted on long ago.
     ForgetFloor,
 }
@@ -93,6 +96,7 @@ enum Event {
     Finish { n: usize, life: u64, held: (PartitionId, Epoch) },
     Confirmed { n: usize, inc: u32, held: (PartitionId, Epoch) },
     FloorWritten { n: usize, inc: u32, floor: Floor },
+    PutOut { n: usize, inc: u32, version: u64, term: Term, shown: Rc<Vec<Holding>> },
     Applied { n: usize, upto: usize },
     AgreementTick,
     Elect { round: u64 },
@@ -125,6 +129,7 @@ impl Event {
             | Self::Applied { n, .. }
             | Self::Confirmed { n, .. }
             | Self::FloorWritten { n, .. }
+            | Self::PutOut { n, .. }
             | Self::Depose { n, .. }
             | Self::ProposalEnded { n, .. } => Some((*n, true)),
             Self::LeaseEnds { n, .. }
@@ -329,6 +334,9 @@ impl World {
             Event::Finish { n, life, held } => self.on_finish(n, life, held),
             Event::Confirmed { n, inc, held } => self.on_confirmed(n, inc, held),
             Event::FloorWritten { n, inc, floor } => self.on_floor(n, inc, floor),
+            Event::PutOut { n, inc, version, term, shown } => {
+                self.on_put_out((n, inc), (version, term), &shown);
+            }
             Event::Applied { n, upto } => self.on_applied(n, upto),
             Event::AgreementTick => self.on_agreement_tick(),
             Event::Elect { round } => self.on_elect(round),

@@ -35,7 +35,7 @@ impl World {
         if self.work.is_some() { n } else { 0 }
     }
 
-    fn look<T>(
+    pub(super) fn look<T>(
         &mut self,
         n: usize,
         look: impl FnOnce(&mut Holder, &HolderView<'_>, Timestamp) -> T,
@@ -61,17 +61,20 @@ impl World {
     pub(super) fn hold_partitions(&mut self, n: usize) {
         let at_once = self.options.mutation == Some(Mutation::ReleaseAtOnce);
         let keeps_all = self.options.mutation == Some(Mutation::AnyEpoch);
+        let Some(shown) = self.show(n) else { return };
+        if shown != Shown::NotYet && !self.is_put_out(n) {
+            return;
+        }
         let looked = self.look(n, |holder, view, now| {
-            let shown = holder.show(view, now);
             if let (true, Shown::These { partitions, .. }) = (at_once, &shown) {
                 for it in partitions.iter().filter(|it| it.releasing.is_some()) {
                     let _ = holder.confirm(it.partition, it.epoch);
                 }
             }
             let table = view.work.partitions.as_ref().map(|table| table.since);
-            (shown, holder.release(view, now), holder.unwell(now), table)
+            (holder.release(view, now), holder.unwell(now), table)
         });
-        let Some((shown, release, unwell, table)) = looked else { return };
+        let Some((release, unwell, table)) = looked else { return };
         let inc = self.nodes[n].daemons;
         let Some(daemon) = self.nodes[n].daemon.as_mut() else { return };
         let part = &mut daemon.parts[n];
@@ -111,16 +114,24 @@ impl World {
         self.hub_changed(n);
     }
 
-    /// A process asks what it owns; its daemon may not answer.
+    /// A process asks what it owns, and its daemon may not answer; or it reads the file.
     pub(super) fn on_look(&mut self, n: usize, life: u64) {
         if self.nodes[n].copy.as_ref().is_none_or(|copy| copy.life != life) {
             return;
         }
         self.after(LOOKS.0, LOOKS.1, Event::Look { n, life });
+        if self.nodes[n].copy.as_ref().is_some_and(|copy| copy.reads_file) {
+            if let Some(shown) = self.read_file(n) {
+                self.ids += 1;
+                let order = self.ids;
+                self.after(0, 500, Event::Saw { n, life, order, shown });
+            }
+            return;
+        }
         if !self.nodes[n].awake() {
             return;
         }
-        let shown = self.look(n, |holder, view, now| holder.show(view, now));
+        let shown = self.show(n);
         if let Some(Shown::These { partitions, .. }) = shown {
             self.ids += 1;
             let (order, shown) = (self.ids, Rc::new(partitions));

@@ -1,5 +1,5 @@
-//! The example's worker, as somebody would copy it: it works on what is its own, and what a dead node
-//! worked on others do.
+//! The example's worker, as somebody would copy it: it works on what is its own, and others work on
+//! what a dead node did.
 
 use crate::machines::Machines;
 use crate::{NODES, started};

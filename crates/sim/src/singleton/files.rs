@@ -1,0 +1,92 @@
+//! Drives the file that a copy may read what it owns from, instead of asking, as the shell does.
+//! Keeps: INV-13 what is released was put out first. The file is there while the daemon is not; it
+//! goes with the machine's power, as its name does.
+
+use super::{Event, Mutation, World};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use tandem_core::clustering::active_active::holder::{Holding, Shown};
+use tandem_core::ids::Term;
+
+/// What a copy that was started for a term reads.
+pub(super) type Files = BTreeMap<Term, Rc<Vec<Holding>>>;
+
+/// What a daemon knows of the file.
+#[derive(Debug, Default)]
+pub(super) struct PutOut {
+    /// Grows with each change of what is shown.
+    version: u64,
+    shown: Option<Rc<Vec<Holding>>>,
+    term: Term,
+    written: Option<u64>,
+    writing: bool,
+}
+
+impl World {
+    /// What the copy may know now: its daemon is asked.
+    pub(super) fn show(&mut self, n: usize) -> Option<Shown> {
+        let shown = self.look(n, |holder, view, now| holder.show(view, now))?;
+        let put_out = &mut self.nodes[n].daemon.as_mut()?.put_out;
+        match &shown {
+            Shown::NotYet => put_out.shown = None,
+            Shown::These { term, partitions } => {
+                let is_same = put_out.shown.as_deref() == Some(partitions);
+                if !is_same || put_out.term != *term {
+                    put_out.version += 1;
+                    put_out.term = *term;
+                    put_out.shown = Some(Rc::new(partitions.clone()));
+                }
+            }
+        }
+        Some(shown)
+    }
+
+    /// Whether the file says what is shown; it is written if it does not.
+    pub(super) fn is_put_out(&mut self, n: usize) -> bool {
+        let inc = self.nodes[n].daemons;
+        let Some(daemon) = self.nodes[n].daemon.as_mut() else { return false };
+        let put_out = &mut daemon.put_out;
+        let Some(shown) = put_out.shown.clone() else { return false };
+        let (version, term) = (put_out.version, put_out.term);
+        if put_out.written == Some(version) {
+            return true;
+        }
+        if !std::mem::replace(&mut put_out.writing, true) {
+            // Some disks stall.
+            let stalls = !self.options.calm && self.rng.chance(10);
+            let most = if stalls { 4_000_000 } else { 15_000 };
+            self.after(500, most, Event::PutOut { n, inc, version, term, shown });
+        }
+        self.options.mutation == Some(Mutation::ReleaseBeforeFile)
+    }
+
+    pub(super) fn on_put_out(
+        &mut self,
+        (n, inc): (usize, u32),
+        (version, term): (u64, Term),
+        shown: &Rc<Vec<Holding>>,
+    ) {
+        if !self.is_daemon(n, inc) {
+            return;
+        }
+        let agreed = self.agreed(n);
+        let seat = self.services.get(n).and_then(|seat| agreed.services.get(seat));
+        let since = seat.map(|seat| seat.sitting).unwrap_or_default();
+        let files = &mut self.nodes[n].files;
+        files.retain(|term, _| *term >= since);
+        files.values_mut().for_each(|file| *file = shown.clone());
+        files.insert(term, shown.clone());
+        if let Some(daemon) = self.nodes[n].daemon.as_mut() {
+            daemon.put_out.writing = false;
+            daemon.put_out.written = Some(version);
+        }
+        self.hub_changed(n);
+    }
+
+    /// What a copy finds that reads the file.
+    pub(super) fn read_file(&self, n: usize) -> Option<Rc<Vec<Holding>>> {
+        let node = &self.nodes[n];
+        let copy = node.copy.as_ref().filter(|copy| copy.reads_file)?;
+        node.files.get(&copy.term).cloned()
+    }
+}
