@@ -1,5 +1,5 @@
-//! Copies that are active-active without partitions: a client's requests stay at one copy, whichever
-//! door it comes through, and go on at another while that one's node is dead.
+//! Copies that are active-active without partitions: a client's requests stay at one copy, through
+//! whichever door they come, and go on at another while that one's node is dead.
 
 use super::{Machines, NODES, Shop, serve, started};
 use crate::traffic::ask;
