@@ -19,6 +19,8 @@ pub(super) struct PutOut {
     shown: Option<Rc<Vec<Holding>>>,
     term: Term,
     written: Option<u64>,
+    /// What was put out last: for which term, in which sitting.
+    told: Option<(Term, Term, Rc<Vec<Holding>>)>,
     writing: bool,
 }
 
@@ -79,8 +81,17 @@ impl World {
         if let Some(daemon) = self.nodes[n].daemon.as_mut() {
             daemon.put_out.writing = false;
             daemon.put_out.written = Some(version);
+            daemon.put_out.told = Some((term, since, shown.clone()));
         }
         self.hub_changed(n);
+    }
+
+    /// What a daemon answers: what was put out for the copy that is there, and nothing newer.
+    pub(super) fn answer(&mut self, n: usize) -> Option<Rc<Vec<Holding>>> {
+        let Shown::These { term, .. } = self.show(n)? else { return None };
+        let since = self.agreed(n).services.get(self.services.get(n)?)?.sitting;
+        let told = self.nodes[n].daemon.as_ref()?.put_out.told.as_ref()?;
+        (told.0 == term && told.1 == since).then(|| told.2.clone())
     }
 
     /// What a copy finds that reads the file.

@@ -5,7 +5,6 @@
 use super::{Event, Mutation, World, name};
 use crate::event::Micros;
 use std::collections::BTreeMap;
-use std::rc::Rc;
 use std::time::Duration;
 use tandem_core::cluster::command::ServiceCommand;
 use tandem_core::cluster::partitions::{Owner, Partition, What};
@@ -131,10 +130,9 @@ impl World {
         if !self.nodes[n].awake() {
             return;
         }
-        let shown = self.show(n);
-        if let Some(Shown::These { partitions, .. }) = shown {
+        if let Some(shown) = self.answer(n) {
             self.ids += 1;
-            let (order, shown) = (self.ids, Rc::new(partitions));
+            let order = self.ids;
             self.after(100, 20_000, Event::Saw { n, life, order, shown });
         }
     }

@@ -1,8 +1,8 @@
 //! Keeps what this node's copy may know of its partitions true, and tells what was released.
 //! In: agreed state, the copy's facts, its process's words. Out: `Own` for the API and the file,
 //! facts.
-//! Keeps: INV-13 in the order of `active_active/holder.rs`: what the process may see is computed
-//! when it asks, and put into its file, before the copy is looked at; a release is told once the
+//! Keeps: INV-13 in the order of `active_active/holder.rs`: what the process may see is put into
+//! its file, then answered, before the copy is looked at; a release is told once the
 //! floor is durable; a copy that had its time is ended.
 //! Not here: the decisions (`tandem_core::clustering::active_active`), the copy (`singleton`).
 //! Tested by: `tests/partitions`, and the model of it in the simulator (`sim/src/singleton`).
@@ -89,6 +89,8 @@ struct Known {
     holder: Holder,
     version: u64,
     shown: Option<(Term, Vec<Holding>)>,
+    /// What was put out last.
+    told: Option<Own>,
     ended_at: Timestamp,
 }
 
@@ -123,6 +125,7 @@ impl Seat {
             // Greater than what an earlier daemon told.
             version: clock::unix_ms(),
             shown: None,
+            told: None,
             ended_at: Timestamp(0),
         };
         Ok(Arc::new(Self { it, known: Mutex::new(known), changed: watch::Sender::new(0) }))
@@ -213,6 +216,8 @@ impl Seat {
                 return None;
             }
             *written = own.version;
+            self.known().told = Some(own);
+            self.changed.send_modify(|_| {});
         }
         let put_out = *written;
         // A look at the copy that is newer than what every copy from now on sees.
@@ -322,11 +327,14 @@ impl Seat {
 
 impl Divided for Seat {
     fn own(&self) -> Option<OwnPartitions> {
-        Self::own(self).map(|own| {
-            let left = own.lease.since(clock::now()).as_millis();
-            let lease_ms = Some(u64::try_from(left).unwrap_or(u64::MAX));
-            OwnPartitions { lease_ms, ..self.told(&own) }
-        })
+        // What the file says, and nothing newer: a copy that confirmed what only it was told may be
+        // followed by one that reads the file as it was.
+        let now = Self::own(self)?;
+        let is_of_now = |told: &Own| told.term == now.term && told.since == now.since;
+        let told = self.known().told.clone().filter(is_of_now)?;
+        let left = now.lease.since(clock::now()).as_millis();
+        let lease_ms = Some(u64::try_from(left).unwrap_or(u64::MAX));
+        Some(OwnPartitions { lease_ms, ..self.told(&told) })
     }
 
     fn changed(&self) -> watch::Receiver<u64> {

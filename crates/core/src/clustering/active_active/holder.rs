@@ -167,7 +167,9 @@ impl Holder {
         if self.owned.get(&partition) != Some(&epoch) {
             return Err(Refused::NotItsOwn);
         }
-        let asked = self.asked.get_mut(&partition).filter(|asked| asked.epoch == epoch);
+        // Before it is put out nobody was told: a word now is not about what is told then.
+        let is_told = |asked: &&mut Asked| asked.epoch == epoch && asked.ends.is_some();
+        let asked = self.asked.get_mut(&partition).filter(is_told);
         asked.ok_or(Refused::NotAsked)?.done = true;
         Ok(())
     }
