@@ -39,6 +39,10 @@ rows! {
         "How many connections each node's front door has at once; one more is closed."
         because "a bound, so that a flood of clients cannot use up the node; a connection that \
             idles costs a few kilobytes",
+    "services.NAME.held_max": "1 to 1000000" = Computed("sessions_max");
+        "How many clients, with http requests, each node lets wait for an endpoint; one more is \
+            closed, or gets 503, at once. They are served in the order in which they came."
+        because "whoever has a connection may wait; less fails fast when all endpoints are full",
     "services.NAME.connect_timeout": "duration, \"10ms\" to \"1min\"" = Value("1s");
         "How long an endpoint may take to accept a connection before another one is tried."
         because "a lost packet is sent again after 1 s: another endpoint is faster than that",

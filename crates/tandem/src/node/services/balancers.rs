@@ -146,6 +146,8 @@ fn wanted(config: &Config, me: &NodeId, service: &ServiceId) -> Option<BalancerC
         connect_timeout: own.connect_timeout,
         idle_timeout: own.idle_timeout,
         sessions_max: own.sessions_max,
+        held_max: own.held_max,
+        connections_max: own.connections_max.unwrap_or(0),
         accept_proxy: own.accept_proxy,
         send_proxy: own.send_proxy.map(version),
         http: own
