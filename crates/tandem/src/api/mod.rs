@@ -9,6 +9,7 @@ pub mod events;
 pub mod explain;
 pub mod metrics;
 pub mod operations;
+pub mod partitions;
 pub mod problem;
 pub mod request;
 pub mod role;
@@ -79,6 +80,8 @@ pub(crate) fn router(
         .route("/v1/services/{name}/restart", post(verbs::restart))
         .route("/v1/services/{name}/reload", post(verbs::reload))
         .route("/v1/services/{name}/reinit", post(verbs::reinit))
+        .route("/v1/services/{name}/partitions", get(partitions::show))
+        .route("/v1/services/{name}/partitions/{id}/release", post(partitions::release))
         .route("/v1/services/{name}/upstreams/{address}/drain", post(verbs::drain_upstream))
         .route("/v1/services/{name}/upstreams/{address}/undrain", post(verbs::undrain_upstream))
         .route("/metrics", get(show_metrics))
@@ -100,8 +103,13 @@ async fn show_service(
     let status = shared.operations.status();
     let run = status.services.into_iter().find(|it| it.name == name);
     let other = status.balanced.into_iter().find(|it| it.name == name);
-    let run = run.map(|it| balanced::AnyService::Run(Box::new(it)));
-    let found = run.or_else(|| other.map(|it| balanced::AnyService::Balanced(Box::new(it))));
+    let found = match (run, other) {
+        (Some(run), other) => {
+            let door = other.map(Box::new);
+            Some(balanced::AnyService::Run(Box::new(status::ServiceStatus { door, ..run })))
+        }
+        (None, other) => other.map(|it| balanced::AnyService::Balanced(Box::new(it))),
+    };
     found.map(Json).ok_or_else(|| problem::no_such_service(&name).into())
 }
 

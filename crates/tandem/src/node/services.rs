@@ -3,6 +3,9 @@
 
 pub(super) mod balancers;
 pub(super) mod commands;
+pub(super) mod copies;
+mod leftovers;
+pub(super) mod seats;
 
 use super::user::run_as;
 use super::{Error, Ground};
@@ -21,7 +24,7 @@ use crate::service::postgres::{
     APP_ROLE, Binaries, InstanceConfig, Passwords, PeerAddress, Postgres, REPLICATION_ROLE, RunAs,
     SUPERUSER,
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::sync::{Arc, Mutex};
@@ -41,9 +44,20 @@ const ASKS_MAX: usize = 16;
 pub(super) type Asks = BTreeMap<ServiceId, mpsc::Sender<Term>>;
 pub(super) type AskReceivers = BTreeMap<ServiceId, mpsc::Receiver<Term>>;
 
-/// The services that Tandem runs.
-pub(super) fn instances_of(config: &Config) -> impl Iterator<Item = &ServiceId> {
-    config.services.keys().chain(config.commands.keys())
+/// The services of which one instance is appointed, seats among them.
+pub(super) fn instances_of(config: &Config) -> impl Iterator<Item = ServiceId> {
+    let alone = seats::leased(config).map(|it| it.id);
+    config.services.keys().cloned().chain(alone)
+}
+
+/// Those of which this node has something to say.
+fn told_of(ground: &Ground) -> BTreeSet<ServiceId> {
+    let config = &ground.config;
+    let role = config.nodes.get(&ground.args.node).map(|node| node.role);
+    // A witness has no copy.
+    let copies = config.commands.iter().filter(|(_, command)| command.copies.is_some());
+    let copies = copies.map(|(service, _)| service.clone());
+    instances_of(config).chain(copies.filter(|_| role == Some(NodeRole::Data))).collect()
 }
 
 pub(super) fn ask_channels(config: &Config) -> (Asks, AskReceivers) {
@@ -51,7 +65,7 @@ pub(super) fn ask_channels(config: &Config) -> (Asks, AskReceivers) {
     for service in instances_of(config) {
         let (sender, receiver) = mpsc::channel(ASKS_MAX);
         senders.insert(service.clone(), sender);
-        receivers.insert(service.clone(), receiver);
+        receivers.insert(service, receiver);
     }
     (senders, receivers)
 }
@@ -94,8 +108,7 @@ pub(super) async fn let_in(
     consensus: &Consensus,
     places: &Places,
 ) -> Vec<(ServiceId, Door)> {
-    let services = instances_of(&ground.config).cloned().collect();
-    ground.hub.settle(&services, SETTLE).await;
+    ground.hub.settle(&told_of(ground), SETTLE).await;
     doors.into_iter().flat_map(|door| door.serve(ground, consensus, places)).collect()
 }
 

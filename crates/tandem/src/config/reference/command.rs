@@ -67,6 +67,42 @@ rows! {
     "services.NAME.sessions_max": "1 to 100000" = Value("10000");
         "How many connections each node's front door has at once; one more is closed."
         because "a bound, so that a flood of clients cannot use up the node",
+    "services.NAME.replicas": "1 to the number of data nodes" = Unset("one on each data node");
+        "With load-balanced: how many copies run, each on a node of its own, spread over zones, on \
+            nodes of the greatest capacity. One whose node is drained or lost for 5 s, or that \
+            fails 5 times in a row, is replaced; nothing moves back."
+        because "a copy on every node is next to every door",
+    "services.NAME.partitions": "1 to 4096" = Unset("the work is not divided");
+        "With active-active: the work is divided into so many partitions, from 0. Every data node \
+            runs a copy, and each partition is owned by exactly one of them, shared out by \
+            `capacity`. A copy learns what it owns from TANDEM_PARTITIONS_FILE, or from its node's \
+            API at TANDEM_API. It cannot change while the service is there."
+        because "only the owner knows into how many parts the work can be divided",
+    "services.NAME.release_max": "duration, \"100ms\" to \"1h\"" = Value("10s");
+        "With partitions: how long a copy may take to end its work on a partition that moves to \
+            another node, and to say so; then the copy is stopped, within `stop_max`, since only \
+            that proves that it works on it no more."
+        because "a unit of work fits, and nobody works on the partition meanwhile",
+    "services.NAME.drain_max": "duration, \"0s\" to \"1h\"" = Value("30s");
+        "Before a copy is stopped by a plan (drain, restart, another configuration), doors send it \
+            nothing new, and what it still serves has so long to end; then it is stopped all the \
+            same."
+        because "requests are over by then; connections that stay open would delay it for ever",
+    "services.NAME.door": "\"tcp\" or \"http\"" = Value("tcp");
+        "Whether the door spreads connections, whatever they carry, or HTTP requests; the keys of \
+            each kind of service apply."
+        because "it works for whatever the command speaks",
+    "services.NAME.idle_timeout": "duration, \"1s\" to \"30d\"" = Computed("\"1h\"; with \
+        door = \"http\" it is \"1min\", and at most \"1d\"");
+        "A connection on which nothing moves for so long is closed."
+        because "as for services of kind tcp and http",
+    "services.NAME.connections_max": "1 to 1000000" = Unset("a copy gets whatever comes");
+        "How many connections each node has at one copy at once, where connections are spread; \
+            more of them wait for up to hold_max."
+        because "only the owner knows what a copy stands",
+    "services.NAME.send_proxy": "\"v1\" or \"v2\"" = Unset("copies see the node's address");
+        "Not with door = \"http\". Copies are told who the client is by the PROXY protocol."
+        because "a copy that does not expect it takes it for the client's first words",
     "services.NAME.limits.nofile": "whole number" = Unset("the daemon's own");
         "Open files."
         because "as for a program that is started by hand",

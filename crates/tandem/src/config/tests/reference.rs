@@ -34,6 +34,33 @@ command = ["/srv/app"]
 port = 9000
 limits = {}
 health = { exec = ["/srv/check"] }
+[services.work]
+kind = "command"
+clustering = "active-active"
+replication = "none"
+command = ["/srv/worker"]
+partitions = 12
+[services.app]
+kind = "command"
+clustering = "load-balanced"
+replication = "none"
+command = ["/srv/app"]
+listen = 8090
+ejection = {}
+[services.site]
+kind = "command"
+clustering = "load-balanced"
+replication = "none"
+command = ["/srv/site"]
+listen = 8091
+door = "http"
+certificates = [{ certificate = "/c", key = "/k" }]
+ejection = {}
+retry = {}
+balance = "hash"
+hash_key = { header = "X-Shop" }
+rate_limit = { per_client = "100/s", key = { header = "X-Shop" } }
+upstream_tls = { ca = "/ca" }
 [services.web]
 kind = "http"
 clustering = "load-balanced"
@@ -50,11 +77,26 @@ hash_key = { header = "X-Shop" }
 rate_limit = { per_client = "100/s", key = { header = "X-Shop" } }
 "#;
 
+/// Only copies that run side by side have these.
+const OF_COPIES: [&str; 6] = [
+    "services.NAME.connections_max",
+    "services.NAME.replicas",
+    "services.NAME.drain_max",
+    "services.NAME.door",
+    "services.NAME.idle_timeout",
+    "services.NAME.send_proxy",
+];
+
+/// Only work that is divided has these.
+const OF_DIVIDED: [&str; 2] = ["services.NAME.partitions", "services.NAME.release_max"];
+
 /// Of a key of the reference, in the file above.
 fn in_the_file(entry: &crate::config::Entry) -> String {
     let service = match entry.kinds.first().map(|kind| kind.word()) {
         Some("tcp") => "services.cache",
         Some("http") => "services.web",
+        Some("command") if OF_DIVIDED.contains(&entry.key) => "services.work",
+        Some("command") if OF_COPIES.contains(&entry.key) => "services.app",
         Some("command") => "services.jobs",
         _ => "services.orders",
     };
@@ -88,6 +130,7 @@ fn the_defaults_are_those_of_the_reference() {
     // Written above, because a table must stand for its keys, or a check for something to ask.
     let written = [
         "health",
+        "partitions",
         "ejection",
         "retry",
         "certificates",
@@ -148,7 +191,7 @@ fn the_page_has_a_row_for_every_key() {
             assert!(!text.contains('|'), "{}: a bar would break the table", entry.key);
         }
     }
-    assert_eq!(page.matches("\n## ").count(), 26);
+    assert_eq!(page.matches("\n## ").count(), 29);
 }
 
 /// `UPDATE=1` writes the page (`cargo xtask gen`).

@@ -38,6 +38,7 @@ fn agreed() -> Agreed {
 
 fn config(dir: &std::path::Path) -> CommandConfig {
     CommandConfig {
+        told: BTreeMap::new(),
         service: "jobs".into(),
         me: "a".into(),
         dir: dir.to_owned(),
@@ -90,6 +91,7 @@ fn case(change: impl FnOnce(&mut CommandConfig)) -> Case {
         wishes,
         changes,
         events: EventLog::new("a".into()),
+        beside: None,
     });
     driver.keeper = keeper;
     driver.keeper_events = keeper_events;

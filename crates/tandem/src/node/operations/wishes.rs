@@ -9,6 +9,7 @@ use super::seen::{Seen, ServiceSeen};
 use super::{NodeOperations, refusals};
 use crate::api::operations::{Outcome, Refused};
 use crate::api::status::InstanceState;
+use crate::config::Command;
 use crate::consensus::Agreed;
 use crate::driver::instance::wishes::{Asked, CHECKPOINT};
 use crate::driver::wire::{Request, Response, Wish, decode, encode};
@@ -65,8 +66,10 @@ impl NodeOperations {
     pub(super) async fn wish_here(&self, service: &ServiceId, wish: Wish) -> Response {
         let refused = |why: &str| Response::Refused(why.to_owned());
         let ground = self.ground();
-        let instance = ground.instances.get(service).map(|instance| &instance.wishes);
-        let Some(wishes) = instance.or_else(|| ground.commands.get(service)) else {
+        let instance = ground.instances.get(service).map(|instance| instance.wishes.clone());
+        let command = || ground.commands.get(service).cloned();
+        let wishes = instance.or_else(command).or_else(|| ground.copies.wishes(service));
+        let Some(wishes) = wishes else {
             return refused("this node has no instance of it");
         };
         let (answer, answered) = oneshot::channel();
@@ -113,9 +116,23 @@ impl NodeOperations {
     pub(super) async fn restart(
         &self,
         service: ServiceId,
-        node: NodeId,
+        node: Option<NodeId>,
     ) -> Result<Outcome, Refused> {
+        let command = self.command_of(&service);
+        let Some(node) = node.or_else(|| self.only_copy(&service, command.as_ref())) else {
+            let what = format!("cannot restart {service}");
+            let Some(command) = command.filter(|command| command.copies.is_some()) else {
+                self.service_state(&service)?;
+                let because = "which of its instances is meant was not said";
+                let advice = "name its node: tandem restart NAME --node NODE";
+                return Err(Problem::new(codes::ARGUMENT, what, because, advice));
+            };
+            return self.restart_copies((service, command), &what).await;
+        };
         let what = format!("cannot restart {service} on {node}");
+        if let Some(command) = command.as_ref().filter(|command| command.copies.is_some()) {
+            return self.restart_copy((service, command.clone()), node, &what).await;
+        }
         if let Some(command) = self.command_of(&service) {
             return self.restart_command((service, command), node, &what).await;
         }
@@ -167,6 +184,13 @@ impl NodeOperations {
             .field("took_ms", took_ms))
     }
 
+    /// Where the one copy of a command runs.
+    fn only_copy(&self, service: &ServiceId, command: Option<&Command>) -> Option<NodeId> {
+        command.filter(|command| command.copies.is_none())?;
+        let seen = self.seen();
+        seen.service(service)?.appointment().map(|it| it.primary.clone())
+    }
+
     pub(super) async fn reload(&self, service: ServiceId) -> Result<Outcome, Refused> {
         let what = format!("cannot reload {service}");
         self.service_state(&service)?;
@@ -200,8 +224,8 @@ impl NodeOperations {
             let leads = |state: &ServiceState| {
                 state.appointment.as_ref().is_some_and(|appointment| appointment.primary == node)
             };
-            let mut led = seen.agreed.services.iter().filter(|(_, state)| leads(state));
-            if let Some((other, _)) = led.next() {
+            let led = seen.services().find(|of| leads(of.state)).map(|of| of.name);
+            if let Some(other) = led {
                 let because = format!("{node} is the primary of {other}, which would move");
                 let advice = format!("tandem drain {node} first, then this, then undrain it");
                 return Err(Problem::new(codes::PRIMARY_NOT_TOUCHED, what, because, advice));

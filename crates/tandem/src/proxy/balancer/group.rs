@@ -204,6 +204,11 @@ impl Group {
         lock(&self.state).members.clone()
     }
 
+    pub(in crate::proxy) fn in_flight(&self) -> BTreeMap<SocketAddr, u32> {
+        let count = |it: &Arc<Member>| (it.address, it.in_flight.load(Ordering::Acquire));
+        lock(&self.state).members.iter().map(count).collect()
+    }
+
     /// Goes on with these addresses; what stays keeps its past and its connections.
     pub(in crate::proxy) fn replace(&self, wanted: &[Wanted]) {
         let mut state = lock(&self.state);

@@ -10,12 +10,13 @@ use super::limiter::Rates;
 use super::resolve::Names;
 use super::session::{self, Shared};
 use super::snapshot::Snapshot;
-use super::{BalancerConfig, UpstreamTls, check, resolve};
+use super::{BalancerConfig, Upstream, UpstreamTls, check, resolve};
 use crate::proxy::Error;
 use crate::proxy::http::{Http, Protocol};
 use crate::proxy::listener::{ACCEPT_PAUSE, Slot, bind, is_one_connection};
 use crate::runtime::supervisor::{Supervisor, TaskKind};
 use socket2::{SockRef, TcpKeepalive};
+use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -149,6 +150,11 @@ impl Balancer {
             *listening = Listening { wanted: config.listen, address, accepting };
         }
         self.shared.group.configure(&config);
+        // Whoever changes it may rest on it: nobody is sent any more to who is drained.
+        let names = Names::new(&config);
+        if names.are_addresses() {
+            names.tell(&self.shared.group);
+        }
         self.shared.dialer.configure(dialed);
         self.shared.rates.configure(config.rates);
         if let (Some(http), Some(config), Some(certificates)) =
@@ -187,6 +193,16 @@ impl Balancer {
             http: http.as_ref().map(Http::snapshot),
             unresolved: group.unresolved().clone(),
         }
+    }
+
+    /// Where it sends its work.
+    pub fn upstreams(&self) -> Vec<Upstream> {
+        self.shared.config().upstreams.clone()
+    }
+
+    /// What each endpoint has that is not over.
+    pub fn in_flight(&self) -> BTreeMap<SocketAddr, u32> {
+        self.shared.group.in_flight()
     }
 
     /// Closes its door, which is free for others then; connections stay.

@@ -74,7 +74,7 @@ impl Names {
         *group.unresolved() = unanswered.map(|(upstream, _)| upstream.host.clone()).collect();
     }
 
-    fn are_addresses(&self) -> bool {
+    pub(super) fn are_addresses(&self) -> bool {
         self.0.iter().all(|(upstream, _)| upstream.host.parse::<IpAddr>().is_ok())
     }
 

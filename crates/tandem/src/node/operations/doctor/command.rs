@@ -9,7 +9,7 @@ use crate::api::explain::{Finding, Severity};
 use crate::node::services::commands::command_config;
 use crate::service::command::{CommandConfig, Lack};
 use tandem_core::facts::Process;
-use tandem_core::spec::NodeRole;
+use tandem_core::spec::{NodeRole, Seat};
 
 impl NodeOperations {
     /// Every command that this node may have to run.
@@ -42,7 +42,9 @@ impl NodeOperations {
             .map(|(service, command)| {
                 let own = seen.service(service).and_then(|it| it.instance(&ground.me));
                 let runs_here = own.is_some_and(|own| own.process != Process::Stopped);
-                (command_config(place, node, (service, command)), runs_here)
+                let seat = command.partitions.map(|_| Seat::name(service, &ground.me));
+                let id = seat.as_ref().unwrap_or(service);
+                (command_config(place, node, (id, command)), runs_here)
             })
             .collect()
     }
