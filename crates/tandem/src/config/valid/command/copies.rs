@@ -35,6 +35,8 @@ const KEYS: &[&str] = &[
     "idle_timeout",
     "accept_proxy",
     "send_proxy",
+    "held_max",
+    "connections_max",
 ];
 const DOORS: &[&str] = &["tcp", "http"];
 
