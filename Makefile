@@ -6,7 +6,7 @@ ROUNDS ?= 5
 SERVICES ?= postgres singleton http tcp
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo dev test lint check fix sim fuzz drill bench bench-pg bench-http bench-tcp test-pg deny
+.PHONY: help setup build demo dev test lint check fix sim fuzz drill bench bench-pg bench-http bench-tcp test-pg test-http deny
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed 's/:.*## /\t/' | expand -t 12
@@ -27,6 +27,7 @@ test: setup lint ## everything that CI runs
 	$(CARGO) test --workspace
 	$(CARGO) run --quiet --package tandem-sim -- --seeds $(SEEDS)
 	$(CARGO) build --package tandem
+	TANDEM=$(TANDEM) scripts/test-http
 	$(TANDEM) drill --fault postmaster-kill,node-kill,node-cut,link-cut,all-kill,switchover --rounds 1 --json
 	$(TANDEM) drill --service singleton --fault instance-kill,node-kill,node-cut,switchover --json
 	$(TANDEM) drill --service http --fault instance-kill,lie,drain,scale --json
@@ -73,6 +74,9 @@ bench-tcp: ## a load-balanced TCP service beside HAProxy
 
 test-pg: setup ## integration tests against another PostgreSQL (VERSION=16, 17 or 18)
 	scripts/test-pg "$(VERSION)"
+
+test-http: ## the HTTP door from outside: frames by Python's h2 (ONLY=part of a case's name)
+	scripts/test-http
 
 deny: ## licences and advisories; needs cargo-deny
 	$(CARGO) deny check

@@ -116,14 +116,15 @@ impl Dialer {
         self.lock().is_some()
     }
 
-    /// Reads files again that were written anew; what is wrong with them is said, and those before
-    /// stay.
-    pub(in crate::proxy) fn renew(&self, service: &ServiceId) {
-        let Some(before) = self.lock().clone() else { return };
+    /// Reads files again that were written anew, and says whether it speaks by them from now on;
+    /// what is wrong with them is said, and those before stay.
+    pub(in crate::proxy) fn renew(&self, service: &ServiceId) -> bool {
+        let Some(before) = self.lock().clone() else { return false };
         let now = written(&before.from);
         if now == before.written {
-            return;
+            return false;
         }
+        let mut is_new = true;
         let after = match Loaded::read(&before.from, before.protocol) {
             Ok(after) => {
                 tracing::info!(%service, "certificates for endpoints were read again");
@@ -131,10 +132,12 @@ impl Dialer {
             }
             Err(why) => {
                 tracing::warn!(%service, why, "new certificates for endpoints are not used");
+                is_new = false;
                 Loaded { written: now, ..before }
             }
         };
         *self.lock() = Some(after);
+        is_new
     }
 
     /// Connects. `host` is the name that the address was found by.

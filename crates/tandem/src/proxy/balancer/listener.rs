@@ -10,9 +10,9 @@ use super::limiter::Rates;
 use super::resolve::Names;
 use super::session::{self, Shared};
 use super::snapshot::Snapshot;
-use super::{BalancerConfig, check, resolve};
+use super::{BalancerConfig, UpstreamTls, check, resolve};
 use crate::proxy::Error;
-use crate::proxy::http::Http;
+use crate::proxy::http::{Http, Protocol};
 use crate::proxy::listener::{ACCEPT_PAUSE, Slot, bind, is_one_connection};
 use crate::runtime::supervisor::{Supervisor, TaskKind};
 use socket2::{SockRef, TcpKeepalive};
@@ -21,6 +21,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use tandem_core::ids::ServiceId;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
@@ -134,8 +135,7 @@ impl Balancer {
         let mut listening = self.listening.lock().unwrap_or_else(PoisonError::into_inner);
         if config == **self.shared.config.borrow() {
             // Whoever applies the same again may have written a certificate anew.
-            self.shared.http.iter().for_each(|http| http.renew(&config.service));
-            self.shared.dialer.renew(&config.service);
+            renew(&self.shared, &config.service);
             return Ok(());
         }
         let failed = |why| Error::Certificate { service: config.service.clone(), why };
@@ -156,7 +156,10 @@ impl Balancer {
         {
             http.configure(config, certificates);
         }
-        self.shared.config.send_replace(Arc::new(config));
+        let before = self.shared.config.send_replace(Arc::new(config));
+        if is_spoken_to(&before) != is_spoken_to(&self.shared.config()) {
+            self.shared.http.iter().for_each(Http::forget);
+        }
         Ok(())
     }
 
@@ -204,6 +207,19 @@ impl Balancer {
     }
 }
 
+/// What a connection to an endpoint was made by.
+fn is_spoken_to(config: &BalancerConfig) -> (Option<&UpstreamTls>, Option<Protocol>) {
+    (config.upstream_tls.as_ref(), config.http.as_ref().map(|http| http.upstream_protocol))
+}
+
+/// Reads certificates again that were written anew.
+fn renew(shared: &Shared, service: &ServiceId) {
+    shared.http.iter().for_each(|http| http.renew(service));
+    if shared.dialer.renew(service) {
+        shared.http.iter().for_each(Http::forget);
+    }
+}
+
 /// How its endpoints are spoken to.
 fn dialed(config: &BalancerConfig) -> Result<Option<Loaded>, String> {
     let protocol = config.http.as_ref().map(|http| http.upstream_protocol.alpn());
@@ -235,9 +251,7 @@ async fn sweep(shared: Arc<Shared>) {
             http.sweep(&addresses, idle_timeout.unwrap_or_default());
         }
         if round.is_multiple_of(RENEW) {
-            let service = &shared.config().service;
-            shared.http.iter().for_each(|http| http.renew(service));
-            shared.dialer.renew(service);
+            renew(&shared, &shared.config().service);
         }
     }
 }

@@ -68,7 +68,7 @@ pub(super) async fn run(door: Door<'_>, client: &mut Client, order: Order) -> Af
             Ok(reached) => reached,
             Err(nobody) => return unserved(door, client, (order, nobody, begun)),
         };
-        let Reached { claim, stream, is_reused } = reached;
+        let Reached { claim, stream, is_reused, generation } = reached;
         let cookie = cookie(door, client, &claim, order);
         let terms = Terms {
             config: door.requests,
@@ -97,7 +97,7 @@ pub(super) async fn run(door: Door<'_>, client: &mut Client, order: Order) -> Af
         return match end {
             End::Switched => tunnel(door, client, (claim, endpoint)).await,
             End::Done { is_reusable: true, .. } => {
-                door.http.pool.put(claim.0.address, endpoint);
+                door.http.pool.put(claim.0.address, endpoint, generation);
                 finish(door, client, (&claim, order, over))
             }
             _ => finish(door, client, (&claim, order, over)),

@@ -265,6 +265,12 @@ impl Http {
         lock(&self.tls).as_ref().map(|loaded| Arc::clone(&loaded.config))
     }
 
+    /// Endpoints are spoken to in another way from now on: no request goes out on what was there.
+    pub(super) fn forget(&self) {
+        self.pool.clear();
+        self.links.clear();
+    }
+
     /// Closes idle connections that are old or nobody's.
     pub(super) fn sweep(&self, addresses: &[SocketAddr], idle_timeout: Duration) {
         self.pool.sweep(addresses);

@@ -25,6 +25,7 @@ pub(super) struct Pool(Mutex<State>);
 
 #[derive(Debug)]
 struct State {
+    generation: u64,
     max: usize,
     idle_timeout: Duration,
     idle: BTreeMap<SocketAddr, Vec<Idle>>,
@@ -32,7 +33,7 @@ struct State {
 
 impl Pool {
     pub(super) const fn new(max: usize, idle_timeout: Duration) -> Self {
-        Self(Mutex::new(State { max, idle_timeout, idle: BTreeMap::new() }))
+        Self(Mutex::new(State { generation: 0, max, idle_timeout, idle: BTreeMap::new() }))
     }
 
     /// Goes on with other bounds; what is too many or too old by them goes as it is found.
@@ -55,14 +56,22 @@ impl Pool {
         }
     }
 
-    /// Keeps a connection that is between two requests.
-    pub(super) fn put(&self, address: SocketAddr, stream: Stream) {
+    /// Of the connections that are made now.
+    pub(super) fn generation(&self) -> u64 {
+        self.lock().generation
+    }
+
+    /// Keeps a connection that is between two requests, if others like it are still made.
+    pub(super) fn put(&self, address: SocketAddr, stream: Stream, generation: u64) {
         if stream.socket().is_none() {
             // It was one request on a connection that others use.
             return;
         }
         let idle = Idle { stream, since: Instant::now() };
         let mut pool = self.lock();
+        if pool.generation != generation {
+            return;
+        }
         let max = pool.max;
         let idles = pool.idle.entry(address).or_default();
         // The oldest one is the most likely to be closed at the other end.
@@ -74,11 +83,20 @@ impl Pool {
         drop(oldest);
     }
 
+    /// Closes all of them, those that carry a request now when it is over.
+    pub(super) fn clear(&self) {
+        let mut pool = self.lock();
+        pool.generation += 1;
+        let idle = std::mem::take(&mut pool.idle);
+        drop(pool);
+        drop(idle);
+    }
+
     /// Closes what is too old, was closed, or belongs to nobody of `addresses`.
     pub(super) fn sweep(&self, addresses: &[SocketAddr]) {
         let mut closed = Vec::new();
         let mut pool = self.lock();
-        let State { max, idle_timeout, idle } = &mut *pool;
+        let State { max, idle_timeout, idle, .. } = &mut *pool;
         for (address, idles) in idle.iter_mut() {
             let known = addresses.contains(address);
             let keeps = |idle: &Idle| {

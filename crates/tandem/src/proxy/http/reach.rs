@@ -34,6 +34,8 @@ pub(super) struct Reached {
     pub(super) stream: Stream,
     /// It carried requests before.
     pub(super) is_reused: bool,
+    /// Of its connection.
+    pub(super) generation: u64,
 }
 
 /// Why there is none.
@@ -70,8 +72,11 @@ impl Search<'_> {
         loop {
             let claim = self.place(client).await?;
             let address = claim.0.address;
+            let generation = self.door.http.pool.generation();
             let why = match self.connection(client, address).await? {
-                Ok((stream, is_reused)) => return Ok(Reached { claim, stream, is_reused }),
+                Ok((stream, is_reused)) => {
+                    return Ok(Reached { claim, stream, is_reused, generation });
+                }
                 Err(why) => why,
             };
             claim.0.failed_because(why);

@@ -86,6 +86,7 @@ type Outcome = Option<Result<(), Arc<str>>>;
 
 #[derive(Debug, Default)]
 struct State {
+    generation: u64,
     open: BTreeMap<SocketAddr, Vec<Arc<Link>>>,
     opening: BTreeMap<SocketAddr, watch::Receiver<Outcome>>,
 }
@@ -178,11 +179,14 @@ impl Links {
         F: Future<Output = std::io::Result<Stream>> + Send + 'static,
     {
         let Opening { supervisor, connect, within, head_bytes_max } = opening;
+        let generation = lock(&self.0).generation;
         let opened = timeout(within, begin(connect, head_bytes_max)).await;
         let begun = {
             let mut state = lock(&self.0);
             state.opening.remove(&address);
             match opened {
+                // Who waits for it opens one as they are opened now.
+                Ok(Ok(_)) if state.generation != generation => Ok(None),
                 Ok(Ok(Begun { send, driver, is_encrypted })) => {
                     let link = Link {
                         address,
@@ -193,17 +197,18 @@ impl Links {
                         idle_since: Mutex::new(Instant::now()),
                     };
                     state.open.entry(address).or_default().push(Arc::new(link));
-                    Ok(driver)
+                    Ok(Some(driver))
                 }
                 Ok(Err(why)) => Err(why),
                 Err(_) => Err("no answer in time".to_owned()),
             }
         };
         match begun {
-            Ok(mut driver) => {
+            Ok(driver) => {
                 tell.send_replace(Some(Ok(())));
                 // From here on it lives as long as somebody wants it, and not the other way round.
                 drop((self, tell));
+                let Some(mut driver) = driver else { return };
                 tokio::select! {
                     () = supervisor.stopping().cancelled_owned() => {}
                     () = poll_fn(|cx| driver.poll(cx)) => {}
@@ -211,6 +216,15 @@ impl Links {
             }
             Err(why) => _ = tell.send_replace(Some(Err(why.into()))),
         }
+    }
+
+    /// Lets all go: requests that are under way end, no others begin on them.
+    pub(in crate::proxy::http) fn clear(&self) {
+        let mut state = lock(&self.0);
+        state.generation += 1;
+        let open = std::mem::take(&mut state.open);
+        drop(state);
+        drop(open);
     }
 
     /// Lets those go that are idle for too long, gone, or nobody's.
@@ -247,11 +261,20 @@ async fn begin(
         .initial_connection_window_size(ENDPOINT_WINDOW)
         .max_header_list_size(u32::try_from(head_bytes_max).unwrap_or(u32::MAX))
         .max_send_buffer_size(SEND_MAX)
+        // How many it takes at once is not guessed: that would break its rules, or be refused.
+        .initial_max_send_streams(0)
         .enable_push(false);
     let (send, mut connection) =
         builder.handshake::<_, Bytes>(io).await.map_err(|error| error.to_string())?;
     let life = Life::new(connection.ping_pong());
-    let driver = Driver { connection, life, watch, timer: Timer::new() };
+    let mut driver = Driver { connection, life, watch, timer: Timer::new() };
+    // Its settings come first, and only from somebody who speaks HTTP/2.
+    poll_fn(|cx| match driver.poll(cx) {
+        Poll::Ready(()) => Poll::Ready(Err("it does not speak HTTP/2".to_owned())),
+        Poll::Pending if send.current_max_send_streams() > 0 => Poll::Ready(Ok(())),
+        Poll::Pending => Poll::Pending,
+    })
+    .await?;
     Ok(Begun { send, driver, is_encrypted })
 }
 

@@ -31,8 +31,9 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::time::{Instant, timeout};
 
-/// Streams that the client reset before anybody saw them.
-const RESETS_MAX: usize = 20;
+/// Streams that the client reset before anybody saw them: all that it may have. A page that is left
+/// takes them back at once; whoever does that again and again is found by `meter.rs`.
+const RESETS_MAX: usize = STREAMS_MAX as usize;
 
 /// Who serves.
 #[derive(Clone, Copy)]

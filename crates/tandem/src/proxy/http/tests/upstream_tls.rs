@@ -118,6 +118,37 @@ async fn http2_is_agreed_on_or_not_spoken() {
 }
 
 #[tokio::test]
+async fn connections_made_by_what_no_longer_counts_carry_no_more_requests() {
+    let supervisor = Supervisor::new();
+    let dir = tempfile::tempdir().unwrap();
+    let shop = issue(dir.path(), "shop", &["shop.example"]);
+    let server = H2Server::encrypted(&supervisor, shows(&shop, b"h2")).await;
+    let endpoint = Endpoint::start(&supervisor, 'a').await;
+    let inner = encrypted(&supervisor, &endpoint, &shop);
+    for (address, protocol) in
+        [(server.address, Protocol::Http2), (inner.local_address(), Protocol::Http1)]
+    {
+        let mut config = before(address, &shop.chain);
+        let http = config.http.as_mut().unwrap();
+        (http.upstream_protocol, http.idle_timeout) = (protocol, LIMIT);
+        let balancer = Balancer::open(config.clone(), &supervisor).unwrap();
+        let ask = async || {
+            let mut client = Client::connect(&balancer).await;
+            client.send("HEAD / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+            client.until("\r\n\r\n").await.unwrap().split(' ').nth(1).unwrap().to_owned()
+        };
+        assert_eq!(ask().await, "200");
+        // It has to prove another name from now on.
+        let mut other = config.clone();
+        other.upstream_tls.as_mut().unwrap().server_name = Some("other.example".to_owned());
+        balancer.configure(other).unwrap();
+        assert_eq!(ask().await, "503", "{protocol:?}");
+        balancer.configure(config).unwrap();
+        assert_eq!(ask().await, "200", "{protocol:?}");
+    }
+}
+
+#[tokio::test]
 async fn an_endpoint_that_asks_is_shown_a_certificate() {
     let supervisor = Supervisor::new();
     let dir = tempfile::tempdir().unwrap();

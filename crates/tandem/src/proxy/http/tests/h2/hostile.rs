@@ -193,6 +193,27 @@ async fn floods_end_their_connection_and_nothing_else() {
     assert!(balancer.snapshot().http.unwrap().floods >= 5, "{:?}", balancer.snapshot().http);
 }
 
+/// No flood: a page that is left takes back all that it asked for.
+#[tokio::test]
+async fn what_is_taken_back_at_once_ends_nothing() {
+    let (_supervisor, _endpoint, balancer) = one().await;
+    let head = head("GET", "/never", &[]);
+    let asked = |at: u32| frame(HEADERS, END_HEADERS | END_STREAM, 2 * at + 1, &head);
+    let taken_back = |at: u32| frame(RST_STREAM, 0, 2 * at + 1, &[0, 0, 0, 8]);
+    let bytes: Vec<u8> = (0..100).flat_map(|at| [asked(at), taken_back(at)].concat()).collect();
+    let mut client = open(&balancer).await;
+    client.send([bytes, asked(100), frame(PING, 0, 0, b"question")].concat()).await;
+    use tokio::io::AsyncReadExt as _;
+    let mut came = Vec::new();
+    let answer = frame(PING, 1, 0, b"question");
+    while !came.windows(answer.len()).any(|bytes| bytes == answer) {
+        let read = client.stream.read_buf(&mut came);
+        let read = tokio::time::timeout(support::LIMIT, read).await.expect("an answer").unwrap();
+        assert!(read > 0, "it was cut");
+    }
+    until(|| balancer.snapshot().endpoints[0].in_flight == 1).await;
+}
+
 #[tokio::test]
 async fn frames_out_of_order_end_their_connection_with_a_reason() {
     let (_supervisor, endpoint, balancer) = one().await;

@@ -12,8 +12,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
+use tokio::sync::Notify;
 use tokio::time::sleep;
-use tokio_util::sync::CancellationToken;
 
 #[derive(Clone)]
 pub struct H2Server {
@@ -21,8 +21,8 @@ pub struct H2Server {
     /// Method, path and fields of what it was asked.
     pub asked: Arc<Mutex<Vec<String>>>,
     pub connections: Arc<AtomicU64>,
-    /// From now on it is about to close its connections.
-    pub leaving: CancellationToken,
+    /// It is about to close the connections that it has.
+    pub leaving: Arc<Notify>,
     streams_max: u32,
     supervisor: Supervisor,
 }
@@ -46,7 +46,7 @@ impl H2Server {
             address: listener.local_addr().unwrap(),
             asked: Arc::default(),
             connections: Arc::default(),
-            leaving: CancellationToken::new(),
+            leaving: Arc::default(),
             streams_max,
             supervisor: supervisor.clone(),
         };
@@ -80,10 +80,11 @@ impl H2Server {
         builder.max_concurrent_streams(self.streams_max).enable_connect_protocol();
         let Ok(mut connection) = builder.handshake::<_, Bytes>(stream).await else { return };
         let mut is_leaving = false;
+        let mut leaving = std::pin::pin!(self.leaving.notified());
         loop {
             let accepted = tokio::select! {
                 accepted = connection.accept() => accepted,
-                () = self.leaving.cancelled(), if !is_leaving => {
+                () = leaving.as_mut(), if !is_leaving => {
                     is_leaving = true;
                     connection.graceful_shutdown();
                     continue;
