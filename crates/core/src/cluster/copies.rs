@@ -13,7 +13,7 @@ use core::fmt;
 use serde::{Deserialize, Serialize};
 
 /// Where copies of a command run side by side, and whose turn it is to start anew.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Copies {
     /// The nodes chosen; empty where every data node has a copy, or before the first choice.
     pub nodes: BTreeSet<NodeId>,
@@ -23,6 +23,13 @@ pub struct Copies {
     pub turn: Option<NodeId>,
     /// Past and present choices, oldest first, at most `HISTORY_MAX`.
     pub placed: Vec<Placed>,
+}
+
+impl Default for Copies {
+    fn default() -> Self {
+        // A copy that was started for nothing has been started for less than the first round.
+        Self { nodes: BTreeSet::new(), term: Term(1), turn: None, placed: Vec::new() }
+    }
 }
 
 /// One choice of nodes for copies.

@@ -40,6 +40,20 @@ pub struct Explanation {
     pub plans: Vec<Planned>,
     /// Past and present primaries, newest first.
     pub history: Vec<Appointed>,
+    /// Where copies that run side by side were placed, newest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub placements: Vec<Placement>,
+}
+
+/// Where copies shall run from some moment on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Placement {
+    /// Where.
+    pub nodes: Vec<NodeId>,
+    /// Why.
+    pub reason: String,
+    /// When, milliseconds since 1970.
+    pub at_unix_ms: u64,
 }
 
 /// A reason with its numbers.

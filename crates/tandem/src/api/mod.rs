@@ -100,8 +100,13 @@ async fn show_service(
     let status = shared.operations.status();
     let run = status.services.into_iter().find(|it| it.name == name);
     let other = status.balanced.into_iter().find(|it| it.name == name);
-    let run = run.map(|it| balanced::AnyService::Run(Box::new(it)));
-    let found = run.or_else(|| other.map(|it| balanced::AnyService::Balanced(Box::new(it))));
+    let found = match (run, other) {
+        (Some(run), other) => {
+            let door = other.map(Box::new);
+            Some(balanced::AnyService::Run(Box::new(status::ServiceStatus { door, ..run })))
+        }
+        (None, other) => other.map(|it| balanced::AnyService::Balanced(Box::new(it))),
+    };
     found.map(Json).ok_or_else(|| problem::no_such_service(&name).into())
 }
 

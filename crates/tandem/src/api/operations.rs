@@ -87,12 +87,12 @@ pub enum Verb {
         /// Which service.
         service: ServiceId,
     },
-    /// Restart one instance.
+    /// Restart one instance; without a node, every copy of a command in turns.
     Restart {
         /// Which service.
         service: ServiceId,
         /// Whose instance.
-        node: NodeId,
+        node: Option<NodeId>,
     },
     /// Load the settings again on every node.
     Reload {

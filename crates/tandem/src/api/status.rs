@@ -115,6 +115,12 @@ pub struct ServiceStatus {
     pub replication: Replication,
     /// What an acknowledged commit is worth.
     pub durability: Durability,
+    /// There if copies of it run side by side.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub copies: Option<CopiesStatus>,
+    /// The asked node's door, where its work is spread; of one service only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub door: Option<Box<BalancedStatus>>,
     /// The present term; 0 before the first primary.
     pub term: Term,
     /// How far it has come.
@@ -132,6 +138,17 @@ pub struct ServiceStatus {
     pub instances: Vec<InstanceStatus>,
     /// What the owner should know, loudest first, as "commits are confirmed by nobody else".
     pub warnings: Vec<String>,
+}
+
+/// How many copies run side by side.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CopiesStatus {
+    /// So many shall serve.
+    pub wanted: usize,
+    /// So many do.
+    pub serving: usize,
+    /// Whose is being started anew, in turns.
+    pub turn: Option<NodeId>,
 }
 
 /// A switchover that waits for its time in the memory of one node.
@@ -222,6 +239,8 @@ words! {
         Primary => "primary",
         /// A replica that may be promoted.
         Standby => "standby",
+        /// One of many, none of them alone.
+        Copy => "copy",
         /// Fed by another, may not be promoted.
         Replica => "replica",
         /// Of a command that runs once: the node that runs it.
@@ -248,6 +267,8 @@ words! {
         Promoting => "promoting",
         /// Asked to stop.
         Stopping => "stopping",
+        /// Gets nothing new; what it still has may end.
+        Draining => "draining",
         /// Does not run.
         Stopped => "stopped",
         /// Promised a term and waits for its outcome.

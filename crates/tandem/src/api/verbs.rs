@@ -46,7 +46,16 @@ pub struct FailoverRequest {
     pub accept_loss: bool,
 }
 
-/// Body of what is done to one node: restart, reinit, a token.
+/// Body of a restart.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RestartRequest {
+    /// Whose instance; without it, every copy of a command, one at a time.
+    #[serde(default)]
+    pub node: Option<NodeId>,
+}
+
+/// Body of what is done to one node: reinit, a token.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NodeRequest {
@@ -136,7 +145,7 @@ pub(crate) async fn reload(
 pub(crate) async fn restart(
     State(shared): State<Shared>,
     Path(service): Path<ServiceId>,
-    JsonBody(NodeRequest { node }): JsonBody<NodeRequest>,
+    JsonBody(RestartRequest { node }): JsonBody<RestartRequest>,
 ) -> Done {
     operate(&shared, Verb::Restart { service, node }).await
 }

@@ -114,6 +114,8 @@ pub fn unsafe_change(old: &Config, new: &Config) -> Vec<Problem> {
         lease(&mut change, id, (before, after));
     }
     command::lease(&mut change);
+    command::kept(&mut change);
+    command::ports(&mut change);
     balanced::kinds(&mut change);
     change.problems.into_sorted()
 }

@@ -5,9 +5,11 @@
 
 mod balanced;
 mod command;
+mod door;
 mod general;
 mod http;
 mod postgres;
+mod requests;
 mod tcp;
 
 use std::collections::BTreeSet;
@@ -76,6 +78,8 @@ pub fn entries() -> impl Iterator<Item = &'static Entry> {
         command::ENTRIES,
         balanced::ENTRIES,
         tcp::ENTRIES,
+        requests::ENTRIES,
+        door::ENTRIES,
         http::ENTRIES,
     ]
     .into_iter()

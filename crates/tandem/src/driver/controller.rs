@@ -15,9 +15,15 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::sync::Arc;
 use std::time::Duration;
-use tandem_core::cluster::command::Command;
+use tandem_core::cluster::command::{Command, ServiceCommand};
+use tandem_core::cluster::state::ServiceState;
 use tandem_core::clustering::active_passive::{ControllerView, Step};
+use tandem_core::clustering::copies::{
+    self,
+    controller::{CopiesView, Decision},
+};
 use tandem_core::ids::{NodeId, ServiceId, Term};
+use tandem_core::spec::ServiceSpec;
 use tandem_core::time::Timestamp;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -91,6 +97,10 @@ impl Controller {
         let facts = self.hub.everyone();
         for (service, state) in &agreed.state.services {
             let Some(spec) = agreed.state.spec.services.get(service) else { continue };
+            if spec.copies.is_some() {
+                self.act_on_copies(agreed, (service, spec, state), now).await;
+                continue;
+            }
             let view = ControllerView {
                 me: self.hub.me(),
                 service,
@@ -114,18 +124,40 @@ impl Controller {
                             entry.insert(now);
                         }
                     }
-                    Step::Propose(command) => {
-                        let command = Command::Service {
-                            service: service.clone(),
-                            expected: state.revision,
-                            command,
-                        };
-                        if let Err(error) = self.consensus.propose(command, PROPOSAL).await {
-                            tracing::warn!(%service, %error, "a plan could not be agreed");
-                        }
-                    }
+                    Step::Propose(command) => self.propose(service, state, command).await,
                 }
             }
+        }
+    }
+
+    async fn act_on_copies(
+        &self,
+        agreed: &Agreed,
+        (service, spec, state): (&ServiceId, &ServiceSpec, &ServiceState),
+        now: Timestamp,
+    ) {
+        let view = CopiesView {
+            service,
+            spec,
+            nodes: &agreed.state.spec.nodes,
+            draining: &agreed.state.draining,
+            state,
+            facts: &self.hub.everyone(),
+            unix_ms: clock::unix_ms(),
+        };
+        let Decision { command, reason } = copies::controller::plan(&view, now);
+        let steps = command.iter().map(|command| format!("propose to {command}")).collect();
+        self.explanations.note(service, "controller", steps, &reason);
+        if let Some(command) = command {
+            self.propose(service, state, ServiceCommand::Copies(command)).await;
+        }
+    }
+
+    async fn propose(&self, service: &ServiceId, state: &ServiceState, command: ServiceCommand) {
+        let (service, expected) = (service.clone(), state.revision);
+        let command = Command::Service { service: service.clone(), expected, command };
+        if let Err(error) = self.consensus.propose(command, PROPOSAL).await {
+            tracing::warn!(%service, %error, "a plan could not be agreed");
         }
     }
 

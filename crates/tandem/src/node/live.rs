@@ -12,6 +12,7 @@
 use super::agreed::{self, Kept};
 use super::services::balancers::Balancers;
 use super::services::commands::Driven;
+use super::services::copies::CopyServices;
 use super::services::{self, Place, Places};
 use super::{Ground, Route};
 use crate::config::{self, Config};
@@ -64,6 +65,7 @@ pub(super) struct Hands {
     pub places: Places,
     pub doors: Arc<Vec<(ServiceId, Door)>>,
     pub balancers: Arc<Balancers>,
+    pub copies: Arc<CopyServices>,
     pub driven: Driven,
 }
 
@@ -278,6 +280,7 @@ impl Live {
             }
         }
         waits.extend(self.hands.balancers.follow(&self.config).await);
+        waits.extend(self.hands.copies.follow(&self.config, &self.hands.consensus));
         waits.extend(self.hands.driven.follow(&self.ground, &self.config));
         self.again = (!waits.is_empty()).then(|| Instant::now() + AGAIN);
         let me = &self.ground.args.node;
@@ -358,7 +361,8 @@ impl Live {
             }
         }
         self.close_doors(BTreeSet::new()).await;
-        self.hands.balancers.close(DOOR_GRACE).await;
+        self.hands.copies.part();
+        tokio::join!(self.hands.balancers.close(DOOR_GRACE), self.hands.copies.close(DOOR_GRACE));
         self.keep();
         let version = self.version;
         self.applied.send_replace(Applied { version, waits: Vec::new(), removed: true });

@@ -40,6 +40,7 @@ use running::Running;
 use serde::Deserialize;
 use services::balancers::Balancers;
 use services::commands;
+use services::copies::CopyServices;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -209,20 +210,11 @@ async fn start(args: NodeArgs, supervisor: &Supervisor) -> Result<Running, Error
     before::check(&ground).await?;
     let doors = services::open_doors(&ground).await?;
     let command_doors = commands::open_doors(&ground)?;
-    let balancers = Balancers::open(&ground.identity, &ground.config, supervisor)?;
-    let balancers = Arc::new(balancers);
+    let balancers = Arc::new(Balancers::open(&ground.identity, &ground.config, supervisor)?);
+    let copies = Arc::new(CopyServices::open(&ground)?);
     let transport = Arc::new(RaftOverMesh::default());
-    let consensus = Consensus::start(
-        ConsensusConfig {
-            me: ground.args.node.clone(),
-            cluster: ground.identity.cluster().clone(),
-            path: ground.args.dir.join("raft.redb"),
-            timing: RaftTiming::default(),
-        },
-        transport.clone(),
-        supervisor.clone(),
-    )
-    .await?;
+    let config = consensus_config(&ground);
+    let consensus = Consensus::start(config, transport.clone(), supervisor.clone()).await?;
     let (asks, mut receivers) = services::ask_channels(&ground.config);
     let reception = Arc::new(Reception {
         hub: ground.hub.clone(),
@@ -238,8 +230,10 @@ async fn start(args: NodeArgs, supervisor: &Supervisor) -> Result<Running, Error
     let mut places = services::places(&ground);
     let (commands, driven) = commands::start(&ground, &consensus, &mut receivers)?;
     let instances = services::start(&ground, &consensus, receivers, &mut places).await?;
+    copies.start(&consensus).await?;
     let opened = services::let_in(doors, &ground, &consensus, &places).await;
     let command_doors = commands::serve(command_doors, &ground, &consensus);
+    copies.let_in();
     control(&ground, &consensus, &mesh, asks);
     let doors = Arc::new(opened);
     let hands = Hands {
@@ -248,6 +242,7 @@ async fn start(args: NodeArgs, supervisor: &Supervisor) -> Result<Running, Error
         places,
         doors: doors.clone(),
         balancers: balancers.clone(),
+        copies: copies.clone(),
         driven,
     };
     let live = Live::new(ground.clone(), hands);
@@ -266,13 +261,24 @@ async fn start(args: NodeArgs, supervisor: &Supervisor) -> Result<Running, Error
         supervisor: ground.supervisor.clone(),
         doors: doors.clone(),
         balancers: balancers.clone(),
+        copies: copies.clone(),
         instances,
         commands,
         identity: ground.identity.clone(),
     };
     operate(&ground, parts, &reception).await?;
     let NodeArgs { node, dir, .. } = ground.args.clone();
-    Ok(Running { me: node, dir, applied, gone, doors, balancers, command_doors, consensus, mesh })
+    let balanced = (balancers, copies);
+    Ok(Running { me: node, dir, applied, gone, doors, balanced, command_doors, consensus, mesh })
+}
+
+fn consensus_config(ground: &Ground) -> ConsensusConfig {
+    ConsensusConfig {
+        me: ground.args.node.clone(),
+        cluster: ground.identity.cluster().clone(),
+        path: ground.args.dir.join("raft.redb"),
+        timing: RaftTiming::default(),
+    }
 }
 
 async fn connect(

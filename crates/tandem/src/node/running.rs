@@ -4,6 +4,7 @@
 
 use super::services::balancers::Balancers;
 use super::services::commands::CommandDoors;
+use super::services::copies::CopyServices;
 use super::{Error, live};
 use crate::consensus::Consensus;
 use crate::peers::{LinkState, Mesh};
@@ -27,7 +28,7 @@ pub(super) struct Running {
     /// Cancelled when the node was removed and nothing of it works any more.
     pub gone: CancellationToken,
     pub doors: Arc<Vec<(ServiceId, Door)>>,
-    pub balancers: Arc<Balancers>,
+    pub balanced: (Arc<Balancers>, Arc<CopyServices>),
     pub command_doors: CommandDoors,
     pub consensus: Consensus,
     pub mesh: Mesh,
@@ -45,8 +46,9 @@ impl Running {
             self.hand_on().await;
             self.consensus.shutdown().await;
         };
+        let (balancers, copies) = &self.balanced;
         // Nobody waits for the connections of a balancer but their clients.
-        tokio::join!(self.balancers.close(BALANCED_GRACE), own);
+        tokio::join!(balancers.close(BALANCED_GRACE), copies.close(BALANCED_GRACE), own);
     }
 
     pub(super) fn outcome(self) -> Result<(), Error> {

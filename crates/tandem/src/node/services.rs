@@ -3,6 +3,8 @@
 
 pub(super) mod balancers;
 pub(super) mod commands;
+pub(super) mod copies;
+mod leftovers;
 
 use super::user::run_as;
 use super::{Error, Ground};
@@ -21,7 +23,7 @@ use crate::service::postgres::{
     APP_ROLE, Binaries, InstanceConfig, Passwords, PeerAddress, Postgres, REPLICATION_ROLE, RunAs,
     SUPERUSER,
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::sync::{Arc, Mutex};
@@ -41,9 +43,19 @@ const ASKS_MAX: usize = 16;
 pub(super) type Asks = BTreeMap<ServiceId, mpsc::Sender<Term>>;
 pub(super) type AskReceivers = BTreeMap<ServiceId, mpsc::Receiver<Term>>;
 
-/// The services that Tandem runs.
+/// The services of which one instance is appointed.
 pub(super) fn instances_of(config: &Config) -> impl Iterator<Item = &ServiceId> {
-    config.services.keys().chain(config.commands.keys())
+    let alone = config.commands.iter().filter(|(_, command)| command.copies.is_none());
+    config.services.keys().chain(alone.map(|(service, _)| service))
+}
+
+/// Those of which this node has something to say.
+fn told_of(ground: &Ground) -> BTreeSet<ServiceId> {
+    let config = &ground.config;
+    let role = config.nodes.get(&ground.args.node).map(|node| node.role);
+    // A witness has no copy.
+    let copies = config.commands.keys().filter(|_| role == Some(NodeRole::Data));
+    instances_of(config).chain(copies).cloned().collect()
 }
 
 pub(super) fn ask_channels(config: &Config) -> (Asks, AskReceivers) {
@@ -94,8 +106,7 @@ pub(super) async fn let_in(
     consensus: &Consensus,
     places: &Places,
 ) -> Vec<(ServiceId, Door)> {
-    let services = instances_of(&ground.config).cloned().collect();
-    ground.hub.settle(&services, SETTLE).await;
+    ground.hub.settle(&told_of(ground), SETTLE).await;
     doors.into_iter().flat_map(|door| door.serve(ground, consensus, places)).collect()
 }
 

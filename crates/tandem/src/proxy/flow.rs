@@ -42,6 +42,11 @@ impl Flow {
         self.sent == self.buffer.len()
     }
 
+    /// How much is still to be written.
+    pub(super) const fn left(&self) -> usize {
+        self.buffer.len() - self.sent
+    }
+
     /// Writes what the buffer has; ready once it is empty.
     pub(super) fn poll_drain(
         &mut self,

@@ -69,6 +69,8 @@ kinds! {
     InstanceStarted = "instance.started" Info,
     /// An instance was stopped on purpose.
     InstanceStopped = "instance.stopped" Info,
+    /// A copy is about to be stopped by a plan: doors send nothing new there.
+    InstanceWithdrawn = "instance.withdrawn" Info,
     /// A keeper saw its postmaster end.
     InstanceExited = "instance.exited" Warn,
     /// A keeper ended its instance: the lease had passed.
@@ -85,6 +87,8 @@ kinds! {
     InstanceDiskSuspect = "instance.disk_suspect" Error,
     /// The data directory was initialised: the first copy of a service.
     ServiceFounded = "service.founded" Info,
+    /// Copies of a command shall run on other nodes than before.
+    CopiesPlaced = "copies.placed" Info,
     /// Automatic failover was turned off.
     ServicePaused = "service.paused" Warn,
     /// Automatic failover was turned on again.

@@ -24,5 +24,5 @@ fn every_example_can_be_run_and_says_what_its_keys_are_for() {
         assert!(text.starts_with("# "), "{path:?} begins by saying what it is for");
         seen += 1;
     }
-    assert!(seen >= 5, "{seen}");
+    assert!(seen >= 6, "{seen}");
 }

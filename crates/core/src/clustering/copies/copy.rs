@@ -179,8 +179,7 @@ fn stopped(view: &CopyView<'_>, now: Timestamp) -> Next {
         let reason = Reason::new(text).number("failures", failures).number("wait_ms", ms);
         return Next { again: Some(view.retry_at), ..wait(reason) };
     }
-    let term = view.state.copies.term.max(Term(1));
-    act(Action::Start { term }, "a copy is wanted here")
+    act(Action::Start { term: view.state.copies.term }, "a copy is wanted here")
 }
 
 fn runs(view: &CopyView<'_>, now: Timestamp) -> Next {

@@ -232,6 +232,8 @@ fn service() -> ServiceStatus {
         clustering: Clustering::ActivePassive,
         replication: Replication::PrimaryReplica,
         durability: Durability::Preferred,
+        copies: None,
+        door: None,
         term: Term(4),
         phase: Phase::Active,
         paused: false,
@@ -291,6 +293,7 @@ pub(crate) fn explanation() -> Explanation {
             reason: Reason::new("all is well"),
             times: 12,
         }],
+        placements: Vec::new(),
         history: vec![Appointed {
             term: Term(4),
             primary: "a".into(),

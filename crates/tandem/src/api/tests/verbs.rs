@@ -57,7 +57,7 @@ async fn every_verb_on_a_service_reaches_the_node_as_it_was_meant() {
         on_service(
             "restart",
             r#"{"node":"b"}"#,
-            Verb::Restart { service: service(), node: node() },
+            Verb::Restart { service: service(), node: Some(node()) },
         ),
         on_service("reinit", r#"{"node":"b"}"#, Verb::Reinit { service: service(), node: node() }),
     ])
@@ -109,7 +109,7 @@ async fn a_misspelt_field_is_not_ignored() {
     for (path, body) in [
         ("/v1/services/orders/failover", r#"{"acept_loss":true}"#),
         ("/v1/services/orders/switchover", r#"{"to":"#),
-        ("/v1/services/orders/restart", "{}"),
+        ("/v1/services/orders/restart", r#"{"nod":"a"}"#),
         ("/v1/services/orders/pause", r#"{"for":"1h"}"#),
     ] {
         let (status, problem) = served.json(Method::POST, path, body).await;

@@ -1,7 +1,8 @@
 //! Talks about why: a service's last plans and reasons, or what an error code means.
 //! Tested by: `cli/tests/explain.rs`.
 
-use crate::api::explain::{Explanation, FailoverNow, Reason};
+use crate::api::explain::{Explanation, FailoverNow, Placement, Reason};
+use crate::api::status::Phase;
 use crate::cli::Error;
 use crate::cli::ask::status::{holder_word, size, waits};
 use crate::cli::client::{Client, segment};
@@ -14,6 +15,7 @@ use comfy_table::Cell;
 use serde_json::json;
 use std::fmt::Write as _;
 use tandem_core::pairing::Kind;
+use tandem_core::reason::list;
 
 /// Say why a service is as it is, whether a failover would be safe, or what an error code means
 #[derive(Debug, Args)]
@@ -72,10 +74,13 @@ fn page(of: &Explanation, terminal: &Terminal) -> String {
     let primary = of.primary.as_ref().map_or("none", |node| node.as_str());
     let kind = of.kind.unwrap_or(Kind::Postgres);
     let holder = holder_word(kind);
-    let mut page = format!(
-        "{}  term {}  {}  {holder} {primary}\n{}\n",
-        of.service, of.term, of.phase, of.summary
-    );
+    let Explanation { service, term, phase, summary, .. } = of;
+    // A command that serves without an active node has copies side by side.
+    let are_copies = kind == Kind::Command && of.primary.is_none() && *phase == Phase::Active;
+    let mut page = match are_copies {
+        true => format!("{service}  round {term}  {phase}\n{summary}\n"),
+        false => format!("{service}  term {term}  {phase}  {holder} {primary}\n{summary}\n"),
+    };
     if let Some(scheduled) = &of.scheduled {
         let _ = writeln!(page, "{}", waits(scheduled));
     }
@@ -85,7 +90,17 @@ fn page(of: &Explanation, terminal: &Terminal) -> String {
             let _ = writeln!(page, "  - {}", words(reason));
         }
     }
-    page.push_str(&failover(&of.failover_now, terminal));
+    // Where no instance is more than the others there is nothing to fail over.
+    if of.primary.is_some() || !of.no_failover_because.is_empty() {
+        page.push_str(&failover(&of.failover_now, terminal));
+    }
+    if !of.placements.is_empty() {
+        page.push_str("\nPlaced:\n");
+    }
+    for Placement { nodes, reason, at_unix_ms } in &of.placements {
+        let time = moment::show(*at_unix_ms);
+        let _ = writeln!(page, "  {time}  {}: {reason}", list(nodes));
+    }
     if !of.plans.is_empty() {
         page.push_str("\nLast plans:\n");
         for plan in &of.plans {

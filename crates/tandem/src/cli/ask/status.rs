@@ -4,7 +4,7 @@
 
 use super::balanced;
 use crate::api::status::{
-    InstanceState, InstanceStatus, NodeState, NodeStatus, Phase, ScheduledSwitchover,
+    CopiesStatus, InstanceState, InstanceStatus, NodeState, NodeStatus, Phase, ScheduledSwitchover,
     ServiceStatus, Status,
 };
 use crate::cli::Error;
@@ -123,6 +123,9 @@ fn nodes(nodes: &[NodeStatus], terminal: &Terminal) -> String {
 }
 
 fn service_page(service: &ServiceStatus, terminal: &Terminal) -> String {
+    if let Some(copies) = &service.copies {
+        return copies_page(service, copies, terminal);
+    }
     let mut page = format!(
         "{}  {} {} {}  durability {}  term {}  {}{}  {} {}\n",
         service.name,
@@ -150,6 +153,34 @@ fn service_page(service: &ServiceStatus, terminal: &Terminal) -> String {
         let _ = writeln!(page, "  warning: {warning}");
     }
     page.push_str(&instances(service, terminal));
+    page
+}
+
+/// Where no instance is more than the others; its door is shown with its endpoints.
+fn copies_page(service: &ServiceStatus, copies: &CopiesStatus, terminal: &Terminal) -> String {
+    let ServiceStatus { name, kind, clustering, replication, term, .. } = service;
+    let (serving, wanted) = (copies.serving, copies.wanted);
+    let paused = if service.paused { " (paused: none is placed anew)" } else { "" };
+    let mut page = format!(
+        "{name}  {kind} {clustering} {replication}  {serving} of {wanted} copies serve  round \
+         {term}{paused}\n"
+    );
+    if let Some(turn) = &copies.turn {
+        let _ = writeln!(page, "  starts anew now, one at a time: {turn}");
+    }
+    for warning in &service.warnings {
+        let _ = writeln!(page, "  warning: {warning}");
+    }
+    let mut table = terminal.table(&["COPY", "STATE", "ADDRESS", "REASON"]);
+    for instance in &service.instances {
+        table.add_row([
+            Cell::new(&instance.node),
+            Terminal::cell(instance.state, mood(instance.state, service.phase)),
+            Cell::new(&instance.address),
+            Cell::new(instance.reason.as_deref().unwrap_or("")),
+        ]);
+    }
+    page.push_str(&lines(&table));
     page
 }
 
@@ -217,6 +248,7 @@ const fn mood(state: InstanceState, phase: Phase) -> Mood {
         | InstanceState::Starting
         | InstanceState::Promoting
         | InstanceState::Stopping
+        | InstanceState::Draining
         | InstanceState::Promised
         | InstanceState::Rewinding
         | InstanceState::Cloning

@@ -1,23 +1,24 @@
-//! Talks to a node to restart one instance.
+//! Talks to a node to restart one instance, or every copy of a command in turns.
 
-use crate::api::verbs::NodeRequest;
+use crate::api::verbs::RestartRequest;
 use crate::cli::Error;
 use crate::cli::client::Client;
 use crate::cli::operate::{OfService, Verb};
 use crate::cli::terminal::Terminal;
 use clap::Args;
 
-/// Restart the instance of one node
+/// Restart the instance of one node, or every copy of a command, one at a time
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Example:
-  tandem restart orders --node b")]
+  tandem restart orders --node b
+  tandem restart web            every copy of a command, one at a time")]
 pub struct Arguments {
     #[command(flatten)]
     pub of: OfService,
-    /// Whose instance
+    /// Whose instance; without it, every copy of a command in turns
     #[arg(long, value_name = "NODE")]
-    pub node: String,
+    pub node: Option<String>,
 }
 
 /// Has it done.
@@ -30,6 +31,6 @@ pub async fn run(
     terminal: &mut Terminal,
 ) -> Result<(), Error> {
     let Arguments { of, node } = arguments;
-    let body = NodeRequest { node: node.as_str().into() };
+    let body = RestartRequest { node: node.as_deref().map(Into::into) };
     of.operate(Verb::post("restart", body), client, terminal).await
 }

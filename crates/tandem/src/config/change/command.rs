@@ -31,15 +31,64 @@ pub(super) fn lease(change: &mut Change<'_>) {
     }
 }
 
+/// What a command and its door are cannot change while it runs.
+pub(super) fn kept(change: &mut Change<'_>) {
+    let door = |it: &Command| {
+        let door = it.copies.as_ref().and_then(|it| it.door.as_ref());
+        door.map(|door| if door.http.is_some() { "http" } else { "tcp" })
+    };
+    for (id, old, new) in both(change) {
+        let (before, after) = (old.pairing.clustering(), new.pairing.clustering());
+        if before != after {
+            let what = format!("services.{id}: clustering would change from {before} to {after}");
+            let because = "its copies were started by the rules of the old pattern";
+            let instead = "take the service out, apply, wait until it has ended, then put it back";
+            change.refuse(&format!("services.{id}.clustering"), Say::new(what, because, instead));
+        }
+        if let (Some(before), Some(after)) = (door(old), door(new))
+            && before != after
+        {
+            let what = format!("services.{id}: door would change from {before} to {after}");
+            let because = "connections that are open speak to the door as it was";
+            let instead = "make a new service beside it, move the clients, then remove this one";
+            change.refuse(&format!("services.{id}.door"), Say::new(what, because, instead));
+        }
+    }
+}
+
+/// Nodes adopt a file one after the other, so that one would look for a copy at the new port while
+/// it still listens at the old one, or the other way round.
+pub(super) fn ports(change: &mut Change<'_>) {
+    for (id, old, new) in both(change) {
+        let (Some(before), Some(after)) = (old.port, new.port) else { continue };
+        if new.copies.is_none() || before == after {
+            continue;
+        }
+        let what = format!("services.{id}: its copies would move from port {before} to {after}");
+        let because = "doors find a copy by the port of the configuration, and copies are started \
+                       anew one after the other";
+        let instead = format!("write port = {before}, or make a new service and move the clients");
+        change.refuse(&format!("services.{id}.port"), Say::new(what, because, instead));
+    }
+}
+
 /// What begins or changes once the daemons were restarted: a door is opened, and found, by what its
 /// daemon began with.
 pub(super) fn restarts(change: &mut Change<'_>) {
     let new = change.new;
-    for id in new.commands.keys().filter(|id| !change.old.commands.contains_key(*id)) {
+    let is_alone = |id: &&ServiceId| new.commands.get(*id).is_some_and(|it| it.copies.is_none());
+    let begin = new.commands.keys().filter(|id| !change.old.commands.contains_key(*id));
+    for id in begin.filter(is_alone) {
         super::begins(change, id);
     }
     let door = |it: &Command| (it.listen, it.port, it.hold_max, it.sessions_max);
-    for (id, _, _) in both(change).into_iter().filter(|(_, old, new)| door(old) != door(new)) {
+    // Where copies run side by side, everything counts while they run.
+    let alone = |(id, old, new): (&ServiceId, &Command, &Command)| {
+        let differs = new.copies.is_none() && door(old) != door(new);
+        differs.then(|| id.clone())
+    };
+    let changed: Vec<ServiceId> = both(change).into_iter().filter_map(alone).collect();
+    for id in changed {
         let what = format!("service {id} has the new door once the daemons were restarted");
         let because = "listen, port, hold_max and sessions_max are what a daemon begins with, and \
                        the doors of all nodes find the copy by them";
@@ -54,12 +103,22 @@ pub(super) fn anew(change: &mut Change<'_>) {
         let it = it.clone();
         (it.command, it.run_as, it.cwd, it.env, it.limits)
     };
-    for (id, _, _) in both(change).into_iter().filter(|(_, old, new)| recipe(old) != recipe(new)) {
-        let what = format!("the copy of service {id} is started anew");
-        let because = "what it is run with has changed: it is asked to end and comes back where it \
-                       runs, once";
-        let instead = "apply it when a restart of the copy does no harm";
-        change.restart(&format!("services.{id}"), Say::new(what, because, instead));
+    for (id, _, new) in both(change).into_iter().filter(|(_, old, new)| recipe(old) != recipe(new))
+    {
+        let say = match new.copies {
+            None => Say::new(
+                format!("the copy of service {id} is started anew"),
+                "what it is run with has changed: it is asked to end and comes back where it runs, \
+                 once",
+                "apply it when a restart of the copy does no harm",
+            ),
+            Some(_) => Say::new(
+                format!("copies of service {id} are started anew, one at a time"),
+                "what they are run with has changed; each one ends once nothing is left there",
+                "tandem status shows how far it is",
+            ),
+        };
+        change.restart(&format!("services.{id}"), say);
     }
 }
 

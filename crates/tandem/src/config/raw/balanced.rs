@@ -66,6 +66,14 @@ pub(in crate::config) struct Ejection {
 const UPSTREAM_TLS: (&str, &str) = ("upstream_tls", "services.NAME.upstream_tls");
 const HEALTH_TLS: (&str, &str) = ("tls", "services.NAME.health.tls");
 
+/// What a door shares with whatever is behind it.
+pub(super) struct Shared {
+    pub name: Spanned<String>,
+    pub listen: Option<Spanned<Scalar>>,
+    pub hold_max: Text,
+    pub sessions_max: Number,
+}
+
 pub(super) fn read(
     reading: &mut Reading<'_>,
     name: &Spanned<String>,
@@ -73,35 +81,54 @@ pub(super) fn read(
     kind: Kind,
 ) -> Balanced {
     let is_http = kind == Kind::Http;
-    let service = Balanced {
+    let shared = Shared {
         name: name.clone(),
         listen: section.listen(reading, "listen"),
-        upstreams: upstreams(reading, &mut section),
+        hold_max: section.text(reading, "hold_max"),
+        sessions_max: section.number(reading, "sessions_max"),
+    };
+    let upstreams = upstreams(reading, &mut section);
+    let health = section.switch(reading, "health").map(|table| {
+        health(reading, section.inner(table, ("health", "services.NAME.health")), is_http)
+    });
+    let door = door(reading, shared, &mut section, kind);
+    section.finish(reading);
+    Balanced { upstreams, health, ..door }
+}
+
+/// The keys of a door, whatever is behind it; of kind tcp or http by what it balances.
+pub(super) fn door(
+    reading: &mut Reading<'_>,
+    shared: Shared,
+    section: &mut Section<'_, '_>,
+    kind: Kind,
+) -> Balanced {
+    let is_http = kind == Kind::Http;
+    Balanced {
+        name: shared.name,
+        listen: shared.listen,
+        upstreams: Vec::new(),
         balance: section.text(reading, "balance"),
-        health: section.switch(reading, "health").map(|table| {
-            health(reading, section.inner(table, ("health", "services.NAME.health")), is_http)
-        }),
+        health: Switch::Off,
         ejection: section.switch(reading, "ejection").map(|table| {
             ejection(reading, section.inner(table, ("ejection", "services.NAME.ejection")), is_http)
         }),
         slow_start: section.text(reading, "slow_start"),
-        rate_limit: rate::read(reading, &mut section, is_http),
-        hold_max: section.text(reading, "hold_max"),
-        sessions_max: section.number(reading, "sessions_max"),
+        rate_limit: rate::read(reading, section, is_http),
+        hold_max: shared.hold_max,
+        sessions_max: shared.sessions_max,
         connect_timeout: section.text(reading, "connect_timeout"),
         idle_timeout: section.text(reading, "idle_timeout"),
         accept_proxy: section.flag(reading, "accept_proxy"),
         // Its connections to endpoints carry the requests of many clients.
         send_proxy: if is_http { None } else { section.text(reading, "send_proxy") },
         upstream_tls: match is_http {
-            true => upstream_tls::read(reading, &mut section, UPSTREAM_TLS),
+            true => upstream_tls::read(reading, section, UPSTREAM_TLS),
             // What its clients say is theirs.
             false => Switch::Unwritten,
         },
-        http: is_http.then(|| http::read(reading, &mut section)),
-    };
-    section.finish(reading);
-    service
+        http: is_http.then(|| http::read(reading, section)),
+    }
 }
 
 fn upstreams(reading: &mut Reading<'_>, section: &mut Section<'_, '_>) -> Vec<Upstream> {

@@ -2,8 +2,10 @@
 //! In: its table. Out: `Command`.
 //! Not here: what may be run (`valid/command.rs`).
 
+use super::balanced::{self, Balanced, Shared};
 use super::section::{Reading, Section};
 use super::written::{Flag, Number, Scalar, Switch, Text};
+use tandem_core::pairing::Kind;
 use toml::Spanned;
 
 #[derive(Debug)]
@@ -26,6 +28,11 @@ pub(in crate::config) struct Command {
     pub lease: Text,
     pub hold_max: Text,
     pub sessions_max: Number,
+    pub replicas: Number,
+    pub drain_max: Text,
+    pub door: Text,
+    /// The door to copies that run side by side.
+    pub balanced: Balanced,
 }
 
 #[derive(Debug, Default)]
@@ -55,10 +62,22 @@ pub(super) fn read(
     name: &Spanned<String>,
     mut section: Section<'_, '_>,
 ) -> Command {
+    let listen = section.listen(reading, "listen");
+    let hold_max = section.text(reading, "hold_max");
+    let sessions_max = section.number(reading, "sessions_max");
+    let door = section.text(reading, "door");
+    let is_http = door.as_ref().is_some_and(|door| door.get_ref() == "http");
+    // What every command has is checked as such, once.
+    let shared = Shared { name: name.clone(), listen: None, hold_max: None, sessions_max: None };
+    let kind = if is_http { Kind::Http } else { Kind::Tcp };
     let service = Command {
+        balanced: balanced::door(reading, shared, &mut section, kind),
+        replicas: section.number(reading, "replicas"),
+        drain_max: section.text(reading, "drain_max"),
+        door,
         name: name.clone(),
         command: section.texts(reading, "command"),
-        listen: section.listen(reading, "listen"),
+        listen,
         port: section.number(reading, "port"),
         run_as: section.text(reading, "run_as"),
         cwd: section.text(reading, "cwd"),
@@ -76,8 +95,8 @@ pub(super) fn read(
         hook_max: section.text(reading, "hook_max"),
         log_max: section.text(reading, "log_max"),
         lease: section.text(reading, "lease"),
-        hold_max: section.text(reading, "hold_max"),
-        sessions_max: section.number(reading, "sessions_max"),
+        hold_max,
+        sessions_max,
     };
     section.finish(reading);
     service

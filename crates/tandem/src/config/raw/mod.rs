@@ -23,7 +23,7 @@ pub(super) use section::Reading;
 use section::Section;
 use std::collections::BTreeSet;
 use std::ops::Range;
-use tandem_core::pairing::{Clustering, Kind};
+use tandem_core::pairing::Kind;
 use toml::Spanned;
 use toml::de::DeTable;
 pub(super) use upstream_tls::UpstreamTls;
@@ -63,8 +63,6 @@ pub(super) enum Keys {
     Postgres(Box<Postgres>),
     Balanced(Box<Balanced>),
     Command(Box<Command>),
-    /// This version does not run that kind: its keys are no mistakes of the writer.
-    NotYet,
 }
 
 /// Reads a file. Nothing on a syntax error: what follows from a half-read file would be guesses.
@@ -133,18 +131,11 @@ fn service(reading: &mut Reading<'_>, name: Spanned<String>, table: &DeTable<'_>
         kind @ (Kind::Tcp | Kind::Http) => {
             Keys::Balanced(Box::new(balanced::read(reading, &name, section.of(kind), kind)))
         }
-        // The other patterns will have keys that this one has not.
-        kind @ Kind::Command if is_singleton(clustering.as_ref()) => {
+        kind @ Kind::Command => {
             Keys::Command(Box::new(command::read(reading, &name, section.of(kind))))
         }
-        Kind::Command => Keys::NotYet,
     };
     Service { name, kind, clustering, replication, keys }
-}
-
-fn is_singleton(clustering: Option<&Spanned<String>>) -> bool {
-    let word = clustering.and_then(|word| Clustering::from_word(word.get_ref()));
-    word.is_none_or(|word| word == Clustering::ActivePassive)
 }
 
 /// The kind that its keys are read for. Where it cannot be read, which is told elsewhere, the keys

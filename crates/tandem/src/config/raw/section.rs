@@ -253,11 +253,8 @@ impl<'s, 'a> Section<'s, 'a> {
             match value.get_ref().as_str() {
                 Some(text) => texts.push((name, Spanned::new(value.span(), text.to_owned()))),
                 None => {
-                    self.wrong_type(
-                        reading,
-                        value,
-                        [key, "a table of strings", "{ MODE = \"…\" }"],
-                    );
+                    let say = [key, "a table of strings", "{ MODE = \"…\" }"];
+                    self.wrong_type(reading, value, say);
                 }
             }
         }
@@ -380,12 +377,17 @@ impl<'s, 'a> Section<'s, 'a> {
             reading.problems.error(Code::UnknownKey, &key.span(), Say::new(what, because, instead));
         }
     }
+
     /// What is said about a key that services of other kinds have.
     fn of_another_kind(&self, written: &str) -> Option<Say> {
         let own = self.kind?;
         let kinds = kinds_of(&join(self.pattern, written));
-        let kinds: Vec<String> =
-            kinds.into_iter().map(|kind| format!("kind = \"{kind}\"")).collect();
+        if own == Kind::Command && kinds.contains(own.word()) {
+            let what = format!("{} does not go with this door", self.path(written));
+            let because = "one is of requests, the other of connections";
+            return Some(Say::new(what, because, "write door = \"http\", or remove it"));
+        }
+        let kinds: Vec<_> = kinds.iter().map(|kind| format!("kind = \"{kind}\"")).collect();
         let first = kinds.first()?;
         let what = format!("{} does not go with kind = \"{own}\"", self.path(written));
         let because = format!("`{written}` belongs to a service of {}", kinds.join(" or "));

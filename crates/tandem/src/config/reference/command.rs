@@ -67,6 +67,27 @@ rows! {
     "services.NAME.sessions_max": "1 to 100000" = Value("10000");
         "How many connections each node's front door has at once; one more is closed."
         because "a bound, so that a flood of clients cannot use up the node",
+    "services.NAME.replicas": "1 to the number of data nodes" = Unset("one on each data node");
+        "With load-balanced: how many copies run, each on a node of its own, spread over zones, on \
+            nodes of the greatest capacity. One whose node is drained or lost for 5 s, or that \
+            fails 5 times in a row, is replaced; nothing moves back."
+        because "a copy on every node is next to every door",
+    "services.NAME.drain_max": "duration, \"0s\" to \"1h\"" = Value("30s");
+        "Before a copy is stopped by a plan (drain, restart, another configuration), doors send it \
+            nothing new, and what it still serves has so long to end; then it is stopped all the \
+            same."
+        because "requests are over by then; connections that stay open would delay it for ever",
+    "services.NAME.door": "\"tcp\" or \"http\"" = Value("tcp");
+        "Whether the door spreads connections, whatever they carry, or HTTP requests; the keys of \
+            each kind of service apply."
+        because "it works for whatever the command speaks",
+    "services.NAME.idle_timeout": "duration, \"1s\" to \"30d\"" = Computed("\"1h\"; with \
+        door = \"http\" it is \"1min\", and at most \"1d\"");
+        "A connection on which nothing moves for so long is closed."
+        because "as for services of kind tcp and http",
+    "services.NAME.send_proxy": "\"v1\" or \"v2\"" = Unset("copies see the node's address");
+        "Not with door = \"http\". Copies are told who the client is by the PROXY protocol."
+        because "a copy that does not expect it takes it for the client's first words",
     "services.NAME.limits.nofile": "whole number" = Unset("the daemon's own");
         "Open files."
         because "as for a program that is started by hand",

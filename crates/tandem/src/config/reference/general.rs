@@ -44,9 +44,10 @@ rows! {
     "services.NAME.kind": "\"postgres\", \"command\", \"tcp\" or \"http\"" = Required;
         "What the service is: each kind has keys of its own."
         because "Tandem must know what it runs",
-    "services.NAME.clustering": "\"active-passive\" or \"load-balanced\" (\"active-active\": not \
-        in this version yet)" = Required;
-        "Who serves; with tcp and http it is \"load-balanced\", with command \"active-passive\"."
+    "services.NAME.clustering": "\"active-passive\", \"active-active\" or \
+        \"load-balanced\"" = Required;
+        "Who serves; with tcp and http it is \"load-balanced\", with postgres not yet \
+            \"active-active\"."
         because "the owner's decision: a guess would be wrong for somebody",
     "services.NAME.replication": "\"primary-replica\" with postgres, \"none\" with tcp, http \
         and command (\"multi-primary\", \"peer-to-peer\": not in this version yet)" = Required;

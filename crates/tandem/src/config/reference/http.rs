@@ -5,12 +5,7 @@ use super::rows;
 use tandem_core::pairing::Kind;
 
 rows! {
-    &[Kind::Http];
-    "services.NAME.idle_timeout": "duration, \"1s\" to \"1d\"" = Value("1min");
-        "A request or response, or a connection of another protocol after its upgrade, on which \
-            nothing moves for so long is ended."
-        because "who is slow still moves something in a minute; a WebSocket that idles longer \
-            sends a ping",
+    &[Kind::Http, Kind::Command];
     "services.NAME.head_timeout": "duration, \"100ms\" to \"10min\"" = Value("10s");
         "How long the head of a request may take to come whole, from its first byte; then 408."
         because "a head is a packet or a few: who takes longer drips it to keep a connection busy",

@@ -1,7 +1,7 @@
 //! Tells every value of a service that is a command.
 //! In: `Command`. Out: keys below its table, and values as they would be written.
 
-use super::listen;
+use super::{balanced, listen};
 use crate::config::valid::{Command, Probe};
 use crate::config::value::{print_bytes, print_duration};
 
@@ -43,7 +43,27 @@ pub(super) fn values(service: &Command) -> Vec<Value> {
         values.push((format!("limits.{key}"), limit));
     }
     health_values(service, &mut values);
+    copies_values(service, &mut values);
     values
+}
+
+/// What several copies have, and their door.
+fn copies_values(service: &Command, values: &mut Vec<Value>) {
+    let Some(copies) = &service.copies else { return };
+    let replicas = copies.replicas.map(|replicas| replicas.to_string());
+    values.push(("replicas".to_owned(), replicas));
+    values.push(("drain_max".to_owned(), Some(print_duration(copies.drain_max))));
+    // It has none.
+    values.retain(|(key, _)| key != "lease");
+    let Some(door) = &copies.door else { return };
+    let word = if door.http.is_some() { "http" } else { "tcp" };
+    values.push(("door".to_owned(), Some(word.to_owned())));
+    let is_new = |(key, _): &Value| {
+        let is_of_others = key == "upstreams" || key == "health";
+        !is_of_others && values.iter().all(|(known, _)| known != key)
+    };
+    let new: Vec<Value> = balanced::values(door).into_iter().filter(is_new).collect();
+    values.extend(new);
 }
 
 /// What is switched off has no values.

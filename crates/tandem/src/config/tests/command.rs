@@ -99,10 +99,7 @@ fn what_cannot_be_run_is_told() {
             jobs("hold_max", "durability = 1\nhold_max"),
             "services.jobs.durability does not go with kind = \"command\"",
         ),
-        (
-            jobs("\"active-passive\"", "\"load-balanced\""),
-            "command as load-balanced with none is not in this version yet",
-        ),
+        (jobs("\"active-passive\"", "\"load-balanced\""), "services.jobs.lease has no effect"),
     ] {
         let found = told(&text);
         assert!(found.len() == 1 && found[0].ends_with(expected), "{expected}: {found:?}");

@@ -4,6 +4,7 @@ mod bad_files;
 mod balanced;
 mod change;
 mod command;
+mod copies;
 mod http;
 mod keys;
 mod mutation;

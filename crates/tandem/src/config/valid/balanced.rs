@@ -176,8 +176,28 @@ pub(super) fn service(
         let because = "there is no usual port for this protocol that could be guessed";
         check.missing(&path("listen"), because, &PORT_EXAMPLE.to_string());
     }
-    let listen = service::listen(&path("listen"), raw.listen.as_ref(), check);
     let upstreams = upstreams(raw, check);
+    let (health, limits) = health(raw, check);
+    let listen = service::listen(&path("listen"), raw.listen.as_ref(), check);
+    let door = door(raw, Basis { pairing, listen, usual: Policy::PeakEwma }, check)?;
+    let limits = ejection::Limits { fall: limits.fall, rise: limits.rise, ..door.limits };
+    Some(Balanced { upstreams, health, limits, ..door })
+}
+
+/// What a door is of, whatever is behind it.
+pub(super) struct Basis {
+    pub pairing: Option<Pairing>,
+    pub listen: Option<Listen>,
+    /// How it chooses where nothing is written.
+    pub usual: Policy,
+}
+
+pub(super) fn door(
+    raw: &raw::Balanced,
+    Basis { pairing, listen, usual }: Basis,
+    check: &mut Checker<'_, '_>,
+) -> Option<Balanced> {
+    let path = |key: &str| format!("services.{}.{key}", raw.name.get_ref());
     let policy = raw
         .balance
         .as_ref()
@@ -185,7 +205,7 @@ pub(super) fn service(
     let send_proxy = raw.send_proxy.as_ref().and_then(|word| {
         check.word(&path("send_proxy"), word, (ProxyVersion::WORDS, ProxyVersion::from_word))
     });
-    let (health, mut limits) = health(raw, check);
+    let mut limits = ejection::Limits::default();
     let ejects = ejection(raw, &mut limits, check);
     limits.slow_start = check.duration(&path("slow_start"), raw.slow_start.as_ref(), &SLOW_START);
     let sessions = Limits { default: CONNECTIONS_DEFAULT, ..SESSIONS };
@@ -197,6 +217,7 @@ pub(super) fn service(
     let connect_timeout = duration("connect_timeout", &raw.connect_timeout, &CONNECT);
     let idle = if raw.http.is_some() { &http::IDLE } else { &IDLE };
     let idle_timeout = duration("idle_timeout", &raw.idle_timeout, idle);
+    let http = raw.http.as_ref().map(|http| http::check(http, raw, usual, check));
     let question = http::question(raw, check);
     let upstream_tls = match (&raw.upstream_tls, &raw.health) {
         (Switch::Unwritten, Switch::On(health)) => {
@@ -207,11 +228,11 @@ pub(super) fn service(
     Some(Balanced {
         pairing: pairing?,
         listen: listen?,
-        upstreams,
-        policy: policy.unwrap_or(Policy::PeakEwma),
+        upstreams: Vec::new(),
+        policy: policy.unwrap_or(usual),
         limits,
         ejects,
-        health,
+        health: None,
         hold_max,
         sessions_max: usize::try_from(sessions_max).unwrap_or(1),
         connect_timeout,
@@ -221,7 +242,7 @@ pub(super) fn service(
         question,
         upstream_tls,
         rate_limit: rate::check(raw, check),
-        http: raw.http.as_ref().map(|http| http::check(http, raw, check)),
+        http,
     })
 }
 

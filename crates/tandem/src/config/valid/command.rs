@@ -5,9 +5,13 @@
 //! Not here: ports that collide (`wiring.rs`), how it is run (`service/command`).
 //! Tested by: `config/tests/command.rs`.
 
+mod copies;
 mod words;
 
-use super::checker::{Checker, Limits, Span};
+pub use copies::Copies;
+use copies::Front;
+
+use super::checker::{Checker, Limits, Shape, Span};
 use super::service::{self, HOLD, INSTANCE_PORT, SESSIONS};
 use super::{Listen, Node, postgres};
 use crate::config::problem::{Code, Say};
@@ -62,6 +66,8 @@ pub struct Command {
     pub hold_max: Duration,
     /// How many connections the front door has at once, per node.
     pub sessions_max: usize,
+    /// There if copies of it run side by side.
+    pub copies: Option<Copies>,
 }
 
 impl Command {
@@ -134,6 +140,7 @@ const LOG_BYTES: u64 = 10 << 20;
 pub(super) fn service(
     raw: &raw::Command,
     pairing: Option<Pairing>,
+    shape: Shape,
     check: &mut Checker<'_, '_>,
 ) -> Option<Command> {
     let path = |key: &str| format!("services.{}.{key}", raw.name.get_ref());
@@ -164,8 +171,13 @@ pub(super) fn service(
     let sessions = Limits { default: 10_000, ..SESSIONS };
     let sessions_max = check.number(&path("sessions_max"), raw.sessions_max.as_ref(), &sessions);
     let log_max = check.read(&path("log_max"), raw.log_max.as_ref(), log_bytes);
+    let hold_max = check.duration(&path("hold_max"), raw.hold_max.as_ref(), &HOLD);
+    let sessions_max = usize::try_from(sessions_max).unwrap_or(1);
+    let front = Front { listen, hold_max, sessions_max };
+    let copies = copies::check(raw, (pairing, shape), front, check);
     Some(Command {
         pairing: pairing?,
+        copies,
         timing: Timing { lease, drift_margin, ..usual },
         command,
         listen,
@@ -181,8 +193,8 @@ pub(super) fn service(
         on_stop,
         hook_max: check.duration(&path("hook_max"), raw.hook_max.as_ref(), &HOOK),
         log_bytes_max: log_max.unwrap_or(LOG_BYTES),
-        hold_max: check.duration(&path("hold_max"), raw.hold_max.as_ref(), &HOLD),
-        sessions_max: usize::try_from(sessions_max).unwrap_or(1),
+        hold_max,
+        sessions_max,
     })
 }
 

@@ -131,6 +131,7 @@ const KEPT: Span = Span {
 pub(super) fn check(
     http: &raw::Http,
     service: &raw::Balanced,
+    usual: Policy,
     check: &mut Checker<'_, '_>,
 ) -> Http {
     let path = |key: &str| format!("services.{}.{key}", service.name.get_ref());
@@ -183,18 +184,20 @@ pub(super) fn check(
         retry: retry(http, service, check),
         errors_count: errors,
         upstream_http2: upstream_http2 == Some(true),
-        hash_key: hash_key(http, service, check),
+        hash_key: hash_key(http, service, usual, check),
     }
 }
 
 fn hash_key(
     http: &raw::Http,
     service: &raw::Balanced,
+    usual: Policy,
     check: &mut Checker<'_, '_>,
 ) -> Option<Source> {
     let path = format!("services.{}.hash_key", service.name.get_ref());
     let key = key::check(&path, &http.hash_key, check);
-    let policy = service.balance.as_ref().and_then(|word| Policy::from_word(word.get_ref()));
+    let written = service.balance.as_ref();
+    let policy = written.map_or(Some(usual), |word| Policy::from_word(word.get_ref()));
     if policy == Some(Policy::Hash) {
         return Some(key.unwrap_or(Source::Address));
     }

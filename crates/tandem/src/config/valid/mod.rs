@@ -22,7 +22,7 @@ use super::raw::{self, Reading};
 use super::value::HostPort;
 pub use balanced::{Balanced, Health, ProxyVersion, Upstream};
 use checker::{Checker, Shape};
-pub use command::{Command, CommandHealth, Probe};
+pub use command::{Command, CommandHealth, Copies, Probe};
 pub use http::{Certificate, Http, Question};
 pub use rate::RateLimit;
 use std::collections::{BTreeMap, BTreeSet};
@@ -32,7 +32,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 use tandem_core::ids::{NodeId, ServiceId};
 use tandem_core::pairing::{Clustering, Kind, Pairing};
-use tandem_core::spec::{ClusterSpec, Durability, NodeRole, NodeSpec, ServiceSpec, Timing};
+use tandem_core::spec::{self, ClusterSpec, Durability, NodeRole, NodeSpec, ServiceSpec, Timing};
 pub use upstream_tls::UpstreamTls;
 
 /// Every key that the reader asked for, and for which kind of service.
@@ -218,7 +218,13 @@ impl Config {
             capacity: node.capacity,
         };
         let service = |it: &Service| ServiceSpec::new(it.pairing, it.durability, it.timing);
-        let command = |it: &Command| ServiceSpec::of_command(it.pairing, it.timing);
+        let command = |it: &Command| ServiceSpec {
+            copies: it
+                .copies
+                .as_ref()
+                .map(|it| spec::Copies { replicas: it.replicas, drain_max: it.drain_max }),
+            ..ServiceSpec::of_command(it.pairing, it.timing)
+        };
         ClusterSpec {
             nodes: self.nodes.iter().map(|(id, it)| (id.clone(), node(it))).collect(),
             services: self

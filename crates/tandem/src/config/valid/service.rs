@@ -75,10 +75,9 @@ pub(super) fn all(file: &raw::File, shape: Shape, check: &mut Checker<'_, '_>) -
                 services.balanced.extend(service.map(|it| (id, it)));
             }
             raw::Keys::Command(keys) => {
-                let service = command::service(keys, pairing, check);
+                let service = command::service(keys, pairing, shape, check);
                 services.commands.extend(service.map(|it| (id, it)));
             }
-            raw::Keys::NotYet => {}
         }
     }
     services
@@ -207,8 +206,8 @@ fn pairing(raw: &raw::Service, words: &Words, check: &mut Checker<'_, '_>) -> Op
             let say = Say::new(
                 format!("{pair} is not in this version yet"),
                 "the pair makes sense and is planned; this version runs postgres with \
-                 primary-replica, as active-passive or load-balanced, a command as \
-                 active-passive, and spreads tcp connections and http requests",
+                 primary-replica, as active-passive or load-balanced, commands, and spreads \
+                 tcp connections and http requests",
                 "use kind = \"postgres\" and replication = \"primary-replica\", or kind = \"tcp\" \
                  or \"http\" where something else runs the service, or wait",
             );
@@ -224,8 +223,7 @@ fn is_built(pairing: Pairing) -> bool {
             pairing.replication() == Replication::PrimaryReplica
                 && pairing.clustering() != Clustering::ActiveActive
         }
-        Kind::Tcp | Kind::Http => true,
-        Kind::Command => pairing.clustering() == Clustering::ActivePassive,
+        Kind::Tcp | Kind::Http | Kind::Command => true,
     }
 }
 

@@ -19,6 +19,7 @@ use std::time::Duration;
 use tandem_core::clustering::active_passive::singleton::Action;
 use tandem_core::facts::{Ballot, Process};
 use tandem_core::ids::Term;
+use tandem_core::time::Timestamp;
 
 /// A lease that ends sooner is not started under.
 const LEASE_LEFT: Duration = Duration::from_millis(100);
@@ -129,10 +130,11 @@ impl SingletonDriver {
     fn write(&mut self, work: Work, state: State) {
         self.writing = Some(work);
         let (dir, sender) = (self.it.config.dir.clone(), self.finished.0.clone());
-        let begins = matches!(work, Work::Begin { .. });
         let config = self.it.config.clone();
+        let may_differ = config.run_as.is_some() || self.it.beside.is_some();
+        let looks_up = may_differ && matches!(work, Work::Begin { .. });
         self.it.supervisor.spawn("state of a singleton", TaskKind::Session, async move {
-            if begins && config.run_as.is_some() {
+            if looks_up {
                 // Who was missing may be there by now.
                 let _ = sender.send(Finished::Found(ready::user(config).await)).await;
             }
@@ -220,11 +222,11 @@ impl SingletonDriver {
         }
     }
 
-    /// Has the keeper run the command, or a hook, under the lease that is proven now.
+    /// Has the keeper run the command, or a hook, under the lease that is proven now, if one is
+    /// needed.
     async fn launch(&mut self, part: Part) {
         let now = clock::now();
-        let lease = self.proven_now().filter(|until| *until >= now.plus(LEASE_LEFT));
-        let Some(until) = lease else {
+        let Some(lease) = self.may_run(now) else {
             self.life = Life::Nothing;
             self.own.process = Process::Stopped;
             return;
@@ -243,9 +245,11 @@ impl SingletonDriver {
         if let Err(why) = self.user.clone().and_then(|_| has_room()) {
             return self.not_started(part, &why);
         }
-        let spec = self.spec(&words, Lease::Until(until));
+        let spec = self.spec(&words, lease);
         // Told, whatever comes back.
-        self.lease = until;
+        if let Lease::Until(until) = lease {
+            self.lease = until;
+        }
         self.output.begin();
         match self.keeper.start(spec).await {
             Ok(()) => {
@@ -274,10 +278,9 @@ impl SingletonDriver {
         self.failed();
     }
 
-    /// Whether there is a hook after an end, and a lease to run it under.
+    /// Whether there is a hook after an end, and a lease to run it under if it needs one.
     pub(super) fn closes(&self) -> bool {
-        let soon = clock::now().plus(LEASE_LEFT);
-        !self.it.config.on_stop.is_empty() && self.proven_now().is_some_and(|it| it >= soon)
+        !self.it.config.on_stop.is_empty() && self.may_run(clock::now()).is_some()
     }
 
     /// Whether something runs is not known until a keeper says so: nobody else may start one before
@@ -287,6 +290,15 @@ impl SingletonDriver {
         self.keeper_lost = true;
         self.own.process = Process::Stopping;
         self.life = Life::Ending { kill_at: clock::now(), why: Why::Fenced };
+    }
+
+    /// The lease that is proven now; without a bound where none is needed.
+    fn may_run(&self, now: Timestamp) -> Option<Lease> {
+        if self.it.beside.is_some() {
+            return Some(Lease::Unlimited);
+        }
+        let until = self.proven_now().filter(|until| *until >= now.plus(LEASE_LEFT));
+        until.map(Lease::Until)
     }
 
     /// Kills it at once; a start that is being written does not happen.

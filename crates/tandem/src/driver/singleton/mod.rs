@@ -1,4 +1,5 @@
-//! Carries out the plans for this node's own copy of a command.
+//! Carries out the plans for this node's own copy of a command: one that runs alone, under a lease,
+//! or one of many (`beside.rs`).
 //! In: agreed state, facts, the keeper's words, answers of checks, requests. Out: facts, the
 //! lease, one thing at a time for the keeper.
 //! States: Nothing → (hook) Opening → Launching → Runs → Ending → (hook) Closing → Nothing.
@@ -12,6 +13,7 @@
 
 mod acting;
 mod asking;
+pub mod beside;
 mod changes;
 mod health;
 mod keeper;
@@ -34,6 +36,7 @@ use crate::runtime::user::User;
 use crate::service::command::{CommandConfig, State};
 use crate::telemetry::events::EventLog;
 use acting::{Ended, Finished, Part, Work};
+use beside::Beside;
 pub use changes::Change;
 use health::Checks;
 use output::Output;
@@ -82,6 +85,8 @@ pub struct Wiring {
     pub changes: mpsc::Receiver<Change>,
     /// What happened, for operators.
     pub events: EventLog,
+    /// There if it is one of many, and none of them alone: no lease is needed.
+    pub beside: Option<Beside>,
 }
 
 /// What the keeper holds.
@@ -161,6 +166,8 @@ pub struct SingletonDriver {
     attach_at: Timestamp,
     /// The keeper is gone, and what it held is not known to be.
     keeper_lost: bool,
+    /// What was last agreed of a service that may be taken out.
+    last_spec: Option<ServiceSpec>,
 }
 
 impl SingletonDriver {
@@ -206,6 +213,7 @@ impl SingletonDriver {
             attaching: false,
             attach_at: now,
             keeper_lost: true,
+            last_spec: None,
         }
     }
 
@@ -238,6 +246,9 @@ impl SingletonDriver {
                 () = tokio::time::sleep(pause) => {}
             }
             again = self.go_on().await;
+            if self.has_ended() {
+                return self.retire().await;
+            }
         }
     }
 
@@ -287,6 +298,9 @@ impl SingletonDriver {
         self.follow_output(now);
         // Before anything is agreed, nothing is known to have ended.
         agreed.state.cluster.as_ref()?;
+        if self.it.beside.is_some() {
+            return self.go_on_beside(&agreed, (spec, state)).await;
+        }
         let is_member = agreed.state.spec.nodes.contains_key(self.it.hub.me());
         let (Some(spec), Some(state)) = (spec.filter(|_| is_member), state) else {
             self.leave().await;

@@ -90,6 +90,7 @@ fn case(change: impl FnOnce(&mut CommandConfig)) -> Case {
         wishes,
         changes,
         events: EventLog::new("a".into()),
+        beside: None,
     });
     driver.keeper = keeper;
     driver.keeper_events = keeper_events;

@@ -8,6 +8,7 @@ use crate::driver::wire::{Response, Wish};
 use crate::fence::protocol::Signal;
 use crate::runtime::clock;
 use std::time::Duration;
+use tandem_core::clustering::copies::copy;
 
 /// A node that is being removed and then is not takes its place again after this.
 const AWAY_MAX: Duration = Duration::from_secs(60);
@@ -40,6 +41,7 @@ impl SingletonDriver {
         self.own.starts_failed = 0;
         self.retry_at = clock::now();
         match self.life {
+            Life::Runs if self.it.beside.is_some() => self.wish_beside(copy::Wish::Restart),
             Life::Runs => self.stop(Why::Planned).await,
             Life::Nothing
             | Life::Opening(_)

@@ -94,7 +94,9 @@ fn no_such_upstream(known: &Balanced, what: &str) -> Problem {
 
 /// Every service that is configured, whether its door is open here or not.
 pub(super) fn all(seen: &Seen, snapshots: &[Snapshot]) -> Vec<BalancedStatus> {
-    let services = seen.config.balanced.iter();
+    let copies = seen.config.commands.iter();
+    let copies = copies.filter_map(|(id, it)| Some((id, it.copies.as_ref()?.door.as_ref()?)));
+    let services = seen.config.balanced.iter().chain(copies);
     services
         .map(|(name, config)| {
             let snapshot = snapshots.iter().find(|it| it.service == *name);

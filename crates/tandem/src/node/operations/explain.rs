@@ -6,6 +6,7 @@
 //! Tested by: `tests/explain.rs`.
 
 use super::candidates;
+use super::copies;
 use super::moves::singleton;
 use super::seen::ServiceSeen;
 use super::status;
@@ -19,6 +20,9 @@ use tandem_core::ids::NodeId;
 
 /// Why a service is as it is.
 pub(super) fn explain(service: ServiceSeen<'_>, plans: Vec<Planned>) -> Explanation {
+    if copies::is_copies(service) {
+        return copies::explain(service, plans);
+    }
     let state = service.state;
     let phase = status::phase(service);
     Explanation {
@@ -46,6 +50,7 @@ pub(super) fn explain(service: ServiceSeen<'_>, plans: Vec<Planned>) -> Explanat
                 active_unix_ms: line.active_unix_ms,
             })
             .collect(),
+        placements: Vec::new(),
     }
 }
 

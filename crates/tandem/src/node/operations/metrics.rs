@@ -73,7 +73,7 @@ pub(super) fn metrics(
     let of = |service: ServiceSeen<'_>| {
         service_metrics(service, &ground.hub, &ground.doors, appointed.of(service.name))
     };
-    let snapshots = ground.balancers.snapshots();
+    let snapshots = ground.doors_of_endpoints();
     MetricsSnapshot {
         node: seen.me.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),

@@ -8,6 +8,7 @@
 mod balanced;
 mod between;
 mod candidates;
+mod copies;
 mod doctor;
 mod explain;
 mod members;
@@ -29,6 +30,7 @@ use super::live::Applied;
 use super::services::OwnInstances;
 use super::services::balancers::Balancers;
 use super::services::commands::CommandWishes;
+use super::services::copies::CopyServices;
 use crate::api::explain::{Explanation, Finding};
 use crate::api::metrics::MetricsSnapshot;
 use crate::api::operations::{Operations, Outcome, Refused, RunningConfig, Verb};
@@ -40,7 +42,7 @@ use crate::driver::explain::Explanations;
 use crate::driver::hub::Hub;
 use crate::identity::Identity;
 use crate::peers::Mesh;
-use crate::proxy::Door;
+use crate::proxy::{Door, Snapshot};
 use crate::runtime::clock;
 use crate::runtime::supervisor::Supervisor;
 use crate::telemetry::events::{Event, EventLog};
@@ -68,6 +70,7 @@ pub(super) struct Ground {
     pub supervisor: Supervisor,
     pub doors: Arc<Vec<(ServiceId, Door)>>,
     pub balancers: Arc<Balancers>,
+    pub copies: Arc<CopyServices>,
     pub instances: OwnInstances,
     pub commands: CommandWishes,
     pub identity: Arc<Identity>,
@@ -88,6 +91,15 @@ struct Inner {
     told_scheduled: Mutex<BTreeMap<ServiceId, moves::schedule::Told>>,
     /// Appointments so far; the agreed history forgets the oldest.
     appointed: Mutex<metrics::Appointments>,
+}
+
+impl Ground {
+    /// Every door that spreads its work, as it is now.
+    fn doors_of_endpoints(&self) -> Vec<Snapshot> {
+        let mut all = self.balancers.snapshots();
+        all.extend(self.copies.snapshots());
+        all
+    }
 }
 
 impl std::fmt::Debug for NodeOperations {
@@ -177,7 +189,7 @@ impl Operations for NodeOperations {
     fn status(&self) -> Status {
         let seen = self.seen();
         let mut told = status::status(&seen, &|service| self.last_plan(service, "instance"));
-        told.balanced = balanced::all(&seen, &self.ground().balancers.snapshots());
+        told.balanced = balanced::all(&seen, &self.ground().doors_of_endpoints());
         for service in &mut told.services {
             service.scheduled = self.scheduled(&service.name);
         }

@@ -5,6 +5,11 @@
 //! Not here: the words themselves (`api/status.rs`), why something is so (`explain.rs`).
 //! Tested by: `tests/status.rs`.
 
+mod reason;
+
+pub(super) use reason::unwell;
+
+use super::copies;
 use super::moves::singleton;
 use super::seen::{Seen, ServiceSeen, reachable};
 use crate::api::status::{
@@ -79,7 +84,9 @@ fn service_status(service: ServiceSeen<'_>, own_reason: OwnReason<'_>) -> Servic
         clustering: pairing.clustering(),
         replication: pairing.replication(),
         durability: durability(service),
-        term: service.state.term(),
+        copies: copies::status(service),
+        door: None,
+        term: copies::term(service),
         phase: phase(service),
         paused: service.state.paused,
         scheduled: None,
@@ -94,7 +101,7 @@ fn service_status(service: ServiceSeen<'_>, own_reason: OwnReason<'_>) -> Servic
         warnings: warnings(service)
             .into_iter()
             .chain(not_in_force(service))
-            .chain(no_failover(service))
+            .chain(no_failover(service).filter(|_| !copies::is_copies(service)))
             .chain(singleton::warnings(service))
             .collect(),
     }
@@ -111,6 +118,9 @@ fn durability(service: ServiceSeen<'_>) -> status::Durability {
 
 /// How far a service has come.
 pub(super) fn phase(service: ServiceSeen<'_>) -> Phase {
+    if copies::is_copies(service) {
+        return copies::phase(service);
+    }
     let Some(appointment) = service.appointment() else { return Phase::Founding };
     if service.state.switchover.is_some() {
         return Phase::Switchover;
@@ -163,7 +173,7 @@ pub(super) fn instance_status(
         lag_s,
         in_commit_quorum: in_commit_quorum(service, node),
         awaited: is_awaited(service, node),
-        reason: reason(service, node, own_reason),
+        reason: reason::reason(service, node, own_reason),
     }
 }
 
@@ -172,6 +182,8 @@ pub(super) fn role(service: ServiceSeen<'_>, node: &NodeId) -> InstanceRole {
     let spec = service.seen.agreed.spec.nodes.get(node);
     if spec.is_some_and(|spec| spec.role == NodeRole::Witness) {
         InstanceRole::Witness
+    } else if copies::is_copies(service) {
+        InstanceRole::Copy
     } else if singleton::is_command(service) {
         singleton::role(service, node)
     } else if service.appointment().is_some_and(|appointment| appointment.primary == *node) {
@@ -183,8 +195,15 @@ pub(super) fn role(service: ServiceSeen<'_>, node: &NodeId) -> InstanceRole {
 
 /// What a node's instance does.
 pub(super) fn instance_state(service: ServiceSeen<'_>, node: &NodeId) -> InstanceState {
-    if role(service, node) == InstanceRole::Witness {
-        return InstanceState::Absent;
+    match role(service, node) {
+        InstanceRole::Witness => return InstanceState::Absent,
+        InstanceRole::Copy => return copies::instance_state(service, node),
+        InstanceRole::Primary
+        | InstanceRole::Active
+        | InstanceRole::Passive
+        | InstanceRole::Standby
+        | InstanceRole::Replica
+        | InstanceRole::Unknown => {}
     }
     let Some(facts) = service.instance(node) else { return InstanceState::Unknown };
     if singleton::is_command(service) {
@@ -262,84 +281,16 @@ fn is_awaited(service: ServiceSeen<'_>, node: &NodeId) -> bool {
     fed < rule.acks && rule.standbys.contains(node) && !is_fed(node)
 }
 
-/// Why an instance is not as it should be; none where it is.
-fn reason(service: ServiceSeen<'_>, node: &NodeId, own_reason: OwnReason<'_>) -> Option<String> {
-    let role = role(service, node);
-    let state = instance_state(service, node);
-    let is_well = matches!(
-        (role, state),
-        (InstanceRole::Witness, _)
-            | (InstanceRole::Primary | InstanceRole::Active, InstanceState::Running)
-            | (InstanceRole::Standby, InstanceState::Streaming)
-    );
-    let Some(facts) = service.instance(node) else {
-        return not_heard(service.seen, node).filter(|_| role != InstanceRole::Witness);
-    };
-    if let Some(reason) = unwell(facts) {
-        return Some(reason);
-    }
-    if facts.starts_failed > 0 {
-        return Some(super::candidates::does_not_start(service, facts));
-    }
-    if is_well {
-        return facts.pending_restart.then(|| "settings wait for a restart".to_owned());
-    }
-    if *node == service.seen.me {
-        return own_reason(service.name).map(|explained| explained.reason.to_string());
-    }
-    facts.process.eq(&Process::Primary).then(|| {
-        if role == InstanceRole::Primary {
-            "its barrier is not confirmed yet".to_owned()
-        } else if role == InstanceRole::Active {
-            "its checks have not succeeded yet".to_owned()
-        } else {
-            format!("is no longer the {}", service.holder_word())
-        }
-    })
-}
-
-fn not_heard(seen: &Seen, node: &NodeId) -> Option<String> {
-    let Some(observed) = seen.facts.get(node) else {
-        return Some(format!("{node} was never heard by {}", seen.me));
-    };
-    if observed.age(seen.now) <= seen.suspicion() {
-        return Some(format!("{node} does not speak of it yet"));
-    }
-    let age = observed.age(seen.now).as_secs_f64();
-    Some(format!("{node} was last heard {age:.1} s ago"))
-}
-
-/// What the facts themselves complain about.
-pub(super) fn unwell(facts: &InstanceFacts) -> Option<String> {
-    let seconds = |age: Duration| age.as_secs_f64();
-    match &facts.data {
-        Data::Quarantined { reason } => return Some(format!("quarantined: {reason}")),
-        Data::Suspect { reason } => return Some(format!("disk suspect: {reason}")),
-        Data::Foreign => {
-            let reason =
-                "its data was not made here: adopted if it founds the service, else reinit";
-            return Some(reason.to_owned());
-        }
-        Data::Mixed => return Some("a copy was interrupted; it will be made again".to_owned()),
-        Data::Copying { percent: Some(percent) } => return Some(format!("{percent} % copied")),
-        Data::Copying { percent: None } => return Some("being copied".to_owned()),
-        Data::Empty | Data::Present | Data::Witness => {}
-    }
-    match facts.health {
-        Health::Good => None,
-        Health::Hung(age) => Some(format!("no answer for {:.1} s", seconds(age))),
-        Health::ConnectionsUsedUp => Some("all connections are in use".to_owned()),
-        Health::DiskStuck(age) => Some(format!("its disk is stuck for {:.1} s", seconds(age))),
-        Health::DiskFull => Some("no space is left on its disk".to_owned()),
-    }
-}
-
 /// What the owner should know, loudest first.
 pub(super) fn warnings(service: ServiceSeen<'_>) -> Vec<String> {
     let mut warnings = Vec::new();
     if service.seen.leadership.leader.is_none() {
         let me = &service.seen.me;
         warnings.push(format!("{me} knows of no leader: what it shows may be old"));
+    }
+    if copies::is_copies(service) {
+        warnings.extend(copies::warnings(service));
+        return paused(service, warnings);
     }
     let Some(appointment) = service.appointment() else { return warnings };
     let primary = &appointment.primary;

@@ -54,7 +54,7 @@ fn describe(verb: &Verb) -> (&'static str, Option<ServiceId>, Option<NodeId>) {
         Verb::Failover { service, to, .. } => ("failover", Some(service.clone()), to.clone()),
         Verb::Pause { service } => ("pause", Some(service.clone()), None),
         Verb::Resume { service } => ("resume", Some(service.clone()), None),
-        Verb::Restart { service, node } => ("restart", Some(service.clone()), Some(node.clone())),
+        Verb::Restart { service, node } => ("restart", Some(service.clone()), node.clone()),
         Verb::Reload { service } => ("reload", Some(service.clone()), None),
         Verb::Reinit { service, node } => ("reinit", Some(service.clone()), Some(node.clone())),
         Verb::Drain { node } => ("drain", None, Some(node.clone())),
@@ -200,8 +200,7 @@ impl NodeOperations {
                 && unsettled(&agreed.state, &on_it).is_empty()
         };
         if self.wait(EMPTIED, is_empty).await.is_some() {
-            let message = format!("{node} is no primary, and will not become one");
-            return Ok(Outcome::done(message).field("node", node.as_str()));
+            return Ok(self.emptied(node).await);
         }
         let agreed = self.seen().agreed;
         let left = primary_of(&agreed, &node);
@@ -221,6 +220,19 @@ impl NodeOperations {
             )
         };
         Ok(Outcome::accepted(message).field("node", node.as_str()).field("services", services))
+    }
+
+    /// A node without primaries, once its copies have ended as well.
+    async fn emptied(&self, node: NodeId) -> Outcome {
+        let message = format!("{node} is no primary, and will not become one");
+        let left = self.until_no_copy(&node).await;
+        if left.is_empty() {
+            return Outcome::done(message).field("node", node.as_str());
+        }
+        let left: Vec<String> = left.iter().map(ToString::to_string).collect();
+        let because = "no other copy serves in its place yet, or clients are still there";
+        let message = format!("{message}; it still has a copy of {}: {because}", left.join(", "));
+        Outcome::accepted(message).field("node", node.as_str()).field("services", left)
     }
 
     async fn undrain(&self, node: NodeId) -> Result<Outcome, Refused> {

@@ -9,6 +9,7 @@ use super::seen::{Seen, ServiceSeen};
 use super::{NodeOperations, refusals};
 use crate::api::operations::{Outcome, Refused};
 use crate::api::status::InstanceState;
+use crate::config::Command;
 use crate::consensus::Agreed;
 use crate::driver::instance::wishes::{Asked, CHECKPOINT};
 use crate::driver::wire::{Request, Response, Wish, decode, encode};
@@ -65,8 +66,10 @@ impl NodeOperations {
     pub(super) async fn wish_here(&self, service: &ServiceId, wish: Wish) -> Response {
         let refused = |why: &str| Response::Refused(why.to_owned());
         let ground = self.ground();
-        let instance = ground.instances.get(service).map(|instance| &instance.wishes);
-        let Some(wishes) = instance.or_else(|| ground.commands.get(service)) else {
+        let instance = ground.instances.get(service).map(|instance| instance.wishes.clone());
+        let command = || ground.commands.get(service).cloned();
+        let wishes = instance.or_else(command).or_else(|| ground.copies.wishes(service));
+        let Some(wishes) = wishes else {
             return refused("this node has no instance of it");
         };
         let (answer, answered) = oneshot::channel();
@@ -113,9 +116,23 @@ impl NodeOperations {
     pub(super) async fn restart(
         &self,
         service: ServiceId,
-        node: NodeId,
+        node: Option<NodeId>,
     ) -> Result<Outcome, Refused> {
+        let command = self.command_of(&service);
+        let Some(node) = node.or_else(|| self.only_copy(&service, command.as_ref())) else {
+            let what = format!("cannot restart {service}");
+            let Some(command) = command.filter(|command| command.copies.is_some()) else {
+                self.service_state(&service)?;
+                let because = "which of its instances is meant was not said";
+                let advice = "name its node: tandem restart NAME --node NODE";
+                return Err(Problem::new(codes::ARGUMENT, what, because, advice));
+            };
+            return self.restart_copies((service, command), &what).await;
+        };
         let what = format!("cannot restart {service} on {node}");
+        if let Some(command) = command.as_ref().filter(|command| command.copies.is_some()) {
+            return self.restart_copy((service, command.clone()), node, &what).await;
+        }
         if let Some(command) = self.command_of(&service) {
             return self.restart_command((service, command), node, &what).await;
         }
@@ -165,6 +182,13 @@ impl NodeOperations {
             .field("node", node.as_str())
             .field("switched_over", is_primary)
             .field("took_ms", took_ms))
+    }
+
+    /// Where the one copy of a command runs.
+    fn only_copy(&self, service: &ServiceId, command: Option<&Command>) -> Option<NodeId> {
+        command.filter(|command| command.copies.is_none())?;
+        let seen = self.seen();
+        seen.service(service)?.appointment().map(|it| it.primary.clone())
     }
 
     pub(super) async fn reload(&self, service: ServiceId) -> Result<Outcome, Refused> {

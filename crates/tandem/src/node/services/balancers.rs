@@ -126,14 +126,24 @@ fn wanted(config: &Config, me: &NodeId, service: &ServiceId) -> Option<BalancerC
         far: it.zone.is_some() && node.zone.is_some() && it.zone != node.zone,
         drain: it.drain,
     };
+    let upstreams = own.upstreams.iter().map(upstream).collect();
+    Some(BalancerConfig { upstreams, ..door_config(service, own, node) })
+}
+
+/// A door as its owner wants it, but for its endpoints and its secret.
+pub(super) fn door_config(
+    service: &ServiceId,
+    own: &Balanced,
+    node: &config::Node,
+) -> BalancerConfig {
     let version = |version| match version {
         config::ProxyVersion::V1 => ProxyVersion::V1,
         config::ProxyVersion::V2 => ProxyVersion::V2,
     };
-    Some(BalancerConfig {
+    BalancerConfig {
         service: service.clone(),
         listen: own.listen.on(node),
-        upstreams: own.upstreams.iter().map(upstream).collect(),
+        upstreams: Vec::new(),
         policy: own.policy,
         limits: own.limits,
         check: own
@@ -152,7 +162,7 @@ fn wanted(config: &Config, me: &NodeId, service: &ServiceId) -> Option<BalancerC
             .http
             .as_ref()
             .map(|requests| HttpConfig { limit_key: limit_key(own), ..http(requests) }),
-    })
+    }
 }
 
 fn question(of: &config::Question) -> HttpCheck {

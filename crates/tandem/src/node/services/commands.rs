@@ -4,7 +4,7 @@
 
 use super::super::{Error, Ground};
 use super::{AskReceivers, start_witness};
-use crate::config::{self, Command};
+use crate::config::{self, Command, Config};
 use crate::consensus::Consensus;
 use crate::driver::instance::wishes::Asked;
 use crate::driver::singleton::route::Guide;
@@ -31,8 +31,13 @@ const CONNECT: Duration = Duration::from_secs(1);
 /// A connection on which nothing moves for so long is closed.
 const IDLE: Duration = Duration::from_secs(3600);
 
+/// Commands of which one copy runs.
+fn alone(config: &Config) -> impl Iterator<Item = (&ServiceId, &Command)> {
+    config.commands.iter().filter(|(_, command)| command.copies.is_none())
+}
+
 /// Changes that may wait for a copy's driver, which takes them at once.
-const CHANGES_MAX: usize = 4;
+pub(super) const CHANGES_MAX: usize = 4;
 
 /// Where each command of this node takes wishes.
 pub(in crate::node) type CommandWishes = BTreeMap<ServiceId, mpsc::Sender<Asked>>;
@@ -54,7 +59,7 @@ pub(in crate::node) type CommandDoors = Vec<(ServiceId, Arc<Balancer>)>;
 pub(in crate::node) fn open_doors(ground: &Ground) -> Result<Vec<CommandDoor>, Error> {
     let Some(node) = ground.config.nodes.get(&ground.args.node) else { return Ok(Vec::new()) };
     let mut doors = Vec::new();
-    for (service, command) in &ground.config.commands {
+    for (service, command) in alone(&ground.config) {
         let Some(listen) = command.listen else { continue };
         let config = BalancerConfig {
             service: service.clone(),
@@ -94,7 +99,7 @@ pub(in crate::node) fn serve(
             service: service.clone(),
             hub: ground.hub.clone(),
             agreed: consensus.state(),
-            addresses: addresses(ground, &service, command),
+            addresses: addresses(ground, &ground.config, (&service, command)),
             door: door.clone(),
             config,
         };
@@ -106,12 +111,12 @@ pub(in crate::node) fn serve(
 }
 
 /// Where this node reaches each node's copy.
-fn addresses(
+pub(super) fn addresses(
     ground: &Ground,
-    service: &ServiceId,
-    command: &Command,
+    cluster: &Config,
+    (service, command): (&ServiceId, &Command),
 ) -> BTreeMap<NodeId, SocketAddr> {
-    let nodes = ground.config.data_nodes();
+    let nodes = cluster.data_nodes();
     let reached = |(node, it): (&NodeId, &config::Node)| {
         let own = command.instance_address(it)?;
         let other = ground.routes.get(node).and_then(|r| r.services.get(service.as_str()));
@@ -130,7 +135,7 @@ pub(in crate::node) fn start(
     let Some(node) = ground.config.nodes.get(&ground.args.node) else {
         return Ok((wishes, Driven::default()));
     };
-    for (service, command) in &ground.config.commands {
+    for (service, command) in alone(&ground.config) {
         let Some(asks) = asks.remove(service) else { continue };
         match node.role {
             NodeRole::Witness => start_witness(ground, consensus, service, asks)?,
@@ -215,9 +220,9 @@ fn start_one(
 }
 
 /// What others want of it: promises, wishes, changes.
-type Requests = (mpsc::Receiver<Term>, mpsc::Receiver<Asked>, mpsc::Receiver<Change>);
+pub(super) type Requests = (mpsc::Receiver<Term>, mpsc::Receiver<Asked>, mpsc::Receiver<Change>);
 
-/// What the driver of a command is connected to.
+/// What the driver of a command is connected to; one that runs alone, unless that is changed.
 pub(super) fn wiring(
     ground: &Ground,
     consensus: &Consensus,
@@ -238,6 +243,7 @@ pub(super) fn wiring(
         wishes,
         changes,
         events: ground.events.clone(),
+        beside: None,
     })
 }
 

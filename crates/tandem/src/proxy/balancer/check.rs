@@ -48,8 +48,8 @@ pub(super) async fn run(
         for member in members {
             let next = due.entry(member.address).or_insert(now);
             if *next <= now {
-                // The interval is longer than the timeout: nobody is asked twice at once.
-                *next = now + check.interval.mul_f64(rand::random_range(0.75..1.25));
+                // Until it has answered, or has not.
+                *next = now + check.timeout + check.interval;
                 asked.push(ask(member, Arc::clone(&current), (&group, &dialer)));
             }
         }
@@ -58,6 +58,11 @@ pub(super) async fn run(
             biased;
             () = stop.cancelled() => return,
             Some((member, succeeded)) = asked.next() => {
+                if let Some(next) = due.get_mut(&member.address) {
+                    // From the answer on: a slow one is not asked more often for being slow.
+                    let pause = check.interval.mul_f64(rand::random_range(0.75..1.25));
+                    *next = Instant::now() + pause;
+                }
                 let event = if succeeded { Event::CheckSucceeded } else { Event::CheckFailed };
                 group.note(&member, event);
             }

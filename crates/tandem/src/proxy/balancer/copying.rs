@@ -227,14 +227,17 @@ fn copy(
 ) -> Poll<Way> {
     loop {
         if !flow.is_empty() {
-            *moved = true;
-            if ready!(flow.poll_drain(to, cx)).is_err() {
+            let before = flow.left();
+            let drained = flow.poll_drain(to, cx);
+            // Only what was taken: whoever takes nothing is idle.
+            *moved |= flow.left() < before;
+            if ready!(drained).is_err() {
                 return Poll::Ready(Way::WriteBroke);
             }
         }
         match ready!(flow.poll_fill(from, cx)) {
             Ok(0) => return Poll::Ready(Way::Closed),
-            Ok(_) => {}
+            Ok(_) => *moved = true,
             Err(_) => return Poll::Ready(Way::ReadBroke),
         }
     }

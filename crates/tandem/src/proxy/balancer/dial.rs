@@ -133,10 +133,14 @@ impl Dialer {
             Err(why) => {
                 tracing::warn!(%service, why, "new certificates for endpoints are not used");
                 is_new = false;
-                Loaded { written: now, ..before }
+                Loaded { written: now, ..before.clone() }
             }
         };
-        *self.lock() = Some(after);
+        // What was configured while files were read is newer than they are.
+        let mut loaded = self.lock();
+        if loaded.as_ref().is_some_and(|it| Arc::ptr_eq(&it.config, &before.config)) {
+            *loaded = Some(after);
+        }
         is_new
     }
 

@@ -149,6 +149,13 @@ impl Group {
             }
         }
         let before = wish.token.and_then(|token| members.iter().position(|m| m.token() == token));
+        if let Some(at) = before.filter(|at| shares[*at] > 0)
+            && members[at].is_full(wish.in_flight_max)
+            && wish.attempts.may_ask(&members[at].address)
+        {
+            // What it has there is worth a wait: to go elsewhere would move it for good.
+            return Picked::Nobody;
+        }
         let before = before.filter(|at| loads[*at].share > 0);
         let draw = Draw { random: [rand::random(), rand::random()], key: wish.key };
         match before.or_else(|| balance.choose(loads, draw)) {
@@ -185,6 +192,11 @@ impl Group {
     /// Every endpoint.
     pub(in crate::proxy) fn members(&self) -> Vec<Arc<Member>> {
         lock(&self.state).members.clone()
+    }
+
+    pub(in crate::proxy) fn in_flight(&self) -> BTreeMap<SocketAddr, u32> {
+        let count = |it: &Arc<Member>| (it.address, it.in_flight.load(Ordering::Acquire));
+        lock(&self.state).members.iter().map(count).collect()
     }
 
     /// Goes on with these addresses; what stays keeps its past and its connections.

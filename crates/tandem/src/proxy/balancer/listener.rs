@@ -10,12 +10,13 @@ use super::limiter::Rates;
 use super::resolve::Names;
 use super::session::{self, Shared};
 use super::snapshot::Snapshot;
-use super::{BalancerConfig, UpstreamTls, check, resolve};
+use super::{BalancerConfig, Upstream, UpstreamTls, check, resolve};
 use crate::proxy::Error;
 use crate::proxy::http::{Http, Protocol};
 use crate::proxy::listener::{ACCEPT_PAUSE, Slot, bind, is_one_connection};
 use crate::runtime::supervisor::{Supervisor, TaskKind};
 use socket2::{SockRef, TcpKeepalive};
+use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -149,6 +150,11 @@ impl Balancer {
             *listening = Listening { wanted: config.listen, address, accepting };
         }
         self.shared.group.configure(&config);
+        // Whoever changes it may rest on it: nobody is sent any more to who is drained.
+        let names = Names::new(&config);
+        if names.are_addresses() {
+            names.tell(&self.shared.group);
+        }
         self.shared.dialer.configure(dialed);
         self.shared.rates.configure(config.rates);
         if let (Some(http), Some(config), Some(certificates)) =
@@ -187,6 +193,16 @@ impl Balancer {
             http: http.as_ref().map(Http::snapshot),
             unresolved: group.unresolved().clone(),
         }
+    }
+
+    /// Where it sends its work.
+    pub fn upstreams(&self) -> Vec<Upstream> {
+        self.shared.config().upstreams.clone()
+    }
+
+    /// What each endpoint has that is not over.
+    pub fn in_flight(&self) -> BTreeMap<SocketAddr, u32> {
+        self.shared.group.in_flight()
     }
 
     /// Closes its door, which is free for others then; connections stay.
@@ -256,17 +272,22 @@ async fn sweep(shared: Arc<Shared>) {
     }
 }
 
-/// A peer that vanished is noticed after two minutes without an answer.
-const VANISHED_MAX: Duration = Duration::from_secs(120);
-
+/// A peer that vanished is noticed after two minutes without an answer, or, if something was on its
+/// way, when the system gives up, after a quarter of an hour. No `TCP_USER_TIMEOUT`: it would end
+/// the connection of a peer that lives and takes nothing for so long, as a consumer may that
+/// pauses. Whose idle timeout is shorter ends by that.
+///
 /// What a listener has, the connections that it accepts have too.
 pub(in crate::proxy) fn keep_alive<'s>(socket: impl Into<SockRef<'s>>) -> io::Result<()> {
     let times = TcpKeepalive::new().with_time(Duration::from_secs(60));
     let times = times.with_interval(Duration::from_secs(10)).with_retries(6);
-    let socket = socket.into();
-    socket.set_tcp_keepalive(&times)?;
-    // Probes are for silence; this is for words that nobody confirms.
-    socket.set_tcp_user_timeout(Some(VANISHED_MAX))
+    socket.into().set_tcp_keepalive(&times)
+}
+
+/// So many places are kept free, as far as idle connections have them: with none, a stranger who
+/// opens connections and says nothing would lock everybody out.
+const fn room(sessions_max: usize) -> usize {
+    sessions_max.div_ceil(16)
 }
 
 struct Accepting {
@@ -280,7 +301,7 @@ impl Accepting {
         loop {
             let accepted = tokio::select! {
                 biased;
-                () = stop.cancelled() => return,
+                () = stop.cancelled() => break,
                 accepted = listener.accept() => accepted,
             };
             match accepted {
@@ -293,6 +314,14 @@ impl Accepting {
                 }
             }
         }
+        // The system has told these that they are connected; closing the listener would reset them.
+        let Ok(listener) = listener.into_std() else { return };
+        while let Ok((client, from)) = listener.accept() {
+            let client = client.set_nonblocking(true).and_then(|()| TcpStream::from_std(client));
+            if let Ok(client) = client {
+                self.admit(client, from);
+            }
+        }
     }
 
     fn admit(&self, client: TcpStream, from: SocketAddr) {
@@ -303,6 +332,12 @@ impl Accepting {
             return;
         };
         tally.accepted.fetch_add(1, Ordering::Relaxed);
+        let spare = sessions_max.saturating_sub(
+            usize::try_from(tally.sessions.load(Ordering::Relaxed)).unwrap_or(usize::MAX),
+        );
+        if let Some(http) = self.shared.http.as_ref().filter(|_| spare < room(sessions_max)) {
+            http.make_room();
+        }
         let (shared, alive) = (Arc::clone(&self.shared), self.connections.token());
         self.supervisor.spawn("balancer session", TaskKind::Session, async move {
             let _until_the_end = (slot, alive);
@@ -325,6 +360,6 @@ mod tests {
         let accepted = SockRef::from(&accepted);
         assert!(accepted.keepalive().unwrap() && !SockRef::from(&client).keepalive().unwrap());
         assert_eq!(accepted.tcp_keepalive_time().unwrap(), Duration::from_secs(60));
-        assert_eq!(accepted.tcp_user_timeout().unwrap(), Some(VANISHED_MAX));
+        assert_eq!(accepted.tcp_user_timeout().unwrap(), None, "a pause is no absence");
     }
 }

@@ -113,10 +113,15 @@ impl Member {
         *lock(&self.failure) = Some(why.into());
     }
 
+    /// It has as much as it may; 0 is no bound.
+    pub(super) fn is_full(&self, in_flight_max: u32) -> bool {
+        in_flight_max > 0 && self.in_flight.load(Ordering::Relaxed) >= in_flight_max
+    }
+
     /// As a choice sees it, with this share of the work.
     pub(super) fn load(&self, share: u32, in_flight_max: u32, now: Timestamp) -> Load {
         let in_flight = self.in_flight.load(Ordering::Relaxed);
-        let is_full = in_flight_max > 0 && in_flight >= in_flight_max;
+        let is_full = self.is_full(in_flight_max);
         let latency = lock(&self.took).latency;
         Load {
             share: if is_full { 0 } else { share },

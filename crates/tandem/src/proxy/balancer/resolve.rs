@@ -3,9 +3,11 @@
 //! Keeps: an answer that is lost, late or empty never forgets the last good one; a name that was
 //! never answered has no addresses yet, and keeps the others from nothing.
 //! Not here: what becomes of the connections of an address that is gone: they end by themselves.
+//! Tested by: below, and `tests.rs`.
 
 use super::group::{Group, Wanted};
 use super::{BalancerConfig, Upstream};
+use futures::stream::{FuturesUnordered, StreamExt};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -55,10 +57,14 @@ impl Names {
                 if upstream.host.parse::<IpAddr>().is_err() {
                     hosts.entry(address).or_insert_with(|| upstream.host.as_str().into());
                 }
-                if wanted.iter().all(|other| other.address != address) {
-                    let Upstream { weight, far, drain, .. } = *upstream;
-                    let upstream = Arc::clone(&name);
-                    wanted.push(Wanted { upstream, address, weight, far, drain });
+                let Upstream { weight, far, drain, .. } = *upstream;
+                match wanted.iter_mut().find(|other| other.address == address) {
+                    // Two names for one address: whoever drains one of them means the machine.
+                    Some(other) => other.drain |= drain,
+                    None => {
+                        let upstream = Arc::clone(&name);
+                        wanted.push(Wanted { upstream, address, weight, far, drain });
+                    }
                 }
             }
         }
@@ -68,21 +74,27 @@ impl Names {
         *group.unresolved() = unanswered.map(|(upstream, _)| upstream.host.clone()).collect();
     }
 
-    fn are_addresses(&self) -> bool {
+    pub(super) fn are_addresses(&self) -> bool {
         self.0.iter().all(|(upstream, _)| upstream.host.parse::<IpAddr>().is_ok())
     }
 
-    /// Asks for every name; whether all were answered.
-    async fn ask(&mut self) -> bool {
+    /// Asks for every name at once and tells the group after each answer: one that is not answered
+    /// keeps nobody waiting. Whether all were answered.
+    async fn ask<L>(&mut self, group: &Group, lookup: impl Fn(String, u16) -> L) -> bool
+    where
+        L: Future<Output = std::io::Result<Vec<IpAddr>>>,
+    {
+        let is_name = |upstream: &Upstream| upstream.host.parse::<IpAddr>().is_err();
+        let names = self.0.iter().enumerate().filter(|(_, (upstream, _))| is_name(upstream));
+        let question = |(at, (upstream, _)): (usize, &(Upstream, Vec<IpAddr>))| {
+            let answer = timeout(TIMEOUT, lookup(upstream.host.clone(), upstream.port));
+            async move { (at, answer.await) }
+        };
+        let mut asked: FuturesUnordered<_> = names.map(question).collect();
         let mut all = true;
-        for (upstream, known) in &mut self.0 {
-            let host = upstream.host.as_str();
-            if host.parse::<IpAddr>().is_ok() {
-                continue;
-            }
-            let answer = timeout(TIMEOUT, tokio::net::lookup_host((host, upstream.port))).await;
-            let mut found: Vec<IpAddr> = match answer {
-                Ok(Ok(addresses)) => addresses.map(|address| address.ip()).collect(),
+        while let Some((at, answer)) = asked.next().await {
+            let mut found = match answer {
+                Ok(Ok(addresses)) => addresses,
                 Ok(Err(_)) | Err(_) => Vec::new(),
             };
             found.sort_unstable();
@@ -90,11 +102,17 @@ impl Names {
             if found.is_empty() {
                 all = false;
             } else {
-                *known = found;
+                self.0[at].1 = found;
+                self.tell(group);
             }
         }
         all
     }
+}
+
+async fn lookup(host: String, port: u16) -> std::io::Result<Vec<IpAddr>> {
+    let found = tokio::net::lookup_host((host, port)).await?;
+    Ok(found.map(|address| address.ip()).collect())
 }
 
 /// Asks until `stop`, for the names of the configuration as it is.
@@ -117,7 +135,7 @@ pub(super) async fn run(
                 names = names.followed_by(&config.borrow_and_update());
                 continue;
             }
-            answered = names.ask() => answered,
+            answered = names.ask(&group, lookup) => answered,
         };
         names.tell(&group);
         let pause = if answered { INTERVAL } else { RETRY };
@@ -132,5 +150,46 @@ pub(super) async fn run(
             }
             () = sleep(pause), if !names.are_addresses() => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{config, until_true};
+    use super::*;
+
+    fn upstream(host: &str) -> Upstream {
+        Upstream { host: host.to_owned(), port: 80, weight: 1, far: false, drain: false }
+    }
+
+    #[tokio::test]
+    async fn a_name_that_is_not_answered_keeps_nobody_waiting() {
+        let mut config = config(&[]);
+        config.upstreams = ["silent", "wrong", "good"].map(upstream).to_vec();
+        let (group, mut names) = (Group::new(&config), Names::new(&config));
+        let lookup = |host: String, _| async move {
+            match host.as_str() {
+                "good" => Ok(vec![IpAddr::from([192, 0, 2, 1])]),
+                "wrong" => Err(std::io::ErrorKind::NotFound.into()),
+                _ => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            _ = names.ask(&group, lookup) => panic!("one is not answered"),
+            () = until_true(|| group.members().len() == 1) => {}
+        }
+        assert_eq!(*group.unresolved(), ["silent", "wrong"]);
+    }
+
+    #[test]
+    fn two_names_for_one_address_drain_together() {
+        let mut config = config(&[]);
+        config.upstreams = ["192.0.2.1", "192.0.2.1"].map(upstream).to_vec();
+        config.upstreams[1].drain = true;
+        let group = Group::new(&config);
+        Names::new(&config).tell(&group);
+        let [one] = &group.snapshot()[..] else { panic!("{:?}", group.snapshot()) };
+        let draining = tandem_core::clustering::load_balanced::ejection::Condition::Draining;
+        assert_eq!(one.condition, Some(draining));
     }
 }

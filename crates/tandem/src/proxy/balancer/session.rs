@@ -166,7 +166,7 @@ async fn endpoint(
     // Nearly always the first one takes it: what guards a longer wait costs more than that.
     let first = tokio::select! {
         biased;
-        () = shared.closing.cancelled() => return None,
+        () = shared.stop.cancelled() => return None,
         first = search.attempt() => first,
     };
     if let Attempt::Reached(claim, server) = first {

@@ -19,7 +19,7 @@ use tokio::time::{Instant, sleep, timeout};
 const LIMIT: Duration = Duration::from_secs(20);
 
 /// Says its letter, then echoes. Told to be bad, it drops each connection without a word.
-struct Endpoint {
+pub(super) struct Endpoint {
     address: SocketAddr,
     bad: Arc<AtomicBool>,
     stop: tokio_util::sync::CancellationToken,
@@ -73,7 +73,7 @@ impl Endpoint {
     }
 }
 
-fn config(endpoints: &[&Endpoint]) -> BalancerConfig {
+pub(super) fn config(endpoints: &[&Endpoint]) -> BalancerConfig {
     BalancerConfig {
         service: ServiceId::new("cache"),
         listen: ([127, 0, 0, 1], 0).into(),
@@ -96,6 +96,15 @@ fn config(endpoints: &[&Endpoint]) -> BalancerConfig {
 
 const CHECK: Check =
     Check { interval: Duration::from_millis(40), timeout: Duration::from_millis(30) };
+
+/// Waits until something is so.
+pub(super) async fn until_true(what: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !what() {
+        assert!(begun.elapsed() < LIMIT, "it did not come to that");
+        sleep(Duration::from_millis(2)).await;
+    }
+}
 
 async fn pair() -> (Supervisor, Endpoint, Endpoint) {
     let supervisor = Supervisor::new();

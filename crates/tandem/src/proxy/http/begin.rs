@@ -14,9 +14,16 @@ use crate::proxy::balancer::session::Shared;
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 use tokio::net::TcpStream;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_rustls::TlsAcceptor;
+
+/// How long a door that closes still serves what comes on an idle connection: it was sent before
+/// its client could know.
+pub(super) const LAST_WORD: Duration = Duration::from_secs(1);
+/// Whoever has been idle for so long may have to make room.
+pub(super) const SETTLED: Duration = Duration::from_secs(1);
 
 /// Serves one client to its end.
 pub(in crate::proxy) async fn serve(
@@ -28,9 +35,9 @@ pub(in crate::proxy) async fn serve(
     let config = shared.config();
     let Some(requests) = &config.http else { return };
     let Some(stream) = accept(shared, http, requests, client).await else { return };
-    let ip = who.ip().to_canonical();
-    let is_trusted = requests.trusted.iter().any(|network| network.contains(ip));
-    let origin = Origin { ip, is_encrypted: stream.is_encrypted(), is_trusted };
+    // Whose word is believed is looked up with each request.
+    let (ip, is_encrypted) = (who.ip().to_canonical(), stream.is_encrypted());
+    let origin = Origin { ip, is_encrypted, is_trusted: false };
     let session = speak(h2::Server { shared, http, origin }, requests, stream);
     tokio::select! {
         biased;
@@ -50,7 +57,7 @@ async fn accept(
     let accept = timeout(config.head_timeout, TlsAcceptor::from(tls).accept(client));
     let accepted = tokio::select! {
         biased;
-        () = shared.closing.cancelled() => return None,
+        () = last_word(shared) => return None,
         accepted = accept => accepted,
     };
     let Ok(Ok(stream)) = accepted else {
@@ -69,7 +76,7 @@ async fn speak(server: h2::Server<'_>, config: &HttpConfig, stream: Stream) {
         return;
     }
     if config.http2 && !client.stream.is_encrypted() {
-        match begins(server.shared, config, &mut client).await {
+        match begins((server.shared, server.http), config, &mut client).await {
             Some(true) => {
                 h2::serve(server, config, (client.stream, client.input)).await;
                 return;
@@ -82,8 +89,13 @@ async fn speak(server: h2::Server<'_>, config: &HttpConfig, stream: Stream) {
 }
 
 /// Whether its first bytes are those of HTTP/2; none if there are none.
-async fn begins(shared: &Shared, config: &HttpConfig, client: &mut Client) -> Option<bool> {
+async fn begins(
+    (shared, http): (&Shared, &Http),
+    config: &HttpConfig,
+    client: &mut Client,
+) -> Option<bool> {
     let mut deadline = Instant::now() + config.keep_alive;
+    let settled = Instant::now() + SETTLED;
     let mut is_silent = true;
     loop {
         let unread = client.input.unread();
@@ -101,13 +113,27 @@ async fn begins(shared: &Shared, config: &HttpConfig, client: &mut Client) -> Op
         let fill = poll_fn(|cx| poll_head(client, config.head_bytes_max, deadline, cx));
         let filled = tokio::select! {
             biased;
-            // What has begun to come may still come.
-            () = shared.closing.cancelled(), if is_silent => return None,
             filled = fill => filled,
+            // What has begun to come may still come.
+            () = last_word(shared), if is_silent => return None,
+            () = makes_room(http, settled), if is_silent => return None,
         };
         if !filled.is_ok_and(|bytes| bytes > 0) {
             // Half a word is no HTTP/2; whoever speaks HTTP/1.1 says what is wrong with it.
             return (!is_silent).then_some(false);
         }
     }
+}
+
+/// Ready when a door that closes waits no longer for what was sent before its client knew.
+pub(super) async fn last_word(shared: &Shared) {
+    shared.closing.cancelled().await;
+    sleep(LAST_WORD).await;
+}
+
+/// Ready when somebody else needs the place of whoever has been idle for longest. Who asks one
+/// thing after the other does not even wait for it: that would cost each request two locks.
+pub(super) async fn makes_room(http: &Http, settled: Instant) {
+    sleep_until(settled).await;
+    http.room.notified().await;
 }

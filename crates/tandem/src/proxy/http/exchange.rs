@@ -50,6 +50,8 @@ pub(super) enum After {
     Refused(Refusal),
     /// It ends at once.
     Cut,
+    /// It ends by a reset: its end would say that the response is whole.
+    Reset,
 }
 
 /// Serves one request, whose head is in `client.head`.
@@ -85,6 +87,7 @@ pub(super) async fn run(door: Door<'_>, client: &mut Client, order: Order) -> Af
             end,
             status: transfer.status,
             can_reply: transfer.can_reply(),
+            ends_by_close: transfer.ends_by_close,
             has_spoken: transfer.endpoint_spoke,
             took_body: transfer.took_body,
             is_stale: end == End::Broke && (is_reused || transfer.endpoint.is_stale()),
@@ -134,6 +137,8 @@ struct Over {
     end: End,
     status: Option<u16>,
     can_reply: bool,
+    /// The client takes the end of its connection for the end of the response.
+    ends_by_close: bool,
     /// Something came from the endpoint.
     has_spoken: bool,
     /// Some of the request's body is gone.
@@ -169,7 +174,8 @@ fn finish(
     if let Some(status) = over.status {
         door.http.answered(status);
     }
-    let is_error = door.requests.errors_count && over.status.is_some_and(|status| status >= 500);
+    let is_error = door.requests.errors_count && over.status.is_some_and(blames);
+    let cut = if over.ends_by_close { After::Reset } else { After::Cut };
     let failure = match over.end {
         End::Done { keep_alive, .. } => {
             if let (true, Some(status)) = (is_error, over.status) {
@@ -186,10 +192,10 @@ fn finish(
         End::Late if over.status.is_some() => {
             // A stream of events may be silent for long: no fault, but nobody may keep it for ever.
             count(&door.http.tally.timed_out);
-            return After::Cut;
+            return cut;
         }
         End::Refused(refusal) if over.can_reply => return After::Refused(refusal),
-        End::Refused(_) => return After::Cut,
+        End::Refused(_) => return cut,
         End::Broke => Failure::Broken,
         End::Nonsense(why) => Failure::Nonsense(why),
         End::Late => Failure::Late,
@@ -215,14 +221,19 @@ fn finish(
         // The worst news that there is of its latency.
         claim.0.took(door.requests.answer_timeout);
     }
-    if let Failure::Nonsense(why) = failure {
+    if let (Failure::Nonsense(why), Some(before)) = (failure, door.http.says_nonsense()) {
         let (service, address) = (&door.config.service, claim.0.address);
-        tracing::warn!(%service, %address, why, "the response of an endpoint is not understood");
+        tracing::warn!(%service, %address, why, before, "an endpoint's response is not understood");
     }
     if !over.can_reply {
-        return After::Cut;
+        return cut;
     }
     failed(door, client, (order, failure))
+}
+
+/// What says that the endpoint is at fault: not that it has no such method, or version.
+const fn blames(status: u16) -> bool {
+    status >= 500 && !matches!(status, 501 | 505)
 }
 
 /// Nobody took the request.

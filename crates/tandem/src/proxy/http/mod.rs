@@ -46,6 +46,8 @@ use tandem_core::clustering::load_balanced::key::Source;
 use tandem_core::clustering::load_balanced::retry::{self, Budget};
 use tandem_core::ids::ServiceId;
 use tls::Loaded;
+use tokio::sync::Notify;
+use tokio::time::Instant;
 
 /// What a balancer of requests does beyond one of connections.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -208,7 +210,20 @@ pub(super) struct Http {
     budget: Mutex<Budget>,
     tls: Mutex<Option<Loaded>>,
     tally: Tally,
+    nonsense: Mutex<Nonsense>,
+    /// Wakes whoever has been idle for longest, to make room for somebody else.
+    room: Notify,
 }
+
+/// Responses that were not understood and not said.
+#[derive(Debug, Default)]
+struct Nonsense {
+    said_at: Option<Instant>,
+    since: u64,
+}
+
+/// An endpoint that speaks something else would fill the log.
+const NONSENSE_EVERY: Duration = Duration::from_secs(10);
 
 impl Http {
     /// # Errors
@@ -223,6 +238,8 @@ impl Http {
             budget: Mutex::new(budget),
             tls,
             tally: Tally::default(),
+            nonsense: Mutex::default(),
+            room: Notify::new(),
         })
     }
 
@@ -257,7 +274,31 @@ impl Http {
                 before.seen()
             }
         };
-        *lock(&self.tls) = Some(after);
+        self.renewed(&before, after);
+    }
+
+    /// What was configured while files were read is newer than they are.
+    fn renewed(&self, before: &Loaded, after: Loaded) {
+        let mut tls = lock(&self.tls);
+        if tls.as_ref().is_some_and(|now| Arc::ptr_eq(&now.config, &before.config)) {
+            *tls = Some(after);
+        }
+    }
+
+    /// A connection that has waited for a request for long is closed, if there is one.
+    pub(super) fn make_room(&self) {
+        self.room.notify_one();
+    }
+
+    /// Whether to say that a response was not understood, and of how many it was not said before.
+    fn says_nonsense(&self) -> Option<u64> {
+        let mut nonsense = lock(&self.nonsense);
+        if nonsense.said_at.is_some_and(|at| at.elapsed() < NONSENSE_EVERY) {
+            nonsense.since += 1;
+            return None;
+        }
+        nonsense.said_at = Some(Instant::now());
+        Some(std::mem::take(&mut nonsense.since))
     }
 
     /// How clients are spoken to; none: in clear.
@@ -318,4 +359,40 @@ impl Http {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // Nothing here leaves a value half changed when it panics.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod unit {
+    use super::*;
+
+    #[test]
+    fn a_renewal_does_not_undo_what_was_configured_meanwhile() {
+        let dir = tempfile::tempdir().unwrap();
+        let made = rcgen::generate_simple_self_signed(vec!["a".to_owned()]).unwrap();
+        let (chain, key) = (dir.path().join("a.crt"), dir.path().join("a.key"));
+        std::fs::write(&chain, made.cert.pem()).unwrap();
+        std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+        let certificates = vec![Certificate { chain, key }];
+        let config = HttpConfig { certificates, ..HttpConfig::default() };
+        let http = Http::new(&config).unwrap();
+        let before = lock(&http.tls).clone().unwrap();
+        let read = || Loaded::read(&config.certificates, config.http2).unwrap().unwrap();
+        http.renewed(&before, read());
+        let renewed = lock(&http.tls).clone().unwrap();
+        assert!(!Arc::ptr_eq(&renewed.config, &before.config));
+        // While its files were read, it was told to speak in clear.
+        let clear = HttpConfig::default();
+        http.configure(&clear, Http::read(&clear).unwrap());
+        http.renewed(&renewed, read());
+        assert!(http.tls().is_none());
+    }
+
+    #[test]
+    fn nonsense_is_said_once_in_a_while() {
+        let http = Http::new(&HttpConfig::default()).unwrap();
+        assert_eq!(http.says_nonsense(), Some(0));
+        assert!((0..100).all(|_| http.says_nonsense().is_none()));
+        lock(&http.nonsense).said_at = None;
+        assert_eq!(http.says_nonsense(), Some(100));
+    }
 }

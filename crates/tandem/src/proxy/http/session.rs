@@ -1,32 +1,37 @@
 //! Talks to one client of an HTTP service: request after request until one side has enough.
 //! In: what speaks HTTP/1.1. Out: nothing but counters.
-//! States: Idle → (first byte) Head → Exchange → Idle …; refused → told → Lingering → Over.
+//! States: Idle → (first byte) Head → Exchange → Idle …; refused → told → Lingering → Over; Idle →
+//! (the door closes, somebody needs the room, too long) Over.
 //! Keeps: a refused request is the last one of its connection: where the next one begins is what
 //! was not understood. A head is waited for only so long, however slowly it drips.
 //! Not here: how a connection begins (`begin.rs`), what becomes of a request (`exchange.rs`).
 //! Tested by: `tests/`.
 
+use super::begin::{LAST_WORD, SETTLED, makes_room};
 use super::exchange::{self, After, Door};
-use super::stream::{BUFFER, Buffer, Stream};
+use super::stream::{BUFFER, Buffer, Stream, Timer};
 use super::wire::framing::Framing;
 use super::wire::request::{self, Method, Refusal, no_fields};
 use super::wire::rewrite::{self, Origin};
 use super::{Http, HttpConfig, key, reply};
 use crate::proxy::balancer::session::Shared;
-use std::future::{Future, poll_fn};
+use std::future::poll_fn;
 use std::io;
 use std::pin::{Pin, pin};
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tandem_core::clustering::load_balanced::key::hash;
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::Instant;
 use tokio_util::sync::WaitForCancellationFuture;
 
 /// For a client to take a reply, and to close after it.
 pub(super) const FAREWELL: Duration = Duration::from_secs(2);
-/// What is read of a client that was refused, so that it reads the reason before the reset.
-const LINGER_MAX: usize = 256 * 1024;
+/// How long a client that still sends is read from after its reply, as with nginx: a reset would
+/// take away a reply that it reads only once it has sent everything.
+const LINGER_MAX: Duration = Duration::from_secs(30);
+/// Empty lines before a request that are passed over: some clients end a body with one.
+const EMPTY_LINES_MAX: u32 = 4;
 
 /// One client and all that is kept for it.
 pub(super) struct Client {
@@ -67,28 +72,6 @@ impl Order {
     }
 }
 
-/// One timer for everything: moved only when it rings, or has to ring sooner.
-pub(super) struct Timer(Pin<Box<Sleep>>);
-
-impl Timer {
-    pub(super) fn new() -> Self {
-        Self(Box::pin(sleep_until(Instant::now() + FAREWELL)))
-    }
-
-    pub(super) fn poll(&mut self, deadline: Instant, cx: &mut Context<'_>) -> Poll<()> {
-        if self.0.deadline() > deadline {
-            self.0.as_mut().reset(deadline);
-        }
-        loop {
-            ready!(self.0.as_mut().poll(cx));
-            if Instant::now() >= deadline {
-                return Poll::Ready(());
-            }
-            self.0.as_mut().reset(deadline);
-        }
-    }
-}
-
 impl Client {
     /// `input`: what was read of it already.
     pub(super) fn new(stream: Stream, origin: Origin, input: Buffer) -> Self {
@@ -103,9 +86,10 @@ impl Client {
         }
     }
 
-    /// Ready once the client has closed its side while nothing of it is left to read.
+    /// Ready once the client has closed its side, however much of it is left to read: nobody waits
+    /// for an answer any more. One that has sent a bufferful ahead is not looked after.
     pub(super) fn poll_left(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        while self.input.is_empty() {
+        while self.input.unread().len() < BUFFER {
             match ready!(self.input.poll_fill(&mut self.stream, BUFFER, cx)) {
                 Ok(0) | Err(_) => return Poll::Ready(()),
                 Ok(_) => {}
@@ -140,26 +124,36 @@ impl Client {
                     }
                 }
             }
-            stream.poll_flush(cx)
+            match stream.poll_flush(cx) {
+                Poll::Ready(flushed) => Poll::Ready(flushed),
+                Poll::Pending => {
+                    ready!(timer.poll(deadline, cx));
+                    Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+                }
+            }
         })
         .await
     }
 
     /// Closes this side, and reads on for a moment: a reset would take the last reply away.
     async fn linger(&mut self) {
-        let deadline = Instant::now() + FAREWELL;
-        let mut read = 0;
+        let begun = Instant::now();
+        let mut silent_since = begun;
         let Self { stream, input, timer, .. } = self;
-        let _ = poll_fn(|cx| stream.poll_shutdown(cx)).await;
+        poll_fn(|cx| match stream.poll_shutdown(cx) {
+            Poll::Ready(_) => Poll::Ready(()),
+            Poll::Pending => timer.poll(begun + FAREWELL, cx),
+        })
+        .await;
         poll_fn(|cx| {
             loop {
                 input.consume(usize::MAX);
                 match input.poll_fill(stream, BUFFER, cx) {
                     Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(()),
-                    Poll::Ready(Ok(count)) => read += count,
-                    Poll::Pending => return timer.poll(deadline, cx),
+                    Poll::Ready(Ok(_)) => silent_since = Instant::now(),
+                    Poll::Pending => return timer.poll(silent_since + FAREWELL, cx),
                 }
-                if read > LINGER_MAX {
+                if silent_since - begun > LINGER_MAX {
                     return Poll::Ready(());
                 }
             }
@@ -180,10 +174,11 @@ pub(super) async fn run(shared: &Shared, http: &Http, client: &mut Client) {
     // Asked between any two requests: one that waits for all of them, not one for each.
     let mut closing = pin!(shared.closing.cancelled());
     loop {
+        let next = next(closing.as_mut(), (shared, http), client).await;
         // What changes while it runs counts from the next request on.
         let config = shared.config();
         let Some(requests) = &config.http else { return };
-        let order = match next(closing.as_mut(), requests, client).await {
+        let order = match next {
             Next::Over => return,
             Next::Refused(refusal) => {
                 refuse(http, client, refusal).await;
@@ -213,6 +208,10 @@ pub(super) async fn run(shared: &Shared, http: &Http, client: &mut Client) {
                 return;
             }
             After::Cut => return,
+            After::Reset => {
+                client.stream.reset_when_dropped();
+                return;
+            }
         }
     }
 }
@@ -227,48 +226,93 @@ async fn refuse(http: &Http, client: &mut Client, refusal: Refusal) {
     }
 }
 
+/// When the wait for a request is over.
+struct Wait {
+    idle_since: Instant,
+    /// When the first byte of a request had come.
+    begun_at: Option<Instant>,
+    /// The door closes.
+    closing_since: Option<Instant>,
+}
+
+impl Wait {
+    fn new(is_begun: bool) -> Self {
+        let idle_since = Instant::now();
+        Self { idle_since, begun_at: is_begun.then_some(idle_since), closing_since: None }
+    }
+
+    fn deadline(&self, config: &HttpConfig) -> Instant {
+        // What has begun to come may still come; not much more begins.
+        match (self.begun_at, self.closing_since) {
+            (Some(begun_at), _) => begun_at + config.head_timeout,
+            (None, Some(since)) => since + LAST_WORD.min(config.keep_alive),
+            (None, None) => self.idle_since + config.keep_alive,
+        }
+    }
+}
+
 /// Waits for the next request.
 async fn next(
     mut closing: Pin<&mut WaitForCancellationFuture<'_>>,
-    config: &HttpConfig,
+    (shared, http): (&Shared, &Http),
     client: &mut Client,
 ) -> Next {
-    let idle_since = Instant::now();
-    let mut begun_at = (!client.input.is_empty()).then_some(idle_since);
-    let mut seen = 0;
+    let mut config = shared.config();
+    let mut wait = Wait::new(!client.input.is_empty());
+    let (mut seen, mut empty_lines) = (0, 0);
     loop {
+        let Some(requests) = &config.http else { return Next::Over };
+        if wait.begun_at.is_some() && is_empty_line(client, &mut empty_lines) {
+            // Nothing has begun yet.
+            wait = Wait { begun_at: (!client.input.is_empty()).then(Instant::now), ..wait };
+            seen = 0;
+        }
         if may_be_whole(client.input.unread(), &mut seen) {
-            match take(config, client) {
+            match take(requests, client) {
                 Ok(Some(order)) => return Next::Request(order),
                 Ok(None) => {}
                 Err(refusal) => return Next::Refused(refusal),
             }
         }
-        let deadline = match begun_at {
-            Some(begun_at) => begun_at + config.head_timeout,
-            None => idle_since + config.keep_alive,
-        };
-        let fill = poll_fn(|cx| poll_head(client, config.head_bytes_max, deadline, cx));
+        let (deadline, is_idle) = (wait.deadline(requests), wait.begun_at.is_none());
+        let settled = wait.idle_since + SETTLED;
+        let fill = poll_fn(|cx| poll_head(client, requests.head_bytes_max, deadline, cx));
         let filled = tokio::select! {
             biased;
-            // What has begun to come may still come; nothing more begins.
-            () = closing.as_mut(), if begun_at.is_none() => return Next::Over,
+            () = closing.as_mut(), if is_idle && wait.closing_since.is_none() => {
+                wait.closing_since = Some(Instant::now());
+                continue;
+            }
             filled = fill => filled,
+            () = makes_room(http, settled), if is_idle => return Next::Over,
         };
         match filled {
             Ok(0) => return Next::Over,
-            Ok(_) => begun_at = begun_at.or_else(|| Some(Instant::now())),
+            Ok(_) if is_idle => {
+                wait.begun_at = Some(Instant::now());
+                // It was idle for long, perhaps.
+                config = shared.config();
+            }
+            Ok(_) => {}
             Err(error) => {
                 return match error.kind() {
                     io::ErrorKind::OutOfMemory => Next::Refused(Refusal::HeadTooLong),
-                    io::ErrorKind::TimedOut if begun_at.is_some() => {
-                        Next::Refused(Refusal::TooSlow)
-                    }
+                    io::ErrorKind::TimedOut if !is_idle => Next::Refused(Refusal::TooSlow),
                     _ => Next::Over,
                 };
             }
         }
     }
+}
+
+/// Passes over empty lines before a request, if there are not too many.
+fn is_empty_line(client: &mut Client, lines: &mut u32) -> bool {
+    let before = *lines;
+    while *lines < EMPTY_LINES_MAX && client.input.unread().starts_with(b"\r\n") {
+        client.input.consume(2);
+        *lines += 1;
+    }
+    *lines > before
 }
 
 pub(super) fn poll_head(
@@ -297,6 +341,7 @@ fn take(config: &HttpConfig, client: &mut Client) -> Result<Option<Order>, Refus
         return Err(Refusal::HeadTooLong);
     }
     client.head.clear();
+    client.origin.is_trusted = config.trusted.iter().any(|it| it.contains(client.origin.ip));
     rewrite::request(&mut client.head, &head, client.origin);
     let sender = key::Sender { origin: client.origin, trusted: &config.trusted };
     let key = config.hash_key.as_ref().and_then(|source| key::of(source, &head, sender));

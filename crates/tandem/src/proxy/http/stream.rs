@@ -12,12 +12,17 @@ use std::future::Future;
 use std::io::{self, IoSlice};
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_rustls::TlsStream;
 
 /// What one read takes at most, and what a buffer grows to unless a head needs more.
 pub(super) const BUFFER: usize = spare::SIZE;
+
+/// When a timer rings that nobody has set yet.
+const RINGS_FIRST: Duration = Duration::from_secs(2);
 
 /// A connection of a client or to an endpoint.
 #[derive(Debug)]
@@ -45,6 +50,14 @@ impl Stream {
         match self {
             Self::Tls(stream) => stream.get_ref().1.alpn_protocol(),
             Self::Plain(_) | Self::H2Client(_) | Self::H2Endpoint(_) => None,
+        }
+    }
+
+    /// Its end is no end: whoever waits for one is told by a reset, or by an encrypted stream that
+    /// stops without its last word.
+    pub(super) fn reset_when_dropped(&self) {
+        if let Some(socket) = self.socket() {
+            let _ = socket2::SockRef::from(socket).set_linger(Some(Duration::ZERO));
         }
     }
 
@@ -114,6 +127,28 @@ impl Stream {
                 stream.finish();
                 Poll::Ready(Ok(()))
             }
+        }
+    }
+}
+
+/// One timer for everything: moved only when it rings, or has to ring sooner.
+pub(super) struct Timer(Pin<Box<Sleep>>);
+
+impl Timer {
+    pub(super) fn new() -> Self {
+        Self(Box::pin(sleep_until(Instant::now() + RINGS_FIRST)))
+    }
+
+    pub(super) fn poll(&mut self, deadline: Instant, cx: &mut Context<'_>) -> Poll<()> {
+        if self.0.deadline() > deadline {
+            self.0.as_mut().reset(deadline);
+        }
+        loop {
+            ready!(self.0.as_mut().poll(cx));
+            if Instant::now() >= deadline {
+                return Poll::Ready(());
+            }
+            self.0.as_mut().reset(deadline);
         }
     }
 }

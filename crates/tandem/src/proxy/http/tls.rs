@@ -12,7 +12,7 @@ use rustls::ServerConfig;
 use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::server::{ClientHello, ProducesTickets, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -35,6 +35,8 @@ pub(super) struct Loaded {
     from: Vec<Certificate>,
     /// Clients may agree on HTTP/2.
     http2: bool,
+    /// Makes tickets, by which clients come back without a new handshake; the same after a renewal.
+    tickets: Arc<dyn ProducesTickets>,
     /// When the files were written.
     written: Vec<Option<SystemTime>>,
 }
@@ -48,6 +50,16 @@ impl Loaded {
         if from.is_empty() {
             return Ok(None);
         }
+        // The default keeps a few hundred sessions and forgets the rest.
+        let tickets = ring::Ticketer::new().map_err(|error| error.to_string())?;
+        Self::read_with(from, http2, tickets).map(Some)
+    }
+
+    fn read_with(
+        from: &[Certificate],
+        http2: bool,
+        tickets: Arc<dyn ProducesTickets>,
+    ) -> Result<Self, String> {
         // Looked at first: what is written meanwhile is then read again.
         let written = written(from);
         let mut shown = Vec::new();
@@ -63,12 +75,15 @@ impl Loaded {
         if http2 {
             config.alpn_protocols.insert(0, h2::ALPN.to_vec());
         }
-        Ok(Some(Self { config: Arc::new(config), from: from.to_vec(), http2, written }))
+        config.ticketer = Arc::clone(&tickets);
+        Ok(Self { config: Arc::new(config), from: from.to_vec(), http2, tickets, written })
     }
 
     /// Reads them again if a file is another one than before.
     pub(super) fn renew(&self) -> Option<Result<Option<Self>, String>> {
-        (written(&self.from) != self.written).then(|| Self::read(&self.from, self.http2))
+        let tickets = || Arc::clone(&self.tickets);
+        let read = || Self::read_with(&self.from, self.http2, tickets()).map(Some);
+        (written(&self.from) != self.written).then(read)
     }
 
     /// As if it had been read of what is there now: what is wrong with it is said once.

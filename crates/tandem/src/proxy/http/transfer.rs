@@ -88,10 +88,14 @@ pub(super) struct Transfer<'a> {
     /// Of the response.
     state: State,
     out_sent: usize,
+    /// An encrypted stream has some of it that its socket does not take.
+    holds_back: bool,
     answer: Body,
     answer_ready: usize,
     /// Only the content of the response goes on.
     unchunk: bool,
+    /// The client finds its end by that of the connection.
+    pub(super) ends_by_close: bool,
     interim: u32,
     seen: usize,
     pub(super) status: Option<u16>,
@@ -119,9 +123,11 @@ impl<'a> Transfer<'a> {
             is_deaf: false,
             state: State::Head,
             out_sent: 0,
+            holds_back: false,
             answer: Body::new(Framing::Empty, u64::MAX),
             answer_ready: 0,
             unchunk: false,
+            ends_by_close: false,
             interim: 0,
             seen: 0,
             status: None,
@@ -172,7 +178,7 @@ impl<'a> Transfer<'a> {
         };
         let deadline = self.terms.total.map_or(idle, |total| total.min(idle));
         ready!(self.client.timer.poll(deadline, cx));
-        if self.answer_ready > 0 || self.out_sent < self.client.out.len() {
+        if self.answer_ready > 0 || self.out_sent < self.client.out.len() || self.holds_back {
             // It takes nothing of its own response.
             return Poll::Ready(End::Left);
         }
@@ -280,9 +286,9 @@ impl<'a> Transfer<'a> {
             let head = &out[self.out_sent..];
             let body = &spare.unread()[..self.answer_ready];
             if head.is_empty() && body.is_empty() {
-                return stream
-                    .poll_flush(cx)
-                    .map(|ok| ok.map(|()| delivered).map_err(|_| End::Left));
+                let flushed = stream.poll_flush(cx);
+                self.holds_back = flushed.is_pending();
+                return flushed.map(|ok| ok.map(|()| delivered).map_err(|_| End::Left));
             }
             let head_left = head.len();
             let Ok(written) = ready!(stream.poll_write_both(cx, (head, body))) else {
@@ -362,10 +368,12 @@ impl<'a> Transfer<'a> {
         if self.unchunk {
             onward.framing = Framing::Close;
         }
-        let is_sent = self.head_sent == request.len() && self.body.is_done();
+        let is_sent =
+            self.head_sent == request.len() && self.body_ready == 0 && self.body.is_done();
+        self.ends_by_close = onward.framing == Framing::Close;
         self.keep_alive = order.keep_alive
             && is_sent
-            && onward.framing != Framing::Close
+            && !self.ends_by_close
             && !self.terms.closing.is_cancelled();
         onward.keep_alive = self.keep_alive;
         onward.cookie = self.terms.cookie;

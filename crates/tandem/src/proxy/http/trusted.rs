@@ -26,6 +26,10 @@ impl FromStr for Network {
     fn from_str(text: &str) -> Result<Self, NotANetwork> {
         let (ip, bits) = text.split_once('/').map_or((text, None), |(ip, bits)| (ip, Some(bits)));
         let ip: IpAddr = ip.parse().map_err(|_| NotANetwork)?;
+        if ip != ip.to_canonical() {
+            // Addresses are compared as what they are: this one would match nobody.
+            return Err(NotANetwork);
+        }
         let all = if ip.is_ipv4() { 32 } else { 128 };
         let is_number = |bits: &&str| bits.bytes().all(|byte| byte.is_ascii_digit());
         let bits = match bits {
@@ -107,7 +111,17 @@ mod tests {
         assert!(is_in("0.0.0.0/0", "1.2.3.4") && !is_in("0.0.0.0/0", "2001:db8::1"));
         assert!(is_in("2001:db8::/32", "2001:db8::1") && !is_in("2001:db8::/32", "2001:db9::1"));
         assert!(is_in("::/0", "::1"));
-        for bad in ["", "a", "10.0.0.0/33", "10.0.0.0/", "10.0.0.0/+8", "::/129", "10.0.0/8"] {
+        for bad in [
+            "::ffff:10.0.0.0/104",
+            "::ffff:10.0.0.1",
+            "",
+            "a",
+            "10.0.0.0/33",
+            "10.0.0.0/",
+            "10.0.0.0/+8",
+            "::/129",
+            "10.0.0/8",
+        ] {
             assert_eq!(bad.parse::<Network>(), Err(NotANetwork), "{bad}");
         }
     }

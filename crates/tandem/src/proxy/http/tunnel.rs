@@ -4,8 +4,7 @@
 //! Not here: who may change the protocol (`request.rs`).
 //! Tested by: `tests/`.
 
-use super::session::Timer;
-use super::stream::{BUFFER, Buffer, Stream};
+use super::stream::{BUFFER, Buffer, Stream, Timer};
 use std::io;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -77,9 +76,10 @@ fn copy(
 ) -> Poll<io::Result<()>> {
     loop {
         while !from.input.is_empty() {
-            *moved = true;
             let written = ready!(to.stream.poll_write_both(cx, (from.input.unread(), &[])))?;
             from.input.consume(written);
+            // Only what was taken: whoever takes nothing is idle.
+            *moved = true;
         }
         ready!(to.stream.poll_flush(cx))?;
         let Poll::Ready(read) = from.input.poll_fill(from.stream, BUFFER, cx) else {

@@ -68,6 +68,11 @@ fn service_changes(before: ServiceSeen<'_>, after: ServiceSeen<'_>) -> Vec<Draft
         let message = format!("the move to {} was given up; nothing has moved", switchover.to);
         drafts.push(tell(EventKind::SwitchoverFailed, message).field("to", switchover.to.as_str()));
     }
+    if let Some(placed) = after.state.copies.placed.last()
+        && before.state.copies.placed.last() != Some(placed)
+    {
+        drafts.push(tell(EventKind::CopiesPlaced, placed.reason.clone()));
+    }
     drafts.extend(rules(before, after));
     drafts
 }

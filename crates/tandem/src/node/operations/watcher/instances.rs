@@ -108,7 +108,8 @@ impl Pair<'_> {
                 drafts.push(self.tell(EventKind::InstanceStarted, message));
             }
         }
-        if self.is.process == Process::Primary && self.was.process != Process::Primary {
+        let is_primary = self.is.process == Process::Primary && self.of.spec.copies.is_none();
+        if is_primary && self.was.process != Process::Primary {
             drafts.push(
                 self.tell(EventKind::PrimaryPromoted, format!("{node} left recovery"))
                     .term(self.is.promoted)

@@ -64,3 +64,36 @@ async fn a_reset_of_what_closed_its_half_before_ends_the_connection() {
         until(&balancer, |it| it.sessions == 0).await;
     }
 }
+
+#[tokio::test]
+async fn who_takes_nothing_is_idle() {
+    let supervisor = Supervisor::new();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (host, port) = ("127.0.0.1".to_owned(), listener.local_addr().unwrap().port());
+    let upstream = Upstream { host, port, weight: 1, far: false, drain: false };
+    let idle_timeout = Duration::from_millis(300);
+    let config = BalancerConfig { upstreams: vec![upstream], idle_timeout, ..config(&[]) };
+    let balancer = Balancer::open(config, &supervisor).unwrap();
+    let mut client = TcpStream::connect(balancer.local_address()).await.unwrap();
+    let (_endpoint, _) = timeout(LIMIT, listener.accept()).await.unwrap().unwrap();
+    let piece = vec![b'x'; 100_000];
+    while timeout(LIMIT, client.write_all(&piece)).await.expect("an end").is_ok() {}
+    until(&balancer, |it| it.sessions == 0).await;
+}
+
+#[tokio::test]
+async fn what_the_system_accepted_before_the_close_is_served() {
+    let supervisor = Supervisor::new();
+    let a = Endpoint::start(&supervisor, b'a').await;
+    let balancer = Balancer::open(config(&[&a]), &supervisor).unwrap();
+    let client = std::net::TcpStream::connect(balancer.local_address()).unwrap();
+    client.set_nonblocking(true).unwrap();
+    let mut client = TcpStream::from_std(client).unwrap();
+    let answer = async {
+        let letter = timeout(LIMIT, client.read_u8()).await.unwrap();
+        client.shutdown().await.unwrap();
+        letter
+    };
+    let (drained, letter) = tokio::join!(balancer.close(LIMIT), answer);
+    assert!(drained && letter.is_ok_and(|letter| letter == b'a'));
+}

@@ -12,7 +12,7 @@ use super::io::{Io, Watch};
 use super::life::Life;
 use super::outgoing::SEND_MAX;
 use super::{STREAM_WINDOW, STREAMS_MAX};
-use crate::proxy::http::session::Timer;
+use crate::proxy::http::stream::Timer;
 use crate::proxy::http::stream::{Buffer, Stream};
 use crate::runtime::supervisor::{Supervisor, TaskKind};
 use bytes::Bytes;

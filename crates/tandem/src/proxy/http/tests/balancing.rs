@@ -164,3 +164,89 @@ async fn idle_connections_are_few_and_do_not_grow_old() {
     until(|| endpoints[0].open() == 2).await;
     until(|| endpoints[0].open() == 0).await;
 }
+
+#[tokio::test]
+async fn what_was_sent_before_a_client_knew_of_the_close_is_served() {
+    let (supervisor, endpoints) = three().await;
+    let balancer = Balancer::open(config(&[&endpoints[0]]), &supervisor).unwrap();
+    let address = balancer.local_address();
+    let mut idle = Client::connect(&balancer).await;
+    idle.get("/").await.unwrap();
+    // The system has accepted it, and nobody else has yet.
+    let mut late = std::net::TcpStream::connect(address).unwrap();
+    std::io::Write::write_all(&mut late, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+    late.set_nonblocking(true).unwrap();
+    let mut late = Client::of(tokio::net::TcpStream::from_std(late).unwrap());
+    let clients = async {
+        until(|| std::net::TcpStream::connect(address).is_err()).await;
+        for response in [idle.get("/").await, late.response().await] {
+            let response = response.expect("a response");
+            assert!(response.head.contains("\r\nConnection: close\r\n"), "{response:?}");
+        }
+    };
+    let (drained, ()) = tokio::join!(balancer.close(LIMIT), clients);
+    assert!(drained);
+}
+
+#[tokio::test]
+async fn a_full_endpoint_keeps_its_clients() {
+    let (supervisor, endpoints) = three().await;
+    let all: Vec<&Endpoint> = endpoints.iter().collect();
+    let config = http(&all, |http| {
+        http.sticky = Some("place".to_owned());
+        http.in_flight_max = 1;
+    });
+    let balancer = Balancer::open(config, &supervisor).unwrap();
+    let mut client = Client::connect(&balancer).await;
+    let first = client.get("/").await.unwrap();
+    let cookie = first.head.split("Set-Cookie: ").nth(1).unwrap().split(';').next().unwrap();
+    let mut busy = Client::connect(&balancer).await;
+    let head = format!("POST /echo HTTP/1.1\r\nHost: a\r\nCookie: {cookie}\r\n");
+    busy.send(format!("{head}Content-Length: 1\r\n\r\n")).await;
+    let at = endpoints.iter().find(|it| first.body == it.letter.to_string()).unwrap();
+    until(|| at.requests() == 2).await;
+    client.send(format!("GET / HTTP/1.1\r\nHost: a\r\nCookie: {cookie}\r\n\r\n")).await;
+    until(|| balancer.snapshot().held == 1).await;
+    assert_eq!(get(&balancer, "/").await.status(), 200, "others have other places");
+    busy.send("x").await;
+    assert_eq!(busy.response().await.unwrap().body, "x");
+    let again = client.response().await.unwrap();
+    assert_eq!(again.body, first.body);
+    assert!(!again.head.contains("Set-Cookie"), "{again:?}");
+}
+
+#[tokio::test]
+async fn whose_word_is_believed_changes_with_the_next_request() {
+    let (supervisor, endpoints) = three().await;
+    let before = config(&[&endpoints[0]]);
+    let balancer = Balancer::open(before.clone(), &supervisor).unwrap();
+    let mut client = Client::connect(&balancer).await;
+    let ask = "GET /head HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 192.0.2.1\r\n\r\n";
+    let said = async |client: &mut Client| {
+        client.send(ask).await;
+        client.response().await.unwrap().body.contains("X-Forwarded-For: 192.0.2.1, 127.0.0.1")
+    };
+    assert!(!said(&mut client).await);
+    let mut trusting = before.clone();
+    trusting.http.as_mut().unwrap().trusted = vec!["127.0.0.0/8".parse().unwrap()];
+    balancer.configure(trusting).unwrap();
+    assert!(said(&mut client).await, "on the same connection, which was idle");
+    balancer.configure(before).unwrap();
+    assert!(!said(&mut client).await);
+}
+
+#[tokio::test]
+async fn idle_strangers_make_room() {
+    let (supervisor, endpoints) = three().await;
+    for http2 in [false, true] {
+        let mut config = http(&[&endpoints[0]], |http| {
+            http.http2 = http2;
+            http.keep_alive = LIMIT * 10;
+        });
+        config.sessions_max = 2;
+        let balancer = Balancer::open(config, &supervisor).unwrap();
+        let mut strangers = [Client::connect(&balancer).await, Client::connect(&balancer).await];
+        assert_eq!(strangers[0].rest().await, "", "the one that said nothing for longest");
+        assert_eq!(get(&balancer, "/").await.body, "a");
+    }
+}

@@ -221,6 +221,7 @@ impl Work {
                 let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf").await;
                 return false;
             }
+            "/break" | "/break-chunked" => return breaks(stream, verb).await,
             "/hints" => {
                 format!("HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n{plain}").into_bytes()
             }
@@ -252,6 +253,19 @@ impl Work {
     }
 }
 
+/// Half of a response, and the connection ends: false.
+async fn breaks(stream: &mut TcpStream, verb: &str) -> bool {
+    let half = match verb {
+        "/break" => "HTTP/1.1 200 OK\r\n\r\nhalf",
+        _ => "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n",
+    };
+    let _ = stream.write_all(half.as_bytes()).await;
+    if verb == "/break" {
+        socket2::SockRef::from(&*stream).set_linger(Some(Duration::ZERO)).unwrap();
+    }
+    false
+}
+
 /// Answers that are always the same.
 fn canned(verb: &str) -> Option<Vec<u8>> {
     Some(match verb {
@@ -265,6 +279,7 @@ fn canned(verb: &str) -> Option<Vec<u8>> {
             let head = b"HTTP/1.1 200 OK\r\nContent-Length: 30000000\r\n\r\n".to_vec();
             [head, vec![b'.'; 30_000_000]].concat()
         }
+        "/501" => b"HTTP/1.1 501 Not Implemented\r\nContent-Length: 0\r\n\r\n".to_vec(),
         "/500" => b"HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n".to_vec(),
         "/nonsense" => b"SSH-2.0-OpenSSH_9.2\r\n\r\n".to_vec(),
         "/two-lengths" => {

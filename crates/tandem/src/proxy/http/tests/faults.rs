@@ -10,7 +10,7 @@ use tandem_core::clustering::load_balanced::key::Source;
 use tandem_core::clustering::load_balanced::retry;
 use tokio::io::AsyncWriteExt;
 
-async fn pair() -> (Supervisor, Endpoint, Endpoint) {
+pub async fn pair() -> (Supervisor, Endpoint, Endpoint) {
     let supervisor = Supervisor::new();
     let a = Endpoint::start(&supervisor, 'a').await;
     let b = Endpoint::start(&supervisor, 'b').await;
@@ -126,7 +126,7 @@ async fn who_fails_at_once_gets_no_more_than_its_share() {
 }
 
 /// Nothing listens there, and nothing will.
-fn dead() -> std::net::SocketAddr {
+pub fn dead() -> std::net::SocketAddr {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
@@ -182,61 +182,6 @@ async fn a_timeout_on_a_connection_that_was_used_before_is_a_failure() {
     assert_eq!(client.get("/").await.unwrap().status(), 200);
     assert_eq!(client.get("/never").await.unwrap().status(), 504);
     assert_eq!((a.connections(), balancer.snapshot().endpoints[0].failed), (1, 1));
-}
-
-#[tokio::test]
-async fn what_lasts_too_long_before_anybody_took_it_is_told_when() {
-    let supervisor = Supervisor::new();
-    let mut config = http(&[], |http| http.total_timeout = Some(Duration::from_millis(200)));
-    config.hold_max = LIMIT;
-    let balancer = Balancer::open(config, &supervisor).unwrap();
-    let response = get(&balancer, "/").await;
-    assert_eq!(response.status(), 504);
-    assert!(response.body.contains("no endpoint of service web had taken"), "{response:?}");
-    assert_eq!(balancer.snapshot().http.unwrap().timed_out, 1);
-}
-
-/// A listener whose queue is full: connects to it are neither taken nor refused.
-fn black_hole() -> (std::net::SocketAddr, Vec<socket2::Socket>) {
-    let socket = |_| socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
-    let listener = socket(0).unwrap();
-    let any: std::net::SocketAddr = ([127, 0, 0, 1], 0).into();
-    listener.bind(&any.into()).unwrap();
-    listener.listen(0).unwrap();
-    let address = listener.local_addr().unwrap().as_socket().unwrap();
-    let mut all = vec![listener];
-    for at in 0..3 {
-        let filler = socket(at).unwrap();
-        filler.set_nonblocking(true).unwrap();
-        let _ = filler.connect(&address.into());
-        all.push(filler);
-    }
-    (address, all)
-}
-
-#[tokio::test]
-async fn a_connect_lasts_no_longer_than_the_client_waits() {
-    let (supervisor, a, _) = pair().await;
-    let (address, _full) = black_hole();
-    let brief = Duration::from_millis(200);
-    for is_total in [false, true] {
-        let mut config = http(&[&a], |http| http.total_timeout = is_total.then_some(brief));
-        config.upstreams[0].port = address.port();
-        config.connect_timeout = LIMIT * 10;
-        config.hold_max = if is_total { LIMIT * 10 } else { brief };
-        let balancer = Balancer::open(config, &supervisor).unwrap();
-        let status = get(&balancer, "/").await.status();
-        assert_eq!(status, if is_total { 504 } else { 503 });
-    }
-    let mut config = config(&[&a]);
-    config.upstreams[0].port = address.port();
-    (config.connect_timeout, config.hold_max) = (LIMIT * 10, LIMIT * 10);
-    let balancer = Balancer::open(config, &supervisor).unwrap();
-    let mut client = Client::connect(&balancer).await;
-    client.send("GET / HTTP/1.1\r\nHost: shop\r\n\r\n").await;
-    until(|| balancer.snapshot().endpoints[0].in_flight == 1).await;
-    drop(client);
-    until(|| balancer.snapshot().sessions == 0).await;
 }
 
 #[tokio::test]

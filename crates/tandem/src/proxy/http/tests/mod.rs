@@ -5,6 +5,7 @@ mod balancing;
 mod checks;
 mod corpus;
 mod endpoint;
+mod ends;
 mod faults;
 mod fuzz;
 mod h2;

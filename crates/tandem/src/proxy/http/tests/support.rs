@@ -79,6 +79,10 @@ impl Response {
 impl Client {
     pub async fn connect(balancer: &Balancer) -> Self {
         let stream = TcpStream::connect(balancer.local_address()).await.unwrap();
+        Self::of(stream)
+    }
+
+    pub fn of(stream: TcpStream) -> Self {
         stream.set_nodelay(true).unwrap();
         Self { stream, unread: Vec::new() }
     }
@@ -95,6 +99,18 @@ impl Client {
         let _ = timeout(LIMIT, self.stream.read_to_end(&mut more)).await.expect("an end");
         bytes.append(&mut more);
         String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    /// What came until the connection ends, and whether it was reset.
+    pub async fn end(&mut self) -> (String, bool) {
+        let mut bytes = std::mem::take(&mut self.unread);
+        let end = loop {
+            let read = timeout(LIMIT, self.stream.read_buf(&mut bytes)).await.expect("an end");
+            if !matches!(read, Ok(1..)) {
+                break read;
+            }
+        };
+        (String::from_utf8_lossy(&bytes).into_owned(), end.is_err())
     }
 
     async fn more(&mut self) -> bool {

@@ -9,6 +9,7 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use std::path::Path;
 use std::sync::Arc;
+use tandem_core::clustering::load_balanced::rate;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -23,8 +24,8 @@ pub fn issue(dir: &Path, name: &str, names: &[&str]) -> Certificate {
     Certificate { chain, key }
 }
 
-/// What a client that believes these certificates is answered when it asks for a name.
-async fn ask(balancer: &Balancer, believed: &[&Certificate], name: &str) -> Option<String> {
+/// A client that believes these certificates.
+fn client(believed: &[&Certificate]) -> Arc<ClientConfig> {
     let mut roots = RootCertStore::empty();
     for certificate in believed {
         roots.add(CertificateDer::from_pem_file(&certificate.chain).unwrap()).unwrap();
@@ -35,10 +36,27 @@ async fn ask(balancer: &Balancer, believed: &[&Certificate], name: &str) -> Opti
         .unwrap()
         .with_root_certificates(roots)
         .with_no_client_auth();
+    Arc::new(config)
+}
+
+type Encrypted = tokio_rustls::client::TlsStream<TcpStream>;
+
+async fn connect(
+    balancer: &Balancer,
+    client: &Arc<ClientConfig>,
+    name: &str,
+) -> std::io::Result<Encrypted> {
     let name = ServerName::try_from(name.to_owned()).unwrap();
     let tcp = TcpStream::connect(balancer.local_address()).await.unwrap();
-    let connected = tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, tcp).await;
-    let mut stream = connected.ok()?;
+    tokio_rustls::TlsConnector::from(Arc::clone(client)).connect(name, tcp).await
+}
+
+/// What a client that believes these certificates is answered when it asks for a name.
+async fn ask(balancer: &Balancer, believed: &[&Certificate], name: &str) -> Option<String> {
+    Some(say(connect(balancer, &client(believed), name).await.ok()?).await)
+}
+
+async fn say(mut stream: Encrypted) -> String {
     let mut all = String::new();
     for path in ["/head", "/chunked"] {
         let last = if path == "/chunked" { "Connection: close\r\n" } else { "" };
@@ -46,7 +64,7 @@ async fn ask(balancer: &Balancer, believed: &[&Certificate], name: &str) -> Opti
         stream.write_all(request.as_bytes()).await.unwrap();
     }
     timeout(LIMIT, stream.read_to_string(&mut all)).await.unwrap().expect("a clean end");
-    Some(all)
+    all
 }
 
 #[tokio::test]
@@ -127,4 +145,43 @@ async fn what_is_no_certificate_is_refused_with_words_and_changes_nothing() {
         assert_eq!(balancer.configure(bad).unwrap_err().to_string(), error);
     }
     assert_eq!(get(&balancer, "/").await.body, "a");
+}
+
+#[tokio::test]
+async fn a_ticket_outlasts_the_certificate_that_it_was_given_with() {
+    let supervisor = Supervisor::new();
+    let endpoint = Endpoint::start(&supervisor, 'a').await;
+    let dir = tempfile::tempdir().unwrap();
+    let shop = issue(dir.path(), "shop", &["shop.example"]);
+    let config = http(&[&endpoint], |http| http.certificates = vec![shop.clone()]);
+    let balancer = Balancer::open(config.clone(), &supervisor).unwrap();
+    let client = client(&[&shop]);
+    for kind in [rustls::HandshakeKind::Full, rustls::HandshakeKind::Resumed] {
+        let stream = connect(&balancer, &client, "shop.example").await.unwrap();
+        assert_eq!(stream.get_ref().1.handshake_kind(), Some(kind));
+        say(stream).await;
+        // It is another file, and says the same.
+        let written = std::time::SystemTime::now() + std::time::Duration::from_secs(5);
+        let file = std::fs::File::options().write(true).open(&shop.chain).unwrap();
+        file.set_modified(written).unwrap();
+        balancer.configure(config.clone()).unwrap();
+    }
+}
+
+/// What it does not take is held back by encryption, where a socket would say so.
+#[tokio::test]
+async fn a_reply_that_nobody_takes_is_not_waited_for() {
+    let supervisor = Supervisor::new();
+    let endpoint = Endpoint::start(&supervisor, 'a').await;
+    let dir = tempfile::tempdir().unwrap();
+    let shop = issue(dir.path(), "shop", &["shop.example"]);
+    let mut config = http(&[&endpoint], |http| http.certificates = vec![shop.clone()]);
+    let hour = std::time::Duration::from_secs(3600);
+    config.rates.total = Some(rate::Limit { count: 1, per: hour, burst: 1 });
+    let balancer = Balancer::open(config, &supervisor).unwrap();
+    let mut stream = connect(&balancer, &client(&[&shop]), "shop.example").await.unwrap();
+    let many = "GET / HTTP/1.1\r\nHost: a\r\n\r\n".repeat(1000);
+    // Each is refused, and none of the refusals read, until the door has had enough of it.
+    while timeout(LIMIT, stream.write_all(many.as_bytes())).await.expect("an end").is_ok() {}
+    until(|| balancer.snapshot().sessions == 0).await;
 }

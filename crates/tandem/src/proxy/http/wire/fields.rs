@@ -6,6 +6,9 @@
 
 use httparse::Header;
 
+/// The most words that `Connection` may have: each is looked for among all fields.
+pub(in crate::proxy::http) const OPTIONS_MAX: usize = 32;
+
 /// What a field is to a proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::proxy::http) enum Field {

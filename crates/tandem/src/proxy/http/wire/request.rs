@@ -151,6 +151,8 @@ struct Said<'b> {
     wants_upgrade: bool,
     upgrade: Option<&'b str>,
     expects: bool,
+    /// Words of `Connection`.
+    options: usize,
 }
 
 impl<'b> Said<'b> {
@@ -186,6 +188,10 @@ impl<'b> Said<'b> {
             }
             Field::Connection => {
                 for option in fields::list(field.value) {
+                    self.options += 1;
+                    if self.options > fields::OPTIONS_MAX {
+                        return Err(Refusal::Bad("Connection has too many words"));
+                    }
                     self.close |= option.eq_ignore_ascii_case(b"close");
                     self.keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
                     self.wants_upgrade |= option.eq_ignore_ascii_case(b"upgrade");

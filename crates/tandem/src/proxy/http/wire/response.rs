@@ -60,6 +60,7 @@ pub(in crate::proxy::http) fn read<'a, 'b>(
         return Err(Bad("its status is none"));
     }
     let (mut content_length, mut chunked, mut close) = (None, false, minor == 0);
+    let mut options = 0;
     for field in fields {
         match Field::of(field.name) {
             Field::ContentLength => {
@@ -76,10 +77,14 @@ pub(in crate::proxy::http) fn read<'a, 'b>(
                 chunked = true;
             }
             Field::Connection => {
+                options += fields::list(field.value).count();
                 close |= fields::list(field.value).any(|it| it.eq_ignore_ascii_case(b"close"));
             }
             _ => {}
         }
+    }
+    if options > fields::OPTIONS_MAX {
+        return Err(Bad("its Connection has too many words"));
     }
     let bodiless = kind == request::Method::Head || matches!(status, 100..=199 | 204 | 304);
     let framing = match (chunked, content_length) {

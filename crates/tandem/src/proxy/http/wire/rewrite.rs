@@ -345,4 +345,20 @@ mod tests {
              Connection: upgrade\r\n\r\n";
         assert_eq!(switched, wanted);
     }
+
+    /// Each of its words is looked for among all fields.
+    #[test]
+    fn connection_has_few_words() {
+        let head = |words: usize| {
+            let words = vec!["x"; words].join(",");
+            format!("GET / HTTP/1.1\r\nHost: a\r\nConnection: {words}\r\nConnection: y\r\n\r\n")
+        };
+        let read = |bytes: &str| {
+            let mut room = request::no_fields();
+            request::read(bytes.as_bytes(), &mut room, (100, 1_000)).map(|head| head.is_some())
+        };
+        assert_eq!(read(&head(31)), Ok(true));
+        assert_eq!(read(&head(32)), Err(request::Refusal::Bad("Connection has too many words")));
+        assert_eq!(read(&head(9_999)), Err(request::Refusal::Bad("Connection has too many words")));
+    }
 }

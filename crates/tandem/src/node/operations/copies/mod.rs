@@ -1,0 +1,136 @@
+//! Talks about commands whose copies run side by side: how many serve, why one does not.
+//! In: `ServiceSeen`. Out: parts of `Status` and `Explanation`.
+//! Not here: what operators ask for (`verbs.rs`), one copy that runs alone (`moves/singleton.rs`),
+//! the door's endpoints (`balanced.rs`).
+//! Tested by: `tests/copies`.
+
+mod verbs;
+
+use super::seen::ServiceSeen;
+use crate::api::explain::{Explanation, FailoverNow, Placement, Planned, Reason, Safety};
+use crate::api::status::{CopiesStatus, InstanceState, Phase};
+use std::collections::BTreeSet;
+use tandem_core::clustering::copies;
+use tandem_core::facts::{InstanceFacts, Process};
+use tandem_core::ids::{NodeId, Term};
+use tandem_core::pairing::Kind;
+use tandem_core::reason::list;
+
+pub(super) fn is_copies(service: ServiceSeen<'_>) -> bool {
+    service.spec.copies.is_some()
+}
+
+/// The round that it is in, or the term of what runs alone.
+pub(super) fn term(service: ServiceSeen<'_>) -> Term {
+    if is_copies(service) { service.state.copies.term } else { service.state.term() }
+}
+
+/// The nodes on which a copy shall run now.
+fn wanted(service: ServiceSeen<'_>) -> BTreeSet<NodeId> {
+    let agreed = &service.seen.agreed;
+    let mut wanted = copies::wanted(&agreed.spec.nodes, service.spec, &service.state.copies);
+    wanted.retain(|node| !agreed.draining.contains(node));
+    wanted
+}
+
+fn serving(service: ServiceSeen<'_>) -> BTreeSet<NodeId> {
+    let takes = |node: &NodeId| service.instance(node).is_some_and(copies::takes_work);
+    service.seen.agreed.spec.data_nodes().filter(|node| takes(node)).cloned().collect()
+}
+
+/// How many there are, and how many there shall be.
+pub(super) fn status(service: ServiceSeen<'_>) -> Option<CopiesStatus> {
+    service.spec.copies?;
+    let turn = service.state.copies.turn.clone();
+    Some(CopiesStatus { wanted: wanted(service).len(), serving: serving(service).len(), turn })
+}
+
+pub(super) fn phase(service: ServiceSeen<'_>) -> Phase {
+    if serving(service).is_empty() { Phase::Appointed } else { Phase::Active }
+}
+
+pub(super) fn instance_state(service: ServiceSeen<'_>, node: &NodeId) -> InstanceState {
+    let Some(own) = service.instance(node) else { return InstanceState::Unknown };
+    match own.process {
+        Process::Primary if own.withdrawn.is_some() => InstanceState::Draining,
+        Process::Primary if own.serving.is_some() => InstanceState::Running,
+        Process::Primary | Process::Starting => InstanceState::Starting,
+        Process::Stopping => InstanceState::Stopping,
+        Process::Stopped if wanted(service).contains(node) => InstanceState::Stopped,
+        Process::Stopped | Process::Standby | Process::Promoting => InstanceState::Absent,
+    }
+}
+
+/// Why a copy is not as it should be; none where it is.
+pub(super) fn reason(
+    service: ServiceSeen<'_>,
+    own: &InstanceFacts,
+    planned: Option<String>,
+) -> Option<String> {
+    if own.starts_failed > 0 {
+        let failed = own.starts_failed;
+        return Some(format!("it ended by itself {failed} times in a row: see output.log there"));
+    }
+    if copies::takes_work(own) {
+        let is_old = own.pending_restart || own.promoted < service.state.copies.term;
+        return is_old.then(|| "it waits for its turn to start anew".to_owned());
+    }
+    planned
+}
+
+/// What a human should know.
+pub(super) fn warnings(service: ServiceSeen<'_>) -> Vec<String> {
+    let (wanted, serving) = (wanted(service), serving(service));
+    let mut warnings = Vec::new();
+    if serving.is_empty() {
+        warnings.push("no copy serves: clients are held".to_owned());
+    } else if serving.intersection(&wanted).count() < wanted.len() {
+        let away = list(wanted.difference(&serving));
+        warnings.push(format!("{} of {} copies serve; not on {away}", serving.len(), wanted.len()));
+    }
+    let replicas = service.spec.copies.and_then(|copies| copies.replicas).unwrap_or(0) as usize;
+    if replicas > wanted.len() {
+        let places = wanted.len();
+        warnings.push(format!("{replicas} copies are wanted, and {places} nodes can have one"));
+    }
+    warnings
+}
+
+/// Why it is as it is.
+pub(super) fn explain(service: ServiceSeen<'_>, plans: Vec<Planned>) -> Explanation {
+    let (wanted, serving) = (wanted(service), serving(service));
+    let summary = match &service.state.copies.turn {
+        Some(turn) => format!("copies start anew, one at a time; it is the turn of {turn}"),
+        None => {
+            let (have, want) = (serving.len(), wanted.len());
+            format!("{have} of {want} copies serve, on {}", list(&serving))
+        }
+    };
+    let placements = service.state.copies.placed.iter().rev();
+    Explanation {
+        service: service.name.clone(),
+        kind: Some(Kind::Command),
+        term: service.state.copies.term,
+        phase: phase(service),
+        primary: None,
+        summary,
+        scheduled: None,
+        no_failover_because: Vec::new(),
+        failover_now: FailoverNow {
+            safety: Safety::Safe,
+            because: Reason::new("every copy serves: doors send nothing to one that is lost"),
+            would_choose: None,
+            may_lose_bytes: None,
+            candidates: Vec::new(),
+        },
+        plans,
+        history: Vec::new(),
+        placements: placements
+            .map(|line| Placement {
+                nodes: line.nodes.iter().cloned().collect(),
+                reason: line.reason.clone(),
+                at_unix_ms: line.at_unix_ms,
+            })
+            .collect(),
+    }
+}

@@ -1,0 +1,336 @@
+//! Keeps what this node has of services whose copies run side by side as the configuration wants
+//! it, from its start to its end and while it changes: doors, keepers, drivers.
+//! In: `Config`. Out: open doors, what waits, where wishes go, `Snapshot`s.
+//! A service that comes is opened and started; one that goes closes its door at once, its copy ends
+//! once nothing is left there; one that stays changes, and its copies start anew in turns where
+//! that is needed.
+//! Keeps: INV-14, a door is there, and says what it has, until its last connection ended.
+//! Not here: one copy that runs alone (`commands.rs`), what a driver does (`driver/singleton`).
+//! Tested by: `tests/copies`.
+
+use super::super::{Error, Ground};
+use super::balancers::door_config;
+use super::commands::{self, Prepared};
+use crate::config::{Command, Config, Copies};
+use crate::consensus::Consensus;
+use crate::driver::instance::wishes::Asked;
+use crate::driver::singleton::beside::Beside;
+use crate::driver::singleton::beside::doors::{DoorGuide, Place, Wanted};
+use crate::driver::singleton::{Change, SingletonDriver, Wiring};
+use crate::proxy::{Balancer, BalancerConfig, Snapshot};
+use crate::runtime::supervisor::TaskKind;
+use futures::future::join_all;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tandem_core::ids::ServiceId;
+use tandem_core::spec::NodeRole;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+/// Wishes that may wait; one more is refused.
+const WISHES_MAX: usize = 4;
+
+/// The door of one service.
+#[derive(Debug)]
+struct Open {
+    door: Arc<Balancer>,
+    wanted: watch::Sender<Wanted>,
+}
+
+/// The driver of one copy.
+#[derive(Debug)]
+struct Driven {
+    wishes: mpsc::Sender<Asked>,
+    changes: mpsc::Sender<Change>,
+    ended: CancellationToken,
+}
+
+impl Driven {
+    /// A driver that has as many changes before it as it may is one that is not ready: it has
+    /// nothing that could end, and begins nothing that is agreed no more.
+    fn end(&self) {
+        if let Err(error) = self.changes.try_send(Change::End) {
+            tracing::warn!(%error, "a copy's driver was not told that it ends");
+        }
+    }
+}
+
+/// What this node has of services of copies.
+#[derive(Debug, Default)]
+struct All {
+    doors: BTreeMap<ServiceId, Open>,
+    /// Also those that end.
+    drivers: BTreeMap<ServiceId, Driven>,
+    commands: BTreeMap<ServiceId, Command>,
+}
+
+/// The copies and doors of this node.
+pub(in crate::node) struct CopyServices {
+    ground: Arc<Ground>,
+    all: Mutex<All>,
+}
+
+impl std::fmt::Debug for CopyServices {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("CopyServices").finish_non_exhaustive()
+    }
+}
+
+/// Services whose copies run side by side.
+fn of(config: &Config) -> impl Iterator<Item = (&ServiceId, &Command, &Copies)> {
+    config.commands.iter().filter_map(|(id, it)| Some((id, it, it.copies.as_ref()?)))
+}
+
+impl CopyServices {
+    /// Binds the doors of the configuration that the node starts with; nobody is sent anywhere yet.
+    ///
+    /// # Errors
+    /// An address cannot be had.
+    pub(in crate::node) fn open(ground: &Arc<Ground>) -> Result<Self, Error> {
+        let services = Self { ground: Arc::clone(ground), all: Mutex::default() };
+        for (service, command, _) in of(&ground.config) {
+            let Some(wanted) = services.wanted(&ground.config, service, command) else { continue };
+            services.open_door(service, wanted)?;
+        }
+        Ok(services)
+    }
+
+    fn open_door(&self, service: &ServiceId, wanted: Wanted) -> Result<(), Error> {
+        let door = Arc::new(Balancer::open(wanted.config.clone(), &self.ground.supervisor)?);
+        let wanted = watch::Sender::new(wanted);
+        self.lock().doors.insert(service.clone(), Open { door, wanted });
+        Ok(())
+    }
+
+    /// Starts the drivers, and leads clients to copies from now on.
+    ///
+    /// # Errors
+    /// A folder or a keeper cannot be had.
+    pub(in crate::node) async fn start(&self, consensus: &Consensus) -> Result<(), Error> {
+        super::leftovers::end(&self.ground).await;
+        for (service, command, _) in of(&self.ground.config) {
+            self.drive(&self.ground.config, (service, command), consensus)?;
+        }
+        Ok(())
+    }
+
+    /// Lets clients in, once this node knows what it has.
+    pub(in crate::node) fn let_in(&self) {
+        let all = self.lock();
+        for service in all.doors.keys() {
+            self.guide(service, &all);
+        }
+    }
+
+    fn guide(&self, service: &ServiceId, all: &All) {
+        let Some(open) = all.doors.get(service) else { return };
+        let guide = DoorGuide {
+            service: service.clone(),
+            hub: self.ground.hub.clone(),
+            wanted: open.wanted.subscribe(),
+            door: Arc::clone(&open.door),
+        };
+        let run = guide.run(self.ground.supervisor.stopping());
+        self.ground.supervisor.spawn("door of copies", TaskKind::Session, run);
+    }
+
+    fn drive(
+        &self,
+        config: &Config,
+        (service, command): (&ServiceId, &Command),
+        consensus: &Consensus,
+    ) -> Result<(), Error> {
+        let ground = &*self.ground;
+        let Some(node) = config.nodes.get(&ground.args.node) else { return Ok(()) };
+        if node.role == NodeRole::Witness {
+            return Ok(());
+        }
+        let (wishes, asked) = mpsc::channel(WISHES_MAX);
+        let (changes, changed) = mpsc::channel(commands::CHANGES_MAX);
+        let prepared = Prepared::of(ground, node, (service, command));
+        // Nobody asks for promises.
+        let (_, asks) = mpsc::channel(1);
+        let wiring = commands::wiring(ground, consensus, prepared, (asks, asked, changed))?;
+        let beside = Some(Beside::default());
+        let driver = SingletonDriver::new(Wiring { beside, ..wiring });
+        let (stop, ended) = (ground.supervisor.stopping(), CancellationToken::new());
+        let token = ended.clone();
+        ground.supervisor.spawn("copy driver", TaskKind::Essential, async move {
+            driver.run(stop.clone()).await;
+            token.cancel();
+            // One that ended because its service did is no part of the node that is missing.
+            stop.cancelled().await;
+        });
+        let mut all = self.lock();
+        all.drivers.insert(service.clone(), Driven { wishes, changes, ended });
+        all.commands.insert(service.clone(), command.clone());
+        Ok(())
+    }
+
+    /// Goes on with another configuration; what could not be done is said, and done by the next
+    /// call.
+    pub(in crate::node) fn follow(&self, config: &Config, consensus: &Consensus) -> Vec<String> {
+        self.end(config);
+        let mut waits = Vec::new();
+        for (service, command, _) in of(config) {
+            if let Err(because) = self.follow_one(config, (service, command), consensus) {
+                waits.push(format!("{service}: {because}"));
+            }
+        }
+        waits
+    }
+
+    fn follow_one(
+        &self,
+        config: &Config,
+        (service, command): (&ServiceId, &Command),
+        consensus: &Consensus,
+    ) -> Result<(), String> {
+        let said = |error: Error| error.to_string();
+        let (is_known, is_driven) = {
+            let all = self.lock();
+            let driven = all.drivers.get(service);
+            (all.commands.contains_key(service), driven.map(|it| !it.ended.is_cancelled()))
+        };
+        match is_driven {
+            Some(true) if !is_known => return Err("its copy of before still ends here".to_owned()),
+            Some(_) if is_known => self.change(config, (service, command))?,
+            Some(_) | None => self.drive(config, (service, command), consensus).map_err(said)?,
+        }
+        let wanted = self.wanted(config, service, command);
+        let has_door = self.lock().doors.contains_key(service);
+        match (wanted, has_door) {
+            (Some(wanted), true) => {
+                let all = self.lock();
+                if let Some(open) = all.doors.get(service) {
+                    // The guide adds who is there; this only says whether the door can be so.
+                    let upstreams = open.door.upstreams();
+                    let trial = BalancerConfig { upstreams, ..wanted.config.clone() };
+                    open.door.configure(trial).map_err(|error| error.to_string())?;
+                    open.wanted.send_if_modified(|old| {
+                        let is_new = *old != wanted;
+                        *old = wanted;
+                        is_new
+                    });
+                }
+            }
+            (Some(wanted), false) => {
+                self.open_door(service, wanted).map_err(said)?;
+                self.guide(service, &self.lock());
+            }
+            (None, true) => self.close_door(service, command.copies.as_ref()),
+            (None, false) => {}
+        }
+        Ok(())
+    }
+
+    fn change(
+        &self,
+        config: &Config,
+        (service, command): (&ServiceId, &Command),
+    ) -> Result<(), String> {
+        let mut all = self.lock();
+        if all.commands.get(service) == Some(command) {
+            return Ok(());
+        }
+        let node = config.nodes.get(&self.ground.args.node).ok_or("this node is not listed")?;
+        let Prepared { config, limits } = Prepared::of(&self.ground, node, (service, command));
+        if let Some(driven) = all.drivers.get(service) {
+            let change = Change::Config(Box::new(config), limits);
+            driven.changes.try_send(change).map_err(|error| error.to_string())?;
+        }
+        all.commands.insert(service.clone(), command.clone());
+        Ok(())
+    }
+
+    /// Ends what the configuration has no more.
+    fn end(&self, config: &Config) {
+        let stays = |service: &ServiceId| {
+            config.commands.get(service).is_some_and(|command| command.copies.is_some())
+        };
+        let gone: Vec<(ServiceId, Command)> = {
+            let mut all = self.lock();
+            all.commands.extract_if(.., |service, _| !stays(service)).collect()
+        };
+        for (service, command) in gone {
+            self.close_door(&service, command.copies.as_ref());
+            if let Some(driven) = self.lock().drivers.get(&service) {
+                driven.end();
+            }
+        }
+        let mut all = self.lock();
+        let All { drivers, commands, .. } = &mut *all;
+        drivers.retain(|service, it| commands.contains_key(service) || !it.ended.is_cancelled());
+    }
+
+    /// No new clients; those that are there get their time, and copies hear of them until then.
+    fn close_door(&self, service: &ServiceId, copies: Option<&Copies>) {
+        let Some(Open { door, wanted }) = self.lock().doors.remove(service) else { return };
+        let grace = copies.map_or(Duration::ZERO, |copies| copies.drain_max);
+        let service = service.clone();
+        self.ground.supervisor.spawn("door of copies ends", TaskKind::Session, async move {
+            door.stop_accepting().await;
+            if !door.close(grace).await {
+                tracing::warn!(%service, "connections of a removed service were cut");
+            }
+            drop(wanted);
+        });
+    }
+
+    /// Where a copy of this node takes wishes.
+    pub(in crate::node) fn wishes(&self, service: &ServiceId) -> Option<mpsc::Sender<Asked>> {
+        self.lock().drivers.get(service).map(|driven| driven.wishes.clone())
+    }
+
+    /// Every door as it is now.
+    pub(in crate::node) fn snapshots(&self) -> Vec<Snapshot> {
+        self.lock().doors.values().map(|open| open.door.snapshot()).collect()
+    }
+
+    /// The node stops: its doors close, its copies go on with their keepers.
+    pub(in crate::node) async fn close(&self, grace: Duration) {
+        let doors = std::mem::take(&mut self.lock().doors);
+        let close = |open: Open| async move {
+            if !open.door.close(grace).await {
+                let Snapshot { service, sessions, .. } = open.door.snapshot();
+                tracing::info!(%service, sessions, "connections were cut");
+            }
+        };
+        join_all(doors.into_values().map(close)).await;
+    }
+
+    /// This node is removed: nothing of it stays.
+    pub(in crate::node) fn part(&self) {
+        for driven in self.lock().drivers.values() {
+            driven.end();
+        }
+    }
+
+    /// What the door of a service shall be; none where it has none.
+    fn wanted(&self, config: &Config, service: &ServiceId, command: &Command) -> Option<Wanted> {
+        let ground = &self.ground;
+        let node = config.nodes.get(&ground.args.node)?;
+        let own = command.copies.as_ref()?.door.as_ref()?;
+        let addresses = commands::addresses(ground, config, (service, command));
+        let place = |(node_id, address)| {
+            let it = config.nodes.get(&node_id)?;
+            // Who does not say where it stands is near to everybody.
+            let far = it.zone.is_some() && node.zone.is_some() && it.zone != node.zone;
+            Some((node_id, Place { address, weight: it.capacity, far }))
+        };
+        let mut door = door_config(service, own, node);
+        if let Some(http) = &mut door.http {
+            http.secret = ground.identity.cookie_secret(service);
+        }
+        Some(Wanted {
+            places: addresses.into_iter().filter_map(place).collect(),
+            config: door,
+            suspicion: command.timing.suspicion,
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, All> {
+        self.all.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

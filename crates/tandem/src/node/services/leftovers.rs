@@ -1,0 +1,78 @@
+//! Keeps nothing running that no configuration names any more: its service was taken out while the
+//! daemon was away, and a copy that needs no lease would go on with its keeper for ever.
+//! In: the node's folder. Out: nothing but ended copies.
+//! Not here: services that go while the daemon runs (`copies.rs`).
+//! Tested by: `tests/copies`.
+
+use super::super::Ground;
+use crate::fence::client::{Keeper, KeeperEvent};
+use crate::fence::protocol::{Signal, State as Held};
+use crate::runtime::supervisor::TaskKind;
+use crate::service::command::State;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tandem_core::ids::ServiceId;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+/// How long one may take to end; what its owner allowed it is not known any more.
+const STOP: Duration = Duration::from_secs(10);
+
+/// Ends each, beside everything else.
+pub(super) async fn end(ground: &Ground) {
+    let Ok(folders) = std::fs::read_dir(ground.args.dir.join("services")) else { return };
+    for folder in folders.flatten() {
+        let name = folder.file_name();
+        let Some(service) = name.to_str().map(ServiceId::new) else { continue };
+        if is_named(ground, &service) || !was_run(&folder.path()) {
+            continue;
+        }
+        let run_dir = run_dir(&folder.path());
+        if let Ok(Some((keeper, events))) = Keeper::attach(&run_dir, &ground.supervisor).await {
+            tracing::warn!(%service, "the configuration does not have it any more: its copy ends");
+            let run = finish(keeper, events);
+            ground.supervisor.spawn("copy that is left over", TaskKind::Session, run);
+        }
+    }
+}
+
+fn is_named(ground: &Ground, service: &ServiceId) -> bool {
+    let command = ground.config.commands.get(service);
+    // One that runs alone now has a driver that ends what it finds.
+    command.is_some() || ground.config.services.contains_key(service)
+}
+
+/// Whatever was run here has a recipe; what ran under a lease has ended by itself.
+fn was_run(dir: &Path) -> bool {
+    State::load(dir).is_ok_and(|state| state.recipe != 0)
+}
+
+fn run_dir(dir: &Path) -> PathBuf {
+    dir.join("run")
+}
+
+async fn finish(keeper: Keeper, mut events: mpsc::Receiver<KeeperEvent>) {
+    let ended = async {
+        while let Some(event) = events.recv().await {
+            match event {
+                KeeperEvent::Status(status) if status.state == Held::Idle => return,
+                KeeperEvent::Status(_) => _ = keeper.signal(Signal::Smart).await,
+                KeeperEvent::Exited(_) | KeeperEvent::KeeperGone => return,
+                KeeperEvent::Started { .. } | KeeperEvent::Stuck { .. } => {}
+            }
+        }
+    };
+    if timeout(STOP, ended).await.is_err() {
+        let _ = keeper.kill().await;
+        let gone = async {
+            while let Some(event) = events.recv().await {
+                if let KeeperEvent::Exited(_) | KeeperEvent::KeeperGone = event {
+                    return;
+                }
+            }
+        };
+        let _ = timeout(STOP, gone).await;
+    }
+    // Where it still holds something it refuses, and goes by itself once that has ended.
+    let _ = keeper.release().await;
+}

@@ -1,0 +1,159 @@
+//! How responses, connections and waits end, and what each side is told by that.
+
+use super::faults::{dead, pair};
+use super::support::*;
+use crate::proxy::balancer::Balancer;
+use crate::runtime::supervisor::Supervisor;
+use std::time::Duration;
+use tandem_core::clustering::load_balanced::ejection::Condition;
+use tokio::io::AsyncWriteExt;
+use tokio::time::timeout;
+
+#[tokio::test]
+async fn a_response_that_broke_never_looks_whole() {
+    let (supervisor, a, _) = pair().await;
+    let balancer = Balancer::open(config(&[&a]), &supervisor).unwrap();
+    for (verb, version, broke) in [
+        ("/until-close", "1.1", false),
+        ("/break", "1.1", true),
+        ("/break", "1.0", true),
+        ("/chunked", "1.0", false),
+        ("/break-chunked", "1.0", true),
+    ] {
+        let mut client = Client::connect(&balancer).await;
+        client.send(format!("GET {verb} HTTP/{version}\r\nHost: shop\r\n\r\n")).await;
+        let (all, is_reset) = client.end().await;
+        assert!(all.starts_with("HTTP/1.1 200 OK\r\n"), "{verb} {version}: {all}");
+        assert_eq!(is_reset, broke, "{verb} {version}: {all}");
+    }
+}
+
+#[tokio::test]
+async fn who_leaves_while_it_is_held_is_not_served_later() {
+    let (supervisor, a, _) = pair().await;
+    let mut config = config(&[&a]);
+    config.upstreams[0].port = dead().port();
+    config.hold_max = LIMIT * 10;
+    let balancer = Balancer::open(config, &supervisor).unwrap();
+    let mut client = Client::connect(&balancer).await;
+    // The second one was sent ahead, and stays unread.
+    client.send("POST /1 HTTP/1.1\r\nHost: a\r\n\r\nPOST /2 HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    until(|| balancer.snapshot().held == 1).await;
+    drop(client);
+    until(|| balancer.snapshot().sessions == 0).await;
+    assert_eq!(balancer.snapshot().http.unwrap().abandoned, 1);
+}
+
+#[tokio::test]
+async fn who_reads_nothing_through_a_tunnel_is_idle() {
+    let (supervisor, a, _) = pair().await;
+    let mut config = config(&[&a]);
+    config.idle_timeout = Duration::from_millis(300);
+    let balancer = Balancer::open(config, &supervisor).unwrap();
+    let mut client = Client::connect(&balancer).await;
+    let head = "GET /ws HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n";
+    client.send(head).await;
+    client.until("hello").await.unwrap();
+    // What it sends comes back, and it takes none of it, until nothing moves any more.
+    let piece = vec![b'x'; 100_000];
+    while timeout(LIMIT, client.stream.write_all(&piece)).await.expect("an end").is_ok() {}
+    until(|| balancer.snapshot().sessions == 0).await;
+}
+
+#[tokio::test]
+async fn a_method_that_an_endpoint_does_not_know_is_not_its_fault() {
+    let (supervisor, a, b) = pair().await;
+    let balancer = Balancer::open(config(&[&a, &b]), &supervisor).unwrap();
+    a.always("/501");
+    let mut client = Client::connect(&balancer).await;
+    for _ in 0..20 {
+        client.get("/").await.unwrap();
+    }
+    let endpoint = &balancer.snapshot().endpoints[0];
+    assert_eq!((endpoint.condition, endpoint.failed), (Some(Condition::Up), 0));
+}
+
+#[tokio::test]
+async fn who_still_sends_gets_its_refusal() {
+    let (supervisor, a, _) = pair().await;
+    let config = http(&[&a], |http| http.body_bytes_max = 3);
+    let balancer = Balancer::open(config, &supervisor).unwrap();
+    let mut client = Client::connect(&balancer).await;
+    // More than any socket keeps: it is read only once all was sent.
+    let length = 30_000_000;
+    client.send(format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n")).await;
+    client.send(vec![b'x'; length]).await;
+    assert_eq!(client.response().await.unwrap().status(), 413);
+}
+
+#[tokio::test]
+async fn an_empty_line_after_a_body_begins_no_request() {
+    let (supervisor, a, _) = pair().await;
+    let config = http(&[&a], |http| {
+        http.head_timeout = Duration::from_millis(100);
+        http.keep_alive = Duration::from_millis(500);
+    });
+    let balancer = Balancer::open(config, &supervisor).unwrap();
+    let mut client = Client::connect(&balancer).await;
+    let post = "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx\r\n";
+    for _ in 0..2 {
+        client.send(post).await;
+        assert_eq!(client.response().await.unwrap().body, "x");
+    }
+    assert_eq!(client.rest().await, "", "it was idle, and not slow");
+}
+
+#[tokio::test]
+async fn what_lasts_too_long_before_anybody_took_it_is_told_when() {
+    let supervisor = Supervisor::new();
+    let mut config = http(&[], |http| http.total_timeout = Some(Duration::from_millis(200)));
+    config.hold_max = LIMIT;
+    let balancer = Balancer::open(config, &supervisor).unwrap();
+    let response = get(&balancer, "/").await;
+    assert_eq!(response.status(), 504);
+    assert!(response.body.contains("no endpoint of service web had taken"), "{response:?}");
+    assert_eq!(balancer.snapshot().http.unwrap().timed_out, 1);
+}
+
+/// A listener whose queue is full: connects to it are neither taken nor refused.
+fn black_hole() -> (std::net::SocketAddr, Vec<socket2::Socket>) {
+    let socket = |_| socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
+    let listener = socket(0).unwrap();
+    let any: std::net::SocketAddr = ([127, 0, 0, 1], 0).into();
+    listener.bind(&any.into()).unwrap();
+    listener.listen(0).unwrap();
+    let address = listener.local_addr().unwrap().as_socket().unwrap();
+    let mut all = vec![listener];
+    for at in 0..3 {
+        let filler = socket(at).unwrap();
+        filler.set_nonblocking(true).unwrap();
+        let _ = filler.connect(&address.into());
+        all.push(filler);
+    }
+    (address, all)
+}
+
+#[tokio::test]
+async fn a_connect_lasts_no_longer_than_the_client_waits() {
+    let (supervisor, a, _) = pair().await;
+    let (address, _full) = black_hole();
+    let brief = Duration::from_millis(200);
+    for is_total in [false, true] {
+        let mut config = http(&[&a], |http| http.total_timeout = is_total.then_some(brief));
+        config.upstreams[0].port = address.port();
+        config.connect_timeout = LIMIT * 10;
+        config.hold_max = if is_total { LIMIT * 10 } else { brief };
+        let balancer = Balancer::open(config, &supervisor).unwrap();
+        let status = get(&balancer, "/").await.status();
+        assert_eq!(status, if is_total { 504 } else { 503 });
+    }
+    let mut config = config(&[&a]);
+    config.upstreams[0].port = address.port();
+    (config.connect_timeout, config.hold_max) = (LIMIT * 10, LIMIT * 10);
+    let balancer = Balancer::open(config, &supervisor).unwrap();
+    let mut client = Client::connect(&balancer).await;
+    client.send("GET / HTTP/1.1\r\nHost: shop\r\n\r\n").await;
+    until(|| balancer.snapshot().endpoints[0].in_flight == 1).await;
+    drop(client);
+    until(|| balancer.snapshot().sessions == 0).await;
+}
