@@ -5,6 +5,7 @@
 //! (`clustering/active_active/seat.rs`).
 //! Tested by: `clustering/active_active/tests.rs`, and the simulator.
 
+use crate::cluster::command::{Command, ServiceCommand};
 use crate::cluster::partitions::Owner;
 use crate::cluster::state::{
     Applied, Appointed, Appointment, Cause, ClusterState, Phase, ServiceState, ignored,
@@ -83,6 +84,32 @@ impl ServiceState {
 }
 
 impl ClusterState {
+    /// What is agreed first where an operator vouches for it that the nodes of another
+    /// configuration are the only ones left: the copies of the others are gone.
+    pub fn vouched_gone(&self, spec: &ClusterSpec, at_unix_ms: u64) -> Vec<Command> {
+        let mut commands = Vec::new();
+        for (service, old) in &self.spec.services {
+            let (Some(seat), Some(state)) = (&old.seat, self.services.get(service)) else {
+                continue;
+            };
+            if spec.nodes.contains_key(&seat.node) {
+                continue;
+            }
+            let command = SeatCommand {
+                node: seat.node.clone(),
+                term: state.term().next(),
+                earlier: Earlier::Gone,
+                cause: Cause::Forced,
+                reason: String::from("an operator said that the node is lost for good"),
+                at_unix_ms,
+            };
+            let (service, expected) = (service.clone(), state.revision);
+            let command = ServiceCommand::Seat(command);
+            commands.push(Command::Service { service, expected, command });
+        }
+        commands
+    }
+
     /// Why a configuration cannot follow this one: who owns what would be forgotten, while copies
     /// go by it.
     pub(super) fn divided_otherwise(&self, spec: &ClusterSpec) -> Option<&'static str> {

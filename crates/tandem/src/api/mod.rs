@@ -9,6 +9,7 @@ pub mod events;
 pub mod explain;
 pub mod metrics;
 pub mod operations;
+pub mod partitions;
 pub mod problem;
 pub mod request;
 pub mod role;
@@ -79,6 +80,8 @@ pub(crate) fn router(
         .route("/v1/services/{name}/restart", post(verbs::restart))
         .route("/v1/services/{name}/reload", post(verbs::reload))
         .route("/v1/services/{name}/reinit", post(verbs::reinit))
+        .route("/v1/services/{name}/partitions", get(partitions::show))
+        .route("/v1/services/{name}/partitions/{id}/release", post(partitions::release))
         .route("/v1/services/{name}/upstreams/{address}/drain", post(verbs::drain_upstream))
         .route("/v1/services/{name}/upstreams/{address}/undrain", post(verbs::undrain_upstream))
         .route("/metrics", get(show_metrics))

@@ -5,6 +5,7 @@
 
 use crate::api::explain::{Explanation, Finding};
 use crate::api::metrics::MetricsSnapshot;
+use crate::api::partitions::Divided;
 use crate::api::role::RoleCheck;
 use crate::api::status::Status;
 use crate::telemetry::events::Event;
@@ -14,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 use tandem_core::ids::{ConfigVersion, NodeId, ServiceId};
 use tokio::sync::broadcast;
 
@@ -40,6 +42,9 @@ pub trait Operations: Send + Sync + 'static {
 
     /// What this node is for a service at this moment; without a name, for the only service.
     fn role(&self, service: Option<&ServiceId>) -> RoleCheck;
+
+    /// The own copy of a service whose work is divided; none if there is none here.
+    fn divided(&self, service: &ServiceId) -> Option<Arc<dyn Divided>>;
 
     /// Numbers for Prometheus.
     fn metrics(&self) -> MetricsSnapshot;

@@ -118,6 +118,9 @@ pub struct ServiceStatus {
     /// There if copies of it run side by side.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub copies: Option<CopiesStatus>,
+    /// There if its work is divided.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub partitions: Option<PartitionsStatus>,
     /// The asked node's door, where its work is spread; of one service only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub door: Option<Box<BalancedStatus>>,
@@ -149,6 +152,28 @@ pub struct CopiesStatus {
     pub serving: usize,
     /// Whose is being started anew, in turns.
     pub turn: Option<NodeId>,
+}
+
+/// Who owns the partitions of a service whose work is divided.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PartitionsStatus {
+    /// Into so many parts.
+    pub count: u32,
+    /// So many have an owner that may work on them.
+    pub owned: u32,
+    /// By node.
+    pub nodes: Vec<NodePartitions>,
+}
+
+/// What one node owns.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodePartitions {
+    /// Which node.
+    pub node: NodeId,
+    /// So many.
+    pub owned: u32,
+    /// So many of those it shall release.
+    pub releasing: u32,
 }
 
 /// A switchover that waits for its time in the memory of one node.

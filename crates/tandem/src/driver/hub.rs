@@ -5,9 +5,11 @@
 //! Not here: the sending (`heartbeat.rs`), decisions (the core).
 
 mod differs;
+mod own_copy;
 
 use crate::runtime::clock;
 use differs::{differs, door_differs, instance_differs};
+use own_copy::OwnCopy;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -43,6 +45,7 @@ struct Known {
     links: BTreeMap<NodeId, LinkFact>,
     instances: BTreeMap<ServiceId, (InstanceFacts, Timestamp)>,
     rest: BTreeSet<ServiceId>,
+    copies: BTreeMap<ServiceId, OwnCopy>,
     doors: BTreeMap<ServiceId, BTreeMap<NodeId, DoorUse>>,
     config_version: ConfigVersion,
     draining: bool,
@@ -245,6 +248,7 @@ impl Hub {
     /// A service ended here: nothing is said of it any more.
     pub fn retire(&self, service: &ServiceId) {
         let mut known = self.known();
+        known.copies.remove(service);
         known.instances.remove(service);
         known.rest.remove(service);
         drop(known);
@@ -290,7 +294,10 @@ impl Hub {
                 .map(|(service, (facts, at))| {
                     let ends = known.trails.get(service).map(|trails| trails.ends());
                     let facts = aged(facts, now.since(*at));
-                    (service.clone(), InstanceFacts { ends: ends.unwrap_or_default(), ..facts })
+                    let ends = ends.unwrap_or_default();
+                    let seat = known.copies.get(service).map(|copy| copy.seat.clone());
+                    let seat = seat.unwrap_or_default();
+                    (service.clone(), InstanceFacts { ends, seat, ..facts })
                 })
                 .collect(),
         }

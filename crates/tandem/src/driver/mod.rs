@@ -8,6 +8,7 @@ pub mod hub;
 pub mod instance;
 pub mod observer;
 pub mod routes;
+pub mod seats;
 pub mod singleton;
 pub mod upkeep;
 pub mod wire;

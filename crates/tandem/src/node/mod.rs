@@ -228,7 +228,7 @@ async fn start(args: NodeArgs, supervisor: &Supervisor) -> Result<Running, Error
     let _ = transport.0.set(mesh.clone());
     founding::found(&ground, &consensus).await?;
     let mut places = services::places(&ground);
-    let (commands, driven) = commands::start(&ground, &consensus, &mut receivers)?;
+    let started = commands::start(&ground, &consensus, &mut receivers)?;
     let instances = services::start(&ground, &consensus, receivers, &mut places).await?;
     copies.start(&consensus).await?;
     let opened = services::let_in(doors, &ground, &consensus, &places).await;
@@ -243,7 +243,7 @@ async fn start(args: NodeArgs, supervisor: &Supervisor) -> Result<Running, Error
         doors: doors.clone(),
         balancers: balancers.clone(),
         copies: copies.clone(),
-        driven,
+        driven: started.driven,
     };
     let live = Live::new(ground.clone(), hands);
     let (applied, gone) = (live.applied(), live.gone());
@@ -263,7 +263,8 @@ async fn start(args: NodeArgs, supervisor: &Supervisor) -> Result<Running, Error
         balancers: balancers.clone(),
         copies: copies.clone(),
         instances,
-        commands,
+        commands: started.wishes,
+        seats: started.seats,
         identity: ground.identity.clone(),
     };
     operate(&ground, parts, &reception).await?;

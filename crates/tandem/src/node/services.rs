@@ -5,6 +5,7 @@ pub(super) mod balancers;
 pub(super) mod commands;
 pub(super) mod copies;
 mod leftovers;
+pub(super) mod seats;
 
 use super::user::run_as;
 use super::{Error, Ground};
@@ -43,10 +44,10 @@ const ASKS_MAX: usize = 16;
 pub(super) type Asks = BTreeMap<ServiceId, mpsc::Sender<Term>>;
 pub(super) type AskReceivers = BTreeMap<ServiceId, mpsc::Receiver<Term>>;
 
-/// The services of which one instance is appointed.
-pub(super) fn instances_of(config: &Config) -> impl Iterator<Item = &ServiceId> {
-    let alone = config.commands.iter().filter(|(_, command)| command.copies.is_none());
-    config.services.keys().chain(alone.map(|(service, _)| service))
+/// The services of which one instance is appointed, seats among them.
+pub(super) fn instances_of(config: &Config) -> impl Iterator<Item = ServiceId> {
+    let alone = seats::leased(config).map(|it| it.id);
+    config.services.keys().cloned().chain(alone)
 }
 
 /// Those of which this node has something to say.
@@ -54,8 +55,9 @@ fn told_of(ground: &Ground) -> BTreeSet<ServiceId> {
     let config = &ground.config;
     let role = config.nodes.get(&ground.args.node).map(|node| node.role);
     // A witness has no copy.
-    let copies = config.commands.keys().filter(|_| role == Some(NodeRole::Data));
-    instances_of(config).chain(copies).cloned().collect()
+    let copies = config.commands.iter().filter(|(_, command)| command.copies.is_some());
+    let copies = copies.map(|(service, _)| service.clone());
+    instances_of(config).chain(copies.filter(|_| role == Some(NodeRole::Data))).collect()
 }
 
 pub(super) fn ask_channels(config: &Config) -> (Asks, AskReceivers) {
@@ -63,7 +65,7 @@ pub(super) fn ask_channels(config: &Config) -> (Asks, AskReceivers) {
     for service in instances_of(config) {
         let (sender, receiver) = mpsc::channel(ASKS_MAX);
         senders.insert(service.clone(), sender);
-        receivers.insert(service.clone(), receiver);
+        receivers.insert(service, receiver);
     }
     (senders, receivers)
 }

@@ -243,6 +243,10 @@ codes! {
     FOREIGN_ORIGIN = 709 "TDM0709" 403 Refused;
     /// The request came too slowly.
     REQUEST_TOO_SLOW = 710 "TDM0710" 408 Failed;
+    /// What a copy owns is not known yet.
+    PARTITIONS_UNKNOWN = 711 "TDM0711" 503 Unknown;
+    /// A partition was not asked back, or not under that epoch.
+    NOT_RELEASED = 712 "TDM0712" 409 Refused;
     /// A certificate of a front door cannot be used.
     DOOR_CERTIFICATE = 801 "TDM0801" 500 Failed;
     /// A cluster on this machine does not start.

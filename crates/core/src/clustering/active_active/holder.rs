@@ -97,8 +97,8 @@ struct Asked {
     epoch: Epoch,
     since: Timestamp,
     revision: Revision,
-    /// Copies that had ended when it was first shown.
-    ends: u64,
+    /// Copies that had ended when every later one was sure to see it; none: that is not so yet.
+    ends: Option<u64>,
     done: bool,
 }
 
@@ -134,7 +134,7 @@ impl Holder {
                     epoch: it.epoch,
                     since: now,
                     revision: view.work.revision,
-                    ends: view.ends,
+                    ends: None,
                     done: false,
                 };
                 let known = self.asked.get(&partition).filter(|known| known.epoch == it.epoch);
@@ -180,7 +180,8 @@ impl Holder {
         let mut needed = Revision(0);
         for (partition, asked) in &mut self.asked {
             // Copies that started since see that it is being released, and begin nothing.
-            asked.done |= view.own.process == Process::Stopped || view.ends > asked.ends;
+            let ends = *asked.ends.get_or_insert(view.ends);
+            asked.done |= view.own.process == Process::Stopped || view.ends > ends;
             if asked.done {
                 release.released.insert(*partition, asked.epoch);
                 needed = needed.max(asked.revision);

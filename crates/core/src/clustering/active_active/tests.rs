@@ -1,6 +1,7 @@
 //! What moves when, what a node shows and releases, when a seat gets a new sitting.
 
-use super::holder::{Floor, Holder, HolderView, Holding, Refused, Shown};
+mod holder;
+
 use crate::cluster::command::{Command, Config, ServiceCommand};
 use crate::cluster::partitions::{Change, Owner, What};
 use crate::cluster::seats::{Earlier, SeatCommand};
@@ -11,7 +12,7 @@ use crate::clustering::{
     active_passive::{ControllerView, Plan, Step},
 };
 use crate::facts::{Ballot, Data, InstanceFacts, Link, NodeFacts, Process, Told};
-use crate::ids::{ClusterId, ConfigVersion, Epoch, NodeId, PartitionId, Revision, ServiceId, Term};
+use crate::ids::{ClusterId, ConfigVersion, Epoch, NodeId, PartitionId, ServiceId, Term};
 use crate::pairing::{Clustering, Kind, Pairing, Replication};
 use crate::spec::{ClusterSpec, NodeRole, NodeSpec, Seat, ServiceSpec, Timing};
 use crate::time::{Observed, Timestamp};
@@ -281,114 +282,19 @@ fn what_would_forget_who_owns_what_is_not_agreed() {
     assert_eq!(applied(&["a", "b", "c", "d"], 3), Applied::Changed);
 }
 
-/// What node `a` knows: partition 0 is its own, under epoch 1, in its first sitting.
-struct Own {
-    work: ServiceState,
-    seat: ServiceState,
-    own: InstanceFacts,
-    ends: u64,
-    holder: Holder,
-}
-
-impl Own {
-    fn new() -> Self {
-        let mut case = case(3);
-        case.go();
-        let own = case.facts[&NodeId::from("a")].last_known().instances[&seat("a")].clone();
-        let (work, seat) = (&case.state.services[&work()], &case.state.services[&seat("a")]);
-        Self { work: work.clone(), seat: seat.clone(), own, ends: 0, holder: Holder::default() }
-    }
-
-    fn see<T>(&mut self, look: impl FnOnce(&mut Holder, &HolderView<'_>) -> T) -> T {
-        let view = HolderView {
-            me: &"a".into(),
-            work: &self.work,
-            seat: &self.seat,
-            own: &self.own,
-            ends: self.ends,
-            release_max: Duration::from_secs(10),
-        };
-        look(&mut self.holder, &view)
-    }
-
-    fn show(&mut self) -> Option<Vec<Holding>> {
-        match self.see(|holder, view| holder.show(view, NOW)) {
-            Shown::NotYet => None,
-            Shown::These { partitions, .. } => Some(partitions),
-        }
-    }
-
-    fn release(&mut self) -> (Vec<u32>, Option<Floor>) {
-        let release = self.see(|holder, view| holder.release(view, NOW));
-        (release.released.keys().map(|it| it.0).collect(), release.durable)
-    }
-
-    fn change(&mut self, epoch: u64, what: What) {
-        let change = Change { partition: PartitionId(0), epoch: Epoch(epoch), what };
-        assert_eq!(self.work.partitions.as_mut().unwrap().apply(&[change]), 1);
-        self.work.revision = self.work.revision.next();
-    }
-}
-
-const MINE: Holding = Holding { partition: PartitionId(0), epoch: Epoch(1), releasing: None };
-
 #[test]
-fn a_release_waits_for_the_process_and_is_durable_before_it_is_told() {
-    let mut own = Own::new();
-    assert_eq!(own.show(), Some(vec![MINE]));
-    let confirm = |own: &mut Own, epoch| own.holder.confirm(PartitionId(0), Epoch(epoch));
-    assert_eq!(confirm(&mut own, 1), Err(Refused::NotAsked));
-    own.change(1, What::Release("b".into()));
-    let releasing = Some(NOW.plus(Duration::from_secs(10)));
-    assert_eq!(own.show(), Some(vec![Holding { releasing, ..MINE }]));
-    assert_eq!(own.release(), (vec![], None));
-    assert_eq!(confirm(&mut own, 2), Err(Refused::NotItsOwn));
-    assert_eq!(confirm(&mut own, 1), Ok(()));
-    let floor = Floor { table: ConfigVersion(1), revision: own.work.revision };
-    assert_eq!(own.release(), (vec![0], Some(floor)));
-    own.holder.is_durable(floor);
-    assert_eq!(own.release(), (vec![0], None), "told again, not written again");
-    // A daemon that begins from an older state shows nothing of it.
-    let mut restarted = Own { holder: Holder::new(floor), ..Own::new() };
-    assert_eq!(restarted.show(), None);
-    restarted.work = own.work.clone();
-    assert_eq!(restarted.show(), Some(vec![Holding { releasing, ..MINE }]));
-    own.change(1, What::Keep);
-    assert_eq!(own.show(), Some(vec![Holding { epoch: Epoch(2), ..MINE }]));
-    assert_eq!(own.release(), (vec![], None), "that epoch is over");
-}
-
-#[test]
-fn the_end_of_the_copy_releases_what_it_was_shown_as_its_own() {
-    let mut own = Own::new();
-    own.show();
-    own.change(1, What::Release("b".into()));
-    own.show();
-    assert_eq!(own.release().0, [0; 0]);
-    own.ends += 1;
-    assert_eq!(own.release().0, [0], "the next one saw that it begins nothing");
-    let mut own = Own::new();
-    own.change(1, What::Release("b".into()));
-    own.show();
-    own.own.process = Process::Stopped;
-    assert_eq!(own.release().0, [0]);
-    let late = NOW.plus(Duration::from_secs(10));
-    let mut own = Own::new();
-    own.change(1, What::Release("b".into()));
-    own.show();
-    let release = own.see(|holder, view| holder.release(view, late));
-    assert_eq!(release.overdue, [PartitionId(0)]);
-}
-
-#[test]
-fn a_copy_of_another_sitting_and_a_state_of_before_show_nothing() {
-    let mut own = Own::new();
-    own.seat.sitting = Term(2);
-    assert_eq!(own.show(), Some(vec![]), "it is about to be ended");
-    let mut own = Own::new();
-    own.own.promoted = Term(2);
-    assert_eq!(own.show(), None, "the agreed state here is older than the copy");
-    let mut own = Own::new();
-    own.holder = Holder::new(Floor { table: ConfigVersion(2), revision: Revision(0) });
-    assert_eq!(own.show(), None, "another table");
+fn an_operator_who_vouches_for_the_loss_of_nodes_sets_what_they_owned_free() {
+    let mut case = case(6);
+    case.go();
+    let config = config(&["a"], 6);
+    let version = case.state.config_version;
+    let configure = Command::Configure { expected: version, config: config.clone() };
+    let refused = case.state.clone().apply(&configure);
+    assert!(matches!(refused, Applied::Ignored { .. }), "{refused:?}");
+    for command in case.state.vouched_gone(&config.spec, NOW_MS) {
+        assert_eq!(case.state.apply(&command), Applied::Changed);
+    }
+    assert_eq!(case.state.apply(&configure), Applied::Changed);
+    assert!(!case.state.services.contains_key(&seat("b")));
+    assert_eq!(case.state.services[&work()].partitions.as_ref().map(|it| it.count()), Some(6));
 }

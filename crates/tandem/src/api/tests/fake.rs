@@ -8,6 +8,7 @@ use crate::api::metrics::{
     DoorMetrics, InstanceMetrics, MetricsSnapshot, PeerMetrics, ServiceMetrics, UpstreamTimes,
 };
 use crate::api::operations::{Operations, Outcome, Refused, RunningConfig, Secret, Verb};
+use crate::api::partitions::Divided;
 use crate::api::role::RoleCheck;
 use crate::api::status::{
     Durability, Endpoint, InstanceRole, InstanceState, InstanceStatus, NodeRole, NodeState,
@@ -16,7 +17,7 @@ use crate::api::status::{
 use crate::telemetry::codes;
 use crate::telemetry::events::{Event, EventLog};
 use futures::future::BoxFuture;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use tandem_core::cluster::state::Cause;
 use tandem_core::clustering::load_balanced::quantiles::Histogram;
 use tandem_core::ids::{ConfigVersion, NodeId, ServiceId, Term, TimelineId};
@@ -92,6 +93,10 @@ impl Operations for Fake {
         }
         let reason = Some("no such service".to_owned());
         RoleCheck { service: service.cloned(), role: None, serves: false, reason, ..role }
+    }
+
+    fn divided(&self, _service: &ServiceId) -> Option<Arc<dyn Divided>> {
+        None
     }
 
     fn metrics(&self) -> MetricsSnapshot {
@@ -233,6 +238,7 @@ fn service() -> ServiceStatus {
         replication: Replication::PrimaryReplica,
         durability: Durability::Preferred,
         copies: None,
+        partitions: None,
         door: None,
         term: Term(4),
         phase: Phase::Active,

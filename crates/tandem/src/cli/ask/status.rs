@@ -2,7 +2,7 @@
 //! Not here: what is in it (`api/status.rs`).
 //! Tested by: `cli/tests/status.rs`.
 
-use super::balanced;
+use super::{balanced, divided};
 use crate::api::status::{
     CopiesStatus, InstanceState, InstanceStatus, NodeState, NodeStatus, Phase, ScheduledSwitchover,
     ServiceStatus, Status,
@@ -123,6 +123,9 @@ fn nodes(nodes: &[NodeStatus], terminal: &Terminal) -> String {
 }
 
 fn service_page(service: &ServiceStatus, terminal: &Terminal) -> String {
+    if let Some(partitions) = &service.partitions {
+        return divided::page(service, partitions, terminal);
+    }
     if let Some(copies) = &service.copies {
         return copies_page(service, copies, terminal);
     }
@@ -228,7 +231,7 @@ const fn sync(instance: &InstanceStatus) -> &'static str {
     }
 }
 
-const fn mood(state: InstanceState, phase: Phase) -> Mood {
+pub(super) const fn mood(state: InstanceState, phase: Phase) -> Mood {
     match state {
         InstanceState::Running | InstanceState::Streaming => match phase {
             Phase::Active => Mood::Good,

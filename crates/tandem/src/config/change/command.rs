@@ -45,6 +45,15 @@ pub(super) fn kept(change: &mut Change<'_>) {
             let instead = "take the service out, apply, wait until it has ended, then put it back";
             change.refuse(&format!("services.{id}.clustering"), Say::new(what, because, instead));
         }
+        let count = |it: &Command| it.partitions.map(|it| it.count);
+        if count(old) != count(new) {
+            let words = |count: Option<u32>| count.map_or("none".to_owned(), |it| it.to_string());
+            let (before, after) = (words(count(old)), words(count(new)));
+            let what = format!("services.{id}: partitions would change from {before} to {after}");
+            let because = "copies go by the numbers of the partitions that they own";
+            let instead = "take the service out, apply, wait until it has ended, then put it back";
+            change.refuse(&format!("services.{id}.partitions"), Say::new(what, because, instead));
+        }
         if let (Some(before), Some(after)) = (door(old), door(new))
             && before != after
         {

@@ -29,6 +29,8 @@ pub(in crate::config) struct Command {
     pub hold_max: Text,
     pub sessions_max: Number,
     pub replicas: Number,
+    pub partitions: Number,
+    pub release_max: Text,
     pub drain_max: Text,
     pub door: Text,
     /// The door to copies that run side by side.
@@ -73,6 +75,8 @@ pub(super) fn read(
     let service = Command {
         balanced: balanced::door(reading, shared, &mut section, kind),
         replicas: section.number(reading, "replicas"),
+        partitions: section.number(reading, "partitions"),
+        release_max: section.text(reading, "release_max"),
         drain_max: section.text(reading, "drain_max"),
         door,
         name: name.clone(),

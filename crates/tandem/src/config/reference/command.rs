@@ -72,6 +72,17 @@ rows! {
             nodes of the greatest capacity. One whose node is drained or lost for 5 s, or that \
             fails 5 times in a row, is replaced; nothing moves back."
         because "a copy on every node is next to every door",
+    "services.NAME.partitions": "1 to 4096" = Unset("the work is not divided");
+        "With active-active: the work is divided into so many partitions, from 0. Every data node \
+            runs a copy, and each partition is owned by exactly one of them, shared out by \
+            `capacity`. A copy learns what it owns from TANDEM_PARTITIONS_FILE, or from its node's \
+            API at TANDEM_API. It cannot change while the service is there."
+        because "only the owner knows into how many parts the work can be divided",
+    "services.NAME.release_max": "duration, \"100ms\" to \"1h\"" = Value("10s");
+        "With partitions: how long a copy may take to end its work on a partition that moves to \
+            another node, and to say so; then the copy is stopped, within `stop_max`, since only \
+            that proves that it works on it no more."
+        because "a unit of work fits, and nobody works on the partition meanwhile",
     "services.NAME.drain_max": "duration, \"0s\" to \"1h\"" = Value("30s");
         "Before a copy is stopped by a plan (drain, restart, another configuration), doors send it \
             nothing new, and what it still serves has so long to end; then it is stopped all the \

@@ -44,6 +44,10 @@ pub(super) fn values(service: &Command) -> Vec<Value> {
     }
     health_values(service, &mut values);
     copies_values(service, &mut values);
+    if let Some(partitions) = &service.partitions {
+        values.push(("partitions".to_owned(), Some(partitions.count.to_string())));
+        values.push(("release_max".to_owned(), Some(print_duration(partitions.release_max))));
+    }
     values
 }
 

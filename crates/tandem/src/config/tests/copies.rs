@@ -1,3 +1,5 @@
+mod partitions;
+
 use super::*;
 use crate::config::{daemon_restart, unsafe_change};
 use std::time::Duration;

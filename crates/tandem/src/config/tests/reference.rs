@@ -34,6 +34,12 @@ command = ["/srv/app"]
 port = 9000
 limits = {}
 health = { exec = ["/srv/check"] }
+[services.work]
+kind = "command"
+clustering = "active-active"
+replication = "none"
+command = ["/srv/worker"]
+partitions = 12
 [services.app]
 kind = "command"
 clustering = "load-balanced"
@@ -80,11 +86,15 @@ const OF_COPIES: [&str; 5] = [
     "services.NAME.send_proxy",
 ];
 
+/// Only work that is divided has these.
+const OF_DIVIDED: [&str; 2] = ["services.NAME.partitions", "services.NAME.release_max"];
+
 /// Of a key of the reference, in the file above.
 fn in_the_file(entry: &crate::config::Entry) -> String {
     let service = match entry.kinds.first().map(|kind| kind.word()) {
         Some("tcp") => "services.cache",
         Some("http") => "services.web",
+        Some("command") if OF_DIVIDED.contains(&entry.key) => "services.work",
         Some("command") if OF_COPIES.contains(&entry.key) => "services.app",
         Some("command") => "services.jobs",
         _ => "services.orders",
@@ -119,6 +129,7 @@ fn the_defaults_are_those_of_the_reference() {
     // Written above, because a table must stand for its keys, or a check for something to ask.
     let written = [
         "health",
+        "partitions",
         "ejection",
         "retry",
         "certificates",

@@ -6,10 +6,12 @@
 //! Tested by: `config/tests/command.rs`.
 
 mod copies;
+mod partitions;
 mod words;
 
 pub use copies::Copies;
 use copies::Front;
+pub use partitions::Partitions;
 
 use super::checker::{Checker, Limits, Shape, Span};
 use super::service::{self, HOLD, INSTANCE_PORT, SESSIONS};
@@ -68,6 +70,8 @@ pub struct Command {
     pub sessions_max: usize,
     /// There if copies of it run side by side.
     pub copies: Option<Copies>,
+    /// There if its work is divided among them.
+    pub partitions: Option<Partitions>,
 }
 
 impl Command {
@@ -174,10 +178,15 @@ pub(super) fn service(
     let hold_max = check.duration(&path("hold_max"), raw.hold_max.as_ref(), &HOLD);
     let sessions_max = usize::try_from(sessions_max).unwrap_or(1);
     let front = Front { listen, hold_max, sessions_max };
-    let copies = copies::check(raw, (pairing, shape), front, check);
+    let partitions = partitions::check(raw, pairing, check);
+    let copies = match partitions {
+        Some(_) => None,
+        None => copies::check(raw, (pairing, shape), front, check),
+    };
     Some(Command {
         pairing: pairing?,
         copies,
+        partitions,
         timing: Timing { lease, drift_margin, ..usual },
         command,
         listen,

@@ -22,7 +22,7 @@ use super::raw::{self, Reading};
 use super::value::HostPort;
 pub use balanced::{Balanced, Health, ProxyVersion, Upstream};
 use checker::{Checker, Shape};
-pub use command::{Command, CommandHealth, Copies, Probe};
+pub use command::{Command, CommandHealth, Copies, Partitions, Probe};
 pub use http::{Certificate, Http, Question};
 pub use rate::RateLimit;
 use std::collections::{BTreeMap, BTreeSet};
@@ -223,6 +223,7 @@ impl Config {
                 .copies
                 .as_ref()
                 .map(|it| spec::Copies { replicas: it.replicas, drain_max: it.drain_max }),
+            partitions: it.partitions.map(|it| it.count),
             ..ServiceSpec::of_command(it.pairing, it.timing)
         };
         ClusterSpec {
@@ -234,6 +235,7 @@ impl Config {
                 .chain(self.commands.iter().map(|(id, it)| (id.clone(), command(it))))
                 .collect(),
         }
+        .with_seats()
     }
 
     /// The nodes that hold data, in the order of their names.

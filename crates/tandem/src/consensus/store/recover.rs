@@ -16,6 +16,7 @@ use super::disk::{self, Durable, Loaded, Op};
 use super::{Error, disk::Identity};
 use crate::consensus::types::{Entry, LogId, Member, Proposal, TypeConfig, Vote};
 use crate::consensus::wire;
+use crate::runtime::clock;
 use openraft::entry::EntryPayload;
 use openraft::type_config::alias::LeaderIdOf;
 use openraft::vote::RaftLeaderId;
@@ -153,7 +154,8 @@ fn rewrite(
     config: Option<Config>,
 ) -> Result<Recovered, Error> {
     let (database, loaded, last) = open(path, me)?;
-    let expected = folded(&loaded, path)?.config_version;
+    let state = folded(&loaded, path)?;
+    let expected = state.config_version;
     let identity = &loaded.identity;
     let term_before = term_before(&loaded, &last);
     let term = term_before + TERMS_AHEAD;
@@ -164,11 +166,17 @@ fn rewrite(
         BTreeMap::from([(me.clone(), Member { address })]),
     )
     .map_err(|_| Error::Nothing { path: path.to_owned() })?;
-    let after = LogId { leader_id: leader.clone(), index: last.index + 2 };
     let entry = Entry { log_id, payload: EntryPayload::Membership(alone) };
-    let command = config.map(|config| Command::Configure { expected, config: Box::new(config) });
-    let configure = command
-        .map(|command| Entry { log_id: after, payload: EntryPayload::Normal(Proposal(command)) });
+    let mut commands = Vec::new();
+    if let Some(config) = config {
+        commands = state.vouched_gone(&config.spec, clock::unix_ms());
+        commands.push(Command::Configure { expected, config: Box::new(config) });
+    }
+    let entries = (last.index + 2..).zip(commands).map(|(index, command)| Entry {
+        log_id: LogId { leader_id: leader.clone(), index },
+        payload: EntryPayload::Normal(Proposal(command)),
+    });
+    let entries: Vec<_> = std::iter::once(entry).chain(entries).collect();
     let vote = Vote { leader_id: leader, committed: false };
     let lineage = rand::random::<u64>() | 1;
     let recovered = recovered(&loaded, &last);
@@ -176,8 +184,8 @@ fn rewrite(
     let fault = |source| Error::Database { path: path.to_owned(), source: Box::new(source) };
     let ops = (|| {
         let mut ops = vec![Op::identity(&identity)?, Op::vote(&vote)?, Op::Wipe];
-        for entry in [Some(entry), configure].into_iter().flatten() {
-            let bytes = wire::encode(&entry).map_err(std::io::Error::other)?;
+        for entry in &entries {
+            let bytes = wire::encode(entry).map_err(std::io::Error::other)?;
             ops.push(Op::Log(entry.log_id.index, bytes));
         }
         Ok(ops)

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use tandem_core::facts::Link;
-use tandem_core::facts::{DoorUse, InstanceFacts, NodeFacts, Stream};
+use tandem_core::facts::{DoorUse, InstanceFacts, NodeFacts, SeatFacts, Stream};
 use tandem_core::ids::NodeId;
 
 pub(super) fn differs(before: &NodeFacts, after: &NodeFacts) -> bool {
@@ -37,6 +37,11 @@ pub(super) fn door_differs(
         || after.iter().any(|(node, it)| before.get(node).map(is_over) != Some(is_over(it)))
 }
 
+/// Whether something else is released.
+pub(super) fn seat_differs(before: &SeatFacts, after: &SeatFacts) -> bool {
+    before.table != after.table || before.released != after.released
+}
+
 /// Whether something changed that a plan may wait for; positions and ages alone do not count.
 pub(super) fn instance_differs(before: &InstanceFacts, after: &InstanceFacts) -> bool {
     let streams = |facts: &InstanceFacts| matches!(facts.stream, Stream::Connected(_));
@@ -58,6 +63,7 @@ pub(super) fn instance_differs(before: &InstanceFacts, after: &InstanceFacts) ->
         || before.stopped_cleanly != after.stopped_cleanly
         || before.withdrawn != after.withdrawn
         || before.pending_restart != after.pending_restart
+        || seat_differs(&before.seat, &after.seat)
         || streams(before) != streams(after)
         || fed(before) != fed(after)
         || core::mem::discriminant(&before.health) != core::mem::discriminant(&after.health)

@@ -249,6 +249,7 @@ impl SingletonDriver {
         // Told, whatever comes back.
         if let Lease::Until(until) = lease {
             self.lease = until;
+            self.it.hub.lease(self.service(), until);
         }
         self.output.begin();
         match self.keeper.start(spec).await {

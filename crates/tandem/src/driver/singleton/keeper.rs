@@ -53,6 +53,7 @@ impl SingletonDriver {
                 self.own.promoted = self.durable.begun;
                 if let Some(Lease::Until(until)) = status.lease {
                     self.lease = until;
+                    self.it.hub.lease(self.service(), until);
                 }
                 self.checks.begin(clock::now());
                 if self.it.config.health.is_none() {
@@ -79,6 +80,7 @@ impl SingletonDriver {
 
     /// Nothing of it is left.
     fn rest(&mut self) {
+        self.it.hub.ended(self.service());
         self.life = Life::Nothing;
         self.own.serving = None;
         self.well_since = None;

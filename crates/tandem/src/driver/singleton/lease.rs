@@ -84,7 +84,10 @@ impl SingletonDriver {
             // is waited for longer than that.
             let left = self.lease.since(clock::now()).max(ANSWER_MIN);
             match timeout(left, self.keeper.renew(until)).await {
-                Ok(Ok(())) => self.lease = until,
+                Ok(Ok(())) => {
+                    self.lease = until;
+                    self.it.hub.lease(self.service(), until);
+                }
                 Ok(Err(error)) => {
                     tracing::debug!(service = %self.service(), %error, "the lease was not renewed");
                 }

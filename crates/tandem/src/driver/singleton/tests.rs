@@ -38,6 +38,7 @@ fn agreed() -> Agreed {
 
 fn config(dir: &std::path::Path) -> CommandConfig {
     CommandConfig {
+        told: BTreeMap::new(),
         service: "jobs".into(),
         me: "a".into(),
         dir: dir.to_owned(),

@@ -31,9 +31,11 @@ use super::services::OwnInstances;
 use super::services::balancers::Balancers;
 use super::services::commands::CommandWishes;
 use super::services::copies::CopyServices;
+use super::services::seats::OwnSeats;
 use crate::api::explain::{Explanation, Finding};
 use crate::api::metrics::MetricsSnapshot;
 use crate::api::operations::{Operations, Outcome, Refused, RunningConfig, Verb};
+use crate::api::partitions::Divided;
 use crate::api::role::RoleCheck;
 use crate::api::status::Status;
 use crate::config::Config;
@@ -73,6 +75,7 @@ pub(super) struct Ground {
     pub copies: Arc<CopyServices>,
     pub instances: OwnInstances,
     pub commands: CommandWishes,
+    pub seats: OwnSeats,
     pub identity: Arc<Identity>,
 }
 
@@ -223,6 +226,11 @@ impl Operations for NodeOperations {
 
     fn role(&self, service: Option<&ServiceId>) -> RoleCheck {
         role::role(&self.seen(), service, &self.ground().hub)
+    }
+
+    fn divided(&self, service: &ServiceId) -> Option<Arc<dyn Divided>> {
+        let seat = self.ground().seats.get(service)?;
+        Some(seat.clone())
     }
 
     fn metrics(&self) -> MetricsSnapshot {

@@ -21,7 +21,7 @@ use tandem_core::time::Timestamp;
 pub(super) fn role(seen: &Seen, service: Option<&ServiceId>, hub: &Hub) -> RoleCheck {
     let named = match service {
         Some(name) => seen.service(name),
-        None if seen.agreed.services.len() == 1 => seen.services().next(),
+        None if seen.services().count() == 1 => seen.services().next(),
         None => None,
     };
     let Some(of) = named else {

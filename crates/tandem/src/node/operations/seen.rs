@@ -16,7 +16,7 @@ use tandem_core::clustering::active_passive::trail::Trails;
 use tandem_core::facts::{InstanceFacts, Link, NodeFacts, Process};
 use tandem_core::ids::{NodeId, ServiceId};
 use tandem_core::pairing::Kind;
-use tandem_core::spec::{ServiceSpec, Timing};
+use tandem_core::spec::{Seat, ServiceSpec, Timing};
 use tandem_core::time::{Observed, Timestamp};
 
 /// Everything known at one moment.
@@ -74,6 +74,12 @@ impl Seen {
 
     /// Every service.
     pub fn services(&self) -> impl Iterator<Item = ServiceSeen<'_>> {
+        // A seat is a part of the service whose work is divided.
+        self.services_and_seats().filter(|service| service.spec.seat.is_none())
+    }
+
+    /// Whatever may have a lease.
+    pub fn services_and_seats(&self) -> impl Iterator<Item = ServiceSeen<'_>> {
         self.agreed.services.keys().filter_map(|name| self.service(name))
     }
 }
@@ -111,7 +117,11 @@ impl<'a> ServiceSeen<'a> {
     /// What a node said lately of its instance.
     pub fn instance(&self, node: &NodeId) -> Option<&'a InstanceFacts> {
         let facts = self.seen.facts.get(node)?;
-        facts.fresh(self.seen.now, self.spec.timing.suspicion)?.instances.get(self.name)
+        let facts = facts.fresh(self.seen.now, self.spec.timing.suspicion)?;
+        match self.spec.partitions {
+            Some(_) => facts.instances.get(&Seat::name(self.name, node)),
+            None => facts.instances.get(self.name),
+        }
     }
 
     /// The appointed primary's instance, once it takes writes in the present term.

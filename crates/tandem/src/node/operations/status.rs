@@ -85,6 +85,7 @@ fn service_status(service: ServiceSeen<'_>, own_reason: OwnReason<'_>) -> Servic
         replication: pairing.replication(),
         durability: durability(service),
         copies: copies::status(service),
+        partitions: copies::divided::status(service),
         door: None,
         term: copies::term(service),
         phase: phase(service),

@@ -129,7 +129,9 @@ fn primary_of(state: &ClusterState, node: &NodeId) -> BTreeSet<ServiceId> {
     let is_here = |state: &ServiceState| {
         state.appointment.as_ref().is_some_and(|appointment| appointment.primary == *node)
     };
-    let services = state.services.iter().filter(|(_, state)| is_here(state));
+    // A seat stays where it is; what it owns moves.
+    let is_seat = |it: &ServiceId| state.spec.services.get(it).is_some_and(|it| it.seat.is_some());
+    let services = state.services.iter().filter(|(id, state)| !is_seat(id) && is_here(state));
     services.map(|(service, _)| service.clone()).collect()
 }
 

@@ -224,8 +224,8 @@ impl NodeOperations {
             let leads = |state: &ServiceState| {
                 state.appointment.as_ref().is_some_and(|appointment| appointment.primary == node)
             };
-            let mut led = seen.agreed.services.iter().filter(|(_, state)| leads(state));
-            if let Some((other, _)) = led.next() {
+            let led = seen.services().find(|of| leads(of.state)).map(|of| of.name);
+            if let Some(other) = led {
                 let because = format!("{node} is the primary of {other}, which would move");
                 let advice = format!("tandem drain {node} first, then this, then undrain it");
                 return Err(Problem::new(codes::PRIMARY_NOT_TOUCHED, what, because, advice));

@@ -3,6 +3,7 @@
 //! Not here: services of PostgreSQL (`services.rs`).
 
 use super::super::{Error, Ground};
+use super::seats::{self, OwnSeats, leased};
 use super::{AskReceivers, start_witness};
 use crate::config::{self, Command, Config};
 use crate::consensus::Consensus;
@@ -15,7 +16,7 @@ use crate::runtime::supervisor::TaskKind;
 use crate::service::command::{AtPort, CommandConfig, Health, Probe};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tandem_core::clustering::load_balanced::balance::Policy;
@@ -32,8 +33,9 @@ const CONNECT: Duration = Duration::from_secs(1);
 const IDLE: Duration = Duration::from_secs(3600);
 
 /// Commands of which one copy runs.
-fn alone(config: &Config) -> impl Iterator<Item = (&ServiceId, &Command)> {
-    config.commands.iter().filter(|(_, command)| command.copies.is_none())
+pub(super) fn alone(config: &Config) -> impl Iterator<Item = (&ServiceId, &Command)> {
+    let is_alone = |it: &Command| it.copies.is_none() && it.partitions.is_none();
+    config.commands.iter().filter(move |(_, command)| is_alone(command))
 }
 
 /// Changes that may wait for a copy's driver, which takes them at once.
@@ -42,9 +44,26 @@ pub(super) const CHANGES_MAX: usize = 4;
 /// Where each command of this node takes wishes.
 pub(in crate::node) type CommandWishes = BTreeMap<ServiceId, mpsc::Sender<Asked>>;
 
-/// The commands of this node, each with where it takes changes and what it was told last.
+/// What runs under a lease on this node.
 #[derive(Default)]
-pub(in crate::node) struct Driven(Mutex<BTreeMap<ServiceId, (mpsc::Sender<Change>, Command)>>);
+pub(in crate::node) struct Started {
+    pub wishes: CommandWishes,
+    pub seats: OwnSeats,
+    pub driven: Driven,
+}
+
+/// The copies of this node, each with where it takes changes and what it was told last.
+#[derive(Default)]
+pub(in crate::node) struct Driven(Mutex<BTreeMap<ServiceId, Followed>>);
+
+/// A copy that follows its configuration.
+struct Followed {
+    changes: mpsc::Sender<Change>,
+    work: ServiceId,
+    told: Command,
+    /// What only a seat is told.
+    more: BTreeMap<String, String>,
+}
 
 /// A command's door, bound, with no endpoint yet.
 pub(in crate::node) struct CommandDoor {
@@ -130,26 +149,37 @@ pub(in crate::node) fn start(
     ground: &Ground,
     consensus: &Consensus,
     asks: &mut AskReceivers,
-) -> Result<(CommandWishes, Driven), Error> {
-    let (mut wishes, mut driven) = (CommandWishes::new(), BTreeMap::new());
-    let Some(node) = ground.config.nodes.get(&ground.args.node) else {
-        return Ok((wishes, Driven::default()));
-    };
-    for (service, command) in alone(&ground.config) {
-        let Some(asks) = asks.remove(service) else { continue };
-        match node.role {
-            NodeRole::Witness => start_witness(ground, consensus, service, asks)?,
-            NodeRole::Data => {
-                let (sender, receiver) = mpsc::channel(WISHES_MAX);
-                let prepared = Prepared::of(ground, node, (service, command));
-                let (changes, changed) = mpsc::channel(CHANGES_MAX);
-                start_one(ground, consensus, prepared, (asks, receiver, changed))?;
-                wishes.insert(service.clone(), sender);
-                driven.insert(service.clone(), (changes, command.clone()));
-            }
+) -> Result<Started, Error> {
+    let (mut started, mut driven) = (Started::default(), BTreeMap::new());
+    let Some(node) = ground.config.nodes.get(&ground.args.node) else { return Ok(started) };
+    for it in leased(&ground.config) {
+        let Some(asks) = asks.remove(&it.id) else { continue };
+        let is_elsewhere = it.seat.is_some_and(|(seat, _)| *seat != ground.args.node);
+        if node.role == NodeRole::Witness || is_elsewhere {
+            start_witness(ground, consensus, &it.id, asks)?;
+            continue;
         }
+        let (sender, receiver) = mpsc::channel(WISHES_MAX);
+        let mut prepared = Prepared::of(ground, node, (&it.id, it.command));
+        if it.seat.is_some() {
+            let Some(seat) = seats::start(ground, consensus, &it, sender.clone()) else { continue };
+            started.seats.insert(it.work.clone(), seat);
+            prepared.config.told = seats::told(&it, node, &prepared.config.dir);
+        }
+        let (changes, changed) = mpsc::channel(CHANGES_MAX);
+        let (work, told) = (it.work.clone(), it.command.clone());
+        let followed = Followed { changes, work, told, more: prepared.config.told.clone() };
+        driven.insert(it.id.clone(), followed);
+        start_one(ground, consensus, prepared, (asks, receiver, changed))?;
+        started.wishes.insert(it.work.clone(), sender);
     }
-    Ok((wishes, Driven(Mutex::new(driven))))
+    started.driven = Driven(Mutex::new(driven));
+    Ok(started)
+}
+
+/// Where a service has what is kept of it on this node.
+pub(super) fn dir_of(ground: &Ground, service: &ServiceId) -> PathBuf {
+    ground.args.dir.join("services").join(service.as_str())
 }
 
 impl Driven {
@@ -159,16 +189,16 @@ impl Driven {
         let mut waits = Vec::new();
         let Some(node) = ground.config.nodes.get(&ground.args.node) else { return waits };
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        for (service, (changes, told)) in all.iter_mut() {
-            let Some(command) = config.commands.get(service).filter(|it| *it != told) else {
-                continue;
-            };
+        for (service, it) in all.iter_mut() {
+            let command = config.commands.get(&it.work).filter(|command| **command != it.told);
+            let Some(command) = command else { continue };
             // The doors of all nodes find it at the port that their daemons began with.
-            let began = ground.config.commands.get(service).and_then(|began| began.port);
+            let began = ground.config.commands.get(&it.work).and_then(|began| began.port);
             let at_its_port = Command { port: began, ..command.clone() };
             let Prepared { config, limits } = Prepared::of(ground, node, (service, &at_its_port));
-            match changes.try_send(Change::Config(Box::new(config), limits)) {
-                Ok(()) => *told = command.clone(),
+            let config = CommandConfig { told: it.more.clone(), ..config };
+            match it.changes.try_send(Change::Config(Box::new(config), limits)) {
+                Ok(()) => it.told = command.clone(),
                 Err(error) => waits.push(format!("{service}: {error}")),
             }
         }
@@ -282,6 +312,7 @@ pub(in crate::node) fn command_config(
         hook_max: command.hook_max,
         health,
         log_bytes_max: command.log_bytes_max,
+        told: BTreeMap::new(),
     }
 }
 

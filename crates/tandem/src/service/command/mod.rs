@@ -56,6 +56,8 @@ pub struct CommandConfig {
     pub health: Option<Health>,
     /// How long its log grows.
     pub log_bytes_max: u64,
+    /// What it is told besides, `{term}` not filled in.
+    pub told: BTreeMap<String, String>,
 }
 
 /// How a command is asked whether it is well.
@@ -144,6 +146,9 @@ impl CommandConfig {
             env.insert("TANDEM_PORT".to_owned(), address.port().to_string());
             env.insert("TANDEM_BIND".to_owned(), address.ip().to_string());
         }
+        let term = term.to_string();
+        let told = self.told.iter();
+        env.extend(told.map(|(name, value)| (name.clone(), value.replace("{term}", &term))));
         env
     }
 }

@@ -8,6 +8,7 @@ mod needs;
 
 fn config(dir: &std::path::Path) -> CommandConfig {
     CommandConfig {
+        told: BTreeMap::new(),
         service: "jobs".into(),
         me: "a".into(),
         dir: dir.to_owned(),

@@ -4,6 +4,7 @@
 //! the door's endpoints (`balanced.rs`).
 //! Tested by: `tests/copies`.
 
+pub(super) mod divided;
 mod verbs;
 
 use super::seen::ServiceSeen;
@@ -16,8 +17,9 @@ use tandem_core::ids::{NodeId, Term};
 use tandem_core::pairing::Kind;
 use tandem_core::reason::list;
 
+/// Divided work as well: a copy that works is as good as any.
 pub(super) fn is_copies(service: ServiceSeen<'_>) -> bool {
-    service.spec.copies.is_some()
+    service.spec.copies.is_some() || divided::is_divided(service)
 }
 
 /// The round that it is in, or the term of what runs alone.
@@ -28,7 +30,10 @@ pub(super) fn term(service: ServiceSeen<'_>) -> Term {
 /// The nodes on which a copy shall run now.
 fn wanted(service: ServiceSeen<'_>) -> BTreeSet<NodeId> {
     let agreed = &service.seen.agreed;
-    let mut wanted = copies::wanted(&agreed.spec.nodes, service.spec, &service.state.copies);
+    let mut wanted = match service.spec.partitions {
+        Some(_) => agreed.spec.data_nodes().cloned().collect(),
+        None => copies::wanted(&agreed.spec.nodes, service.spec, &service.state.copies),
+    };
     wanted.retain(|node| !agreed.draining.contains(node));
     wanted
 }
@@ -81,7 +86,7 @@ pub(super) fn reason(
 /// What a human should know.
 pub(super) fn warnings(service: ServiceSeen<'_>) -> Vec<String> {
     let (wanted, serving) = (wanted(service), serving(service));
-    let mut warnings = Vec::new();
+    let mut warnings = divided::warnings(service);
     if serving.is_empty() {
         warnings.push("no copy serves: clients are held".to_owned());
     } else if serving.intersection(&wanted).count() < wanted.len() {
@@ -107,6 +112,7 @@ pub(super) fn explain(service: ServiceSeen<'_>, plans: Vec<Planned>) -> Explanat
         }
     };
     let placements = service.state.copies.placed.iter().rev();
+    let summary = divided::summary(service).unwrap_or(summary);
     Explanation {
         service: service.name.clone(),
         kind: Some(Kind::Command),

@@ -6,6 +6,7 @@
 
 use super::super::NodeOperations;
 use super::super::seen::{Seen, ServiceSeen};
+use super::divided;
 use super::{instance_state, is_copies, wanted};
 use crate::api::operations::{Outcome, Refused};
 use crate::api::status::InstanceState;
@@ -40,7 +41,11 @@ fn one_max(command: &Command) -> Duration {
 fn left_on(seen: &Seen, node: &NodeId) -> Vec<ServiceId> {
     let is_left = |service: &ServiceSeen<'_>| {
         let runs = |own: &InstanceFacts| own.process != Process::Stopped;
-        is_copies(*service) && service.instance(node).is_some_and(runs)
+        match service.spec.partitions {
+            // Its copy stays, and has nothing to do.
+            Some(_) => divided::owns(*service, node) > 0,
+            None => is_copies(*service) && service.instance(node).is_some_and(runs),
+        }
     };
     seen.services().filter(is_left).map(|service| service.name.clone()).collect()
 }

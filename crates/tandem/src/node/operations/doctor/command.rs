@@ -12,7 +12,7 @@ use crate::node::services::commands::command_config;
 use crate::service::command::{CommandConfig, Lack};
 use std::time::Duration;
 use tandem_core::facts::Process;
-use tandem_core::spec::NodeRole;
+use tandem_core::spec::{NodeRole, Seat};
 
 /// For a node to look at its machine; one that does not answer says it by `tandem doctor`.
 const LOOKED: Duration = Duration::from_secs(2);
@@ -81,7 +81,9 @@ impl NodeOperations {
             .map(|(service, command)| {
                 let own = seen.service(service).and_then(|it| it.instance(&ground.me));
                 let runs_here = own.is_some_and(|own| own.process != Process::Stopped);
-                (command_config(place, node, (service, command)), runs_here)
+                let seat = command.partitions.map(|_| Seat::name(service, &ground.me));
+                let id = seat.as_ref().unwrap_or(service);
+                (command_config(place, node, (id, command)), runs_here)
             })
             .collect()
     }

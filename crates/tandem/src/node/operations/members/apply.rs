@@ -23,9 +23,10 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 use tandem_core::cluster::command::{self, Command};
 use tandem_core::cluster::state::Applied;
+use tandem_core::cluster::state::ClusterState;
 use tandem_core::clustering::members::keeps_voters;
 use tandem_core::ids::{ConfigVersion, NodeId, ServiceId};
-use tandem_core::spec::{Durability, NodeRole};
+use tandem_core::spec::{Durability, NodeRole, Seat};
 
 /// For a new node to be reached and to hold the log, or a removed one to be out.
 const MEMBER: Duration = Duration::from_secs(20);
@@ -197,6 +198,8 @@ impl NodeOperations {
         if !state.draining.contains(node) {
             self.agree(Command::Drain { node: node.clone(), draining: true }, what).await?;
         }
+        // What it owns is given away in order first; who is silent loses it as its lease passes.
+        let _ = self.wait(SETTLED, |agreed| !owns_partitions(&agreed.state, node)).await;
         for service in state.services.keys() {
             // A node that does not answer is counted out by its silence.
             if let Err(problem) = self.wish(service, node, Wish::Leave, what).await {
@@ -229,6 +232,15 @@ impl NodeOperations {
     }
 }
 
+/// Whether its copies may work on something.
+fn owns_partitions(state: &ClusterState, node: &NodeId) -> bool {
+    state.services.iter().any(|(service, it)| {
+        let sitting = state.services.get(&Seat::name(service, node)).map(|seat| seat.sitting);
+        let owned = |sitting| it.partitions.as_ref().map_or(0, |it| it.owned_by(node, sitting));
+        sitting.is_some_and(|sitting| owned(sitting) > 0)
+    })
+}
+
 /// What forbids it at this moment: votes and commits must go on.
 fn check(seen: &Seen, members: &Members, new: &Config, what: &str) -> Result<(), Problem> {
     let mut voters: BTreeSet<&NodeId> = seen.leadership.voters.iter().collect();
@@ -255,7 +267,7 @@ fn check(seen: &Seen, members: &Members, new: &Config, what: &str) -> Result<(),
     }
     let goes = members.goes.as_ref().map(|(node, _)| node);
     if members.comes.is_some() || goes.is_some() {
-        seen.services().try_for_each(|service| check_lease(service, what))?;
+        seen.services_and_seats().try_for_each(|service| check_lease(service, what))?;
     }
     seen.services().try_for_each(|service| check_commits(service, goes, new, what))
 }

@@ -1,0 +1,43 @@
+//! Talks about a service whose work is divided: who owns how many partitions.
+//! Not here: what is in it (`api/status.rs`), services of other kinds (`status.rs`).
+//! Tested by: `tests/partitions`.
+
+use super::status::mood;
+use crate::api::status::{NodePartitions, PartitionsStatus, ServiceStatus};
+use crate::cli::terminal::{Terminal, lines};
+use comfy_table::Cell;
+use std::fmt::Write as _;
+
+pub(super) fn page(
+    service: &ServiceStatus,
+    partitions: &PartitionsStatus,
+    terminal: &Terminal,
+) -> String {
+    let ServiceStatus { name, kind, clustering, replication, .. } = service;
+    let PartitionsStatus { count, owned, nodes } = partitions;
+    let paused = if service.paused { " (paused: none moves)" } else { "" };
+    let mut page = format!(
+        "{name}  {kind} {clustering} {replication}  {owned} of {count} partitions are \
+         owned{paused}\n"
+    );
+    for warning in &service.warnings {
+        let _ = writeln!(page, "  warning: {warning}");
+    }
+    let mut table = terminal.table(&["COPY", "STATE", "OWNS", "TO RELEASE", "ADDRESS", "REASON"]);
+    for instance in &service.instances {
+        let own = nodes.iter().find(|it| it.node == instance.node);
+        let number = |of: fn(&NodePartitions) -> u32| {
+            own.map_or_else(|| "-".to_owned(), |own| of(own).to_string())
+        };
+        table.add_row([
+            Cell::new(&instance.node),
+            Terminal::cell(instance.state, mood(instance.state, service.phase)),
+            Cell::new(number(|own| own.owned)),
+            Cell::new(number(|own| own.releasing)),
+            Cell::new(&instance.address),
+            Cell::new(instance.reason.as_deref().unwrap_or("")),
+        ]);
+    }
+    page.push_str(&lines(&table));
+    page
+}

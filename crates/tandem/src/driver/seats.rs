@@ -1,0 +1,355 @@
+//! Keeps what this node's copy may know of its partitions true, and tells what was released.
+//! In: agreed state, the copy's facts, its process's words. Out: `Own` for the API and the file,
+//! facts.
+//! Keeps: INV-13 in the order of `active_active/holder.rs`: what the process may see is computed
+//! when it asks, and put into its file, before the copy is looked at; a release is told once the
+//! floor is durable; a copy that had its time is ended.
+//! Not here: the decisions (`tandem_core::clustering::active_active`), the copy (`singleton`).
+//! Tested by: `tests/partitions`, and the model of it in the simulator (`sim/src/singleton`).
+
+mod files;
+
+use super::hub::Hub;
+use super::instance::wishes::Asked;
+use super::wire::{Response, Wish};
+use crate::api::partitions::{Divided, Holds, OwnPartition, OwnPartitions};
+use crate::consensus::Agreed;
+use crate::runtime::clock;
+use crate::runtime::supervisor::{Supervisor, TaskKind};
+use crate::telemetry::event_kind::EventKind;
+use crate::telemetry::events::{Draft, EventLog};
+pub use files::{Error, path_in};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tandem_core::clustering::active_active::holder::{
+    Floor, Holder, HolderView, Holding, Refused, Release, Shown,
+};
+use tandem_core::facts::{Process, SeatFacts};
+use tandem_core::ids::{ConfigVersion, Epoch, PartitionId, ServiceId, Term};
+use tandem_core::time::Timestamp;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+
+/// How often to look when nothing changes.
+const TICK: Duration = Duration::from_millis(200);
+/// A disk that takes nothing is tried again after this.
+const WRITE_AGAIN: Duration = Duration::from_secs(1);
+/// A copy that had its time is asked to end again after this, if it is still there.
+const END_AGAIN: Duration = Duration::from_secs(2);
+/// So many partitions are named in an event.
+const NAMED_MAX: usize = 20;
+
+/// What the holder of a seat is connected to.
+#[derive(Debug)]
+pub struct Wiring {
+    /// The service whose work is divided.
+    pub work: ServiceId,
+    /// The own seat of it.
+    pub seat: ServiceId,
+    /// Where Tandem keeps what belongs to the seat.
+    pub dir: PathBuf,
+    /// For a copy to end its work on what it shall release.
+    pub release_max: Duration,
+    /// What this node knows.
+    pub hub: Arc<Hub>,
+    /// What is agreed.
+    pub agreed: watch::Receiver<Agreed>,
+    /// Where the copy's driver takes wishes.
+    pub wishes: mpsc::Sender<Asked>,
+    /// What happened, for operators.
+    pub events: EventLog,
+}
+
+/// What the own copy may know, now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Own {
+    /// Grows with each change, over restarts of the daemon too.
+    pub version: u64,
+    /// The term that the copy runs for.
+    pub term: Term,
+    /// The first term of its sitting.
+    pub since: Term,
+    /// Until when it may run on what is proven now.
+    pub lease: Timestamp,
+    /// What it owns.
+    pub partitions: Vec<Holding>,
+}
+
+/// The own seat of one service. API and task share it.
+#[derive(Debug)]
+pub struct Seat {
+    it: Wiring,
+    known: Mutex<Known>,
+    changed: watch::Sender<u64>,
+}
+
+#[derive(Debug)]
+struct Known {
+    holder: Holder,
+    version: u64,
+    shown: Option<(Term, Vec<Holding>)>,
+    ended_at: Timestamp,
+}
+
+/// What one look at the copy has shown.
+struct Looked {
+    release: Release,
+    table: ConfigVersion,
+    unwell: Duration,
+    process: Process,
+}
+
+/// Keeps a seat from now on, until the node stops.
+///
+/// # Errors
+/// The durable part cannot be read, or the folder not be made.
+pub fn start(wiring: Wiring, supervisor: &Supervisor) -> Result<Arc<Seat>, Error> {
+    let seat = Seat::open(wiring)?;
+    let run = seat.clone().run(supervisor.stopping());
+    supervisor.spawn("seat of a command", TaskKind::Essential, run);
+    Ok(seat)
+}
+
+impl Seat {
+    /// With what is durable.
+    ///
+    /// # Errors
+    /// The durable part cannot be read, or the folder not be made.
+    pub fn open(it: Wiring) -> Result<Arc<Self>, Error> {
+        files::prepare(&it.dir)?;
+        let known = Known {
+            holder: Holder::new(files::load_floor(&it.dir)?),
+            // Greater than what an earlier daemon told.
+            version: clock::unix_ms(),
+            shown: None,
+            ended_at: Timestamp(0),
+        };
+        Ok(Arc::new(Self { it, known: Mutex::new(known), changed: watch::Sender::new(0) }))
+    }
+
+    /// This node's name.
+    pub fn node(&self) -> &tandem_core::ids::NodeId {
+        self.it.hub.me()
+    }
+
+    /// Wakes when the copy may know something else.
+    pub fn changed(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
+    /// What the copy may know; none while that is not known itself.
+    pub fn own(&self) -> Option<Own> {
+        let shown = self.look(|known, view, now| {
+            known.show(view, now).map(|(term, partitions)| (term, partitions, known.version))
+        });
+        let ((term, partitions, version), since) = shown?;
+        self.changed.send_if_modified(|told| std::mem::replace(told, version) != version);
+        let lease = self.it.hub.leased(&self.it.seat);
+        Some(Own { version, term, since, lease, partitions })
+    }
+
+    /// The process works on it no more.
+    ///
+    /// # Errors
+    /// It was not asked to release that.
+    pub fn confirm(&self, partition: PartitionId, epoch: Epoch) -> Result<(), Refused> {
+        // Looked at first: what it speaks of may have been agreed since.
+        let _ = self.own();
+        self.known().holder.confirm(partition, epoch)?;
+        self.changed.send_modify(|_| {});
+        Ok(())
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        // Nothing panics while it holds the lock; a poisoned one still holds whole values.
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// With the first term of the sitting.
+    fn look<T>(
+        &self,
+        look: impl FnOnce(&mut Known, &HolderView<'_>, Timestamp) -> Option<T>,
+    ) -> Option<(T, Term)> {
+        let mut known = self.known();
+        let agreed = self.it.agreed.borrow().clone();
+        let services = &agreed.state.services;
+        let (work, seat) = (services.get(&self.it.work)?, services.get(&self.it.seat)?);
+        let (own, ends) = self.it.hub.own_instance(&self.it.seat)?;
+        let release_max = self.it.release_max;
+        let view = HolderView { me: self.node(), work, seat, own: &own, ends, release_max };
+        Some((look(&mut known, &view, clock::now())?, seat.sitting))
+    }
+
+    /// Keeps everything true until `stop`.
+    pub async fn run(self: Arc<Self>, stop: CancellationToken) {
+        let (mut agreed, mut hub) = (self.it.agreed.clone(), self.it.hub.changed());
+        let mut changed = self.changed();
+        let mut written = 0;
+        loop {
+            let again = self.go_on(&mut written).await;
+            let pause = again.map_or(TICK, |at| at.since(clock::now()).min(TICK));
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                result = agreed.changed() => if result.is_err() { return },
+                result = hub.changed() => if result.is_err() { return },
+                result = changed.changed() => if result.is_err() { return },
+                () = tokio::time::sleep(pause.max(Duration::from_millis(2))) => {}
+            }
+        }
+    }
+
+    async fn go_on(&self, written: &mut u64) -> Option<Timestamp> {
+        let Some(own) = self.own() else {
+            self.tell(SeatFacts::default());
+            return None;
+        };
+        if own.version != *written {
+            if let Err(error) = self.put_out(&own).await {
+                // Its reader may go by what it read before: nothing is released.
+                tracing::error!(service = %self.it.work, %error, "partitions are not told");
+                tokio::time::sleep(WRITE_AGAIN).await;
+                return None;
+            }
+            *written = own.version;
+        }
+        let put_out = *written;
+        // A look at the copy that is newer than what every copy from now on sees.
+        let looked = self.look(|known, view, now| {
+            // Somebody asked meanwhile, and was told what no file says yet.
+            if known.version != put_out || known.shown.is_none() {
+                return None;
+            }
+            Some(Looked {
+                release: known.holder.release(view, now),
+                table: view.work.partitions.as_ref()?.since,
+                unwell: known.holder.unwell(now),
+                process: view.own.process,
+            })
+        });
+        let Some((Looked { release, table, unwell, process }, _)) = looked else {
+            return Some(clock::now());
+        };
+        if let Some(floor) = release.durable
+            && !self.make_durable(floor).await
+        {
+            return None;
+        }
+        if !release.overdue.is_empty() && process == Process::Primary {
+            self.end_copy(&release);
+        }
+        self.tell(SeatFacts { table, released: release.released, unwell });
+        release.again
+    }
+
+    fn tell(&self, facts: SeatFacts) {
+        self.it.hub.seated(&self.it.seat, facts);
+    }
+
+    /// In the words of the API and the file.
+    fn told(&self, own: &Own) -> OwnPartitions {
+        let now = clock::now();
+        let partition = |it: &Holding| OwnPartition {
+            id: it.partition,
+            epoch: it.epoch,
+            state: if it.releasing.is_some() { Holds::Releasing } else { Holds::Owned },
+            deadline_ms: it
+                .releasing
+                .map(|until| u64::try_from(until.since(now).as_millis()).unwrap_or(u64::MAX)),
+        };
+        OwnPartitions {
+            service: self.it.work.clone(),
+            node: self.node().clone(),
+            term: own.term,
+            version: own.version,
+            lease_ms: None,
+            partitions: own.partitions.iter().map(partition).collect(),
+        }
+    }
+
+    async fn put_out(&self, own: &Own) -> Result<(), Error> {
+        let (dir, told, since) = (self.it.dir.clone(), self.told(own), own.since);
+        let write = move || files::write(&dir, &told, since);
+        let done = tokio::task::spawn_blocking(write).await;
+        done.unwrap_or_else(|error| Err(Error::task(error)))
+    }
+
+    async fn make_durable(&self, floor: Floor) -> bool {
+        let dir = self.it.dir.clone();
+        let write = move || files::store_floor(&dir, floor);
+        let done = tokio::task::spawn_blocking(write).await;
+        match done.unwrap_or_else(|error| Err(Error::task(error))) {
+            Ok(()) => {
+                self.known().holder.is_durable(floor);
+                true
+            }
+            Err(error) => {
+                tracing::error!(service = %self.it.work, %error, "no release can be told");
+                tokio::time::sleep(WRITE_AGAIN).await;
+                false
+            }
+        }
+    }
+
+    /// Only its end proves that it stopped; its node starts another one, which begins nothing that
+    /// is being released.
+    fn end_copy(&self, release: &Release) {
+        let now = clock::now();
+        {
+            let mut known = self.known();
+            if now.since(known.ended_at) < END_AGAIN {
+                return;
+            }
+            known.ended_at = now;
+        }
+        let ids = release.overdue.iter().take(NAMED_MAX).map(ToString::to_string);
+        let message = format!(
+            "{}: it did not release {} of its partitions in {} ms, so the copy is ended: {}",
+            self.node(),
+            release.overdue.len(),
+            self.it.release_max.as_millis(),
+            ids.collect::<Vec<_>>().join(", "),
+        );
+        tracing::warn!(service = %self.it.work, "{message}");
+        let draft = Draft::new(EventKind::InstanceHung, message).service(&self.it.work);
+        self.it.events.record(draft.field("instance", self.node().as_str()));
+        let (answer, _answered) = oneshot::channel::<Response>();
+        // Full: asked again.
+        let _ = self.it.wishes.try_send(Asked { wish: Wish::Restart, answer });
+    }
+}
+
+impl Divided for Seat {
+    fn own(&self) -> Option<OwnPartitions> {
+        Self::own(self).map(|own| {
+            let left = own.lease.since(clock::now()).as_millis();
+            let lease_ms = Some(u64::try_from(left).unwrap_or(u64::MAX));
+            OwnPartitions { lease_ms, ..self.told(&own) }
+        })
+    }
+
+    fn changed(&self) -> watch::Receiver<u64> {
+        Self::changed(self)
+    }
+
+    fn confirm(&self, partition: PartitionId, epoch: Epoch) -> Result<(), Refused> {
+        Self::confirm(self, partition, epoch)
+    }
+}
+
+impl Known {
+    /// What is shown now.
+    fn show(&mut self, view: &HolderView<'_>, now: Timestamp) -> Option<(Term, Vec<Holding>)> {
+        let Shown::These { term, partitions } = self.holder.show(view, now) else {
+            self.shown = None;
+            return None;
+        };
+        let shown = (term, partitions);
+        if self.shown.as_ref() != Some(&shown) {
+            self.version += 1;
+            self.shown = Some(shown.clone());
+        }
+        Some(shown)
+    }
+}

@@ -1,0 +1,92 @@
+//! Builds what each node's copy needs of a command whose work is divided, besides what every copy
+//! does.
+//! In: `Ground`. Out: the running seat, what its copy is told.
+//! Not here: its driver (`commands.rs`), what a seat does (`driver/seats.rs`).
+
+use super::super::Ground;
+use super::commands::{alone, dir_of};
+use crate::config::{self, Command, Config, Partitions};
+use crate::consensus::Consensus;
+use crate::driver::instance::wishes::Asked;
+use crate::driver::seats::{self, Seat};
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
+use std::sync::Arc;
+use tandem_core::ids::{NodeId, ServiceId};
+use tandem_core::spec;
+use tokio::sync::mpsc;
+
+/// The seats of this node, by the service whose work is divided.
+pub(in crate::node) type OwnSeats = BTreeMap<ServiceId, Arc<Seat>>;
+
+/// What runs under a lease: a command of which one copy runs, or a node's copy of one whose work is
+/// divided.
+pub(super) struct Leased<'a> {
+    pub id: ServiceId,
+    pub work: &'a ServiceId,
+    pub command: &'a Command,
+    /// Where it runs, or nowhere; none: anywhere.
+    pub seat: Option<(&'a NodeId, Partitions)>,
+}
+
+pub(super) fn leased(config: &Config) -> impl Iterator<Item = Leased<'_>> {
+    let alone =
+        alone(config).map(|(work, command)| Leased { id: work.clone(), work, command, seat: None });
+    let divided = config.commands.iter().filter_map(|(id, it)| Some((id, it, it.partitions?)));
+    let seats = divided.flat_map(|(work, command, partitions)| {
+        config.data_nodes().map(move |(node, _)| Leased {
+            id: spec::Seat::name(work, node),
+            work,
+            command,
+            seat: Some((node, partitions)),
+        })
+    });
+    alone.chain(seats)
+}
+
+/// Nothing where what is durable of it cannot be read: without its memory it must not tell a copy
+/// anything. Then none is started, and nothing is said of it, so that others get what it owned.
+pub(super) fn start(
+    ground: &Ground,
+    consensus: &Consensus,
+    it: &Leased<'_>,
+    wishes: mpsc::Sender<Asked>,
+) -> Option<Arc<Seat>> {
+    let (_, partitions) = it.seat?;
+    let wiring = seats::Wiring {
+        work: it.work.clone(),
+        seat: it.id.clone(),
+        dir: dir_of(ground, &it.id),
+        release_max: partitions.release_max,
+        hub: ground.hub.clone(),
+        agreed: consensus.state(),
+        wishes,
+        events: ground.events.clone(),
+    };
+    match seats::start(wiring, &ground.supervisor) {
+        Ok(seat) => Some(seat),
+        Err(error) => {
+            tracing::error!(service = %it.work, %error, "no copy of it can run here");
+            None
+        }
+    }
+}
+
+/// What a copy is told besides its own environment.
+pub(super) fn told(it: &Leased<'_>, node: &config::Node, dir: &Path) -> BTreeMap<String, String> {
+    let ip = match node.api.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    let api = SocketAddr::new(ip, node.api.port());
+    let mut told = BTreeMap::from([
+        ("TANDEM_SERVICE".to_owned(), it.work.to_string()),
+        ("TANDEM_API".to_owned(), format!("http://{api}")),
+    ]);
+    if let Ok(path) = seats::path_in(dir) {
+        told.insert("TANDEM_PARTITIONS_FILE".to_owned(), path.display().to_string());
+    }
+    told
+}

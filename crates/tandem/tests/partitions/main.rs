@@ -1,0 +1,138 @@
+//! A command whose work is divided, in a cluster of three real nodes: its process is killed, its
+//! node, a daemon is frozen and restarted, a node is emptied, a copy releases nothing. All copies
+//! write into one ledger what they work on: no partition is worked on by two (INV-13).
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test's helpers fail the test")]
+#![allow(clippy::print_stdout, reason = "times are reported")]
+
+mod ledger;
+#[allow(dead_code, reason = "shared with a test that needs more of it")]
+#[path = "../members/machines.rs"]
+mod machines;
+mod worker;
+
+use ledger::{Ledger, Workers, shares};
+use machines::Machines;
+use nix::sys::signal::Signal;
+use std::collections::BTreeMap;
+use std::fs;
+
+const NODES: [&str; 3] = ["a", "b", "c"];
+const PARTITIONS: usize = 12;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_partition_is_worked_on_twice_whatever_dies() {
+    let mut machines = Machines::new(&NODES);
+    let ledger = Ledger::new(&machines, PARTITIONS);
+    founded(&mut machines, &ledger).await;
+    a_killed_process_goes_on_with_what_it_had(&machines, &ledger).await;
+    a_dead_nodes_share_goes_to_the_others(&mut machines, &ledger).await;
+    an_emptied_node_releases_first(&machines, &ledger).await;
+    a_frozen_daemon_loses_its_share(&machines, &ledger).await;
+    a_daemon_is_restarted(&mut machines, &ledger).await;
+    what_releases_nothing_is_ended(&machines, &ledger).await;
+    ledger.nobody_works_twice();
+}
+
+fn is_even(workers: &Workers) -> bool {
+    shares(workers) == BTreeMap::from([("a", 4), ("b", 4), ("c", 4)])
+}
+
+fn without(workers: &Workers, node: &str) -> bool {
+    workers.values().all(|line| line.node != node)
+}
+
+/// How many changed hands.
+fn moved(before: &Workers, after: &Workers) -> usize {
+    before.values().filter(|line| after[&line.id].node != line.node).count()
+}
+
+async fn founded(machines: &mut Machines, ledger: &Ledger) {
+    machines.write_nodes(&NODES);
+    let nodes = fs::read_to_string(machines.config_path()).unwrap();
+    fs::write(machines.config_path(), nodes + &ledger.service()).unwrap();
+    machines.init("a");
+    machines.start("a");
+    machines.reachable("a").await;
+    for node in ["b", "c"] {
+        let token = machines.token("a", node);
+        machines.join(node, &token);
+        machines.start_joined(node);
+    }
+    ledger.until("all are worked on, evenly", machines, is_even).await;
+    println!("{}", machines.tandem("b", &["status"]).success().out);
+    println!("{}", machines.tandem("b", &["explain", "work"]).success().out);
+}
+
+async fn a_killed_process_goes_on_with_what_it_had(machines: &Machines, ledger: &Ledger) {
+    let before = ledger.until("even", machines, is_even).await;
+    let victim = before.values().find(|line| line.node == "b").unwrap();
+    victim.kill();
+    let is_new = |workers: &Workers| workers.values().all(|line| line.pid != victim.pid);
+    let after = ledger.until("another process works on", machines, is_new).await;
+    assert_eq!(moved(&before, &after), 0, "nothing moves for that");
+    println!("a killed process: {} ms", ledger.gap_ms(victim));
+    ledger.nobody_works_twice();
+}
+
+async fn a_dead_nodes_share_goes_to_the_others(machines: &mut Machines, ledger: &Ledger) {
+    let before = ledger.until("even", machines, is_even).await;
+    machines.kill("c");
+    let after = ledger.until("others work on", machines, |it| without(it, "c")).await;
+    assert_eq!(moved(&before, &after), 4, "only its own");
+    let lost: Vec<u64> =
+        before.values().filter(|line| line.node == "c").map(|line| ledger.gap_ms(line)).collect();
+    println!("a dead node: its partitions are worked on again after {lost:?} ms");
+    ledger.nobody_works_twice();
+    machines.start_joined("c");
+    machines.reachable("c").await;
+    let again = ledger.until("even again", machines, is_even).await;
+    assert_eq!(moved(&after, &again), 4, "no more than needed");
+    ledger.nobody_works_twice();
+}
+
+async fn an_emptied_node_releases_first(machines: &Machines, ledger: &Ledger) {
+    let before = ledger.until("even", machines, is_even).await;
+    let said = machines.tandem("b", &["drain", "a"]).success();
+    println!("{}", said.out);
+    let after = ledger.until("it has nothing", machines, |it| without(it, "a")).await;
+    assert_eq!(moved(&before, &after), 4);
+    let longest = before.values().filter(|line| line.node == "a").map(|line| ledger.gap_ms(line));
+    println!("an emptied node: nobody worked on one for {:?} ms at most", longest.max());
+    ledger.nobody_works_twice();
+    machines.tandem("b", &["undrain", "a"]).success();
+    ledger.until("even again", machines, is_even).await;
+}
+
+async fn a_frozen_daemon_loses_its_share(machines: &Machines, ledger: &Ledger) {
+    let before = ledger.until("even", machines, is_even).await;
+    machines.freeze("b", Signal::SIGSTOP);
+    ledger.until("others work on", machines, |it| without(it, "b")).await;
+    let lost = before.values().filter(|line| line.node == "b").map(|line| ledger.gap_ms(line));
+    println!("a frozen daemon: worked on again after {:?} ms at most", lost.max());
+    machines.freeze("b", Signal::SIGCONT);
+    ledger.until("even again", machines, is_even).await;
+    ledger.nobody_works_twice();
+}
+
+async fn a_daemon_is_restarted(machines: &mut Machines, ledger: &Ledger) {
+    machines.stop("a");
+    machines.start_joined("a");
+    machines.reachable("a").await;
+    ledger.until("even", machines, is_even).await;
+    ledger.nobody_works_twice();
+}
+
+/// Its end is the only proof that it works on it no more.
+async fn what_releases_nothing_is_ended(machines: &Machines, ledger: &Ledger) {
+    let before = ledger.until("even", machines, is_even).await;
+    ledger.stubborn_on("c");
+    machines.tandem("a", &["drain", "c"]).success();
+    let after = ledger.until("it was ended", machines, |it| without(it, "c")).await;
+    assert_eq!(moved(&before, &after), 4);
+    let events = machines.tandem("c", &["events"]).success().out;
+    assert!(events.contains("it did not release 4 of its partitions"), "{events}");
+    ledger.stubborn_on("nobody");
+    machines.tandem("a", &["undrain", "c"]).success();
+    ledger.until("even again", machines, is_even).await;
+}
