@@ -70,6 +70,18 @@ pub struct ServiceStatus {
     pub primary: Option<NodeId>,
     /// Its copies.
     pub instances: Vec<InstanceStatus>,
+    /// How many of them there are, where they run side by side.
+    pub copies: Option<CopiesStatus>,
+}
+
+/// Copies that run side by side.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct CopiesStatus {
+    /// So many there shall be.
+    pub wanted: usize,
+    /// So many take work.
+    pub serving: usize,
 }
 
 /// One copy.

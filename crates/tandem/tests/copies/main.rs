@@ -10,6 +10,7 @@ mod app;
 #[allow(dead_code, reason = "shared with a test that needs more of it")]
 #[path = "../members/machines.rs"]
 mod machines;
+mod sessions;
 mod traffic;
 
 use app::Who;
@@ -28,12 +29,13 @@ const NODES: [&str; 3] = ["a", "b", "c"];
 struct Shop {
     listen: u16,
     port: u16,
+    clustering: &'static str,
 }
 
 impl Shop {
-    fn new() -> Self {
+    fn new(clustering: &'static str) -> Self {
         let free = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        Self { listen: free(), port: free() }
+        Self { listen: free(), port: free(), clustering }
     }
 
     fn door(&self, machines: &Machines, node: &str) -> SocketAddr {
@@ -48,12 +50,13 @@ impl Shop {
         machines.write_nodes(&NODES);
         let app = std::env::current_exe().unwrap();
         let text = format!(
-            "\n[services.web]\nkind = \"command\"\nclustering = \"load-balanced\"\n\
+            "\n[services.web]\nkind = \"command\"\nclustering = {:?}\n\
              replication = \"none\"\ndoor = \"http\"\nslow_start = \"0s\"\n\
              command = [{:?}, \"--ignored\", \"--exact\", \"app::serve\"]\n\
              env = {{ MODE = \"{mode}\" }}\n\
              listen = {}\nport = {}\n\
              health = {{ http = \"/healthz\", interval = \"200ms\" }}\n{more}",
+            self.clustering,
             app.display().to_string(),
             self.listen,
             self.port
@@ -101,7 +104,7 @@ fn is_alive(pid: i32) -> bool {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn copies_serve_whatever_happens_to_one_of_them() {
     let mut machines = Machines::new(&NODES);
-    let shop = Shop::new();
+    let shop = Shop::new("load-balanced");
     founded(&mut machines, &shop).await;
     an_instance_is_killed(&machines, &shop).await;
     all_are_restarted_in_turns(&machines, &shop).await;
@@ -113,7 +116,7 @@ async fn copies_serve_whatever_happens_to_one_of_them() {
     taken_out_it_ends(&machines, &shop).await;
 }
 
-async fn founded(machines: &mut Machines, shop: &Shop) {
+async fn started(machines: &mut Machines, shop: &Shop) {
     shop.write(machines, "first", "");
     machines.init("a");
     machines.start("a");
@@ -124,6 +127,10 @@ async fn founded(machines: &mut Machines, shop: &Shop) {
         machines.start_joined(node);
     }
     serve(machines, "a", 3).await;
+}
+
+async fn founded(machines: &mut Machines, shop: &Shop) {
+    started(machines, shop).await;
     println!("{}", machines.tandem("b", &["status"]).success().out);
     println!("{}", machines.tandem("b", &["explain", "web"]).success().out);
     let all = who(shop, machines, &NODES, 3).await;

@@ -104,7 +104,7 @@ impl Traffic {
 }
 
 /// Asks once, on a new connection where the last one was closed in between two requests.
-async fn ask(
+pub async fn ask(
     connection: &mut Option<TcpStream>,
     door: SocketAddr,
     posts: bool,

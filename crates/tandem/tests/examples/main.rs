@@ -4,8 +4,14 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test's helpers fail the test")]
 #![allow(clippy::print_stdout, reason = "times are reported, never asserted")]
 
+#[path = "../copies/app.rs"]
+mod app;
 mod cluster;
 mod redis;
+#[allow(dead_code, reason = "shared with a test that needs more of it")]
+#[path = "../copies/traffic.rs"]
+mod traffic;
+mod web;
 
 use std::path::Path;
 use tandem::config::Config;

@@ -23,6 +23,8 @@ pub enum Deed {
     Thaw(usize),
     /// Tells an endpoint how to answer.
     Behave(usize, Behaviour),
+    /// Tells a node's copy how to answer.
+    BehaveAt(NodeId, Behaviour),
     /// A command of an operator, at a node: `tandem WORDS`.
     Operate(NodeId, Vec<String>),
     /// Another configuration, at a node.
@@ -34,7 +36,12 @@ pub enum Deed {
 pub struct Shape {
     /// An endpoint that is not listed.
     pub without: Option<usize>,
+    /// Copies on so many nodes, not on each.
+    pub replicas: Option<usize>,
 }
+
+/// Copies that are left where some are taken away.
+const FEWER: usize = 2;
 
 /// Who is who before a fault.
 #[derive(Clone, Debug)]
@@ -65,11 +72,19 @@ pub fn injection(subject: Subject, fault: Fault, cast: &Cast) -> Option<Injectio
     }
     let (node, at, service) = (cast.node.clone(), cast.endpoint, super::kit::SERVICE);
     let to = |action: fn(NodeId) -> Action| Deed::To(action(node.clone()));
+    let endpoints = subject.has_endpoints();
     let operate = |words: &[&str]| {
         Deed::Operate(cast.other.clone(), words.iter().map(ToString::to_string).collect())
     };
-    let apply = |without| Deed::Apply(cast.other.clone(), Shape { without });
-    let endpoints = subject.has_endpoints();
+    let apply = |shape| Deed::Apply(cast.other.clone(), shape);
+    let smaller = match subject {
+        Subject::Copies => Shape { replicas: Some(FEWER), ..Shape::default() },
+        _ => Shape { without: Some(at), ..Shape::default() },
+    };
+    let behave = |how| match endpoints {
+        true => Deed::Behave(at, how),
+        false => Deed::BehaveAt(node.clone(), how),
+    };
     let (inject, heal) = match fault {
         Fault::InstanceKill if endpoints => (Deed::Kill(at), Some(Deed::Restart(at))),
         Fault::InstanceKill => (to(Action::KillCommand), None),
@@ -79,8 +94,8 @@ pub fn injection(subject: Subject, fault: Fault, cast: &Cast) -> Option<Injectio
         Fault::DaemonKill => (to(Action::KillDaemon), None),
         Fault::DaemonFreeze => (to(Action::FreezeDaemon), Some(to(Action::ThawDaemon))),
         Fault::NodeCut => (to(Action::CutNode), Some(to(Action::HealNode))),
-        Fault::Slow => (Deed::Behave(at, Behaviour::Slow), Some(Deed::Behave(at, Behaviour::Well))),
-        Fault::Lie => (Deed::Behave(at, Behaviour::Lie), Some(Deed::Behave(at, Behaviour::Well))),
+        Fault::Slow => (behave(Behaviour::Slow), Some(behave(Behaviour::Well))),
+        Fault::Lie => (behave(Behaviour::Lie), Some(behave(Behaviour::Well))),
         Fault::Drain if endpoints => {
             let drain = |verb| operate(&[verb, "--service", service, "--endpoint", &cast.address]);
             (drain("drain"), Some(drain("undrain")))
@@ -89,7 +104,7 @@ pub fn injection(subject: Subject, fault: Fault, cast: &Cast) -> Option<Injectio
             let drain = |verb| operate(&[verb, node.as_str()]);
             (drain("drain"), Some(drain("undrain")))
         }
-        Fault::Scale => (apply(Some(at)), Some(apply(None))),
+        Fault::Scale => (apply(smaller), Some(apply(Shape::default()))),
         Fault::Switchover => (operate(&["switchover", service]), None),
         _ => return None,
     };

@@ -86,6 +86,16 @@ impl Kit {
                 text.push_str("clustering = \"active-passive\"\n");
                 self.command(&mut text);
             }
+            Subject::Copies => {
+                text.push_str(
+                    "clustering = \"load-balanced\"\ndoor = \"http\"\nslow_start = \"0s\"\n\
+                     ejection = { time = \"1s\" }\n",
+                );
+                if let Some(replicas) = shape.replicas {
+                    let _ = writeln!(text, "replicas = {replicas}");
+                }
+                self.command(&mut text);
+            }
             Subject::Http => self.balanced(&mut text, ("http", ", path = \"/healthz\""), shape),
             Subject::Tcp => self.balanced(&mut text, ("tcp", ""), shape),
         }
@@ -146,9 +156,15 @@ mod tests {
             assert_eq!(config.nodes.len(), 3);
             assert_eq!(config.commands.len() + config.balanced.len(), 1, "{subject}");
             if subject.has_endpoints() {
-                let smaller = kit.text(&Shape { without: Some(1) });
+                let smaller = kit.text(&Shape { without: Some(1), ..Shape::default() });
                 let config = Config::parse(&smaller, "t").unwrap();
                 assert_eq!(config.balanced[&SERVICE.into()].upstreams.len(), 2);
+            }
+            if *subject == Subject::Copies {
+                let fewer = kit.text(&Shape { replicas: Some(2), ..Shape::default() });
+                let config = Config::parse(&fewer, "t").unwrap();
+                let copies = config.commands[&SERVICE.into()].copies.as_ref().unwrap();
+                assert_eq!(copies.replicas, Some(2));
             }
             let folder = kit.folder.0.clone();
             assert!(folder.exists());

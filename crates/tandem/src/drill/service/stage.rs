@@ -3,16 +3,18 @@
 //! Not here: the steps of a run (`steps.rs`).
 //! Tested by: the drill itself.
 
+use super::clients::Http;
 use super::endpoints::Endpoints;
 use super::faults::{Cast, Deed, Shape};
-use super::kit::Kit;
+use super::kit::{Kit, SERVICE};
 use super::subject::Subject;
 use super::view;
 use crate::dev::{DevCluster, Given};
 use crate::drill::evidence::workload::Load;
 use crate::drill::stage::Bounds;
 use crate::drill::view::View;
-use crate::drill::{Action, Cluster as _, Error};
+use crate::drill::worker::Behaviour;
+use crate::drill::{Action, Cluster as _, Error, Fault};
 use crate::runtime::clock;
 use crate::runtime::supervisor::Supervisor;
 use nix::sys::signal::Signal;
@@ -50,7 +52,10 @@ impl Stage {
         load: Load,
         tasks: &Supervisor,
     ) -> Self {
-        let count = kit.endpoints.len();
+        let count = match subject.has_endpoints() {
+            true => kit.endpoints.len(),
+            false => cluster.layout().nodes.len(),
+        };
         let view = view::watch(tasks, Arc::clone(&cluster), subject, count);
         Self { subject, cluster, kit, load, bounds: Bounds::default(), endpoints, view }
     }
@@ -115,8 +120,27 @@ impl Stage {
             Deed::Freeze(at) => self.endpoints.signal(*at, Signal::SIGSTOP).await,
             Deed::Thaw(at) => self.endpoints.signal(*at, Signal::SIGCONT).await,
             Deed::Behave(at, how) => self.endpoints.behave(*at, *how).await,
+            Deed::BehaveAt(node, how) => self.behave(node, *how).await,
             Deed::Operate(via, words) => self.operate(via, words).await,
             Deed::Apply(via, shape) => self.apply(via, shape).await,
+        }
+    }
+
+    /// Past all doors.
+    async fn behave(&self, node: &NodeId, how: Behaviour) -> Result<(), Error> {
+        let layout = self.cluster.layout();
+        let places = layout.instances(layout.place(node)?);
+        let place = places.iter().find(|(service, _)| service == SERVICE).map(|(_, it)| *it);
+        let asked = async {
+            let mut http = Http::connect(place?).await?;
+            http.ask("POST", &format!("/drill/{}", how.word())).await
+        };
+        match asked.await {
+            Some(answer) if answer.status == 200 => Ok(()),
+            _ => Err(Error::Command {
+                words: format!("{} on {node}", how.word()),
+                because: "its copy does not answer".into(),
+            }),
         }
     }
 
@@ -160,7 +184,7 @@ impl Stage {
         else {
             return;
         };
-        if self.subject.has_endpoints() {
+        if self.subject.faults().contains(&Fault::Scale) {
             let _ = self.apply(&first, &Shape::default()).await;
         }
         for place in &self.cluster.layout().nodes {

@@ -15,6 +15,8 @@ pub enum Subject {
     Postgres,
     /// A command of which one copy runs.
     Singleton,
+    /// A command of which a copy runs on every node, behind doors that spread requests.
+    Copies,
     /// Requests spread over endpoints that the drill runs.
     Http,
     /// The same by connections.
@@ -26,13 +28,15 @@ const FAILED_SHARE_MAX: f64 = 0.001;
 
 impl Subject {
     /// Each of them.
-    pub const ALL: &'static [Self] = &[Self::Postgres, Self::Singleton, Self::Http, Self::Tcp];
+    pub const ALL: &'static [Self] =
+        &[Self::Postgres, Self::Singleton, Self::Copies, Self::Http, Self::Tcp];
 
     /// Its name on the command line and in reports.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Postgres => "postgres",
             Self::Singleton => "singleton",
+            Self::Copies => "copies",
             Self::Http => "http",
             Self::Tcp => "tcp",
         }
@@ -51,6 +55,18 @@ impl Subject {
                 Fault::NodeCut,
                 Fault::Switchover,
                 Fault::Drain,
+            ],
+            Self::Copies => &[
+                Fault::InstanceKill,
+                Fault::InstanceFreeze,
+                Fault::Slow,
+                Fault::Lie,
+                Fault::Drain,
+                Fault::Scale,
+                Fault::NodeKill,
+                Fault::DaemonKill,
+                Fault::DaemonFreeze,
+                Fault::NodeCut,
             ],
             Self::Http => &[
                 Fault::InstanceKill,
@@ -85,6 +101,11 @@ impl Subject {
                 outage(1.5)
             }
             (Self::Singleton, _) => Budget::default(),
+            // What is under way to a copy behind a cut has no answer.
+            (Self::Copies, Fault::NodeCut) => outage(1.5),
+            (Self::Copies, Fault::InstanceKill | Fault::Drain | Fault::Scale) => {
+                Budget { failed_share_max: Some(0.0), ..outage(0.0) }
+            }
             // The door tries a request once more where that is safe, so that nobody sees a thing.
             (Self::Http, Fault::InstanceKill | Fault::Drain | Fault::Scale | Fault::NodeCut) => {
                 Budget { failed_share_max: Some(0.0), ..outage(0.0) }
@@ -95,7 +116,7 @@ impl Subject {
             (Self::Tcp, Fault::Drain | Fault::Scale | Fault::NodeCut) => {
                 Budget { failed_share_max: Some(0.0), ..outage(0.0) }
             }
-            (Self::Http | Self::Tcp, _) => outage(0.0),
+            (Self::Copies | Self::Http | Self::Tcp, _) => outage(0.0),
         }
     }
 
@@ -112,12 +133,13 @@ impl Subject {
         matches!(
             (self, fault),
             (Self::Http | Self::Tcp, Fault::Drain | Fault::Scale | Fault::NodeCut)
+                | (Self::Copies, Fault::Drain | Fault::Scale)
         )
     }
 
     /// Whether every request that may be repeated must be answered.
     pub const fn repeats(self, fault: Fault) -> bool {
-        matches!((self, fault), (Self::Http, Fault::InstanceKill))
+        matches!((self, fault), (Self::Copies | Self::Http, Fault::InstanceKill))
     }
 
     /// Whether the drill runs endpoints of its own.
@@ -154,7 +176,7 @@ mod tests {
             assert!(!subject.faults().is_empty());
         }
         let error = "redis".parse::<Subject>().unwrap_err().to_string();
-        assert!(error.contains("singleton, http"), "{error}");
+        assert!(error.contains("singleton, copies, http"), "{error}");
         assert_eq!(Subject::Singleton.budget(Fault::InstanceKill).outage_s, Some(0.5));
         assert_eq!(Subject::Postgres.budget(Fault::InstanceKill), Budget::default());
     }

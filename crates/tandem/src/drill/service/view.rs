@@ -1,7 +1,7 @@
 //! Talks to every node again and again, and decides whether a drilled service is whole.
 //! In: statuses. Out: `View`, with the moment since which it is whole.
 //! Whole is: every node answers and sees all others up; the only copy runs and all agree where, or
-//! every endpoint is up at every door.
+//! every endpoint is up at every door, with copies one on each node.
 //! Tested by: below.
 
 use super::kit::SERVICE;
@@ -70,6 +70,9 @@ fn merge(
         match subject {
             Subject::Postgres => Some("PostgreSQL has a drill of its own".into()),
             Subject::Singleton => singleton(node, status.service(SERVICE), newest),
+            Subject::Copies => {
+                copies(status.service(SERVICE)).or_else(|| balanced(node, status, endpoints))
+            }
             Subject::Http | Subject::Tcp => balanced(node, status, endpoints),
         }
     });
@@ -100,6 +103,14 @@ fn singleton(
     let copy = seen.instances.iter().find(|it| it.node == primary.as_str());
     let state = copy.and_then(|it| it.state.as_deref()).unwrap_or("unknown");
     (state != "running").then(|| format!("the copy on {primary} is {state}"))
+}
+
+fn copies(seen: Option<&ServiceStatus>) -> Option<String> {
+    let Some(seen) = seen.and_then(|service| service.copies.as_ref()) else {
+        return Some("it has no copies".into());
+    };
+    let (serving, wanted) = (seen.serving, seen.wanted);
+    (serving != wanted).then(|| format!("{serving} of {wanted} copies serve"))
 }
 
 fn balanced(node: &NodeId, status: &Status, endpoints: usize) -> Option<String> {
@@ -148,5 +159,6 @@ mod tests {
         assert_eq!(two(good(), 2), "");
         assert_eq!(two(status(1, "running", "ejected"), 2), "b sees endpoint y:1 as ejected");
         assert_eq!(two(good(), 3), "a knows 2 of 3 endpoints");
+        assert_eq!(because([good(), good()], Subject::Copies, 2), "it has no copies");
     }
 }

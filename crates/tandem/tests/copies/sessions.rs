@@ -1,0 +1,72 @@
+//! Copies that are active-active without partitions: a client's requests stay at one copy, through
+//! whichever door they come, and go on at another while that one's node is dead.
+
+use super::{Machines, NODES, Shop, serve, started};
+use crate::traffic::ask;
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::{Duration, Instant};
+use tokio::net::TcpSocket;
+
+const LIMIT: Duration = Duration::from_secs(30);
+const CLIENTS: u8 = 12;
+
+/// Which node answers each client.
+type Homes = BTreeMap<u8, String>;
+
+/// Where each client is led; an error is a client that was told something wrong.
+async fn homes(door: SocketAddr) -> Homes {
+    let mut homes = Homes::new();
+    for client in 1..=CLIENTS {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(SocketAddr::from((Ipv4Addr::new(127, 77, 1, client), 0))).unwrap();
+        let mut connection = Some(socket.connect(door).await.unwrap());
+        let who = ask(&mut connection, door, false).await.unwrap();
+        homes.insert(client, who.node);
+    }
+    homes
+}
+
+/// Waits until every one of these doors leads clients where they should be.
+async fn lead(shop: &Shop, machines: &Machines, doors: &[&str], is_so: impl Fn(&Homes) -> bool) {
+    let limit = Instant::now() + LIMIT;
+    for door in doors {
+        loop {
+            let homes = homes(shop.door(machines, door)).await;
+            if is_so(&homes) {
+                break;
+            }
+            assert!(Instant::now() < limit, "{door} leads to {homes:?}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_clients_requests_stay_where_they_are_and_go_on_elsewhere() {
+    let mut machines = Machines::new(&NODES);
+    let shop = Shop::new("active-active");
+    started(&mut machines, &shop).await;
+    let before = homes(shop.door(&machines, "a")).await;
+    println!("{before:?}");
+    let used = |node: &str| before.values().any(|home| home == node);
+    assert!(NODES.iter().filter(|node| used(node)).count() >= 2, "{before:?}");
+    lead(&shop, &machines, &NODES, |homes| *homes == before).await;
+
+    let dead = NODES.into_iter().rev().find(|node| *node != "a" && used(node)).unwrap();
+    let rest: Vec<&str> = NODES.into_iter().filter(|node| *node != dead).collect();
+    machines.kill(dead);
+    let stay = |homes: &Homes| {
+        homes.iter().all(|(client, home)| match &before[client] {
+            of if of == dead => home != dead,
+            of => home == of,
+        })
+    };
+    for door in &rest {
+        let homes = homes(shop.door(&machines, door)).await;
+        assert!(stay(&homes), "{dead} is dead: {homes:?}, before {before:?}");
+    }
+    machines.start_joined(dead);
+    machines.reachable(dead).await;
+    serve(&machines, "a", 3).await;
+    lead(&shop, &machines, &rest, |homes| *homes == before).await;
+}
