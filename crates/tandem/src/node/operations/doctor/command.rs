@@ -12,6 +12,7 @@ use crate::node::services::commands::command_config;
 use crate::service::command::{CommandConfig, Lack};
 use std::time::Duration;
 use tandem_core::facts::Process;
+use tandem_core::ids::ServiceId;
 use tandem_core::spec::{NodeRole, Seat};
 
 /// For a node to look at its machine; one that does not answer says it by `tandem doctor`.
@@ -21,7 +22,7 @@ impl NodeOperations {
     /// Every command that this node may have to run.
     pub(super) async fn commands_here(&self, seen: &Seen) -> Vec<Finding> {
         let mut findings = Vec::new();
-        for (config, runs_here) in self.of_this_node(seen, &seen.config) {
+        for (config, runs_here) in self.of_this_node(seen, &seen.config, |_| true) {
             let (subject, lacks) = look(config, runs_here).await;
             if lacks.is_empty() {
                 let what = "what it needs on this machine is there";
@@ -55,12 +56,9 @@ impl NodeOperations {
         let Ok(new) = Config::parse(text, "the new configuration") else { return Vec::new() };
         let seen = self.seen();
         let mut told = Vec::new();
-        for (config, runs_here) in self.of_this_node(&seen, &new) {
-            let is_new =
-                seen.config.commands.get(&config.service) != new.commands.get(&config.service);
-            if !is_new {
-                continue;
-            }
+        let is_new =
+            |service: &ServiceId| seen.config.commands.get(service) != new.commands.get(service);
+        for (config, runs_here) in self.of_this_node(&seen, &new, is_new) {
             let (subject, lacks) = look(config, runs_here).await;
             told.extend(lacks.into_iter().map(|Lack { what, because, try_ }| {
                 format!("{subject}: {what}: {because}; {try_}")
@@ -69,20 +67,26 @@ impl NodeOperations {
         told
     }
 
-    fn of_this_node(&self, seen: &Seen, config: &Config) -> Vec<(CommandConfig, bool)> {
+    fn of_this_node(
+        &self,
+        seen: &Seen,
+        config: &Config,
+        is_asked: impl Fn(&ServiceId) -> bool,
+    ) -> Vec<(CommandConfig, bool)> {
         let ground = self.ground();
         let Some(node) = config.nodes.get(&ground.me) else { return Vec::new() };
         if node.role == NodeRole::Witness {
             return Vec::new();
         }
         let place = (&ground.me, ground.dir.as_path());
-        let commands = config.commands.iter();
+        let commands = config.commands.iter().filter(|(service, _)| is_asked(service));
         commands
             .map(|(service, command)| {
-                let own = seen.service(service).and_then(|it| it.instance(&ground.me));
-                let runs_here = own.is_some_and(|own| own.process != Process::Stopped);
                 let seat = command.partitions.map(|_| Seat::name(service, &ground.me));
                 let id = seat.as_ref().unwrap_or(service);
+                let own = |id| seen.service(id).and_then(|it| it.instance(&ground.me));
+                let runs = |id| own(id).is_some_and(|own| own.process != Process::Stopped);
+                let runs_here = runs(service) || runs(id);
                 (command_config(place, node, (id, command)), runs_here)
             })
             .collect()
