@@ -30,12 +30,13 @@ struct Shop {
     listen: u16,
     port: u16,
     clustering: &'static str,
+    door: &'static str,
 }
 
 impl Shop {
-    fn new(clustering: &'static str) -> Self {
+    fn new(clustering: &'static str, door: &'static str) -> Self {
         let free = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        Self { listen: free(), port: free(), clustering }
+        Self { listen: free(), port: free(), clustering, door }
     }
 
     fn door(&self, machines: &Machines, node: &str) -> SocketAddr {
@@ -51,12 +52,13 @@ impl Shop {
         let app = std::env::current_exe().unwrap();
         let text = format!(
             "\n[services.web]\nkind = \"command\"\nclustering = {:?}\n\
-             replication = \"none\"\ndoor = \"http\"\nslow_start = \"0s\"\n\
+             replication = \"none\"\ndoor = {:?}\nslow_start = \"0s\"\n\
              command = [{:?}, \"--ignored\", \"--exact\", \"app::serve\"]\n\
              env = {{ MODE = \"{mode}\" }}\n\
              listen = {}\nport = {}\n\
              health = {{ http = \"/healthz\", interval = \"200ms\" }}\n{more}",
             self.clustering,
+            self.door,
             app.display().to_string(),
             self.listen,
             self.port
@@ -104,7 +106,7 @@ fn is_alive(pid: i32) -> bool {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn copies_serve_whatever_happens_to_one_of_them() {
     let mut machines = Machines::new(&NODES);
-    let shop = Shop::new("load-balanced");
+    let shop = Shop::new("load-balanced", "http");
     founded(&mut machines, &shop).await;
     an_instance_is_killed(&machines, &shop).await;
     all_are_restarted_in_turns(&machines, &shop).await;

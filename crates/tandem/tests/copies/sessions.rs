@@ -1,8 +1,9 @@
 //! Copies that are active-active without partitions: a client's requests stay at one copy, through
-//! whichever door they come, and go on at another while that one's node is dead.
+//! whichever door they come, and go on at another while that one's node is dead. And a door that
+//! spreads connections, each of which is short.
 
 use super::{Machines, NODES, Shop, serve, started};
-use crate::traffic::ask;
+use crate::traffic::{Asks, Traffic, ask};
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
@@ -44,7 +45,7 @@ async fn lead(shop: &Shop, machines: &Machines, doors: &[&str], is_so: impl Fn(&
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_clients_requests_stay_where_they_are_and_go_on_elsewhere() {
     let mut machines = Machines::new(&NODES);
-    let shop = Shop::new("active-active");
+    let shop = Shop::new("active-active", "http");
     started(&mut machines, &shop).await;
     let before = homes(shop.door(&machines, "a")).await;
     println!("{before:?}");
@@ -69,4 +70,23 @@ async fn a_clients_requests_stay_where_they_are_and_go_on_elsewhere() {
     machines.reachable(dead).await;
     serve(&machines, "a", 3).await;
     lead(&shop, &machines, &rest, |homes| *homes == before).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_door_of_connections_loses_none_by_what_is_planned() {
+    let mut machines = Machines::new(&NODES);
+    let shop = Shop::new("load-balanced", "tcp");
+    started(&mut machines, &shop).await;
+    let traffic = Traffic::start(&shop.doors(&machines, &NODES), Asks::Singly);
+    traffic.heard_of(3).await;
+    let said = machines.tandem("b", &["restart", "web"]).success();
+    assert!(said.out.contains("every copy of web was started anew"), "{said:?}");
+    machines.tandem("a", &["drain", "c"]).success();
+    serve(&machines, "a", 2).await;
+    machines.tandem("a", &["undrain", "c"]).success();
+    serve(&machines, "a", 3).await;
+    shop.write(&machines, "second", "");
+    machines.applies("a").await;
+    traffic.heard(|by| by.keys().filter(|who| who.mode == "second").count() == 3).await;
+    traffic.end("a restart, a drain, a change of connections").await;
 }

@@ -22,6 +22,8 @@ pub enum Asks {
     Gets,
     /// Also what may not.
     All,
+    /// The same, each on a connection of its own.
+    Singly,
 }
 
 #[derive(Debug, Default)]
@@ -44,11 +46,14 @@ impl Traffic {
         let told = Arc::new(Mutex::new(Told::default()));
         let client = |(door, number): (SocketAddr, usize)| {
             let (stop, done, told) = (Arc::clone(&stop), Arc::clone(&done), Arc::clone(&told));
-            let posts = asks == Asks::All && number % 2 == 1;
+            let posts = asks != Asks::Gets && number % 2 == 1;
             tokio::spawn(async move {
                 let mut connection = None;
                 while !stop.load(Ordering::Relaxed) {
                     let answer = ask(&mut connection, door, posts).await;
+                    if asks == Asks::Singly {
+                        connection = None;
+                    }
                     done.fetch_add(1, Ordering::Relaxed);
                     let mut told = told.lock().unwrap();
                     match answer {

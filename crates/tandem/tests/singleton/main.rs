@@ -238,10 +238,15 @@ async fn other_words_count_at_once(machines: &Machines, ledger: &Ledger) {
     let before = ledger.newest();
     let text = fs::read_to_string(machines.config_path()).unwrap();
     let changed = text.replace("env = { LEDGER", "env = { MODE = \"other\", LEDGER");
+    let changed = changed.replace("on_start = [\"sleep\", \"601\"]", "on_start = [\"/no/such\"]");
     assert_ne!(text, changed);
     fs::write(machines.config_path(), changed).unwrap();
     let said = machines.apply("a").success();
     assert!((said.out.clone() + &said.err).contains("is started anew"), "{said:?}");
+    for node in NODES {
+        let told = format!("hangs on {node}: /no/such is not there");
+        assert!((said.out.clone() + &said.err).contains(&told), "{said:?}");
+    }
     let after = ledger.grows(&before, |line| line.pid != before.pid).await;
     println!("other words: {} ms", after.ms - ledger.last_of(&before).ms);
     assert_eq!((&after.node, after.term), (&before.node, before.term), "where it was");

@@ -5,6 +5,7 @@ pub mod balance;
 pub mod ejection;
 pub mod key;
 pub mod latency;
+pub mod line;
 pub mod quantiles;
 pub mod rate;
 pub mod rendezvous;

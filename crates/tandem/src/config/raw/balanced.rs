@@ -23,6 +23,8 @@ pub(in crate::config) struct Balanced {
     pub rate_limit: Switch<RateLimit>,
     pub hold_max: Text,
     pub sessions_max: Number,
+    pub held_max: Number,
+    pub connections_max: Number,
     pub connect_timeout: Text,
     pub idle_timeout: Text,
     pub accept_proxy: Flag,
@@ -117,6 +119,9 @@ pub(super) fn door(
         rate_limit: rate::read(reading, section, is_http),
         hold_max: shared.hold_max,
         sessions_max: shared.sessions_max,
+        held_max: section.number(reading, "held_max"),
+        // A connection carries the requests of many: they are bounded, by `in_flight_max`.
+        connections_max: if is_http { None } else { section.number(reading, "connections_max") },
         connect_timeout: section.text(reading, "connect_timeout"),
         idle_timeout: section.text(reading, "idle_timeout"),
         accept_proxy: section.flag(reading, "accept_proxy"),

@@ -96,6 +96,10 @@ rows! {
         door = \"http\" it is \"1min\", and at most \"1d\"");
         "A connection on which nothing moves for so long is closed."
         because "as for services of kind tcp and http",
+    "services.NAME.connections_max": "1 to 1000000" = Unset("a copy gets whatever comes");
+        "How many connections each node has at one copy at once, where connections are spread; \
+            more of them wait for up to hold_max."
+        because "only the owner knows what a copy stands",
     "services.NAME.send_proxy": "\"v1\" or \"v2\"" = Unset("copies see the node's address");
         "Not with door = \"http\". Copies are told who the client is by the PROXY protocol."
         because "a copy that does not expect it takes it for the client's first words",

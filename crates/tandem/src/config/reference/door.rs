@@ -19,6 +19,10 @@ rows! {
             share."
         because "long enough to fill caches and connection pools; \"0s\" gives it everything at \
             once",
+    "services.NAME.held_max": "1 to 1000000" = Computed("sessions_max");
+        "How many clients, with http requests, each node lets wait for an endpoint; one more is \
+            closed, or gets 503, at once. They are served in the order in which they came."
+        because "whoever has a connection may wait; less fails fast when all endpoints are full",
     "services.NAME.rate_limit": "table or false" = Unset("clients may have any number");
         "How many connections, with http how many requests, each node takes in a time: of each \
             client, of all together. What is over it gets 429 with `Retry-After`; a connection is \

@@ -6,6 +6,10 @@ use tandem_core::pairing::Kind;
 
 rows! {
     &[Kind::Tcp];
+    "services.NAME.connections_max": "1 to 1000000" = Unset("an endpoint gets whatever comes");
+        "How many connections each node has at one endpoint at once; more of them wait for up to \
+            hold_max."
+        because "only the owner knows what an endpoint stands",
     "services.NAME.idle_timeout": "duration, \"1s\" to \"30d\"" = Value("1h");
         "A connection on which nothing moves for so long is closed; a half-closed one after 60 s."
         because "peers that vanish are found by TCP keepalive after two minutes; this is for \

@@ -21,6 +21,8 @@ pub(super) fn values(service: &Balanced) -> Vec<Value> {
         ("slow_start", Some(print_duration(service.limits.slow_start))),
         ("hold_max", Some(print_duration(service.hold_max))),
         ("sessions_max", Some(service.sessions_max.to_string())),
+        ("held_max", Some(service.held_max.to_string())),
+        ("connections_max", service.connections_max.map(|max| max.to_string())),
         ("connect_timeout", Some(print_duration(service.connect_timeout))),
         ("idle_timeout", Some(print_duration(service.idle_timeout))),
         ("accept_proxy", Some(service.accept_proxy.to_string())),
@@ -37,7 +39,7 @@ pub(super) fn values(service: &Balanced) -> Vec<Value> {
     rate::values(service.rate_limit.as_ref(), service.http.is_some(), &mut values);
     if let Some(requests) = &service.http {
         // A connection to an endpoint carries the requests of many clients.
-        values.retain(|(key, _)| key != "send_proxy");
+        values.retain(|(key, _)| key != "send_proxy" && key != "connections_max");
         http::values(requests, service, &mut values);
     }
     values

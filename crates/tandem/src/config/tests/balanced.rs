@@ -21,6 +21,8 @@ connect_timeout = "300ms"
 idle_timeout = "10min"
 accept_proxy = true
 send_proxy = "v2"
+held_max = 40
+connections_max = 30
 "#;
 
 fn file(cache: &str) -> String {
@@ -58,6 +60,7 @@ fn every_key_is_read() {
     let seconds = [limits.window, limits.ejection, limits.ejection_max, limits.slow_start];
     assert_eq!(seconds.map(|it| it.as_secs()), [20, 30, 300, 3]);
     assert_eq!((service.hold_max.as_secs(), service.sessions_max), (4, 50));
+    assert_eq!((service.held_max, service.connections_max), (40, Some(30)));
     assert_eq!(service.connect_timeout, Duration::from_millis(300));
     assert_eq!(service.idle_timeout.as_secs(), 600);
     assert!(service.accept_proxy && service.send_proxy == Some(ProxyVersion::V2));
@@ -171,6 +174,8 @@ fn what_cannot_be_run_is_told_at_its_place() {
         ("share_max = 40", "share_max = 101", "TDM0208 error 32:88 +3: services.cache.ejection.s"),
         ("accept_proxy = true", "accept_proxy = 1", "TDM0206 error 38:16 +1: services.cache.acce"),
         ("\"v2\"", "\"v3\"", "TDM0207 error 39:14 +4: services.cache.send_proxy = \"v3\" cannot"),
+        ("held_max = 40", "held_max = 0", "TDM0208 error 40:12 +1: services.cache.held_max = 0"),
+        ("connections_max = 30", "connections_max = 0", "TDM0208 error 41:19 +1: services.cach"),
         ("\"none\"", "\"primary-replica\"", "TDM0211 error 26:14 +15: tcp as load-balanced with"),
     ] {
         let (found, words) = told(&cache(old, new));

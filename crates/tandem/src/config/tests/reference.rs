@@ -78,7 +78,8 @@ rate_limit = { per_client = "100/s", key = { header = "X-Shop" } }
 "#;
 
 /// Only copies that run side by side have these.
-const OF_COPIES: [&str; 5] = [
+const OF_COPIES: [&str; 6] = [
+    "services.NAME.connections_max",
     "services.NAME.replicas",
     "services.NAME.drain_max",
     "services.NAME.door",

@@ -40,6 +40,10 @@ pub struct Balanced {
     pub hold_max: Duration,
     /// How many connections the front door has at once, per node.
     pub sessions_max: usize,
+    /// How many clients, or requests, may wait for a place at an endpoint, per node.
+    pub held_max: usize,
+    /// How many connections a node has at one endpoint at once; none: any number.
+    pub connections_max: Option<u32>,
     /// How long an endpoint may take to accept a connection.
     pub connect_timeout: Duration,
     /// A connection on which nothing moves for so long is closed.
@@ -149,6 +153,18 @@ const IDLE: Span = Span {
     default: Duration::from_secs(3600),
     because: "less cuts clients that only think, more keeps what is forgotten",
 };
+const HELD: Limits = Limits {
+    range: 1..=1_000_000,
+    default: CONNECTIONS_DEFAULT,
+    example: None,
+    because: "whoever waits costs memory, and more than this wait in vain",
+};
+const AT_ENDPOINT: Limits = Limits {
+    range: 1..=1_000_000,
+    default: 0,
+    example: None,
+    because: "0 connections are none; leave it out for any number",
+};
 const SLOW_START: Span = Span {
     range: Duration::ZERO..=Duration::from_secs(3600),
     default: Duration::from_secs(10),
@@ -210,6 +226,10 @@ pub(super) fn door(
     limits.slow_start = check.duration(&path("slow_start"), raw.slow_start.as_ref(), &SLOW_START);
     let sessions = Limits { default: CONNECTIONS_DEFAULT, ..SESSIONS };
     let sessions_max = check.number(&path("sessions_max"), raw.sessions_max.as_ref(), &sessions);
+    let held = Limits { default: sessions_max, ..HELD };
+    let held_max = check.number(&path("held_max"), raw.held_max.as_ref(), &held);
+    let connections_max =
+        check.number(&path("connections_max"), raw.connections_max.as_ref(), &AT_ENDPOINT);
     let mut duration = |key: &str, written: &raw::Text, span: &Span| {
         check.duration(&path(key), written.as_ref(), span)
     };
@@ -235,6 +255,8 @@ pub(super) fn door(
         health: None,
         hold_max,
         sessions_max: usize::try_from(sessions_max).unwrap_or(1),
+        held_max: usize::try_from(held_max).unwrap_or(1),
+        connections_max: Some(number(connections_max)).filter(|max| *max > 0),
         connect_timeout,
         idle_timeout,
         accept_proxy: is_set(&raw.accept_proxy),

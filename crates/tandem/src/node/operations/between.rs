@@ -24,6 +24,8 @@ pub(super) enum PeerVerb {
     CancelScheduled(ServiceId),
     /// Examine yourself.
     Examine,
+    /// Tell what your machine lacks for the commands of this configuration.
+    Lacks(String),
     /// A switchover waits for its time here.
     Scheduled(ServiceId, ScheduledSwitchover),
     /// Tell the plans that you made for a service.
@@ -117,6 +119,7 @@ impl NodeOperations {
             Ok(PeerVerb::TrySettings(trials)) => {
                 serde_json::to_string(&self.judge_here(&trials).await)
             }
+            Ok(PeerVerb::Lacks(text)) => serde_json::to_string(&self.lacks_here(&text).await),
             Ok(PeerVerb::Waits) => {
                 let waits = self.ground().applied.borrow().waits.clone();
                 serde_json::to_string(&waits)

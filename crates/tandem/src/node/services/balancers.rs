@@ -156,6 +156,8 @@ pub(super) fn door_config(
         connect_timeout: own.connect_timeout,
         idle_timeout: own.idle_timeout,
         sessions_max: own.sessions_max,
+        held_max: own.held_max,
+        connections_max: own.connections_max.unwrap_or(0),
         accept_proxy: own.accept_proxy,
         send_proxy: own.send_proxy.map(version),
         http: own

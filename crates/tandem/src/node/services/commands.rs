@@ -93,6 +93,8 @@ pub(in crate::node) fn open_doors(ground: &Ground) -> Result<Vec<CommandDoor>, E
             connect_timeout: CONNECT,
             idle_timeout: IDLE,
             sessions_max: command.sessions_max,
+            held_max: command.sessions_max,
+            connections_max: 0,
             accept_proxy: false,
             question: None,
             upstream_tls: None,

@@ -8,17 +8,19 @@
 use super::BalancerConfig;
 use super::member::{Claim, Member};
 use super::snapshot::EndpointSnapshot;
+use super::waiting::{Freed, Waiter, Waiting};
 use crate::runtime::clock;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use tandem_core::clustering::load_balanced::attempts::Attempts;
 use tandem_core::clustering::load_balanced::balance::{Balance, Draw, Load, Policy};
 use tandem_core::clustering::load_balanced::ejection::{self, Condition, Event};
+use tandem_core::clustering::load_balanced::line::Line;
 use tandem_core::ids::ServiceId;
 use tandem_core::time::Timestamp;
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 
 /// What somebody wants of an endpoint.
 #[derive(Clone, Copy, Debug)]
@@ -31,6 +33,8 @@ pub(in crate::proxy) struct Wish<'a> {
     pub(in crate::proxy) token: Option<u64>,
     /// One that has less in flight; 0 is no bound.
     pub(in crate::proxy) in_flight_max: u32,
+    /// If there is none, to wait for it with so many at most.
+    pub(in crate::proxy) held_max: usize,
 }
 
 /// What a wish comes to.
@@ -40,8 +44,10 @@ pub(in crate::proxy) enum Picked {
     Place(Claim),
     /// Everybody who serves has failed it.
     Tried,
-    /// Nobody serves, or all are full.
-    Nobody,
+    /// Nobody serves, or all are full: so it waits for its turn.
+    Wait(Waiting),
+    /// More wait than may.
+    Full,
 }
 
 /// An address that the group shall have.
@@ -72,6 +78,7 @@ struct State {
     loads: Vec<Load>,
     /// With which tokens are made.
     secret: [u8; 32],
+    line: Line<Waiter>,
 }
 
 /// The endpoints of one balancer.
@@ -85,11 +92,12 @@ pub(in crate::proxy) struct Group {
     /// Moves when somebody may have come into service.
     changed: watch::Sender<()>,
     /// Told when work ends somewhere.
-    freed: Arc<Notify>,
+    freed: Arc<Freed>,
+    me: Weak<Self>,
 }
 
 impl Group {
-    pub(in crate::proxy) fn new(config: &BalancerConfig) -> Self {
+    pub(in crate::proxy) fn new(config: &BalancerConfig) -> Arc<Self> {
         let state = State {
             health: ejection::Group::new(&[], config.limits, config.check.is_some()),
             balance: Balance::new(config.policy),
@@ -101,22 +109,18 @@ impl Group {
             shares_until: None,
             loads: Vec::new(),
             secret: secret(config),
+            line: Line::default(),
         };
         let changed = watch::Sender::new(());
-        let freed = Arc::new(Notify::new());
-        Self {
+        Arc::new_cyclic(|me| Self {
             service: config.service.clone(),
             state: Mutex::new(state),
             unresolved: Mutex::default(),
             hosts: Mutex::default(),
             changed,
-            freed,
-        }
-    }
-
-    /// Wakes one of those who wait for an endpoint that has less in flight.
-    pub(in crate::proxy) fn freed(&self) -> &Notify {
-        &self.freed
+            freed: Arc::new(Freed::new(me.clone())),
+            me: me.clone(),
+        })
     }
 
     /// Wakes those who wait for an endpoint.
@@ -129,40 +133,46 @@ impl Group {
         lock(&self.state).shares_until
     }
 
-    /// A place at the endpoint that suits the wish best.
-    pub(in crate::proxy) fn pick(&self, wish: Wish<'_>) -> Picked {
+    /// A place at the endpoint that suits the wish best, or in the line of those who wait for one.
+    pub(in crate::proxy) fn ask(&self, wish: Wish<'_>) -> Picked {
         let mut state = lock(&self.state);
-        let now = clock::now();
-        if state.shares_until.is_some_and(|until| now >= until) {
-            state.compute(now);
-        }
-        let State { balance, members, shares, loads, .. } = &mut *state;
-        let load =
-            |(member, share): (&Arc<Member>, &u32)| member.load(*share, wish.in_flight_max, now);
-        loads.clear();
-        loads.extend(members.iter().zip(&*shares).map(load));
-        let mut serves = false;
-        for (member, load) in members.iter().zip(&mut *loads) {
-            serves |= load.share > 0;
-            if !wish.attempts.may_ask(&member.address) {
-                load.share = 0;
-            }
-        }
-        let before = wish.token.and_then(|token| members.iter().position(|m| m.token() == token));
-        if let Some(at) = before.filter(|at| shares[*at] > 0)
-            && members[at].is_full(wish.in_flight_max)
-            && wish.attempts.may_ask(&members[at].address)
+        let at = state.place_of(wish.token).map(|at| state.members[at].token());
+        if !state.line.is_before(at)
+            && let Some(picked) = state.pick(wish)
         {
-            // What it has there is worth a wait: to go elsewhere would move it for good.
-            return Picked::Nobody;
+            return picked;
         }
-        let before = before.filter(|at| loads[*at].share > 0);
-        let draw = Draw { random: [rand::random(), rand::random()], key: wish.key };
-        match before.or_else(|| balance.choose(loads, draw)) {
-            Some(at) => Picked::Place(Claim::new(&members[at])),
-            None if serves => Picked::Tried,
-            None => Picked::Nobody,
+        let (waiter, given) = Waiter::new(wish);
+        let Some(ticket) = state.line.join(at, waiter, wish.held_max) else {
+            return Picked::Full;
+        };
+        self.freed.count(state.line.len());
+        drop(state);
+        // Work may have ended since, and have told nobody.
+        self.serve_line();
+        Picked::Wait(Waiting::new(self.me.clone(), ticket, given))
+    }
+
+    /// Gives what there is to those who wait, in the order in which they came.
+    pub(super) fn serve_line(&self) {
+        let mut state = lock(&self.state);
+        let mut line = std::mem::take(&mut state.line);
+        let served = line.serve(|waiter| state.pick(waiter.wish()));
+        state.line = line;
+        self.freed.count(state.line.len());
+        drop(state);
+        for (waiter, picked) in served {
+            // Whoever has left meanwhile leaves the place to the next.
+            drop(waiter.give.send(picked));
         }
+    }
+
+    pub(super) fn leave_line(&self, ticket: u64) {
+        let mut state = lock(&self.state);
+        let left = state.line.leave(ticket);
+        self.freed.count(state.line.len());
+        drop(state);
+        drop(left);
     }
 
     /// Takes note of what became of an endpoint.
@@ -291,6 +301,47 @@ impl Group {
 }
 
 impl State {
+    /// Where somebody belongs whose cookie says this.
+    fn place_of(&self, token: Option<u64>) -> Option<usize> {
+        let token = token?;
+        self.members.iter().position(|member| member.token() == token)
+    }
+
+    /// What a wish comes to; none if nobody serves, or all are full.
+    fn pick(&mut self, wish: Wish<'_>) -> Option<Picked> {
+        let now = clock::now();
+        if self.shares_until.is_some_and(|until| now >= until) {
+            self.compute(now);
+        }
+        let before = self.place_of(wish.token);
+        let State { balance, members, shares, loads, .. } = self;
+        let load =
+            |(member, share): (&Arc<Member>, &u32)| member.load(*share, wish.in_flight_max, now);
+        loads.clear();
+        loads.extend(members.iter().zip(&*shares).map(load));
+        let mut serves = false;
+        for (member, load) in members.iter().zip(&mut *loads) {
+            serves |= load.share > 0;
+            if !wish.attempts.may_ask(&member.address) {
+                load.share = 0;
+            }
+        }
+        if let Some(at) = before.filter(|at| shares[*at] > 0)
+            && members[at].is_full(wish.in_flight_max)
+            && wish.attempts.may_ask(&members[at].address)
+        {
+            // What it has there is worth a wait: to go elsewhere would move it for good.
+            return None;
+        }
+        let before = before.filter(|at| loads[*at].share > 0);
+        let draw = Draw { random: [rand::random(), rand::random()], key: wish.key };
+        match before.or_else(|| balance.choose(loads, draw)) {
+            Some(at) => Some(Picked::Place(Claim::new(&members[at]))),
+            None if serves => Some(Picked::Tried),
+            None => None,
+        }
+    }
+
     fn compute(&mut self, now: Timestamp) {
         self.shares = self.health.shares(now);
         self.shares_until = self.health.deadline(now);

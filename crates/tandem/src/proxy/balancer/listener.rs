@@ -77,7 +77,7 @@ impl Balancer {
         let dialer = Arc::new(Dialer::new(dialed(&config).map_err(failed)?));
         let (address, listener) = listen(&config)?;
         let stop = supervisor.stopping().child_token();
-        let group = Arc::new(Group::new(&config));
+        let group = Group::new(&config);
         Names::new(&config).tell(&group);
         let wanted = config.listen;
         let rates = Rates::new(config.rates);

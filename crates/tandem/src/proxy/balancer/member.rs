@@ -5,6 +5,7 @@
 //! Tested by: `tests.rs`.
 
 use super::snapshot::EndpointSnapshot;
+use super::waiting::Freed;
 use crate::runtime::clock;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -16,7 +17,6 @@ use tandem_core::clustering::load_balanced::latency::Latency;
 use tandem_core::clustering::load_balanced::quantiles::Times;
 use tandem_core::clustering::load_balanced::rendezvous;
 use tandem_core::time::Timestamp;
-use tokio::sync::Notify;
 
 /// One endpoint, for as long as somebody uses it.
 #[derive(Debug)]
@@ -31,7 +31,7 @@ pub(in crate::proxy) struct Member {
     token: AtomicU64,
     pub(super) in_flight: AtomicU32,
     /// Told when work ends.
-    freed: Arc<Notify>,
+    freed: Arc<Freed>,
     took: Mutex<Took>,
     served: AtomicU64,
     failed: AtomicU64,
@@ -48,7 +48,7 @@ struct Took {
 }
 
 impl Member {
-    pub(super) fn new(address: SocketAddr, freed: &Arc<Notify>) -> Self {
+    pub(super) fn new(address: SocketAddr, freed: &Arc<Freed>) -> Self {
         Self {
             address,
             weight: AtomicU32::new(1),
@@ -115,7 +115,7 @@ impl Member {
 
     /// It has as much as it may; 0 is no bound.
     pub(super) fn is_full(&self, in_flight_max: u32) -> bool {
-        in_flight_max > 0 && self.in_flight.load(Ordering::Relaxed) >= in_flight_max
+        in_flight_max > 0 && self.in_flight.load(Ordering::SeqCst) >= in_flight_max
     }
 
     /// As a choice sees it, with this share of the work.
@@ -180,8 +180,8 @@ impl Claim {
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        self.0.in_flight.fetch_sub(1, Ordering::AcqRel);
-        self.0.freed.notify_one();
+        self.0.in_flight.fetch_sub(1, Ordering::SeqCst);
+        self.0.freed.tell();
     }
 }
 

@@ -3,7 +3,8 @@
 //! In: `BalancerConfig`. Out: connections at healthy endpoints, `Snapshot`.
 //! States of a client: (no endpoint) Held → Connected → Ended; Held → Expired.
 //! Keeps: INV-7, by the core's decision; H43 only a connect that carried nothing is tried again.
-//! Full: beyond `sessions_max` a connection is closed as it comes.
+//! Full: beyond `sessions_max` a connection is closed as it comes, beyond `held_max` what would
+//! have to wait.
 //! All but the name may change while it runs: connections stay, new ones follow what is new.
 //! Not here: who is chosen and who is out (`tandem_core::clustering::load_balanced`).
 //! Tested by: `tests.rs`.
@@ -21,6 +22,7 @@ pub(super) mod session;
 mod snapshot;
 #[cfg(test)]
 mod tests;
+mod waiting;
 
 pub use dial::UpstreamTls;
 pub use header::Version as ProxyVersion;
@@ -65,6 +67,10 @@ pub struct BalancerConfig {
     pub idle_timeout: Duration,
     /// How many connections there may be.
     pub sessions_max: usize,
+    /// How many clients, with HTTP requests, may wait for a place at an endpoint.
+    pub held_max: usize,
+    /// Connections at an endpoint at once, where connections are balanced; 0 is no bound.
+    pub connections_max: u32,
     /// Clients say who they are by the PROXY protocol, and must.
     pub accept_proxy: bool,
     /// Endpoints are told who the client is by the PROXY protocol.

@@ -162,77 +162,78 @@ async fn endpoint(
     (client, who): (&TcpStream, SocketAddr),
 ) -> Option<(Claim, TcpStream)> {
     let _held = HeldCount::new(&shared.tally.held);
-    let mut search = Search::new(shared, who);
-    // Nearly always the first one takes it: what guards a longer wait costs more than that.
-    let first = tokio::select! {
-        biased;
-        () = shared.stop.cancelled() => return None,
-        first = search.attempt() => first,
-    };
-    if let Attempt::Reached(claim, server) = first {
-        return Some((claim, server));
+    let mut search = Search::new(shared, config, who);
+    let mut picked = search.ask();
+    if let Picked::Place(claim) = picked {
+        // Nearly always the first one takes it: what guards a longer wait costs more than that.
+        let first = tokio::select! {
+            biased;
+            () = shared.stop.cancelled() => return None,
+            first = search.connect(claim) => first,
+        };
+        if first.is_some() {
+            return first;
+        }
+        picked = search.ask();
     }
     let found = tokio::select! {
         biased;
         () = shared.closing.cancelled() => return None,
-        found = timeout(config.hold_max, search.go_on()) => found,
+        found = timeout(config.hold_max, search.go_on(picked)) => found.ok().flatten(),
         () = left(client) => return None,
     };
-    if found.is_err() {
+    if found.is_none() {
         shared.tally.expired.fetch_add(1, Ordering::Relaxed);
     }
-    found.ok()
+    found
 }
 
 /// A connection's search for an endpoint.
 struct Search<'a> {
     shared: &'a Shared,
+    config: &'a BalancerConfig,
     key: u64,
     attempts: Attempts<SocketAddr>,
 }
 
-/// What one attempt came to.
-enum Attempt {
-    Reached(Claim, TcpStream),
-    /// Another one may be asked.
-    Failed,
-    /// Everybody who serves was asked.
-    Tried,
-    Nobody,
-}
-
 impl<'a> Search<'a> {
-    fn new(shared: &'a Shared, who: SocketAddr) -> Self {
+    fn new(shared: &'a Shared, config: &'a BalancerConfig, who: SocketAddr) -> Self {
         let key = rendezvous::hash(who.ip().to_canonical().to_string().as_bytes());
-        Self { shared, key, attempts: Attempts::default() }
+        Self { shared, config, key, attempts: Attempts::default() }
     }
 
-    async fn go_on(mut self) -> (Claim, TcpStream) {
-        let mut changed = self.shared.group.changed();
+    /// None if more wait than may.
+    async fn go_on(mut self, mut picked: Picked) -> Option<(Claim, TcpStream)> {
         loop {
-            changed.mark_unchanged();
-            match self.attempt().await {
-                Attempt::Reached(claim, server) => return (claim, server),
-                Attempt::Failed => {}
-                Attempt::Tried => {
+            picked = match picked {
+                Picked::Place(claim) => match self.connect(claim).await {
+                    Some(found) => return Some(found),
+                    None => self.ask(),
+                },
+                Picked::Tried => {
                     // Once more, after a pause: nothing was sent to anybody.
                     self.attempts.next_round();
                     sleep(PACE).await;
+                    self.ask()
                 }
-                Attempt::Nobody => wait(self.shared, &mut changed).await,
-            }
+                Picked::Wait(waiting) => waiting.turn(self.shared).await,
+                Picked::Full => return None,
+            };
         }
     }
 
-    /// Asks one endpoint.
-    async fn attempt(&mut self) -> Attempt {
-        let wish =
-            Wish { key: Some(self.key), attempts: &self.attempts, token: None, in_flight_max: 0 };
-        let claim = match self.shared.group.pick(wish) {
-            Picked::Place(claim) => claim,
-            Picked::Tried => return Attempt::Tried,
-            Picked::Nobody => return Attempt::Nobody,
-        };
+    fn ask(&self) -> Picked {
+        self.shared.group.ask(Wish {
+            key: Some(self.key),
+            attempts: &self.attempts,
+            token: None,
+            in_flight_max: self.config.connections_max,
+            held_max: self.config.held_max,
+        })
+    }
+
+    /// None: the endpoint does not take it.
+    async fn connect(&mut self, claim: Claim) -> Option<(Claim, TcpStream)> {
         let address = claim.0.address;
         let begun = Instant::now();
         let connect_timeout = self.shared.config.borrow().connect_timeout;
@@ -240,7 +241,7 @@ impl<'a> Search<'a> {
             Ok(Ok(server)) => {
                 let _ = server.set_nodelay(true);
                 claim.0.connected_in(begun.elapsed());
-                return Attempt::Reached(claim, server);
+                return Some((claim, server));
             }
             Ok(Err(error)) => error.to_string(),
             Err(_) => "no answer in time".to_owned(),
@@ -251,7 +252,7 @@ impl<'a> Search<'a> {
         claim.0.retried();
         // A connect costs an endpoint next to nothing, and a client waits for it: no budget.
         self.attempts.failed(address, Failure::Refused, || true);
-        Attempt::Failed
+        None
     }
 }
 

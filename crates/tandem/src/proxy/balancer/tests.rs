@@ -86,6 +86,8 @@ pub(super) fn config(endpoints: &[&Endpoint]) -> BalancerConfig {
         connect_timeout: Duration::from_secs(1),
         idle_timeout: Duration::from_secs(60),
         sessions_max: 100,
+        held_max: 100,
+        connections_max: 0,
         accept_proxy: false,
         question: None,
         upstream_tls: None,

@@ -212,6 +212,7 @@ fn finish(
             Failure::Broken
             | Failure::Expired(_)
             | Failure::Unserved(_)
+            | Failure::Crowded
             | Failure::Closing
             | Failure::Limited(_) => BROKE.to_owned(),
         });
@@ -247,6 +248,7 @@ fn unserved(
         Nobody::Left => (Some(abandoned), None),
         Nobody::Closing => (None, Some(Failure::Closing)),
         Nobody::Expired => (Some(expired), Some(Failure::Expired(door.config.hold_max))),
+        Nobody::Crowded => (Some(expired), Some(Failure::Crowded)),
         Nobody::Late => (Some(timed_out), Some(Failure::Unserved(begun.elapsed()))),
         Nobody::Tried => (Some(broken), Some(Failure::Broken)),
     };

@@ -15,10 +15,9 @@ use super::session::{Client, Order};
 use super::stream::Stream;
 use crate::proxy::balancer::group::{Picked, Wish};
 use crate::proxy::balancer::member::Claim;
-use crate::proxy::balancer::session::{HeldCount, wait};
+use crate::proxy::balancer::session::HeldCount;
 use std::future::poll_fn;
 use std::net::SocketAddr;
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tandem_core::clustering::load_balanced::attempts::{Attempts, Failure, Next, PACE};
@@ -45,6 +44,8 @@ pub(super) enum Nobody {
     Left,
     /// Nobody came into service in time.
     Expired,
+    /// More wait than may.
+    Crowded,
     /// The request took too long in all.
     Late,
     /// All who serve had it, and none answered.
@@ -149,16 +150,17 @@ impl Search<'_> {
     }
 
     async fn place(&mut self, client: &mut Client) -> Result<Claim, Nobody> {
+        let mut picked = self.ask();
         loop {
-            match self.pick() {
+            picked = match picked {
                 Picked::Place(claim) => return Ok(claim),
-                Picked::Tried => self.next_round(client).await?,
-                Picked::Nobody => {
-                    if let Some(claim) = self.wait(client).await? {
-                        return Ok(claim);
-                    }
+                Picked::Tried => {
+                    self.next_round(client).await?;
+                    self.ask()
                 }
-            }
+                Picked::Wait(waiting) => self.hold(client, waiting.turn(self.door.shared)).await?,
+                Picked::Full => return Err(Nobody::Crowded),
+            };
         }
     }
 
@@ -170,50 +172,28 @@ impl Search<'_> {
         }
     }
 
-    fn pick(&self) -> Picked {
-        self.door.shared.group.pick(Wish {
+    fn ask(&self) -> Picked {
+        self.door.shared.group.ask(Wish {
             key: self.order.key,
             attempts: &self.attempts,
             token: self.order.token,
             in_flight_max: self.door.requests.in_flight_max,
+            held_max: self.door.config.held_max,
         })
     }
 
-    /// Until there is a place, or those who serve have all failed it.
-    async fn wait(&self, client: &mut Client) -> Result<Option<Claim>, Nobody> {
-        let group = &self.door.shared.group;
-        let mut changed = group.changed();
-        loop {
-            let mut freed = pin!(group.freed().notified());
-            freed.as_mut().enable();
-            changed.mark_unchanged();
-            match self.pick() {
-                Picked::Place(claim) => return Ok(Some(claim)),
-                Picked::Tried => return Ok(None),
-                Picked::Nobody => {}
-            }
-            let either = async {
-                tokio::select! {
-                    () = freed => {}
-                    () = wait(self.door.shared, &mut changed) => {}
-                }
-            };
-            self.hold(client, either).await?;
-        }
-    }
-
     /// Waits for something while the client waits.
-    async fn hold(
+    async fn hold<T>(
         &self,
         client: &mut Client,
-        something: impl Future<Output = ()>,
-    ) -> Result<(), Nobody> {
+        something: impl Future<Output = T>,
+    ) -> Result<T, Nobody> {
         let _held = HeldCount::new(&self.door.shared.tally.held);
         tokio::select! {
             biased;
             () = self.door.shared.closing.cancelled() => Err(Nobody::Closing),
             nobody = self.over(client) => Err(nobody),
-            () = something => Ok(()),
+            something = something => Ok(something),
         }
     }
 

@@ -16,6 +16,8 @@ pub(super) enum Failure {
     Expired(Duration),
     /// No endpoint had taken it when it had lasted for as long as it may.
     Unserved(Duration),
+    /// All endpoints are full, and more requests wait for them than may.
+    Crowded,
     /// The balancer is about to close.
     Closing,
     /// Its endpoint closed the connection.
@@ -75,6 +77,11 @@ pub(super) fn failure(
             504,
             "Gateway Timeout",
             format!("no endpoint of service {service} had taken the request after {waited:.1?}"),
+        ),
+        Failure::Crowded => (
+            503,
+            "Service Unavailable",
+            format!("as many requests wait for service {service} as may"),
         ),
         Failure::Closing => {
             (503, "Service Unavailable", format!("this door of service {service} is closing"))

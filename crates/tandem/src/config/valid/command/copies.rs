@@ -35,6 +35,8 @@ const KEYS: &[&str] = &[
     "idle_timeout",
     "accept_proxy",
     "send_proxy",
+    "held_max",
+    "connections_max",
 ];
 const DOORS: &[&str] = &["tcp", "http"];
 
@@ -87,7 +89,9 @@ pub(in crate::config::valid) fn check(
     let basis = Basis { pairing: Some(pairing), listen: front.listen, usual };
     let door = balanced::door(&raw.balanced, basis, check);
     let Front { hold_max, sessions_max, .. } = front;
-    let door = door.map(|door| Balanced { hold_max, sessions_max, ..door });
+    let is_written = check.is_written(&format!("services.{}.held_max", raw.name.get_ref()));
+    let held = |door: &Balanced| if is_written { door.held_max } else { sessions_max };
+    let door = door.map(|door| Balanced { held_max: held(&door), hold_max, sessions_max, ..door });
     Some(Copies { replicas, drain_max, door })
 }
 

@@ -2,15 +2,17 @@
 //! In: `ServiceSeen`. Out: parts of `Status` and `Explanation`.
 //! Not here: what operators ask for (`verbs.rs`), one copy that runs alone (`moves/singleton.rs`),
 //! the door's endpoints (`balanced.rs`).
-//! Tested by: `tests/copies`.
+//! Tested by: `tests/copies.rs`, `tests/copies`.
 
 pub(super) mod divided;
 mod verbs;
 
+use super::moves::singleton::does_not_run;
 use super::seen::ServiceSeen;
 use crate::api::explain::{Explanation, FailoverNow, Placement, Planned, Reason, Safety};
 use crate::api::status::{CopiesStatus, InstanceState, Phase};
 use std::collections::BTreeSet;
+use tandem_core::clustering::active_passive::singleton::FAILURES_MAX;
 use tandem_core::clustering::copies;
 use tandem_core::facts::{InstanceFacts, Process};
 use tandem_core::ids::{NodeId, Term};
@@ -59,6 +61,8 @@ pub(super) fn instance_state(service: ServiceSeen<'_>, node: &NodeId) -> Instanc
     match own.process {
         Process::Primary if own.withdrawn.is_some() => InstanceState::Draining,
         Process::Primary if own.serving.is_some() => InstanceState::Running,
+        // Whatever it is in at this moment, it comes to nothing.
+        _ if own.starts_failed >= FAILURES_MAX => InstanceState::CrashLoop,
         Process::Primary | Process::Starting => InstanceState::Starting,
         Process::Stopping => InstanceState::Stopping,
         Process::Stopped if wanted(service).contains(node) => InstanceState::Stopped,
@@ -72,13 +76,12 @@ pub(super) fn reason(
     own: &InstanceFacts,
     planned: Option<String>,
 ) -> Option<String> {
-    if own.starts_failed > 0 {
-        let failed = own.starts_failed;
-        return Some(format!("it ended by itself {failed} times in a row: see output.log there"));
-    }
     if copies::takes_work(own) {
         let is_old = own.pending_restart || own.promoted < service.state.copies.term;
         return is_old.then(|| "it waits for its turn to start anew".to_owned());
+    }
+    if own.starts_failed > 0 {
+        return Some(does_not_run(own));
     }
     planned
 }

@@ -85,8 +85,9 @@ impl NodeOperations {
         }
         let members = Members::between(&old, &new);
         check(&self.seen(), &members, &new, what)?;
+        let lacks = self.lacks_everywhere(&old, &new).await;
         self.agree_on(version, &new, &members, what).await?;
-        Ok(self.carried_out(version.next(), (&old, &new)).await)
+        Ok(self.carried_out(version.next(), (&old, &new), lacks).await)
     }
 
     async fn agree_on(

@@ -1,5 +1,5 @@
 //! Talks to the operator about a configuration that was agreed: how far it is in force.
-//! In: the version, the two configurations. Out: `Outcome`.
+//! In: the version, the two configurations, what machines lack. Out: `Outcome`.
 //! Keeps: H41 a configuration counts as applied when the servers have loaded it, and who waits for
 //! what is said; H47 a change that ends automatic failover says so.
 //! Not here: having it agreed (`apply.rs`), carrying it out on each node (`node/live.rs`).
@@ -33,6 +33,7 @@ impl NodeOperations {
         &self,
         version: ConfigVersion,
         (old, new): (&Config, &Config),
+        lacks: Vec<String>,
     ) -> Outcome {
         let behind = || -> Vec<NodeId> {
             let seen = self.seen();
@@ -66,7 +67,7 @@ impl NodeOperations {
             .field("waiting", waiting)
             .field("waits", waits)
             .field("brings", brings)
-            .field("warnings", new_warnings(old, new))
+            .field("warnings", [new_warnings(old, new), lacks].concat())
     }
 
     /// What each node that is behind, and answers, says it waits for.

@@ -2,6 +2,7 @@
 
 mod balanced;
 mod candidates;
+mod copies;
 mod doctor;
 mod explain;
 mod metrics;

@@ -36,3 +36,25 @@ async fn a_client_over_its_rate_is_closed_and_nobody_else() {
     balancer.configure(limited(&a, None, None)).unwrap();
     assert_eq!(from(&balancer, "192.0.2.9").await, Some(b'a'));
 }
+
+#[tokio::test]
+async fn an_endpoint_has_no_more_connections_than_it_may_and_the_others_wait_in_turn() {
+    let (supervisor, a, _) = pair().await;
+    let config = BalancerConfig { connections_max: 1, held_max: 2, ..config(&[&a]) };
+    let balancer = Balancer::open(config, &supervisor).unwrap();
+    let (_, mut last) = ask(&balancer).await.unwrap();
+    let mut waiting = Vec::new();
+    for nth in 1..=2 {
+        waiting.push(TcpStream::connect(balancer.local_address()).await.unwrap());
+        until(&balancer, |it| it.held == nth).await;
+    }
+    assert_eq!(letter(&balancer).await, None, "more may not wait");
+    assert_eq!(balancer.snapshot().expired, 1);
+    for mut next in waiting {
+        assert_eq!(balancer.snapshot().endpoints[0].in_flight, 1);
+        last.shutdown().await.unwrap();
+        assert_eq!(timeout(LIMIT, next.read_u8()).await.unwrap().unwrap(), b'a');
+        last = next;
+    }
+    assert_eq!(balancer.snapshot().held, 0);
+}

@@ -250,3 +250,38 @@ async fn idle_strangers_make_room() {
         assert_eq!(get(&balancer, "/").await.body, "a");
     }
 }
+
+#[tokio::test]
+async fn who_waits_longest_is_served_first_and_who_comes_waits_behind() {
+    let (supervisor, endpoints) = three().await;
+    let mut config = http(&[&endpoints[0]], |http| http.in_flight_max = 1);
+    config.held_max = 3;
+    let balancer = Balancer::open(config, &supervisor).unwrap();
+    let mut busy = Client::connect(&balancer).await;
+    let head = "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\n";
+    busy.send(head).await;
+    until(|| endpoints[0].requests() == 1).await;
+    let mut waiting = Vec::new();
+    for nth in 1..=3_u64 {
+        let mut client = Client::connect(&balancer).await;
+        client.send(format!("GET /{nth} HTTP/1.1\r\nHost: a\r\n\r\n")).await;
+        until(|| balancer.snapshot().held == nth).await;
+        waiting.push(client);
+    }
+    let crowded = get(&balancer, "/").await;
+    assert_eq!(crowded.status(), 503);
+    assert!(crowded.body.contains("as many requests wait for service web as may"), "{crowded:?}");
+    // One that has gone leaves its place to nobody but those behind.
+    drop(waiting.remove(1));
+    until(|| balancer.snapshot().held == 2).await;
+    // It asks for more in the moment in which it makes room.
+    busy.send("xGET /4 HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    for client in waiting.iter_mut().chain([&mut busy]) {
+        client.response().await.unwrap();
+    }
+    assert_eq!(busy.response().await.unwrap().status(), 200);
+    let bytes = endpoints[0].bytes();
+    let order: Vec<&str> = bytes.split("GET /").skip(1).map(|rest| &rest[..1]).collect();
+    assert_eq!(order, ["1", "3", "4"]);
+    assert_eq!(balancer.snapshot().endpoints[0].in_flight, 0);
+}

@@ -37,6 +37,8 @@ pub fn config(endpoints: &[&Endpoint]) -> BalancerConfig {
         connect_timeout: Duration::from_secs(1),
         idle_timeout: Duration::from_secs(60),
         sessions_max: 1000,
+        held_max: 1000,
+        connections_max: 0,
         accept_proxy: false,
         question: None,
         upstream_tls: None,
