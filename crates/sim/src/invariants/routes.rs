@@ -67,6 +67,7 @@ fn routes(world: &World, n: usize) -> Option<Routing> {
         spec: &agreed.spec,
         timing: world.spec.timing,
         state,
+        draining: &agreed.draining,
         facts: &facts,
         lag_bytes_max: 0,
         lag_max: core::time::Duration::MAX,

@@ -5,7 +5,7 @@
 
 mod balanced;
 
-use crate::api::balanced::BalancedStatus;
+use crate::api::balanced::{BalancedStatus, UpstreamStatus};
 pub use balanced::UpstreamTimes;
 use std::fmt::{Display, Write as _};
 use tandem_core::ids::{ConfigVersion, NodeId, ServiceId, Term, TimelineId};
@@ -36,7 +36,9 @@ pub struct MetricsSnapshot {
     pub services: Vec<ServiceMetrics>,
     /// Every service that something else runs.
     pub balanced: Vec<BalancedStatus>,
-    /// How long everything took at their endpoints.
+    /// The replicas behind the doors for reads.
+    pub readers: Vec<(ServiceId, UpstreamStatus)>,
+    /// How long everything took at the endpoints of both.
     pub upstream_times: Vec<UpstreamTimes>,
 }
 
@@ -125,6 +127,8 @@ pub fn text(snapshot: &MetricsSnapshot) -> String {
     doors(&mut page, &snapshot.services);
     instances(&mut page, &snapshot.services);
     balanced::families(&mut page, &snapshot.balanced);
+    balanced::upstreams(&mut page, &snapshot.balanced, &snapshot.readers);
+    balanced::requests(&mut page, &snapshot.balanced);
     balanced::times(&mut page, &snapshot.upstream_times);
     page.0
 }

@@ -4,7 +4,7 @@
 //! Not here: the table for people (`cli/ask/status.rs`).
 //! Tested by: a snapshot of every field, in `tests/status.rs`.
 
-use crate::api::balanced::BalancedStatus;
+use crate::api::balanced::{BalancedStatus, UpstreamStatus};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use tandem_core::ids::{ConfigVersion, NodeId, ServiceId, Term, TimelineId};
@@ -139,6 +139,9 @@ pub struct ServiceStatus {
     pub endpoints: Vec<Endpoint>,
     /// Every instance.
     pub instances: Vec<InstanceStatus>,
+    /// The replicas as the door for reads on the asked node has them, once it was used.
+    #[serde(default)]
+    pub readers: Vec<UpstreamStatus>,
     /// What the owner should know, loudest first, as "commits are confirmed by nobody else".
     pub warnings: Vec<String>,
 }

@@ -153,6 +153,7 @@ fn service_values(service: &Service) -> Vec<(&'static str, Option<String>)> {
         ("listen", Some(listen(service.listen))),
         ("read_listen", service.read_listen.map(listen)),
         ("read_lag_max", service.spreads_reads().then_some(read_lag)),
+        ("read_balance", service.spreads_reads().then(|| service.read_policy.word().to_owned())),
         ("port", Some(service.port.to_string())),
         ("hold_max", Some(print_duration(service.hold_max))),
         ("held_max", Some(service.held_max.to_string())),

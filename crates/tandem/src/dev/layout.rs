@@ -202,7 +202,7 @@ impl Layout {
 
     /// Whether a service of it is PostgreSQL.
     pub fn runs_postgres(&self) -> bool {
-        self.given.as_ref().is_none_or(Given::runs_postgres)
+        self.given.as_ref().is_none_or(|given| !given.postgres().is_empty())
     }
 
     /// A given configuration with the addresses of this cluster.

@@ -6,6 +6,7 @@ use super::layout::{NodePlace, SERVICE};
 use super::{DevCluster, DevConfig, Error, Wiring, folders};
 use serde_json::{Value, json};
 use std::io::Write;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -110,6 +111,24 @@ pub async fn unless_interrupted<T>(something: impl Future<Output = T>) -> Option
     }
 }
 
+fn how_to_connect(
+    (postgres, service): (Option<&Option<u16>>, &str),
+    door: SocketAddr,
+    node: &NodePlace,
+) -> String {
+    let Some(reads) = postgres else {
+        return format!("connect    {service}: {door}    (any node's address will do)");
+    };
+    let reads = reads.map_or_else(String::new, |port| format!(", or -p {port} to read"));
+    format!(
+        "connect    {service}: PGPASSWORD=$(tandem password --dir {} {service}) psql -h {} -p {} \
+         -U app app    (any node's address will do{reads})",
+        node.dir.display(),
+        door.ip(),
+        door.port()
+    )
+}
+
 /// Says how to reach the cluster; the password goes to a file, not to the screen.
 ///
 /// # Errors
@@ -124,7 +143,8 @@ pub fn write_how_to_connect(
         vec![format!("cluster    {} nodes in {}", layout.nodes.len(), layout.root.display())];
     match layout.given() {
         Some(given) => lines.extend(given.doors().iter().map(|(service, port)| {
-            format!("connect    {service}: {}:{port}    (any node's address will do)", first.ip)
+            let of_service = (given.postgres().get(service), service.as_str());
+            how_to_connect(of_service, SocketAddr::new(first.ip.into(), *port), first)
         })),
         None => {
             let (passfile, door) = (write_passfile(cluster)?, layout.door(first));

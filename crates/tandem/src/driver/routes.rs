@@ -33,6 +33,8 @@ pub struct Router {
     pub agreed: watch::Receiver<Agreed>,
     /// Where this node reaches each instance.
     pub addresses: watch::Receiver<BTreeMap<NodeId, SocketAddr>>,
+    /// Where this node stands.
+    pub zone: Option<String>,
     /// A replica further behind than this serves no reads, in bytes.
     pub lag_bytes_max: u64,
     /// A replica further behind than this serves no reads, in time.
@@ -84,6 +86,7 @@ impl Router {
             spec: &agreed.state.spec,
             timing: service.timing,
             state,
+            draining: &agreed.state.draining,
             facts,
             lag_bytes_max: self.lag_bytes_max,
             lag_max: self.lag_max,
@@ -95,7 +98,12 @@ impl Router {
         let replica = |it: &Readable| {
             // Coarse, so that a difference of a few bytes is not a new route.
             let lag = Duration::from_secs(it.lag.as_secs());
-            Some(Replica { target: target(&it.node)?, lag_bytes: it.lag_bytes >> 20 << 20, lag })
+            let lag_bytes = it.lag_bytes >> 20 << 20;
+            let node = agreed.state.spec.nodes.get(&it.node)?;
+            let far = self.zone.is_some() && node.zone.is_some() && self.zone != node.zone;
+            let weight = node.capacity.max(1);
+            let (target, draining) = (target(&it.node)?, it.draining);
+            Some(Replica { target, lag_bytes, lag, weight, far, draining })
         };
         Routes {
             term: routing.term,

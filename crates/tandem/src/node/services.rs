@@ -91,6 +91,7 @@ pub(super) async fn open_doors(ground: &Ground) -> Result<Vec<Doors>, Error> {
                 hold_max: config.hold_max,
                 held_max: config.held_max,
                 sessions_max: config.sessions_max,
+                read_policy: config.read_policy,
                 refuse_lower_durability: strict,
                 ..DoorConfig::new(service.clone(), vec![listen.on(node)], mode)
             };
@@ -127,10 +128,12 @@ impl Doors {
             ReadLag::Bytes(bytes) => (bytes, Duration::MAX),
             ReadLag::Time(time) => (READ_LAG_BYTES_MAX, time),
         };
+        let me = ground.config.nodes.get(&ground.args.node);
         let router = Router {
             hub: ground.hub.clone(),
             agreed: consensus.state(),
             addresses: place.addresses.subscribe(),
+            zone: me.and_then(|node| node.zone.clone()),
             lag_bytes_max,
             lag_max,
             routes: self.routes,

@@ -12,9 +12,13 @@ use super::listener::Shared;
 use super::registry::{Lease, Load};
 use super::routes::{Claim, Routes, Verdict, Why};
 use super::sqlstate::{Fatal, SqlState};
+use crate::runtime::clock;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
+use tandem_core::clustering::load_balanced::balance::Draw;
+use tandem_core::clustering::load_balanced::rendezvous;
 use tandem_core::ids::NodeId;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
@@ -54,6 +58,7 @@ pub(super) async fn route(
         since: Instant::now(),
         why: Why::Queue,
         avoid: None,
+        key: client.peer_addr().ok().map(|peer| machine(peer.ip())),
         place: None,
     };
     let deadline = hold.since + shared.config.hold_max;
@@ -65,6 +70,10 @@ pub(super) async fn route(
         () = sleep_until(deadline) => Err(End::Expired),
     };
     end.map_err(|end| hold.unrouted(end))
+}
+
+fn machine(ip: IpAddr) -> u64 {
+    rendezvous::hash(ip.to_canonical().to_string().as_bytes())
 }
 
 enum End {
@@ -80,6 +89,8 @@ struct Hold<'a> {
     since: Instant,
     why: Why,
     avoid: Option<NodeId>,
+    /// What it belongs to, where sessions are spread by hash: its machine.
+    key: Option<u64>,
     place: Option<Place<'a>>,
 }
 
@@ -116,19 +127,24 @@ impl Hold<'_> {
         let mut loads = registry.loads();
         let view = self.shared.view(&routes);
         let mode = self.shared.config.mode;
-        let claim = view.choose(mode, &loads, self.avoid.as_ref(), rand::random())?;
+        let draw = Draw { random: rand::random(), key: self.key };
+        let mut readers = registry.readers();
+        let claim = view.choose(mode, (&mut readers, &loads), self.avoid.as_ref(), draw)?;
         let load = Load::begin(registry, &mut loads, &claim.target.node);
         Ok((claim, load))
     }
 
     async fn connect(&mut self, claim: Claim, load: Load, packet: &[u8]) -> Option<Routed> {
         let shared = self.shared;
+        let began = clock::now();
         let opened = tokio::select! {
             opened = connect::open(claim.target.address, packet, &shared.limits) => opened,
             () = moved(shared, &claim) => return None,
         };
         match opened {
             Ok((server, first)) => {
+                let now = clock::now();
+                shared.registry.readers().began(&claim.target.node, now.since(began), now);
                 let lease = shared.registry.enter(claim, load);
                 // Entered first, looked at second: a change of routes is seen here or by the
                 // reaper.
@@ -139,6 +155,7 @@ impl Hold<'_> {
             Err(error) => {
                 shared.tally.retried.fetch_add(1, Ordering::Relaxed);
                 let node = claim.target.node;
+                shared.registry.readers().failed(&node, error.to_string(), clock::now());
                 self.avoid = Some(node.clone());
                 self.why = Why::Server { node, error: error.to_string() };
                 None

@@ -7,6 +7,7 @@
 //! Not here: what a client wants (`session.rs`).
 //! Tested by: `tests/`.
 
+use super::balancer::EndpointSnapshot;
 use super::registry::{Cut, Registry};
 use super::routes::{Routes, View};
 use super::{DoorConfig, DoorCounters, Error, Limits, reaper, session};
@@ -74,11 +75,11 @@ impl Door {
         let shared = Arc::new(Shared {
             connects: Semaphore::new(limits.connects_max),
             cancels: Semaphore::new(limits.cancels_max),
+            registry: Arc::new(Registry::new(config.read_policy)),
             config,
             limits,
             routes,
             term_seen: AtomicU64::new(0),
-            registry: Arc::new(Registry::default()),
             tally: Tally::default(),
             closing: stop.child_token(),
             stop: stop.clone(),
@@ -119,6 +120,13 @@ impl Door {
             local_commits: read(&tally.local_commits),
             cancels: read(&tally.cancels),
         }
+    }
+
+    /// The replicas as this door sees them; none of them for a door that is for writes.
+    pub fn readers(&self) -> Vec<EndpointSnapshot> {
+        let registry = &self.shared.registry;
+        let loads = registry.loads();
+        registry.readers().snapshots(&loads, clock::now())
     }
 
     /// Accepts nobody more, tells those that are held, gives sessions `grace` to end by

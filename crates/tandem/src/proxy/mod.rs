@@ -48,6 +48,7 @@ pub use routes::{Replica, Routes, Target};
 
 use std::net::SocketAddr;
 use std::time::Duration;
+use tandem_core::clustering::load_balanced::balance::Policy;
 use tandem_core::ids::ServiceId;
 
 /// What a door serves, and its bounds.
@@ -65,6 +66,8 @@ pub struct DoorConfig {
     pub held_max: usize,
     /// How many sessions there may be, waiting ones included.
     pub sessions_max: usize,
+    /// How a replica is chosen for a session that reads.
+    pub read_policy: Policy,
     /// Refuse sessions that lower `synchronous_commit` or hide warnings (H13, H11).
     pub refuse_lower_durability: bool,
 }
@@ -80,6 +83,7 @@ impl DoorConfig {
             hold_max: Duration::from_secs(15),
             held_max: 1000,
             sessions_max: 10_000,
+            read_policy: Policy::LeastConnections,
             refuse_lower_durability: true,
         }
     }

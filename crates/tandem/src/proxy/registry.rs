@@ -7,6 +7,7 @@
 
 use super::pgwire::startup::CancelKey;
 use super::routes::Claim;
+use super::routes::readers::Readers;
 use futures::task::AtomicWaker;
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasher, RandomState};
@@ -14,6 +15,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Context;
+use tandem_core::clustering::load_balanced::balance::Policy;
 use tandem_core::ids::NodeId;
 
 /// Enough that sessions which begin and end do not wait for each other.
@@ -60,16 +62,34 @@ impl Entry {
 }
 
 /// The open sessions of a door.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Registry {
     next: AtomicU64,
     hasher: RandomState,
     sessions: [Mutex<HashMap<u64, Arc<Entry>>>; SHARDS],
     keys: [Mutex<HashMap<CancelKey, (u64, SocketAddr)>>; SHARDS],
     loads: Mutex<BTreeMap<NodeId, u64>>,
+    readers: Mutex<Readers>,
 }
 
 impl Registry {
+    /// Begins with nobody.
+    pub(super) fn new(read_policy: Policy) -> Self {
+        Self {
+            next: AtomicU64::new(0),
+            hasher: RandomState::default(),
+            sessions: Default::default(),
+            keys: Default::default(),
+            loads: Mutex::default(),
+            readers: Mutex::new(Readers::new(read_policy)),
+        }
+    }
+
+    /// What is known of each replica. Taken after `loads` where both are.
+    pub(super) fn readers(&self) -> MutexGuard<'_, Readers> {
+        lock(&self.readers)
+    }
+
     /// How many sessions each node has or is about to get.
     pub(super) fn loads(&self) -> MutexGuard<'_, BTreeMap<NodeId, u64>> {
         lock(&self.loads)
@@ -184,7 +204,7 @@ mod tests {
 
     #[test]
     fn a_session_leaves_nothing_behind() {
-        let registry = Arc::new(Registry::default());
+        let registry = Arc::new(Registry::new(Policy::Random));
         let address = ([127, 0, 0, 1], 5).into();
         let target = Target { node: "a".into(), address };
         let key = CancelKey { process: 1, secret: [2; 32].into() };

@@ -4,11 +4,14 @@
 //! routes nobody. H2 a session of an older term does not stay.
 //! Tested by: below.
 
+pub(super) mod readers;
+
 use super::Mode;
+use readers::Readers;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
-use tandem_core::clustering::load_balanced::balance::{Balance, Draw, Load, Policy};
+use tandem_core::clustering::load_balanced::balance::Draw;
 use tandem_core::ids::{NodeId, Term};
 use tandem_core::time::Timestamp;
 
@@ -30,6 +33,12 @@ pub struct Replica {
     pub lag_bytes: u64,
     /// How far behind, in time.
     pub lag: Duration,
+    /// How much work it gets, relative to the others; at least 1.
+    pub weight: u32,
+    /// It stands in another zone than this node.
+    pub far: bool,
+    /// It gets no new sessions, by an operator's word; what it has may go on.
+    pub draining: bool,
 }
 
 /// Who may be talked to, as this node knows it.
@@ -122,53 +131,33 @@ impl View<'_> {
         }
     }
 
-    /// Where a new session goes; not to `avoid` while there is another replica.
+    /// Where a new session goes; not to `avoid` while there is another replica, or the primary.
     pub(super) fn choose(
         &self,
         mode: Mode,
-        sessions: &BTreeMap<NodeId, u64>,
+        (readers, sessions): (&mut Readers, &BTreeMap<NodeId, u64>),
         avoid: Option<&NodeId>,
-        seed: u64,
+        draw: Draw,
     ) -> Result<Claim, Why> {
         if let Some(why) = self.unusable() {
             return Err(why);
         }
-        let replica = match mode {
-            Mode::Write => None,
-            Mode::Read => self.replica(sessions, avoid, seed),
+        let replicas = &self.routes.replicas;
+        let mut replica = |avoid| {
+            let at = readers.choose(replicas, sessions, (avoid, draw), self.now)?;
+            replicas.get(at).map(|replica| &replica.target)
         };
-        let target = match replica {
-            Some(target) => target,
-            None => self.primary()?,
+        let found = match mode {
+            Mode::Write => None,
+            Mode::Read => replica(avoid),
+        };
+        let target = match (found, self.primary()) {
+            (Some(target), _) | (None, Ok(target)) => target,
+            (None, Err(why)) if mode == Mode::Write => return Err(why),
+            // What failed just now is better than nothing.
+            (None, Err(why)) => replica(None).ok_or(why)?,
         };
         Ok(Claim { target: target.clone(), term: self.routes.term })
-    }
-
-    fn replica(
-        &self,
-        sessions: &BTreeMap<NodeId, u64>,
-        avoid: Option<&NodeId>,
-        seed: u64,
-    ) -> Option<&Target> {
-        let all: Vec<&Target> = self.routes.replicas.iter().map(|r| &r.target).collect();
-        let others: Vec<&Target> =
-            all.iter().copied().filter(|target| Some(&target.node) != avoid).collect();
-        if others.is_empty() && self.primary().is_ok() {
-            return None;
-        }
-        let group = if others.is_empty() { all } else { others };
-        let load = |target: &&Target| {
-            let count = sessions.get(&target.node).copied().unwrap_or(0);
-            Load {
-                share: 1,
-                in_flight: u32::try_from(count).unwrap_or(u32::MAX),
-                ..Load::default()
-            }
-        };
-        let loads: Vec<Load> = group.iter().map(load).collect();
-        let draw = Draw { random: [seed, 0], key: None };
-        let index = Balance::new(Policy::LeastConnections).choose(&loads, draw)?;
-        group.get(index).copied()
     }
 
     /// Whether a session may stay where it is.
@@ -198,6 +187,7 @@ impl View<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tandem_core::clustering::load_balanced::balance::Policy;
 
     fn target(node: &str) -> Target {
         Target { node: node.into(), address: ([127, 0, 0, 1], 1).into() }
@@ -215,14 +205,24 @@ mod tests {
     }
 
     fn blank() -> Replica {
-        Replica { target: target("x"), lag_bytes: 0, lag: Duration::ZERO }
+        let target = target("x");
+        Replica {
+            target,
+            lag_bytes: 0,
+            lag: Duration::ZERO,
+            weight: 1,
+            far: false,
+            draining: false,
+        }
     }
 
     fn choose(routes: &Routes, mode: Mode, avoid: Option<&str>) -> Result<String, Why> {
         let view = View { routes, now: Timestamp(99), term_seen: Term(3) };
         let loads = BTreeMap::from([("b".into(), 2), ("c".into(), 1)]);
         let avoid = avoid.map(NodeId::from);
-        view.choose(mode, &loads, avoid.as_ref(), 0).map(|claim| claim.target.node.to_string())
+        let mut readers = Readers::new(Policy::LeastConnections);
+        let claim = view.choose(mode, (&mut readers, &loads), avoid.as_ref(), Draw::default());
+        claim.map(|claim| claim.target.node.to_string())
     }
 
     #[test]
@@ -248,12 +248,16 @@ mod tests {
     #[test]
     fn h41_expired_or_older_routes_route_nobody() {
         let routes = routes(Some("a"), &["b"]);
+        let choose = |view: View<'_>, mode| {
+            let mut readers = Readers::new(Policy::LeastConnections);
+            view.choose(mode, (&mut readers, &BTreeMap::new()), None, Draw::default())
+        };
         for mode in [Mode::Write, Mode::Read] {
             let late = View { routes: &routes, now: Timestamp(100), term_seen: Term(3) };
-            assert_eq!(late.choose(mode, &BTreeMap::new(), None, 0), Err(Why::NotHeard));
+            assert_eq!(choose(late, mode), Err(Why::NotHeard));
             let older = View { routes: &routes, now: Timestamp(1), term_seen: Term(4) };
             let why = Why::OldTerm { term: Term(3), seen: Term(4) };
-            assert_eq!(older.choose(mode, &BTreeMap::new(), None, 0), Err(why));
+            assert_eq!(choose(older, mode), Err(why));
         }
     }
 

@@ -7,8 +7,8 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tandem::dev::{DevCluster, DevConfig, Wiring};
-use tandem::identity;
-use tandem_core::ids::NodeId;
+use tandem::identity::{self, Identity};
+use tandem_core::ids::{NodeId, ServiceId};
 
 pub const TANDEM: &str = env!("CARGO_BIN_EXE_tandem");
 const LIMIT: Duration = Duration::from_secs(60);
@@ -33,7 +33,9 @@ impl Running {
             identities: Arc::new(|root, nodes| {
                 identity::create_many(root, "dev", nodes).map(drop).map_err(Into::into)
             }),
-            password: Arc::new(|_, _, _| Err("no service of these has passwords".into())),
+            password: Arc::new(|dir, service, role| {
+                Ok(Identity::load(dir)?.password(&ServiceId::new(service), role))
+            }),
         };
         let config = DevConfig { given: Some(text), ..DevConfig::default() };
         let dev = DevCluster::start(&config, &wiring).await.unwrap();
@@ -78,6 +80,17 @@ impl Running {
                 }
             }
             None
+        })
+        .await
+    }
+
+    /// The primary of a service, once every node has a copy that it can read from.
+    pub async fn primary_with_two_standbys(&self, service: &str) -> NodeId {
+        let nodes = self.nodes();
+        self.until("two standbys stream", async || {
+            let status = self.dev.status(&nodes[0]).await.ok()?;
+            let it = status.service(service)?;
+            it.shortcoming(&nodes).is_none().then(|| it.primary.clone())?
         })
         .await
     }

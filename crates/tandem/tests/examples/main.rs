@@ -7,6 +7,7 @@
 #[path = "../copies/app.rs"]
 mod app;
 mod cluster;
+mod reads;
 mod redis;
 #[allow(dead_code, reason = "shared with a test that needs more of it")]
 #[path = "../copies/traffic.rs"]

@@ -10,7 +10,7 @@ use crate::facts::{InstanceFacts, NodeFacts, Process};
 use crate::ids::{NodeId, ServiceId, Term};
 use crate::spec::{ClusterSpec, Timing};
 use crate::time::{Observed, Timestamp};
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 use core::time::Duration;
 
@@ -25,6 +25,8 @@ pub struct RoutingView<'a> {
     pub timing: Timing,
     /// What is agreed.
     pub state: &'a ServiceState,
+    /// Nodes that shall get no new work.
+    pub draining: &'a BTreeSet<NodeId>,
     /// What each node last said, this one included.
     pub facts: &'a BTreeMap<NodeId, Observed<NodeFacts>>,
     /// A replica further behind than this serves no reads, in bytes.
@@ -57,6 +59,8 @@ pub struct Readable {
     pub lag_bytes: u64,
     /// How far behind in time: how long ago it last got anything, or how old what it replays is.
     pub lag: Duration,
+    /// Its node is drained: what reads there may go on, nothing new comes.
+    pub draining: bool,
 }
 
 /// A node that was not heard for this long is not routed to: as long as a primary may serve on one
@@ -88,7 +92,8 @@ pub fn routing(view: &RoutingView<'_>, now: Timestamp) -> Routing {
         let lag_bytes = missing.unwrap_or(0);
         let is_near = lag_bytes <= view.lag_bytes_max && lag <= view.lag_max;
         if follows && is_near && own.process == Process::Standby {
-            replicas.push(Readable { node: node.clone(), lag_bytes, lag });
+            let draining = view.draining.contains(node);
+            replicas.push(Readable { node: node.clone(), lag_bytes, lag, draining });
         }
     }
     let heard = view.facts.get(&appointment.primary).map(|facts| facts.age(now));
@@ -151,6 +156,7 @@ mod tests {
             spec: &ClusterSpec::default(),
             timing,
             state: &state,
+            draining: &BTreeSet::new(),
             facts: &[said("a", own, now.minus(ago))].into(),
             lag_bytes_max: 0,
             lag_max: Duration::MAX,
@@ -186,6 +192,7 @@ mod tests {
             flushed: crate::lsn::Lsn(1_000),
             ..InstanceFacts::default()
         };
+        let drained = BTreeSet::from(["b".into()]);
         let read_from = |replayed: u64, delay_ms: u64, silence_ms: u64| {
             let standby = InstanceFacts {
                 process: Process::Standby,
@@ -201,11 +208,14 @@ mod tests {
                 spec: &spec,
                 timing: Timing::default(),
                 state: &state,
+                draining: &drained,
                 facts: &[said("a", primary.clone(), now), said("b", standby, now)].into(),
                 lag_bytes_max: 100,
                 lag_max: Duration::from_secs(2),
             };
-            routing(&view, now).replicas.len() == 1
+            let replicas = routing(&view, now).replicas;
+            assert!(replicas.iter().all(|it| it.draining), "no new work, and no session is cut");
+            replicas.len() == 1
         };
         assert!(read_from(1_000, 0, 0));
         assert!(read_from(900, 2_000, 2_000), "at both bounds");

@@ -47,8 +47,6 @@ pub(super) fn families(page: &mut Page, services: &[BalancedStatus]) {
             page.sample(name, &[("service", &of.name), ("rate", &whose)], count);
         }
     }
-    upstreams(page, services);
-    requests(page, services);
 }
 
 /// How long work took, in classes: quantiles over many nodes and any time can be had from it.
@@ -75,7 +73,8 @@ pub(super) fn times(page: &mut Page, of: &[UpstreamTimes]) {
     }
 }
 
-fn requests(page: &mut Page, services: &[BalancedStatus]) {
+/// What became of requests.
+pub(super) fn requests(page: &mut Page, services: &[BalancedStatus]) {
     let http: Vec<_> =
         services.iter().filter_map(|it| Some((&it.name, it.http.as_ref()?))).collect();
     if http.is_empty() {
@@ -108,12 +107,23 @@ fn requests(page: &mut Page, services: &[BalancedStatus]) {
     }
 }
 
-fn upstreams(page: &mut Page, services: &[BalancedStatus]) {
+/// Every endpoint, of services that something else runs and of readers.
+pub(super) fn upstreams(
+    page: &mut Page,
+    services: &[BalancedStatus],
+    readers: &[(ServiceId, UpstreamStatus)],
+) {
+    let balanced = services.iter().flat_map(|of| of.upstreams.iter().map(move |it| (&of.name, it)));
+    let readers = readers.iter().map(|(of, it)| (of, it));
+    let all: Vec<(&ServiceId, &UpstreamStatus)> = balanced.chain(readers).collect();
+    if all.is_empty() {
+        return;
+    }
     let mut family = |name: &str, help: &str, value: fn(&UpstreamStatus) -> Option<Number>| {
         page.family(name, help);
-        for (of, it) in services.iter().flat_map(|of| of.upstreams.iter().map(move |it| (of, it))) {
+        for (service, it) in &all {
             let labels: [(&str, &dyn fmt::Display); 2] =
-                [("service", &of.name), ("upstream", &it.address)];
+                [("service", service), ("upstream", &it.address)];
             if let Some(value) = value(it) {
                 page.sample(name, &labels, value);
             }

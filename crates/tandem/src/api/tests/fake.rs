@@ -159,23 +159,6 @@ pub(crate) fn status() -> Status {
 }
 
 fn balanced() -> BalancedStatus {
-    let upstream = |address: &str, state, share_percent| UpstreamStatus {
-        address: address.to_owned(),
-        name: None,
-        state,
-        reason: None,
-        weight: 1,
-        share_percent,
-        far: false,
-        in_flight: 4,
-        rate_per_s: 1.5,
-        latency_ms: Some(0.25),
-        quantiles: Some(QuantilesStatus { p50_ms: 0.2, p90_ms: 0.3, p99_ms: 4.0 }),
-        sessions_total: 900,
-        failed_total: 0,
-        retried_total: 0,
-        ejected_total: 0,
-    };
     BalancedStatus {
         name: "cache".into(),
         kind: Kind::Tcp,
@@ -215,6 +198,31 @@ fn balanced() -> BalancedStatus {
         ],
         warnings: vec!["cache3 cannot be looked up".to_owned()],
     }
+}
+
+fn upstream(address: &str, state: UpstreamState, share_percent: u32) -> UpstreamStatus {
+    UpstreamStatus {
+        address: address.to_owned(),
+        name: None,
+        state,
+        reason: None,
+        weight: 1,
+        share_percent,
+        far: false,
+        in_flight: 4,
+        rate_per_s: 1.5,
+        latency_ms: Some(0.25),
+        quantiles: Some(QuantilesStatus { p50_ms: 0.2, p90_ms: 0.3, p99_ms: 4.0 }),
+        sessions_total: 900,
+        failed_total: 0,
+        retried_total: 0,
+        ejected_total: 0,
+    }
+}
+
+fn reader() -> UpstreamStatus {
+    let name = Some("b".to_owned());
+    UpstreamStatus { name, ..upstream("10.0.0.2:5432", UpstreamState::Starting, 40) }
 }
 
 fn service() -> ServiceStatus {
@@ -261,6 +269,7 @@ fn service() -> ServiceStatus {
                 ..instance("b", InstanceRole::Standby, InstanceState::Disconnected)
             },
         ],
+        readers: vec![reader()],
         warnings: vec!["commits are confirmed by nobody else".to_owned()],
     }
 }
@@ -353,6 +362,7 @@ fn metrics() -> MetricsSnapshot {
             instances: vec![instance("a", true, Some(0)), instance("b", false, None)],
         }],
         balanced: vec![balanced()],
+        readers: vec![("orders".into(), reader())],
         upstream_times: vec![UpstreamTimes {
             service: "cache".into(),
             upstream: "10.0.0.11:6379".to_owned(),

@@ -57,6 +57,8 @@ async fn every_family_is_described_once_and_holds_its_samples() {
         r#"tandem_balancer_limited_total{service="cache",rate="client"} 9"#,
         r#"tandem_upstream_up{service="cache",upstream="10.0.0.11:6379"} 1"#,
         r#"tandem_upstream_up{service="cache",upstream="10.0.0.12:6379"} 0"#,
+        r#"tandem_upstream_up{service="orders",upstream="10.0.0.2:5432"} 1"#,
+        r#"tandem_upstream_share_ratio{service="orders",upstream="10.0.0.2:5432"} 0.4"#,
         r#"tandem_upstream_latency_seconds{service="cache",upstream="10.0.0.11:6379"} 0.00025"#,
         r#"tandem_upstream_retried_total{service="cache",upstream="10.0.0.12:6379"} 6"#,
         &bucket("0.0005", 3),

@@ -65,7 +65,8 @@ fn requests(http: &HttpStatus) -> String {
     line
 }
 
-fn upstreams(upstreams: &[UpstreamStatus], terminal: &Terminal) -> String {
+/// A table of endpoints.
+pub(super) fn upstreams(upstreams: &[UpstreamStatus], terminal: &Terminal) -> String {
     let header = [
         "UPSTREAM",
         "STATE",

@@ -156,6 +156,10 @@ fn service_page(service: &ServiceStatus, terminal: &Terminal) -> String {
         let _ = writeln!(page, "  warning: {warning}");
     }
     page.push_str(&instances(service, terminal));
+    if !service.readers.is_empty() {
+        page.push_str("  reads, as this node's door spreads them\n");
+        page.push_str(&balanced::upstreams(&service.readers, terminal));
+    }
     page
 }
 

@@ -32,6 +32,11 @@ a         primary  running       2   0/3000060  0 B / 0.0 s      -              
 10.0.0.1:5432
 b         standby  disconnected  2   0/3000060  20.0 MB / 2.5 s  no (writes wait for it)  \
 10.0.0.2:5432  node b is silent
+  reads, as this node's door spreads them
+UPSTREAM           STATE     WEIGHT  SHARE  OPEN  RATE   P50/P90/P99         TOTAL  FAILED  \
+RETRIED  EJECTED  REASON
+10.0.0.2:5432 (b)  starting  1       40 %   4     1.5/s  0.2 / 0.3 / 4.0 ms  900    0       \
+0        0
 
 cache  tcp load-balanced none  by peak-ewma  at a: 5 open, 1 held, 1000 so far, 7 retried
   9 refused of clients over their rate

@@ -4,6 +4,7 @@
 
 use super::http::{self, Http, Question};
 use super::rate::{self, RateLimit};
+use super::role::{self, RoleCheck};
 use super::section::{Reading, Section};
 use super::upstream_tls::{self, UpstreamTls};
 use super::written::{Flag, Item, Number, Scalar, Switch, Text};
@@ -52,6 +53,7 @@ pub(in crate::config) struct Health {
     pub rise: Number,
     pub question: Question,
     pub tls: Switch<UpstreamTls>,
+    pub postgres: Switch<RoleCheck>,
 }
 
 #[derive(Debug, Default)]
@@ -185,6 +187,10 @@ fn health(reading: &mut Reading<'_>, mut section: Section<'_, '_>, is_http: bool
         tls: match is_http {
             true => Switch::Unwritten,
             false => upstream_tls::read(reading, &mut section, HEALTH_TLS),
+        },
+        postgres: match is_http {
+            true => Switch::Unwritten,
+            false => role::read(reading, &mut section),
         },
     };
     section.finish(reading);

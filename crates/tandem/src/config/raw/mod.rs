@@ -9,6 +9,7 @@ mod http;
 mod key;
 mod postgres;
 mod rate;
+mod role;
 mod section;
 mod upstream_tls;
 mod written;

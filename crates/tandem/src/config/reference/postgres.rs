@@ -36,6 +36,12 @@ rows! {
             or not replayed what it received."
         because "one segment of WAL: more is a replica in trouble, less would eject healthy ones \
             under load",
+    "services.NAME.read_balance": "\"least-connections\", \"peak-ewma\", \"round-robin\", \
+        \"random\" or \"hash\"" = Value("least-connections");
+        "How a replica is chosen for a session that reads; hash goes by the client's address. \
+            Replicas get work by their node's `capacity`, those in this node's `zone` first."
+        because "sessions last long and cost differently: the one with the fewest for its \
+            capacity has the most room, whatever each of them does",
     "services.NAME.port": "1 to 65535" = Computed("`listen` + 1000");
         "The port of the instance itself, on each data node: replicas and front doors connect to \
             it."

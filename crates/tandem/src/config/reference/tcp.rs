@@ -21,6 +21,23 @@ rows! {
         "A check goes as far as TLS and the endpoint's proof of its name, and asks for its `path` \
             by it. What clients say is passed on as it is, encrypted or not."
         because "only the owner knows what the endpoints of this protocol speak",
+    "services.NAME.health.postgres": "table or false" = Unset("a check does not log in");
+        "The endpoints are PostgreSQL servers, and a check asks each of them what it is. What \
+            clients say is passed on as it is."
+        because "who connects to a replica to write learns it too late; servers that Tandem runs \
+            need no such check",
+    "services.NAME.health.postgres.role": "\"primary\", \"replica\" or \"any\"" = Required;
+        "What a server must be to get connections; any is one that lets the user in."
+        because "a primary and its replicas answer alike but for their role",
+    "services.NAME.health.postgres.user": "role of PostgreSQL" = Required;
+        "Who logs in; needs no right but that to connect."
+        because "a server tells its role only to who has logged in",
+    "services.NAME.health.postgres.database": "name" = Value("postgres");
+        "Where the user logs in."
+        because "every server has it unless somebody removed it",
+    "services.NAME.health.postgres.password_file": "file" = Unset("the servers want no password");
+        "What has the user's password, on every node, readable by the daemon; read for each check."
+        because "the file with the configuration is no place for it: every node prints that one",
     "services.NAME.health.tls.ca": "file" = Required;
         "Whose certificates are believed, in PEM, on every node."
         because "only the owner knows who signs for the endpoints",

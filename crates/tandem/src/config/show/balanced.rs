@@ -2,7 +2,7 @@
 //! In: `Balanced`. Out: keys below its table, and values as they would be written.
 
 use super::{http, listen, rate};
-use crate::config::valid::{Balanced, Health, ProxyVersion, Upstream, UpstreamTls};
+use crate::config::valid::{Balanced, Health, ProxyVersion, RoleCheck, Upstream, UpstreamTls};
 use crate::config::value::print_duration;
 
 type Value = (String, Option<String>);
@@ -71,6 +71,17 @@ fn upstreams(upstreams: &[Upstream], values: &mut Vec<Value>) {
 }
 
 /// What is switched off has no values.
+fn role(check: Option<&RoleCheck>, values: &mut Vec<Value>) {
+    let path = |key: &str| format!("health.postgres{key}");
+    values.push((path(""), check.map(|_| "on".to_owned())));
+    let Some(RoleCheck { role, user, database, password_file }) = check else { return };
+    let file = password_file.as_ref().map(|file| file.display().to_string());
+    values.push((path(".role"), Some(role.word().to_owned())));
+    values.push((path(".user"), Some(user.clone())));
+    values.push((path(".database"), Some(database.clone())));
+    values.push((path(".password_file"), file));
+}
+
 fn limits(service: &Balanced, values: &mut Vec<Value>) {
     let limits = &service.limits;
     let health = service.health.map(|Health { interval, timeout }| {
@@ -98,6 +109,9 @@ fn limits(service: &Balanced, values: &mut Vec<Value>) {
         values.push(("health.path".to_owned(), path));
         values.push(("health.host".to_owned(), question.and_then(|it| it.host.clone())));
         values.push(("health.expect".to_owned(), Some(format!("{least}-{most}"))));
+    }
+    if service.health.is_some() && service.http.is_none() {
+        role(service.role.as_ref(), values);
     }
     let all = health.into_iter().flatten().chain(ejection.into_iter().flatten());
     values.extend(all.map(|(key, value)| (key.to_owned(), Some(value))));

@@ -1,5 +1,5 @@
 use super::*;
-use crate::config::{Host, ProxyVersion, Upstream, needs_restart, show, unsafe_change};
+use crate::config::{Host, ProxyVersion, Role, Upstream, needs_restart, show, unsafe_change};
 use std::time::Duration;
 use tandem_core::clustering::load_balanced::balance::Policy;
 
@@ -226,4 +226,27 @@ fn everything_changes_while_it_runs_but_the_kind() {
     let refused = lines(&unsafe_change(&good(), &turned));
     assert_eq!(refused.len(), 1, "{refused:?}");
     assert!(refused[0].contains("services.orders: kind would change from postgres to tcp"));
+}
+
+#[test]
+fn servers_of_postgresql_are_asked_for_their_role() {
+    let with = |keys: &str| cache("rise = 5 }", &format!("rise = 5, postgres = {{ {keys} }} }}"));
+    let config = parse(&with("role = \"primary\", user = \"monitor\""));
+    let check = config.balanced[&"cache".into()].role.clone().expect("a check");
+    assert_eq!((check.role, check.user.as_str()), (Role::Primary, "monitor"));
+    assert_eq!((check.database.as_str(), check.password_file), ("postgres", None));
+    let shown: Vec<String> = show(&config)
+        .into_iter()
+        .filter(|it| it.key.starts_with("services.cache.health.postgres"))
+        .map(|it| format!("{}={}", it.key, it.value.unwrap_or_default()))
+        .collect();
+    assert_eq!(shown.len(), 5, "{shown:?}");
+    assert!(shown.contains(&"services.cache.health.postgres.role=primary".to_owned()));
+    let first = |keys: &str| told(&with(keys)).0.first().cloned().unwrap_or_default();
+    assert!(first("user = \"monitor\"").contains("health.postgres.role is missing"));
+    assert!(first("role = \"any\"").contains("health.postgres.user is missing"));
+    assert!(first("role = \"master\", user = \"m\"").contains("role = \"master\" cannot be used"));
+    assert!(first("role = \"any\", user = \"\"").contains("user = \"\" cannot be used"));
+    let both = with("role = \"any\", user = \"m\"").replace("rise = 5,", "path = \"/\",");
+    assert!(told(&both).0[0].contains("health.postgres does not go with path"), "{both}");
 }

@@ -26,6 +26,13 @@ upstreams = [{ address = "10.0.0.11:6379" }]
 health = { tls = { ca = "/c" } }
 ejection = {}
 rate_limit = { per_client = "100/s" }
+[services.pg]
+kind = "tcp"
+clustering = "load-balanced"
+replication = "none"
+listen = 6380
+upstreams = ["10.0.0.12:5432"]
+health = { postgres = { role = "any", user = "m" } }
 [services.jobs]
 kind = "command"
 clustering = "active-passive"
@@ -93,6 +100,7 @@ const OF_DIVIDED: [&str; 2] = ["services.NAME.partitions", "services.NAME.releas
 /// Of a key of the reference, in the file above.
 fn in_the_file(entry: &crate::config::Entry) -> String {
     let service = match entry.kinds.first().map(|kind| kind.word()) {
+        Some("tcp") if entry.key.contains("health.postgres") => "services.pg",
         Some("tcp") => "services.cache",
         Some("http") => "services.web",
         Some("command") if OF_DIVIDED.contains(&entry.key) => "services.work",
@@ -136,6 +144,7 @@ fn the_defaults_are_those_of_the_reference() {
         "certificates",
         "upstream_tls",
         "health.tls",
+        "health.postgres",
         "limits",
         "port",
         "health.exec",
@@ -191,7 +200,7 @@ fn the_page_has_a_row_for_every_key() {
             assert!(!text.contains('|'), "{}: a bar would break the table", entry.key);
         }
     }
-    assert_eq!(page.matches("\n## ").count(), 29);
+    assert_eq!(page.matches("\n## ").count(), 30);
 }
 
 /// `UPDATE=1` writes the page (`cargo xtask gen`).

@@ -2,6 +2,7 @@ use super::*;
 use crate::config::{Host, HostPort, Listen, ReadLag};
 use std::net::IpAddr;
 use std::time::Duration;
+use tandem_core::clustering::load_balanced::balance::Policy;
 use tandem_core::spec::{Durability, NodeRole, Timing};
 
 fn ip(text: &str) -> IpAddr {
@@ -31,6 +32,7 @@ async_delay_max = "30s"
 listen = "0.0.0.0:5000"
 read_listen = 5001
 read_lag_max = "10s"
+read_balance = "hash"
 port = 5002
 hold_max = "0s"
 held_max = 10
@@ -76,6 +78,7 @@ fn a_full_file_becomes_these_values() {
     assert_eq!(orders.read_listen.map(|l| l.on(w).to_string()), Some("127.0.0.3:5001".to_owned()));
     assert_eq!(orders.instance_address(b).to_string(), "0.0.0.0:5002");
     assert_eq!(orders.read_lag_max, ReadLag::Time(Duration::from_secs(10)));
+    assert_eq!(orders.read_policy, Policy::Hash);
     assert_eq!((orders.hold_max, orders.held_max, orders.sessions_max), (Duration::ZERO, 10, 20));
     assert_eq!(orders.hba, ["host all all ::1/128 scram-sha-256"]);
     assert_eq!((orders.run_as.as_deref(), orders.ballast_bytes), (Some("pg"), 0));

@@ -3,6 +3,12 @@
 //! Not here: ports that collide (`wiring.rs`), who gets work (`tandem_core`).
 //! Tested by: `config/tests/balanced.rs`.
 
+mod proxy_version;
+mod role;
+
+pub use proxy_version::ProxyVersion;
+pub use role::{Role, RoleCheck};
+
 use super::checker::{Checker, Limits, Span};
 use super::http::Question;
 use super::rate::{self, RateLimit};
@@ -54,6 +60,8 @@ pub struct Balanced {
     pub send_proxy: Option<ProxyVersion>,
     /// What a check asks for; none: it only connects.
     pub question: Option<Question>,
+    /// What PostgreSQL servers are asked; none: they may be anything.
+    pub role: Option<RoleCheck>,
     /// How endpoints are spoken to; none: in clear. With tcp only checks speak so.
     pub upstream_tls: Option<UpstreamTls>,
     /// How much clients may ask for; none: as much as they like.
@@ -82,37 +90,6 @@ pub struct Health {
     pub interval: Duration,
     /// For one check; less than the interval.
     pub timeout: Duration,
-}
-
-/// A form of the PROXY protocol's header.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ProxyVersion {
-    /// A line of text.
-    V1,
-    /// Bytes.
-    V2,
-}
-
-impl ProxyVersion {
-    /// Every word, as written in the configuration.
-    pub const WORDS: &'static [&'static str] = &["v1", "v2"];
-
-    /// The value of a word.
-    pub fn from_word(word: &str) -> Option<Self> {
-        match word {
-            "v1" => Some(Self::V1),
-            "v2" => Some(Self::V2),
-            _ => None,
-        }
-    }
-
-    /// The word as written in the configuration.
-    pub const fn word(self) -> &'static str {
-        match self {
-            Self::V1 => "v1",
-            Self::V2 => "v2",
-        }
-    }
 }
 
 const UPSTREAMS_MAX: usize = 1000;
@@ -262,6 +239,7 @@ pub(super) fn door(
         accept_proxy: is_set(&raw.accept_proxy),
         send_proxy,
         question,
+        role: role::check(raw, check),
         upstream_tls,
         rate_limit: rate::check(raw, check),
         http,

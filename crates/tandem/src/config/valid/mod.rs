@@ -20,7 +20,7 @@ use super::problem::Source;
 use super::problem::{Code, Problem, Problems, Say};
 use super::raw::{self, Reading};
 use super::value::HostPort;
-pub use balanced::{Balanced, Health, ProxyVersion, Upstream};
+pub use balanced::{Balanced, Health, ProxyVersion, Role, RoleCheck, Upstream};
 use checker::{Checker, Shape};
 pub use command::{Command, CommandHealth, Copies, Partitions, Probe};
 pub use http::{Certificate, Http, Question};
@@ -30,6 +30,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 use std::path::PathBuf;
 use std::time::Duration;
+use tandem_core::clustering::load_balanced::balance::Policy;
 use tandem_core::ids::{NodeId, ServiceId};
 use tandem_core::pairing::{Clustering, Kind, Pairing};
 use tandem_core::spec::{self, ClusterSpec, Durability, NodeRole, NodeSpec, ServiceSpec, Timing};
@@ -127,6 +128,8 @@ pub struct Service {
     pub read_listen: Option<Listen>,
     /// How far behind a replica may be that serves reads.
     pub read_lag_max: ReadLag,
+    /// How a replica is chosen for a session that reads.
+    pub read_policy: Policy,
     /// The port of the instance itself, on each data node's `bind`.
     pub port: u16,
     /// How long a client is held while the service moves.

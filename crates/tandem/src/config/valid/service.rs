@@ -12,6 +12,7 @@ use crate::config::raw::{self, Scalar};
 use crate::config::value::{self, Unreadable};
 use std::collections::BTreeMap;
 use std::time::Duration;
+use tandem_core::clustering::load_balanced::balance::Policy;
 use tandem_core::ids::ServiceId;
 use tandem_core::pairing::{Clustering, Kind, Pairing, Replication};
 use toml::Spanned;
@@ -112,6 +113,7 @@ fn service(
         listen: doors.listen,
         read_listen: doors.read_listen,
         read_lag_max: doors.read_lag_max,
+        read_policy: doors.read_policy,
         hold_max,
         held_max: usize::try_from(held_max).unwrap_or(1),
         sessions_max: usize::try_from(sessions_max).unwrap_or(1),
@@ -232,6 +234,7 @@ struct Doors {
     listen: Listen,
     read_listen: Option<Listen>,
     read_lag_max: ReadLag,
+    read_policy: Policy,
 }
 
 fn doors(raw: &raw::Postgres, pairing: Option<Pairing>, check: &mut Checker<'_, '_>) -> Doors {
@@ -250,9 +253,14 @@ fn doors(raw: &raw::Postgres, pairing: Option<Pairing>, check: &mut Checker<'_, 
         );
         check.problems.error(Code::Contradiction, &door.span(), say);
     }
-    if !spreads && let Some(written) = &raw.read_lag_max {
+    let read_policy = raw.read_balance.as_ref().and_then(|word| {
+        check.word(&path("read_balance"), word, (Policy::WORDS, Policy::from_word))
+    });
+    for (key, written) in [("read_lag_max", &raw.read_lag_max), ("read_balance", &raw.read_balance)]
+    {
+        let Some(written) = written.as_ref().filter(|_| !spreads) else { continue };
         let say = Say::new(
-            format!("{} has no effect", path("read_lag_max")),
+            format!("{} has no effect", path(key)),
             "with active-passive no replica serves reads",
             "remove it, or write clustering = \"load-balanced\"",
         );
@@ -260,7 +268,12 @@ fn doors(raw: &raw::Postgres, pairing: Option<Pairing>, check: &mut Checker<'_, 
     }
     let next = listen.port.checked_add(1).unwrap_or_else(|| listen.port - 1);
     let read_listen = written.or(Some(Listen { port: next, ..listen })).filter(|_| spreads);
-    Doors { listen, read_listen, read_lag_max: lag.unwrap_or(ReadLag::Bytes(READ_LAG_BYTES)) }
+    Doors {
+        listen,
+        read_listen,
+        read_lag_max: lag.unwrap_or(ReadLag::Bytes(READ_LAG_BYTES)),
+        read_policy: read_policy.unwrap_or(Policy::LeastConnections),
+    }
 }
 
 pub(super) fn listen(

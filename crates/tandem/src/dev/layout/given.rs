@@ -18,7 +18,8 @@ pub struct Given {
     ports: BTreeSet<u16>,
     instances: BTreeMap<String, u16>,
     doors: BTreeMap<String, u16>,
-    runs_postgres: bool,
+    /// Services of PostgreSQL, and their door for reads.
+    postgres: BTreeMap<String, Option<u16>>,
 }
 
 impl Given {
@@ -36,13 +37,13 @@ impl Given {
             ports: BTreeSet::new(),
             instances: BTreeMap::new(),
             doors: BTreeMap::new(),
-            runs_postgres: !config.services.is_empty(),
+            postgres: BTreeMap::new(),
         };
         for (name, service) in &config.services {
             given.door(name.as_str(), service.listen)?;
-            if let Some(listen) = service.read_listen {
-                given.ports.insert(listen.port);
-            }
+            let reads = service.read_listen.map(|listen| listen.port);
+            given.ports.extend(reads);
+            given.postgres.insert(name.to_string(), reads);
             given.instance(name.as_str(), service.port);
         }
         for (name, command) in &config.commands {
@@ -100,9 +101,9 @@ impl Given {
         &self.doors
     }
 
-    /// Whether a service of it is PostgreSQL.
-    pub const fn runs_postgres(&self) -> bool {
-        self.runs_postgres
+    /// Its services of PostgreSQL, each with the port of its door for reads, if it has one.
+    pub const fn postgres(&self) -> &BTreeMap<String, Option<u16>> {
+        &self.postgres
     }
 
     /// The file with the addresses that its nodes have here: (peer, API).

@@ -158,18 +158,21 @@ fn http(of: HttpSnapshot) -> HttpStatus {
 }
 
 /// How long everything took at each endpoint that had work.
-pub(super) fn times(snapshots: &[Snapshot]) -> Vec<UpstreamTimes> {
-    let all = snapshots.iter().flat_map(|of| of.endpoints.iter().map(move |it| (of, it)));
-    all.filter(|(_, it)| it.histogram.counts.iter().any(|count| *count > 0))
-        .map(|(of, it)| UpstreamTimes {
-            service: of.service.clone(),
+pub(super) fn times<'a>(
+    endpoints: impl Iterator<Item = (&'a ServiceId, &'a EndpointSnapshot)>,
+) -> Vec<UpstreamTimes> {
+    endpoints
+        .filter(|(_, it)| it.histogram.counts.iter().any(|count| *count > 0))
+        .map(|(service, it)| UpstreamTimes {
+            service: service.clone(),
             upstream: it.address.to_string(),
             histogram: it.histogram,
         })
         .collect()
 }
 
-fn upstream(of: &EndpointSnapshot) -> UpstreamStatus {
+/// An endpoint in the API's words.
+pub(super) fn upstream(of: &EndpointSnapshot) -> UpstreamStatus {
     let state = match of.condition {
         None => UpstreamState::Removed,
         Some(Condition::Unknown) => UpstreamState::Unchecked,

@@ -13,7 +13,7 @@ use crate::api::metrics::{
 };
 use crate::api::status::{InstanceRole, InstanceState, NodeState, Phase};
 use crate::driver::hub::Hub;
-use crate::proxy::{Door, DoorCounters};
+use crate::proxy::{Door, DoorCounters, EndpointSnapshot};
 use crate::telemetry::process;
 use std::collections::BTreeMap;
 use tandem_core::cluster::state::Cause;
@@ -74,6 +74,15 @@ pub(super) fn metrics(
         service_metrics(service, &ground.hub, &ground.doors, appointed.of(service.name))
     };
     let snapshots = ground.doors_of_endpoints();
+    let readers: Vec<(&ServiceId, EndpointSnapshot)> = ground
+        .doors
+        .iter()
+        .flat_map(|(service, door)| door.readers().into_iter().map(move |it| (service, it)))
+        .collect();
+    let endpoints = snapshots
+        .iter()
+        .flat_map(|of| of.endpoints.iter().map(move |it| (&of.service, it)))
+        .chain(readers.iter().map(|(service, it)| (*service, it)));
     MetricsSnapshot {
         node: seen.me.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -86,7 +95,11 @@ pub(super) fn metrics(
         peers: peers(seen),
         services: seen.services().map(of).collect(),
         balanced: balanced::all(seen, &snapshots),
-        upstream_times: balanced::times(&snapshots),
+        upstream_times: balanced::times(endpoints),
+        readers: readers
+            .iter()
+            .map(|(service, it)| ((*service).clone(), balanced::upstream(it)))
+            .collect(),
     }
 }
 

@@ -195,6 +195,10 @@ impl Operations for NodeOperations {
         told.balanced = balanced::all(&seen, &self.ground().doors_of_endpoints());
         for service in &mut told.services {
             service.scheduled = self.scheduled(&service.name);
+            let doors = self.ground().doors.clone();
+            let own = doors.iter().filter(|(name, _)| *name == service.name);
+            let readers = own.flat_map(|(_, door)| door.readers());
+            service.readers = readers.map(|it| balanced::upstream(&it)).collect();
         }
         told
     }

@@ -99,6 +99,7 @@ fn service_status(service: ServiceSeen<'_>, own_reason: OwnReason<'_>) -> Servic
             .keys()
             .map(|node| instance_status(service, node, own_reason))
             .collect(),
+        readers: Vec::new(),
         warnings: warnings(service)
             .into_iter()
             .chain(not_in_force(service))

@@ -8,7 +8,9 @@
 
 use crate::config::{self, Balanced, Config};
 use crate::identity::Identity;
-use crate::proxy::balancer::{Balancer, BalancerConfig, Check, ProxyVersion, Snapshot, Upstream};
+use crate::proxy::balancer::{
+    Balancer, BalancerConfig, Check, ProxyVersion, Question, Role, RoleCheck, Snapshot, Upstream,
+};
 use crate::proxy::{Certificate, Error, HttpCheck, HttpConfig, Protocol, UpstreamTls};
 use crate::runtime::supervisor::{Supervisor, TaskKind};
 use futures::future::join_all;
@@ -149,7 +151,7 @@ pub(super) fn door_config(
         check: own
             .health
             .map(|health| Check { interval: health.interval, timeout: health.timeout }),
-        question: own.question.as_ref().map(question),
+        question: own.role.as_ref().map(role).or_else(|| own.question.as_ref().map(question)),
         upstream_tls: own.upstream_tls.as_ref().map(upstream_tls),
         rates: own.rate_limit.as_ref().map(|it| it.limits).unwrap_or_default(),
         hold_max: own.hold_max,
@@ -167,9 +169,19 @@ pub(super) fn door_config(
     }
 }
 
-fn question(of: &config::Question) -> HttpCheck {
+fn question(of: &config::Question) -> Question {
     let config::Question { path, host, expect } = of.clone();
-    HttpCheck { path, host, expect }
+    Question::Http(HttpCheck { path, host, expect })
+}
+
+fn role(of: &config::RoleCheck) -> Question {
+    let config::RoleCheck { role, user, database, password_file } = of.clone();
+    let role = match role {
+        config::Role::Any => Role::Any,
+        config::Role::Primary => Role::Primary,
+        config::Role::Replica => Role::Replica,
+    };
+    Question::Postgres(RoleCheck { role, user, database, password_file })
 }
 
 fn certificate(of: &config::Certificate) -> Certificate {

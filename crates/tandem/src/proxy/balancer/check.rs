@@ -5,10 +5,12 @@
 //! asked at once, then at its own pace, spread by chance so that many nodes do not ask together.
 //! Not here: how many answers in a row count (`tandem_core`).
 
-use super::BalancerConfig;
+pub(super) mod role;
+
 use super::dial::Dialer;
 use super::group::Group;
 use super::member::Member;
+use super::{BalancerConfig, Question};
 use crate::proxy::http::{self, Protocol};
 use futures::stream::{FuturesUnordered, StreamExt};
 use std::collections::BTreeMap;
@@ -104,11 +106,14 @@ async fn connect_and_ask(
     (address, host): (SocketAddr, Option<&str>),
 ) -> Result<(), String> {
     let stream = TcpStream::connect(address).await.map_err(|error| error.to_string())?;
+    if let Some(Question::Postgres(check)) = &config.question {
+        return role::ask(stream, check).await;
+    }
     // Closed by a reset: thousands of checks leave no sockets that wait for their end.
     let _ = socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO));
     let stream = dialer.encrypt(stream, address, host).await;
     let mut stream = stream.map_err(|error| error.to_string())?;
-    let Some(question) = &config.question else { return Ok(()) };
+    let Some(Question::Http(question)) = &config.question else { return Ok(()) };
     let speaks = config.http.as_ref().map(|http| http.upstream_protocol);
     if speaks == Some(Protocol::Http2) {
         let ask = async |mut stream| http::ask(&mut stream, address, question).await;

@@ -24,6 +24,7 @@ mod snapshot;
 mod tests;
 mod waiting;
 
+pub use check::role::{Role, RoleCheck};
 pub use dial::UpstreamTls;
 pub use header::Version as ProxyVersion;
 pub use listener::Balancer;
@@ -53,7 +54,7 @@ pub struct BalancerConfig {
     /// How endpoints are asked; none: they are not.
     pub check: Option<Check>,
     /// What a check asks for; none: it only connects.
-    pub question: Option<HttpCheck>,
+    pub question: Option<Question>,
     /// How endpoints are spoken to; none: in clear. Of a balancer of connections only the checks
     /// speak so: what its clients say is theirs.
     pub upstream_tls: Option<UpstreamTls>,
@@ -100,6 +101,15 @@ impl Upstream {
         let Self { host, port, .. } = self;
         if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
     }
+}
+
+/// What endpoints are asked once they have accepted a connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Question {
+    /// For a path, by HTTP.
+    Http(HttpCheck),
+    /// For its role, by PostgreSQL's protocol.
+    Postgres(RoleCheck),
 }
 
 /// How endpoints are asked.

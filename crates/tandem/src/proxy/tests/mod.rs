@@ -95,7 +95,8 @@ fn routed(term: u64, primary: SocketAddr, node: &str) -> Routes {
 }
 
 fn replica(node: &str, address: SocketAddr) -> Replica {
-    Replica { target: Target { node: node.into(), address }, lag_bytes: 0, lag: Duration::ZERO }
+    let target = Target { node: node.into(), address };
+    Replica { target, lag_bytes: 0, lag: Duration::ZERO, weight: 1, far: false, draining: false }
 }
 
 async fn until(mut condition: impl FnMut() -> bool) {

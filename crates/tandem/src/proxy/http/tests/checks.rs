@@ -1,7 +1,7 @@
 //! Endpoints that are asked: what they answer decides whether they serve.
 
 use super::support::*;
-use crate::proxy::balancer::{Balancer, Check};
+use crate::proxy::balancer::{Balancer, Check, Question};
 use crate::proxy::http::HttpCheck;
 use crate::runtime::supervisor::Supervisor;
 use std::time::Duration;
@@ -13,7 +13,7 @@ async fn an_endpoint_serves_while_it_answers_its_checks_as_it_should() {
     let endpoint = Endpoint::start(&supervisor, 'a').await;
     let mut config = config(&[&endpoint]);
     let (path, host) = ("/healthz?deep".to_owned(), Some("shop".to_owned()));
-    config.question = Some(HttpCheck { path, host, expect: (200, 299) });
+    config.question = Some(Question::Http(HttpCheck { path, host, expect: (200, 299) }));
     let interval = Duration::from_millis(20);
     config.check = Some(Check { interval, timeout: LIMIT });
     let balancer = Balancer::open(config.clone(), &supervisor).unwrap();

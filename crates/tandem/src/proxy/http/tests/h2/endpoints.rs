@@ -2,7 +2,7 @@
 
 use super::client::{H2, get};
 use super::server::H2Server;
-use crate::proxy::balancer::{Balancer, BalancerConfig, Check, Upstream};
+use crate::proxy::balancer::{Balancer, BalancerConfig, Check, Question, Upstream};
 use crate::proxy::http::tests::support::{self, Client, LIMIT, config, until};
 use crate::proxy::http::{HttpCheck, Protocol};
 use crate::runtime::supervisor::Supervisor;
@@ -178,12 +178,12 @@ async fn an_endpoint_that_is_gone_is_found_and_its_checks_speak_http2() {
     let server = H2Server::start(&supervisor, 100).await;
     let mut config = before(&[&server]);
     let question = |path: &str| HttpCheck { path: path.to_owned(), host: None, expect: (200, 299) };
-    config.question = Some(question("/ok"));
+    config.question = Some(Question::Http(question("/ok")));
     config.check = Some(Check { interval: Duration::from_millis(20), timeout: LIMIT });
     let balancer = Balancer::open(config.clone(), &supervisor).unwrap();
     until(|| balancer.snapshot().endpoints[0].condition == Some(Condition::Up)).await;
     assert!(server.asked.lock().unwrap()[0].starts_with("GET http://127.0.0.1:"));
-    config.question = Some(question("/500"));
+    config.question = Some(Question::Http(question("/500")));
     balancer.configure(config).unwrap();
     until(|| balancer.snapshot().endpoints[0].condition == Some(Condition::Down)).await;
     let failure = balancer.snapshot().endpoints[0].failure.clone();
