@@ -83,6 +83,23 @@ def only_so_much_is_under_way_to_one_that_does_not_read(w):
     assert len(client.answer(at).body) == 30_000_000
 
 
+def what_a_client_that_takes_nothing_costs_is_bounded(w):
+    # Once more as much as was measured: what is freed does not go back to the system at once.
+    for service, each_kb in [("old", 5_000), ("new", 20_000)]:
+        before, clients = w.door.rss_kb(), []
+        for _ in range(3):
+            client = Client2(w.door.ports[service], window=0)
+            client.ask("HEAD", "/204")
+            for _ in range(100):
+                client.begin("GET", "/big")
+            clients.append(client)
+        time.sleep(1)
+        grown = w.door.rss_kb() - before
+        assert grown < 3 * each_kb, (service, grown)
+        for client in clients:
+            client.sock.close()
+
+
 def a_reset_frees_the_endpoint(w):
     before = w.old.gone.count("/never")
     client = Client2(w.door.ports["old"])

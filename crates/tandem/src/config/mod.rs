@@ -31,7 +31,7 @@ pub use show::{Origin, Shown, durability_because, show};
 pub use valid::{
     Balanced, Certificate, Command, CommandHealth, Config, Copies, Health, Http, Listen, Node,
     Partitions, Probe, ProxyVersion, Question, RateLimit, ReadLag, Role, RoleCheck, Service,
-    Upstream, UpstreamTls,
+    Upstream, UpstreamProtocol, UpstreamTls,
 };
 pub use value::{Host, HostPort, name_flaw, print_bytes, print_duration, print_rate};
 

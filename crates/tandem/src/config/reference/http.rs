@@ -48,10 +48,10 @@ rows! {
         "Keeps a client at the endpoint that it had first, by a cookie of this name; when that \
             endpoint is out, it gets another one."
         because "it evens out load less well, so it is for services that keep state in an endpoint",
-    "services.NAME.upstream_protocol": "\"http1\" or \"http2\"" = Value("http1");
+    "services.NAME.upstream_protocol": "\"http1\", \"http2\" or \"auto\"" = Value("http1");
         "What endpoints are spoken to: HTTP/1.1, or HTTP/2 with many requests on one connection, \
-            agreed on by ALPN with `upstream_tls` and known beforehand without it. gRPC needs \
-            http2."
+            agreed on by ALPN with `upstream_tls` and known beforehand without it. With auto each \
+            endpoint chooses by ALPN. gRPC needs http2."
         because "every endpoint of kind http speaks HTTP/1.1",
     "services.NAME.upstream_tls": "table or false" = Unset("endpoints are spoken to in clear");
         "Endpoints are spoken to by TLS 1.2 or 1.3, by requests and checks; they have to prove \

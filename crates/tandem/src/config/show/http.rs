@@ -17,7 +17,6 @@ pub(super) fn values(http: &Http, service: &Balanced, values: &mut Vec<Value>) {
         values.push((of("certificate"), Some(file(certificate))));
         values.push((of("key"), Some(file(key))));
     }
-    let protocol = if http.upstream_http2 { "http2" } else { "http1" };
     let retry = if http.retry.is_some() { "on" } else { "false" };
     let mut all = vec![
         ("head_timeout", Some(print_duration(http.head_timeout))),
@@ -32,7 +31,7 @@ pub(super) fn values(http: &Http, service: &Balanced, values: &mut Vec<Value>) {
         ("upstream_idle_timeout", Some(print_duration(http.upstream_idle_timeout))),
         ("trusted", trusted),
         ("sticky", http.sticky.clone()),
-        ("upstream_protocol", Some(protocol.to_owned())),
+        ("upstream_protocol", Some(http.upstream_protocol.word().to_owned())),
         ("http2", Some(http.http2.to_string())),
         ("certificates", (!certificates.is_empty()).then(|| certificates.join(", "))),
         ("retry", Some(retry.to_owned())),

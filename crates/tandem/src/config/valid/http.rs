@@ -6,6 +6,7 @@
 use super::balanced::number;
 use super::checker::{Checker, Limits, Span};
 use super::key;
+use super::upstream_tls::{self, UpstreamProtocol};
 use crate::config::problem::{Code, Say};
 use crate::config::raw::{self, Switch};
 use crate::config::value::{self, Unreadable};
@@ -43,8 +44,8 @@ pub struct Http {
     pub trusted: Vec<String>,
     /// The cookie that keeps a client at its endpoint.
     pub sticky: Option<String>,
-    /// Endpoints speak HTTP/2, and not HTTP/1.1.
-    pub upstream_http2: bool,
+    /// What endpoints are spoken to.
+    pub upstream_protocol: UpstreamProtocol,
     /// Clients may speak HTTP/2.
     pub http2: bool,
     /// What clients are shown; none: they speak in clear.
@@ -77,7 +78,6 @@ pub struct Question {
     pub expect: (u16, u16),
 }
 
-const PROTOCOLS: &[&str] = &["http1", "http2"];
 const HEAD_BYTES: u64 = 32 << 10;
 const BODY_BYTES: u64 = 1 << 30;
 /// What the parser has room for.
@@ -156,11 +156,6 @@ pub(super) fn check(
     let trusted = http.trusted.iter();
     let trusted = trusted.filter_map(|it| check.read(&path("trusted"), Some(it), network));
     let trusted = trusted.collect();
-    let word = |word: &str| PROTOCOLS.iter().position(|it| *it == word).map(|at| at == 1);
-    let upstream_http2 = http
-        .upstream_protocol
-        .as_ref()
-        .and_then(|written| check.word(&path("upstream_protocol"), written, (PROTOCOLS, word)));
     let errors = match &service.ejection {
         Switch::On(ejection) => ejection.errors.as_ref().is_none_or(|errors| *errors.get_ref()),
         Switch::Unwritten => true,
@@ -183,7 +178,7 @@ pub(super) fn check(
         certificates: certificates(http, service, check),
         retry: retry(http, service, check),
         errors_count: errors,
-        upstream_http2: upstream_http2 == Some(true),
+        upstream_protocol: upstream_tls::protocol(http, service, check),
         hash_key: hash_key(http, service, usual, check),
     }
 }

@@ -34,7 +34,7 @@ use tandem_core::clustering::load_balanced::balance::Policy;
 use tandem_core::ids::{NodeId, ServiceId};
 use tandem_core::pairing::{Clustering, Kind, Pairing};
 use tandem_core::spec::{self, ClusterSpec, Durability, NodeRole, NodeSpec, ServiceSpec, Timing};
-pub use upstream_tls::UpstreamTls;
+pub use upstream_tls::{UpstreamProtocol, UpstreamTls};
 
 /// Every key that the reader asked for, and for which kind of service.
 pub(super) type Accepted = BTreeSet<(Option<&'static str>, String)>;

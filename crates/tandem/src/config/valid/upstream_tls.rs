@@ -1,11 +1,12 @@
-//! Decides whether endpoints can be spoken to encrypted as written.
-//! In: the written table. Out: `UpstreamTls`.
+//! Decides whether endpoints can be spoken to as written: by which protocol, and encrypted.
+//! In: the written keys. Out: `UpstreamProtocol`, `UpstreamTls`.
 //! Keeps: an endpoint always has to prove its name: there is no key that leaves that out.
 //! Not here: whether the files are what they should be (`proxy/balancer/dial.rs`).
 //! Tested by: `config/tests/http.rs`.
 
 use super::checker::Checker;
 use super::http::{Certificate, file, unreadable};
+use crate::config::problem::{Code, Say};
 use crate::config::raw::{self, Switch};
 use crate::config::value::Unreadable;
 use std::path::PathBuf;
@@ -19,6 +20,35 @@ pub struct UpstreamTls {
     pub server_name: Option<String>,
     /// What they are shown, if they want to know who asks.
     pub certificate: Option<Certificate>,
+}
+
+/// What endpoints are spoken to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UpstreamProtocol {
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2.
+    Http2,
+    /// What each of them says when it begins to encrypt.
+    Auto,
+}
+
+impl UpstreamProtocol {
+    const ALL: [Self; 3] = [Self::Http1, Self::Http2, Self::Auto];
+    const WORDS: &[&str] = &["http1", "http2", "auto"];
+
+    /// As it is written.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Http1 => "http1",
+            Self::Http2 => "http2",
+            Self::Auto => "auto",
+        }
+    }
+
+    fn from_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|it| it.word() == word)
+    }
 }
 
 /// `key` is the path of the table.
@@ -49,6 +79,29 @@ pub(super) fn check(
     let certificate =
         certificate.zip(own).map(|(certificate, key)| Certificate { certificate, key });
     Some(UpstreamTls { ca: ca?, server_name, certificate })
+}
+
+/// What endpoints are spoken to, if that is written.
+pub(super) fn protocol(
+    http: &raw::Http,
+    service: &raw::Balanced,
+    check: &mut Checker<'_, '_>,
+) -> UpstreamProtocol {
+    let path = format!("services.{}.upstream_protocol", service.name.get_ref());
+    let words = (UpstreamProtocol::WORDS, UpstreamProtocol::from_word);
+    let written = http.upstream_protocol.as_ref();
+    let protocol = written.and_then(|word| check.word(&path, word, words));
+    let is_encrypted = matches!(service.upstream_tls, Switch::On(_));
+    if protocol == Some(UpstreamProtocol::Auto) && !is_encrypted {
+        let say = Say::new(
+            format!("{path} is \"auto\" without upstream_tls"),
+            "an endpoint says what it speaks when it begins to encrypt, and never in clear",
+            "add upstream_tls, or write \"http1\" or \"http2\"",
+        );
+        let place = check.place_of(&path);
+        check.problems.error(Code::Contradiction, &place, say);
+    }
+    protocol.unwrap_or(UpstreamProtocol::Http1)
 }
 
 /// A name, or an address: both can be in a certificate.

@@ -6,7 +6,7 @@
 //! Not here: what a balancer does (`proxy/balancer`), the doors of PostgreSQL (`node/services.rs`).
 //! Tested by: `tests/balancer`.
 
-use crate::config::{self, Balanced, Config};
+use crate::config::{self, Balanced, Config, UpstreamProtocol};
 use crate::identity::Identity;
 use crate::proxy::balancer::{
     Balancer, BalancerConfig, Check, ProxyVersion, Question, Role, RoleCheck, Snapshot, Upstream,
@@ -184,6 +184,14 @@ fn role(of: &config::RoleCheck) -> Question {
     Question::Postgres(RoleCheck { role, user, database, password_file })
 }
 
+const fn protocol(of: UpstreamProtocol) -> Protocol {
+    match of {
+        UpstreamProtocol::Http1 => Protocol::Http1,
+        UpstreamProtocol::Http2 => Protocol::Http2,
+        UpstreamProtocol::Auto => Protocol::Auto,
+    }
+}
+
 fn certificate(of: &config::Certificate) -> Certificate {
     Certificate { chain: of.certificate.clone(), key: of.key.clone() }
 }
@@ -218,7 +226,7 @@ fn http(own: &config::Http) -> HttpConfig {
         errors_count: own.errors_count,
         // Checked where they were read.
         trusted: own.trusted.iter().filter_map(|network| network.parse().ok()).collect(),
-        upstream_protocol: if own.upstream_http2 { Protocol::Http2 } else { Protocol::Http1 },
+        upstream_protocol: protocol(own.upstream_protocol),
         http2: own.http2,
         certificates: own.certificates.iter().map(certificate).collect(),
         sticky: own.sticky.clone(),

@@ -114,8 +114,11 @@ async fn connect_and_ask(
     let stream = dialer.encrypt(stream, address, host).await;
     let mut stream = stream.map_err(|error| error.to_string())?;
     let Some(Question::Http(question)) = &config.question else { return Ok(()) };
-    let speaks = config.http.as_ref().map(|http| http.upstream_protocol);
-    if speaks == Some(Protocol::Http2) {
+    let is_http2 = match config.http.as_ref().map(|http| http.upstream_protocol) {
+        Some(Protocol::Auto) => stream.protocol() == Some(http::HTTP2),
+        speaks => speaks == Some(Protocol::Http2),
+    };
+    if is_http2 {
         let ask = async |mut stream| http::ask(&mut stream, address, question).await;
         return http::once(stream, address, ask).await;
     }

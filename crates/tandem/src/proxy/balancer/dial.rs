@@ -6,7 +6,7 @@
 //! Not here: TLS of clients (`http/tls.rs`), which endpoint (`group.rs`).
 //! Tested by: `http/tests/upstream_tls.rs`.
 
-use crate::proxy::http::{Certificate, Stream};
+use crate::proxy::http::{Certificate, HTTP2, Stream};
 use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -36,14 +36,14 @@ pub struct UpstreamTls {
 pub(in crate::proxy) struct Loaded {
     config: Arc<ClientConfig>,
     from: UpstreamTls,
-    protocol: Option<&'static [u8]>,
+    protocols: &'static [&'static [u8]],
     written: Vec<Option<SystemTime>>,
 }
 
 impl Loaded {
     /// # Errors
     /// What is wrong with which file.
-    fn read(from: &UpstreamTls, protocol: Option<&'static [u8]>) -> Result<Self, String> {
+    fn read(from: &UpstreamTls, protocols: &'static [&'static [u8]]) -> Result<Self, String> {
         // Looked at first: what is written meanwhile is then read again.
         let written = written(from);
         let mut roots = RootCertStore::empty();
@@ -63,8 +63,8 @@ impl Loaded {
                 builder.with_client_auth_cert(chain, key).map_err(|error| wrong(file, &error))?
             }
         };
-        config.alpn_protocols = protocol.iter().map(|protocol| protocol.to_vec()).collect();
-        Ok(Self { config: Arc::new(config), from: from.clone(), protocol, written })
+        config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
+        Ok(Self { config: Arc::new(config), from: from.clone(), protocols, written })
     }
 }
 
@@ -92,15 +92,15 @@ fn written(from: &UpstreamTls) -> Vec<Option<SystemTime>> {
 pub(in crate::proxy) struct Dialer(Mutex<Option<Loaded>>);
 
 impl Dialer {
-    /// Reads what a configuration says; `protocol` is what has to be agreed on.
+    /// Reads what a configuration says; one of `protocols` has to be agreed on.
     ///
     /// # Errors
     /// What is wrong with which file.
     pub(in crate::proxy) fn read(
         from: Option<&UpstreamTls>,
-        protocol: Option<&'static [u8]>,
+        protocols: &'static [&'static [u8]],
     ) -> Result<Option<Loaded>, String> {
-        from.map(|from| Loaded::read(from, protocol)).transpose()
+        from.map(|from| Loaded::read(from, protocols)).transpose()
     }
 
     pub(in crate::proxy) fn new(loaded: Option<Loaded>) -> Self {
@@ -125,7 +125,7 @@ impl Dialer {
             return false;
         }
         let mut is_new = true;
-        let after = match Loaded::read(&before.from, before.protocol) {
+        let after = match Loaded::read(&before.from, before.protocols) {
             Ok(after) => {
                 tracing::info!(%service, "certificates for endpoints were read again");
                 after
@@ -163,7 +163,7 @@ impl Dialer {
         address: SocketAddr,
         host: Option<&str>,
     ) -> io::Result<Stream> {
-        let Some(Loaded { config, from, protocol, .. }) = self.lock().clone() else {
+        let Some(Loaded { config, from, protocols, .. }) = self.lock().clone() else {
             return Ok(Stream::Plain(tcp));
         };
         let name = match from.server_name.as_deref().or(host) {
@@ -173,7 +173,7 @@ impl Dialer {
         let stream = TlsConnector::from(config).connect(name, tcp).await?;
         let stream = Stream::Tls(Box::new(stream.into()));
         // Without a word about it, it may still be HTTP/1.1.
-        if protocol == Some(crate::proxy::http::HTTP2) && stream.protocol() != protocol {
+        if protocols == [HTTP2] && stream.protocol() != Some(HTTP2) {
             return Err(io::Error::other("it does not agree to speak HTTP/2"));
         }
         Ok(stream)

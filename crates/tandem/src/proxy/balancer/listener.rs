@@ -238,8 +238,8 @@ fn renew(shared: &Shared, service: &ServiceId) {
 
 /// How its endpoints are spoken to.
 fn dialed(config: &BalancerConfig) -> Result<Option<Loaded>, String> {
-    let protocol = config.http.as_ref().map(|http| http.upstream_protocol.alpn());
-    Dialer::read(config.upstream_tls.as_ref(), protocol)
+    let protocols = config.http.as_ref().map_or(&[][..], |http| http.upstream_protocol.alpn());
+    Dialer::read(config.upstream_tls.as_ref(), protocols)
 }
 
 fn listen(config: &BalancerConfig) -> Result<(SocketAddr, TcpListener), Error> {

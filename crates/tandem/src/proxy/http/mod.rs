@@ -130,17 +130,19 @@ pub enum Protocol {
     Http1,
     /// HTTP/2: many of them on one connection.
     Http2,
+    /// Either, as it says itself when it begins to encrypt.
+    Auto,
 }
 
-/// How TLS calls HTTP/2.
 pub(super) const HTTP2: &[u8] = h2::ALPN;
 
 impl Protocol {
-    /// How TLS calls it.
-    pub(super) const fn alpn(self) -> &'static [u8] {
+    /// How TLS calls it, what is liked best first.
+    pub(super) const fn alpn(self) -> &'static [&'static [u8]] {
         match self {
-            Self::Http1 => b"http/1.1",
-            Self::Http2 => HTTP2,
+            Self::Http1 => &[b"http/1.1"],
+            Self::Http2 => &[HTTP2],
+            Self::Auto => &[HTTP2, b"http/1.1"],
         }
     }
 }

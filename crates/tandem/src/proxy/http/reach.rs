@@ -8,11 +8,11 @@
 //! Not here: who is chosen, and who may be asked again (`tandem_core`).
 //! Tested by: `tests/`.
 
-use super::Protocol;
 use super::exchange::Door;
 use super::h2::Opening;
 use super::session::{Client, Order};
 use super::stream::Stream;
+use super::{HTTP2, Protocol};
 use crate::proxy::balancer::group::{Picked, Wish};
 use crate::proxy::balancer::member::Claim;
 use crate::proxy::balancer::session::HeldCount;
@@ -103,8 +103,8 @@ impl Search<'_> {
         client: &mut Client,
         address: SocketAddr,
     ) -> Result<Result<(Stream, bool), String>, Nobody> {
-        let Door { http, requests, .. } = self.door;
-        if requests.upstream_protocol == Protocol::Http2 {
+        let http = self.door.http;
+        if self.speaks_http2(address) {
             // What becomes of it tells whether it was stale.
             if let Some(stream) = http.links.take(address) {
                 return Ok(Ok((stream, false)));
@@ -122,26 +122,49 @@ impl Search<'_> {
         }
     }
 
-    async fn connect(&self, address: SocketAddr) -> Result<Stream, String> {
-        let Door { shared, http, config, requests } = self.door;
-        if requests.upstream_protocol == Protocol::Http2 {
-            let opening = || {
-                let (dialer, host) = (Arc::clone(&shared.dialer), shared.group.host(address));
-                Opening {
-                    supervisor: shared.supervisor.clone(),
-                    connect: async move { dialer.dial(address, host.as_deref()).await },
-                    within: config.connect_timeout,
-                    head_bytes_max: requests.head_bytes_max,
-                }
-            };
-            return http.links.open(address, opening).await;
+    fn speaks_http2(&self, address: SocketAddr) -> bool {
+        match self.door.requests.upstream_protocol {
+            Protocol::Http1 => false,
+            Protocol::Http2 => true,
+            // Until it has said something else.
+            Protocol::Auto => !self.door.http.links.is_old(address),
         }
+    }
+
+    async fn connect(&self, address: SocketAddr) -> Result<Stream, String> {
+        if self.speaks_http2(address)
+            && let Some(stream) = self.open(address).await?
+        {
+            return Ok(stream);
+        }
+        let Door { shared, http, config, .. } = self.door;
         let host = if shared.dialer.is_encrypted() { shared.group.host(address) } else { None };
         let connect = shared.dialer.dial(address, host.as_deref());
-        match timeout(config.connect_timeout, connect).await {
-            Ok(connected) => connected.map_err(|error| error.to_string()),
-            Err(_) => Err("no answer in time".to_owned()),
+        let stream = match timeout(config.connect_timeout, connect).await {
+            Ok(connected) => connected.map_err(|error| error.to_string())?,
+            Err(_) => return Err("no answer in time".to_owned()),
+        };
+        if stream.protocol() == Some(HTTP2) {
+            // It did not when it was asked before; the next request finds it so.
+            http.links.ask_again(address);
+            return Err("it speaks HTTP/2 from now on".to_owned());
         }
+        Ok(stream)
+    }
+
+    /// A stream of HTTP/2; none if the endpoint speaks HTTP/1.1.
+    async fn open(&self, address: SocketAddr) -> Result<Option<Stream>, String> {
+        let Door { shared, http, config, requests } = self.door;
+        let opening = || {
+            let (dialer, host) = (Arc::clone(&shared.dialer), shared.group.host(address));
+            Opening {
+                supervisor: shared.supervisor.clone(),
+                connect: async move { dialer.dial(address, host.as_deref()).await },
+                within: config.connect_timeout,
+                head_bytes_max: requests.head_bytes_max,
+            }
+        };
+        http.links.open(address, opening).await
     }
 
     /// Nobody is asked for a moment.

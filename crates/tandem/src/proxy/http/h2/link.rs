@@ -11,13 +11,13 @@ use super::endpoint::EndpointStream;
 use super::io::{Io, Watch};
 use super::life::Life;
 use super::outgoing::SEND_MAX;
-use super::{STREAM_WINDOW, STREAMS_MAX};
+use super::{ALPN, STREAM_WINDOW, STREAMS_MAX};
 use crate::proxy::http::stream::Timer;
 use crate::proxy::http::stream::{Buffer, Stream};
 use crate::runtime::supervisor::{Supervisor, TaskKind};
 use bytes::Bytes;
 use h2::client::{Connection, SendRequest};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -82,13 +82,16 @@ impl Link {
     }
 }
 
-type Outcome = Option<Result<(), Arc<str>>>;
+/// What was found: true if it speaks HTTP/2.
+type Outcome = Option<Result<bool, Arc<str>>>;
 
 #[derive(Debug, Default)]
 struct State {
     generation: u64,
     open: BTreeMap<SocketAddr, Vec<Arc<Link>>>,
     opening: BTreeMap<SocketAddr, watch::Receiver<Outcome>>,
+    /// Asked what they speak, these said HTTP/1.1.
+    old: BTreeSet<SocketAddr>,
 }
 
 /// The connections of one balancer.
@@ -122,7 +125,18 @@ impl Links {
         found.map(|stream| Stream::H2Endpoint(Box::new(stream)))
     }
 
-    /// A stream on one that is opened for it, or for somebody who came before.
+    /// An endpoint that was asked what it speaks speaks HTTP/1.1.
+    pub(in crate::proxy::http) fn is_old(&self, address: SocketAddr) -> bool {
+        lock(&self.0).old.contains(&address)
+    }
+
+    /// It does so no more.
+    pub(in crate::proxy::http) fn ask_again(&self, address: SocketAddr) {
+        lock(&self.0).old.remove(&address);
+    }
+
+    /// A stream on one that is opened for it, or for somebody who came before; none if the endpoint
+    /// speaks HTTP/1.1.
     ///
     /// # Errors
     /// Why there is none, for operators.
@@ -130,21 +144,23 @@ impl Links {
         &self,
         address: SocketAddr,
         opening: impl Fn() -> Opening<F>,
-    ) -> Result<Stream, String>
+    ) -> Result<Option<Stream>, String>
     where
         F: Future<Output = std::io::Result<Stream>> + Send + 'static,
     {
         for _ in 0..ROUNDS {
             if let Some(stream) = self.take(address) {
-                return Ok(stream);
+                return Ok(Some(stream));
             }
             let mut outcome = self.opening(address, &opening);
             let outcome = match outcome.wait_for(Option::is_some).await {
                 Ok(outcome) => outcome.clone(),
                 Err(_) => return Err("the door is closing".to_owned()),
             };
-            if let Some(Err(why)) = outcome {
-                return Err(why.to_string());
+            match outcome {
+                Some(Err(why)) => return Err(why.to_string()),
+                Some(Ok(false)) => return Ok(None),
+                Some(Ok(true)) | None => {}
             }
         }
         Err("it takes no more requests at once".to_owned())
@@ -186,8 +202,12 @@ impl Links {
             state.opening.remove(&address);
             match opened {
                 // Who waits for it opens one as they are opened now.
-                Ok(Ok(_)) if state.generation != generation => Ok(None),
-                Ok(Ok(Begun { send, driver, is_encrypted })) => {
+                Ok(Ok(_)) if state.generation != generation => Ok((true, None)),
+                Ok(Ok(None)) => {
+                    state.old.insert(address);
+                    Ok((false, None))
+                }
+                Ok(Ok(Some(Begun { send, driver, is_encrypted }))) => {
                     let link = Link {
                         address,
                         is_encrypted,
@@ -197,15 +217,15 @@ impl Links {
                         idle_since: Mutex::new(Instant::now()),
                     };
                     state.open.entry(address).or_default().push(Arc::new(link));
-                    Ok(Some(driver))
+                    Ok((true, Some(driver)))
                 }
                 Ok(Err(why)) => Err(why),
                 Err(_) => Err("no answer in time".to_owned()),
             }
         };
         match begun {
-            Ok(driver) => {
-                tell.send_replace(Some(Ok(())));
+            Ok((is_http2, driver)) => {
+                tell.send_replace(Some(Ok(is_http2)));
                 // From here on it lives as long as somebody wants it, and not the other way round.
                 drop((self, tell));
                 let Some(mut driver) = driver else { return };
@@ -222,6 +242,7 @@ impl Links {
     pub(in crate::proxy::http) fn clear(&self) {
         let mut state = lock(&self.0);
         state.generation += 1;
+        state.old.clear();
         let open = std::mem::take(&mut state.open);
         drop(state);
         drop(open);
@@ -236,6 +257,7 @@ impl Links {
             gone.extend(links.extract_if(.., |link| !known || !link.is_wanted(idle_timeout)));
             !links.is_empty()
         });
+        state.old.retain(|address| addresses.contains(address));
         drop(state);
         drop(gone);
     }
@@ -247,11 +269,15 @@ struct Begun {
     is_encrypted: bool,
 }
 
+/// None if it was asked what it speaks, and did not say HTTP/2.
 async fn begin(
     connect: impl Future<Output = std::io::Result<Stream>>,
     head_bytes_max: usize,
-) -> Result<Begun, String> {
+) -> Result<Option<Begun>, String> {
     let stream = connect.await.map_err(|error| error.to_string())?;
+    if stream.is_encrypted() && stream.protocol() != Some(ALPN) {
+        return Ok(None);
+    }
     let is_encrypted = stream.is_encrypted();
     let watch = Watch::new(0);
     let io = Io::new(stream, Buffer::default(), Arc::clone(&watch));
@@ -275,7 +301,7 @@ async fn begin(
         Poll::Pending => Poll::Pending,
     })
     .await?;
-    Ok(Begun { send, driver, is_encrypted })
+    Ok(Some(Begun { send, driver, is_encrypted }))
 }
 
 /// Moves the frames of one connection.
@@ -309,7 +335,8 @@ pub(in crate::proxy) async fn once<T>(
     ask: impl AsyncFnOnce(Stream) -> Result<T, String>,
 ) -> Result<T, String> {
     let connect = std::future::ready(Ok(stream));
-    let Begun { send, mut driver, is_encrypted } = begin(connect, 16 * 1024).await?;
+    let begun = begin(connect, 16 * 1024).await?.ok_or("it does not speak HTTP/2")?;
+    let Begun { send, mut driver, is_encrypted } = begun;
     let watch = Arc::clone(&driver.watch);
     let (in_flight, idle_since) = (AtomicU32::new(0), Mutex::new(Instant::now()));
     let link = Arc::new(Link { address, is_encrypted, send, in_flight, watch, idle_since });

@@ -3,8 +3,8 @@
 use super::h2::server::{H2Server, shows};
 use super::support::{Client, Endpoint, LIMIT, config, get, until};
 use super::tls::issue;
-use crate::proxy::balancer::{Balancer, BalancerConfig, Check, Upstream, UpstreamTls};
-use crate::proxy::http::{Certificate, Protocol};
+use crate::proxy::balancer::{Balancer, BalancerConfig, Check, Question, Upstream, UpstreamTls};
+use crate::proxy::http::{Certificate, HttpCheck, Protocol};
 use crate::runtime::supervisor::Supervisor;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -115,6 +115,40 @@ async fn http2_is_agreed_on_or_not_spoken() {
             assert!(server.asked.lock().unwrap()[0].starts_with("HEAD https://a/ "));
         }
     }
+}
+
+#[tokio::test]
+async fn each_endpoint_says_what_it_speaks() {
+    let supervisor = Supervisor::new();
+    let dir = tempfile::tempdir().unwrap();
+    let shop = issue(dir.path(), "shop", &["shop.example"]);
+    let server = H2Server::encrypted(&supervisor, shows(&shop, b"h2")).await;
+    let endpoint = Endpoint::start(&supervisor, 'a').await;
+    let mut old = config(&[&endpoint]);
+    let http = old.http.as_mut().unwrap();
+    (http.certificates, http.http2) = (vec![shop.clone()], false);
+    let old = Balancer::open(old, &supervisor).unwrap();
+    for address in [server.address, old.local_address()] {
+        let mut config = before(address, &shop.chain);
+        config.http.as_mut().unwrap().upstream_protocol = Protocol::Auto;
+        config.check = Some(Check { interval: Duration::from_millis(20), timeout: LIMIT });
+        let (path, host) = ("/".to_owned(), None);
+        config.question = Some(Question::Http(HttpCheck { path, host, expect: (200, 200) }));
+        let balancer = Balancer::open(config, &supervisor).unwrap();
+        until(|| balancer.snapshot().endpoints[0].condition == Some(Condition::Up)).await;
+        let mut client = Client::connect(&balancer).await;
+        for _ in 0..5 {
+            client.send("POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx").await;
+            let head = client.until("\r\n\r\n").await.unwrap();
+            assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+            let end = if address == server.address { "\r\n\r\n" } else { "x" };
+            client.until(end).await.unwrap();
+        }
+        assert_eq!(balancer.snapshot().endpoints[0].failed, 0);
+    }
+    let posts = |head: &&String| head.starts_with("POST ");
+    assert_eq!(server.asked.lock().unwrap().iter().filter(posts).count(), 5);
+    assert_eq!(endpoint.bytes().matches("POST /echo HTTP/1.1").count(), 5);
 }
 
 #[tokio::test]
