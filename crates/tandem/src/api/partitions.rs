@@ -4,7 +4,7 @@
 //! is refused.
 //! Queues: a long poll is one of `Limits::streams_max` streams; a further one is refused.
 //! Not here: what is owned, and what follows (the implementor of `Divided`).
-//! Tested by: `tests/partitions.rs`.
+//! Tested by: `tests/partitions`, with real daemons.
 
 use crate::api::Shared;
 use crate::api::problem::{Answer, Rejection};

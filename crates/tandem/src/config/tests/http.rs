@@ -73,6 +73,17 @@ fn every_key_is_read() {
 }
 
 #[test]
+fn how_endpoints_are_spoken_to_must_be_possible() {
+    let first = |protocol: &str| {
+        let text = web("sticky = \"place\"", &format!("upstream_protocol = \"{protocol}\""));
+        lines(&problems(&text)).first().cloned().unwrap_or_default()
+    };
+    let expected = "TDM0220 error 44:21 +6: services.web.upstream_protocol is \"auto\" without";
+    assert!(first("auto").starts_with(expected), "{}", first("auto"));
+    assert!(first("h2").starts_with("TDM0207 error 44:21 +4: services.web"), "{}", first("h2"));
+}
+
+#[test]
 fn what_cannot_be_run_is_told_at_its_place() {
     for (old, new, expected) in [
         (
@@ -110,16 +121,6 @@ fn what_cannot_be_run_is_told_at_its_place() {
             "TDM0205 error 45:17 +25: services.web.certificates.1.certificate is missing",
         ),
         ("\"/etc/shop.key\"", "\"shop.key\"", "TDM0207 error 45:56 +10: services.web.certif"),
-        (
-            "sticky = \"place\"",
-            "upstream_protocol = \"auto\"",
-            "TDM0220 error 44:21 +6: services.web.upstream_protocol is \"auto\" without",
-        ),
-        (
-            "sticky = \"place\"",
-            "upstream_protocol = \"h2\"",
-            "TDM0207 error 44:21 +4: services.web",
-        ),
         ("errors = false", "errors = 0", "TDM0206 error 31:23 +1: services.web.ejection.errors"),
         ("retry = {", "retry = 3 #", "TDM0206 error 46:9 +1: services.web.retry"),
         ("answer_timeout = \"5s\"", "answer_timeout = \"5ms\"", "TDM0208 error 35:18 +5: services"),
