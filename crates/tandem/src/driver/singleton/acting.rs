@@ -306,6 +306,8 @@ impl SingletonDriver {
     pub(super) async fn fence(&mut self) {
         let now = clock::now();
         match self.life {
+            // A daemon that has not heard its keeper yet does not know what runs.
+            Life::Nothing if self.keeper_lost && self.own.process == Process::Stopping => return,
             Life::Nothing => {
                 self.lives += 1;
                 self.own.process = Process::Stopped;

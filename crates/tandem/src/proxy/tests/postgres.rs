@@ -258,13 +258,14 @@ async fn h13_what_came_before_stands(stage: &Stage, postgres: &Postgres) {
 
 async fn h11_a_cancelled_wait_is_not_success(stage: &Stage, postgres: &Postgres) {
     let admin = postgres.direct().await.unwrap();
-    admin.batch_execute("CREATE TABLE h11 (id int)").await.unwrap();
+    admin.batch_execute("CREATE TABLE h11 (id int); CREATE TABLE waits (id int)").await.unwrap();
     admin
         .batch_execute("ALTER SYSTEM SET synchronous_standby_names = 'ANY 1 (nobody)'")
         .await
         .unwrap();
     admin.batch_execute("SELECT pg_reload_conf()").await.unwrap();
     wait_for(&admin, "SHOW synchronous_standby_names", "ANY 1 (nobody)").await;
+    commits_wait(&admin).await;
     let how = ["pg_cancel_backend", "pg_terminate_backend"];
     for (round, how) in how.into_iter().enumerate() {
         for extended in [false, true] {
@@ -293,6 +294,22 @@ async fn h11_a_cancelled_wait_is_not_success(stage: &Stage, postgres: &Postgres)
     assert_eq!(stage.door.counters().local_commits, 4);
     admin.batch_execute("ALTER SYSTEM RESET synchronous_standby_names").await.unwrap();
     admin.batch_execute("SELECT pg_reload_conf()").await.unwrap();
+}
+
+/// Sessions know a setting before the checkpointer has put it where commits look.
+async fn commits_wait(client: &tokio_postgres::Client) {
+    client.batch_execute("SET statement_timeout = '1s'").await.unwrap();
+    let deadline = Instant::now() + LIMIT;
+    loop {
+        let began = Instant::now();
+        client.batch_execute("INSERT INTO waits VALUES (1)").await.unwrap();
+        if began.elapsed() >= Duration::from_secs(1) {
+            break;
+        }
+        assert!(Instant::now() < deadline, "commits do not wait");
+        sleep(Duration::from_millis(10)).await;
+    }
+    client.batch_execute("RESET statement_timeout").await.unwrap();
 }
 
 async fn wait_for(client: &tokio_postgres::Client, query: &str, value: &str) {
