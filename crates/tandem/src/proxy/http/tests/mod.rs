@@ -4,6 +4,7 @@
 mod balancing;
 mod checks;
 mod corpus;
+mod drain;
 mod endpoint;
 mod ends;
 mod faults;
