@@ -5,8 +5,10 @@
 //! Not here: the rules (`tandem_core::clustering::load_balanced`).
 //! Tested by: `tests.rs`.
 
+mod sweep;
+
 use super::BalancerConfig;
-use super::leaving::{Cut, Cuts};
+use super::member::leaving::Cuts;
 use super::member::{Claim, Member};
 use super::snapshot::EndpointSnapshot;
 use super::waiting::{Freed, Waiter, Waiting};
@@ -310,37 +312,6 @@ impl Group {
         let gone = state.gone.iter().filter(|member| member.has_work());
         let gone = gone.map(|member| member.snapshot(None, (0, drain_max), now));
         listed.chain(gone).collect()
-    }
-
-    /// Cuts what endpoints have that get no more work and had time enough, and says what was cut
-    /// since the last call.
-    pub(super) fn cut_overdue(&self) {
-        let state = lock(&self.state);
-        let now = clock::now();
-        let is_late = |member: &Member| {
-            let left = member.leaving.left(state.drain_max, now);
-            left.is_some_and(|left| left.is_zero())
-        };
-        let all = state.members.iter().chain(&state.gone);
-        let is_meant = |member: &&Arc<Member>| member.leaving.has_news() || is_late(member);
-        let meant: Vec<Arc<Member>> = all.filter(is_meant).map(Arc::clone).collect();
-        meant.iter().filter(|member| is_late(member)).for_each(|member| member.leaving.cut());
-        drop(state);
-        for member in meant {
-            let count = member.leaving.tell();
-            if count > 0 {
-                let (service, address, upstream) =
-                    (&self.service, member.address, member.upstream());
-                tracing::warn!(%service, %address, count, "what was left was cut: drain_max is over");
-                self.cuts.push(Cut { address, upstream, count });
-            }
-        }
-        lock(&self.state).forget();
-    }
-
-    /// What was cut since the last call.
-    pub(super) fn cuts(&self) -> Vec<Cut> {
-        self.cuts.take()
     }
 }
 

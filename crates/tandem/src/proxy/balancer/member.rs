@@ -4,10 +4,12 @@
 //! Not here: whether it may have work (`group.rs`).
 //! Tested by: `tests.rs`.
 
-use super::leaving::Leaving;
+pub(super) mod leaving;
+
 use super::snapshot::EndpointSnapshot;
 use super::waiting::Freed;
 use crate::runtime::clock;
+use leaving::Leaving;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -14,7 +14,6 @@ mod copying;
 mod dial;
 pub(super) mod group;
 mod header;
-mod leaving;
 pub(super) mod limiter;
 pub(super) mod listener;
 pub(super) mod member;
@@ -28,8 +27,8 @@ mod waiting;
 pub use check::role::{Role, RoleCheck};
 pub use dial::UpstreamTls;
 pub use header::Version as ProxyVersion;
-pub use leaving::Cut;
 pub use listener::Balancer;
+pub use member::leaving::Cut;
 pub use snapshot::{EndpointSnapshot, Snapshot};
 
 use super::http::{HttpCheck, HttpConfig};

@@ -4,7 +4,6 @@
 mod balancing;
 mod checks;
 mod corpus;
-mod drain;
 mod endpoint;
 mod ends;
 mod faults;

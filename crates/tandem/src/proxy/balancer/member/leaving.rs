@@ -5,7 +5,7 @@
 //! Keeps: a cut is no failure of its endpoint.
 //! Queues: nobody takes the `Cut`s: the oldest goes.
 //! Not here: who gets no more work (`group.rs`).
-//! Tested by: `tests/drain.rs`, `http/tests/drain.rs`.
+//! Tested by: `tests/drain.rs`, `http/tests/ends.rs`.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -31,7 +31,7 @@ pub struct Cut {
 
 /// What of an endpoint's work is to end.
 #[derive(Debug, Default)]
-pub(super) struct Leaving {
+pub(in crate::proxy::balancer) struct Leaving {
     since: Mutex<Option<Timestamp>>,
     /// Tells all that is there.
     end: Notify,
@@ -41,47 +41,51 @@ pub(super) struct Leaving {
 
 impl Leaving {
     /// It gets no more work; if so already, since then.
-    pub(super) fn begin(&self, now: Timestamp) {
+    pub(in crate::proxy::balancer) fn begin(&self, now: Timestamp) {
         lock(&self.since).get_or_insert(now);
     }
 
     /// It gets work again.
-    pub(super) fn stay(&self) {
+    pub(in crate::proxy::balancer) fn stay(&self) {
         *lock(&self.since) = None;
     }
 
     /// How long what it has may still last; none: for as long as it likes.
-    pub(super) fn left(&self, max: Option<Duration>, now: Timestamp) -> Option<Duration> {
+    pub(in crate::proxy::balancer) fn left(
+        &self,
+        max: Option<Duration>,
+        now: Timestamp,
+    ) -> Option<Duration> {
         let until = lock(&self.since).as_ref()?.plus(max?);
         Some(until.since(now))
     }
 
     /// Cuts what is there, and not what comes: so it is called until nothing is left.
-    pub(super) fn cut(&self) {
+    pub(in crate::proxy::balancer) fn cut(&self) {
         self.end.notify_waiters();
     }
 
     /// Ready when work that is there has lasted for long enough.
-    pub(super) async fn over(&self) {
+    pub(in crate::proxy::balancer) async fn over(&self) {
         self.end.notified().await;
     }
 
-    pub(super) fn was_cut(&self) {
+    pub(in crate::proxy::balancer) fn was_cut(&self) {
         self.cut.fetch_add(1, Ordering::Relaxed);
     }
 
     /// How much was cut so far.
-    pub(super) fn count(&self) -> u64 {
+    pub(in crate::proxy::balancer) fn count(&self) -> u64 {
         self.cut.load(Ordering::Relaxed)
     }
 
     /// Whether some of it was not told yet.
-    pub(super) fn has_news(&self) -> bool {
+    pub(in crate::proxy::balancer) fn has_news(&self) -> bool {
         self.count() > self.told.load(Ordering::Relaxed)
     }
 
     /// How much was cut since this was asked last.
-    pub(super) fn tell(&self) -> u64 {
+    pub(in crate::proxy::balancer) fn tell(&self) -> u64 {
         let count = self.count();
         count.saturating_sub(self.told.swap(count, Ordering::Relaxed))
     }
@@ -89,10 +93,10 @@ impl Leaving {
 
 /// What was cut and not told.
 #[derive(Debug, Default)]
-pub(super) struct Cuts(Mutex<VecDeque<Cut>>);
+pub(in crate::proxy::balancer) struct Cuts(Mutex<VecDeque<Cut>>);
 
 impl Cuts {
-    pub(super) fn push(&self, cut: Cut) {
+    pub(in crate::proxy::balancer) fn push(&self, cut: Cut) {
         let mut cuts = lock(&self.0);
         if cuts.len() == CUTS_MAX {
             cuts.pop_front();
@@ -100,7 +104,7 @@ impl Cuts {
         cuts.push_back(cut);
     }
 
-    pub(super) fn take(&self) -> Vec<Cut> {
+    pub(in crate::proxy::balancer) fn take(&self) -> Vec<Cut> {
         lock(&self.0).drain(..).collect()
     }
 }
