@@ -4,8 +4,8 @@
 //! open. Another epoch opens it: its owner has turned nothing away yet.
 //! A copy hears of what it owns a moment after the doors do. All who wait would ask it at once, be
 //! turned away, and ask again; so one asks for all.
-//! Not here: where the owner is (`active_active/routing.rs`), whether a request may be sent once more (the shell,
-//! which knows what was sent).
+//! Not here: where the owner is (`active_active/routing.rs`), whether a request may be sent once
+//! more (the shell, which knows what was sent).
 //! Tested by: below.
 
 use super::attempts::PACE;
