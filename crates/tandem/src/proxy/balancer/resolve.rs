@@ -9,6 +9,7 @@ use super::group::{Group, Wanted};
 use super::{BalancerConfig, Upstream};
 use futures::stream::{FuturesUnordered, StreamExt};
 use std::collections::BTreeMap;
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,12 +17,22 @@ use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-/// Between two questions; the system's own cache knows how long an answer lasts.
-const INTERVAL: Duration = Duration::from_secs(10);
-/// After a question without an answer.
-const RETRY: Duration = Duration::from_secs(1);
-/// For one answer.
-const TIMEOUT: Duration = Duration::from_secs(5);
+/// How long what takes.
+#[derive(Clone, Copy, Debug)]
+struct Pace {
+    /// Between two questions; the system's own cache knows how long an answer lasts.
+    interval: Duration,
+    /// After a question without an answer.
+    retry: Duration,
+    /// For one answer.
+    timeout: Duration,
+}
+
+const PACE: Pace = Pace {
+    interval: Duration::from_secs(10),
+    retry: Duration::from_secs(1),
+    timeout: Duration::from_secs(5),
+};
 
 /// Names and what they stood for last.
 #[derive(Debug)]
@@ -80,14 +91,16 @@ impl Names {
 
     /// Asks for every name at once and tells the group after each answer: one that is not answered
     /// keeps nobody waiting. Whether all were answered.
-    async fn ask<L>(&mut self, group: &Group, lookup: impl Fn(String, u16) -> L) -> bool
-    where
-        L: Future<Output = std::io::Result<Vec<IpAddr>>>,
-    {
+    async fn ask<L: Future<Output = io::Result<Vec<IpAddr>>>>(
+        &mut self,
+        group: &Group,
+        limit: Duration,
+        lookup: impl Fn(String, u16) -> L,
+    ) -> bool {
         let is_name = |upstream: &Upstream| upstream.host.parse::<IpAddr>().is_err();
         let names = self.0.iter().enumerate().filter(|(_, (upstream, _))| is_name(upstream));
         let question = |(at, (upstream, _)): (usize, &(Upstream, Vec<IpAddr>))| {
-            let answer = timeout(TIMEOUT, lookup(upstream.host.clone(), upstream.port));
+            let answer = timeout(limit, lookup(upstream.host.clone(), upstream.port));
             async move { (at, answer.await) }
         };
         let mut asked: FuturesUnordered<_> = names.map(question).collect();
@@ -110,7 +123,7 @@ impl Names {
     }
 }
 
-async fn lookup(host: String, port: u16) -> std::io::Result<Vec<IpAddr>> {
+async fn lookup(host: String, port: u16) -> io::Result<Vec<IpAddr>> {
     let found = tokio::net::lookup_host((host, port)).await?;
     Ok(found.map(|address| address.ip()).collect())
 }
@@ -118,13 +131,23 @@ async fn lookup(host: String, port: u16) -> std::io::Result<Vec<IpAddr>> {
 /// Asks until `stop`, for the names of the configuration as it is.
 pub(super) async fn run(
     group: Arc<Group>,
+    config: watch::Receiver<Arc<BalancerConfig>>,
+    stop: CancellationToken,
+) {
+    follow(&group, config, PACE, lookup, stop).await;
+}
+
+async fn follow<L: Future<Output = io::Result<Vec<IpAddr>>>>(
+    group: &Group,
     mut config: watch::Receiver<Arc<BalancerConfig>>,
+    pace: Pace,
+    lookup: impl Fn(String, u16) -> L,
     stop: CancellationToken,
 ) {
     let mut names = Names::new(&config.borrow_and_update());
     loop {
         // At once, before any question that may take long.
-        names.tell(&group);
+        names.tell(group);
         let answered = tokio::select! {
             biased;
             () = stop.cancelled() => return,
@@ -135,10 +158,10 @@ pub(super) async fn run(
                 names = names.followed_by(&config.borrow_and_update());
                 continue;
             }
-            answered = names.ask(&group, lookup) => answered,
+            answered = names.ask(group, pace.timeout, &lookup) => answered,
         };
-        names.tell(&group);
-        let pause = if answered { INTERVAL } else { RETRY };
+        names.tell(group);
+        let pause = if answered { pace.interval } else { pace.retry };
         tokio::select! {
             biased;
             () = stop.cancelled() => return,
@@ -157,6 +180,15 @@ pub(super) async fn run(
 mod tests {
     use super::super::tests::{config, until_true};
     use super::*;
+    use std::sync::Mutex;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    const LONG: Duration = Duration::from_secs(600);
+    const QUICK: Pace = Pace {
+        interval: Duration::from_millis(1),
+        retry: Duration::from_millis(1),
+        timeout: Duration::from_millis(5),
+    };
 
     fn upstream(host: &str) -> Upstream {
         Upstream { host: host.to_owned(), port: 80, weight: 1, far: false, drain: false }
@@ -175,10 +207,67 @@ mod tests {
             }
         };
         tokio::select! {
-            _ = names.ask(&group, lookup) => panic!("one is not answered"),
+            _ = names.ask(&group, LONG, lookup) => panic!("one is not answered"),
             () = until_true(|| group.members().len() == 1) => {}
         }
         assert_eq!(*group.unresolved(), ["silent", "wrong"]);
+    }
+
+    /// What a resolver does next.
+    #[derive(Clone, Copy, Debug)]
+    enum Answers {
+        One(u8),
+        Nothing,
+        Error,
+        Silence,
+    }
+
+    #[tokio::test]
+    async fn a_lost_answer_never_forgets_the_last_good_one_and_another_is_followed() {
+        let mut config = config(&[]);
+        config.upstreams = vec![upstream("name")];
+        let group = Group::new(&config);
+        let (answers, asked) = (Mutex::new(Answers::Error), AtomicUsize::new(0));
+        let lookup = |_, _| {
+            let answer = *answers.lock().unwrap();
+            asked.fetch_add(1, Ordering::Relaxed);
+            async move {
+                match answer {
+                    Answers::One(last) => Ok(vec![IpAddr::from([192, 0, 2, last])]),
+                    Answers::Nothing => Ok(Vec::new()),
+                    Answers::Error => Err(io::ErrorKind::NotFound.into()),
+                    Answers::Silence => std::future::pending().await,
+                }
+            }
+        };
+        let known = || -> Vec<SocketAddr> {
+            let members = group.members();
+            members.iter().map(|member| member.address).collect()
+        };
+        // Asked anew after the one that is on its way: that may have had another answer.
+        let from_now_on = async |answer| {
+            *answers.lock().unwrap() = answer;
+            let before = asked.load(Ordering::Relaxed);
+            until_true(|| asked.load(Ordering::Relaxed) >= before + 3).await;
+        };
+        let story = async {
+            from_now_on(Answers::Error).await;
+            assert_eq!((known(), group.unresolved().len()), (vec![], 1), "never answered");
+            for last in [1, 2] {
+                let address = vec![SocketAddr::from(([192, 0, 2, last], 80))];
+                from_now_on(Answers::One(last)).await;
+                assert_eq!((known(), group.unresolved().len()), (address.clone(), 0));
+                for lost in [Answers::Nothing, Answers::Error, Answers::Silence] {
+                    from_now_on(lost).await;
+                    assert_eq!(known(), address, "{lost:?} forgets");
+                }
+            }
+        };
+        let (_sender, config) = watch::channel(Arc::new(config));
+        tokio::select! {
+            () = follow(&group, config, QUICK, lookup, CancellationToken::new()) => panic!("ended"),
+            () = story => {}
+        }
     }
 
     #[test]
