@@ -186,7 +186,11 @@ impl Entry for Product {
     }
 
     fn config_check(&self, file: &Written, terminal: &mut Terminal) -> Result<(), Error> {
-        print_config(cli::config::check, file, terminal)
+        print_config(cli::config::check, file, terminal)?;
+        // What is said of the text is the same everywhere; files are this machine's.
+        let config = Config::parse(&file.text, &file.path.display().to_string())
+            .map_err(|problems| Error::Problem(problem::of_config(&problems)))?;
+        before::certificates(&config).map_err(|error| Error::Problem(error.into()))
     }
 
     fn config_show(&self, file: &Written, terminal: &mut Terminal) -> Result<(), Error> {

@@ -8,6 +8,7 @@
 pub(super) mod trial;
 
 use super::problem::{of_config, of_identity, of_postgres};
+use super::services::balancers::read_certificates;
 use super::services::instance_config;
 use super::user::run_as;
 use super::{Error, Ground, mounts};
@@ -33,6 +34,14 @@ const ROOM_MIN_BYTES: u64 = 1 << 30;
 /// 2026-01-01: this program did not exist before.
 const CLOCK_MIN_UNIX_MS: u64 = 1_767_225_600_000;
 const DAY_S: i64 = 86_400;
+
+/// Whether the certificates of front doors can be used, as far as their files are on this machine.
+///
+/// # Errors
+/// What is wrong with which file.
+pub fn certificates(config: &Config) -> Result<(), Error> {
+    Ok(read_certificates(config)?)
+}
 
 /// Whether the instances of this node can run here.
 pub(super) async fn check(ground: &Ground) -> Result<(), Error> {

@@ -16,7 +16,7 @@ use tokio::time::timeout;
 
 const LIMIT: Duration = Duration::from_secs(20);
 
-fn service(door: SocketAddr, upstreams: &str, more: &str) -> String {
+pub fn service(door: SocketAddr, upstreams: &str, more: &str) -> String {
     let port = door.port();
     format!(
         "\n[services.web]\nkind = \"http\"\nclustering = \"load-balanced\"\n\

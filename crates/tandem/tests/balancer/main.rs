@@ -4,11 +4,13 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test's helpers fail the test")]
 #![allow(clippy::print_stdout, reason = "times are reported, never asserted")]
 
+mod certificates;
 mod http;
 #[path = "../members/machines.rs"]
 #[allow(dead_code, reason = "the other test needs more of it")]
 mod machines;
 mod traffic;
+mod zones;
 
 use machines::Machines;
 use serde_json::Value;

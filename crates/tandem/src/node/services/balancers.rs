@@ -16,6 +16,9 @@ use crate::proxy::{Certificate, Error, HttpCheck, HttpConfig, Protocol, Upstream
 use crate::runtime::supervisor::{Supervisor, TaskKind};
 use futures::future::join_all;
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::ErrorKind;
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tandem_core::clustering::load_balanced::key::Source;
@@ -122,6 +125,30 @@ impl Balancers {
     fn lock(&self) -> MutexGuard<'_, Open> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Reads the certificates of every door, if any file of them is on this machine, and none is kept
+/// from whoever asks: a configuration may be checked where none of its nodes is, and by anybody.
+///
+/// # Errors
+/// What is wrong with which file of which service.
+pub(in crate::node) fn read_certificates(config: &Config) -> Result<(), Error> {
+    let Some(node) = config.nodes.values().next() else { return Ok(()) };
+    let of_commands = config
+        .commands
+        .iter()
+        .filter_map(|(service, command)| Some((service, command.copies.as_ref()?.door.as_ref()?)));
+    for (service, own) in config.balanced.iter().chain(of_commands) {
+        let door = door_config(service, own, node);
+        let files = door.files();
+        let denied = |file: &&Path| {
+            File::open(file).is_err_and(|error| error.kind() == ErrorKind::PermissionDenied)
+        };
+        if files.iter().any(|file| file.exists()) && !files.iter().any(denied) {
+            Balancer::read_files(&door)?;
+        }
+    }
+    Ok(())
 }
 
 /// What a node's balancer of a service shall be; none if there shall be none.

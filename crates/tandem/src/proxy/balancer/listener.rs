@@ -72,6 +72,15 @@ impl Balancer {
     /// # Errors
     /// The address cannot be had.
     pub fn open(config: BalancerConfig, supervisor: &Supervisor) -> Result<Self, Error> {
+        Self::open_and_sweep(config, supervisor, SWEEP)
+    }
+
+    /// The same, with another pause between two looks at what is idle or was written anew.
+    pub(in crate::proxy) fn open_and_sweep(
+        config: BalancerConfig,
+        supervisor: &Supervisor,
+        pause: Duration,
+    ) -> Result<Self, Error> {
         let failed = |why| Error::Certificate { service: config.service.clone(), why };
         let http = config.http.as_ref().map(Http::new).transpose().map_err(failed)?;
         let dialer = Arc::new(Dialer::new(dialed(&config).map_err(failed)?));
@@ -108,10 +117,20 @@ impl Balancer {
             supervisor: supervisor.clone(),
             _stop: stop.drop_guard(),
         };
-        let run = sweep(Arc::clone(&balancer.shared));
+        let run = sweep(Arc::clone(&balancer.shared), pause);
         supervisor.spawn("balancer pool", TaskKind::Session, run);
         balancer.accept(listener, accepting);
         Ok(balancer)
+    }
+
+    /// Reads the files that a balancer would read, and opens nothing.
+    ///
+    /// # Errors
+    /// What is wrong with which file.
+    pub fn read_files(config: &BalancerConfig) -> Result<(), Error> {
+        let failed = |why| Error::Certificate { service: config.service.clone(), why };
+        config.http.as_ref().map(Http::read).transpose().map_err(failed)?;
+        dialed(config).map(drop).map_err(failed)
     }
 
     fn accept(&self, listener: TcpListener, stop: CancellationToken) {
@@ -270,12 +289,12 @@ fn listen(config: &BalancerConfig) -> Result<(SocketAddr, TcpListener), Error> {
 
 /// Closes connections to endpoints that nobody uses, cuts what is left at those that get no more
 /// work, and finds certificates that were renewed.
-async fn sweep(shared: Arc<Shared>) {
+async fn sweep(shared: Arc<Shared>, pause: Duration) {
     for round in 1_u64.. {
         tokio::select! {
             biased;
             () = shared.stop.cancelled() => return,
-            () = sleep(SWEEP) => {}
+            () = sleep(pause) => {}
         }
         let members = shared.group.members();
         let addresses: Vec<SocketAddr> = members.iter().map(|member| member.address).collect();
@@ -367,6 +386,12 @@ impl Accepting {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn certificates_are_looked_at_every_ten_seconds() {
+        let every = SWEEP * u32::try_from(RENEW).unwrap();
+        assert_eq!(every, Duration::from_secs(10), "as the reference says of `certificates`");
+    }
 
     #[tokio::test]
     async fn what_is_accepted_is_kept_alive() {

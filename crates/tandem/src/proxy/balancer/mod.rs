@@ -33,6 +33,7 @@ pub use snapshot::{EndpointSnapshot, Snapshot};
 
 use super::http::{HttpCheck, HttpConfig};
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tandem_core::clustering::load_balanced::balance::Policy;
 use tandem_core::clustering::load_balanced::ejection;
@@ -82,6 +83,17 @@ pub struct BalancerConfig {
     pub send_proxy: Option<ProxyVersion>,
     /// It balances requests and not connections; that never changes.
     pub http: Option<HttpConfig>,
+}
+
+impl BalancerConfig {
+    /// Its files of certificates and keys.
+    pub fn files(&self) -> Vec<&Path> {
+        let shown = self.http.iter().flat_map(|http| &http.certificates);
+        let of_clients = self.upstream_tls.iter().flat_map(|tls| &tls.certificate);
+        let pairs = shown.chain(of_clients).flat_map(|it| [&it.chain, &it.key]);
+        let believed = self.upstream_tls.iter().map(|tls| &tls.ca);
+        pairs.chain(believed).map(PathBuf::as_path).collect()
+    }
 }
 
 /// A name or an address, as the owner wrote it.

@@ -9,6 +9,7 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 use tandem_core::clustering::load_balanced::rate;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -114,6 +115,29 @@ async fn each_name_has_its_certificate_and_they_are_renewed_while_it_runs() {
     clear.http.as_mut().unwrap().certificates.clear();
     balancer.configure(clear).unwrap();
     assert_eq!(get(&balancer, "/").await.body, "a");
+}
+
+/// Nobody applies anything: a program that renews certificates writes files, no more.
+#[tokio::test]
+async fn what_is_written_anew_is_shown_without_a_word() {
+    let supervisor = Supervisor::new();
+    let endpoint = Endpoint::start(&supervisor, 'a').await;
+    let dir = tempfile::tempdir().unwrap();
+    let old = issue(dir.path(), "shop", &["shop.example"]);
+    let config = http(&[&endpoint], |http| http.certificates = vec![old.clone()]);
+    let quick = Duration::from_millis(1);
+    let balancer = Balancer::open_and_sweep(config, &supervisor, quick).unwrap();
+    // Whoever comes back by a ticket is shown no certificate.
+    let mut believed = (*client(&[&old])).clone();
+    believed.resumption = rustls::client::Resumption::disabled();
+    let believed = Arc::new(believed);
+    assert!(connect(&balancer, &believed, "shop.example").await.is_ok());
+    let renewed = issue(dir.path(), "shop", &["shop.example"]);
+    let begun = Instant::now();
+    while connect(&balancer, &believed, "shop.example").await.is_ok() {
+        assert!(begun.elapsed() < LIMIT, "the old one is shown for ever");
+    }
+    assert!(ask(&balancer, &[&renewed], "shop.example").await.is_some());
 }
 
 #[tokio::test]
