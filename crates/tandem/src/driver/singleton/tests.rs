@@ -12,6 +12,7 @@ use tandem_core::spec::{ClusterSpec, Durability, NodeRole, NodeSpec, Timing};
 
 mod changes;
 mod divided;
+mod limits;
 mod without;
 
 const LIMIT: Duration = Duration::from_secs(30);
