@@ -1,4 +1,6 @@
-//! Rates of requests.
+//! Rates of requests, and how much of what nobody takes is kept.
+
+mod under_way;
 
 use super::support::*;
 use crate::proxy::balancer::{Balancer, BalancerConfig};

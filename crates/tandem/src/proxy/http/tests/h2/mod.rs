@@ -1,6 +1,6 @@
 //! Balancers whose clients or endpoints speak HTTP/2, good ones and bad ones.
 
-mod client;
+pub mod client;
 mod endpoints;
 mod hostile;
 pub mod server;
