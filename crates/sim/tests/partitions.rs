@@ -75,17 +75,26 @@ fn working(seed: u64) -> World {
 
 #[test]
 fn a_dead_nodes_partitions_and_no_others_move_within_the_budget() {
-    let (mut worst, mut back) = (0, 0);
+    let (mut owned, mut worst, mut back) = (0, 0, 0);
     for seed in 0..60 {
         let mut world = working(seed);
         let before = world.owners();
         let dead = (seed % 3) as usize;
         let killed = world.now;
         world.kill_node(dead);
-        while !world.all_worked_on() || world.owners().contains(&Some(dead)) {
+        let has_owners = |world: &World| {
+            let owners = world.owners();
+            owners.iter().all(|owner| owner.is_some_and(|owner| owner != dead))
+        };
+        let mut owned_at = None;
+        while !world.all_worked_on() || !has_owners(&world) {
             world.run_until(world.now + 10_000);
+            if has_owners(&world) {
+                owned_at.get_or_insert(world.now);
+            }
             assert!(world.now < killed + 5_000_000, "seed {seed}: {:?}", world.owners());
         }
+        owned = owned.max(owned_at.map_or(0, |at| at - killed));
         worst = worst.max(world.now - killed);
         let after = world.owners();
         let moved = before.iter().zip(&after).filter(|(before, after)| before != after).count();
@@ -105,7 +114,10 @@ fn a_dead_nodes_partitions_and_no_others_move_within_the_budget() {
         assert_eq!(moved, 4, "seed {seed}: {after:?} {again:?}");
         back = back.max(world.now - started);
     }
-    println!("owned and worked on again after {} ms at most", worst / 1000);
+    println!("owned again after {} ms at most", owned / 1000);
+    println!("worked on again after {} ms at most", worst / 1000);
     println!("even again after {} ms at most", back / 1000);
-    assert!(worst < 1_900_000, "took {} ms", worst / 1000);
+    // What is left of the 1.5 s is for a machine that does other things as well.
+    assert!(owned < 1_300_000, "took {} ms to have owners", owned / 1000);
+    assert!(worst < 1_500_000, "took {} ms to be worked on", worst / 1000);
 }

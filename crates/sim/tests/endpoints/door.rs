@@ -29,6 +29,10 @@ pub enum Mutation {
     FailuresAreQuick,
     /// Nobody knows where a request was before.
     ForgetsAttempts,
+    /// Another zone is as near as the own.
+    NobodyIsFar,
+    /// Another zone gets nothing, whatever becomes of the own.
+    StaysNear,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,6 +124,8 @@ pub struct Door {
     pub group: Group,
     balance: Balance,
     latency: Vec<Latency>,
+    /// Which of them are in another zone.
+    pub far: Vec<bool>,
     /// Sessions that end at a moment, by endpoint.
     open: Vec<Vec<Timestamp>>,
     pub worked: Vec<u64>,
@@ -152,6 +158,7 @@ impl Door {
             group: Group::new(&vec![1; size], limits, checks),
             balance: Balance::new(policy),
             latency: vec![Latency::default(); size],
+            far: vec![false; size],
             open: vec![Vec::new(); size],
             worked: vec![0; size],
             asked: vec![0; size],
@@ -232,7 +239,7 @@ impl Door {
                 Mutation::PeaksNeverFade => self.worst_us[at],
                 _ => self.latency[at].mean_us(now),
             },
-            far: false,
+            far: self.far[at] && self.mutation != Mutation::NobodyIsFar,
             name: hash(&at.to_be_bytes()),
         };
         let loads: Vec<Load> = shares.iter().enumerate().map(load).collect();
@@ -287,7 +294,8 @@ impl Door {
         let mut shares = self.group.shares(now);
         for (at, share) in shares.iter_mut().enumerate() {
             let ejected = matches!(self.group.condition(at, now), Some(Condition::Ejected(_)));
-            if self.mutation == Mutation::LastIsEjected && ejected {
+            let stays_near = self.mutation == Mutation::StaysNear && self.far.contains(&false);
+            if self.mutation == Mutation::LastIsEjected && ejected || stays_near && self.far[at] {
                 *share = 0;
             }
         }
@@ -317,6 +325,18 @@ impl Door {
                 self.group.step(at, Event::WorkSucceeded, now);
             }
         }
+    }
+
+    /// The own zone has enough that work stays there.
+    pub fn stays_near(&self) -> bool {
+        let near = self.far.iter().filter(|far| !**far).count();
+        near > 0 && near * 2 >= self.far.len() - near
+    }
+
+    /// What those of its own zone, or of another, worked.
+    pub fn worked_by(&self, far: bool) -> Vec<u64> {
+        let all = self.worked.iter().zip(&self.far);
+        all.filter(|(_, is_far)| **is_far == far).map(|(worked, _)| *worked).collect()
     }
 
     /// What must be true at every moment.

@@ -7,6 +7,7 @@
 
 mod door;
 mod world;
+mod zones;
 
 use door::{Health, Mutation};
 use std::time::Duration;
@@ -171,4 +172,6 @@ fn mutations_are_found() {
     assert!(found(requests, Mutation::NoBudget));
     assert!(found(requests, Mutation::ForgetsAttempts));
     assert!(found(dropping, Mutation::FailuresAreQuick));
+    assert!(found(zones::zones, Mutation::NobodyIsFar));
+    assert!(found(zones::zones, Mutation::StaysNear));
 }

@@ -33,6 +33,13 @@ impl World {
         }
     }
 
+    /// What is far is another matter for each door.
+    pub fn spread_over_zones(&mut self) {
+        for door in &mut self.doors {
+            door.far.fill_with(|| self.random.below(2) == 0);
+        }
+    }
+
     pub fn run(&mut self, length: Duration, storm: bool) {
         let until = self.now.plus(length);
         let mut step = 0_u64;

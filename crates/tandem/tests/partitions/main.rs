@@ -21,6 +21,8 @@ use std::fs;
 
 const NODES: [&str; 3] = ["a", "b", "c"];
 const PARTITIONS: usize = 12;
+/// The aim is 1.5 s, which the simulator bounds; this has room for a machine that is busy.
+const LENIENT_MS: u64 = 4_000;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_partition_is_worked_on_twice_whatever_dies() {
@@ -92,6 +94,7 @@ async fn a_dead_nodes_share_goes_to_the_others(machines: &mut Machines, ledger: 
     let lost: Vec<u64> =
         before.values().filter(|line| line.node == "c").map(|line| ledger.gap_ms(line)).collect();
     println!("a dead node: its partitions are worked on again after {lost:?} ms");
+    assert!(lost.iter().all(|ms| *ms < LENIENT_MS), "that took too long: {lost:?} ms");
     ledger.nobody_works_twice();
     machines.start_joined("c");
     machines.reachable("c").await;
