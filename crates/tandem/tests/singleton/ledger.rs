@@ -80,8 +80,12 @@ impl Ledger {
     pub fn service(&self) -> String {
         let job = std::env::current_exe().unwrap();
         let (job, ledger) = (job.display(), self.path.display());
+        // The first number of that file counts seconds of the same clock as the lines do.
         let hook = |name: &str| {
-            format!("[\"sh\", \"-c\", \"echo {name} $TANDEM_NODE $TANDEM_TERM >> {ledger}\"]")
+            format!(
+                "[\"sh\", \"-c\", \"read up rest < /proc/uptime; \
+                 echo {name} $TANDEM_NODE $TANDEM_TERM $up >> {ledger}\"]"
+            )
         };
         format!(
             "\n[services.jobs]\nkind = \"command\"\nclustering = \"active-passive\"\n\
@@ -131,7 +135,8 @@ impl Ledger {
             "\n[services.patient]\nkind = \"command\"\nclustering = \"active-passive\"\n\
              replication = \"none\"\nlease = \"10s\"\n\
              command = [\"sh\", \"-c\", \"echo runs $TANDEM_NODE $TANDEM_TERM $$ 0 >> \
-             {ledger}.patient; echo patient is up; exec sleep 600\"]\n"
+             {ledger}.patient; echo patient is up; echo patient complains >&2; \
+             exec sleep 600\"]\n"
         )
     }
 
@@ -170,6 +175,15 @@ impl Ledger {
     /// The last line of that copy.
     pub fn last_of(&self, copy: &Line) -> Line {
         self.lines().into_iter().rfind(|line| line.pid == copy.pid).unwrap()
+    }
+
+    /// When the hook after an end on that node ran last: the copy was gone by then.
+    pub fn closed_ms(&self, node: &str) -> u64 {
+        let text = self.text();
+        let is_of = |line: &&str| line.starts_with(&format!("on_stop {node} "));
+        let line = text.lines().rfind(is_of).unwrap();
+        let seconds: f64 = line.rsplit(' ').next().unwrap().parse().unwrap();
+        Duration::from_secs_f64(seconds).as_millis().try_into().unwrap()
     }
 
     /// Where it ends by itself from now on.

@@ -5,19 +5,21 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test's helpers fail the test")]
 #![allow(clippy::print_stdout, reason = "times are reported")]
 
+mod clients;
 mod ledger;
 #[allow(dead_code, reason = "shared with a test that needs more of it")]
 #[path = "../members/machines.rs"]
 mod machines;
 mod preferred;
 
+use clients::Clients;
 use ledger::{Ledger, Line};
 use machines::Machines;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fs;
 use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 use tandem::runtime::process;
 
@@ -162,8 +164,16 @@ async fn serves(machines: &Machines, at: &str) {
         .await;
 }
 
+fn doors(machines: &Machines) -> Vec<SocketAddr> {
+    let status = machines.status("a").unwrap();
+    let endpoints = jobs(&status)["endpoints"].as_array().unwrap();
+    endpoints.iter().map(|it| it["listen"].as_str().unwrap().parse().unwrap()).collect()
+}
+
+/// Clients that come while nobody serves are held and answered, at their first try.
 async fn an_operator_moves_it(machines: &Machines, ledger: &Ledger) {
     let before = ledger.newest();
+    let clients = Clients::start(&doors(machines));
     let to = NODES.into_iter().find(|node| *node != before.node).unwrap();
     let said = machines.tandem("a", &["switchover", "jobs", "--to", to]).success();
     println!("{}", said.out);
@@ -173,6 +183,19 @@ async fn an_operator_moves_it(machines: &Machines, ledger: &Ledger) {
     let text = ledger.text();
     assert!(text.contains(&format!("on_stop {} ", before.node)), "its hook: {text}");
     assert!(text.contains(&format!("on_start {to} ")), "its hook");
+    let told = clients.stop();
+    // A moment later than that file can tell: the copy was gone by then, and nobody at its port.
+    let gone_ms = ledger.closed_ms(&before.node) + 10;
+    let held: Vec<_> =
+        told.iter().filter(|it| it.came_ms > gone_ms && it.came_ms < after.ms).collect();
+    let longest = held.iter().map(|it| it.left_ms - it.came_ms).max();
+    println!("{} clients were held, {longest:?} ms at most", held.len());
+    let cut = told.iter().filter(|it| it.came_ms <= gone_ms && it.answer.is_err()).count();
+    println!("{cut} of {} before them were cut with the copy", told.len());
+    assert!(!held.is_empty(), "nobody came meanwhile: {gone_ms} to {} {told:?}", after.ms);
+    let failed: Vec<_> =
+        told.iter().filter(|it| it.came_ms > gone_ms && it.answer.as_deref() != Ok(to)).collect();
+    assert!(failed.is_empty(), "{failed:?}");
 }
 
 async fn a_dead_node_is_replaced(machines: &mut Machines, ledger: &Ledger) {

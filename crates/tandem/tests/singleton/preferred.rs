@@ -19,6 +19,7 @@ async fn an_emptied_node_is_left_and_a_preferred_one_gets_it_back() {
     founded(&mut machines, &ledger, Some(PREFERRED), &services).await;
     let first = ledger.newest();
     assert_eq!(first.node, PREFERRED, "where it is preferred it begins");
+    what_it_prints_is_in_the_nodes_log(&machines, &ledger).await;
     let said = machines.tandem("a", &["drain", PREFERRED]).success();
     println!("{}", said.out);
     let away = ledger.grows(&first, |line| line.pid != first.pid).await;
@@ -33,6 +34,19 @@ async fn an_emptied_node_is_left_and_a_preferred_one_gets_it_back() {
     assert!(back.ms - away.ms >= 55_000, "it ran there for a minute first");
     a_restarted_daemon_goes_on_with_the_same_process(&mut machines, &ledger).await;
     ledger.no_two_at_once();
+}
+
+/// Both of its streams, marked with the service.
+async fn what_it_prints_is_in_the_nodes_log(machines: &Machines, ledger: &Ledger) {
+    machines.wait("it starts", PREFERRED, || !ledger.patient_starts().is_empty()).await;
+    let Line { node, .. } = ledger.patient_starts().pop().unwrap();
+    let logs = |words: &str| {
+        let log = machines.log(&node);
+        log.lines().any(|it| it.ends_with(&format!(" output: {words} service=patient")))
+    };
+    for words in ["patient is up", "patient complains"] {
+        machines.wait("what it prints is in the log", &node, || logs(words)).await;
+    }
 }
 
 /// An upgrade of the daemon within the lease, for which this one has time.
