@@ -7,6 +7,8 @@ use std::time::Duration;
 
 /// How long a request takes, so that there are always some in flight.
 const WORK: Duration = Duration::from_millis(20);
+/// Longer than any test waits.
+const FOR_EVER: Duration = Duration::from_secs(600);
 
 /// Who answered.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -60,6 +62,12 @@ fn answer(client: TcpStream, who: &str) -> Option<()> {
         reader.read_exact(&mut body).ok()?;
         if !start.contains("/healthz") {
             std::thread::sleep(WORK);
+        }
+        if start.contains("/for-ever") {
+            // Who it is, and the rest of it never.
+            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n{who}\n");
+            writer.write_all(head.as_bytes()).ok()?;
+            std::thread::sleep(FOR_EVER);
         }
         let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{who}", who.len());
         writer.write_all(answer.as_bytes()).ok()?;

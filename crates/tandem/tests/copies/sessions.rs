@@ -3,14 +3,19 @@
 //! spreads connections, each of which is short.
 
 use super::{Machines, NODES, Shop, serve, started};
+use crate::app::Who;
 use crate::traffic::{Asks, Traffic, ask};
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
-use tokio::net::TcpSocket;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::time::timeout;
 
 const LIMIT: Duration = Duration::from_secs(30);
 const CLIENTS: u8 = 12;
+/// For what is under way where a copy is to end.
+const DRAIN_MAX: Duration = Duration::from_millis(700);
 
 /// Which node answers each client.
 type Homes = BTreeMap<u8, String>;
@@ -44,8 +49,17 @@ async fn lead(shop: &Shop, machines: &Machines, doors: &[&str], is_so: impl Fn(&
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_clients_requests_stay_where_they_are_and_go_on_elsewhere() {
+    clients_stay_and_go_on_elsewhere("http").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_clients_connections_stay_where_they_are_and_go_on_elsewhere() {
+    clients_stay_and_go_on_elsewhere("tcp").await;
+}
+
+async fn clients_stay_and_go_on_elsewhere(door: &'static str) {
     let mut machines = Machines::new(&NODES);
-    let shop = Shop::new("active-active", "http");
+    let shop = Shop::new("active-active", door);
     started(&mut machines, &shop).await;
     let before = homes(shop.door(&machines, "a")).await;
     println!("{before:?}");
@@ -89,4 +103,43 @@ async fn a_door_of_connections_loses_none_by_what_is_planned() {
     machines.applies("a").await;
     traffic.heard(|by| by.keys().filter(|who| who.mode == "second").count() == 3).await;
     traffic.end("a restart, a drain, a change of connections").await;
+    what_lasts_longer_than_a_drain_may_is_cut(&machines, &shop).await;
+}
+
+/// What it has under way has `drain_max` to end. This never would: then it is cut, and that is said.
+async fn what_lasts_longer_than_a_drain_may_is_cut(machines: &Machines, shop: &Shop) {
+    shop.write(machines, "second", &format!("drain_max = \"{}ms\"\n", DRAIN_MAX.as_millis()));
+    machines.applies("a").await;
+    serve(machines, "a", 3).await;
+    let mut client = begun_on("c", shop.door(machines, "a")).await;
+    let asked = Instant::now();
+    // Answers once the node is empty.
+    let drain = machines.tandem("a", &["drain", "c"]).success();
+    println!("{}", drain.out);
+    let end = timeout(LIMIT, client.read(&mut [0; 100])).await.expect("it is cut");
+    assert!(!matches!(end, Ok(1..)), "nothing more comes: {end:?}");
+    assert!(asked.elapsed() >= DRAIN_MAX, "it had its time: {:?}", asked.elapsed());
+    let said = "drain_max has passed, and 1 are cut";
+    machines.wait("it is said", "c", || machines.log("c").contains(said)).await;
+    machines.tandem("a", &["undrain", "c"]).success();
+}
+
+/// A connection through a door with a request on that node whose answer has begun and never ends.
+async fn begun_on(node: &str, door: SocketAddr) -> TcpStream {
+    let limit = Instant::now() + LIMIT;
+    loop {
+        let mut stream = TcpStream::connect(door).await.unwrap();
+        let request = b"GET /for-ever HTTP/1.1\r\nHost: shop\r\n\r\n";
+        stream.write_all(request).await.unwrap();
+        let mut text = String::new();
+        while !text.ends_with('\n') || !text.contains("\r\n\r\n") || text.ends_with("\r\n") {
+            let byte = timeout(LIMIT, stream.read_u8()).await.expect("its beginning").unwrap();
+            text.push(char::from(byte));
+        }
+        let who = text.split_once("\r\n\r\n").and_then(|(_, body)| Who::parse(body)).unwrap();
+        if who.node == node {
+            return stream;
+        }
+        assert!(Instant::now() < limit, "{door} never leads to {node}");
+    }
 }
