@@ -4,6 +4,7 @@ use super::cluster::{Running, example};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use tandem::dev::DevConfig;
+use tandem::node::login::{Role, login};
 use tandem_core::ids::NodeId;
 use tokio_postgres::{Client, NoTls};
 
@@ -91,8 +92,49 @@ async fn reads_are_spread_by_capacity_and_outlive_a_standby() {
     };
     running.until("the standby gets reads again", back).await;
     running.took("it gets reads again");
+    what_lags_serves_no_reads(&running).await;
     servers_of_somebody_else_are_asked_for_their_role(&running).await;
     running.stop().await;
+}
+
+/// As its superuser, on its own machine.
+async fn superuser(running: &Running, node: &NodeId, statement: &str) {
+    let dir = &running.dev().layout().place(node).unwrap().dir;
+    let login = login(dir, &SERVICE.into(), Role::Superuser).unwrap();
+    let mut config = tokio_postgres::Config::new();
+    config.host_path(login.socket.unwrap()).port(login.port).user(login.user);
+    config.dbname(login.database).password(login.password.reveal());
+    let (client, connection) = config.connect(NoTls).await.unwrap();
+    tokio::select! {
+        end = connection => panic!("{statement}: {end:?}"),
+        done = client.batch_execute(statement) => done.unwrap(),
+    }
+}
+
+/// A replica that does not show what it has been sent gets no new sessions until it does.
+async fn what_lags_serves_no_reads(running: &Running) {
+    let (nodes, primary) = (running.nodes(), running.primary_with_two_standbys(SERVICE).await);
+    let late = nodes.iter().find(|node| **node != primary).unwrap();
+    // Those that are open count, so that each new one goes where fewer are.
+    let leads_there = async || {
+        let mut sessions = Vec::new();
+        for _ in 0..6 {
+            sessions.push(reads(running, &nodes[0]).await?);
+        }
+        Some(sessions.iter().any(|(_, node)| node == late))
+    };
+    running.until("it serves", async || leads_there().await?.then_some(())).await;
+    superuser(running, late, "SELECT pg_wal_replay_pause()").await;
+    let (writer, ..) = session(running, (&nodes[0], 5432)).await.unwrap();
+    writer.batch_execute("CREATE TABLE shown_late (i int)").await.unwrap();
+    running.until("it serves no reads", async || (!leads_there().await?).then_some(())).await;
+    running.took("a replica that lags gets no reads");
+    for _ in 0..3 {
+        assert_eq!(leads_there().await, Some(false), "it still lags");
+    }
+    superuser(running, late, "SELECT pg_wal_replay_resume()").await;
+    running.until("it serves again", async || leads_there().await?.then_some(())).await;
+    running.took("it gets reads again");
 }
 
 /// The same servers, as if something else ran them: only what says that it is a replica gets work.
