@@ -1,0 +1,244 @@
+//! Every key of a service in every pattern that its kind can have: it changes what is run and is
+//! shown, or it is refused by its name. A key that is ignored would be a setting that its owner
+//! believes in and does not have.
+
+use crate::config::reference::{Entry, entries};
+use crate::config::{Config, Origin, Problem, show};
+use std::collections::BTreeMap;
+use tandem_core::pairing::Kind;
+
+/// What is written of a service, by key.
+type Keys = BTreeMap<&'static str, &'static str>;
+
+const COMMAND: &[(&str, &str)] = &[("kind", "'command'"), ("command", "['job']")];
+const ALONE: &[(&str, &str)] = &[("clustering", "'active-passive'"), ("replication", "'none'")];
+const SPREAD: &[(&str, &str)] = &[("clustering", "'load-balanced'"), ("replication", "'none'")];
+const EACH: &[(&str, &str)] = &[("clustering", "'active-active'"), ("replication", "'none'")];
+const DOOR: &[(&str, &str)] = &[("listen", "5000"), ("port", "6000")];
+const REQUESTS: &[(&str, &str)] = &[("door", "'http'")];
+const DIVIDED: &[(&str, &str)] = &[("partitions", "12")];
+const AWAY: &[(&str, &str)] = &[("listen", "5000"), ("upstreams", "['10.0.0.9:80', 'x:80']")];
+const PG: &[(&str, &str)] = &[("kind", "'postgres'"), ("replication", "'primary-replica'")];
+
+/// Each way to run a service of a kind.
+const PATTERNS: &[(Kind, &[&[(&str, &str)]])] = &[
+    (Kind::Postgres, &[PG, &[("clustering", "'active-passive'")]]),
+    (Kind::Postgres, &[PG, &[("clustering", "'load-balanced'")]]),
+    (Kind::Command, &[COMMAND, ALONE]),
+    (Kind::Command, &[COMMAND, ALONE, DOOR]),
+    (Kind::Command, &[COMMAND, SPREAD]),
+    (Kind::Command, &[COMMAND, SPREAD, DOOR]),
+    (Kind::Command, &[COMMAND, SPREAD, DOOR, REQUESTS]),
+    (Kind::Command, &[COMMAND, EACH]),
+    (Kind::Command, &[COMMAND, EACH, DOOR]),
+    (Kind::Command, &[COMMAND, EACH, DOOR, REQUESTS]),
+    (Kind::Command, &[COMMAND, EACH, DIVIDED]),
+    (Kind::Tcp, &[&[("kind", "'tcp'")], SPREAD, AWAY]),
+    (Kind::Http, &[&[("kind", "'http'")], SPREAD, AWAY]),
+];
+
+const TLS: &[(&str, &str)] = &[("health.tls.ca", "'/ca'")];
+const CA: &[(&str, &str)] = &[("upstream_tls.ca", "'/ca'")];
+const PAIR: &[(&str, &str)] = &[("upstream_tls.ca", "'/ca'"), ("upstream_tls.key", "'/k'")];
+const ROLE: &[(&str, &str)] =
+    &[("health.postgres.role", "'any'"), ("health.postgres.user", "'app'")];
+const CHECK: &[(&str, &str)] = &[("health.path", "'/ok'")];
+const RATE: &[(&str, &str)] = &[("rate_limit.per_client", "'10/s'")];
+const HASH: &[(&str, &str)] = &[("balance", "'hash'")];
+
+/// A value that is no default, and what has to be there beside it.
+fn example(
+    kind: Kind,
+    key: &str,
+) -> Option<(&'static str, &'static [(&'static str, &'static str)])> {
+    let of_command = kind == Kind::Command;
+    let asked: &[_] = if of_command { &[("health.tcp", "true")] } else { CHECK };
+    Some(match key {
+        "listen" | "read_listen" => ("5999", &[]),
+        "port" => ("6999", &[]),
+        "hold_max" | "slow_start" | "drain_max" | "release_max" | "async_delay_max" => {
+            ("'7s'", &[])
+        }
+        "head_timeout" | "keep_alive" | "answer_timeout" | "total_timeout" => ("'7s'", &[]),
+        "idle_timeout" | "upstream_idle_timeout" | "stop_max" | "hook_max" => ("'7s'", &[]),
+        "connect_timeout" => ("'700ms'", &[]),
+        "lease" => ("'2s'", &[]),
+        "sessions_max" | "held_max" | "connections_max" | "in_flight_max" => ("77", &[]),
+        "upstream_idle_max" | "fields_max" => ("77", &[]),
+        "head_max" => ("'16kB'", &[]),
+        "body_max" | "log_max" | "ballast" | "async_lag_max" => ("'7MB'", &[]),
+        "read_lag_max" => ("'7s'", &[]),
+        "read_balance" | "balance" => ("'round-robin'", &[]),
+        "durability" => ("'preferred'", &[]),
+        "acks" => ("2", &[]),
+        "replicas" => ("2", &[]),
+        "partitions" => ("7", &[]),
+        "door" => ("'http'", &[]),
+        "accept_proxy" => ("true", &[]),
+        "http2" => ("false", &[]),
+        "send_proxy" => ("'v1'", &[]),
+        "sticky" => ("'place'", &[]),
+        "trusted" => ("['10.0.0.1']", &[]),
+        "hash_key" => ("{ header = 'x' }", HASH),
+        "hash_key.header" | "hash_key.cookie" => ("'x'", HASH),
+        "hash_key.path_segment" => ("2", HASH),
+        "upstream_protocol" => ("'http2'", &[]),
+        "upstream_tls" => ("{ ca = '/ca' }", &[]),
+        "upstream_tls.ca" => ("'/ca'", &[]),
+        "upstream_tls.server_name" => ("'name'", CA),
+        "upstream_tls.certificate" => ("'/c'", PAIR),
+        "upstream_tls.key" => {
+            ("'/k'", &[("upstream_tls.ca", "'/ca'"), ("upstream_tls.certificate", "'/c'")])
+        }
+        "certificates" => ("[{ certificate = '/c', key = '/k' }]", &[]),
+        "retry" => ("false", &[]),
+        "retry.percent" | "retry.per_second" => ("7", &[]),
+        "rate_limit" => ("{ total = '7/s' }", &[]),
+        "rate_limit.per_client" | "rate_limit.total" => ("'7/s'", &[]),
+        "rate_limit.burst" => ("77", RATE),
+        "rate_limit.total_burst" => ("77", &[("rate_limit.total", "'10/s'")]),
+        "rate_limit.key" => ("{ header = 'x' }", RATE),
+        "rate_limit.key.header" | "rate_limit.key.cookie" => ("'x'", RATE),
+        "rate_limit.key.path_segment" => ("2", RATE),
+        "ejection" => ("false", &[]),
+        "ejection.errors" => ("false", &[]),
+        "ejection.failures" | "ejection.success_min" | "ejection.share_max" => ("7", &[]),
+        "ejection.window" | "ejection.time" | "ejection.time_max" => ("'1min'", &[]),
+        "upstreams" => ("['10.0.0.8:80']", &[]),
+        "health" if of_command => ("{ exec = ['true'] }", &[]),
+        "health" => ("{ interval = '7s' }", &[]),
+        "health.interval" => ("'7s'", asked),
+        "health.timeout" => ("'70ms'", asked),
+        "health.grace" => ("'7s'", asked),
+        "health.fall" | "health.rise" => ("7", asked),
+        "health.http" => ("'/ok'", &[]),
+        "health.tcp" => ("true", &[]),
+        "health.exec" => ("['true']", &[]),
+        "health.path" => ("'/other'", &[]),
+        "health.host" => ("'shop'", CHECK),
+        "health.expect" => ("'200'", CHECK),
+        "health.tls" => ("{ ca = '/ca' }", &[]),
+        "health.tls.ca" => ("'/other'", &[]),
+        "health.tls.server_name" => ("'name'", TLS),
+        "health.tls.certificate" => {
+            ("'/c'", &[("health.tls.ca", "'/ca'"), ("health.tls.key", "'/k'")])
+        }
+        "health.tls.key" => {
+            ("'/k'", &[("health.tls.ca", "'/ca'"), ("health.tls.certificate", "'/c'")])
+        }
+        "health.postgres" => ("{ role = 'any', user = 'app' }", &[]),
+        "health.postgres.role" => ("'primary'", &[("health.postgres.user", "'app'")]),
+        "health.postgres.user" => ("'app'", &[("health.postgres.role", "'any'")]),
+        "health.postgres.database" => ("'app'", ROLE),
+        "health.postgres.password_file" => ("'/p'", ROLE),
+        "command" => ("['other']", &[]),
+        "run_as" => ("'nobody'", &[]),
+        "cwd" | "bin_dir" | "data_dir" => ("'/srv'", &[]),
+        "env" => ("{ MODE = 'x' }", &[]),
+        "stop" | "on_start" | "on_stop" | "on_partitions" => ("['word']", &[]),
+        "limits" => ("{ nofile = 77 }", &[]),
+        "hba" => ("['host all all 10.0.0.0/8 scram-sha-256']", &[]),
+        _ if key.starts_with("limits.") => ("77", &[]),
+        "timing.heartbeat" => ("'70ms'", &[]),
+        "timing.suspicion" => ("'900ms'", &[]),
+        "timing.lease" => ("'1400ms'", &[]),
+        "timing.drift_margin" => ("'70ms'", &[]),
+        "timing.stable_after" | "timing.rejoin_patience" => ("'7s'", &[]),
+        _ => return None,
+    })
+}
+
+/// Keys whose value is what the pattern is; keys within lists, which the list's own row shows.
+const LEFT_OUT: &[&str] = &["kind", "clustering", "replication", "postgresql.SETTING"];
+
+fn text(keys: &Keys) -> String {
+    let mut text = "cluster = 'shop'\n".to_owned();
+    for (node, last) in [("a", 1), ("b", 2), ("c", 3)] {
+        text += &format!("[nodes.{node}]\naddress = '10.0.0.{last}:7400'\n");
+    }
+    text += "[services.s]\n";
+    // A table that is written whole has no part of it beside it.
+    let is_whole = |key: &str| {
+        keys.keys().any(|other| other.strip_prefix(key).is_some_and(|rest| rest.starts_with('.')))
+    };
+    for (key, value) in keys.iter().filter(|(key, _)| !is_whole(key)) {
+        text += &format!("{key} = {value}\n");
+    }
+    text
+}
+
+fn read(keys: &Keys) -> Result<Config, Vec<Problem>> {
+    Config::parse(&text(keys), "t.toml")
+}
+
+/// What is run, without where it was written.
+fn run(config: &Config) -> String {
+    let Config { services, commands, balanced, .. } = config;
+    format!("{services:?} {commands:?} {balanced:?}")
+}
+
+/// What is wrong with one key in one pattern.
+fn fault(
+    kind: Kind,
+    pattern: &[&[(&'static str, &'static str)]],
+    key: &'static str,
+) -> Option<String> {
+    let Some((value, beside)) = example(kind, key) else {
+        return Some("no example: write one for a new key".to_owned());
+    };
+    let mut keys: Keys = pattern.iter().copied().flatten().copied().collect();
+    if keys.get(key) == Some(&value) {
+        // It is what makes the pattern another one.
+        return None;
+    }
+    keys.extend(beside.iter().copied().filter(|(other, _)| *other != key));
+    let before = read(&keys);
+    keys.insert(key, value);
+    let named = format!("services.s.{}", key.split('.').next().unwrap_or(key));
+    match (before, read(&keys)) {
+        (_, Err(problems)) => {
+            let says = |it: &Problem| it.what.contains(&named) || it.because.contains(&named);
+            (!problems.iter().any(says)).then(|| format!("refused, not by its name: {problems:?}"))
+        }
+        (Err(problems), Ok(_)) => {
+            // What is beside it needs it; alone that is refused, so it has an effect.
+            let needs = problems.iter().any(|it| it.what.contains(&named));
+            (!needs).then(|| format!("what is beside it is refused: {problems:?}"))
+        }
+        (Ok(before), Ok(after)) if run(&before) == run(&after) => Some("has no effect".to_owned()),
+        (Ok(_), Ok(after)) => {
+            let path = format!("services.s.{key}");
+            let is_of = |shown: &str| {
+                shown
+                    .strip_prefix(&path)
+                    .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+                    || path.starts_with(&format!("{shown}."))
+            };
+            let all = show(&after);
+            let is_told =
+                all.iter().any(|it| is_of(&it.key) && matches!(it.origin, Origin::File(_)));
+            (!is_told).then(|| "is not shown as written".to_owned())
+        }
+    }
+}
+
+#[test]
+fn every_key_has_an_effect_in_every_pattern_or_is_refused_by_its_name() {
+    let mut wrong = Vec::new();
+    for (kind, pattern) in PATTERNS {
+        if let Err(problems) = read(&pattern.iter().copied().flatten().copied().collect()) {
+            panic!("{pattern:?}: {problems:?}");
+        }
+        let is_of = |entry: &&Entry| entry.kinds.contains(kind) || entry.kinds.is_empty();
+        for entry in entries().filter(is_of) {
+            let Some(key) = entry.key.strip_prefix("services.NAME.") else { continue };
+            if LEFT_OUT.contains(&key) || key.contains("INDEX") {
+                continue;
+            }
+            if let Some(fault) = fault(*kind, pattern, key) {
+                wrong.push(format!("{key} {fault}, in {pattern:?}"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}:\n{}", wrong.len(), wrong.join("\n"));
+}
