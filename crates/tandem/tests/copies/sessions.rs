@@ -106,7 +106,8 @@ async fn a_door_of_connections_loses_none_by_what_is_planned() {
     what_lasts_longer_than_a_drain_may_is_cut(&machines, &shop).await;
 }
 
-/// What it has under way has `drain_max` to end. This never would: then it is cut, and that is said.
+/// What it has under way has `drain_max` to end. This never would: then it is cut, and that is
+/// said.
 async fn what_lasts_longer_than_a_drain_may_is_cut(machines: &Machines, shop: &Shop) {
     shop.write(machines, "second", &format!("drain_max = \"{}ms\"\n", DRAIN_MAX.as_millis()));
     machines.applies("a").await;
