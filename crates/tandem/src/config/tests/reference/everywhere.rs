@@ -9,19 +9,22 @@ use tandem_core::pairing::Kind;
 
 /// What is written of a service, by key.
 type Keys = BTreeMap<&'static str, &'static str>;
+type Written = &'static [(&'static str, &'static str)];
+/// A value that is no default, and what has to be there beside it.
+type Example = (&'static str, Written);
 
-const COMMAND: &[(&str, &str)] = &[("kind", "'command'"), ("command", "['job']")];
-const ALONE: &[(&str, &str)] = &[("clustering", "'active-passive'"), ("replication", "'none'")];
-const SPREAD: &[(&str, &str)] = &[("clustering", "'load-balanced'"), ("replication", "'none'")];
-const EACH: &[(&str, &str)] = &[("clustering", "'active-active'"), ("replication", "'none'")];
-const DOOR: &[(&str, &str)] = &[("listen", "5000"), ("port", "6000")];
-const REQUESTS: &[(&str, &str)] = &[("door", "'http'")];
-const DIVIDED: &[(&str, &str)] = &[("partitions", "12")];
-const AWAY: &[(&str, &str)] = &[("listen", "5000"), ("upstreams", "['10.0.0.9:80', 'x:80']")];
-const PG: &[(&str, &str)] = &[("kind", "'postgres'"), ("replication", "'primary-replica'")];
+const COMMAND: Written = &[("kind", "'command'"), ("command", "['job']")];
+const ALONE: Written = &[("clustering", "'active-passive'"), ("replication", "'none'")];
+const SPREAD: Written = &[("clustering", "'load-balanced'"), ("replication", "'none'")];
+const EACH: Written = &[("clustering", "'active-active'"), ("replication", "'none'")];
+const DOOR: Written = &[("listen", "5000"), ("port", "6000")];
+const REQUESTS: Written = &[("door", "'http'")];
+const DIVIDED: Written = &[("partitions", "12")];
+const AWAY: Written = &[("listen", "5000"), ("upstreams", "['10.0.0.9:80', 'x:80']")];
+const PG: Written = &[("kind", "'postgres'"), ("replication", "'primary-replica'")];
 
 /// Each way to run a service of a kind.
-const PATTERNS: &[(Kind, &[&[(&str, &str)]])] = &[
+const PATTERNS: &[(Kind, &[Written])] = &[
     (Kind::Postgres, &[PG, &[("clustering", "'active-passive'")]]),
     (Kind::Postgres, &[PG, &[("clustering", "'load-balanced'")]]),
     (Kind::Command, &[COMMAND, ALONE]),
@@ -37,28 +40,30 @@ const PATTERNS: &[(Kind, &[&[(&str, &str)]])] = &[
     (Kind::Http, &[&[("kind", "'http'")], SPREAD, AWAY]),
 ];
 
-const TLS: &[(&str, &str)] = &[("health.tls.ca", "'/ca'")];
-const CA: &[(&str, &str)] = &[("upstream_tls.ca", "'/ca'")];
-const PAIR: &[(&str, &str)] = &[("upstream_tls.ca", "'/ca'"), ("upstream_tls.key", "'/k'")];
-const ROLE: &[(&str, &str)] =
-    &[("health.postgres.role", "'any'"), ("health.postgres.user", "'app'")];
-const CHECK: &[(&str, &str)] = &[("health.path", "'/ok'")];
-const RATE: &[(&str, &str)] = &[("rate_limit.per_client", "'10/s'")];
-const HASH: &[(&str, &str)] = &[("balance", "'hash'")];
+const TLS: Written = &[("health.tls.ca", "'/ca'")];
+const CA: Written = &[("upstream_tls.ca", "'/ca'")];
+const PAIR: Written = &[("upstream_tls.ca", "'/ca'"), ("upstream_tls.key", "'/k'")];
+const ROLE: Written = &[("health.postgres.role", "'any'"), ("health.postgres.user", "'app'")];
+const CHECK: Written = &[("health.path", "'/ok'")];
+const RATE: Written = &[("rate_limit.per_client", "'10/s'")];
+const ASYNC: Written = &[("durability", "'async'")];
+const HASH: Written = &[("balance", "'hash'")];
 
-/// A value that is no default, and what has to be there beside it.
-fn example(
-    kind: Kind,
-    key: &str,
-) -> Option<(&'static str, &'static [(&'static str, &'static str)])> {
+fn example(kind: Kind, key: &str) -> Option<Example> {
+    match key.split_once('.') {
+        None => example_of_key(kind, key),
+        Some(("timing" | "limits" | "ejection" | "retry", _)) => example_of_number(key),
+        Some(("health", _)) => example_of_health(kind, key),
+        Some(_) => example_of_part(key),
+    }
+}
+
+fn example_of_key(kind: Kind, key: &str) -> Option<Example> {
     let of_command = kind == Kind::Command;
-    let asked: &[_] = if of_command { &[("health.tcp", "true")] } else { CHECK };
     Some(match key {
         "listen" | "read_listen" => ("5999", &[]),
         "port" => ("6999", &[]),
-        "hold_max" | "slow_start" | "drain_max" | "release_max" | "async_delay_max" => {
-            ("'7s'", &[])
-        }
+        "hold_max" | "slow_start" | "drain_max" | "release_max" => ("'7s'", &[]),
         "head_timeout" | "keep_alive" | "answer_timeout" | "total_timeout" => ("'7s'", &[]),
         "idle_timeout" | "upstream_idle_timeout" | "stop_max" | "hook_max" => ("'7s'", &[]),
         "connect_timeout" => ("'700ms'", &[]),
@@ -66,7 +71,7 @@ fn example(
         "sessions_max" | "held_max" | "connections_max" | "in_flight_max" => ("77", &[]),
         "upstream_idle_max" | "fields_max" => ("77", &[]),
         "head_max" => ("'16kB'", &[]),
-        "body_max" | "log_max" | "ballast" | "async_lag_max" => ("'7MB'", &[]),
+        "body_max" | "log_max" | "ballast" => ("'7MB'", &[]),
         "read_lag_max" => ("'7s'", &[]),
         "read_balance" | "balance" => ("'round-robin'", &[]),
         "durability" => ("'preferred'", &[]),
@@ -80,33 +85,48 @@ fn example(
         "sticky" => ("'place'", &[]),
         "trusted" => ("['10.0.0.1']", &[]),
         "hash_key" => ("{ header = 'x' }", HASH),
-        "hash_key.header" | "hash_key.cookie" => ("'x'", HASH),
-        "hash_key.path_segment" => ("2", HASH),
         "upstream_protocol" => ("'http2'", &[]),
         "upstream_tls" => ("{ ca = '/ca' }", &[]),
-        "upstream_tls.ca" => ("'/ca'", &[]),
-        "upstream_tls.server_name" => ("'name'", CA),
-        "upstream_tls.certificate" => ("'/c'", PAIR),
-        "upstream_tls.key" => {
-            ("'/k'", &[("upstream_tls.ca", "'/ca'"), ("upstream_tls.certificate", "'/c'")])
-        }
         "certificates" => ("[{ certificate = '/c', key = '/k' }]", &[]),
         "retry" => ("false", &[]),
-        "retry.percent" | "retry.per_second" => ("7", &[]),
         "rate_limit" => ("{ total = '7/s' }", &[]),
-        "rate_limit.per_client" | "rate_limit.total" => ("'7/s'", &[]),
-        "rate_limit.burst" => ("77", RATE),
-        "rate_limit.total_burst" => ("77", &[("rate_limit.total", "'10/s'")]),
-        "rate_limit.key" => ("{ header = 'x' }", RATE),
-        "rate_limit.key.header" | "rate_limit.key.cookie" => ("'x'", RATE),
-        "rate_limit.key.path_segment" => ("2", RATE),
         "ejection" => ("false", &[]),
-        "ejection.errors" => ("false", &[]),
-        "ejection.failures" | "ejection.success_min" | "ejection.share_max" => ("7", &[]),
-        "ejection.window" | "ejection.time" | "ejection.time_max" => ("'1min'", &[]),
         "upstreams" => ("['10.0.0.8:80']", &[]),
         "health" if of_command => ("{ exec = ['true'] }", &[]),
         "health" => ("{ interval = '7s' }", &[]),
+        "command" => ("['other']", &[]),
+        "run_as" => ("'nobody'", &[]),
+        "cwd" | "bin_dir" | "data_dir" => ("'/srv'", &[]),
+        "env" => ("{ MODE = 'x' }", &[]),
+        "stop" | "on_start" | "on_stop" | "on_partitions" => ("['word']", &[]),
+        "limits" => ("{ nofile = 77 }", &[]),
+        "hba" => ("['host all all 10.0.0.0/8 scram-sha-256']", &[]),
+        "async_delay_max" => ("'7s'", ASYNC),
+        "async_lag_max" => ("'7MB'", ASYNC),
+        _ => return None,
+    })
+}
+
+fn example_of_number(key: &str) -> Option<Example> {
+    Some(match key {
+        "retry.percent" | "retry.per_second" => ("7", &[]),
+        "ejection.errors" => ("false", &[]),
+        "ejection.failures" | "ejection.success_min" | "ejection.share_max" => ("7", &[]),
+        "ejection.window" | "ejection.time" | "ejection.time_max" => ("'1min'", &[]),
+        _ if key.starts_with("limits.") => ("77", &[]),
+        "timing.heartbeat" => ("'70ms'", &[]),
+        "timing.suspicion" => ("'900ms'", &[]),
+        "timing.lease" => ("'1400ms'", &[]),
+        "timing.drift_margin" => ("'70ms'", &[]),
+        "timing.stable_after" | "timing.rejoin_patience" => ("'7s'", &[]),
+        _ => return None,
+    })
+}
+
+fn example_of_health(kind: Kind, key: &str) -> Option<Example> {
+    let of_command = kind == Kind::Command;
+    let asked: Written = if of_command { &[("health.tcp", "true")] } else { CHECK };
+    Some(match key {
         "health.interval" => ("'7s'", asked),
         "health.timeout" => ("'70ms'", asked),
         "health.grace" => ("'7s'", asked),
@@ -131,19 +151,26 @@ fn example(
         "health.postgres.user" => ("'app'", &[("health.postgres.role", "'any'")]),
         "health.postgres.database" => ("'app'", ROLE),
         "health.postgres.password_file" => ("'/p'", ROLE),
-        "command" => ("['other']", &[]),
-        "run_as" => ("'nobody'", &[]),
-        "cwd" | "bin_dir" | "data_dir" => ("'/srv'", &[]),
-        "env" => ("{ MODE = 'x' }", &[]),
-        "stop" | "on_start" | "on_stop" | "on_partitions" => ("['word']", &[]),
-        "limits" => ("{ nofile = 77 }", &[]),
-        "hba" => ("['host all all 10.0.0.0/8 scram-sha-256']", &[]),
-        _ if key.starts_with("limits.") => ("77", &[]),
-        "timing.heartbeat" => ("'70ms'", &[]),
-        "timing.suspicion" => ("'900ms'", &[]),
-        "timing.lease" => ("'1400ms'", &[]),
-        "timing.drift_margin" => ("'70ms'", &[]),
-        "timing.stable_after" | "timing.rejoin_patience" => ("'7s'", &[]),
+        _ => return None,
+    })
+}
+
+fn example_of_part(key: &str) -> Option<Example> {
+    Some(match key {
+        "hash_key.header" | "hash_key.cookie" => ("'x'", HASH),
+        "hash_key.path_segment" => ("2", HASH),
+        "upstream_tls.ca" => ("'/ca'", &[]),
+        "upstream_tls.server_name" => ("'name'", CA),
+        "upstream_tls.certificate" => ("'/c'", PAIR),
+        "upstream_tls.key" => {
+            ("'/k'", &[("upstream_tls.ca", "'/ca'"), ("upstream_tls.certificate", "'/c'")])
+        }
+        "rate_limit.per_client" | "rate_limit.total" => ("'7/s'", &[]),
+        "rate_limit.burst" => ("77", RATE),
+        "rate_limit.total_burst" => ("77", &[("rate_limit.total", "'10/s'")]),
+        "rate_limit.key" => ("{ header = 'x' }", RATE),
+        "rate_limit.key.header" | "rate_limit.key.cookie" => ("'x'", RATE),
+        "rate_limit.key.path_segment" => ("2", RATE),
         _ => return None,
     })
 }
@@ -178,11 +205,7 @@ fn run(config: &Config) -> String {
 }
 
 /// What is wrong with one key in one pattern.
-fn fault(
-    kind: Kind,
-    pattern: &[&[(&'static str, &'static str)]],
-    key: &'static str,
-) -> Option<String> {
+fn fault(kind: Kind, pattern: &[Written], key: &'static str) -> Option<String> {
     let Some((value, beside)) = example(kind, key) else {
         return Some("no example: write one for a new key".to_owned());
     };
@@ -194,10 +217,11 @@ fn fault(
     keys.extend(beside.iter().copied().filter(|(other, _)| *other != key));
     let before = read(&keys);
     keys.insert(key, value);
-    let named = format!("services.s.{}", key.split('.').next().unwrap_or(key));
+    let word = key.split('.').next().unwrap_or(key);
+    let named = format!("services.s.{word}");
     match (before, read(&keys)) {
         (_, Err(problems)) => {
-            let says = |it: &Problem| it.what.contains(&named) || it.because.contains(&named);
+            let says = |it: &Problem| it.what.contains(word);
             (!problems.iter().any(says)).then(|| format!("refused, not by its name: {problems:?}"))
         }
         (Err(problems), Ok(_)) => {
