@@ -51,19 +51,23 @@ pub enum Link {
     Refused(Duration),
     /// Nothing heard for this long, and no answer either way.
     Silent(Duration),
-    /// Never heard from since this node started.
-    Never,
+    /// Not heard from in all the time that this run of the daemon has known of it.
+    Never(Duration),
 }
 
 impl Link {
-    /// What is known of a peer: refused so long ago, heard so long ago, by how often it should be
-    /// heard: later than three heartbeats is silence so far.
-    pub fn new(refused: Option<Duration>, heard: Option<Duration>, heartbeat: Duration) -> Self {
+    /// What is known of a peer: refused so long ago, heard so long ago or, if never, known for so
+    /// long; by how often it should be heard: later than three heartbeats is silence so far.
+    pub fn new(
+        refused: Option<Duration>,
+        heard: Result<Duration, Duration>,
+        heartbeat: Duration,
+    ) -> Self {
         match (refused, heard) {
             (Some(ago), _) => Self::Refused(ago),
-            (None, None) => Self::Never,
-            (None, Some(ago)) if ago <= heartbeat.saturating_mul(3) => Self::Up(ago),
-            (None, Some(ago)) => Self::Silent(ago),
+            (None, Err(known)) => Self::Never(known),
+            (None, Ok(ago)) if ago <= heartbeat.saturating_mul(3) => Self::Up(ago),
+            (None, Ok(ago)) => Self::Silent(ago),
         }
     }
 }
@@ -425,11 +429,11 @@ mod tests {
     #[test]
     fn silence_is_measured_in_heartbeats() {
         let ms = Duration::from_millis;
-        let link = |heard, heartbeat| Link::new(None, Some(ms(heard)), ms(heartbeat));
+        let link = |heard, heartbeat| Link::new(None, Ok(ms(heard)), ms(heartbeat));
         assert_eq!(link(300, 100), Link::Up(ms(300)));
         assert_eq!(link(301, 100), Link::Silent(ms(301)));
         assert_eq!(link(4_000, 2_000), Link::Up(ms(4_000)), "slow heartbeats are not silence");
-        assert_eq!(Link::new(None, None, ms(100)), Link::Never);
-        assert_eq!(Link::new(Some(ms(5)), Some(ms(1)), ms(100)), Link::Refused(ms(5)));
+        assert_eq!(Link::new(None, Err(ms(7)), ms(100)), Link::Never(ms(7)));
+        assert_eq!(Link::new(Some(ms(5)), Ok(ms(1)), ms(100)), Link::Refused(ms(5)));
     }
 }

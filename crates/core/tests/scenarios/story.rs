@@ -178,7 +178,10 @@ impl Story {
                 }
             }
             for (peer, unheard) in all.iter().filter(|(peer, _)| peer != id) {
-                let link = if *unheard { Link::Never } else { Link::Up(Duration::ZERO) };
+                let link = match unheard {
+                    true => Link::Never(Duration::ZERO),
+                    false => Link::Up(Duration::ZERO),
+                };
                 node.links.entry(peer.clone()).or_insert(link);
             }
         }

@@ -134,6 +134,29 @@ impl Balancer {
     /// The new address cannot be had: nothing has changed.
     pub fn configure(&self, config: BalancerConfig) -> Result<(), Error> {
         let mut listening = self.listening.lock().unwrap_or_else(PoisonError::into_inner);
+        self.change(&mut listening, config)
+    }
+
+    /// The same, but it sends its work where it sent it, whoever says meanwhile where that is.
+    ///
+    /// # Errors
+    /// The new address cannot be had: nothing has changed.
+    pub fn configure_rest(&self, config: BalancerConfig) -> Result<(), Error> {
+        let mut listening = self.listening.lock().unwrap_or_else(PoisonError::into_inner);
+        let upstreams = self.shared.config().upstreams.clone();
+        self.change(&mut listening, BalancerConfig { upstreams, ..config })
+    }
+
+    /// Sends its work there from now on, by addresses. No file and no socket is needed for it, so
+    /// it cannot fail: whoever drains an endpoint may rest on it.
+    pub fn lead(&self, upstreams: Vec<Upstream>) {
+        let _one_at_a_time = self.listening.lock().unwrap_or_else(PoisonError::into_inner);
+        let config = BalancerConfig { upstreams, ..BalancerConfig::clone(&self.shared.config()) };
+        Names::new(&config).tell(&self.shared.group);
+        self.shared.config.send_replace(Arc::new(config));
+    }
+
+    fn change(&self, listening: &mut Listening, config: BalancerConfig) -> Result<(), Error> {
         if config == **self.shared.config.borrow() {
             // Whoever applies the same again may have written a certificate anew.
             renew(&self.shared, &config.service);
@@ -193,11 +216,6 @@ impl Balancer {
             http: http.as_ref().map(Http::snapshot),
             unresolved: group.unresolved().clone(),
         }
-    }
-
-    /// Where it sends its work.
-    pub fn upstreams(&self) -> Vec<Upstream> {
-        self.shared.config().upstreams.clone()
     }
 
     /// What each endpoint has that is not over.
