@@ -3,18 +3,18 @@
 //! Not here: the steps of a run (`steps.rs`).
 //! Tested by: the drill itself.
 
-use super::clients::Http;
 use super::endpoints::Endpoints;
-use super::faults::{Cast, Deed, Shape};
+use super::faults::{Cast, Deed, Shape, mending};
 use super::kit::{Kit, SERVICE};
 use super::subject::Subject;
 use super::view;
 use crate::dev::{DevCluster, Given};
+use crate::drill::client::Http;
 use crate::drill::evidence::workload::Load;
 use crate::drill::stage::Bounds;
 use crate::drill::view::View;
 use crate::drill::worker::Behaviour;
-use crate::drill::{Action, Cluster as _, Error, Fault};
+use crate::drill::{Action, Cluster as _, Error};
 use crate::runtime::clock;
 use crate::runtime::supervisor::Supervisor;
 use nix::sys::signal::Signal;
@@ -180,15 +180,13 @@ impl Stage {
             tracing::warn!(%error, "cannot mend the cluster");
         }
         self.endpoints.mend().await;
-        let Some(first) = self.cluster.layout().nodes.first().map(|place| place.node.clone())
-        else {
-            return;
-        };
-        if self.subject.faults().contains(&Fault::Scale) {
-            let _ = self.apply(&first, &Shape::default()).await;
-        }
-        for place in &self.cluster.layout().nodes {
-            let _ = self.operate(&first, &["undrain".to_owned(), place.node.to_string()]).await;
+        let nodes: Vec<NodeId> =
+            self.cluster.layout().nodes.iter().map(|place| place.node.clone()).collect();
+        for deed in mending(self.subject, &nodes) {
+            // What was not broken need not be mended, and some of it cannot be.
+            if let Err(error) = self.act(&deed).await {
+                tracing::debug!(%error, "not mended");
+            }
         }
     }
 }
