@@ -12,6 +12,7 @@ use tandem_core::spec::{ClusterSpec, Durability, NodeRole, NodeSpec, Timing};
 
 mod beside;
 mod changes;
+mod divided;
 mod without;
 
 const LIMIT: Duration = Duration::from_secs(30);
@@ -52,6 +53,7 @@ fn config(dir: &std::path::Path) -> CommandConfig {
         stop_max: LONG,
         on_start: Vec::new(),
         on_stop: Vec::new(),
+        on_partitions: Vec::new(),
         hook_max: LONG,
         health: None,
         log_bytes_max: 1000,
@@ -93,6 +95,7 @@ fn case(change: impl FnOnce(&mut CommandConfig)) -> Case {
         changes,
         events: EventLog::new("a".into()),
         beside: None,
+        divided: None,
     });
     driver.keeper = keeper;
     driver.keeper_events = keeper_events;
