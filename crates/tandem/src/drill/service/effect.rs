@@ -56,8 +56,11 @@ pub const fn of(subject: Subject, fault: Fault) -> &'static [Effect] {
         }
         (_, Fault::NodeKill) => &[Silent, Noticed],
         (_, Fault::InstanceFreeze | Fault::Switchover) => &[Silent],
-        (Subject::Http | Subject::Tcp, Fault::Drain | Fault::Scale)
-        | (Subject::Partitions, Fault::Drain) => &[Unused],
+        // Connections that are there stay there, and requests come with them.
+        (Subject::Tcp, Fault::Drain | Fault::Scale) => &[Noticed],
+        (Subject::Http, Fault::Drain | Fault::Scale) | (Subject::Partitions, Fault::Drain) => {
+            &[Unused]
+        }
         (_, Fault::Drain) => &[Silent],
         (Subject::Partitions, Fault::Scale) => &[Grown],
         (_, Fault::Scale) => &[AtWork(super::faults::FEWER)],
@@ -108,6 +111,9 @@ impl<'a> Seen<'a> {
     /// In words, if it was not so.
     pub fn lacks(&self, effect: Effect) -> Option<String> {
         let victim = self.victim;
+        if effect == Effect::Noticed {
+            return (!self.noticed).then(|| "nobody noticed it".to_owned());
+        }
         let Some(old) = self.old().get(victim).copied() else {
             return Some(format!("{victim} was not at work before, so nothing is proven"));
         };
@@ -133,7 +139,7 @@ impl<'a> Seen<'a> {
                 let is = names.len();
                 (is != wanted).then(|| format!("{is} copies are at work, not {wanted}"))
             }
-            Effect::Noticed => (!self.noticed).then(|| "nobody noticed it".to_owned()),
+            Effect::Noticed => None,
         }
     }
 

@@ -79,7 +79,7 @@ pub struct Pieces {
 #[derive(Debug, Default)]
 struct Seen {
     done: u64,
-    last: BTreeMap<u32, Timestamp>,
+    last: BTreeMap<u32, (Timestamp, String)>,
 }
 
 impl Pieces {
@@ -102,8 +102,13 @@ impl Pieces {
     /// When each partition had been worked on lately.
     pub fn last(&self) -> Timestamp {
         let seen = lock(&self.seen);
-        let last = |id| seen.last.get(&id).copied().unwrap_or_default();
+        let last = |id| seen.last.get(&id).map(|(at, _)| *at).unwrap_or_default();
         (0..self.count).map(last).min().unwrap_or_default()
+    }
+
+    /// How many partitions somebody was the last to work on.
+    pub fn share(&self, name: &str) -> usize {
+        lock(&self.seen).last.values().filter(|(_, by)| by == name).count()
     }
 
     /// Ends the reading.
@@ -126,7 +131,7 @@ async fn watch(path: PathBuf, mut from: u64, seen: Arc<Mutex<Seen>>) {
             seen.done += count(&lines);
             for line in lines {
                 if let Does::Work { id, .. } = line.does {
-                    seen.last.insert(id, line.at);
+                    seen.last.insert(id, (line.at, line.name));
                 }
             }
         }
@@ -195,6 +200,7 @@ mod tests {
         assert_eq!(pieces.last(), Timestamp(0), "and the other is not");
         ledger.write(&[Does::Work { id: 1, epoch: 1 }]).unwrap();
         until("both are", || pieces.last() > Timestamp(0)).await;
+        assert_eq!((pieces.share("a"), pieces.share("b")), (2, 0));
         pieces.stop().await;
     }
 }

@@ -35,6 +35,14 @@ impl Pulse {
         }
     }
 
+    /// How much of divided work somebody has.
+    pub fn share(&self, name: &str) -> usize {
+        match self {
+            Self::Answers(_) => 0,
+            Self::Work(pieces) => pieces.share(name),
+        }
+    }
+
     /// Ends it, and hands over what clients saw, if there are any.
     pub async fn stop(self) -> History {
         match self {

@@ -14,7 +14,7 @@ use crate::drill::evidence::workload::Load;
 use crate::drill::stage::Bounds;
 use crate::drill::view::View;
 use crate::drill::worker::Behaviour;
-use crate::drill::{Action, Cluster as _, Error};
+use crate::drill::{Action, Cluster as _, Error, Fault};
 use crate::runtime::clock;
 use crate::runtime::supervisor::Supervisor;
 use nix::sys::signal::Signal;
@@ -89,7 +89,7 @@ impl Stage {
     ///
     /// # Errors
     /// When it does not get whole, or there are not enough nodes.
-    pub async fn cast(&self, seed: u64, round: u32) -> Result<Cast, Error> {
+    pub async fn cast(&self, fault: Fault, seed: u64, round: u32) -> Result<Cast, Error> {
         let view = self.wait_whole().await?;
         let mut nodes: Vec<NodeId> =
             self.cluster.layout().nodes.iter().map(|place| place.node.clone()).collect();
@@ -102,7 +102,10 @@ impl Stage {
         let [node, other, ..] = &nodes[..] else {
             return Err(Error::TooFewNodes { needed: 2, data_nodes: nodes.len() });
         };
-        let endpoint = random.random_range(0..self.kit.endpoints.len().max(1));
+        // Another one each time: what just lied gets little work for a while.
+        let turn = self.subject.faults().iter().position(|it| *it == fault).unwrap_or(0);
+        let endpoints = self.kit.endpoints.len().max(1);
+        let endpoint = (random.random_range(0..endpoints) + turn) % endpoints;
         let address = self.endpoints.address(endpoint).map(|it| it.to_string());
         let address = address.unwrap_or_default();
         Ok(Cast { node: node.clone(), other: other.clone(), endpoint, address })

@@ -39,7 +39,7 @@ impl Stage {
     /// # Errors
     /// When it is not whole to begin with, or the fault cannot be done here.
     pub async fn run(&self, fault: Fault, round: u32, seed: u64) -> Result<RunReport, Error> {
-        let cast = self.cast(seed, round).await?;
+        let cast = self.cast(fault, seed, round).await?;
         let Some(injection) = injection(self.subject, fault, &cast) else {
             let because = format!("it is no fault of the service {}", self.subject);
             return Err(Error::Skipped { fault, because });
@@ -90,15 +90,21 @@ impl Stage {
         }
         sleep(self.bounds.warming).await;
 
-        let fault_at = clock::now();
+        let (fault_at, share) = (clock::now(), pulse.share(node.as_str()));
         self.act_all(inject, problems).await;
         let (done_at, lasts, noticed) = (clock::now(), lasts(fault), AtomicBool::new(false));
-        // What is agreed at once and done in turns is there once nothing is out of order.
-        let in_turns = matches!(fault, Fault::Change | Fault::Restart);
         let lasted = || {
             let view = self.view();
             noticed.fetch_or(view.shortcoming.is_some(), Ordering::Relaxed);
-            let is_there = !in_turns || view.is_redundant_for(self.bounds.whole_for, clock::now());
+            let is_there = match (self.subject, fault) {
+                // What is done in turns is there once nothing is out of order.
+                (_, Fault::Change | Fault::Restart) => {
+                    view.is_redundant_for(self.bounds.whole_for, clock::now())
+                }
+                // Nothing moves while a copy that failed lately may fail again.
+                (Subject::Partitions, Fault::Scale) => pulse.share(node.as_str()) > share,
+                _ => true,
+            };
             is_there && clock::now().since(done_at) >= lasts
         };
         if !until(lasts + self.bounds.flow_max, || lasted() && flowing()).await {
