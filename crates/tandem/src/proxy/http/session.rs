@@ -135,8 +135,9 @@ impl Client {
         .await
     }
 
-    /// Closes this side, and reads on for a moment: a reset would take the last reply away.
-    async fn linger(&mut self) {
+    /// Closes this side, and reads on for a moment: a reset would take the last reply away. `max`:
+    /// for whoever still sends.
+    async fn linger(&mut self, max: Duration) {
         let begun = Instant::now();
         let mut silent_since = begun;
         let Self { stream, input, timer, .. } = self;
@@ -153,7 +154,7 @@ impl Client {
                     Poll::Ready(Ok(_)) => silent_since = Instant::now(),
                     Poll::Pending => return timer.poll(silent_since + FAREWELL, cx),
                 }
-                if silent_since - begun > LINGER_MAX {
+                if silent_since - begun > max {
                     return Poll::Ready(());
                 }
             }
@@ -191,13 +192,13 @@ pub(super) async fn run(shared: &Shared, http: &Http, client: &mut Client) {
         match exchange::run(door, client, order).await {
             After::KeepAlive => {}
             After::Close => {
-                client.linger().await;
+                client.linger(LINGER_MAX).await;
                 return;
             }
             After::Reply { keep_alive } => {
                 let sent = client.send().await;
                 if sent.is_ok() && !keep_alive {
-                    client.linger().await;
+                    client.linger(LINGER_MAX).await;
                 }
                 if sent.is_err() || !keep_alive {
                     return;
@@ -221,8 +222,10 @@ async fn refuse(http: &Http, client: &mut Client, refusal: Refusal) {
     client.out.clear();
     let status = reply::refusal(&mut client.out, refusal);
     http.answered(status);
+    // Whoever was too slow has had its time: it shall not keep its place by dripping on.
+    let max = if refusal == Refusal::TooSlow { FAREWELL } else { LINGER_MAX };
     if client.send().await.is_ok() {
-        client.linger().await;
+        client.linger(max).await;
     }
 }
 
