@@ -87,7 +87,8 @@ impl Client {
     }
 
     /// Ready once the client has closed its side, however much of it is left to read: nobody waits
-    /// for an answer any more. One that has sent a bufferful ahead is not looked after.
+    /// for an answer any more. One that has sent a bufferful ahead is looked after only where it
+    /// can say that it left without all that being read.
     pub(super) fn poll_left(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         while self.input.unread().len() < BUFFER {
             match ready!(self.input.poll_fill(&mut self.stream, BUFFER, cx)) {
@@ -95,7 +96,7 @@ impl Client {
                 Ok(_) => {}
             }
         }
-        Poll::Pending
+        self.stream.poll_gone(cx)
     }
 
     /// No buffers while nothing is going on.
@@ -213,6 +214,10 @@ pub(super) async fn run(shared: &Shared, http: &Http, client: &mut Client) {
                 client.stream.reset_when_dropped();
                 return;
             }
+        }
+        if client.stream.is_one_request() {
+            // What came beside it, ahead of a change of protocol that was refused, is no other one.
+            return;
         }
     }
 }
