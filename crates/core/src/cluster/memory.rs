@@ -56,7 +56,6 @@ impl Memory {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::{Revision, Term};
     use crate::spec::{NodeRole, NodeSpec};
     use core::time::Duration;
 
@@ -90,7 +89,7 @@ mod tests {
         assert!(!memory.learn(&state, &jobs, Timestamp(3)));
         let mut state = agreed(&["a"]);
         let outlast = Duration::from_secs(1);
-        let before = TakenOut { revision: Revision(0), term: Term(0), outlast };
+        let before = TakenOut { outlast, ..TakenOut::default() };
         state.services.entry("jobs".into()).or_default().before = before;
         assert!(memory.learn(&state, &jobs, Timestamp(4)));
         assert_eq!(memory.since(), Timestamp(4));

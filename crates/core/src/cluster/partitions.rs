@@ -68,9 +68,15 @@ pub enum What {
 }
 
 impl Partitions {
-    /// So many, owned by nobody.
-    pub fn new(count: u32, since: ConfigVersion) -> Self {
-        Self { since, all: (0..count).map(|_| Partition::default()).collect() }
+    /// So many, owned by nobody; the first owner of each gets an epoch above that one.
+    pub fn new(count: u32, since: ConfigVersion, epoch: Epoch) -> Self {
+        let nobodys = Partition { epoch, ..Partition::default() };
+        Self { since, all: (0..count).map(|_| nobodys.clone()).collect() }
+    }
+
+    /// The greatest that any of them has.
+    pub fn epoch_max(&self) -> Epoch {
+        self.all.iter().map(|it| it.epoch).max().unwrap_or_default()
     }
 
     /// How many there are.
@@ -138,7 +144,7 @@ impl ServiceState {
     /// Its work is divided when it is configured to be, once.
     pub(super) fn divide(&mut self, spec: &ServiceSpec, version: ConfigVersion) {
         if let (Some(count), None) = (spec.partitions, &self.partitions) {
-            self.partitions = Some(Partitions::new(count, version));
+            self.partitions = Some(Partitions::new(count, version, self.before.epoch));
         }
     }
 
@@ -191,7 +197,7 @@ mod tests {
 
     #[test]
     fn a_change_counts_for_the_epoch_that_it_was_planned_on() {
-        let mut all = Partitions::new(2, ConfigVersion(1));
+        let mut all = Partitions::new(2, ConfigVersion(1), Epoch(0));
         let give = change(1, 0, What::Give(owner("a", 3)));
         assert_eq!(all.apply(&[give.clone(), give]), 1, "once (INV-6)");
         assert_eq!(all.owner(PartitionId(1)), Some(&owner("a", 3)));
@@ -205,7 +211,7 @@ mod tests {
 
     #[test]
     fn a_release_keeps_the_owner_until_it_is_given_on_or_called_off() {
-        let mut all = Partitions::new(1, ConfigVersion(1));
+        let mut all = Partitions::new(1, ConfigVersion(1), Epoch(0));
         let release = change(0, 1, What::Release("b".into()));
         let changes = vec![change(0, 0, What::Give(owner("a", 3))), release.clone(), release];
         assert_eq!(all.apply(&changes), 2);

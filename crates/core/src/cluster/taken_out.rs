@@ -5,8 +5,9 @@
 //! Not here: how long that is waited out (`lease.rs`), what a node remembers (`memory.rs`).
 //! Tested by: below.
 
+use crate::cluster::partitions::Partitions;
 use crate::cluster::state::{ClusterState, ServiceState};
-use crate::ids::{ConfigVersion, Revision, ServiceId, Term};
+use crate::ids::{ConfigVersion, Epoch, Revision, ServiceId, Term};
 use crate::spec::ClusterSpec;
 use alloc::collections::BTreeMap;
 use core::time::Duration;
@@ -19,6 +20,9 @@ pub struct TakenOut {
     pub revision: Revision,
     /// Its last term. Terms never go back, so that numbers to fence with do not (INV-5).
     pub term: Term,
+    /// The greatest epoch of its partitions: what stores their results may refuse smaller ones.
+    #[serde(default)]
+    pub epoch: Epoch,
     /// Its lease and the margin for drift: for so long a copy of it may still run.
     pub outlast: Duration,
 }
@@ -46,8 +50,10 @@ impl ClusterState {
             {
                 let outlast = old.timing.lease.saturating_add(old.timing.drift_margin);
                 let outlast = outlast.max(state.before.outlast);
-                let own = TakenOut { revision: state.revision, term: state.term(), outlast };
-                left.insert(service.clone(), own);
+                let epoch = state.partitions.as_ref().map(Partitions::epoch_max);
+                let epoch = epoch.unwrap_or_default().max(state.before.epoch);
+                let (revision, term) = (state.revision, state.term());
+                left.insert(service.clone(), TakenOut { revision, term, epoch, outlast });
             }
         }
         left
@@ -111,5 +117,22 @@ mod tests {
         configure(&mut state, true);
         assert_eq!(state.services[&jobs].term(), Term(6), "nobody was appointed in between");
         assert_eq!(state.services[&jobs].first_revision(), Revision(11));
+    }
+
+    #[test]
+    fn epochs_of_divided_work_that_comes_back_go_on_above_all_that_were() {
+        let table = |epoch| Some(Partitions::new(3, ConfigVersion(1), Epoch(epoch)));
+        let (mut state, jobs) = (ClusterState::default(), ServiceId::from("jobs"));
+        configure(&mut state, true);
+        state.services.entry(jobs.clone()).or_default().partitions = table(7);
+        for _ in 0..2 {
+            configure(&mut state, false);
+            configure(&mut state, true);
+            assert_eq!(state.services[&jobs].before.epoch, Epoch(7), "or it is not divided");
+        }
+        let own = state.services.entry(jobs.clone()).or_default();
+        let divided = ServiceSpec { partitions: Some(3), ..state.spec.services[&jobs].clone() };
+        own.divide(&divided, ConfigVersion(9));
+        assert_eq!(own.partitions.as_ref().map(Partitions::epoch_max), Some(Epoch(7)));
     }
 }
