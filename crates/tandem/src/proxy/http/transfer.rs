@@ -12,7 +12,7 @@ use super::session::{Client, Order};
 use super::stream::{BUFFER, Stream};
 use super::wire::framing::{Bad, Body, Framing};
 use super::wire::request::{self, no_fields};
-use super::wire::response;
+use super::wire::response::{self, INTERIM_MAX};
 use super::wire::rewrite::{self, Onward};
 use crate::proxy::balancer::member::Member;
 use std::task::{Context, Poll, ready};
@@ -22,8 +22,6 @@ use tokio_util::sync::CancellationToken;
 
 /// So much of a body is copied behind its head: one piece costs the system less than two.
 const SMALL: usize = 2048;
-/// More are no hints.
-pub(super) const INTERIM_MAX: u32 = 16;
 
 /// How a transfer ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -354,12 +352,8 @@ impl<'a> Transfer<'a> {
         };
         self.seen = 0;
         let (status, length) = (head.status, head.length);
-        let mut onward = Onward {
-            framing: head.framing,
-            keep_alive: false,
-            is_old: order.minor == 0,
-            cookie: None,
-        };
+        let (framing, is_old) = (head.framing, order.minor == 0);
+        let mut onward = Onward { framing, keep_alive: false, is_old, cookie: None };
         if head.is_interim() {
             self.interim += 1;
             if self.interim > INTERIM_MAX {

@@ -10,7 +10,7 @@
 //! Tested by: below, `tests/h2/hostile.rs`.
 
 use super::{PREFACE, PREFACE_REST, STREAMS_MAX};
-use crate::proxy::http::transfer::INTERIM_MAX;
+use crate::proxy::http::wire::response::INTERIM_MAX;
 use std::time::{Duration, Instant};
 
 /// Of each kind, at once.
