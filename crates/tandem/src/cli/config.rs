@@ -56,6 +56,8 @@ struct Summary {
 struct CommandSummary {
     service: String,
     pairing: String,
+    /// `singleton`, `copies` or `divided`.
+    runs: &'static str,
     means: String,
 }
 
@@ -175,14 +177,48 @@ fn pair(pairing: Pairing) -> String {
 fn command_summary(config: &Config, id: &ServiceId, it: &Command) -> CommandSummary {
     let lease = config::print_duration(it.timing.lease);
     let nodes = config.data_nodes().count();
-    let means = match (nodes, config.nodes.len()) {
+    let (runs, means) = match (&it.copies, &it.partitions) {
+        (_, Some(partitions)) => ("divided", divided_means(config, partitions.count, &lease)),
+        (Some(copies), None) => ("copies", copies_means(nodes, copies.replicas)),
+        (None, None) => ("singleton", singleton_means(config, &lease)),
+    };
+    CommandSummary { service: id.to_string(), pairing: pair(it.pairing), runs, means }
+}
+
+fn singleton_means(config: &Config, lease: &str) -> String {
+    match (config.data_nodes().count(), config.nodes.len()) {
         (1, _) => "runs on the only data node: nobody takes over".to_owned(),
         (_, 2) => "runs on one node; with two nodes nobody takes over without a witness".to_owned(),
         (nodes, _) => {
             format!("runs on one of {nodes} nodes; after a loss, lease {lease} is waited out")
         }
-    };
-    CommandSummary { service: id.to_string(), pairing: pair(it.pairing), means }
+    }
+}
+
+fn copies_means(nodes: usize, replicas: Option<u32>) -> String {
+    match replicas {
+        Some(replicas) => format!(
+            "run on {replicas} of {}; one whose node is lost for 5 s is replaced where there is \
+             another",
+            plural(nodes, "data node")
+        ),
+        None => format!(
+            "one on each of {}; the others serve what a lost one did",
+            plural(nodes, "data node")
+        ),
+    }
+}
+
+fn divided_means(config: &Config, count: u32, lease: &str) -> String {
+    let work = plural(usize::try_from(count).unwrap_or(usize::MAX), "partition");
+    match (config.data_nodes().count(), config.nodes.len()) {
+        (1, _) => format!("{work}, all owned by the only data node"),
+        (_, 2) => format!("{work}; with two nodes nobody gets a dead one's without a witness"),
+        (nodes, _) => format!(
+            "{work}, shared by {nodes} nodes; a dead one's go to the others once lease {lease} is \
+             waited out"
+        ),
+    }
 }
 
 fn balanced_summary(id: &ServiceId, service: &Balanced) -> BalancedSummary {
@@ -261,9 +297,9 @@ fn summary_text(summary: &Summary, text: &mut String) {
         let _ = writeln!(text, "              {}", service.means);
         let _ = writeln!(text, "  failover    {}", service.failover);
     }
-    for CommandSummary { service, pairing, means } in commands {
+    for CommandSummary { service, pairing, runs, means } in commands {
         let _ = writeln!(text, "service {service}: {pairing}");
-        let _ = writeln!(text, "  singleton   {means}");
+        let _ = writeln!(text, "  {runs:<12}{means}");
     }
     for BalancedSummary { service, pairing, endpoints, means } in balanced {
         let _ = writeln!(text, "service {service}: {pairing}");
@@ -327,6 +363,40 @@ and says so
 t.toml can be used: 0 errors, 0 warnings
 "
         );
+    }
+
+    #[test]
+    fn check_says_how_a_command_runs_by_its_pattern() {
+        for (clustering, more, expected) in [
+            (
+                "active-passive",
+                "",
+                "  singleton   runs on one of 2 nodes; after a loss, lease 900ms",
+            ),
+            (
+                "load-balanced",
+                "listen = 80\nreplicas = 1\n",
+                "  copies      run on 1 of 2 data nodes;",
+            ),
+            ("load-balanced", "listen = 80\n", "  copies      one on each of 2 data nodes;"),
+            ("active-active", "listen = 80\n", "  copies      one on each of 2 data nodes;"),
+            (
+                "active-active",
+                "partitions = 12\n",
+                "  divided     12 partitions, shared by 2 nodes;",
+            ),
+        ] {
+            let text = format!(
+                "{TWO}[services.jobs]\nkind = \"command\"\nclustering = \"{clustering}\"\n\
+                 replication = \"none\"\ncommand = [\"/srv/jobs\"]\n{more}"
+            );
+            let outcome = check(&text, "t.toml", Format::Text);
+            assert!(
+                outcome.usable && outcome.text.contains(expected),
+                "{expected}: {}",
+                outcome.text
+            );
+        }
     }
 
     /// H47: two nodes without a tie-breaker are told before anything runs.

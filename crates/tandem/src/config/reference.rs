@@ -86,6 +86,13 @@ pub fn entries() -> impl Iterator<Item = &'static Entry> {
     .flatten()
 }
 
+/// The keys of a service that say something about a door to several endpoints, whatever they are.
+pub(super) fn door_keys() -> impl Iterator<Item = &'static str> {
+    let keys = door::ENTRIES.iter().filter_map(|entry| entry.key.strip_prefix("services.NAME."));
+    // Doors for connections have these as well; those for requests have some under the same names.
+    keys.filter(|key| !key.contains('.')).chain(["connections_max", "idle_timeout", "send_proxy"])
+}
+
 /// The kinds of service that have a key or a table, by its pattern; none where all have it.
 pub(super) fn kinds_of(pattern: &str) -> BTreeSet<&'static str> {
     let is_it = |entry: &&Entry| {

@@ -1,6 +1,7 @@
 mod partitions;
 
 use super::*;
+use crate::config::reference::door_keys;
 use crate::config::{daemon_restart, unsafe_change};
 use std::time::Duration;
 use tandem_core::clustering::load_balanced::balance::Policy;
@@ -90,6 +91,46 @@ fn what_makes_no_sense_is_told() {
     assert_eq!(alone, 5, "{found:?}");
     let found = told(&web("listen = 8080\n", ""));
     assert!(found.iter().any(|it| it.contains("services.web.balance has no effect")), "{found:?}");
+}
+
+/// What has no effect is told: each key of a door where there is none, or leads to one copy only.
+#[test]
+fn keys_of_a_door_are_refused_where_they_have_no_effect() {
+    const VALUES: &[(&str, &str)] = &[
+        ("balance", "\"random\""),
+        ("slow_start", "\"1s\""),
+        ("held_max", "10"),
+        ("rate_limit", "{ total = \"5/s\" }"),
+        ("connect_timeout", "\"1s\""),
+        ("accept_proxy", "true"),
+        ("ejection", "false"),
+        ("connections_max", "10"),
+        ("idle_timeout", "\"1min\""),
+        ("send_proxy", "\"v2\""),
+    ];
+    let front = [("hold_max", "\"1s\""), ("sessions_max", "10")];
+    let keys: Vec<_> = door_keys().collect();
+    let listed: Vec<_> = VALUES.iter().map(|(key, _)| *key).collect();
+    assert_eq!(listed, keys, "every key of a door is tried here");
+    let said = |pattern: &str, (key, value): (&str, &str)| {
+        let text = format!(
+            "{GOOD}[services.jobs]\nkind = \"command\"\nreplication = \"none\"\n\
+             command = [\"/srv/jobs\"]\n{pattern}\n{key} = {value}\n"
+        );
+        told(&text).iter().any(|it| it.contains(&format!("services.jobs.{key} ")))
+    };
+    for pair in VALUES {
+        assert!(said("clustering = \"active-passive\"\nlisten = 8080", *pair), "{pair:?}");
+        assert!(!said("clustering = \"load-balanced\"\nlisten = 8080", *pair), "{pair:?}");
+    }
+    for pair in VALUES.iter().chain(&front) {
+        assert!(said("clustering = \"load-balanced\"", *pair), "{pair:?}");
+        assert!(said("clustering = \"active-active\"\npartitions = 4", *pair), "{pair:?}");
+    }
+    for pair in front {
+        assert!(said("clustering = \"active-passive\"", pair), "{pair:?}");
+        assert!(!said("clustering = \"active-passive\"\nlisten = 8080", pair), "{pair:?}");
+    }
 }
 
 #[test]

@@ -80,8 +80,8 @@ fn not_balanced(service: &ServiceId, what: &str) -> Problem {
     Problem::new(
         codes::NO_SUCH_SERVICE,
         what,
-        format!("{service} is no service of kind tcp"),
-        "tandem status lists the services; tandem drain NODE empties a node of its primaries",
+        format!("{service} is no service of kind tcp or http, whose endpoints the file lists"),
+        "tandem status lists the services; tandem drain NODE empties a node of what Tandem runs there",
     )
 }
 

@@ -7,7 +7,7 @@ use super::super::balanced::{self, Basis};
 use super::super::checker::{Checker, Limits, Shape, Span};
 use super::super::{Balanced, Listen};
 use crate::config::problem::{Code, Say};
-use crate::config::raw;
+use crate::config::{raw, reference};
 use std::time::Duration;
 use tandem_core::clustering::load_balanced::balance::Policy;
 use tandem_core::pairing::{Clustering, Pairing};
@@ -23,21 +23,10 @@ pub struct Copies {
     pub door: Option<Balanced>,
 }
 
-/// Keys that say something about several copies.
-const KEYS: &[&str] = &[
-    "replicas",
-    "drain_max",
-    "door",
-    "balance",
-    "ejection",
-    "slow_start",
-    "connect_timeout",
-    "idle_timeout",
-    "accept_proxy",
-    "send_proxy",
-    "held_max",
-    "connections_max",
-];
+/// Keys that say something about several copies, besides those of their door.
+const KEYS: &[&str] = &["replicas", "drain_max", "door"];
+/// Keys that every command with a front door has.
+const FRONT: &[&str] = &["hold_max", "sessions_max"];
 const DOORS: &[&str] = &["tcp", "http"];
 
 const DRAIN: Span = Span {
@@ -62,6 +51,9 @@ pub(in crate::config::valid) fn check(
 ) -> Option<Copies> {
     let pairing = pairing?;
     let path = |key: &str| format!("services.{}.{key}", raw.name.get_ref());
+    if raw.listen.is_none() {
+        doorless(raw, pairing, check);
+    }
     if pairing.clustering() == Clustering::ActivePassive {
         alone(raw, check);
         return None;
@@ -77,9 +69,6 @@ pub(in crate::config::valid) fn check(
     let word = |word: &str| DOORS.contains(&word).then_some(());
     if let Some(door) = &raw.door {
         let _ = check.word(&path("door"), door, (DOORS, word));
-    }
-    if raw.listen.is_none() {
-        doorless(raw, check);
     }
     // A client's sessions stay where they are: nothing else makes every node active for itself.
     let usual = match pairing.clustering() {
@@ -97,7 +86,7 @@ pub(in crate::config::valid) fn check(
 
 /// One copy runs: what is written about several is a misunderstanding.
 fn alone(raw: &raw::Command, check: &mut Checker<'_, '_>) {
-    for key in KEYS {
+    for key in KEYS.iter().copied().chain(reference::door_keys()) {
         let path = format!("services.{}.{key}", raw.name.get_ref());
         if !check.is_written(&path) {
             continue;
@@ -113,8 +102,10 @@ fn alone(raw: &raw::Command, check: &mut Checker<'_, '_>) {
 }
 
 /// Nobody connects: what is written about a door is a misunderstanding.
-fn doorless(raw: &raw::Command, check: &mut Checker<'_, '_>) {
-    for key in KEYS.iter().filter(|key| !["replicas", "drain_max"].contains(*key)) {
+fn doorless(raw: &raw::Command, pairing: Pairing, check: &mut Checker<'_, '_>) {
+    let of_copies = pairing.clustering() != Clustering::ActivePassive;
+    let door = reference::door_keys().chain(["door"]).filter(|_| of_copies);
+    for key in FRONT.iter().copied().chain(door) {
         let path = format!("services.{}.{key}", raw.name.get_ref());
         if check.is_written(&path) {
             let what = format!("{path} has no effect");

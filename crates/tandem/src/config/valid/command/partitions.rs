@@ -5,8 +5,8 @@
 //! Tested by: `config/tests/copies/partitions.rs`.
 
 use crate::config::problem::{Code, Say};
-use crate::config::raw;
 use crate::config::valid::checker::{Checker, Limits, Span};
+use crate::config::{raw, reference};
 use std::time::Duration;
 use tandem_core::cluster::partitions::PARTITIONS_MAX;
 use tandem_core::pairing::{Clustering, Pairing};
@@ -20,14 +20,13 @@ pub struct Partitions {
     pub release_max: Duration,
 }
 
+const NO_DOOR: &str = "a front door to the owner of a key is not in this version";
 /// Keys that make no sense where each part of the work has one owner.
 const NOT_WITH: &[(&str, &str)] = &[
     ("replicas", "each data node runs a copy, and each partition has one owner"),
     ("drain_max", "a copy gives its partitions away one by one: release_max bounds that"),
-    ("listen", "a front door to the owner of a key is not in this version"),
-    ("door", "a front door to the owner of a key is not in this version"),
-    ("balance", "a front door to the owner of a key is not in this version"),
-    ("sticky", "a front door to the owner of a key is not in this version"),
+    ("listen", NO_DOOR),
+    ("door", NO_DOOR),
 ];
 
 const COUNT: Limits = Limits {
@@ -68,10 +67,12 @@ pub(super) fn check(
         check.problems.error(Code::Contradiction, &written.span(), say);
         return None;
     }
-    for (key, because) in NOT_WITH {
+    let of_doors =
+        reference::door_keys().chain(["hold_max", "sessions_max"]).map(|key| (key, NO_DOOR));
+    for (key, because) in NOT_WITH.iter().copied().chain(of_doors) {
         if check.is_written(&path(key)) {
             let what = format!("{} does not go with partitions", path(key));
-            let say = Say::new(what, *because, format!("remove {key}"));
+            let say = Say::new(what, because, format!("remove {key}"));
             let place = check.place_of(&path(key));
             check.problems.error(Code::Contradiction, &place, say);
         }
