@@ -6,6 +6,7 @@
 mod balanced;
 
 use crate::api::balanced::{BalancedStatus, UpstreamStatus};
+use crate::api::status::CopiesStatus;
 pub use balanced::UpstreamTimes;
 use std::fmt::{Display, Write as _};
 use tandem_core::ids::{ConfigVersion, NodeId, ServiceId, Term, TimelineId};
@@ -60,7 +61,7 @@ pub struct ServiceMetrics {
     pub service: ServiceId,
     /// The present term.
     pub term: Term,
-    /// Its primary serves.
+    /// Its primary, or its only copy, serves; of copies side by side any does.
     pub active: bool,
     /// Automatic failover is off.
     pub paused: bool,
@@ -70,6 +71,8 @@ pub struct ServiceMetrics {
     pub switchovers_total: u64,
     /// This node is primary: seconds until its lease ends.
     pub lease_s: Option<f64>,
+    /// There where copies run side by side.
+    pub copies: Option<CopiesStatus>,
     /// This node's front door.
     pub door: DoorMetrics,
     /// Every instance.
@@ -172,7 +175,7 @@ fn services(page: &mut Page, services: &[ServiceMetrics]) {
         }
     };
     family("tandem_service_term", "The present term.", &|of| Some(of.term.0.into()));
-    family("tandem_service_active", "The primary of the term serves.", &|of| {
+    family("tandem_service_active", "The primary or a copy serves.", &|of| {
         Some(flag(of.active).into())
     });
     family("tandem_service_paused", "Automatic failover is off.", &|of| {
@@ -185,6 +188,13 @@ fn services(page: &mut Page, services: &[ServiceMetrics]) {
     family("tandem_service_lease_seconds", "Until the lease of the primary here ends.", &|of| {
         of.lease_s.map(Number::Real)
     });
+    let copies = |of: &ServiceMetrics, count: fn(&CopiesStatus) -> usize| {
+        of.copies.as_ref().map(|copies| Number::Whole(count(copies) as u64))
+    };
+    family("tandem_copies_wanted", "Copies that shall serve side by side.", &|of| {
+        copies(of, |copies| copies.wanted)
+    });
+    family("tandem_copies_serving", "Copies that do.", &|of| copies(of, |copies| copies.serving));
 }
 
 fn doors(page: &mut Page, services: &[ServiceMetrics]) {

@@ -11,8 +11,8 @@ use crate::api::operations::{Operations, Outcome, Refused, RunningConfig, Secret
 use crate::api::partitions::Divided;
 use crate::api::role::RoleCheck;
 use crate::api::status::{
-    Durability, Endpoint, InstanceRole, InstanceState, InstanceStatus, NodeRole, NodeState,
-    NodeStatus, Phase, ScheduledSwitchover, ServiceStatus, Status,
+    CopiesStatus, Durability, Endpoint, InstanceRole, InstanceState, InstanceStatus, NodeRole,
+    NodeState, NodeStatus, Phase, ScheduledSwitchover, ServiceStatus, Status,
 };
 use crate::telemetry::codes;
 use crate::telemetry::events::{Event, EventLog};
@@ -352,6 +352,7 @@ fn metrics() -> MetricsSnapshot {
             failovers_total: 2,
             switchovers_total: 1,
             lease_s: Some(1.4),
+            copies: Some(CopiesStatus { wanted: 3, serving: 2, turn: None }),
             door: DoorMetrics {
                 sessions: 7,
                 held: 1,

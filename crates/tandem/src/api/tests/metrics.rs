@@ -46,6 +46,8 @@ async fn every_family_is_described_once_and_holds_its_samples() {
         r#"tandem_service_term{service="orders"} 4"#,
         r#"tandem_service_failovers_total{service="orders"} 2"#,
         r#"tandem_service_lease_seconds{service="orders"} 1.4"#,
+        r#"tandem_copies_wanted{service="orders"} 3"#,
+        r#"tandem_copies_serving{service="orders"} 2"#,
         r#"tandem_door_sessions{service="orders"} 7"#,
         r#"tandem_door_held{service="orders"} 1"#,
         r#"tandem_door_local_commits_total{service="orders"} 2"#,

@@ -81,7 +81,7 @@ fn not_balanced(service: &ServiceId, what: &str) -> Problem {
         codes::NO_SUCH_SERVICE,
         what,
         format!("{service} is no service of kind tcp or http, whose endpoints the file lists"),
-        "tandem status lists the services; tandem drain NODE empties a node of what Tandem runs there",
+        "tandem status lists the services; tandem drain NODE empties a whole node",
     )
 }
 

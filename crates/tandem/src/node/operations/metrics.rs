@@ -5,6 +5,7 @@
 
 use super::Ground;
 use super::balanced;
+use super::copies;
 use super::role;
 use super::seen::{Seen, ServiceSeen};
 use super::status;
@@ -126,11 +127,13 @@ fn service_metrics(
     ServiceMetrics {
         service: service.name.clone(),
         term: service.state.term(),
-        active: status::phase(service) == Phase::Active && service.serving_primary().is_some(),
+        active: status::phase(service) == Phase::Active
+            && (copies::is_copies(service) || service.serving_primary().is_some()),
         paused: service.state.paused,
         failovers_total: counted.failovers,
         switchovers_total: counted.switchovers,
         lease_s: lease.map(|left| left.as_secs_f64()),
+        copies: copies::status(service),
         door: door(counters.map(|(_, door)| door.counters())),
         instances: instances(service),
     }
