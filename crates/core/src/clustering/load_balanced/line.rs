@@ -39,6 +39,15 @@ impl<W> Line<W> {
         self.places.is_empty()
     }
 
+    /// How many wait for each endpoint that alone will do for them.
+    pub fn waiting_at(&self) -> BTreeMap<u64, u64> {
+        let mut count = BTreeMap::new();
+        for at in self.waiting.values().filter_map(|waiter| waiter.at) {
+            *count.entry(at).or_default() += 1;
+        }
+        count
+    }
+
     /// Whether somebody waits who could take what a newcomer would.
     pub fn is_before(&self, at: Place) -> bool {
         self.queues.contains_key(&None) || self.queues.contains_key(&at)
@@ -130,6 +139,7 @@ mod tests {
         let served = line.serve(|who| (*who != 'a' && core::mem::take(&mut free)).then_some(()));
         assert_eq!(served, [('b', ())]);
         assert_eq!(line.len(), 3);
+        assert_eq!(line.waiting_at(), [(1, 1), (2, 1)].into());
     }
     #[test]
     fn many_who_wait_for_one_endpoint_cost_one_question() {
