@@ -41,11 +41,8 @@ impl<W> Line<W> {
 
     /// How many wait for each endpoint that alone will do for them.
     pub fn waiting_at(&self) -> BTreeMap<u64, u64> {
-        let mut count = BTreeMap::new();
-        for at in self.waiting.values().filter_map(|waiter| waiter.at) {
-            *count.entry(at).or_default() += 1;
-        }
-        count
+        let count = |(at, queue): (&Place, &BTreeMap<u64, W>)| Some(((*at)?, queue.len() as u64));
+        self.queues.iter().filter_map(count).collect()
     }
 
     /// Whether somebody waits who could take what a newcomer would.

@@ -82,7 +82,14 @@ pub(super) async fn run(door: Door<'_>, client: &mut Client, order: Order) -> Af
             closing: &door.shared.closing,
         };
         let mut transfer = Transfer::new(terms, client, stream);
-        let end = poll_fn(|cx| transfer.poll(cx)).await;
+        let end = tokio::select! {
+            biased;
+            end = poll_fn(|cx| transfer.poll(cx)) => end,
+            () = claim.0.over() => {
+                claim.0.was_cut();
+                End::Cut
+            }
+        };
         let over = Over {
             end,
             status: transfer.status,
@@ -151,7 +158,7 @@ struct Over {
 impl Over {
     /// Nothing was done, or what was done twice is done once (H43).
     fn may_repeat(self, order: Order) -> bool {
-        matches!(self.end, End::Broke)
+        matches!(self.end, End::Broke | End::Cut)
             && !self.has_spoken
             && match self.refused {
                 Some(_) => !self.took_body,
@@ -160,7 +167,8 @@ impl Over {
     }
 
     const fn is_fault(self) -> bool {
-        self.has_spoken || !(self.is_stale || self.refused.is_some())
+        !matches!(self.end, End::Cut)
+            && (self.has_spoken || !(self.is_stale || self.refused.is_some()))
     }
 }
 
@@ -199,6 +207,7 @@ fn finish(
         End::Broke => Failure::Broken,
         End::Nonsense(why) => Failure::Nonsense(why),
         End::Late => Failure::Late,
+        End::Cut => Failure::Drained,
     };
     count(if failure == Failure::Late {
         &door.http.tally.timed_out
@@ -214,6 +223,7 @@ fn finish(
             | Failure::Unserved(_)
             | Failure::Crowded
             | Failure::Closing
+            | Failure::Drained
             | Failure::Limited(_) => BROKE.to_owned(),
         });
         door.shared.group.note(&claim.0, Event::WorkFailed);
@@ -283,7 +293,11 @@ async fn tunnel(
     let client = Side { stream, input };
     let endpoint = Side { stream: &mut endpoint, input: spare };
     let mut tunnel = Tunnel::new(client, endpoint, timer, door.config.idle_timeout);
-    poll_fn(|cx| tunnel.poll(cx)).await;
+    tokio::select! {
+        biased;
+        () = poll_fn(|cx| tunnel.poll(cx)) => {}
+        () = claim.0.over() => claim.0.was_cut(),
+    }
     After::Cut
 }
 

@@ -45,6 +45,8 @@ pub(super) enum End {
     Nonsense(&'static str),
     /// The endpoint took too long.
     Late,
+    /// The endpoint gets no more work, and had time enough for this.
+    Cut,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
