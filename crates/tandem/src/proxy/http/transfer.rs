@@ -184,11 +184,10 @@ impl<'a> Transfer<'a> {
 
     fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<End> {
         let waits = self.state == State::Head && self.is_sent();
-        let idle = match waits {
-            true => self.sent_at + self.terms.config.answer_timeout,
-            false => self.moved_at + self.terms.idle_timeout,
-        };
-        let deadline = self.terms.total.map_or(idle, |total| total.min(idle));
+        let Terms { config, idle_timeout, total, .. } = self.terms;
+        let idle =
+            if waits { self.sent_at + config.answer_timeout } else { self.moved_at + idle_timeout };
+        let deadline = total.map_or(idle, |total| total.min(idle));
         ready!(self.client.timer.poll(deadline, cx));
         if self.is_held_up() {
             return Poll::Ready(End::Left);
