@@ -27,6 +27,7 @@ test: setup lint ## everything that CI runs
 	$(CARGO) test --workspace
 	$(CARGO) run --quiet --package tandem-sim -- --seeds $(SEEDS)
 	$(CARGO) build --package tandem
+	TANDEM=$(TANDEM) scripts/test-http
 	$(TANDEM) drill --fault postmaster-kill,node-kill,node-cut,link-cut,all-kill,switchover --rounds 1 --json
 	$(TANDEM) drill --service singleton --fault instance-kill,node-kill,node-cut,switchover --json
 	$(TANDEM) drill --service copies --fault instance-kill,lie,drain,scale,change,node-kill --json

@@ -10,7 +10,7 @@ use super::limiter::Rates;
 use super::resolve::Names;
 use super::session::{self, Shared};
 use super::snapshot::Snapshot;
-use super::{BalancerConfig, Cut, Upstream, UpstreamTls, check, resolve};
+use super::{BalancerConfig, Cut, Upstream, check, resolve};
 use crate::proxy::Error;
 use crate::proxy::http::{Http, Protocol};
 use crate::proxy::listener::{ACCEPT_PAUSE, Slot, bind, is_one_connection};
@@ -178,7 +178,10 @@ impl Balancer {
         if names.are_addresses() {
             names.tell(&self.shared.group);
         }
-        self.shared.dialer.configure(dialed);
+        // Before anybody goes by the rest of it: no request is sent on what was made otherwise.
+        if self.shared.dialer.configure(dialed) {
+            self.shared.http.iter().for_each(Http::forget);
+        }
         self.shared.rates.configure(config.rates);
         if let (Some(http), Some(config), Some(certificates)) =
             (&self.shared.http, &config.http, certificates)
@@ -186,7 +189,7 @@ impl Balancer {
             http.configure(config, certificates);
         }
         let before = self.shared.config.send_replace(Arc::new(config));
-        if is_spoken_to(&before) != is_spoken_to(&self.shared.config()) {
+        if protocol(&before) != protocol(&self.shared.config()) {
             self.shared.http.iter().for_each(Http::forget);
         }
         Ok(())
@@ -257,9 +260,9 @@ impl Balancer {
     }
 }
 
-/// What a connection to an endpoint was made by.
-fn is_spoken_to(config: &BalancerConfig) -> (Option<&UpstreamTls>, Option<Protocol>) {
-    (config.upstream_tls.as_ref(), config.http.as_ref().map(|http| http.upstream_protocol))
+/// What its endpoints are spoken to by.
+fn protocol(config: &BalancerConfig) -> Option<Protocol> {
+    config.http.as_ref().map(|http| http.upstream_protocol)
 }
 
 /// Reads certificates again that were written anew.
@@ -384,7 +387,25 @@ impl Accepting {
 
 #[cfg(test)]
 mod tests {
+    use super::super::group::{Picked, Wanted, Wish};
     use super::*;
+    use tandem_core::clustering::load_balanced::attempts::Attempts;
+
+    #[tokio::test]
+    async fn who_waits_hears_of_what_changed_before_it_listened() {
+        let supervisor = Supervisor::new();
+        let config = super::super::tests::config(&[]);
+        let balancer = Balancer::open(config, &supervisor).unwrap();
+        let Shared { group, .. } = &*balancer.shared;
+        let attempts = Attempts::default();
+        let (key, token, in_flight_max, held_max) = (None, None, 0, 1);
+        let wish = Wish { key, attempts: &attempts, token, in_flight_max, held_max };
+        let Picked::Wait(waiting) = group.ask(wish) else { panic!("nobody serves") };
+        let (upstream, address) = (Arc::from("one"), ([127, 0, 0, 1], 1).into());
+        group.replace(&[Wanted { upstream, address, weight: 1, far: false, drain: false }]);
+        let turn = timeout(Duration::from_secs(20), waiting.turn(&balancer.shared));
+        assert!(matches!(turn.await, Ok(Picked::Place(_))));
+    }
 
     #[tokio::test]
     async fn what_is_accepted_is_kept_alive() {
