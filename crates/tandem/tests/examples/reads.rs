@@ -92,6 +92,7 @@ async fn reads_are_spread_by_capacity_and_outlive_a_standby() {
     };
     running.until("the standby gets reads again", back).await;
     running.took("it gets reads again");
+    drop((sessions, after));
     what_lags_serves_no_reads(&running).await;
     servers_of_somebody_else_are_asked_for_their_role(&running).await;
     running.stop().await;
@@ -118,7 +119,7 @@ async fn what_lags_serves_no_reads(running: &Running) {
     // Those that are open count, so that each new one goes where fewer are.
     let leads_there = async || {
         let mut sessions = Vec::new();
-        for _ in 0..6 {
+        for _ in 0..12 {
             sessions.push(reads(running, &nodes[0]).await?);
         }
         Some(sessions.iter().any(|(_, node)| node == late))

@@ -145,7 +145,7 @@ pub(in crate::node) fn read_certificates(config: &Config) -> Result<(), Error> {
             File::open(file).is_err_and(|error| error.kind() == ErrorKind::PermissionDenied)
         };
         if files.iter().any(|file| file.exists()) && !files.iter().any(denied) {
-            Balancer::read_files(&door)?;
+            door.read_files()?;
         }
     }
     Ok(())

@@ -4,13 +4,13 @@
 //! Not here: what a client gets (`session.rs`).
 //! Tested by: `tests.rs`.
 
-use super::dial::{Dialer, Loaded};
+use super::dial::Dialer;
 use super::group::Group;
 use super::limiter::Rates;
 use super::resolve::Names;
 use super::session::{self, Shared};
 use super::snapshot::Snapshot;
-use super::{BalancerConfig, Cut, Upstream, UpstreamTls, check, resolve};
+use super::{BalancerConfig, Cut, Upstream, check, resolve};
 use crate::proxy::Error;
 use crate::proxy::http::{Http, Protocol};
 use crate::proxy::listener::{ACCEPT_PAUSE, Slot, bind, is_one_connection};
@@ -83,7 +83,7 @@ impl Balancer {
     ) -> Result<Self, Error> {
         let failed = |why| Error::Certificate { service: config.service.clone(), why };
         let http = config.http.as_ref().map(Http::new).transpose().map_err(failed)?;
-        let dialer = Arc::new(Dialer::new(dialed(&config).map_err(failed)?));
+        let dialer = Arc::new(Dialer::new(config.dialed().map_err(failed)?));
         let (address, listener) = listen(&config)?;
         let stop = supervisor.stopping().child_token();
         let group = Group::new(&config);
@@ -123,16 +123,6 @@ impl Balancer {
         Ok(balancer)
     }
 
-    /// Reads the files that a balancer would read, and opens nothing.
-    ///
-    /// # Errors
-    /// What is wrong with which file.
-    pub fn read_files(config: &BalancerConfig) -> Result<(), Error> {
-        let failed = |why| Error::Certificate { service: config.service.clone(), why };
-        config.http.as_ref().map(Http::read).transpose().map_err(failed)?;
-        dialed(config).map(drop).map_err(failed)
-    }
-
     fn accept(&self, listener: TcpListener, stop: CancellationToken) {
         let accepting = Accepting {
             shared: Arc::clone(&self.shared),
@@ -153,6 +143,29 @@ impl Balancer {
     /// The new address cannot be had: nothing has changed.
     pub fn configure(&self, config: BalancerConfig) -> Result<(), Error> {
         let mut listening = self.listening.lock().unwrap_or_else(PoisonError::into_inner);
+        self.change(&mut listening, config)
+    }
+
+    /// The same, but it sends its work where it sent it, whoever says meanwhile where that is.
+    ///
+    /// # Errors
+    /// The new address cannot be had: nothing has changed.
+    pub fn configure_rest(&self, config: BalancerConfig) -> Result<(), Error> {
+        let mut listening = self.listening.lock().unwrap_or_else(PoisonError::into_inner);
+        let upstreams = self.shared.config().upstreams.clone();
+        self.change(&mut listening, BalancerConfig { upstreams, ..config })
+    }
+
+    /// Sends its work there from now on, by addresses. No file and no socket is needed for it, so
+    /// it cannot fail: whoever drains an endpoint may rest on it.
+    pub fn lead(&self, upstreams: Vec<Upstream>) {
+        let _one_at_a_time = self.listening.lock().unwrap_or_else(PoisonError::into_inner);
+        let config = BalancerConfig { upstreams, ..BalancerConfig::clone(&self.shared.config()) };
+        Names::new(&config).tell(&self.shared.group);
+        self.shared.config.send_replace(Arc::new(config));
+    }
+
+    fn change(&self, listening: &mut Listening, config: BalancerConfig) -> Result<(), Error> {
         if config == **self.shared.config.borrow() {
             // Whoever applies the same again may have written a certificate anew.
             renew(&self.shared, &config.service);
@@ -160,7 +173,7 @@ impl Balancer {
         }
         let failed = |why| Error::Certificate { service: config.service.clone(), why };
         let certificates = config.http.as_ref().map(Http::read).transpose().map_err(failed)?;
-        let dialed = dialed(&config).map_err(failed)?;
+        let dialed = config.dialed().map_err(failed)?;
         if config.listen != listening.wanted {
             let (address, listener) = listen(&config)?;
             let accepting = self.shared.closing.child_token();
@@ -174,7 +187,10 @@ impl Balancer {
         if names.are_addresses() {
             names.tell(&self.shared.group);
         }
-        self.shared.dialer.configure(dialed);
+        // Before anybody goes by the rest of it: no request is sent on what was made otherwise.
+        if self.shared.dialer.configure(dialed) {
+            self.shared.http.iter().for_each(Http::forget);
+        }
         self.shared.rates.configure(config.rates);
         if let (Some(http), Some(config), Some(certificates)) =
             (&self.shared.http, &config.http, certificates)
@@ -182,7 +198,7 @@ impl Balancer {
             http.configure(config, certificates);
         }
         let before = self.shared.config.send_replace(Arc::new(config));
-        if is_spoken_to(&before) != is_spoken_to(&self.shared.config()) {
+        if protocol(&before) != protocol(&self.shared.config()) {
             self.shared.http.iter().for_each(Http::forget);
         }
         Ok(())
@@ -212,11 +228,6 @@ impl Balancer {
             http: http.as_ref().map(Http::snapshot),
             unresolved: group.unresolved().clone(),
         }
-    }
-
-    /// Where it sends its work.
-    pub fn upstreams(&self) -> Vec<Upstream> {
-        self.shared.config().upstreams.clone()
     }
 
     /// What was cut at endpoints that get no more work since the last call.
@@ -258,9 +269,9 @@ impl Balancer {
     }
 }
 
-/// What a connection to an endpoint was made by.
-fn is_spoken_to(config: &BalancerConfig) -> (Option<&UpstreamTls>, Option<Protocol>) {
-    (config.upstream_tls.as_ref(), config.http.as_ref().map(|http| http.upstream_protocol))
+/// What its endpoints are spoken to by.
+fn protocol(config: &BalancerConfig) -> Option<Protocol> {
+    config.http.as_ref().map(|http| http.upstream_protocol)
 }
 
 /// Reads certificates again that were written anew.
@@ -269,12 +280,6 @@ fn renew(shared: &Shared, service: &ServiceId) {
     if shared.dialer.renew(service) {
         shared.http.iter().for_each(Http::forget);
     }
-}
-
-/// How its endpoints are spoken to.
-fn dialed(config: &BalancerConfig) -> Result<Option<Loaded>, String> {
-    let protocols = config.http.as_ref().map_or(&[][..], |http| http.upstream_protocol.alpn());
-    Dialer::read(config.upstream_tls.as_ref(), protocols)
 }
 
 fn listen(config: &BalancerConfig) -> Result<(SocketAddr, TcpListener), Error> {
@@ -385,7 +390,25 @@ impl Accepting {
 
 #[cfg(test)]
 mod tests {
+    use super::super::group::{Picked, Wanted, Wish};
     use super::*;
+    use tandem_core::clustering::load_balanced::attempts::Attempts;
+
+    #[tokio::test]
+    async fn who_waits_hears_of_what_changed_before_it_listened() {
+        let supervisor = Supervisor::new();
+        let config = super::super::tests::config(&[]);
+        let balancer = Balancer::open(config, &supervisor).unwrap();
+        let Shared { group, .. } = &*balancer.shared;
+        let attempts = Attempts::default();
+        let (key, token, in_flight_max, held_max) = (None, None, 0, 1);
+        let wish = Wish { key, attempts: &attempts, token, in_flight_max, held_max };
+        let Picked::Wait(waiting) = group.ask(wish) else { panic!("nobody serves") };
+        let (upstream, address) = (Arc::from("one"), ([127, 0, 0, 1], 1).into());
+        group.replace(&[Wanted { upstream, address, weight: 1, far: false, drain: false }]);
+        let turn = timeout(Duration::from_secs(20), waiting.turn(&balancer.shared));
+        assert!(matches!(turn.await, Ok(Picked::Place(_))));
+    }
 
     #[test]
     fn certificates_are_looked_at_every_ten_seconds() {

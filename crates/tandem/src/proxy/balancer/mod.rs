@@ -31,7 +31,9 @@ pub use listener::Balancer;
 pub use member::leaving::Cut;
 pub use snapshot::{EndpointSnapshot, Snapshot};
 
-use super::http::{HttpCheck, HttpConfig};
+use super::Error;
+use super::http::{Http, HttpCheck, HttpConfig};
+use dial::Dialer;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -93,6 +95,22 @@ impl BalancerConfig {
         let pairs = shown.chain(of_clients).flat_map(|it| [&it.chain, &it.key]);
         let believed = self.upstream_tls.iter().map(|tls| &tls.ca);
         pairs.chain(believed).map(PathBuf::as_path).collect()
+    }
+
+    /// Reads them, and keeps nothing.
+    ///
+    /// # Errors
+    /// What is wrong with which file.
+    pub fn read_files(&self) -> Result<(), Error> {
+        let failed = |why| Error::Certificate { service: self.service.clone(), why };
+        self.http.as_ref().map(Http::read).transpose().map_err(failed)?;
+        self.dialed().map(drop).map_err(failed)
+    }
+
+    /// How its endpoints are spoken to.
+    fn dialed(&self) -> Result<Option<dial::Loaded>, String> {
+        let protocols = self.http.as_ref().map_or(&[][..], |http| http.upstream_protocol.alpn());
+        Dialer::read(self.upstream_tls.as_ref(), protocols)
     }
 }
 
