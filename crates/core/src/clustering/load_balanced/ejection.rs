@@ -1,6 +1,6 @@
 //! Decides which endpoints of a group get work, from checks that ask them and from what became of
 //! the work that they got.
-//! In: `Event`. Out: shares, and each endpoint's `Condition` with its reason.
+//! In: `Event`, each endpoint's `Pace`. Out: shares, and each endpoint's `Condition` with its reason.
 //! States of an endpoint: unknown → up ⇄ down by checks; in service ⇄ ejected by its work, each
 //! time for longer; after either it comes back slowly. Draining is an operator's word.
 //! Keeps: INV-7, what is ejected for its work is never the last that is up, nor more than the
@@ -9,6 +9,7 @@
 //! Not here: who of those in service is chosen (`balance.rs`), the checks themselves (the shell).
 //! Tested by: below, and the simulator's storms of endpoints.
 
+use super::pace::Pace;
 use crate::time::Timestamp;
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -17,6 +18,8 @@ use core::time::Duration;
 const SHARE_UNIT: u32 = 100;
 /// With fewer results in a window, a success rate says nothing.
 const RATE_VOLUME_MIN: u32 = 20;
+/// What takes less is not slow, however quick the others are.
+const SLOW_MIN_US: u64 = 1_000;
 
 /// When an endpoint is out, and for how long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +32,8 @@ pub struct Limits {
     pub failures: u32,
     /// Less than this succeeds within a window: ejected. In percent; 0 is never.
     pub success_percent_min: u32,
+    /// Takes more than so many times what the others take: ejected. 0 is never.
+    pub latency_times: u32,
     /// How long results count together.
     pub window: Duration,
     /// How long the first ejection lasts; the next ones twice, three times, ...
@@ -48,6 +53,7 @@ impl Default for Limits {
             rise: 2,
             failures: 5,
             success_percent_min: 50,
+            latency_times: 0,
             window: Duration::from_secs(10),
             ejection: Duration::from_secs(10),
             ejection_max: Duration::from_secs(300),
@@ -72,6 +78,17 @@ pub enum Event {
     Drained,
     /// The operator's word is taken back.
     Undrained,
+}
+
+/// An endpoint that was ejected for taking too long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Slow {
+    /// Which.
+    pub at: usize,
+    /// Half of its work took more than this, in microseconds.
+    pub median_us: u64,
+    /// The same of the one in the middle of the others.
+    pub others_us: u64,
 }
 
 /// What an endpoint is in.
@@ -192,6 +209,33 @@ impl Group {
             }
         }
         self.condition(at, now) != Some(before)
+    }
+
+    /// Ejects whoever takes much longer than the others, the slowest first. Endpoints of which too
+    /// little is known are nobody's measure; what was slow before it was out does not count.
+    pub fn judge(&mut self, paces: &[Option<Pace>], now: Timestamp) -> Vec<Slow> {
+        let limits = self.limits;
+        let known = |(at, pace): (usize, &Option<Pace>)| {
+            let (pace, endpoint) = ((*pace)?, self.endpoints.get(at)?);
+            let counts = self.condition(at, now)?.is_in_service()
+                && endpoint.back_at.is_none_or(|back| pace.since >= back);
+            counts.then_some((pace.median_us, at))
+        };
+        let mut known: Vec<(u64, usize)> = paces.iter().enumerate().filter_map(known).collect();
+        known.sort_unstable();
+        let mut slow = Vec::new();
+        while let (1.., Some((median_us, at))) = (limits.latency_times, known.pop()) {
+            // Of two in the middle the slower one: where half are slow, the fault is elsewhere.
+            let Some((others_us, _)) = known.get(known.len() / 2).copied() else { break };
+            let most_us = others_us.saturating_mul(u64::from(limits.latency_times));
+            let is_slow = median_us > most_us.max(SLOW_MIN_US);
+            if !is_slow || !self.may_eject(at, now) {
+                break;
+            }
+            self.endpoints[at].eject(now, &limits);
+            slow.push(Slow { at, median_us, others_us });
+        }
+        slow
     }
 
     /// What an endpoint is in; none if there is no such endpoint.

@@ -13,7 +13,7 @@ listen = 6379
 upstreams = ["10.0.0.11:6379", { address = "cache2:6379", weight = 2, zone = "x", drain = true }]
 balance = "least-connections"
 health = { interval = "5s", timeout = "2s", fall = 4, rise = 5 }
-ejection = { failures = 7, success_min = 60, window = "20s", time = "30s", share_max = 40 }
+ejection = { failures = 7, success_min = 60, latency = 5, window = "20s", time = "30s", share_max = 40 }
 slow_start = "3s"
 hold_max = "4s"
 sessions_max = 50
@@ -58,6 +58,7 @@ fn every_key_is_read() {
     let limits = service.limits;
     assert_eq!((limits.fall, limits.rise, limits.failures), (4, 5, 7));
     assert_eq!((limits.success_percent_min, limits.ejected_percent_max), (60, 40));
+    assert_eq!(limits.latency_times, 5);
     let seconds = [limits.window, limits.ejection, limits.ejection_max, limits.slow_start];
     assert_eq!(seconds.map(|it| it.as_secs()), [20, 30, 300, 3]);
     assert_eq!((service.hold_max.as_secs(), service.sessions_max), (4, 50));

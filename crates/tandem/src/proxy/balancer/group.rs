@@ -70,6 +70,7 @@ struct State {
     health: ejection::Group,
     balance: Balance,
     policy: Policy,
+    limits: ejection::Limits,
     members: Vec<Arc<Member>>,
     /// What is no longer listed and still has work.
     gone: Vec<Arc<Member>>,
@@ -109,6 +110,7 @@ impl Group {
             health: ejection::Group::new(&[], config.limits, config.check.is_some()),
             balance: Balance::new(config.policy),
             policy: config.policy,
+            limits: config.limits,
             members: Vec::new(),
             gone: Vec::new(),
             drain_max: config.drain_max,
@@ -282,6 +284,7 @@ impl Group {
             state.policy = config.policy;
             state.balance = Balance::new(config.policy);
         }
+        state.limits = config.limits;
         state.drain_max = config.drain_max;
         state.secret = secret(config);
         state.members.iter().for_each(|member| member.hide(&state.secret));

@@ -269,7 +269,7 @@ fn listen(config: &BalancerConfig) -> Result<(SocketAddr, TcpListener), Error> {
 }
 
 /// Closes connections to endpoints that nobody uses, cuts what is left at those that get no more
-/// work, and finds certificates that were renewed.
+/// work, ejects those that are slow, and finds certificates that were renewed.
 async fn sweep(shared: Arc<Shared>) {
     for round in 1_u64.. {
         tokio::select! {
@@ -284,6 +284,7 @@ async fn sweep(shared: Arc<Shared>) {
             http.sweep(&addresses, idle_timeout.unwrap_or_default());
         }
         shared.group.cut_overdue();
+        shared.group.judge();
         if round.is_multiple_of(RENEW) {
             renew(&shared, &shared.config().service);
         }

@@ -17,6 +17,7 @@ use std::time::Duration;
 use tandem_core::clustering::load_balanced::balance::Load;
 use tandem_core::clustering::load_balanced::ejection::Condition;
 use tandem_core::clustering::load_balanced::latency::Latency;
+use tandem_core::clustering::load_balanced::pace::{Pace, Recent};
 use tandem_core::clustering::load_balanced::quantiles::Times;
 use tandem_core::clustering::load_balanced::rendezvous;
 use tandem_core::time::Timestamp;
@@ -49,6 +50,7 @@ pub(in crate::proxy) struct Member {
 struct Took {
     latency: Latency,
     times: Times,
+    recent: Recent,
 }
 
 impl Member {
@@ -84,6 +86,12 @@ impl Member {
         let mut of = lock(&self.took);
         of.latency.sample(took, now);
         of.times.sample(took, now);
+        of.recent.sample(took, now);
+    }
+
+    /// How long work takes here of late; asked once in a while.
+    pub(super) fn pace(&self, now: Timestamp, window: Duration) -> Option<Pace> {
+        lock(&self.took).recent.pace(now, window)
     }
 
     /// Work failed here.
