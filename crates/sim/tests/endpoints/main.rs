@@ -162,8 +162,8 @@ fn what_fails_at_once_draws_no_work() {
 /// What is slow gets little also where the choice does not ask how long things take; where all are
 /// slow alike, nobody is out.
 fn slow(seed: u64, mutation: Mutation) {
-    let policy = [Policy::RoundRobin, Policy::Random, Policy::Hash]
-        [usize::try_from(seed % 3).unwrap()];
+    let policy =
+        [Policy::RoundRobin, Policy::Random, Policy::Hash][usize::try_from(seed % 3).unwrap()];
     let mut world = World::new(seed, policy, mutation);
     world.health[0] = Health::Slow(20);
     world.run(STORM, false);

@@ -179,6 +179,10 @@ fn balanced() -> BalancedStatus {
         retried_total: 7,
         limited_client_total: 9,
         limited_service_total: 0,
+        certificates: vec![CertificateStatus {
+            file: "/etc/tandem/cache.crt".to_owned(),
+            expires_unix_s: 1_900_000_000,
+        }],
         http: None,
         upstreams: vec![
             upstream("10.0.0.11:6379", UpstreamState::Up, 100),

@@ -177,7 +177,8 @@ impl Balancer {
     /// What it is and has done.
     pub fn snapshot(&self) -> Snapshot {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let Shared { group, tally, rates, http, .. } = &*self.shared;
+        let Shared { group, tally, rates, http, dialer, .. } = &*self.shared;
+        let shown = http.as_ref().map(Http::certificate_ends).unwrap_or_default();
         let config = self.shared.config();
         Snapshot {
             service: config.service.clone(),
@@ -191,6 +192,7 @@ impl Balancer {
             limited: rates.refused(),
             endpoints: group.snapshot(),
             http: http.as_ref().map(Http::snapshot),
+            certificates: shown.into_iter().chain(dialer.certificate_end()).collect(),
             unresolved: group.unresolved().clone(),
         }
     }

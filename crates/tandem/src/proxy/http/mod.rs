@@ -34,7 +34,7 @@ pub(super) use h2::once;
 pub(super) use probe::ask;
 
 pub(super) use stream::Stream;
-pub use tls::Certificate;
+pub use tls::{Certificate, CertificateEnd};
 pub use trusted::Network;
 
 use pool::Pool;
@@ -306,6 +306,11 @@ impl Http {
     /// How clients are spoken to; none: in clear.
     fn tls(&self) -> Option<Arc<rustls::ServerConfig>> {
         lock(&self.tls).as_ref().map(|loaded| Arc::clone(&loaded.config))
+    }
+
+    /// When the certificates end that clients are shown.
+    pub(super) fn certificate_ends(&self) -> Vec<CertificateEnd> {
+        lock(&self.tls).as_ref().map(|loaded| loaded.ends.clone()).unwrap_or_default()
     }
 
     /// Endpoints are spoken to in another way from now on: no request goes out on what was there.

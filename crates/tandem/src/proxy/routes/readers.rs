@@ -143,6 +143,7 @@ impl Readers {
                 ejected: member.ejected,
                 failure: member.failure.clone(),
                 cut: 0,
+                is_full: false,
                 cut_in: None,
             }
         };

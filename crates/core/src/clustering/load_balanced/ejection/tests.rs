@@ -223,7 +223,10 @@ fn what_takes_much_longer_than_the_others_is_ejected() {
     let mut quick = group();
     let pace = |median_us| Some(Pace { since: second(1), median_us });
     assert_eq!(quick.judge(&[pace(900), pace(20), pace(20), pace(20)], second(2)), []);
-    assert_eq!(Group::new(&[1; 4], LIMITS, false).judge(&paces(&[1, 99, 1, 1], second(1)), second(2)), []);
+    assert_eq!(
+        Group::new(&[1; 4], LIMITS, false).judge(&paces(&[1, 99, 1, 1], second(1)), second(2)),
+        []
+    );
 }
 
 #[test]

@@ -17,7 +17,7 @@ impl Group {
         let state = lock(&self.state);
         let now = clock::now();
         let is_late = |member: &Member| {
-            let left = member.leaving.left(state.drain_max, now);
+            let left = member.leaving.left(state.bounds.drain_max, now);
             left.is_some_and(|left| left.is_zero())
         };
         let all = state.members.iter().chain(&state.gone);
