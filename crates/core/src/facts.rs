@@ -141,6 +141,8 @@ pub struct InstanceFacts {
     pub starts_failed: u32,
     /// Of a copy whose work is divided: what it ended its work on, how long it has not been well.
     pub seat: SeatFacts,
+    /// Of a copy whose work is divided: what is run when its partitions change failed last time.
+    pub hook_failed: bool,
     /// Of copies that run side by side: since when doors shall send nothing new here, by its own
     /// clock. It tells this withdrawal from an earlier one.
     pub withdrawn: Option<Timestamp>,
@@ -235,6 +237,7 @@ impl Default for InstanceFacts {
             pending_restart: false,
             starts_failed: 0,
             seat: SeatFacts::default(),
+            hook_failed: false,
             withdrawn: None,
             ends: BTreeMap::new(),
         }

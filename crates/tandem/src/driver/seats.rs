@@ -82,6 +82,7 @@ pub struct Seat {
     it: Wiring,
     known: Mutex<Known>,
     changed: watch::Sender<u64>,
+    told: watch::Sender<Option<Own>>,
 }
 
 #[derive(Debug)]
@@ -128,7 +129,8 @@ impl Seat {
             told: None,
             ended_at: Timestamp(0),
         };
-        Ok(Arc::new(Self { it, known: Mutex::new(known), changed: watch::Sender::new(0) }))
+        let (changed, told) = (watch::Sender::new(0), watch::Sender::new(None));
+        Ok(Arc::new(Self { it, known: Mutex::new(known), changed, told }))
     }
 
     /// This node's name.
@@ -139,6 +141,11 @@ impl Seat {
     /// Wakes when the copy may know something else.
     pub fn changed(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()
+    }
+
+    /// What the copy's file says.
+    pub fn told(&self) -> watch::Receiver<Option<Own>> {
+        self.told.subscribe()
     }
 
     /// What the copy may know; none while that is not known itself.
@@ -216,6 +223,7 @@ impl Seat {
                 return None;
             }
             *written = own.version;
+            self.told.send_replace(Some(own.clone()));
             self.known().told = Some(own);
             self.changed.send_modify(|_| {});
         }
@@ -253,7 +261,7 @@ impl Seat {
     }
 
     /// In the words of the API and the file.
-    fn told(&self, own: &Own) -> OwnPartitions {
+    fn words(&self, own: &Own) -> OwnPartitions {
         let now = clock::now();
         let partition = |it: &Holding| OwnPartition {
             id: it.partition,
@@ -274,7 +282,7 @@ impl Seat {
     }
 
     async fn put_out(&self, own: &Own) -> Result<(), Error> {
-        let (dir, told, since) = (self.it.dir.clone(), self.told(own), own.since);
+        let (dir, told, since) = (self.it.dir.clone(), self.words(own), own.since);
         let write = move || files::write(&dir, &told, since);
         let done = tokio::task::spawn_blocking(write).await;
         done.unwrap_or_else(|error| Err(Error::task(error)))
@@ -334,7 +342,7 @@ impl Divided for Seat {
         let told = self.known().told.clone().filter(is_of_now)?;
         let left = now.lease.since(clock::now()).as_millis();
         let lease_ms = Some(u64::try_from(left).unwrap_or(u64::MAX));
-        Some(OwnPartitions { lease_ms, ..self.told(&told) })
+        Some(OwnPartitions { lease_ms, ..self.words(&told) })
     }
 
     fn changed(&self) -> watch::Receiver<u64> {

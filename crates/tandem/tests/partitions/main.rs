@@ -6,6 +6,7 @@
 #![allow(clippy::print_stdout, reason = "times are reported")]
 
 mod example;
+mod hook;
 mod ledger;
 #[allow(dead_code, reason = "shared with a test that needs more of it")]
 #[path = "../members/machines.rs"]
@@ -32,6 +33,7 @@ async fn no_partition_is_worked_on_twice_whatever_dies() {
     a_frozen_daemon_loses_its_share(&machines, &ledger).await;
     a_daemon_is_restarted(&mut machines, &ledger).await;
     what_releases_nothing_is_ended(&machines, &ledger).await;
+    hook::a_hook_hears_of_each_change_and_delays_none(&machines, &ledger).await;
     ledger.nobody_works_twice();
 }
 
@@ -49,7 +51,8 @@ fn moved(before: &Workers, after: &Workers) -> usize {
 }
 
 async fn founded(machines: &mut Machines, ledger: &Ledger) {
-    started(machines, &ledger.service()).await;
+    let service = ledger.service() + &hook::service(machines);
+    started(machines, &service).await;
     ledger.until("all are worked on, evenly", machines, is_even).await;
     println!("{}", machines.tandem("b", &["status"]).success().out);
     println!("{}", machines.tandem("b", &["explain", "work"]).success().out);

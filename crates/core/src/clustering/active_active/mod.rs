@@ -5,7 +5,8 @@
 //! agreed (`cluster/partitions.rs`): by node and *sitting*, the last term of its seat for which all
 //! earlier copies were proven gone. `controller` moves partitions: it never gives one away before
 //! its owner released it, or its owner's sitting passed. `holder` is what a node tells its copy,
-//! and what it says to be released. Why it is safe: `docs/adr/0015-partitions.md`.
+//! and what it says to be released. Why it is safe: `docs/adr/0015-partitions.md`. `routing` is
+//! where doors send what belongs to a partition (`docs/adr/0017-doors-by-key.md`).
 //!
 //! The four meet only in agreed state and facts, so each may crash between any two steps.
 //! Keeps: INV-13, by its parts.
@@ -13,6 +14,7 @@
 pub mod controller;
 pub mod holder;
 pub mod placement;
+pub mod routing;
 pub mod seat;
 
 #[cfg(test)]

@@ -31,6 +31,8 @@ pub enum Failure {
     /// A connection that had been idle was closed: hardly anybody saw what was sent. Or the
     /// endpoint says that it takes no more on it.
     Stale,
+    /// It was sent, and the endpoint says that it is somebody else's and that it did nothing.
+    Misdirected,
     /// It was sent, and there was no answer.
     Broke,
 }
@@ -76,6 +78,8 @@ impl<E: PartialEq> Attempts<E> {
                 self.refused.push(endpoint);
                 return if pay() { Next::AtOnce } else { Next::Paced };
             }
+            // Whose it is may be the same endpoint's, which has not heard of it yet.
+            Failure::Misdirected => return if pay() { Next::AtOnce } else { Next::Paced },
             Failure::Declined => self.refused.push(endpoint),
             Failure::Stale => {}
             Failure::Broke => self.have_it.push(endpoint),
@@ -128,6 +132,17 @@ mod tests {
         assert_eq!(attempts.next_round(), Next::Paced);
         assert!(attempts.may_ask(&'a'), "it did nothing with it");
         assert_eq!(attempts.failed('a', Failure::Declined, || true), Next::Over);
+    }
+
+    #[test]
+    fn what_is_somebody_elses_may_be_asked_for_again_wherever_and_whenever_it_is() {
+        let mut attempts = Attempts::default();
+        for _ in 0..9 {
+            assert_eq!(attempts.failed('a', Failure::Misdirected, || true), Next::AtOnce);
+        }
+        assert_eq!(attempts.failed('a', Failure::Misdirected, || false), Next::Paced);
+        assert!(attempts.may_ask(&'a'));
+        assert_eq!(attempts.failed('a', Failure::Broke, || false), Next::Over, "that is another");
     }
 
     #[test]

@@ -30,7 +30,12 @@ pub fn hash(key: &[u8]) -> u64 {
 
 /// Which of so many equal parts a key belongs to: its hash modulo their number. 0 of none.
 pub fn part(key: &[u8], parts: u32) -> u32 {
-    let part = hash(key).checked_rem(u64::from(parts)).unwrap_or(0);
+    part_of(hash(key), parts)
+}
+
+/// The same for a key of which only the hash is known.
+pub fn part_of(hash: u64, parts: u32) -> u32 {
+    let part = hash.checked_rem(u64::from(parts)).unwrap_or(0);
     u32::try_from(part).unwrap_or(0)
 }
 

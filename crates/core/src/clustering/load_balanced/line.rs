@@ -41,6 +41,15 @@ impl<W> Line<W> {
         self.waiting.is_empty()
     }
 
+    /// How many wait for each endpoint that alone will do for them.
+    pub fn waiting_at(&self) -> BTreeMap<u64, u64> {
+        let mut count = BTreeMap::new();
+        for at in self.waiting.values().filter_map(|waiter| waiter.at) {
+            *count.entry(at).or_default() += 1;
+        }
+        count
+    }
+
     /// Whether somebody waits who could take what a newcomer would.
     pub fn is_before(&self, at: Option<u64>) -> bool {
         let same = |waiter: &Waiter<W>| waiter.at == at;
@@ -118,5 +127,6 @@ mod tests {
         let served = line.serve(|who| (*who != 'a' && core::mem::take(&mut free)).then_some(()));
         assert_eq!(served, [('b', ())]);
         assert_eq!(line.len(), 3);
+        assert_eq!(line.waiting_at(), [(1, 1), (2, 1)].into());
     }
 }

@@ -3,6 +3,7 @@
 pub mod attempts;
 pub mod balance;
 pub mod ejection;
+pub mod gate;
 pub mod key;
 pub mod latency;
 pub mod line;

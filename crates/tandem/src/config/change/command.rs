@@ -45,7 +45,7 @@ pub(super) fn kept(change: &mut Change<'_>) {
             let instead = "take the service out, apply, wait until it has ended, then put it back";
             change.refuse(&format!("services.{id}.clustering"), Say::new(what, because, instead));
         }
-        let count = |it: &Command| it.partitions.map(|it| it.count);
+        let count = |it: &Command| it.partitions.as_ref().map(|it| it.count);
         if count(old) != count(new) {
             let words = |count: Option<u32>| count.map_or("none".to_owned(), |it| it.to_string());
             let (before, after) = (words(count(old)), words(count(new)));

@@ -31,6 +31,7 @@ pub(in crate::config) struct Command {
     pub replicas: Number,
     pub partitions: Number,
     pub release_max: Text,
+    pub on_partitions: Vec<Spanned<String>>,
     pub drain_max: Text,
     pub door: Text,
     /// The door to copies that run side by side.
@@ -77,6 +78,7 @@ pub(super) fn read(
         replicas: section.number(reading, "replicas"),
         partitions: section.number(reading, "partitions"),
         release_max: section.text(reading, "release_max"),
+        on_partitions: section.texts(reading, "on_partitions"),
         drain_max: section.text(reading, "drain_max"),
         door,
         name: name.clone(),

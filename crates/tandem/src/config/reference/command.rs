@@ -83,6 +83,12 @@ rows! {
             another node, and to say so; then the copy is stopped, within `stop_max`, since only \
             that proves that it works on it no more."
         because "a unit of work fits, and nobody works on the partition meanwhile",
+    "services.NAME.on_partitions": "list of texts" = Unset("nothing");
+        "With partitions: a program that is run on a node whenever what its copy owns has changed, \
+            one at a time, for the newest state. TANDEM_OWNED and TANDEM_RELEASING have the \
+            numbers, with a space between, TANDEM_VERSION grows with each change. It may take \
+            `hook_max`; nothing waits for it, and a release is confirmed through the API alone."
+        because "a copy reads its file or asks the API; few need a program beside it",
     "services.NAME.drain_max": "duration, \"0s\" to \"1h\"" = Value("30s");
         "Before a copy is stopped by a plan (drain, restart, another configuration), doors send it \
             nothing new, and what it still serves has so long to end; then it is stopped all the \

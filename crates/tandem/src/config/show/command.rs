@@ -47,6 +47,7 @@ pub(super) fn values(service: &Command) -> Vec<Value> {
     if let Some(partitions) = &service.partitions {
         values.push(("partitions".to_owned(), Some(partitions.count.to_string())));
         values.push(("release_max".to_owned(), Some(print_duration(partitions.release_max))));
+        values.push(("on_partitions".to_owned(), words(&partitions.on_partitions)));
     }
     values
 }

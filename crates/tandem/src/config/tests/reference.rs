@@ -95,7 +95,8 @@ const OF_COPIES: [&str; 6] = [
 ];
 
 /// Only work that is divided has these.
-const OF_DIVIDED: [&str; 2] = ["services.NAME.partitions", "services.NAME.release_max"];
+const OF_DIVIDED: [&str; 3] =
+    ["services.NAME.partitions", "services.NAME.release_max", "services.NAME.on_partitions"];
 
 /// Of a key of the reference, in the file above.
 fn in_the_file(entry: &crate::config::Entry) -> String {

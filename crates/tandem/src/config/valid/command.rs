@@ -168,6 +168,7 @@ pub(super) fn service(
     let stop = words("stop", &raw.stop);
     let on_start = words("on_start", &raw.on_start);
     let on_stop = words("on_stop", &raw.on_stop);
+    let on_partitions = words("on_partitions", &raw.on_partitions);
     let health = health(raw, (filled, &env), check);
     let lease = check.duration(&path("lease"), raw.lease.as_ref(), &LEASE);
     let usual = Timing::of_command();
@@ -178,8 +179,8 @@ pub(super) fn service(
     let hold_max = check.duration(&path("hold_max"), raw.hold_max.as_ref(), &HOLD);
     let sessions_max = usize::try_from(sessions_max).unwrap_or(1);
     let front = Front { listen, hold_max, sessions_max };
-    let partitions = partitions::check(raw, pairing, check);
-    let copies = match partitions {
+    let partitions = partitions::check(raw, (pairing, on_partitions), check);
+    let copies = match &partitions {
         Some(_) => None,
         None => copies::check(raw, (pairing, shape), front, check),
     };

@@ -226,7 +226,7 @@ impl Config {
                 .copies
                 .as_ref()
                 .map(|it| spec::Copies { replicas: it.replicas, drain_max: it.drain_max }),
-            partitions: it.partitions.map(|it| it.count),
+            partitions: it.partitions.as_ref().map(|it| it.count),
             ..ServiceSpec::of_command(it.pairing, it.timing)
         };
         ClusterSpec {

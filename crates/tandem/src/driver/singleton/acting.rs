@@ -68,6 +68,7 @@ pub(super) enum Finished {
     Written(Work, State, Result<(), std::io::Error>),
     Checked { life: u64, answer: Result<(), String> },
     AskedToStop(Result<(), program::Error>),
+    ToldOfPartitions { version: u64, answer: Result<(), program::Error> },
     Looked(Option<u64>),
     Swept { life: u64, pids: Vec<i32> },
     Attached(Result<Attached, fence::client::Error>),
@@ -155,6 +156,9 @@ impl SingletonDriver {
             Finished::Written(work, _, Err(error)) => self.on_not_written(work, &error),
             Finished::Checked { life, answer } => self.on_checked(life, answer).await,
             Finished::AskedToStop(answer) => self.on_asked_to_stop(answer).await,
+            Finished::ToldOfPartitions { version, answer } => {
+                self.on_told_of_partitions(version, answer);
+            }
             Finished::Looked(place) => self.on_looked(place),
             Finished::Swept { life, pids } => self.on_swept(life, &pids),
             Finished::Attached(attached) => self.on_attached(attached).await,

@@ -59,6 +59,19 @@ impl SingletonDriver {
         }
     }
 
+    /// The same for a program that needs no lease, and is told more.
+    pub(super) fn program_told(
+        &self,
+        words: &[String],
+        told: impl IntoIterator<Item = (String, String)>,
+    ) -> Program {
+        let mut program = self.program(words);
+        if let Ok(spec) = &mut program.spec {
+            spec.env.extend(told);
+        }
+        program
+    }
+
     /// The same for a program that needs no lease.
     pub(super) fn program(&self, words: &[String]) -> Program {
         let spec = self.user.clone().map(|_| self.spec(words, Lease::Unlimited));

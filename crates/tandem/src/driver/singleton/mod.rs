@@ -15,6 +15,7 @@ mod acting;
 mod asking;
 pub mod beside;
 mod changes;
+mod divided;
 mod health;
 mod keeper;
 mod lease;
@@ -28,6 +29,7 @@ mod wishes;
 use super::explain::Explanations;
 use super::hub::Hub;
 use super::instance::wishes::Asked;
+use super::seats::Own;
 use crate::consensus::Agreed;
 use crate::fence::client::{Keeper, KeeperEvent};
 use crate::runtime::clock;
@@ -38,6 +40,7 @@ use crate::telemetry::events::EventLog;
 use acting::{Ended, Finished, Part, Work};
 use beside::Beside;
 pub use changes::Change;
+use divided::Hook;
 use health::Checks;
 use output::Output;
 use std::collections::BTreeMap;
@@ -87,6 +90,8 @@ pub struct Wiring {
     pub events: EventLog,
     /// There if it is one of many, and none of them alone: no lease is needed.
     pub beside: Option<Beside>,
+    /// There if its work is divided: what it was told of its partitions last.
+    pub divided: Option<watch::Receiver<Option<Own>>>,
 }
 
 /// What the keeper holds.
@@ -153,6 +158,8 @@ pub struct SingletonDriver {
     output: Output,
     /// Whom it runs as, looked up anew before each start; or why not.
     user: Result<Option<User>, String>,
+    /// The program that is told of its partitions.
+    hook: Hook,
     /// Ends the program that asks the copy to end.
     stopper: Option<CancellationToken>,
     /// What the keeper said while that still ran.
@@ -206,6 +213,7 @@ impl SingletonDriver {
             checks: Checks::default(),
             output: Output::default(),
             user: Ok(None),
+            hook: Hook::default(),
             stopper: None,
             ended: None,
             swept_at: now,
@@ -243,6 +251,7 @@ impl SingletonDriver {
                 Some(change) = self.it.changes.recv() => self.on_change(change),
                 result = self.it.agreed.changed() => if result.is_err() { return },
                 result = changed.changed() => if result.is_err() { return },
+                () = divided::told(&mut self.it.divided) => {}
                 () = tokio::time::sleep(pause) => {}
             }
             again = self.go_on().await;
@@ -295,6 +304,7 @@ impl SingletonDriver {
         self.publish();
         self.enforce(now).await;
         self.fence_beside_keeper(now);
+        self.tell_of_partitions();
         self.follow_output(now);
         // Before anything is agreed, nothing is known to have ended.
         agreed.state.cluster.as_ref()?;

@@ -11,6 +11,7 @@ use tandem_core::pairing::{Clustering, Kind, Pairing, Replication};
 use tandem_core::spec::{ClusterSpec, Durability, NodeRole, NodeSpec, Timing};
 
 mod changes;
+mod divided;
 mod without;
 
 const LIMIT: Duration = Duration::from_secs(30);
@@ -51,6 +52,7 @@ fn config(dir: &std::path::Path) -> CommandConfig {
         stop_max: LONG,
         on_start: Vec::new(),
         on_stop: Vec::new(),
+        on_partitions: Vec::new(),
         hook_max: LONG,
         health: None,
         log_bytes_max: 1000,
@@ -92,6 +94,7 @@ fn case(change: impl FnOnce(&mut CommandConfig)) -> Case {
         changes,
         events: EventLog::new("a".into()),
         beside: None,
+        divided: None,
     });
     driver.keeper = keeper;
     driver.keeper_events = keeper_events;

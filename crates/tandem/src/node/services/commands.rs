@@ -164,9 +164,11 @@ pub(in crate::node) fn start(
             continue;
         }
         let (sender, receiver) = mpsc::channel(WISHES_MAX);
+        let mut divided = None;
         let mut prepared = Prepared::of(ground, node, (&it.id, it.command));
         if it.seat.is_some() {
             let Some(seat) = seats::start(ground, consensus, &it, sender.clone()) else { continue };
+            divided = Some(seat.told());
             started.seats.insert(it.work.clone(), seat);
             prepared.config.told = seats::told(&it, node, &prepared.config.dir);
         }
@@ -174,7 +176,8 @@ pub(in crate::node) fn start(
         let (work, told) = (it.work.clone(), it.command.clone());
         let followed = Followed { changes, work, told, more: prepared.config.told.clone() };
         driven.insert(it.id.clone(), followed);
-        start_one(ground, consensus, prepared, (asks, receiver, changed))?;
+        let wiring = wiring(ground, consensus, prepared, (asks, receiver, changed))?;
+        start_one(ground, Wiring { divided, ..wiring });
         started.wishes.insert(it.work.clone(), sender);
     }
     started.driven = Driven(Mutex::new(driven));
@@ -241,16 +244,9 @@ impl Prepared {
     }
 }
 
-fn start_one(
-    ground: &Ground,
-    consensus: &Consensus,
-    prepared: Prepared,
-    requests: Requests,
-) -> Result<(), Error> {
-    let driver = SingletonDriver::new(wiring(ground, consensus, prepared, requests)?);
-    let run = driver.run(ground.supervisor.stopping());
+fn start_one(ground: &Ground, wiring: Wiring) {
+    let run = SingletonDriver::new(wiring).run(ground.supervisor.stopping());
     ground.supervisor.spawn("singleton driver", TaskKind::Essential, run);
-    Ok(())
 }
 
 /// What others want of it: promises, wishes, changes.
@@ -278,6 +274,7 @@ pub(super) fn wiring(
         changes,
         events: ground.events.clone(),
         beside: None,
+        divided: None,
     })
 }
 
@@ -313,6 +310,11 @@ pub(in crate::node) fn command_config(
         stop_max: command.stop_max,
         on_start: command.on_start.clone(),
         on_stop: command.on_stop.clone(),
+        on_partitions: command
+            .partitions
+            .as_ref()
+            .map(|it| it.on_partitions.clone())
+            .unwrap_or_default(),
         hook_max: command.hook_max,
         health,
         log_bytes_max: command.log_bytes_max,

@@ -27,13 +27,14 @@ pub(super) struct Leased<'a> {
     pub work: &'a ServiceId,
     pub command: &'a Command,
     /// Where it runs, or nowhere; none: anywhere.
-    pub seat: Option<(&'a NodeId, Partitions)>,
+    pub seat: Option<(&'a NodeId, &'a Partitions)>,
 }
 
 pub(super) fn leased(config: &Config) -> impl Iterator<Item = Leased<'_>> {
     let alone =
         alone(config).map(|(work, command)| Leased { id: work.clone(), work, command, seat: None });
-    let divided = config.commands.iter().filter_map(|(id, it)| Some((id, it, it.partitions?)));
+    let divided =
+        config.commands.iter().filter_map(|(id, it)| Some((id, it, it.partitions.as_ref()?)));
     let seats = divided.flat_map(|(work, command, partitions)| {
         config.data_nodes().map(move |(node, _)| Leased {
             id: spec::Seat::name(work, node),
@@ -85,6 +86,9 @@ pub(super) fn told(it: &Leased<'_>, node: &config::Node, dir: &Path) -> BTreeMap
         ("TANDEM_SERVICE".to_owned(), it.work.to_string()),
         ("TANDEM_API".to_owned(), format!("http://{api}")),
     ]);
+    if let Some((_, partitions)) = it.seat {
+        told.insert("TANDEM_PARTITIONS".to_owned(), partitions.count.to_string());
+    }
     if let Ok(path) = seats::path_in(dir) {
         told.insert("TANDEM_PARTITIONS_FILE".to_owned(), path.display().to_string());
     }

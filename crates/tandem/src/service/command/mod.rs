@@ -50,6 +50,8 @@ pub struct CommandConfig {
     pub on_start: Vec<String>,
     /// Run after a planned end.
     pub on_stop: Vec<String>,
+    /// Run whenever what the copy owns has changed.
+    pub on_partitions: Vec<String>,
     /// How long a hook may take.
     pub hook_max: Duration,
     /// How it is asked.

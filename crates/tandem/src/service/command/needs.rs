@@ -71,6 +71,7 @@ impl CommandConfig {
             ("stop", &self.stop),
             ("on_start", &self.on_start),
             ("on_stop", &self.on_stop),
+            ("on_partitions", &self.on_partitions),
             ("health.exec", exec),
         ];
         let first =

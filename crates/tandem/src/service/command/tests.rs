@@ -21,6 +21,7 @@ fn config(dir: &std::path::Path) -> CommandConfig {
         stop_max: Duration::from_secs(5),
         on_start: Vec::new(),
         on_stop: Vec::new(),
+        on_partitions: Vec::new(),
         hook_max: Duration::from_secs(5),
         health: None,
         log_bytes_max: 1000,

@@ -23,7 +23,7 @@ fn work(old: &str, new: &str) -> String {
 fn a_divided_command_has_a_seat_on_each_data_node() {
     let config = parse(&work("", ""));
     let command = &config.commands[&"work".into()];
-    let partitions = command.partitions.expect("partitions");
+    let partitions = command.partitions.as_ref().expect("partitions");
     assert_eq!((partitions.count, partitions.release_max), (12, Duration::from_secs(5)));
     assert!(command.copies.is_none(), "each partition has one owner: no copy is any copy");
     let spec = config.spec();
@@ -42,6 +42,11 @@ fn what_makes_no_sense_is_told() {
         (work("= 12", "= 5000"), "services.work.partitions = 5000 is out of range"),
         (work("\"5s\"", "\"5h\""), "release_max = \"5h\" is out of range"),
         (work("partitions = 12", ""), "services.work.release_max has no effect"),
+        (
+            work("partitions = 12\nrelease_max = \"5s\"", "on_partitions = [\"/x\"]"),
+            "services.work.on_partitions has no effect",
+        ),
+        (work("= 12", "= 12\non_partitions = [\"\"]"), "services.work.on_partitions.1 = "),
         (work("= 12", "= 12\nlisten = 8080"), "services.work.listen does not go with partitions"),
         (work("= 12", "= 12\nreplicas = 2"), "services.work.replicas does not go with partitions"),
         (

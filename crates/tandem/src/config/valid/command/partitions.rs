@@ -12,12 +12,14 @@ use tandem_core::cluster::partitions::PARTITIONS_MAX;
 use tandem_core::pairing::{Clustering, Pairing};
 
 /// How the work of a command is divided.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Partitions {
     /// Into so many parts.
     pub count: u32,
     /// For a copy to end its work on one.
     pub release_max: Duration,
+    /// Run on a node whenever what it owns has changed; empty: nothing.
+    pub on_partitions: Vec<String>,
 }
 
 const NO_DOOR: &str = "a front door to the owner of a key is not in this version";
@@ -27,6 +29,12 @@ const NOT_WITH: &[(&str, &str)] = &[
     ("drain_max", "a copy gives its partitions away one by one: release_max bounds that"),
     ("listen", NO_DOOR),
     ("door", NO_DOOR),
+];
+
+/// Keys that say something about partitions.
+const ONLY_WITH: &[(&str, &str)] = &[
+    ("release_max", "without partitions there is nothing to release"),
+    ("on_partitions", "without partitions nothing of them changes"),
 ];
 
 const COUNT: Limits = Limits {
@@ -43,18 +51,13 @@ const RELEASE: Span = Span {
 
 pub(super) fn check(
     raw: &raw::Command,
-    pairing: Option<Pairing>,
+    (pairing, on_partitions): (Option<Pairing>, Vec<String>),
     check: &mut Checker<'_, '_>,
 ) -> Option<Partitions> {
     let pairing = pairing?;
     let path = |key: &str| format!("services.{}.{key}", raw.name.get_ref());
     let Some(written) = &raw.partitions else {
-        if let Some(release_max) = &raw.release_max {
-            let what = format!("{} has no effect", path("release_max"));
-            let because = "without partitions there is nothing to release";
-            let say = Say::new(what, because, "write partitions = 64, or remove it");
-            check.problems.error(Code::Contradiction, &release_max.span(), say);
-        }
+        undivided(raw, check);
         return None;
     };
     let clustering = pairing.clustering();
@@ -81,5 +84,19 @@ pub(super) fn check(
     Some(Partitions {
         count: u32::try_from(count).unwrap_or(1),
         release_max: check.duration(&path("release_max"), raw.release_max.as_ref(), &RELEASE),
+        on_partitions,
     })
+}
+
+/// What is written about parts that there are not is a misunderstanding.
+fn undivided(raw: &raw::Command, check: &mut Checker<'_, '_>) {
+    for (key, because) in ONLY_WITH {
+        let path = format!("services.{}.{key}", raw.name.get_ref());
+        if check.is_written(&path) {
+            let what = format!("{path} has no effect");
+            let say = Say::new(what, *because, "write partitions = 64, or remove it");
+            let place = check.place_of(&path);
+            check.problems.error(Code::Contradiction, &place, say);
+        }
+    }
 }

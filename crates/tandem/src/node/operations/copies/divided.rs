@@ -55,6 +55,11 @@ pub(in crate::node::operations) fn warnings(service: ServiceSeen<'_>) -> Vec<Str
         let (node, owned) = (&it.node, it.owned);
         warnings.push(format!("{node} owns {owned} partitions and is not heard"));
     }
+    for it in &nodes {
+        if service.instance(&it.node).is_some_and(|own| own.hook_failed) {
+            warnings.push(format!("{}: on_partitions failed last time: tandem events", it.node));
+        }
+    }
     warnings
 }
 

@@ -82,7 +82,7 @@ impl NodeOperations {
         let commands = config.commands.iter().filter(|(service, _)| is_asked(service));
         commands
             .map(|(service, command)| {
-                let seat = command.partitions.map(|_| Seat::name(service, &ground.me));
+                let seat = command.partitions.as_ref().map(|_| Seat::name(service, &ground.me));
                 let id = seat.as_ref().unwrap_or(service);
                 let own = |id| seen.service(id).and_then(|it| it.instance(&ground.me));
                 let runs = |id| own(id).is_some_and(|own| own.process != Process::Stopped);

@@ -18,6 +18,7 @@ fn what_is_missing_on_a_machine_is_told_before_a_start() {
         stop: words(&["no_such_program_here"]),
         on_start: words(&["/no/such/{node}"]),
         on_stop: words(&["/bin/sh"]),
+        on_partitions: Vec::new(),
         cwd: dir.path().into(),
         run_as: Some("no_such_user_here".into()),
         ..it
