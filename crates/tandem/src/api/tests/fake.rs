@@ -1,6 +1,8 @@
 //! Talks like a node, without being one: answers what a test put into it.
 
-use crate::api::balanced::{BalancedStatus, QuantilesStatus, UpstreamState, UpstreamStatus};
+use crate::api::balanced::{
+    BalancedStatus, CertificateStatus, QuantilesStatus, UpstreamState, UpstreamStatus,
+};
 use crate::api::explain::{
     Appointed, Candidate, Explanation, FailoverNow, Finding, Planned, Reason, Safety, Severity,
 };
