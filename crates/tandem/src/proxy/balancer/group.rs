@@ -145,7 +145,9 @@ impl Group {
     /// A place at the endpoint that suits the wish best, or in the line of those who wait for one.
     pub(in crate::proxy) fn ask(&self, wish: Wish<'_>) -> Picked {
         let mut state = lock(&self.state);
-        let at = state.place_of(wish.token).map(|at| state.members[at].token());
+        let at = state.place_of(wish.token).map(|at| &state.members[at]);
+        // Whoever was there already goes to any other.
+        let at = at.filter(|it| wish.attempts.may_ask(&it.address)).map(|it| it.token());
         if !state.line.is_before(at)
             && let Some(picked) = state.pick(wish)
         {
