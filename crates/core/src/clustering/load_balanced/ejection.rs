@@ -1,6 +1,7 @@
 //! Decides which endpoints of a group get work, from checks that ask them and from what became of
 //! the work that they got.
-//! In: `Event`, each endpoint's `Pace`. Out: shares, and each endpoint's `Condition` with its reason.
+//! In: `Event`, each endpoint's `Pace`. Out: shares, and each endpoint's `Condition` with its
+//! reason.
 //! States of an endpoint: unknown → up ⇄ down by checks; in service ⇄ ejected by its work, each
 //! time for longer; after either it comes back slowly. Draining is an operator's word.
 //! Keeps: INV-7, what is ejected for its work is never the last that is up, nor more than the
@@ -9,7 +10,10 @@
 //! Not here: who of those in service is chosen (`balance.rs`), the checks themselves (the shell).
 //! Tested by: below, and the simulator's storms of endpoints.
 
-use super::pace::Pace;
+mod slow;
+
+pub use slow::Slow;
+
 use crate::time::Timestamp;
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -18,8 +22,6 @@ use core::time::Duration;
 const SHARE_UNIT: u32 = 100;
 /// With fewer results in a window, a success rate says nothing.
 const RATE_VOLUME_MIN: u32 = 20;
-/// What takes less is not slow, however quick the others are.
-const SLOW_MIN_US: u64 = 1_000;
 
 /// When an endpoint is out, and for how long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,17 +80,6 @@ pub enum Event {
     Drained,
     /// The operator's word is taken back.
     Undrained,
-}
-
-/// An endpoint that was ejected for taking too long.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Slow {
-    /// Which.
-    pub at: usize,
-    /// Half of its work took more than this, in microseconds.
-    pub median_us: u64,
-    /// The same of the one in the middle of the others.
-    pub others_us: u64,
 }
 
 /// What an endpoint is in.
@@ -209,33 +200,6 @@ impl Group {
             }
         }
         self.condition(at, now) != Some(before)
-    }
-
-    /// Ejects whoever takes much longer than the others, the slowest first. Endpoints of which too
-    /// little is known are nobody's measure; what was slow before it was out does not count.
-    pub fn judge(&mut self, paces: &[Option<Pace>], now: Timestamp) -> Vec<Slow> {
-        let limits = self.limits;
-        let known = |(at, pace): (usize, &Option<Pace>)| {
-            let (pace, endpoint) = ((*pace)?, self.endpoints.get(at)?);
-            let counts = self.condition(at, now)?.is_in_service()
-                && endpoint.back_at.is_none_or(|back| pace.since >= back);
-            counts.then_some((pace.median_us, at))
-        };
-        let mut known: Vec<(u64, usize)> = paces.iter().enumerate().filter_map(known).collect();
-        known.sort_unstable();
-        let mut slow = Vec::new();
-        while let (1.., Some((median_us, at))) = (limits.latency_times, known.pop()) {
-            // Of two in the middle the slower one: where half are slow, the fault is elsewhere.
-            let Some((others_us, _)) = known.get(known.len() / 2).copied() else { break };
-            let most_us = others_us.saturating_mul(u64::from(limits.latency_times));
-            let is_slow = median_us > most_us.max(SLOW_MIN_US);
-            if !is_slow || !self.may_eject(at, now) {
-                break;
-            }
-            self.endpoints[at].eject(now, &limits);
-            slow.push(Slow { at, median_us, others_us });
-        }
-        slow
     }
 
     /// What an endpoint is in; none if there is no such endpoint.

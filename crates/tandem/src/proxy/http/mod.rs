@@ -308,11 +308,6 @@ impl Http {
         lock(&self.tls).as_ref().map(|loaded| Arc::clone(&loaded.config))
     }
 
-    /// When the certificates end that clients are shown.
-    pub(super) fn certificate_ends(&self) -> Vec<CertificateEnd> {
-        lock(&self.tls).as_ref().map(|loaded| loaded.ends.clone()).unwrap_or_default()
-    }
-
     /// Endpoints are spoken to in another way from now on: no request goes out on what was there.
     pub(super) fn forget(&self) {
         self.pool.clear();

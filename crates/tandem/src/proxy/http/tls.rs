@@ -7,7 +7,7 @@
 //! Not here: TLS between nodes (`identity`), what is said inside (`session.rs`).
 //! Tested by: `tests/tls.rs`.
 
-use super::h2;
+use super::{Http, h2};
 use rustls::ServerConfig;
 use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject as _;
@@ -113,6 +113,13 @@ impl Loaded {
     /// As if it had been read of what is there now: what is wrong with it is said once.
     pub(super) fn seen(&self) -> Self {
         Self { written: written(&self.from), ..self.clone() }
+    }
+}
+
+impl Http {
+    /// When the certificates end that clients are shown.
+    pub(super) fn certificate_ends(&self) -> Vec<CertificateEnd> {
+        super::lock(&self.tls).as_ref().map(|loaded| loaded.ends.clone()).unwrap_or_default()
     }
 }
 

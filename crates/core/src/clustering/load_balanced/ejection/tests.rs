@@ -1,6 +1,7 @@
 //! What puts an endpoint out, and what never does.
 
 use super::*;
+use crate::clustering::load_balanced::pace::Pace;
 
 const LIMITS: Limits = Limits {
     fall: 3,
