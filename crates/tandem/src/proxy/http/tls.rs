@@ -118,7 +118,7 @@ impl Loaded {
 
 impl Http {
     /// When the certificates end that clients are shown.
-    pub(super) fn certificate_ends(&self) -> Vec<CertificateEnd> {
+    pub(in crate::proxy) fn certificate_ends(&self) -> Vec<CertificateEnd> {
         super::lock(&self.tls).as_ref().map(|loaded| loaded.ends.clone()).unwrap_or_default()
     }
 }

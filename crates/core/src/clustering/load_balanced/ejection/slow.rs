@@ -4,7 +4,7 @@
 //! Not here: the samples (`pace.rs`).
 //! Tested by: `tests.rs`, and the simulator's storms of endpoints.
 
-use super::{Condition, Group};
+use super::Group;
 use crate::clustering::load_balanced::pace::Pace;
 use crate::time::Timestamp;
 use alloc::vec::Vec;

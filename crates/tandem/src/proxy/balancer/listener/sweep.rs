@@ -1,5 +1,5 @@
-//! Keeps a balancer in order, once in a while: what nobody uses, what had time enough, what is slow,
-//! what was written anew.
+//! Keeps a balancer in order, once in a while: what nobody uses, what had time enough, what is
+//! slow, what was written anew.
 //! In: time that passes. Out: nothing.
 //! Tested by: `../tests/drain.rs`, `http/tests/tls.rs`.
 
