@@ -180,6 +180,7 @@ fn balanced() -> BalancedStatus {
         limited_client_total: 9,
         limited_service_total: 0,
         http: None,
+        owners: None,
         upstreams: vec![
             upstream("10.0.0.11:6379", UpstreamState::Up, 100),
             UpstreamStatus {

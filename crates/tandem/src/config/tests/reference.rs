@@ -47,6 +47,9 @@ clustering = "active-active"
 replication = "none"
 command = ["/srv/worker"]
 partitions = 12
+listen = 8092
+door = "http"
+partition_key = { header = "X-Shop" }
 [services.app]
 kind = "command"
 clustering = "load-balanced"
@@ -95,8 +98,15 @@ const OF_COPIES: [&str; 6] = [
 ];
 
 /// Only work that is divided has these.
-const OF_DIVIDED: [&str; 3] =
-    ["services.NAME.partitions", "services.NAME.release_max", "services.NAME.on_partitions"];
+const OF_DIVIDED: [&str; 7] = [
+    "services.NAME.partitions",
+    "services.NAME.release_max",
+    "services.NAME.on_partitions",
+    "services.NAME.partition_key",
+    "services.NAME.partition_key.header",
+    "services.NAME.partition_key.cookie",
+    "services.NAME.partition_key.path_segment",
+];
 
 /// Of a key of the reference, in the file above.
 fn in_the_file(entry: &crate::config::Entry) -> String {

@@ -7,6 +7,7 @@
 use super::dial::{Dialer, Loaded};
 use super::group::Group;
 use super::limiter::Rates;
+use super::owners::Owned;
 use super::resolve::Names;
 use super::session::{self, Shared};
 use super::snapshot::Snapshot;
@@ -192,7 +193,13 @@ impl Balancer {
             endpoints: group.snapshot(),
             http: http.as_ref().map(Http::snapshot),
             unresolved: group.unresolved().clone(),
+            owners: group.owners(),
         }
+    }
+
+    /// Where the work of each partition goes from now on, in their order; none: it waits.
+    pub fn route(&self, routes: Vec<Option<Owned>>) {
+        self.shared.group.route(routes);
     }
 
     /// Where it sends its work.

@@ -54,6 +54,7 @@ fn snapshot(endpoints: Vec<EndpointSnapshot>) -> Snapshot {
         limited: [0, 0],
         endpoints,
         unresolved: vec!["cache2".to_owned()],
+        owners: None,
     }
 }
 
