@@ -148,6 +148,10 @@ pub struct UpstreamStatus {
     pub retried_total: u64,
     /// How often it was ejected.
     pub ejected_total: u64,
+    /// Connections or requests that were cut: it got no more, and they had not ended within
+    /// `drain_max`.
+    #[serde(default)]
+    pub cut_total: u64,
 }
 
 /// So much of what an endpoint did took at most so many milliseconds.
@@ -176,7 +180,7 @@ words! {
         Draining => "draining",
         /// Was not asked yet: used while nothing else is up.
         Unchecked => "unchecked",
-        /// Listed no more: what it has ends by itself.
+        /// Listed no more: what it has gets `drain_max` to end.
         Removed => "removed",
     }
 }

@@ -187,6 +187,8 @@ kinds! {
     DoorReleased = "door.released" Info,
     /// Sessions on an old primary were cut.
     DoorCut = "door.cut" Info,
+    /// What an endpoint still had was cut: it gets no more work, and `drain_max` was over.
+    EndpointCut = "endpoint.cut" Warn,
     /// A node leads the consensus, and plans.
     LeaderElected = "leader.elected" Info,
     /// Nobody leads the consensus as this node sees it.

@@ -190,4 +190,7 @@ pub(super) fn upstreams(
     family("tandem_upstream_ejected_total", "How often it was ejected.", |it| {
         Some(it.ejected_total.into())
     });
+    family("tandem_upstream_cut_total", "What was cut there: drain_max was over.", |it| {
+        Some(it.cut_total.into())
+    });
 }

@@ -218,6 +218,7 @@ fn upstream(address: &str, state: UpstreamState, share_percent: u32) -> Upstream
         failed_total: 0,
         retried_total: 0,
         ejected_total: 0,
+        cut_total: 0,
     }
 }
 

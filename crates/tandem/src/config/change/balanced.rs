@@ -6,6 +6,7 @@
 use super::Change;
 use crate::config::problem::Say;
 use crate::config::show::listen;
+use crate::config::value::print_duration;
 
 /// Another kind of service under the same name.
 pub(super) fn kinds(change: &mut Change<'_>) {
@@ -30,8 +31,11 @@ pub(super) fn doors(change: &mut Change<'_>) {
     for (id, before) in &old.balanced {
         let Some(after) = new.balanced.get(id) else {
             let what = format!("service {id} ends");
-            let because = "the new file does not have it: its doors close at once, and connections \
-                           get 30 s to end by themselves";
+            let max = print_duration(before.drain_max.unwrap_or_default());
+            let because = format!(
+                "the new file does not have it: its doors close at once, and connections get {max} \
+                 (its drain_max) to end by themselves"
+            );
             let instead = "if that is not meant, put it back";
             change.weaker("services", Say::new(what, because, instead));
             continue;

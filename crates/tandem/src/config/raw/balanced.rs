@@ -21,6 +21,8 @@ pub(in crate::config) struct Balanced {
     pub health: Switch<Health>,
     pub ejection: Switch<Ejection>,
     pub slow_start: Text,
+    /// A door of copies has none: what it is there is the copies'.
+    pub drain_max: Text,
     pub rate_limit: Switch<RateLimit>,
     pub hold_max: Text,
     pub sessions_max: Number,
@@ -95,9 +97,10 @@ pub(super) fn read(
     let health = section.switch(reading, "health").map(|table| {
         health(reading, section.inner(table, ("health", "services.NAME.health")), is_http)
     });
+    let drain_max = section.text(reading, "drain_max");
     let door = door(reading, shared, &mut section, kind);
     section.finish(reading);
-    Balanced { upstreams, health, ..door }
+    Balanced { upstreams, health, drain_max, ..door }
 }
 
 /// The keys of a door, whatever is behind it; of kind tcp or http by what it balances.
@@ -118,6 +121,7 @@ pub(super) fn door(
             ejection(reading, section.inner(table, ("ejection", "services.NAME.ejection")), is_http)
         }),
         slow_start: section.text(reading, "slow_start"),
+        drain_max: None,
         rate_limit: rate::read(reading, section, is_http),
         hold_max: shared.hold_max,
         sessions_max: shared.sessions_max,

@@ -21,6 +21,11 @@ rows! {
         "How many connections each node's front door has at once; one more is closed."
         because "a bound, so that a flood of clients cannot use up the node; a connection that \
             idles costs a few kilobytes",
+    "services.NAME.drain_max": "duration, \"0s\" to \"1d\"" = Value("5min");
+        "What an endpoint still has that gets nothing new, since it is drained or listed no more, \
+            has so long to end; then it is cut. So has everything when the service is taken out."
+        because "pages, downloads and pools of connections end or are renewed by then; what stays \
+            open for ever would keep whoever wants to stop the endpoint waiting for ever",
     "services.NAME.health": "table or false" = Computed("every endpoint is \
         asked by connecting to it");
         "Whether endpoints are asked if they answer, and how; false asks nobody."
@@ -36,7 +41,7 @@ rows! {
             gone."
         because "a guessed zone would send work far away",
     "services.NAME.upstreams.INDEX.drain": "true or false" = Value("false");
-        "It gets no new connections; those that it has end by themselves."
+        "It gets no new connections or requests; what it has gets drain_max to end, then it is cut."
         because "an endpoint is there to work; before it is stopped, this empties it",
     "services.NAME.health.interval": "duration, \"100ms\" to \"1h\"" = Value("2s");
         "The time between two checks of an endpoint by each node: a connection is made and closed, \

@@ -25,6 +25,7 @@ pub(super) fn values(service: &Balanced) -> Vec<Value> {
         ("connections_max", service.connections_max.map(|max| max.to_string())),
         ("connect_timeout", Some(print_duration(service.connect_timeout))),
         ("idle_timeout", Some(print_duration(service.idle_timeout))),
+        ("drain_max", service.drain_max.map(print_duration)),
         ("accept_proxy", Some(service.accept_proxy.to_string())),
         ("send_proxy", service.send_proxy.map(ProxyVersion::word).map(str::to_owned)),
         ("health", Some(switch(service.health.is_some()))),

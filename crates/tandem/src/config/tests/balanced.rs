@@ -23,6 +23,7 @@ accept_proxy = true
 send_proxy = "v2"
 held_max = 40
 connections_max = 30
+drain_max = "20s"
 "#;
 
 fn file(cache: &str) -> String {
@@ -63,6 +64,7 @@ fn every_key_is_read() {
     assert_eq!((service.held_max, service.connections_max), (40, Some(30)));
     assert_eq!(service.connect_timeout, Duration::from_millis(300));
     assert_eq!(service.idle_timeout.as_secs(), 600);
+    assert_eq!(service.drain_max, Some(Duration::from_secs(20)));
     assert!(service.accept_proxy && service.send_proxy == Some(ProxyVersion::V2));
     let shown = show(&config);
     let value = |key: &str| {

@@ -54,6 +54,8 @@ pub struct Balanced {
     pub connect_timeout: Duration,
     /// A connection on which nothing moves for so long is closed.
     pub idle_timeout: Duration,
+    /// For what an endpoint has that gets no new work; none: what is behind the door sees to it.
+    pub drain_max: Option<Duration>,
     /// Clients say who they are by the PROXY protocol, and must.
     pub accept_proxy: bool,
     /// Endpoints are told who the client is by the PROXY protocol.
@@ -147,6 +149,11 @@ const SLOW_START: Span = Span {
     default: Duration::from_secs(10),
     because: "an endpoint that comes back gets its whole share after it",
 };
+const DRAIN: Span = Span {
+    range: Duration::ZERO..=Duration::from_secs(86_400),
+    default: Duration::from_secs(300),
+    because: "whoever waits for an endpoint to be empty waits no longer than this",
+};
 const WINDOW: Span = Span {
     range: Duration::from_secs(1)..=Duration::from_secs(3600),
     default: Duration::from_secs(10),
@@ -174,7 +181,8 @@ pub(super) fn service(
     let listen = service::listen(&path("listen"), raw.listen.as_ref(), check);
     let door = door(raw, Basis { pairing, listen, usual: Policy::PeakEwma }, check)?;
     let limits = ejection::Limits { fall: limits.fall, rise: limits.rise, ..door.limits };
-    Some(Balanced { upstreams, health, limits, ..door })
+    let drain_max = check.duration(&path("drain_max"), raw.drain_max.as_ref(), &DRAIN);
+    Some(Balanced { upstreams, health, limits, drain_max: Some(drain_max), ..door })
 }
 
 /// What a door is of, whatever is behind it.
@@ -236,6 +244,7 @@ pub(super) fn door(
         connections_max: Some(number(connections_max)).filter(|max| *max > 0),
         connect_timeout,
         idle_timeout,
+        drain_max: None,
         accept_proxy: is_set(&raw.accept_proxy),
         send_proxy,
         question,

@@ -58,7 +58,8 @@ impl NodeOperations {
         let outcome = self.apply_config(&text, Some(state.config_version)).await?;
         let message = if drain {
             let left = self.left(service, upstream);
-            format!("{upstream} of {service} gets no new connections; {left}")
+            let max = known.drain_max.map(config::print_duration).unwrap_or_default();
+            format!("{upstream} of {service} gets no new connections; {left}; cut after {max}")
         } else {
             format!("{upstream} of {service} gets connections again, slowly at first")
         };
@@ -225,13 +226,14 @@ pub(super) fn upstream(of: &EndpointSnapshot) -> UpstreamStatus {
         failed_total: of.failed,
         retried_total: of.retried,
         ejected_total: of.ejected,
+        cut_total: of.cut,
     }
 }
 
 fn reason(of: &EndpointSnapshot) -> Option<String> {
     let why = of.failure.as_deref().unwrap_or("no answer");
     let Some(condition) = of.condition else {
-        return Some("listed no more: what it has ends by itself".to_owned());
+        return Some(format!("listed no more; {}", left(of)));
     };
     Some(match condition {
         Condition::Up => return None,
@@ -243,8 +245,16 @@ fn reason(of: &EndpointSnapshot) -> Option<String> {
             format!("its work failed: {why}; tried again in {left:.1} s")
         }
         Condition::Draining if of.in_flight == 0 => "drained: nothing is left".to_owned(),
-        Condition::Draining => format!("{} connections are left", of.in_flight),
+        Condition::Draining => left(of),
     })
+}
+
+/// What is left at an endpoint that gets no more work, and for how long.
+fn left(of: &EndpointSnapshot) -> String {
+    let until = of.cut_in.map(|left| std::time::Duration::from_secs(left.as_secs()));
+    let until = until.map(crate::config::print_duration);
+    let until = until.map_or_else(String::new, |left| format!(", to be cut in {left}"));
+    format!("{} are left{until}", of.in_flight)
 }
 
 fn warnings(config: &Balanced, snapshot: &Snapshot) -> Vec<String> {

@@ -2,14 +2,15 @@
 //! configuration wants them, from its start to its end and while it changes.
 //! In: `Config`. Out: open balancers, what waits, `Snapshot`s.
 //! A service that comes is opened, one that goes closes its door at once and lets its connections
-//! end within `DRAIN`, one that stays changes and keeps every connection.
+//! end within `drain_max`, one that stays changes and keeps every connection.
 //! Not here: what a balancer does (`proxy/balancer`), the doors of PostgreSQL (`node/services.rs`).
 //! Tested by: `tests/balancer`.
 
 use crate::config::{self, Balanced, Config, UpstreamProtocol};
 use crate::identity::Identity;
 use crate::proxy::balancer::{
-    Balancer, BalancerConfig, Check, ProxyVersion, Question, Role, RoleCheck, Snapshot, Upstream,
+    Balancer, BalancerConfig, Check, Cut, ProxyVersion, Question, Role, RoleCheck, Snapshot,
+    Upstream,
 };
 use crate::proxy::{Certificate, Error, HttpCheck, HttpConfig, Protocol, UpstreamTls};
 use crate::runtime::supervisor::{Supervisor, TaskKind};
@@ -20,9 +21,6 @@ use std::time::Duration;
 use tandem_core::clustering::load_balanced::key::Source;
 use tandem_core::clustering::load_balanced::retry;
 use tandem_core::ids::{NodeId, ServiceId};
-
-/// For the connections of a service that was removed.
-const DRAIN: Duration = Duration::from_secs(30);
 
 type Open = BTreeMap<ServiceId, Arc<Balancer>>;
 
@@ -74,7 +72,8 @@ impl Balancers {
             // Whoever comes next may want the same address.
             balancer.stop_accepting().await;
             self.supervisor.spawn("balancer drain", TaskKind::Session, async move {
-                if !balancer.close(DRAIN).await {
+                let grace = balancer.drain_max().unwrap_or_default();
+                if !balancer.close(grace).await {
                     let service = balancer.snapshot().service;
                     tracing::warn!(%service, "connections of a removed service were cut");
                 }
@@ -97,6 +96,15 @@ impl Balancers {
     /// Every balancer as it is now.
     pub(in crate::node) fn snapshots(&self) -> Vec<Snapshot> {
         self.lock().values().map(|balancer| balancer.snapshot()).collect()
+    }
+
+    /// What each of them cut since the last call.
+    pub(in crate::node) fn cuts(&self) -> Vec<(ServiceId, Cut)> {
+        let open = self.lock();
+        let cuts = open.iter().flat_map(|(service, balancer)| {
+            balancer.cuts().into_iter().map(|cut| (service.clone(), cut))
+        });
+        cuts.collect()
     }
 
     /// Accepts nobody more, gives connections `grace` to end by themselves, then cuts them.
@@ -157,6 +165,7 @@ pub(super) fn door_config(
         hold_max: own.hold_max,
         connect_timeout: own.connect_timeout,
         idle_timeout: own.idle_timeout,
+        drain_max: own.drain_max,
         sessions_max: own.sessions_max,
         held_max: own.held_max,
         connections_max: own.connections_max.unwrap_or(0),

@@ -92,6 +92,8 @@ pub(in crate::node) fn open_doors(ground: &Ground) -> Result<Vec<CommandDoor>, E
             hold_max: command.hold_max,
             connect_timeout: CONNECT,
             idle_timeout: IDLE,
+            // Clients of an old place end with it: they were let in by its lease.
+            drain_max: None,
             sessions_max: command.sessions_max,
             held_max: command.sessions_max,
             connections_max: 0,

@@ -3,7 +3,8 @@
 //! States: both ways → (a side closes its half, and the other side is told) one way → over.
 //! A closed half is passed on and the other way goes on, as with HAProxy: a client that has asked
 //! all it had to ask still waits for the answer. A reset on either side ends the connection at
-//! once and is passed on as a reset: nobody shall take half an answer for the whole. What is half
+//! once and is passed on as a reset: nobody shall take half an answer for the whole; so is what is
+//! cut. What is half
 //! open and silent ends after `HALF_OPEN_MAX`: a peer that vanished in that state tells nobody.
 //! Not here: which endpoint (`group.rs`), what happens before (`session.rs`).
 //! Tested by: `tests.rs`.
@@ -123,8 +124,21 @@ impl Copying {
         }
     }
 
-    /// Copies to the end. False if the endpoint took the connection and did nothing with it.
-    pub(super) async fn run(mut self) -> bool {
+    /// Copies to the end, or until `over`: then none. False if the endpoint took the connection and
+    /// did nothing with it.
+    pub(super) async fn run(mut self, over: impl Future<Output = ()>) -> Option<bool> {
+        let worked = tokio::select! {
+            biased;
+            worked = self.copy() => Some(worked),
+            () = over => None,
+        };
+        if worked.is_none() {
+            self.reset();
+        }
+        worked
+    }
+
+    async fn copy(&mut self) -> bool {
         let end = poll_fn(|cx| self.poll(cx)).await;
         // An endpoint that only listens may close what its client has left, or never used.
         let worked = match end {
@@ -135,7 +149,7 @@ impl Copying {
             }
             End::Closed(Side::Client) | End::Broke(Side::Client) | End::Idle => true,
         };
-        let Self { client, endpoint, up, down, silence, .. } = &mut self;
+        let Self { client, endpoint, up, down, silence, .. } = self;
         silence.shorten(silence.max.min(HALF_OPEN_MAX));
         let is_whole = match end {
             End::Closed(Side::Client) => one_way(endpoint, client, (down, silence)).await,
@@ -144,12 +158,17 @@ impl Copying {
             End::Broke(_) => false,
         };
         if !is_whole {
-            for stream in [client, endpoint] {
-                // A stream that is gone needs no reset.
-                let _ = socket2::SockRef::from(&*stream).set_linger(Some(Duration::ZERO));
-            }
+            self.reset();
         }
         worked
+    }
+
+    /// Neither side shall take this for the end of what the other one said.
+    fn reset(&self) {
+        for stream in [&self.client, &self.endpoint] {
+            // A stream that is gone needs no reset.
+            let _ = socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO));
+        }
     }
 
     /// Ready when one way is over, one side broke, or nothing moved for too long.

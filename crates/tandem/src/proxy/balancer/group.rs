@@ -5,7 +5,10 @@
 //! Not here: the rules (`tandem_core::clustering::load_balanced`).
 //! Tested by: `tests.rs`.
 
+mod sweep;
+
 use super::BalancerConfig;
+use super::member::leaving::Cuts;
 use super::member::{Claim, Member};
 use super::owners::Owners;
 use super::snapshot::EndpointSnapshot;
@@ -15,6 +18,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
 use tandem_core::clustering::load_balanced::attempts::Attempts;
 use tandem_core::clustering::load_balanced::balance::{Balance, Draw, Load, Policy};
 use tandem_core::clustering::load_balanced::ejection::{self, Condition, Event};
@@ -70,6 +74,8 @@ pub(super) struct State {
     pub(super) members: Vec<Arc<Member>>,
     /// What is no longer listed and still has work.
     gone: Vec<Arc<Member>>,
+    /// For what is drained, or in `gone`.
+    drain_max: Option<Duration>,
     /// What the members were made from.
     wanted: Vec<Wanted>,
     shares: Vec<u32>,
@@ -94,6 +100,7 @@ pub(in crate::proxy) struct Group {
     hosts: Mutex<BTreeMap<SocketAddr, Arc<str>>>,
     /// Moves when somebody may have come into service.
     pub(super) changed: watch::Sender<()>,
+    cuts: Cuts,
     /// Told when work ends somewhere.
     freed: Arc<Freed>,
     me: Weak<Self>,
@@ -107,6 +114,7 @@ impl Group {
             policy: config.policy,
             members: Vec::new(),
             gone: Vec::new(),
+            drain_max: config.drain_max,
             wanted: Vec::new(),
             shares: Vec::new(),
             shares_until: None,
@@ -122,6 +130,7 @@ impl Group {
             unresolved: Mutex::default(),
             hosts: Mutex::default(),
             changed,
+            cuts: Cuts::default(),
             freed: Arc::new(Freed::new(me.clone())),
             me: me.clone(),
         })
@@ -247,10 +256,13 @@ impl Group {
                 let event = if wanted.drain { Event::Drained } else { Event::Undrained };
                 state.health.step(at, event, now);
             }
+            let leaving = &members[at].leaving;
+            if wanted.drain { leaving.begin(now) } else { leaving.stay() }
         }
         let before = std::mem::replace(&mut state.members, members);
         state.gone.extend(before);
         state.forget();
+        state.gone.iter().for_each(|member| member.leaving.begin(now));
         state.wanted = wanted.to_vec();
         state.compute(now);
         drop(state);
@@ -281,6 +293,7 @@ impl Group {
             state.policy = config.policy;
             state.balance = Balance::new(config.policy);
         }
+        state.drain_max = config.drain_max;
         state.secret = secret(config);
         state.members.iter().for_each(|member| member.hide(&state.secret));
         state.compute(now);
@@ -302,11 +315,13 @@ impl Group {
         state.forget();
         let now = clock::now();
         let shares = state.health.shares(now);
-        let listed =
-            state.members.iter().enumerate().map(|(at, member)| {
-                member.snapshot(state.health.condition(at, now), shares[at], now)
-            });
-        let gone = state.gone.iter().map(|member| member.snapshot(None, 0, now));
+        let drain_max = state.drain_max;
+        let listed = state.members.iter().enumerate().map(|(at, member)| {
+            let condition = state.health.condition(at, now);
+            member.snapshot(condition, (shares[at], drain_max), now)
+        });
+        let gone = state.gone.iter().filter(|member| member.has_work());
+        let gone = gone.map(|member| member.snapshot(None, (0, drain_max), now));
         listed.chain(gone).collect()
     }
 }
@@ -361,12 +376,12 @@ impl State {
         self.shares_until = self.health.deadline(now);
     }
 
-    /// What is listed again, or has no work, is not gone.
+    /// What is listed again, or has no work and nothing to be told of it, is not gone.
     fn forget(&mut self) {
         let Self { members, gone, .. } = self;
         gone.retain(|member| {
             let is_listed = members.iter().any(|listed| Arc::ptr_eq(listed, member));
-            !is_listed && member.in_flight.load(Ordering::Acquire) > 0
+            !is_listed && (member.has_work() || member.leaving.has_news())
         });
     }
 }

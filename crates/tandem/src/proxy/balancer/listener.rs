@@ -11,7 +11,7 @@ use super::owners::Owned;
 use super::resolve::Names;
 use super::session::{self, Shared};
 use super::snapshot::Snapshot;
-use super::{BalancerConfig, Upstream, UpstreamTls, check, resolve};
+use super::{BalancerConfig, Cut, Upstream, UpstreamTls, check, resolve};
 use crate::proxy::Error;
 use crate::proxy::http::{Http, Protocol};
 use crate::proxy::listener::{ACCEPT_PAUSE, Slot, bind, is_one_connection};
@@ -207,6 +207,22 @@ impl Balancer {
         self.shared.config().upstreams.clone()
     }
 
+    /// What was cut at endpoints that get no more work since the last call.
+    pub fn cuts(&self) -> Vec<Cut> {
+        self.shared.group.cuts()
+    }
+
+    /// What the sweep does once in a while.
+    #[cfg(test)]
+    pub(in crate::proxy) fn sweep_now(&self) {
+        self.shared.group.cut_overdue();
+    }
+
+    /// For what is left of it when its service is taken out.
+    pub fn drain_max(&self) -> Option<Duration> {
+        self.shared.config().drain_max
+    }
+
     /// What each endpoint has that is not over.
     pub fn in_flight(&self) -> BTreeMap<SocketAddr, u32> {
         self.shared.group.in_flight()
@@ -259,7 +275,8 @@ fn listen(config: &BalancerConfig) -> Result<(SocketAddr, TcpListener), Error> {
     bound.map_err(|source| Error::Listen { service, address, source })
 }
 
-/// Closes connections to endpoints that nobody uses, and finds certificates that were renewed.
+/// Closes connections to endpoints that nobody uses, cuts what is left at those that get no more
+/// work, and finds certificates that were renewed.
 async fn sweep(shared: Arc<Shared>) {
     for round in 1_u64.. {
         tokio::select! {
@@ -273,6 +290,7 @@ async fn sweep(shared: Arc<Shared>) {
             let idle_timeout = shared.config().http.as_ref().map(|http| http.idle_timeout);
             http.sweep(&addresses, idle_timeout.unwrap_or_default());
         }
+        shared.group.cut_overdue();
         if round.is_multiple_of(RENEW) {
             renew(&shared, &shared.config().service);
         }

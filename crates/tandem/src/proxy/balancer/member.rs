@@ -4,10 +4,13 @@
 //! Not here: whether it may have work (`group.rs`).
 //! Tested by: `tests.rs`.
 
+pub(super) mod leaving;
+
 use super::owners::Routed;
 use super::snapshot::EndpointSnapshot;
 use super::waiting::Freed;
 use crate::runtime::clock;
+use leaving::Leaving;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -38,6 +41,7 @@ pub(in crate::proxy) struct Member {
     failed: AtomicU64,
     retried: AtomicU64,
     pub(super) ejected: AtomicU64,
+    pub(super) leaving: Leaving,
     /// What went wrong last.
     failure: Mutex<Option<String>>,
 }
@@ -64,6 +68,7 @@ impl Member {
             failed: AtomicU64::new(0),
             retried: AtomicU64::new(0),
             ejected: AtomicU64::new(0),
+            leaving: Leaving::default(),
             failure: Mutex::default(),
         }
     }
@@ -104,6 +109,16 @@ impl Member {
         self.token.store(u64::from_be_bytes([a, b, c, d, e, f, g, h]), Ordering::Relaxed);
     }
 
+    /// As its owner wrote it.
+    pub(super) fn upstream(&self) -> String {
+        lock(&self.upstream).to_string()
+    }
+
+    /// Something there is not over.
+    pub(super) fn has_work(&self) -> bool {
+        self.in_flight.load(Ordering::Acquire) > 0
+    }
+
     /// What its owner calls it.
     pub(super) fn call(&self, upstream: &Arc<str>) {
         *lock(&self.upstream) = Arc::clone(upstream);
@@ -112,6 +127,17 @@ impl Member {
     /// Something went wrong, for operators.
     pub(in crate::proxy) fn failed_because(&self, why: impl Into<String>) {
         *lock(&self.failure) = Some(why.into());
+    }
+
+    /// Ready when what it has must end: it gets no more work, and had time enough. The work says so
+    /// with `was_cut`.
+    pub(in crate::proxy) async fn over(&self) {
+        self.leaving.over().await;
+    }
+
+    /// Some of its work was cut.
+    pub(in crate::proxy) fn was_cut(&self) {
+        self.leaving.was_cut();
     }
 
     /// It has as much as it may; 0 is no bound.
@@ -137,7 +163,7 @@ impl Member {
     pub(super) fn snapshot(
         &self,
         condition: Option<Condition>,
-        share: u32,
+        (share, drain_max): (u32, Option<Duration>),
         now: Timestamp,
     ) -> EndpointSnapshot {
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
@@ -164,6 +190,8 @@ impl Member {
             retried: count(&self.retried),
             ejected: count(&self.ejected),
             failure: lock(&self.failure).clone(),
+            cut: self.leaving.count(),
+            cut_in: self.leaving.left(drain_max, now),
         }
     }
 }

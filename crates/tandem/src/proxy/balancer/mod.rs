@@ -29,6 +29,7 @@ pub use check::role::{Role, RoleCheck};
 pub use dial::UpstreamTls;
 pub use header::Version as ProxyVersion;
 pub use listener::Balancer;
+pub use member::leaving::Cut;
 pub use owners::{Owned, OwnersSnapshot};
 pub use snapshot::{EndpointSnapshot, Snapshot};
 
@@ -68,6 +69,9 @@ pub struct BalancerConfig {
     pub connect_timeout: Duration,
     /// A connection on which nothing moves for so long is closed.
     pub idle_timeout: Duration,
+    /// What an endpoint has that gets no new work ends within this, or is cut; none: somebody else
+    /// sees to that.
+    pub drain_max: Option<Duration>,
     /// How many connections there may be.
     pub sessions_max: usize,
     /// How many clients, with HTTP requests, may wait for a place at an endpoint.
@@ -96,7 +100,7 @@ pub struct Upstream {
     pub weight: u32,
     /// It stands in another zone than this node.
     pub far: bool,
-    /// It gets no new work; what it has may end by itself.
+    /// It gets no new work; what it has may end within `drain_max`.
     pub drain: bool,
 }
 

@@ -97,8 +97,12 @@ pub(in crate::proxy) async fn serve(shared: &Shared, mut client: TcpStream, from
     let worked = tokio::select! {
         biased;
         () = shared.stop.cancelled() => return,
-        worked = copying.run() => worked,
+        worked = copying.run(claim.0.over()) => worked,
         () = moved(shared, &claim) => return,
+    };
+    let Some(worked) = worked else {
+        claim.0.was_cut();
+        return;
     };
     // An endpoint that takes connections and drops them without a word does no work.
     if !worked {

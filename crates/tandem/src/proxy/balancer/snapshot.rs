@@ -47,7 +47,7 @@ pub struct EndpointSnapshot {
     pub address: SocketAddr,
     /// As its owner wrote it: a name stands for many addresses.
     pub upstream: String,
-    /// What it is in; none: it is listed no more, and what it has ends by itself.
+    /// What it is in; none: it is listed no more.
     pub condition: Option<Condition>,
     /// How long it stays ejected.
     pub ejected_for: Option<Duration>,
@@ -77,4 +77,8 @@ pub struct EndpointSnapshot {
     pub ejected: u64,
     /// What went wrong last, however long ago.
     pub failure: Option<String>,
+    /// How much of its work was cut so far, since it got no more and this had not ended in time.
+    pub cut: u64,
+    /// When what it has is cut; none: it is not.
+    pub cut_in: Option<Duration>,
 }

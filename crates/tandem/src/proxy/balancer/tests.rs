@@ -1,5 +1,6 @@
 //! Drives whole balancers against endpoints that do as they are told.
 
+mod drain;
 mod limits;
 mod resets;
 
@@ -85,6 +86,7 @@ pub(super) fn config(endpoints: &[&Endpoint]) -> BalancerConfig {
         hold_max: Duration::from_secs(10),
         connect_timeout: Duration::from_secs(1),
         idle_timeout: Duration::from_secs(60),
+        drain_max: None,
         sessions_max: 100,
         held_max: 100,
         connections_max: 0,

@@ -59,11 +59,8 @@ pub(super) enum After {
 
 /// Serves one request, whose head is in `client.head`.
 pub(super) async fn run(door: Door<'_>, client: &mut Client, order: Order) -> After {
-    if let Err(wait) = door.shared.rates.take(order.client) {
-        return failed(door, client, (order, Failure::Limited(wait)));
-    }
-    if door.config.partitions.is_some() && order.key.is_none() {
-        return failed(door, client, (order, Failure::NoKey(door.requests.hash_key.clone())));
+    if let Some(failure) = refusal_of(door, order) {
+        return failed(door, client, (order, failure));
     }
     let begun = Instant::now();
     let total = door.requests.total_timeout.map(|total| begun + total);
@@ -92,7 +89,14 @@ pub(super) async fn run(door: Door<'_>, client: &mut Client, order: Order) -> Af
             closing: &door.shared.closing,
         };
         let mut transfer = Transfer::new(terms, client, stream);
-        let end = poll_fn(|cx| transfer.poll(cx)).await;
+        let end = tokio::select! {
+            biased;
+            end = poll_fn(|cx| transfer.poll(cx)) => end,
+            () = claim.0.over() => {
+                claim.0.was_cut();
+                End::Cut
+            }
+        };
         let over = Over {
             end,
             status: transfer.status,
@@ -122,6 +126,15 @@ pub(super) async fn run(door: Door<'_>, client: &mut Client, order: Order) -> Af
             _ => finish(door, client, (&claim, order, over)),
         };
     }
+}
+
+/// Why a request is sent to nobody.
+fn refusal_of(door: Door<'_>, order: Order) -> Option<Failure> {
+    if let Err(wait) = door.shared.rates.take(order.client) {
+        return Some(Failure::Limited(wait));
+    }
+    let lacks_key = door.config.partitions.is_some() && order.key.is_none();
+    lacks_key.then(|| Failure::NoKey(door.requests.hash_key.clone()))
 }
 
 /// A request that was turned away waits for its owner to be known, or to know it.
@@ -183,7 +196,7 @@ struct Over {
 impl Over {
     /// Nothing was done, or what was done twice is done once (H43).
     fn may_repeat(self, order: Order) -> bool {
-        matches!(self.end, End::Broke)
+        matches!(self.end, End::Broke | End::Cut)
             && !self.has_spoken
             && match self.refused {
                 Some(_) => !self.took_body,
@@ -192,7 +205,8 @@ impl Over {
     }
 
     const fn is_fault(self) -> bool {
-        self.has_spoken || !(self.is_stale || self.refused.is_some())
+        !matches!(self.end, End::Cut)
+            && (self.has_spoken || !(self.is_stale || self.refused.is_some()))
     }
 }
 
@@ -231,6 +245,7 @@ fn finish(
         End::Broke | End::Misdirected => Failure::Broken,
         End::Nonsense(why) => Failure::Nonsense(why),
         End::Late => Failure::Late,
+        End::Cut => Failure::Drained,
     };
     count(if failure == Failure::Late {
         &door.http.tally.timed_out
@@ -248,6 +263,7 @@ fn finish(
             | Failure::Closing
             | Failure::NoKey(_)
             | Failure::Unowned(..)
+            | Failure::Drained
             | Failure::Limited(_) => BROKE.to_owned(),
         });
         door.shared.group.note(&claim.0, Event::WorkFailed);
@@ -326,7 +342,11 @@ async fn tunnel(
     let client = Side { stream, input };
     let endpoint = Side { stream: &mut endpoint, input: spare };
     let mut tunnel = Tunnel::new(client, endpoint, timer, door.config.idle_timeout);
-    poll_fn(|cx| tunnel.poll(cx)).await;
+    tokio::select! {
+        biased;
+        () = poll_fn(|cx| tunnel.poll(cx)) => {}
+        () = claim.0.over() => claim.0.was_cut(),
+    }
     After::Cut
 }
 

@@ -21,6 +21,8 @@ pub(super) enum Failure {
     Crowded,
     /// The balancer is about to close.
     Closing,
+    /// Its endpoint gets no more work, and had time enough to end what it has.
+    Drained,
     /// Its endpoint closed the connection.
     Broken,
     /// Its endpoint answered what is no HTTP, and why.
@@ -91,6 +93,11 @@ pub(super) fn failure(
         Failure::Closing => {
             (503, "Service Unavailable", format!("this door of service {service} is closing"))
         }
+        Failure::Drained => (
+            503,
+            "Service Unavailable",
+            format!("the endpoint of service {service} was taken out before it had answered"),
+        ),
         Failure::Broken => {
             (502, "Bad Gateway", format!("the endpoint of service {service} broke the connection"))
         }

@@ -142,6 +142,8 @@ impl Readers {
                 retried: member.failed,
                 ejected: member.ejected,
                 failure: member.failure.clone(),
+                cut: 0,
+                cut_in: None,
             }
         };
         self.members.iter().enumerate().zip(shares).map(snapshot).collect()

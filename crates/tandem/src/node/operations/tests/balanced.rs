@@ -37,6 +37,8 @@ fn endpoint(condition: Condition) -> EndpointSnapshot {
         retried: 3,
         ejected: 1,
         failure: Some("Connection refused".to_owned()),
+        cut: 0,
+        cut_in: Some(Duration::from_millis(90_700)),
     }
 }
 
@@ -84,7 +86,7 @@ fn every_condition_has_its_reason() {
             "its work failed: Connection refused; tried again in 7.5 s",
             nobody,
         ),
-        (Condition::Draining, UpstreamState::Draining, "3 connections are left", nobody),
+        (Condition::Draining, UpstreamState::Draining, "3 are left, to be cut in 90s", nobody),
         (Condition::Unknown, UpstreamState::Unchecked, "not asked yet", nobody),
     ] {
         assert_eq!(told(condition), (state, reason.to_owned(), warnings.to_owned()));
@@ -103,7 +105,7 @@ fn what_is_listed_no_more_is_shown_with_its_numbers_until_it_has_nothing() {
     let [up, gone] = &of.upstreams[..] else { panic!("{of:?}") };
     assert_eq!((up.name.as_deref(), gone.name.as_deref()), (None, Some("cache2:6379")));
     assert_eq!(gone.state, UpstreamState::Removed);
-    assert_eq!(gone.reason.as_deref(), Some("listed no more: what it has ends by itself"));
+    assert_eq!(gone.reason.as_deref(), Some("listed no more; 3 are left, to be cut in 90s"));
     assert_eq!(of.warnings, ["cache2 cannot be looked up"], "it is nobody to be missed");
     let quantiles = up.quantiles.unwrap();
     assert_eq!([quantiles.p50_ms, quantiles.p90_ms, quantiles.p99_ms], [0.2, 0.3, 4.0]);

@@ -11,6 +11,7 @@
 //! Tested by: `../tests/watcher.rs`.
 
 mod agreed;
+mod endpoints;
 mod failover;
 mod instances;
 mod nodes;
@@ -150,6 +151,9 @@ impl NodeOperations {
             let drafts = watcher.look(seen);
             for draft in drafts.into_iter().chain(watcher.look_at_doors(self.door_counters())) {
                 ground.events.record(draft);
+            }
+            for (service, cut) in ground.balancers.cuts() {
+                ground.events.record(endpoints::cut(&service, &cut));
             }
             tokio::time::sleep(SPACING).await;
         }

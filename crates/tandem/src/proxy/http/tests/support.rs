@@ -36,6 +36,7 @@ pub fn config(endpoints: &[&Endpoint]) -> BalancerConfig {
         hold_max: Duration::from_secs(10),
         connect_timeout: Duration::from_secs(1),
         idle_timeout: Duration::from_secs(60),
+        drain_max: None,
         sessions_max: 1000,
         held_max: 1000,
         connections_max: 0,

@@ -33,6 +33,8 @@ pub(in crate::proxy::http) enum End {
     Nonsense(&'static str),
     /// The endpoint took too long.
     Late,
+    /// The endpoint gets no more work, and had time enough for this.
+    Cut,
     /// The endpoint did nothing: what the request belongs to is not its own. The client has seen
     /// nothing of that, and all of the request is there to be sent once more.
     Misdirected,

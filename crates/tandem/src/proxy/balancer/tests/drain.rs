@@ -1,0 +1,86 @@
+//! What becomes of connections to an endpoint that gets no more of them.
+
+use super::*;
+use crate::proxy::balancer::Cut;
+
+const BRIEF: Option<Duration> = Some(Duration::from_millis(100));
+
+fn drained(config: &BalancerConfig) -> BalancerConfig {
+    let mut drained = config.clone();
+    drained.upstreams[0].drain = true;
+    drained
+}
+
+/// Both sides see a reset: nobody takes it for the end of an answer.
+async fn is_reset(stream: &mut TcpStream) -> bool {
+    let read = timeout(LIMIT, stream.read_u8()).await.expect("an end");
+    read.is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionReset)
+}
+
+#[tokio::test]
+async fn an_idle_connection_to_a_drained_endpoint_is_cut_after_a_time_and_told() {
+    let (supervisor, a, b) = pair().await;
+    let config = BalancerConfig { drain_max: BRIEF, ..config(&[&a, &b]) };
+    let balancer = Balancer::open(config.clone(), &supervisor).unwrap();
+    let (letter_before, mut idle) = ask(&balancer).await.unwrap();
+    let (_, mut other) = ask(&balancer).await.unwrap();
+    assert_eq!(letter_before, b'a');
+    balancer.configure(drained(&config)).unwrap();
+    assert!(balancer.snapshot().endpoints[0].cut_in.is_some(), "it is said when");
+    assert!(is_reset(&mut idle).await);
+    let snapshot = until(&balancer, |it| it.endpoints[0].in_flight == 0).await;
+    let [cut, kept] = &snapshot.endpoints[..] else { panic!("{snapshot:?}") };
+    assert_eq!((cut.cut, cut.failed, kept.cut, kept.cut_in), (1, 0, 0, None), "it is no failure");
+    let mut told = Vec::new();
+    while told.is_empty() {
+        told = balancer.cuts();
+        sleep(Duration::from_millis(2)).await;
+    }
+    let upstream = a.address.to_string();
+    assert_eq!(told, [Cut { address: a.address, upstream, count: 1 }]);
+    assert_eq!(balancer.cuts(), [], "once");
+    other.write_all(b"!").await.unwrap();
+    assert_eq!(timeout(LIMIT, other.read_u8()).await.unwrap().unwrap(), b'!');
+}
+
+#[tokio::test]
+async fn a_connection_to_an_endpoint_that_is_listed_no_more_is_cut_after_a_time() {
+    let (supervisor, a, b) = pair().await;
+    let both = BalancerConfig { drain_max: BRIEF, ..config(&[&a, &b]) };
+    let balancer = Balancer::open(both.clone(), &supervisor).unwrap();
+    let (letter_before, mut idle) = ask(&balancer).await.unwrap();
+    assert_eq!(letter_before, b'a');
+    let upstreams = config(&[&b]).upstreams;
+    balancer.configure(BalancerConfig { upstreams, ..both }).unwrap();
+    assert!(is_reset(&mut idle).await);
+    let mut told = Vec::new();
+    while told.is_empty() {
+        // Whoever looks meanwhile makes nobody forget what was not told.
+        balancer.snapshot();
+        told = balancer.cuts();
+        sleep(Duration::from_millis(2)).await;
+    }
+    assert_eq!((told[0].address, told[0].count), (a.address, 1));
+}
+
+#[tokio::test]
+async fn an_endpoint_that_is_used_again_keeps_what_it_has() {
+    let (supervisor, a, b) = pair().await;
+    let long = Some(Duration::from_secs(3600));
+    let long = BalancerConfig { drain_max: long, ..config(&[&a, &b]) };
+    let balancer = Balancer::open(long.clone(), &supervisor).unwrap();
+    let (letter_before, mut kept) = ask(&balancer).await.unwrap();
+    assert_eq!(letter_before, b'a');
+    balancer.configure(drained(&long)).unwrap();
+    assert!(balancer.snapshot().endpoints[0].cut_in > BRIEF);
+    balancer.configure(long.clone()).unwrap();
+    // The bound that there is now finds nobody; nor does one that is none.
+    balancer.configure(BalancerConfig { drain_max: BRIEF, ..long.clone() }).unwrap();
+    balancer.configure(BalancerConfig { drain_max: None, ..drained(&long) }).unwrap();
+    for _ in 0..3 {
+        balancer.sweep_now();
+    }
+    kept.write_all(b"!").await.unwrap();
+    assert_eq!(timeout(LIMIT, kept.read_u8()).await.unwrap().unwrap(), b'!');
+    assert_eq!((balancer.snapshot().endpoints[0].cut_in, balancer.cuts()), (None, Vec::new()));
+}
