@@ -1,5 +1,5 @@
-//! The example's worker, as somebody would copy it: whatever door a visitor comes through, each shop
-//! is counted in one place.
+//! The example's worker, as somebody would copy it: whatever door a visitor comes through, each
+//! shop is counted in one place.
 
 use crate::clients::once;
 use crate::machines::Machines;

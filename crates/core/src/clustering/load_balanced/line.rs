@@ -7,82 +7,91 @@
 
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
+use core::ops::Bound;
 
-#[derive(Debug)]
-struct Waiter<W> {
-    /// The only endpoint that will do; none: any will.
-    at: Option<u64>,
-    who: W,
-}
+/// The only endpoint that will do for somebody; none: any will.
+type Place = Option<u64>;
 
 /// Those who wait.
 #[derive(Debug)]
 pub struct Line<W> {
     next: u64,
-    waiting: BTreeMap<u64, Waiter<W>>,
-    /// So many go anywhere.
-    anywhere: usize,
+    /// Who waits for what.
+    places: BTreeMap<u64, Place>,
+    /// Those who wait for the same, in the order in which they came. None of them is empty.
+    queues: BTreeMap<Place, BTreeMap<u64, W>>,
 }
 
 impl<W> Default for Line<W> {
     fn default() -> Self {
-        Self { next: 0, waiting: BTreeMap::new(), anywhere: 0 }
+        Self { next: 0, places: BTreeMap::new(), queues: BTreeMap::new() }
     }
 }
 
 impl<W> Line<W> {
     /// How many wait.
     pub fn len(&self) -> usize {
-        self.waiting.len()
+        self.places.len()
     }
 
     /// Nobody waits.
     pub fn is_empty(&self) -> bool {
-        self.waiting.is_empty()
+        self.places.is_empty()
     }
 
     /// How many wait for each endpoint that alone will do for them.
     pub fn waiting_at(&self) -> BTreeMap<u64, u64> {
-        let mut count = BTreeMap::new();
-        for at in self.waiting.values().filter_map(|waiter| waiter.at) {
-            *count.entry(at).or_default() += 1;
-        }
-        count
+        let count = |(at, queue): (&Place, &BTreeMap<u64, W>)| Some(((*at)?, queue.len() as u64));
+        self.queues.iter().filter_map(count).collect()
     }
 
     /// Whether somebody waits who could take what a newcomer would.
-    pub fn is_before(&self, at: Option<u64>) -> bool {
-        let same = |waiter: &Waiter<W>| waiter.at == at;
-        self.anywhere > 0 || (at.is_some() && self.waiting.values().any(same))
+    pub fn is_before(&self, at: Place) -> bool {
+        self.queues.contains_key(&None) || self.queues.contains_key(&at)
     }
 
     /// A ticket at the end; none if `max` wait already.
-    pub fn join(&mut self, at: Option<u64>, who: W, max: usize) -> Option<u64> {
-        if self.waiting.len() >= max {
+    pub fn join(&mut self, at: Place, who: W, max: usize) -> Option<u64> {
+        if self.places.len() >= max {
             return None;
         }
         let ticket = self.next;
         self.next += 1;
-        self.anywhere += usize::from(at.is_none());
-        self.waiting.insert(ticket, Waiter { at, who });
+        self.places.insert(ticket, at);
+        self.queues.entry(at).or_default().insert(ticket, who);
         Some(ticket)
     }
 
     /// Somebody waits no longer.
     pub fn leave(&mut self, ticket: u64) -> Option<W> {
-        let Waiter { at, who } = self.waiting.remove(&ticket)?;
-        self.anywhere -= usize::from(at.is_none());
-        Some(who)
+        let at = self.places.remove(&ticket)?;
+        let queue = self.queues.get_mut(&at)?;
+        let who = queue.remove(&ticket);
+        if queue.is_empty() {
+            self.queues.remove(&at);
+        }
+        who
     }
 
-    /// Gives to each in turn what there is for them. Once there is nothing for somebody who would
-    /// go anywhere, there is nothing for those behind.
+    /// Gives to each in turn what there is for them. Once there is nothing for somebody, there is
+    /// nothing for those behind who wait for the same; once there is nothing for somebody who would
+    /// go anywhere, there is nothing for anybody behind. So the many who wait for one endpoint cost
+    /// one question.
     pub fn serve<P>(&mut self, mut give: impl FnMut(&W) -> Option<P>) -> Vec<(W, P)> {
+        let first = |(at, queue): (&Place, &BTreeMap<u64, W>)| {
+            queue.first_key_value().map(|(ticket, _)| (*ticket, *at))
+        };
+        let mut turns: BTreeMap<u64, Place> = self.queues.iter().filter_map(first).collect();
         let mut given = Vec::new();
-        for (ticket, waiter) in &self.waiting {
-            match give(&waiter.who) {
-                Some(place) => given.push((*ticket, place)),
-                None if waiter.at.is_none() => break,
+        while let Some((ticket, at)) = turns.pop_first() {
+            let Some(queue) = self.queues.get(&at) else { continue };
+            match queue.get(&ticket).and_then(&mut give) {
+                Some(place) => {
+                    given.push((ticket, place));
+                    let behind = (Bound::Excluded(ticket), Bound::Unbounded);
+                    turns.extend(queue.range(behind).next().map(|(next, _)| (*next, at)));
+                }
+                None if at.is_none() => break,
                 None => {}
             }
         }
@@ -128,5 +137,31 @@ mod tests {
         assert_eq!(served, [('b', ())]);
         assert_eq!(line.len(), 3);
         assert_eq!(line.waiting_at(), [(1, 1), (2, 1)].into());
+    }
+    #[test]
+    fn many_who_wait_for_one_endpoint_cost_one_question() {
+        let mut line = Line::default();
+        for who in 0..1000 {
+            line.join(Some(u64::from(who % 2 == 0)), who, 1000);
+        }
+        let mut asked = 0;
+        let served = line.serve(|_| {
+            asked += 1;
+            None::<()>
+        });
+        assert_eq!((served.len(), asked), (0, 2));
+        // Two places at one of them go to the first two who wait there.
+        let mut places = 2;
+        let served = line.serve(|who| {
+            let is_taken = who % 2 == 0 && places > 0;
+            places -= i32::from(is_taken);
+            is_taken.then_some(())
+        });
+        assert_eq!(served, [(0, ()), (2, ())]);
+        assert_eq!((line.len(), line.leave(4), line.leave(4)), (998, Some(4), None));
+        for ticket in 0..1000 {
+            line.leave(ticket);
+        }
+        assert!(line.is_empty() && !line.is_before(Some(0)) && !line.is_before(Some(1)));
     }
 }

@@ -1,7 +1,7 @@
 //! Tells a front door by key who owns each partition.
 //! In: agreed state, facts. Out: an address and an epoch for each, or none: then clients are held.
-//! Keeps: INV-8 by the core's decision. A door permits nothing: what it says may be old, and whoever
-//! is asked answers whether it owns it (INV-13).
+//! Keeps: INV-8 by the core's decision. A door permits nothing: what it says may be old, and who is
+//! asked answers whether it owns it (INV-13).
 //! Not here: who owns what, what is held (`active_active/routing.rs`), keys (`proxy/balancer`).
 //! Tested by: `tests/keys`.
 

@@ -68,6 +68,13 @@ impl Loaded {
     }
 }
 
+impl Loaded {
+    /// What a connection that is made with it rests on.
+    fn is_by(&self) -> (&UpstreamTls, &[&[u8]], &[Option<SystemTime>]) {
+        (&self.from, self.protocols, &self.written)
+    }
+}
+
 fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     let read = CertificateDer::pem_file_iter(file).map_err(|error| wrong(file, &error))?;
     let all = read.collect::<Result<Vec<_>, _>>().map_err(|error| wrong(file, &error))?;
@@ -107,9 +114,13 @@ impl Dialer {
         Self(Mutex::new(loaded))
     }
 
-    /// Goes on with this.
-    pub(in crate::proxy) fn configure(&self, loaded: Option<Loaded>) {
-        *self.lock() = loaded;
+    /// Goes on with this, and says whether it is another thing than before: files with the same
+    /// names may have been written anew.
+    pub(in crate::proxy) fn configure(&self, loaded: Option<Loaded>) -> bool {
+        let mut before = self.lock();
+        let is_other = before.as_ref().map(Loaded::is_by) != loaded.as_ref().map(Loaded::is_by);
+        *before = loaded;
+        is_other
     }
 
     pub(in crate::proxy) fn is_encrypted(&self) -> bool {

@@ -11,7 +11,7 @@ use super::owners::Owned;
 use super::resolve::Names;
 use super::session::{self, Shared};
 use super::snapshot::Snapshot;
-use super::{BalancerConfig, Cut, Upstream, UpstreamTls, check, resolve};
+use super::{BalancerConfig, Cut, Upstream, check, resolve};
 use crate::proxy::Error;
 use crate::proxy::http::{Http, Protocol};
 use crate::proxy::listener::{ACCEPT_PAUSE, Slot, bind, is_one_connection};
@@ -135,6 +135,29 @@ impl Balancer {
     /// The new address cannot be had: nothing has changed.
     pub fn configure(&self, config: BalancerConfig) -> Result<(), Error> {
         let mut listening = self.listening.lock().unwrap_or_else(PoisonError::into_inner);
+        self.change(&mut listening, config)
+    }
+
+    /// The same, but it sends its work where it sent it, whoever says meanwhile where that is.
+    ///
+    /// # Errors
+    /// The new address cannot be had: nothing has changed.
+    pub fn configure_rest(&self, config: BalancerConfig) -> Result<(), Error> {
+        let mut listening = self.listening.lock().unwrap_or_else(PoisonError::into_inner);
+        let upstreams = self.shared.config().upstreams.clone();
+        self.change(&mut listening, BalancerConfig { upstreams, ..config })
+    }
+
+    /// Sends its work there from now on, by addresses. No file and no socket is needed for it, so
+    /// it cannot fail: whoever drains an endpoint may rest on it.
+    pub fn lead(&self, upstreams: Vec<Upstream>) {
+        let _one_at_a_time = self.listening.lock().unwrap_or_else(PoisonError::into_inner);
+        let config = BalancerConfig { upstreams, ..BalancerConfig::clone(&self.shared.config()) };
+        Names::new(&config).tell(&self.shared.group);
+        self.shared.config.send_replace(Arc::new(config));
+    }
+
+    fn change(&self, listening: &mut Listening, config: BalancerConfig) -> Result<(), Error> {
         if config == **self.shared.config.borrow() {
             // Whoever applies the same again may have written a certificate anew.
             renew(&self.shared, &config.service);
@@ -156,7 +179,10 @@ impl Balancer {
         if names.are_addresses() {
             names.tell(&self.shared.group);
         }
-        self.shared.dialer.configure(dialed);
+        // Before anybody goes by the rest of it: no request is sent on what was made otherwise.
+        if self.shared.dialer.configure(dialed) {
+            self.shared.http.iter().for_each(Http::forget);
+        }
         self.shared.rates.configure(config.rates);
         if let (Some(http), Some(config), Some(certificates)) =
             (&self.shared.http, &config.http, certificates)
@@ -164,7 +190,7 @@ impl Balancer {
             http.configure(config, certificates);
         }
         let before = self.shared.config.send_replace(Arc::new(config));
-        if is_spoken_to(&before) != is_spoken_to(&self.shared.config()) {
+        if protocol(&before) != protocol(&self.shared.config()) {
             self.shared.http.iter().for_each(Http::forget);
         }
         Ok(())
@@ -200,11 +226,6 @@ impl Balancer {
     /// Where the work of each partition goes from now on, in their order; none: it waits.
     pub fn route(&self, routes: Vec<Option<Owned>>) {
         self.shared.group.route(routes);
-    }
-
-    /// Where it sends its work.
-    pub fn upstreams(&self) -> Vec<Upstream> {
-        self.shared.config().upstreams.clone()
     }
 
     /// What was cut at endpoints that get no more work since the last call.
@@ -246,9 +267,9 @@ impl Balancer {
     }
 }
 
-/// What a connection to an endpoint was made by.
-fn is_spoken_to(config: &BalancerConfig) -> (Option<&UpstreamTls>, Option<Protocol>) {
-    (config.upstream_tls.as_ref(), config.http.as_ref().map(|http| http.upstream_protocol))
+/// What its endpoints are spoken to by.
+fn protocol(config: &BalancerConfig) -> Option<Protocol> {
+    config.http.as_ref().map(|http| http.upstream_protocol)
 }
 
 /// Reads certificates again that were written anew.
@@ -373,7 +394,25 @@ impl Accepting {
 
 #[cfg(test)]
 mod tests {
+    use super::super::group::{Picked, Wanted, Wish};
     use super::*;
+    use tandem_core::clustering::load_balanced::attempts::Attempts;
+
+    #[tokio::test]
+    async fn who_waits_hears_of_what_changed_before_it_listened() {
+        let supervisor = Supervisor::new();
+        let config = super::super::tests::config(&[]);
+        let balancer = Balancer::open(config, &supervisor).unwrap();
+        let Shared { group, .. } = &*balancer.shared;
+        let attempts = Attempts::default();
+        let (key, token, in_flight_max, held_max) = (None, None, 0, 1);
+        let wish = Wish { key, attempts: &attempts, token, in_flight_max, held_max };
+        let Picked::Wait(waiting) = group.ask(wish) else { panic!("nobody serves") };
+        let (upstream, address) = (Arc::from("one"), ([127, 0, 0, 1], 1).into());
+        group.replace(&[Wanted { upstream, address, weight: 1, far: false, drain: false }]);
+        let turn = timeout(Duration::from_secs(20), waiting.turn(&balancer.shared));
+        assert!(matches!(turn.await, Ok(Picked::Place(_))));
+    }
 
     #[tokio::test]
     async fn what_is_accepted_is_kept_alive() {

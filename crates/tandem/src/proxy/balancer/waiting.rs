@@ -85,6 +85,8 @@ impl Waiting {
     /// Ready with what is given when it is their turn.
     pub(in crate::proxy) async fn turn(mut self, shared: &Shared) -> Picked {
         let mut changed = shared.group.changed();
+        // What changed before this was listened to woke nobody.
+        shared.group.serve_line();
         loop {
             tokio::select! {
                 biased;

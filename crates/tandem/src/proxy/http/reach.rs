@@ -80,8 +80,11 @@ impl Search<'_> {
                 }
                 Err(why) => why,
             };
-            claim.0.failed_because(why);
-            self.door.shared.group.note(&claim.0, Event::WorkFailed);
+            // How it is spoken to may have changed meanwhile: that is not its fault.
+            if generation == self.door.http.pool.generation() {
+                claim.0.failed_because(why);
+                self.door.shared.group.note(&claim.0, Event::WorkFailed);
+            }
             let pay = || self.door.http.may_retry();
             let next = self.attempts.failed(address, Failure::Refused, pay);
             if next == Next::AtOnce {
@@ -123,11 +126,14 @@ impl Search<'_> {
     }
 
     fn speaks_http2(&self, address: SocketAddr) -> bool {
-        match self.door.requests.upstream_protocol {
-            Protocol::Http1 => false,
-            Protocol::Http2 => true,
+        let Door { shared, http, .. } = self.door;
+        // As it is now: a request may have waited for long, and connections are made by this.
+        let protocol = shared.config.borrow().http.as_ref().map(|http| http.upstream_protocol);
+        match protocol {
+            Some(Protocol::Http1) | None => false,
+            Some(Protocol::Http2) => true,
             // Until it has said something else.
-            Protocol::Auto => !self.door.http.links.is_old(address),
+            Some(Protocol::Auto) => !http.links.is_old(address),
         }
     }
 

@@ -93,7 +93,8 @@ impl Client {
     }
 
     /// Ready once the client has closed its side, however much of it is left to read: nobody waits
-    /// for an answer any more. One that has sent a bufferful ahead is not looked after.
+    /// for an answer any more. One that has sent a bufferful ahead is looked after only where it
+    /// can say that it left without all that being read.
     pub(super) fn poll_left(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         while self.input.unread().len() < BUFFER {
             match ready!(self.input.poll_fill(&mut self.stream, BUFFER, cx)) {
@@ -101,7 +102,7 @@ impl Client {
                 Ok(_) => {}
             }
         }
-        Poll::Pending
+        self.stream.poll_gone(cx)
     }
 
     /// No buffers while nothing is going on.
@@ -142,8 +143,9 @@ impl Client {
         .await
     }
 
-    /// Closes this side, and reads on for a moment: a reset would take the last reply away.
-    async fn linger(&mut self) {
+    /// Closes this side, and reads on for a moment: a reset would take the last reply away. `max`:
+    /// for whoever still sends.
+    async fn linger(&mut self, max: Duration) {
         let begun = Instant::now();
         let mut silent_since = begun;
         let Self { stream, input, timer, .. } = self;
@@ -160,7 +162,7 @@ impl Client {
                     Poll::Ready(Ok(_)) => silent_since = Instant::now(),
                     Poll::Pending => return timer.poll(silent_since + FAREWELL, cx),
                 }
-                if silent_since - begun > LINGER_MAX {
+                if silent_since - begun > max {
                     return Poll::Ready(());
                 }
             }
@@ -198,13 +200,13 @@ pub(super) async fn run(shared: &Shared, http: &Http, client: &mut Client) {
         match exchange::run(door, client, order).await {
             After::KeepAlive => {}
             After::Close => {
-                client.linger().await;
+                client.linger(LINGER_MAX).await;
                 return;
             }
             After::Reply { keep_alive } => {
                 let sent = client.send().await;
                 if sent.is_ok() && !keep_alive {
-                    client.linger().await;
+                    client.linger(LINGER_MAX).await;
                 }
                 if sent.is_err() || !keep_alive {
                     return;
@@ -220,6 +222,10 @@ pub(super) async fn run(shared: &Shared, http: &Http, client: &mut Client) {
                 return;
             }
         }
+        if client.stream.is_one_request() {
+            // What came beside it, ahead of a change of protocol that was refused, is no other one.
+            return;
+        }
     }
 }
 
@@ -228,8 +234,10 @@ async fn refuse(http: &Http, client: &mut Client, refusal: Refusal) {
     client.out.clear();
     let status = reply::refusal(&mut client.out, refusal);
     http.answered(status);
+    // Whoever was too slow has had its time: it shall not keep its place by dripping on.
+    let max = if refusal == Refusal::TooSlow { FAREWELL } else { LINGER_MAX };
     if client.send().await.is_ok() {
-        client.linger().await;
+        client.linger(max).await;
     }
 }
 

@@ -65,6 +65,11 @@ impl Stream {
         matches!(self, Self::Tls(_))
     }
 
+    /// It ends with the request that it began with.
+    pub(super) const fn is_one_request(&self) -> bool {
+        matches!(self, Self::H2Client(_))
+    }
+
     /// The endpoint did nothing with the request that was written, and said so.
     pub(super) fn refused(&self) -> Option<Refused> {
         match self {
@@ -76,6 +81,19 @@ impl Stream {
     /// It is one request on a connection that was idle and then closed.
     pub(super) fn is_stale(&self) -> bool {
         matches!(self, Self::H2Endpoint(stream) if stream.is_stale())
+    }
+
+    /// For as long as nobody reads of it: what comes by HTTP/2 is taken in, as far as its window
+    /// goes. Ready when a client says that it wants no response.
+    pub(super) fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match self {
+            Self::Plain(_) | Self::Tls(_) => Poll::Pending,
+            Self::H2Client(stream) => stream.poll_gone(cx),
+            Self::H2Endpoint(stream) => {
+                stream.soak(cx);
+                Poll::Pending
+            }
+        }
     }
 
     /// Writes a part of both, the first one first; at least one byte.

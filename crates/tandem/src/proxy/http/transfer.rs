@@ -17,15 +17,13 @@ use super::session::Client;
 use super::stream::{BUFFER, Stream};
 use super::wire::framing::{Bad, Body, Framing};
 use super::wire::request::{self, no_fields};
-use super::wire::response;
+use super::wire::response::{self, INTERIM_MAX};
 use super::wire::rewrite::{self, Onward};
 use std::task::{Context, Poll, ready};
 use tokio::time::Instant;
 
 /// So much of a body is copied behind its head: one piece costs the system less than two.
 const SMALL: usize = 2048;
-/// More are no hints.
-const INTERIM_MAX: u32 = 16;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
@@ -115,8 +113,15 @@ impl<'a> Transfer<'a> {
         if let Poll::Ready(end) = self.poll_down(cx, &mut moved) {
             return Poll::Ready(end);
         }
+        if self.is_held_up() {
+            let _ = self.endpoint.poll_gone(cx);
+        }
         // Whoever leaves wants no answer: its endpoint shall not work on it.
-        if self.is_sent() && self.client.poll_left(cx).is_ready() {
+        let is_gone = match self.is_sent() {
+            true => self.client.poll_left(cx),
+            false => self.client.stream.poll_gone(cx),
+        };
+        if is_gone.is_ready() {
             return Poll::Ready(End::Left);
         }
         if moved {
@@ -134,16 +139,19 @@ impl<'a> Transfer<'a> {
         self.head_sent == self.client.head.len() && self.body_ready == 0 && self.body.is_done()
     }
 
+    /// The client takes nothing of its own response.
+    fn is_held_up(&self) -> bool {
+        self.answer_ready > 0 || self.out_sent < self.client.out.len() || self.holds_back
+    }
+
     fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<End> {
         let waits = self.state == State::Head && self.is_sent();
-        let idle = match waits {
-            true => self.sent_at + self.terms.config.answer_timeout,
-            false => self.moved_at + self.terms.idle_timeout,
-        };
-        let deadline = self.terms.total.map_or(idle, |total| total.min(idle));
+        let Terms { config, idle_timeout, total, .. } = self.terms;
+        let idle =
+            if waits { self.sent_at + config.answer_timeout } else { self.moved_at + idle_timeout };
+        let deadline = total.map_or(idle, |total| total.min(idle));
         ready!(self.client.timer.poll(deadline, cx));
-        if self.answer_ready > 0 || self.out_sent < self.client.out.len() || self.holds_back {
-            // It takes nothing of its own response.
+        if self.is_held_up() {
             return Poll::Ready(End::Left);
         }
         let has_all = self.head_sent == self.client.head.len() && self.body_ready == 0;
@@ -309,12 +317,8 @@ impl<'a> Transfer<'a> {
         };
         self.seen = 0;
         let (status, length) = (head.status, head.length);
-        let mut onward = Onward {
-            framing: head.framing,
-            keep_alive: false,
-            is_old: order.minor == 0,
-            cookie: None,
-        };
+        let (framing, is_old) = (head.framing, order.minor == 0);
+        let mut onward = Onward { framing, keep_alive: false, is_old, cookie: None };
         if head.is_interim() {
             self.interim += 1;
             if self.interim > INTERIM_MAX {

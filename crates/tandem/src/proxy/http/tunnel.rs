@@ -76,7 +76,13 @@ fn copy(
 ) -> Poll<io::Result<()>> {
     loop {
         while !from.input.is_empty() {
-            let written = ready!(to.stream.poll_write_both(cx, (from.input.unread(), &[])))?;
+            let Poll::Ready(written) = to.stream.poll_write_both(cx, (from.input.unread(), &[]))
+            else {
+                // What it waits for may never come.
+                ready!(from.stream.poll_gone(cx));
+                return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+            };
+            let written = written?;
             from.input.consume(written);
             // Only what was taken: whoever takes nothing is idle.
             *moved = true;

@@ -162,7 +162,11 @@ impl State {
     pub(super) fn only_place(&self, wish: Wish<'_>) -> Option<u64> {
         match &self.owners {
             Some(owners) => Some(u64::from(owners.partition(wish.key?).0)),
-            None => self.place_of(wish.token).map(|at| self.members[at].token()),
+            None => {
+                let at = self.place_of(wish.token).map(|at| &self.members[at]);
+                // Whoever was there already goes to any other.
+                at.filter(|it| wish.attempts.may_ask(&it.address)).map(|it| it.token())
+            }
         }
     }
 

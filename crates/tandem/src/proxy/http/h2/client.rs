@@ -76,6 +76,15 @@ impl ClientStream {
         }
     }
 
+    /// Takes what comes while nobody reads; ready when the client wants no response.
+    pub(in crate::proxy::http) fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.is_answered() {
+            return Poll::Pending;
+        }
+        self.incoming.soak(cx);
+        self.poll_reset(cx)
+    }
+
     /// Ready when the client wants no response.
     fn poll_reset(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         match &mut self.outgoing {

@@ -14,6 +14,7 @@ use super::outgoing::Outgoing;
 use super::{broken, websocket};
 use crate::proxy::http::wire::framing::Framing;
 use crate::proxy::http::wire::request::{self, Method, more_fields};
+use crate::proxy::http::wire::response::INTERIM_MAX;
 use bytes::Bytes;
 use h2::client::{ResponseFuture, SendRequest};
 use h2::{Reason, RecvStream};
@@ -34,12 +35,13 @@ pub(in crate::proxy) struct EndpointStream {
     outgoing: Option<Outgoing>,
     response: Option<ResponseFuture>,
     incoming: Option<Incoming>,
-    /// A head that came.
+    interim: u32,
+    /// Heads that came.
     text: Vec<u8>,
     text_used: usize,
     failed: Option<io::Error>,
     refused: Option<Refused>,
-    /// Nothing else was under way on its connection when it was taken.
+    /// Its connection had answered others, and had nothing under way when it was taken.
     was_idle: bool,
     is_stale: bool,
 }
@@ -69,6 +71,7 @@ impl EndpointStream {
             outgoing: None,
             response: None,
             incoming: None,
+            interim: 0,
             text: Vec::new(),
             text_used: 0,
             failed: None,
@@ -107,7 +110,14 @@ impl EndpointStream {
         if let Err(error) = ready!(self.send.poll_ready(cx)) {
             return Poll::Ready(Err(self.unsent(error)));
         }
-        Poll::Ready(self.head(bytes))
+        let taken = self.head(bytes);
+        if taken.is_err() && self.failed.is_none() {
+            // It cannot be written: whoever waits for a response waits in vain, and that is not the
+            // endpoint's fault.
+            self.refused = Some(Refused::Request);
+            self.failed = Some(io::ErrorKind::InvalidData.into());
+        }
+        Poll::Ready(taken)
     }
 
     fn head(&mut self, bytes: &[u8]) -> io::Result<usize> {
@@ -129,6 +139,7 @@ impl EndpointStream {
             request.extensions_mut().insert(websocket);
         }
         let is_all = head::is_all(framing);
+        self.link.asked();
         let sent = self.send.send_request(request, is_all);
         let (response, stream) = sent.map_err(|error| self.unsent(error))?;
         self.response = Some(response);
@@ -148,8 +159,7 @@ impl EndpointStream {
             // It is polled again when its head is sent.
             let Some(response) = &mut self.response else { return Poll::Pending };
             if let Poll::Ready(Some(Ok(interim))) = response.poll_informational(cx) {
-                let (parts, ()) = interim.into_parts();
-                self.came(head::response(&parts, false, self.kind));
+                self.hinted(interim);
                 continue;
             }
             match ready!(Pin::new(response).poll(cx)) {
@@ -163,9 +173,30 @@ impl EndpointStream {
         }
     }
 
+    /// Takes what comes while nobody reads.
+    pub(in crate::proxy::http) fn soak(&mut self, cx: &mut Context<'_>) {
+        if let Some(incoming) = &mut self.incoming {
+            incoming.soak(cx);
+            return;
+        }
+        while let (Some(response), None) = (&mut self.response, &self.failed) {
+            let Poll::Ready(Some(Ok(interim))) = response.poll_informational(cx) else { return };
+            self.hinted(interim);
+        }
+    }
+
+    fn hinted(&mut self, interim: http::Response<()>) {
+        self.interim += 1;
+        let (parts, ()) = interim.into_parts();
+        self.came(head::response(&parts, false, self.kind));
+        if self.interim > INTERIM_MAX {
+            self.failed = Some(io::ErrorKind::InvalidData.into());
+        }
+    }
+
     fn answered(&mut self, response: http::Response<RecvStream>) {
         let (parts, body) = response.into_parts();
-        self.link.served();
+        self.link.answered();
         if let (Some(key), true) = (&self.key, parts.status.is_success()) {
             let mut text = b"HTTP/1.1 101 Switching Protocols\r\n".to_vec();
             let accept = websocket::accept(key);
@@ -177,7 +208,7 @@ impl EndpointStream {
                 head::field(&mut text, name.as_str(), value.as_bytes());
             }
             text.extend_from_slice(b"\r\n");
-            (self.text, self.text_used) = (text, 0);
+            self.came(Ok(Written { text, is_chunked: false }));
             self.incoming = Some(Incoming::new(body, false));
             return;
         }
@@ -189,7 +220,10 @@ impl EndpointStream {
 
     fn came(&mut self, head: Result<Written, head::Malformed>) {
         match head {
-            Ok(Written { text, .. }) => (self.text, self.text_used) = (text, 0),
+            Ok(Written { text, .. }) if self.text_used == self.text.len() => {
+                (self.text, self.text_used) = (text, 0);
+            }
+            Ok(Written { text, .. }) => self.text.extend_from_slice(&text),
             Err(head::Malformed) => self.failed = Some(io::ErrorKind::InvalidData.into()),
         }
     }

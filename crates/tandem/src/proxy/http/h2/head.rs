@@ -107,7 +107,7 @@ fn fields(text: &mut Vec<u8>, fields: &HeaderMap, has_ended: bool) -> Result<boo
 }
 
 /// Reads a request as it is written for an endpoint. `at` is where it goes, if it does not say.
-pub(super) fn onward(
+pub(in crate::proxy::http) fn onward(
     head: &request::Head<'_, '_>,
     (scheme, at): (&'static str, &str),
     websocket: bool,

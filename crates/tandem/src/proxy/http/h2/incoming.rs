@@ -1,11 +1,13 @@
 //! Talks a body from one stream of HTTP/2: gives what comes as HTTP/1.1 writes it.
 //! In: DATA and trailers. Out: bytes: content as it is, or in chunks.
-//! Keeps: the other side may send more only as somebody takes what it sent.
+//! Keeps: the other side may send more only as somebody takes what it sent. Frames do not wait
+//! while nobody reads: each costs more than it holds, and the crate `h2` ends a connection, which
+//! others use as well, when it keeps too many small ones.
 //! Not here: heads (`head.rs`), what is sent (`outgoing.rs`).
 //! Tested by: `tests/h2/streams.rs`.
 
 use super::broken;
-use bytes::{Buf, Bytes};
+use bytes::{Buf, Bytes, BytesMut};
 use h2::RecvStream;
 use std::io::{self, Write};
 use std::task::{Context, Poll, ready};
@@ -28,6 +30,10 @@ pub(super) struct Incoming {
     text: Vec<u8>,
     text_used: usize,
     data: Bytes,
+    /// Came while nobody took the data: never more than the window of the stream.
+    behind: BytesMut,
+    /// What ended it, behind all that.
+    failed: Option<io::ErrorKind>,
     /// A chunk ends after the data.
     ends_chunk: bool,
 }
@@ -41,6 +47,8 @@ impl Incoming {
             text: Vec::new(),
             text_used: 0,
             data: Bytes::new(),
+            behind: BytesMut::new(),
+            failed: None,
             ends_chunk: false,
         }
     }
@@ -53,6 +61,14 @@ impl Incoming {
             }
             self.text.clear();
             self.text_used = 0;
+            if !self.behind.is_empty() {
+                let data = std::mem::take(&mut self.behind).freeze();
+                self.take(data);
+                continue;
+            }
+            if let Some(kind) = self.failed {
+                return Poll::Ready(Err(kind.into()));
+            }
             match self.state {
                 State::Data => match ready!(self.stream.poll_data(cx)) {
                     Some(data) => self.take(data.map_err(broken)?),
@@ -70,6 +86,18 @@ impl Incoming {
                     }
                 }
                 State::Over => return Poll::Ready(Ok(false)),
+            }
+        }
+    }
+
+    /// Takes what has come while nobody reads; what it is in the window stays so.
+    pub(super) fn soak(&mut self, cx: &mut Context<'_>) {
+        while self.state == State::Data && self.failed.is_none() {
+            match self.stream.poll_data(cx) {
+                Poll::Ready(Some(Ok(data))) => self.behind.extend_from_slice(&data),
+                Poll::Ready(Some(Err(error))) => self.failed = Some(broken(error).kind()),
+                Poll::Ready(None) => self.state = State::Trailers,
+                Poll::Pending => return,
             }
         }
     }

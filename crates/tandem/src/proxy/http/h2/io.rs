@@ -5,12 +5,12 @@
 //! Not here: which frames those are (`meter.rs`).
 //! Tested by: `tests/h2/`.
 
-use super::meter::Meter;
+use super::meter::{Meter, Peer};
 use crate::proxy::http::stream::{Buffer, Stream};
 use std::io;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Duration, Instant};
@@ -22,17 +22,20 @@ pub(super) struct Watch {
     /// Milliseconds since then.
     read_at: AtomicU64,
     is_flooded: AtomicBool,
+    /// Bytes that were sent and that the meter was not told of.
+    written: AtomicU64,
     meter: Mutex<Meter>,
 }
 
 impl Watch {
-    pub(super) fn new(preface: usize) -> Arc<Self> {
+    pub(super) fn new(peer: Peer) -> Arc<Self> {
         let begun = Instant::now();
         Arc::new(Self {
             begun,
             read_at: AtomicU64::new(0),
             is_flooded: AtomicBool::new(false),
-            meter: Mutex::new(Meter::new(preface, begun.into_std())),
+            written: AtomicU64::new(0),
+            meter: Mutex::new(Meter::new(peer, begun.into_std())),
         })
     }
 
@@ -46,14 +49,30 @@ impl Watch {
     }
 
     pub(super) fn served(&self) {
-        self.meter.lock().unwrap_or_else(PoisonError::into_inner).served();
+        self.meter().served();
+    }
+
+    /// Its peer is asked something.
+    pub(super) fn asked(&self) {
+        self.meter().asked();
+    }
+
+    fn meter(&self) -> MutexGuard<'_, Meter> {
+        self.meter.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wrote(&self, written: &Poll<io::Result<usize>>) {
+        if let Poll::Ready(Ok(bytes)) = written {
+            self.written.fetch_add(*bytes as u64, Ordering::Relaxed);
+        }
     }
 
     fn saw(&self, bytes: &[u8]) {
         let now = Instant::now();
         let since = now.duration_since(self.begun).as_millis();
         self.read_at.store(u64::try_from(since).unwrap_or(u64::MAX), Ordering::Relaxed);
-        let mut meter = self.meter.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut meter = self.meter();
+        meter.wrote(self.written.swap(0, Ordering::Relaxed));
         if !meter.saw(bytes, now.into_std()) {
             self.is_flooded.store(true, Ordering::Relaxed);
         }
@@ -104,7 +123,10 @@ impl AsyncWrite for Io {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.get_mut().stream.poll_write_both(cx, (bytes, &[]))
+        let Self { stream, watch, .. } = self.get_mut();
+        let written = stream.poll_write_both(cx, (bytes, &[]));
+        watch.wrote(&written);
+        written
     }
 
     fn poll_write_vectored(
@@ -118,7 +140,10 @@ impl AsyncWrite for Io {
         if first.is_empty() {
             return Poll::Ready(Ok(0));
         }
-        self.get_mut().stream.poll_write_both(cx, (first, second))
+        let Self { stream, watch, .. } = self.get_mut();
+        let written = stream.poll_write_both(cx, (first, second));
+        watch.wrote(&written);
+        written
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -10,8 +10,9 @@
 use super::endpoint::EndpointStream;
 use super::io::{Io, Watch};
 use super::life::Life;
+use super::meter::Peer;
 use super::outgoing::SEND_MAX;
-use super::{ALPN, STREAM_WINDOW, STREAMS_MAX};
+use super::{ALPN, ENDPOINT_CRUMBS, STREAM_WINDOW, STREAMS_MAX};
 use crate::proxy::http::stream::Timer;
 use crate::proxy::http::stream::{Buffer, Stream};
 use crate::runtime::supervisor::{Supervisor, TaskKind};
@@ -21,7 +22,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
@@ -31,9 +32,6 @@ use tokio::time::{Instant, timeout};
 /// Every stream may fill its own window: one that nobody reads keeps no other one waiting.
 const ENDPOINT_WINDOW: u32 = STREAM_WINDOW * STREAMS_MAX;
 
-/// How often somebody waits for a connection that others then fill.
-const ROUNDS: u32 = 16;
-
 /// One connection.
 #[derive(Debug)]
 pub(super) struct Link {
@@ -41,6 +39,8 @@ pub(super) struct Link {
     is_encrypted: bool,
     send: SendRequest<Bytes>,
     in_flight: AtomicU32,
+    /// To any request: until then nobody knows that its endpoint serves at all.
+    has_answered: AtomicBool,
     watch: Arc<Watch>,
     idle_since: Mutex<Instant>,
 }
@@ -50,13 +50,29 @@ impl Link {
         if self.is_encrypted { "https" } else { "http" }
     }
 
-    pub(super) fn served(&self) {
+    pub(super) fn asked(&self) {
+        self.watch.asked();
+    }
+
+    pub(super) fn answered(&self) {
+        self.has_answered.store(true, Ordering::Relaxed);
         self.watch.served();
     }
 
     pub(super) fn freed(&self) {
         *lock(&self.idle_since) = Instant::now();
         self.in_flight.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    /// How many streams it has at once.
+    fn streams_max(&self) -> u32 {
+        let max = self.send.current_max_send_streams().min(STREAMS_MAX as usize);
+        u32::try_from(max).unwrap_or(STREAMS_MAX)
+    }
+
+    /// It takes none, though it has none.
+    fn takes_nothing(&self) -> bool {
+        self.streams_max() == 0 && self.in_flight.load(Ordering::Acquire) == 0
     }
 
     /// A stream, if it has room for one; an error if it never will.
@@ -66,14 +82,13 @@ impl Link {
         if let Poll::Ready(ready) = send.poll_ready(&mut nobody) {
             ready?;
         }
-        let max = send.current_max_send_streams().min(STREAMS_MAX as usize);
-        let max = u32::try_from(max).unwrap_or(STREAMS_MAX);
         let before = self.in_flight.fetch_add(1, Ordering::AcqRel);
-        if before >= max {
+        if before >= self.streams_max() {
             self.in_flight.fetch_sub(1, Ordering::AcqRel);
             return Ok(None);
         }
-        Ok(Some(EndpointStream::new(Arc::clone(self), send, before == 0)))
+        let was_idle = before == 0 && self.has_answered.load(Ordering::Relaxed);
+        Ok(Some(EndpointStream::new(Arc::clone(self), send, was_idle)))
     }
 
     fn is_wanted(&self, idle_timeout: Duration) -> bool {
@@ -148,14 +163,18 @@ impl Links {
     where
         F: Future<Output = std::io::Result<Stream>> + Send + 'static,
     {
-        for _ in 0..ROUNDS {
+        // Others may fill each that is opened: whoever waits does so for as long as its client.
+        loop {
             if let Some(stream) = self.take(address) {
                 return Ok(Some(stream));
+            }
+            if self.takes_nothing(address) {
+                return Err("it takes no requests".to_owned());
             }
             let mut outcome = self.opening(address, &opening);
             let outcome = match outcome.wait_for(Option::is_some).await {
                 Ok(outcome) => outcome.clone(),
-                Err(_) => return Err("the door is closing".to_owned()),
+                Err(_) => return Err("nobody opens connections any more".to_owned()),
             };
             match outcome {
                 Some(Err(why)) => return Err(why.to_string()),
@@ -163,7 +182,12 @@ impl Links {
                 Some(Ok(true)) | None => {}
             }
         }
-        Err("it takes no more requests at once".to_owned())
+    }
+
+    fn takes_nothing(&self, address: SocketAddr) -> bool {
+        let state = lock(&self.0);
+        let mut links = state.open.get(&address).into_iter().flatten();
+        links.any(|link| link.takes_nothing())
     }
 
     /// How one is opened, by whoever began.
@@ -176,7 +200,10 @@ impl Links {
         F: Future<Output = std::io::Result<Stream>> + Send + 'static,
     {
         let mut state = lock(&self.0);
-        if let Some(outcome) = state.opening.get(&address) {
+        if let Some(outcome) = state.opening.get(&address)
+            // Whoever opens it still does: it may have ended by a panic.
+            && outcome.has_changed().is_ok()
+        {
             return outcome.clone();
         }
         let (tell, outcome) = watch::channel(None);
@@ -213,6 +240,7 @@ impl Links {
                         is_encrypted,
                         send,
                         in_flight: AtomicU32::new(0),
+                        has_answered: AtomicBool::new(false),
                         watch: Arc::clone(&driver.watch),
                         idle_since: Mutex::new(Instant::now()),
                     };
@@ -279,7 +307,7 @@ async fn begin(
         return Ok(None);
     }
     let is_encrypted = stream.is_encrypted();
-    let watch = Watch::new(0);
+    let watch = Watch::new(Peer::Endpoint);
     let io = Io::new(stream, Buffer::default(), Arc::clone(&watch));
     let mut builder = h2::client::Builder::new();
     builder
@@ -287,6 +315,7 @@ async fn begin(
         .initial_connection_window_size(ENDPOINT_WINDOW)
         .max_header_list_size(u32::try_from(head_bytes_max).unwrap_or(u32::MAX))
         .max_send_buffer_size(SEND_MAX)
+        .data_frame_budget(ENDPOINT_CRUMBS)
         // How many it takes at once is not guessed: that would break its rules, or be refused.
         .initial_max_send_streams(0)
         .enable_push(false);
@@ -338,8 +367,15 @@ pub(in crate::proxy) async fn once<T>(
     let begun = begin(connect, 16 * 1024).await?.ok_or("it does not speak HTTP/2")?;
     let Begun { send, mut driver, is_encrypted } = begun;
     let watch = Arc::clone(&driver.watch);
-    let (in_flight, idle_since) = (AtomicU32::new(0), Mutex::new(Instant::now()));
-    let link = Arc::new(Link { address, is_encrypted, send, in_flight, watch, idle_since });
+    let link = Arc::new(Link {
+        address,
+        is_encrypted,
+        send,
+        in_flight: AtomicU32::new(0),
+        has_answered: AtomicBool::new(false),
+        watch,
+        idle_since: Mutex::new(Instant::now()),
+    });
     let stream = link.stream().map_err(|error| error.to_string())?;
     let stream = stream.ok_or("it takes no requests")?;
     let asked = ask(Stream::H2Endpoint(Box::new(stream)));

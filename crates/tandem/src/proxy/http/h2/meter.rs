@@ -1,12 +1,16 @@
 //! Decides whether a peer of HTTP/2 sends frames that only make work.
-//! In: the bytes that it sends, the time. Out: whether it is too much.
+//! In: the bytes that it sends, how many it was sent, the time. Out: whether it is too much.
 //! Keeps: every frame that carries nothing costs a token, and so does every stream that is taken
 //! back; what is served, and time, give tokens back. So a client may cancel what it likes, but not
 //! ask and cancel for ever (CVE-2023-44487), nor ask for pongs, settings or priorities for ever.
+//! It may say that it takes more as often as it got something, however fast that is. An endpoint
+//! has so many heads for what it was asked: nobody else bounds how many interim ones wait.
 //! Not here: what the crate `h2` bounds itself: fields that have no end, DATA in crumbs, streams
 //! that are reset before anybody saw them.
 //! Tested by: below, `tests/h2/hostile.rs`.
 
+use super::{PREFACE, PREFACE_REST, STREAMS_MAX};
+use crate::proxy::http::wire::response::INTERIM_MAX;
 use std::time::{Duration, Instant};
 
 /// Of each kind, at once.
@@ -15,13 +19,31 @@ const TOKENS_MAX: u32 = 400;
 const REFILL: Duration = Duration::from_millis(20);
 const HEADER: usize = 9;
 
+const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
 const WINDOW_UPDATE: u8 = 8;
 /// Data and headers.
 const CARRIES: [u8; 2] = [0, 1];
-/// So many window updates come for one frame of data, of the stream and of its connection, and
-/// some more for small frames.
+/// So many bytes that it was sent let a client say once that it takes more. A frame has nine and
+/// what it carries, and two answers, one of its stream and one of the connection.
+const UPDATE_BYTES: u64 = 8;
+/// So many are remembered at most: somebody who got a gigabyte before has no right to a flood now.
+const WRITTEN_MAX: u64 = 1024 * 1024;
+/// So many more cost one token.
 const UPDATES: u32 = 16;
+/// Heads of one response: interim ones, the last one, trailers.
+const HEADS: u32 = INTERIM_MAX + 2;
+/// For all that may be under way.
+const HEADS_MAX: u32 = HEADS * STREAMS_MAX;
+
+/// Who sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Peer {
+    /// A stranger, who begins with a preface.
+    Client,
+    /// Whoever answers: it is asked for its window updates by what it is sent.
+    Endpoint,
+}
 
 #[derive(Debug)]
 struct Tokens {
@@ -60,22 +82,42 @@ pub(super) struct Meter {
     filled: usize,
     /// So much of the frame is still to come.
     payload: usize,
+    peer: Peer,
     resets: Tokens,
     others: Tokens,
     updates: u32,
+    /// Bytes that it was sent and has not paid an update with.
+    written: u64,
+    heads: u32,
 }
 
 impl Meter {
-    /// `preface`: bytes before the first frame.
-    pub(super) const fn new(preface: usize, now: Instant) -> Self {
+    pub(super) const fn new(peer: Peer, now: Instant) -> Self {
+        let preface = match peer {
+            Peer::Client => PREFACE.len() + PREFACE_REST,
+            Peer::Endpoint => 0,
+        };
         Self {
             header: [0; HEADER],
             filled: 0,
             payload: preface,
+            peer,
             resets: Tokens::new(now),
             others: Tokens::new(now),
             updates: 0,
+            written: 0,
+            heads: 0,
         }
+    }
+
+    /// It is asked something.
+    pub(super) fn asked(&mut self) {
+        self.heads = (self.heads + HEADS).min(HEADS_MAX);
+    }
+
+    /// It was sent so many bytes.
+    pub(super) fn wrote(&mut self, bytes: u64) {
+        self.written = self.written.saturating_add(bytes).min(WRITTEN_MAX);
     }
 
     /// A request was answered to its end.
@@ -112,8 +154,18 @@ impl Meter {
     fn frame(&mut self, kind: u8, now: Instant) -> bool {
         match kind {
             RST_STREAM => self.resets.take(now),
+            HEADERS if self.peer == Peer::Endpoint => {
+                let has_one = self.heads > 0;
+                self.heads = self.heads.saturating_sub(1);
+                has_one
+            }
             _ if CARRIES.contains(&kind) && self.payload > 0 => {
                 self.others.give(1);
+                true
+            }
+            WINDOW_UPDATE if self.peer == Peer::Endpoint => true,
+            WINDOW_UPDATE if self.written >= UPDATE_BYTES => {
+                self.written -= UPDATE_BYTES;
                 true
             }
             WINDOW_UPDATE if self.updates < UPDATES => {
@@ -144,7 +196,7 @@ mod tests {
     fn what_carries_nothing_is_bounded_and_time_gives_it_back() {
         let now = Instant::now();
         for kind in [2, 3, 4, 6, 200] {
-            let mut meter = Meter::new(0, now);
+            let mut meter = Meter::new(Peer::Endpoint, now);
             let bytes = frame(kind, &[0; 8]);
             for _ in 0..TOKENS_MAX {
                 assert!(meter.saw(&bytes, now));
@@ -157,7 +209,7 @@ mod tests {
     #[test]
     fn what_is_served_gives_resets_back_and_data_other_frames() {
         let now = Instant::now();
-        let mut meter = Meter::new(0, now);
+        let mut meter = Meter::new(Peer::Endpoint, now);
         for _ in 0..10 * TOKENS_MAX {
             assert!(meter.saw(&frame(3, &[0; 4]), now));
             meter.served();
@@ -169,11 +221,40 @@ mod tests {
     }
 
     #[test]
+    fn whoever_gets_much_may_say_often_that_it_takes_more() {
+        let now = Instant::now();
+        let mut meter = Meter::new(Peer::Client, now);
+        assert!(meter.saw(&[b'P'; 24], now));
+        let update = frame(8, &[0; 4]);
+        for _ in 0..100 * TOKENS_MAX {
+            // One frame with a little content, and both answers to it.
+            meter.wrote(16);
+            assert!(meter.saw(&update, now) && meter.saw(&update, now));
+        }
+        // What it got before is no reason for ever.
+        meter.wrote(u64::MAX);
+        let most = WRITTEN_MAX / UPDATE_BYTES + u64::from((UPDATES + 1) * (TOKENS_MAX + 1));
+        assert!((0..=most).any(|_| !meter.saw(&update, now)));
+    }
+
+    #[test]
+    fn an_endpoint_has_so_many_heads_for_each_question() {
+        let now = Instant::now();
+        let mut meter = Meter::new(Peer::Endpoint, now);
+        let head = frame(HEADERS, b"head");
+        for _ in 0..1000 {
+            meter.asked();
+            assert!(meter.saw(&head, now) && meter.saw(&head, now));
+        }
+        assert!((0..=HEADS_MAX).any(|_| !meter.saw(&head, now)), "interim responses without end");
+    }
+
+    #[test]
     fn frames_are_found_wherever_they_are_cut() {
         let now = Instant::now();
         let all = [vec![b'P'; 24], frame(0, b"\0\0\0\x03"), frame(3, &[3; 4])].concat();
         for step in 1..all.len() {
-            let mut meter = Meter::new(24, now);
+            let mut meter = Meter::new(Peer::Client, now);
             for bytes in all.chunks(step) {
                 assert!(meter.saw(bytes, now));
             }

@@ -24,6 +24,8 @@ mod websocket;
 pub(in crate::proxy) use client::ClientStream;
 pub(in crate::proxy) use endpoint::EndpointStream;
 pub(super) use endpoint::Refused;
+#[cfg(test)]
+pub(super) use head::onward;
 pub(in crate::proxy) use link::once;
 pub(super) use link::{Links, Opening};
 pub(super) use serve::{Server, serve};
@@ -42,6 +44,13 @@ const STREAMS_MAX: u32 = 100;
 const STREAM_WINDOW: u32 = 64 * 1024;
 /// And on all streams of a client's connection.
 const CLIENT_WINDOW: u32 = 1024 * 1024;
+/// What the small frames that came and that nobody took yet may cost, as the crate `h2` counts: 256
+/// less their length each. Calls of gRPC are full of them, and many come with one read, before
+/// whoever they are for has a turn; each costs some 200 bytes until then. A client: a window full
+/// of messages of 100 bytes, twice over.
+const CLIENT_CRUMBS: usize = 4 * 1024 * 1024;
+/// An endpoint, whose connection others use too: a stream full of single bytes.
+const ENDPOINT_CRUMBS: usize = 256 * STREAM_WINDOW as usize;
 
 /// What ended a stream, for those who know only connections.
 fn broken(error: h2::Error) -> Error {

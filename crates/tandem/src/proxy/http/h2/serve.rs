@@ -1,7 +1,7 @@
 //! Talks to one client that speaks HTTP/2: takes its streams, and serves them side by side.
 //! In: a connection. Out: `ClientStream`s, each with a session of its own.
-//! States: Handshake → Open → (closing, or idle for too long) GOAWAY, streams end → Over; flooded
-//! → GOAWAY → Over.
+//! States: Handshake → Open → (closing, idle for too long, or while somebody else needs the place)
+//! GOAWAY, streams end → Over; flooded → GOAWAY → Over.
 //! All streams are served in the task of their connection: when that ends, they do.
 //! Keeps: a client has so many streams, so many bytes under way, and no more.
 //! Not here: what becomes of a request (`session.rs`).
@@ -10,9 +10,11 @@
 use super::client::ClientStream;
 use super::io::{Io, Watch};
 use super::life::Life;
+use super::meter::Peer;
 use super::outgoing::SEND_MAX;
-use super::{CLIENT_WINDOW, PREFACE_REST, STREAM_WINDOW, STREAMS_MAX};
+use super::{CLIENT_CRUMBS, CLIENT_WINDOW, STREAM_WINDOW, STREAMS_MAX};
 use crate::proxy::balancer::session::Shared;
+use crate::proxy::http::begin::SETTLED;
 use crate::proxy::http::session::{self, Client, FAREWELL};
 use crate::proxy::http::stream::{Buffer, Stream, Timer};
 use crate::proxy::http::wire::rewrite::Origin;
@@ -24,11 +26,12 @@ use futures::stream::FuturesUnordered;
 use h2::server::{Connection, SendResponse};
 use h2::{Reason, RecvStream};
 use std::future::{Future, poll_fn};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
+use tokio::sync::futures::Notified;
 use tokio::time::{Instant, timeout};
 
 /// Streams that the client reset before anybody saw them: all that it may have. A page that is left
@@ -49,7 +52,7 @@ pub(in crate::proxy::http) async fn serve(
     config: &HttpConfig,
     (stream, before): (Stream, Buffer),
 ) {
-    let watch = Watch::new(super::PREFACE.len() + PREFACE_REST);
+    let watch = Watch::new(Peer::Client);
     let io = Io::new(stream, before, Arc::clone(&watch));
     let handshake = timeout(config.head_timeout, builder(config).handshake::<_, Bytes>(io)).await;
     let Ok(Ok(mut connection)) = handshake else {
@@ -65,6 +68,7 @@ pub(in crate::proxy::http) async fn serve(
         keep_alive: config.keep_alive,
         streams: FuturesUnordered::new(),
         idle_since: Instant::now(),
+        room: None,
         stage: Stage::Serving,
         timer: Timer::new(),
     };
@@ -92,6 +96,7 @@ fn builder(config: &HttpConfig) -> h2::server::Builder {
         .max_pending_accept_reset_streams(RESETS_MAX)
         .max_concurrent_reset_streams(RESETS_MAX)
         .max_send_buffer_size(SEND_MAX)
+        .data_frame_budget(CLIENT_CRUMBS)
         .enable_connect_protocol();
     builder
 }
@@ -105,6 +110,8 @@ struct Open<'a> {
     keep_alive: Duration,
     /// When its last stream ended.
     idle_since: Instant,
+    /// Ready when it has to make room; there once it has been idle for long.
+    room: Option<Pin<Box<Notified<'a>>>>,
     stage: Stage,
     timer: Timer,
 }
@@ -142,7 +149,13 @@ impl Open<'_> {
             let deadline = match (self.stage, self.streams.is_empty()) {
                 (Stage::Ending(by), _) => by,
                 (Stage::Draining, true) => self.idle_since + FAREWELL,
-                (Stage::Serving, true) => self.idle_since + self.keep_alive,
+                (Stage::Serving, true) => match self.poll_idle(cx) {
+                    Some(deadline) => deadline,
+                    None => {
+                        self.drain();
+                        continue;
+                    }
+                },
                 (Stage::Serving | Stage::Draining, false) => {
                     match self.life.poll(&self.watch, cx) {
                         Some(deadline) => deadline,
@@ -153,14 +166,29 @@ impl Open<'_> {
             ready!(self.timer.poll(deadline, cx));
             match (self.stage, self.streams.is_empty()) {
                 (Stage::Ending(_), _) | (Stage::Draining, true) => return Poll::Ready(()),
-                (Stage::Serving, true) => self.drain(),
-                // It is asked whether it lives, or did not say so.
-                (Stage::Serving | Stage::Draining, false) => {}
+                // It is asked whether it lives, or did not say so, or has been idle for long.
+                (Stage::Serving, _) | (Stage::Draining, false) => {}
             }
         }
     }
 
+    /// When to look again at one that has no streams; none if it has to go.
+    fn poll_idle(&mut self, cx: &mut Context<'_>) -> Option<Instant> {
+        let (now, end) = (Instant::now(), self.idle_since + self.keep_alive);
+        if now >= end {
+            return None;
+        }
+        let settled = self.idle_since + SETTLED;
+        if now < settled {
+            return Some(settled.min(end));
+        }
+        let http = self.server.http;
+        let room = self.room.get_or_insert_with(|| Box::pin(http.room.notified()));
+        room.as_mut().poll(cx).is_pending().then_some(end)
+    }
+
     fn begin(&mut self, request: http::Request<RecvStream>, respond: SendResponse<Bytes>) {
+        self.room = None;
         let Server { shared, http, origin } = self.server;
         let Some((stream, head)) = ClientStream::new(request, respond, &self.watch) else {
             http.tally.refused.fetch_add(1, Ordering::Relaxed);

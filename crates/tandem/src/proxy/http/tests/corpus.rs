@@ -98,6 +98,7 @@ const HEADS: &[(&str, &[u8])] = &[
     ("no slash", b"GET x HTTP/1.1\r\nHost: a\r\n\r\n"),
     ("star for GET", b"GET * HTTP/1.1\r\nHost: a\r\n\r\n"),
     ("fragment", b"GET /a#b HTTP/1.1\r\nHost: a\r\n\r\n"),
+    ("backtick", b"GET /a`b HTTP/1.1\r\nHost: a\r\n\r\n"),
     ("backslash", b"GET /a\\b HTTP/1.1\r\nHost: a\r\n\r\n"),
     ("high byte in the target", b"GET /\xc3\xa9 HTTP/1.1\r\nHost: a\r\n\r\n"),
     ("two spaces", b"GET  / HTTP/1.1\r\nHost: a\r\n\r\n"),

@@ -122,7 +122,7 @@ impl Work {
             if head.contains("\r\nExpect: 100-continue") && verb != "/refuse" {
                 stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").await.unwrap();
             }
-            let early = matches!(verb.as_str(), "/refuse" | "/early");
+            let early = matches!(verb.as_str(), "/refuse" | "/early" | "/deaf");
             let mut body = Vec::new();
             if !early {
                 body = match self.body(&mut stream, &mut unread, at, &head).await {
@@ -191,7 +191,7 @@ impl Work {
                 return false;
             }
             "/close" => return false,
-            "/never" => {
+            "/never" | "/deaf" => {
                 sleep(LIMIT).await;
                 return false;
             }

@@ -169,6 +169,15 @@ pub async fn until(what: impl Fn() -> bool) {
     }
 }
 
+/// Waits until something is so that takes time to find out.
+pub async fn until_async(mut what: impl AsyncFnMut() -> bool) {
+    let begun = Instant::now();
+    while !what().await {
+        assert!(begun.elapsed() < LIMIT, "it did not come to that");
+        sleep(Duration::from_millis(2)).await;
+    }
+}
+
 /// Numbers that differ, the same in every run.
 pub fn random(seed: u64) -> impl FnMut(u64) -> u64 {
     let state = AtomicU64::new(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);

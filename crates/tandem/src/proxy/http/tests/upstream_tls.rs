@@ -177,8 +177,18 @@ async fn connections_made_by_what_no_longer_counts_carry_no_more_requests() {
         other.upstream_tls.as_mut().unwrap().server_name = Some("other.example".to_owned());
         balancer.configure(other).unwrap();
         assert_eq!(ask().await, "503", "{protocol:?}");
-        balancer.configure(config).unwrap();
+        balancer.configure(config.clone()).unwrap();
         assert_eq!(ask().await, "200", "{protocol:?}");
+        // Or the same name to somebody else, and something else has changed as well.
+        let ca = dir.path().join("ca.crt");
+        std::fs::copy(&shop.chain, &ca).unwrap();
+        config.upstream_tls.as_mut().unwrap().ca.clone_from(&ca);
+        balancer.configure(config.clone()).unwrap();
+        assert_eq!(ask().await, "200", "{protocol:?}");
+        std::fs::copy(&issue(dir.path(), "other", &["shop.example"]).chain, &ca).unwrap();
+        config.idle_timeout += Duration::from_secs(1);
+        balancer.configure(config).unwrap();
+        assert_eq!(ask().await, "503", "{protocol:?}");
     }
 }
 

@@ -11,6 +11,9 @@ use super::request;
 use httparse::{Header, Status};
 use std::mem::MaybeUninit;
 
+/// More interim heads before a response are no hints.
+pub(in crate::proxy::http) const INTERIM_MAX: u32 = 16;
+
 /// A head that is none, and why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::proxy::http) struct Bad(pub(in crate::proxy::http) &'static str);

@@ -22,6 +22,7 @@ pub const PIECES: &[&[u8]] = &[
     b"-",
     b"_",
     b"\"",
+    b"`",
     b"\r\n\r\n",
     b"\r\n ",
     b"0\r\n\r\n",
@@ -66,7 +67,8 @@ const FIELDS: &[&str] = &[
 pub fn request(random: &mut Random) -> Vec<u8> {
     let method =
         random.pick(&["GET", "GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "M-SEARCH"]);
-    let target = random.pick(&["/", "/a/b?c=d&e", "/%7Euser;p=1", "http://shop/x", "http://shop"]);
+    let target =
+        random.pick(&["/", "/a/b?c=d&e", "/%7Euser;p=1", "/?q=`", "http://shop/x", "http://shop"]);
     let is_new = !random.one_in(8);
     let mut head = format!("{method} {target} HTTP/1.{}\r\nHost: shop\r\n", u8::from(is_new));
     fields(random, &mut head);

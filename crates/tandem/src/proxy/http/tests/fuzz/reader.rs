@@ -133,6 +133,14 @@ fn line(bytes: &[u8]) -> Result<Option<&[u8]>, &'static str> {
     }
 }
 
+/// Whether a path with its query can be written for everybody: of what browsers leave as it is, one
+/// character is good only in a query.
+pub fn is_target(target: &str) -> bool {
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    let is_good = |byte: u8| byte.is_ascii_graphic() && !b"#\"<>\\".contains(&byte);
+    path.bytes().all(|byte| is_good(byte) && byte != b'`') && query.bytes().all(is_good)
+}
+
 fn number(digits: &[u8], base: u32) -> Result<u64, &'static str> {
     let mut value = 0_u64;
     for digit in digits {

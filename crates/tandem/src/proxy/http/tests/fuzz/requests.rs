@@ -1,8 +1,9 @@
 //! Requests: what is taken, what is refused, what goes on.
 
+use super::super::super::h2::onward;
 use super::super::super::session::may_be_whole;
 use super::super::super::wire::framing::{Body, Framing};
-use super::super::super::wire::request::{self, Head, no_fields};
+use super::super::super::wire::request::{self, Head, more_fields, no_fields};
 use super::super::super::wire::rewrite::{self, Origin};
 use super::make::{self, PIECES};
 use super::reader::{self, Ends};
@@ -91,6 +92,17 @@ fn same_framing(ends: Ends, framing: Framing) -> bool {
     }
 }
 
+/// It can be sent to an endpoint of HTTP/2, too.
+fn goes_on_by_http2(sent: &[u8]) {
+    let mut room = more_fields();
+    let head = request::read(sent, &mut room, (usize::MAX, u64::MAX)).expect("taken");
+    let head = head.expect("whole");
+    let asked = onward(&head, ("http", "192.0.2.1:80"), false).expect("written");
+    let target = asked.uri().path_and_query().map(|target| target.as_str());
+    assert_eq!(target, Some(head.target));
+    assert_eq!(asked.method(), head.method);
+}
+
 /// Another reader finds the same request in the same bytes.
 fn agree(bytes: &[u8], head: &Head<'_, '_>) {
     let other = reader::head(bytes).expect("taken").expect("whole");
@@ -98,6 +110,7 @@ fn agree(bytes: &[u8], head: &Head<'_, '_>) {
     assert_eq!(other.start[0], head.method);
     assert!(other.start[1].ends_with(head.target) || head.target == "/" || head.target == "*");
     assert_eq!(other.start[2], format!("HTTP/1.{}", head.minor));
+    assert!(reader::is_target(head.target), "{}", head.target);
     let host = other.one("host").expect("one host");
     assert!(host.is_some() || head.minor == 0 || !other.start[1].starts_with(['/', '*']));
     assert!(same_framing(other.ends().expect("one framing"), head.framing));
@@ -161,6 +174,7 @@ fn fuzz_every_request_that_is_taken_is_one_for_every_reader_and_goes_on_as_one()
         let mut sent = Vec::new();
         rewrite::request(&mut sent, &head, origin(false));
         let other = one_head(&sent, &head);
+        goes_on_by_http2(&sent);
         let host = head.host.unwrap_or_default().len();
         assert!(sent.len() <= 2 * head.length + 3 * host + 300, "what goes on is bounded");
         // Its body, as far as it is taken, is the same for the other reader, behind the new head.

@@ -70,6 +70,10 @@ impl H2 {
         Self { send, over }
     }
 
+    pub fn is_gone(&self) -> bool {
+        *self.over.borrow()
+    }
+
     /// Waits until its connection is over.
     pub async fn gone(&self) {
         let mut over = self.over.clone();

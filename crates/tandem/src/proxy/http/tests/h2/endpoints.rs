@@ -1,9 +1,10 @@
 //! Endpoints that speak HTTP/2: who shares a connection, what is sent again, what breaks.
 
 use super::client::{H2, get};
+use super::links::before;
 use super::server::H2Server;
-use crate::proxy::balancer::{Balancer, BalancerConfig, Check, Question, Upstream};
-use crate::proxy::http::tests::support::{self, Client, LIMIT, config, until};
+use crate::proxy::balancer::{Balancer, Check, Question};
+use crate::proxy::http::tests::support::{self, Client, LIMIT, until};
 use crate::proxy::http::{HttpCheck, Protocol};
 use crate::runtime::supervisor::Supervisor;
 use http::{HeaderMap, Request};
@@ -12,25 +13,6 @@ use std::time::Duration;
 use tandem_core::clustering::load_balanced::ejection::Condition;
 use tandem_core::clustering::load_balanced::retry;
 use tokio::io::AsyncWriteExt as _;
-
-fn before(servers: &[&H2Server]) -> BalancerConfig {
-    let mut config = config(&[]);
-    let http = config.http.as_mut().unwrap();
-    http.upstream_protocol = Protocol::Http2;
-    // A test asks for more than its share.
-    http.retry = retry::Limits { percent: 100, floor_per_second: 100 };
-    config.upstreams = servers
-        .iter()
-        .map(|server| Upstream {
-            host: server.address.ip().to_string(),
-            port: server.address.port(),
-            weight: 1,
-            far: false,
-            drain: false,
-        })
-        .collect();
-    config
-}
 
 async fn one(streams_max: u32) -> (Supervisor, H2Server, Balancer) {
     let supervisor = Supervisor::new();

@@ -214,6 +214,77 @@ async fn what_is_taken_back_at_once_ends_nothing() {
     until(|| balancer.snapshot().endpoints[0].in_flight == 1).await;
 }
 
+/// No flood either: whoever downloads for long says again and again that it takes more.
+#[tokio::test]
+async fn to_acknowledge_every_kilobyte_ends_nothing() {
+    let (_supervisor, _endpoint, balancer) = one().await;
+    let mut client = open(&balancer).await;
+    client.send(frame(HEADERS, END_HEADERS | END_STREAM, 1, &head("GET", "/big", &[]))).await;
+    let (mut bytes, mut came) = (Vec::new(), 0);
+    while came < 30_000_000 {
+        use tokio::io::AsyncReadExt as _;
+        let read = client.stream.read_buf(&mut bytes);
+        let read = tokio::time::timeout(support::LIMIT, read).await.expect("more").unwrap();
+        assert!(read > 0, "cut after {came} bytes");
+        let mut taken = Vec::new();
+        while let [a, b, c, kind, _, _, _, _, _, rest @ ..] = &bytes[..] {
+            let length = usize::from(*a) << 16 | usize::from(*b) << 8 | usize::from(*c);
+            if rest.len() < length {
+                break;
+            }
+            if *kind == DATA {
+                came += length;
+                for from in (0..length).step_by(1024) {
+                    let part = u32::try_from(1024.min(length - from)).unwrap().to_be_bytes();
+                    taken.extend(frame(WINDOW_UPDATE, 0, 0, &part));
+                    taken.extend(frame(WINDOW_UPDATE, 0, 1, &part));
+                }
+            }
+            bytes.drain(..9 + length);
+        }
+        client.send(taken).await;
+    }
+    assert_eq!(balancer.snapshot().http.unwrap().floods, 0);
+}
+
+/// No flood: calls of gRPC are small, and many of them may come with one packet.
+#[tokio::test]
+async fn many_small_messages_at_once_end_nothing() {
+    let (_supervisor, endpoint, balancer) = one().await;
+    let mut client = open(&balancer).await;
+    let length: &[(&str, &[u8])] = &[("content-length", b"20000")];
+    let posts = [1, 3, 5].map(|at| frame(HEADERS, END_HEADERS, at, &head("POST", "/echo", length)));
+    let small: Vec<u8> =
+        (0..3000).flat_map(|at| frame(DATA, 0, 1 + at % 3 * 2, &[7; 20])).collect();
+    client.send([posts.concat(), small].concat()).await;
+    let ends = [1, 3, 5].map(|at| frame(DATA, END_STREAM, at, b""));
+    client.send(ends.concat()).await;
+    until(|| balancer.snapshot().http.unwrap().statuses[1] == 3).await;
+    assert_eq!(endpoint.requests(), 3);
+    assert_eq!(balancer.snapshot().http.unwrap().floods, 0);
+}
+
+/// What a client sends before it knows that it has no WebSocket is no other request.
+#[tokio::test]
+async fn what_was_sent_ahead_of_a_refused_websocket_goes_nowhere() {
+    let (_supervisor, endpoint, balancer) = one().await;
+    let ask: &[(&str, &[u8])] = &[(":protocol", b"websocket"), ("sec-websocket-version", b"13")];
+    for seed in 0..20 {
+        let mut client = open(&balancer).await;
+        let path = if seed % 2 == 0 { "/refuse" } else { "/500" };
+        let ahead = frame(DATA, 0, 1, b"GET /evil HTTP/1.1\r\nHost: evil\r\n\r\n");
+        let asked = frame(HEADERS, END_HEADERS, 1, &head("CONNECT", path, ask));
+        client.send([asked, ahead].concat()).await;
+        until(|| balancer.snapshot().http.unwrap().statuses.iter().sum::<u64>() > seed).await;
+        use tokio::io::AsyncWriteExt as _;
+        client.stream.shutdown().await.unwrap();
+        let _ = rest(&mut client).await;
+    }
+    until(|| balancer.snapshot().sessions == 0).await;
+    assert!(!endpoint.bytes().contains("evil"), "{}", endpoint.bytes());
+    assert_eq!(balancer.snapshot().http.unwrap().requests, 20);
+}
+
 #[tokio::test]
 async fn frames_out_of_order_end_their_connection_with_a_reason() {
     let (_supervisor, endpoint, balancer) = one().await;

@@ -3,5 +3,7 @@
 mod client;
 mod endpoints;
 mod hostile;
+mod links;
 pub mod server;
+mod stalled;
 mod streams;

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream};
 use http::{HeaderMap, Request, Response};
+use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -21,6 +22,8 @@ pub struct H2Server {
     /// Method, path and fields of what it was asked.
     pub asked: Arc<Mutex<Vec<String>>>,
     pub connections: Arc<AtomicU64>,
+    /// Bytes that went out in crumbs.
+    pub crumbs: Arc<AtomicU64>,
     /// It is about to close the connections that it has.
     pub leaving: Arc<Notify>,
     streams_max: u32,
@@ -46,6 +49,7 @@ impl H2Server {
             address: listener.local_addr().unwrap(),
             asked: Arc::default(),
             connections: Arc::default(),
+            crumbs: Arc::default(),
             leaving: Arc::default(),
             streams_max,
             supervisor: supervisor.clone(),
@@ -93,8 +97,31 @@ impl H2Server {
             let Some(Ok((request, respond))) = accepted else { return };
             let head = format!("{} {} {:?}", request.method(), request.uri(), request.headers());
             self.asked.lock().unwrap().push(head.clone());
-            self.supervisor.spawn("h2 stream", TaskKind::Session, answer(request, respond, head));
+            match request.uri().path() {
+                "/hang-up" => return,
+                "/crumbs" => {
+                    let crumbs = crumbs(respond, Arc::clone(&self.crumbs));
+                    self.supervisor.spawn("h2 crumbs", TaskKind::Session, crumbs);
+                }
+                _ => {
+                    let answer = answer(request, respond, head);
+                    self.supervisor.spawn("h2 stream", TaskKind::Session, answer);
+                }
+            }
         }
+    }
+}
+
+/// Sends byte by byte, each in a frame of its own, as far as it may.
+async fn crumbs(mut respond: SendResponse<Bytes>, sent: Arc<AtomicU64>) {
+    let mut out = respond.send_response(status(200), false).unwrap();
+    loop {
+        out.reserve_capacity(1);
+        let Some(Ok(_)) = poll_fn(|cx| out.poll_capacity(cx)).await else { return };
+        if out.send_data(Bytes::from_static(b"."), false).is_err() {
+            return;
+        }
+        sent.fetch_add(1, Ordering::Relaxed);
     }
 }
 

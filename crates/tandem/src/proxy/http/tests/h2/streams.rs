@@ -1,9 +1,9 @@
 //! HTTP/2 towards clients: what their streams become at an endpoint, and what comes back.
 
 use super::client::*;
-use crate::proxy::balancer::Balancer;
+use crate::proxy::balancer::{Balancer, BalancerConfig};
 use crate::proxy::http::tests::support::{
-    Client, Endpoint, LIMIT, config, http as with, one, until,
+    Client, Endpoint, LIMIT, config, http as with, one, until, until_async,
 };
 use crate::runtime::supervisor::Supervisor;
 use bytes::Bytes;
@@ -184,6 +184,31 @@ async fn closing_says_goaway_and_lets_streams_end() {
     let (drained, answer) = tokio::join!(close, clients);
     assert!(drained);
     assert_eq!(answer.body, "body");
+}
+
+#[tokio::test]
+async fn who_is_idle_makes_room_for_others() {
+    let supervisor = Supervisor::new();
+    let endpoint = Endpoint::start(&supervisor, 'a').await;
+    let balancer =
+        Balancer::open(BalancerConfig { sessions_max: 3, ..config(&[&endpoint]) }, &supervisor);
+    let balancer = balancer.unwrap();
+    let idle = H2::connect(&supervisor, &balancer).await;
+    idle.ask(get("/")).await.unwrap();
+    let busy = H2::connect(&supervisor, &balancer).await;
+    let _waits = busy.send(get("/never"), &[]).await;
+    until(|| endpoint.requests() == 2).await;
+    // There are as many as may be, one after the other: the idle one has to go, not the busy one.
+    let mut others = Vec::new();
+    until_async(async || {
+        let mut client = Client::connect(&balancer).await;
+        client.send("GET / HTTP/1.1\r\nHost: shop\r\n\r\n").await;
+        let is_served = client.until("\r\n\r\na").await.is_some();
+        others.push(client);
+        is_served && idle.is_gone()
+    })
+    .await;
+    assert!(!busy.is_gone());
 }
 
 #[tokio::test]
