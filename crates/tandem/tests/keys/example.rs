@@ -4,6 +4,7 @@
 use crate::clients::once;
 use crate::machines::Machines;
 use crate::{NODES, free_port, started};
+use serde_json::Value;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -39,6 +40,14 @@ async fn the_examples_worker_counts_each_shop_in_one_place() {
         service = service.replace(old, &new);
     }
     started(&mut machines, &service).await;
+    // What moves is counted anew.
+    let is_shared_out = |status: &Value| {
+        let nodes = status["services"][0]["partitions"]["nodes"].as_array();
+        nodes.is_some_and(|all| all.iter().all(|it| it["owned"] == 4 && it["releasing"] == 0))
+    };
+    for node in NODES {
+        machines.until(node, "all is shared out", is_shared_out).await;
+    }
     let door = |node: &str| SocketAddr::new(machines.of(node).api.ip(), listen);
     for shop in 0..8 {
         let mut by = None;
