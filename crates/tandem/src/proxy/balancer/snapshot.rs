@@ -2,7 +2,7 @@
 //! Not here: the words that they read (`api/balanced.rs`).
 
 use super::owners::OwnersSnapshot;
-use crate::proxy::http::HttpSnapshot;
+use crate::proxy::http::{CertificateEnd, HttpSnapshot};
 use std::net::SocketAddr;
 use std::time::Duration;
 use tandem_core::clustering::load_balanced::ejection::Condition;
@@ -34,6 +34,8 @@ pub struct Snapshot {
     pub endpoints: Vec<EndpointSnapshot>,
     /// There if it balances requests.
     pub http: Option<HttpSnapshot>,
+    /// Certificates that clients or endpoints are shown.
+    pub certificates: Vec<CertificateEnd>,
     /// Names that were never answered.
     pub unresolved: Vec<String>,
     /// There if its work has owners.
@@ -79,6 +81,8 @@ pub struct EndpointSnapshot {
     pub failure: Option<String>,
     /// How much of its work was cut so far, since it got no more and this had not ended in time.
     pub cut: u64,
+    /// It has as much as it may.
+    pub is_full: bool,
     /// When what it has is cut; none: it is not.
     pub cut_in: Option<Duration>,
 }
