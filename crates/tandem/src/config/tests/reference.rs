@@ -1,5 +1,3 @@
-mod everywhere;
-
 use super::*;
 use crate::config::{Fallback, Origin, entries, reference_markdown, show};
 use std::collections::BTreeSet;
