@@ -9,6 +9,7 @@
 //! (`sim/src/singleton`).
 
 mod files;
+pub mod route;
 mod telling;
 
 use super::hub::Hub;
