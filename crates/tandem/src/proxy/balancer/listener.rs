@@ -20,7 +20,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tandem_core::ids::ServiceId;
 use tokio::net::{TcpListener, TcpStream};
@@ -59,11 +59,15 @@ pub struct Balancer {
 /// Where it accepts connections now.
 #[derive(Debug)]
 struct Listening {
-    /// As it was asked for; the port may be 0.
-    wanted: SocketAddr,
+    /// As it was asked for; the port may be 0. None: it has stepped aside.
+    wanted: Option<SocketAddr>,
     address: SocketAddr,
     /// Ends it, and nothing else.
     accepting: CancellationToken,
+    /// Empty once the socket is closed.
+    door: TaskTracker,
+    /// The one before it.
+    left: Option<TaskTracker>,
 }
 
 impl Balancer {
@@ -79,7 +83,7 @@ impl Balancer {
         let stop = supervisor.stopping().child_token();
         let group = Group::new(&config);
         Names::new(&config).tell(&group);
-        let wanted = config.listen;
+        let wanted = Some(config.listen);
         let rates = Rates::new(config.rates);
         let config = watch::Sender::new(Arc::new(config));
         let asked = (Arc::clone(&group), Arc::clone(&dialer));
@@ -102,7 +106,13 @@ impl Balancer {
                 closing,
                 stop: stop.clone(),
             }),
-            listening: Mutex::new(Listening { wanted, address, accepting: accepting.clone() }),
+            listening: Mutex::new(Listening {
+                wanted,
+                address,
+                accepting: accepting.clone(),
+                door: TaskTracker::new(),
+                left: None,
+            }),
             connections: TaskTracker::new(),
             doors: TaskTracker::new(),
             supervisor: supervisor.clone(),
@@ -110,21 +120,52 @@ impl Balancer {
         };
         let run = sweep(Arc::clone(&balancer.shared));
         supervisor.spawn("balancer pool", TaskKind::Session, run);
-        balancer.accept(listener, accepting);
+        balancer.listening().door = balancer.accept(listener, accepting);
         Ok(balancer)
     }
 
-    fn accept(&self, listener: TcpListener, stop: CancellationToken) {
+    fn listening(&self) -> MutexGuard<'_, Listening> {
+        self.listening.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn accept(&self, listener: TcpListener, stop: CancellationToken) -> TaskTracker {
         let accepting = Accepting {
             shared: Arc::clone(&self.shared),
             connections: self.connections.clone(),
             supervisor: self.supervisor.clone(),
         };
-        let open = self.doors.token();
+        let door = TaskTracker::new();
+        let open = (self.doors.token(), door.token());
+        door.close();
         self.supervisor.spawn("balancer accept", TaskKind::Session, async move {
             let _until_the_end = open;
             accepting.run(listener, stop).await;
         });
+        door
+    }
+
+    /// Where it listens as its configuration says; none once it has stepped aside.
+    pub fn listens_at(&self) -> Option<SocketAddr> {
+        self.listening().wanted
+    }
+
+    /// Leaves its address to somebody else: it accepts nobody until `configure` gives it one.
+    pub async fn step_aside(&self) {
+        let door = {
+            let mut listening = self.listening();
+            listening.wanted = None;
+            listening.accepting.cancel();
+            listening.door.clone()
+        };
+        door.wait().await;
+    }
+
+    /// Ready once the address that it listened at before is free.
+    pub async fn moved(&self) {
+        let left = self.listening().left.take();
+        if let Some(left) = left {
+            left.wait().await;
+        }
     }
 
     /// Goes on with another configuration: no connection ends. One that was accepted before keeps
@@ -133,8 +174,9 @@ impl Balancer {
     /// # Errors
     /// The new address cannot be had: nothing has changed.
     pub fn configure(&self, config: BalancerConfig) -> Result<(), Error> {
-        let mut listening = self.listening.lock().unwrap_or_else(PoisonError::into_inner);
-        if config == **self.shared.config.borrow() {
+        let mut listening = self.listening();
+        let is_open = listening.wanted.is_some();
+        if is_open && config == **self.shared.config.borrow() {
             // Whoever applies the same again may have written a certificate anew.
             renew(&self.shared, &config.service);
             return Ok(());
@@ -142,12 +184,13 @@ impl Balancer {
         let failed = |why| Error::Certificate { service: config.service.clone(), why };
         let certificates = config.http.as_ref().map(Http::read).transpose().map_err(failed)?;
         let dialed = dialed(&config).map_err(failed)?;
-        if config.listen != listening.wanted {
+        if Some(config.listen) != listening.wanted {
             let (address, listener) = listen(&config)?;
             let accepting = self.shared.closing.child_token();
-            self.accept(listener, accepting.clone());
+            let door = self.accept(listener, accepting.clone());
             listening.accepting.cancel();
-            *listening = Listening { wanted: config.listen, address, accepting };
+            let (wanted, left) = (Some(config.listen), Some(listening.door.clone()));
+            *listening = Listening { wanted, address, accepting, door, left };
         }
         self.shared.group.configure(&config);
         // Whoever changes it may rest on it: nobody is sent any more to who is drained.
@@ -174,7 +217,7 @@ impl Balancer {
 
     /// Where it listens, the port filled in.
     pub fn local_address(&self) -> SocketAddr {
-        self.listening.lock().unwrap_or_else(PoisonError::into_inner).address
+        self.listening().address
     }
 
     /// What it is and has done.
