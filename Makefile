@@ -3,7 +3,7 @@ CARGO ?= cargo
 TANDEM = target/debug/tandem
 SEEDS ?= 10000
 ROUNDS ?= 5
-SERVICES ?= postgres singleton copies http tcp
+SERVICES ?= postgres singleton copies partitions http tcp
 
 .DEFAULT_GOAL := help
 .PHONY: help setup build demo dev test lint check fix sim fuzz drill bench bench-pg bench-http bench-tcp test-pg test-http deny
@@ -30,7 +30,8 @@ test: setup lint ## everything that CI runs
 	TANDEM=$(TANDEM) scripts/test-http
 	$(TANDEM) drill --fault postmaster-kill,node-kill,node-cut,link-cut,all-kill,switchover --rounds 1 --json
 	$(TANDEM) drill --service singleton --fault instance-kill,node-kill,node-cut,switchover --json
-	$(TANDEM) drill --service copies --fault instance-kill,lie,drain,scale,node-kill --json
+	$(TANDEM) drill --service copies --fault instance-kill,lie,drain,scale,change,node-kill --json
+	$(TANDEM) drill --service partitions --fault instance-kill,drain,node-kill --json
 	$(TANDEM) drill --service http --fault instance-kill,lie,drain,scale --json
 	$(TANDEM) drill --service tcp --fault instance-kill,scale --json
 

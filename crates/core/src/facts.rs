@@ -4,10 +4,12 @@
 //! Keeps: INV-8, ages travel as durations, never as moments of another clock.
 
 mod door;
+mod link;
 mod seat;
 mod told;
 
 pub use door::DoorUse;
+pub use link::Link;
 pub use seat::SeatFacts;
 pub use told::Told;
 
@@ -40,32 +42,6 @@ pub struct NodeFacts {
     /// What its doors still have at copies that are to be stopped, by service and node; a service
     /// without a door here is missing.
     pub doors: BTreeMap<ServiceId, BTreeMap<NodeId, DoorUse>>,
-}
-
-/// How a node sees a peer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Link {
-    /// Heard from it this long ago.
-    Up(Duration),
-    /// The connection was reset or closed and a new one was refused at once: its daemon is gone.
-    Refused(Duration),
-    /// Nothing heard for this long, and no answer either way.
-    Silent(Duration),
-    /// Never heard from since this node started.
-    Never,
-}
-
-impl Link {
-    /// What is known of a peer: refused so long ago, heard so long ago, by how often it should be
-    /// heard: later than three heartbeats is silence so far.
-    pub fn new(refused: Option<Duration>, heard: Option<Duration>, heartbeat: Duration) -> Self {
-        match (refused, heard) {
-            (Some(ago), _) => Self::Refused(ago),
-            (None, None) => Self::Never,
-            (None, Some(ago)) if ago <= heartbeat.saturating_mul(3) => Self::Up(ago),
-            (None, Some(ago)) => Self::Silent(ago),
-        }
-    }
 }
 
 /// One instance of PostgreSQL, as its node sees it.
@@ -423,16 +399,5 @@ mod tests {
         assert!(serves(4, Commits::Acknowledged));
         assert!(!serves(4, Commits::Held), "written, and confirmed by nobody");
         assert!(!serves(3, Commits::Acknowledged), "goes on under a new term without its row");
-    }
-
-    #[test]
-    fn silence_is_measured_in_heartbeats() {
-        let ms = Duration::from_millis;
-        let link = |heard, heartbeat| Link::new(None, Some(ms(heard)), ms(heartbeat));
-        assert_eq!(link(300, 100), Link::Up(ms(300)));
-        assert_eq!(link(301, 100), Link::Silent(ms(301)));
-        assert_eq!(link(4_000, 2_000), Link::Up(ms(4_000)), "slow heartbeats are not silence");
-        assert_eq!(Link::new(None, None, ms(100)), Link::Never);
-        assert_eq!(Link::new(Some(ms(5)), Some(ms(1)), ms(100)), Link::Refused(ms(5)));
     }
 }

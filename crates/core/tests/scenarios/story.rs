@@ -178,8 +178,8 @@ impl Story {
                 }
             }
             for (peer, unheard) in all.iter().filter(|(peer, _)| peer != id) {
-                let link = if *unheard { Link::Never } else { Link::Up(Duration::ZERO) };
-                node.links.entry(peer.clone()).or_insert(link);
+                let link: fn(Duration) -> Link = if *unheard { Link::Never } else { Link::Up };
+                node.links.entry(peer.clone()).or_insert(link(Duration::ZERO));
             }
         }
     }

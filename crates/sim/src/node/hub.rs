@@ -141,7 +141,9 @@ pub struct Told<'a> {
 
 fn link(fact: LinkFact, heartbeat: Duration, now: Timestamp) -> Link {
     let ago = |at: Option<Timestamp>| at.map(|at| now.since(at));
-    Link::new(ago(fact.refused_at), ago(fact.last_heard), heartbeat)
+    // For how long it was never heard counts only where copies run side by side.
+    let heard = ago(fact.last_heard).ok_or(Duration::ZERO);
+    Link::new(ago(fact.refused_at), heard, heartbeat)
 }
 
 fn aged(facts: &InstanceFacts, age: Duration) -> InstanceFacts {

@@ -72,6 +72,32 @@ pub struct ServiceStatus {
     pub instances: Vec<InstanceStatus>,
     /// How many of them there are, where they run side by side.
     pub copies: Option<CopiesStatus>,
+    /// Who owns how many, where its work is divided.
+    pub partitions: Option<PartitionsStatus>,
+}
+
+/// Divided work.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct PartitionsStatus {
+    /// Into so many parts.
+    pub count: u32,
+    /// So many have an owner.
+    pub owned: u32,
+    /// By node.
+    pub nodes: Vec<NodePartitions>,
+}
+
+/// What one node owns of it.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct NodePartitions {
+    /// Which.
+    pub node: String,
+    /// So many.
+    pub owned: u32,
+    /// Of these, asked back.
+    pub releasing: u32,
 }
 
 /// Copies that run side by side.

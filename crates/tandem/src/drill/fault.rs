@@ -69,8 +69,12 @@ faults! {
     Lie => "lie",
     /// A node or an endpoint is emptied by an operator.
     Drain => "drain",
-    /// One copy or endpoint less, then as many as before, by the configuration.
+    /// One copy or endpoint less, or more work for one node, then as before, by the configuration.
     Scale => "scale",
+    /// Every copy is started anew, one after the other.
+    Restart => "restart",
+    /// The command is another one from now on, while it runs.
+    Change => "change",
 }
 
 impl Fault {
@@ -170,7 +174,9 @@ impl Fault {
             | Self::Slow
             | Self::Lie
             | Self::Drain
-            | Self::Scale => Duration::from_secs(5),
+            | Self::Scale
+            | Self::Restart
+            | Self::Change => Duration::from_secs(5),
         }
     }
 
@@ -252,7 +258,9 @@ impl Fault {
             | Self::Slow
             | Self::Lie
             | Self::Drain
-            | Self::Scale => return None,
+            | Self::Scale
+            | Self::Restart
+            | Self::Change => return None,
         };
         Some(Injection { node, inject, heal })
     }

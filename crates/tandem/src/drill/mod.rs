@@ -4,6 +4,7 @@
 //! Not here: how processes and links are broken (`dev`).
 //! Tested by: the tests of each file, against a plain PostgreSQL and a stand-in cluster.
 
+mod client;
 mod cluster;
 mod evidence;
 mod fault;

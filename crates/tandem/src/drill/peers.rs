@@ -71,7 +71,9 @@ impl Fault {
             | Self::Slow
             | Self::Lie
             | Self::Drain
-            | Self::Scale => Budget::default(),
+            | Self::Scale
+            | Self::Restart
+            | Self::Change => Budget::default(),
         }
     }
 

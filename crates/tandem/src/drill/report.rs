@@ -339,9 +339,12 @@ impl Report {
     /// The verdict in one sentence.
     pub fn conclusion(&self) -> String {
         let sum = |number: fn(&RunReport) -> u64| self.runs.iter().map(number).sum::<u64>();
-        let (what, two) = match self.service == Subject::Postgres.name() {
-            true => ("writes acknowledged", "primaries"),
-            false => ("requests answered", "at work where one may be"),
+        let (what, two) = match self.service.parse() {
+            Ok(Subject::Postgres) => ("writes acknowledged", "primaries"),
+            Ok(Subject::Partitions) => ("pieces of work done", "at work where one may be"),
+            Ok(Subject::Singleton | Subject::Copies | Subject::Http | Subject::Tcp) | Err(_) => {
+                ("requests answered", "at work where one may be")
+            }
         };
         format!(
             "{}: {} {what}, {} lost, {} duplicated, {} instants with two {two}",

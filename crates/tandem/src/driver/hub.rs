@@ -63,10 +63,18 @@ struct Acknowledged {
 }
 
 /// What the connection to a peer is like, apart from when it was last heard.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct LinkFact {
+    known_since: Timestamp,
     refused_at: Option<Timestamp>,
     last_heard: Option<Timestamp>,
+}
+
+impl LinkFact {
+    /// Nothing is known of it yet.
+    fn new() -> Self {
+        Self { known_since: clock::now(), refused_at: None, last_heard: None }
+    }
 }
 
 impl Hub {
@@ -131,7 +139,7 @@ impl Hub {
             let promised = known.promised.entry((facts.node.clone(), service.clone())).or_default();
             *promised = (*promised).max(instance.promised);
         }
-        let link = known.links.entry(facts.node.clone()).or_default();
+        let link = known.links.entry(facts.node.clone()).or_insert_with(LinkFact::new);
         link.last_heard = Some(now);
         link.refused_at = None;
         let older = |before: &Observed<NodeFacts>| facts.told.is_before(&before.last_known().told);
@@ -211,7 +219,7 @@ impl Hub {
     /// A peer's machine refuses connections (true), or no longer does.
     pub fn refused(&self, peer: &NodeId, refused: bool) {
         let mut known = self.known();
-        let link = known.links.entry(peer.clone()).or_default();
+        let link = known.links.entry(peer.clone()).or_insert_with(LinkFact::new);
         if link.refused_at.is_some() == refused {
             return;
         }
@@ -352,13 +360,14 @@ impl Hub {
 
     /// Peers whose connection is watched from now on.
     pub fn expect(&self, peer: &NodeId) {
-        self.known().links.entry(peer.clone()).or_default();
+        self.known().links.entry(peer.clone()).or_insert_with(LinkFact::new);
     }
 }
 
 fn link(fact: LinkFact, heartbeat: Duration, now: Timestamp) -> Link {
     let ago = |at: Option<Timestamp>| at.map(|at| now.since(at));
-    Link::new(ago(fact.refused_at), ago(fact.last_heard), heartbeat)
+    let heard = ago(fact.last_heard).ok_or(now.since(fact.known_since));
+    Link::new(ago(fact.refused_at), heard, heartbeat)
 }
 
 /// The same facts, told later than they were observed.

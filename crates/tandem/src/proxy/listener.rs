@@ -10,7 +10,7 @@
 use super::balancer::EndpointSnapshot;
 use super::registry::{Cut, Registry};
 use super::routes::{Routes, View};
-use super::{DoorConfig, DoorCounters, Error, Limits, reaper, session};
+use super::{DoorConfig, DoorCounters, Error, Limits, Mode, reaper, session};
 use crate::runtime::clock;
 use crate::runtime::supervisor::{Supervisor, TaskKind};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -124,9 +124,15 @@ impl Door {
 
     /// The replicas as this door sees them; none of them for a door that is for writes.
     pub fn readers(&self) -> Vec<EndpointSnapshot> {
-        let registry = &self.shared.registry;
+        let (registry, now) = (&self.shared.registry, clock::now());
+        let routes = Arc::clone(&self.shared.routes.borrow());
         let loads = registry.loads();
-        registry.readers().snapshots(&loads, clock::now())
+        let mut readers = registry.readers();
+        if self.shared.config.mode == Mode::Read {
+            // Nobody may have been led since they changed.
+            readers.follow(&routes.replicas, now);
+        }
+        readers.snapshots(&loads, now)
     }
 
     /// Accepts nobody more, tells those that are held, gives sessions `grace` to end by

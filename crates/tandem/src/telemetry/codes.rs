@@ -223,6 +223,8 @@ codes! {
     PRIMARY_SERVES = 619 "TDM0619" 409 Refused;
     /// A node that the operation needs cannot be reached; nothing was changed.
     NODE_UNREACHABLE = 620 "TDM0620" 409 Refused;
+    /// No other copy of a command serves.
+    LAST_COPY = 621 "TDM0621" 409 Refused;
     /// Nothing answers at the API's address.
     API_UNREACHABLE = 701 "TDM0701" 502 Unknown;
     /// The connection ended before the answer came.

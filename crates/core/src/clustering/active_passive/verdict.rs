@@ -138,7 +138,7 @@ fn judge_by_others(
         match view.link(node, primary, now) {
             Some(Link::Refused(_)) => refused += 1,
             Some(Link::Silent(age)) if age >= view.spec.timing.suspicion => silent += 1,
-            Some(Link::Never) => silent += 1,
+            Some(Link::Never(_)) => silent += 1,
             // Its daemon talks, but of its instance nobody gets anything, and we cannot ask it.
             Some(Link::Up(_)) if feeds_nobody => silent += 1,
             Some(Link::Up(_)) => heard = Some(node.clone()),

@@ -2,13 +2,14 @@
 //! In: `CopiesView`. Out: at most one command, with the reason.
 //! States of a round: nobody's turn → (a copy is out of date, the others serve) its turn → (it
 //! serves again, up to date, or its node is lost) the next one's → … → nobody's.
-//! Keeps: INV-14 at most one copy ends for a restart, while every other that can serve does. A copy
-//! that does not come back stops the round: what broke it does not reach the next one.
+//! Keeps: INV-14 at most one copy ends for a restart, while every other that can serve does, and
+//! one at least. A copy that does not come back stops the round: what broke it does not reach the
+//! next one.
 //! Not here: who replaces whom (`placement.rs`), what a node does (`copy.rs`).
 //! Tested by: `tests.rs`.
 
 use super::placement::{Candidate, Candidates, Grade, place};
-use super::{serves, takes_work, wanted};
+use super::{is_spared, takes_work, wanted};
 use crate::attempts::FAILURES_MAX;
 use crate::cluster::copies::CopiesCommand;
 use crate::cluster::state::ServiceState;
@@ -20,6 +21,7 @@ use crate::time::{Observed, Timestamp};
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
 use alloc::string::String;
+use alloc::vec::Vec;
 use core::time::Duration;
 
 /// A node that does not answer for so long is lost. Longer than a daemon takes to be restarted,
@@ -76,8 +78,8 @@ impl CopiesView<'_> {
         let mut links = others.filter_map(|other| self.fresh(other, now)?.links.get(node));
         links.all(|link| match link {
             Link::Up(_) => false,
-            Link::Refused(age) | Link::Silent(age) => *age >= LOST_AFTER,
-            Link::Never => true,
+            // A daemon that has just started has not heard anybody yet.
+            Link::Refused(age) | Link::Silent(age) | Link::Never(age) => *age >= LOST_AFTER,
         })
     }
 
@@ -122,7 +124,7 @@ fn replace(view: &CopiesView<'_>, now: Timestamp) -> Option<Decision> {
         Some(Grade::Failing) => format!("it failed {FAILURES_MAX} times in a row on {node}"),
         Some(Grade::Good) => format!("{node} is one too many"),
     };
-    let causes: alloc::vec::Vec<String> = present.difference(&nodes).map(why).collect();
+    let causes: Vec<String> = present.difference(&nodes).map(why).collect();
     let begins = nodes.difference(present);
     let text = match causes.is_empty() {
         true => format!("{replicas} copies are wanted, so {} joins", list(begins)),
@@ -185,19 +187,23 @@ fn next(
         view.copy(node, now).is_some_and(|own| is_outdated(view, own)) && !drained
     };
     let Some(node) = wanted.iter().find(outdated) else { return Ok(None) };
-    let others = wanted.iter().filter(|other| *other != node && !view.draining.contains(*other));
-    let others = others.filter(|other| !view.is_lost(other, now));
-    let away: BTreeSet<&NodeId> =
-        others.filter(|it| !view.copy(it, now).is_some_and(takes_work)).collect();
-    if away.is_empty() {
-        return Ok(Some(node.clone()));
-    }
-    let waits_for = list(away.iter().copied());
-    Err(format!("the copy of {node} is out of date, and waits until {waits_for} serves"))
+    let others = || wanted.iter().filter(|it| *it != node && !view.draining.contains(*it));
+    let takes = |node: &NodeId| view.copy(node, now).is_some_and(takes_work);
+    let is_away = |it: &&NodeId| !takes(it) && !view.is_lost(it, now);
+    let away: BTreeSet<&NodeId> = others().filter(is_away).collect();
+    let waits = match away.is_empty() {
+        false => format!("{} serves", list(away.iter().copied())),
+        // Where nobody else ever serves there is nobody to wait for.
+        true if is_spared(node, (wanted, view.draining), takes) => return Ok(Some(node.clone())),
+        true => "another one serves: it is the only one".into(),
+    };
+    Err(format!("the copy of {node} is out of date, and waits until {waits}"))
 }
 
 fn summary(view: &CopiesView<'_>, wanted: &BTreeSet<NodeId>, now: Timestamp) -> Reason {
-    let serving = wanted.iter().filter(|node| view.copy(node, now).is_some_and(serves)).count();
-    let text = format!("{serving} of {} copies serve", wanted.len());
-    Reason::new(text).number("serving", serving).number("wanted", wanted.len())
+    let wanted: Vec<&NodeId> = wanted.iter().filter(|it| !view.draining.contains(*it)).collect();
+    let takes = |node: &&&NodeId| view.copy(node, now).is_some_and(takes_work);
+    let (serving, wanted) = (wanted.iter().filter(takes).count(), wanted.len());
+    let text = format!("{serving} of {wanted} copies serve");
+    Reason::new(text).number("serving", serving).number("wanted", wanted)
 }

@@ -2,14 +2,15 @@
 //! In: `CopyView`. Out: at most one `Action` at a time, with the reason.
 //! States: stopped → starting → runs → (not wanted, out of date) withdrawn → (no door has anything
 //! there, or the bound passed) stopping → stopped.
-//! Keeps: INV-14 what is stopped by a plan is withdrawn first, and nobody leaves who is the last
-//! that serves: no request is lost by it.
+//! Keeps: INV-14 what is stopped by a plan is withdrawn first, and nobody leaves or starts anew who
+//! is the last that serves: no request is lost by it.
 //! Not here: where copies run, whose turn it is (`controller.rs`).
 //! Tested by: `tests.rs`.
 
-use super::{serves, takes_work, wanted};
+use super::controller::LOST_AFTER;
+use super::{is_spared, serves, takes_work, wanted};
 use crate::cluster::state::ServiceState;
-use crate::facts::{InstanceFacts, NodeFacts, Process};
+use crate::facts::{InstanceFacts, Link, NodeFacts, Process};
 use crate::ids::{NodeId, ServiceId, Term};
 use crate::reason::Reason;
 use crate::spec::{Copies, NodeSpec, ServiceSpec};
@@ -47,6 +48,18 @@ pub struct CopyView<'a> {
     pub unwanted_since: Option<Timestamp>,
     /// Not started again before.
     pub retry_at: Timestamp,
+    /// Whether its checks have said how it is.
+    pub judged: Judged,
+}
+
+/// Whether its checks have said how a copy is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Judged {
+    /// It is as it says.
+    #[default]
+    Yes,
+    /// A restarted daemon found it running, and has not asked it often enough to know.
+    NotYet,
 }
 
 /// What is wanted of one copy.
@@ -119,9 +132,10 @@ pub struct Left {
 }
 
 impl CopyView<'_> {
-    /// What is left of the present withdrawal, at the doors of the nodes that answer.
+    /// What is left of the present withdrawal, at the doors of the nodes that answer, or may yet.
     pub fn left(&self, now: Timestamp) -> Left {
-        let mut left = Left::default();
+        let unheard = self.nodes.keys().filter(|node| self.may_have_a_door(node)).count();
+        let mut left = Left { doors: unheard.try_into().unwrap_or(u32::MAX), in_flight: 0 };
         for facts in self.facts.values() {
             let Some(facts) = facts.fresh(now, self.spec.timing.suspicion) else { continue };
             let Some(door) = facts.doors.get(self.service) else { continue };
@@ -133,6 +147,35 @@ impl CopyView<'_> {
             }
         }
         left
+    }
+
+    /// Whether a node that this daemon has never heard may send work here: it is no longer ago that
+    /// the daemon started than what makes a node lost, and that one's daemon may be there.
+    fn may_have_a_door(&self, node: &NodeId) -> bool {
+        let own = self.facts.get(self.me).map(Observed::last_known);
+        let Some(own) = own.filter(|own| own.doors.contains_key(self.service)) else {
+            return false;
+        };
+        let is_new = matches!(own.links.get(node), Some(Link::Never(age)) if *age < LOST_AFTER);
+        is_new && !self.facts.contains_key(node)
+    }
+
+    /// Whether clients may be served by it now.
+    fn may_serve(&self) -> bool {
+        let is_found = self.own.process == Process::Primary && self.judged == Judged::NotYet;
+        serves(self.own) || is_found
+    }
+
+    /// The other nodes on which a copy shall run for long.
+    fn others<'a>(&self, wanted: &'a BTreeSet<NodeId>) -> impl Iterator<Item = &'a NodeId> {
+        wanted.iter().filter(|it| *it != self.me && !self.draining.contains(*it))
+    }
+
+    /// Whether it may be away for a while: another one serves, or never does, or it serves nobody.
+    fn is_spared(&self, now: Timestamp) -> bool {
+        let wanted = wanted(self.nodes, self.spec, &self.state.copies);
+        let takes = |node: &NodeId| self.takes_work(node, now);
+        !self.may_serve() || is_spared(self.me, (&wanted, self.draining), takes)
     }
 
     fn takes_work(&self, node: &NodeId, now: Timestamp) -> bool {
@@ -193,10 +236,16 @@ fn runs(view: &CopyView<'_>, now: Timestamp) -> Next {
         },
         None => outdated(view).map(|why| (why, false)),
     };
+    let last = ends.as_ref().filter(|(_, is_unwanted)| !is_unwanted && !view.is_spared(now));
+    if let Some((why, _)) = last {
+        let text = format!("{why}, but no other copy serves, so it goes on");
+        return if view.own.withdrawn.is_some() { act(Action::Return, text) } else { wait(text) };
+    }
     let Some((why, is_unwanted)) = ends else {
         return match view.own.withdrawn {
             Some(_) => act(Action::Return, "it is wanted again"),
             None if serves(view.own) => wait("serves"),
+            None if view.may_serve() => wait("was found running, and is asked how it is"),
             None => wait("runs, and is not healthy yet"),
         };
     };
@@ -205,11 +254,11 @@ fn runs(view: &CopyView<'_>, now: Timestamp) -> Next {
 
 /// Why it may not go yet though nobody wants it here: others shall serve in its place first.
 fn stays(view: &CopyView<'_>, now: Timestamp) -> Option<(&'static str, Option<Timestamp>)> {
-    if view.wish == Wish::Leave || !serves(view.own) || view.own.withdrawn.is_some() {
+    if view.wish == Wish::Leave || !view.may_serve() || view.own.withdrawn.is_some() {
         return None;
     }
     let wanted = wanted(view.nodes, view.spec, &view.state.copies);
-    let others = || wanted.iter().filter(|it| *it != view.me && !view.draining.contains(*it));
+    let others = || view.others(&wanted);
     let serving = others().filter(|it| view.takes_work(it, now)).count();
     if serving == 0 {
         return Some(("no other copy serves, so it stays", None));
@@ -232,7 +281,7 @@ fn outdated(view: &CopyView<'_>) -> Option<Reason> {
     }
     let is_its_turn = view.state.copies.turn.as_ref() == Some(view.me);
     // One that serves nobody is no loss.
-    (is_its_turn || !serves(view.own)).then(|| {
+    (is_its_turn || !view.may_serve()).then(|| {
         Reason::new(match is_old {
             true => "every copy starts anew, and it is its turn",
             false => "its configuration changed, and it is its turn",

@@ -33,6 +33,17 @@ pub fn wanted(
     }
 }
 
+/// Whether a node's copy may be away for a while: another one that stays takes work, or there never
+/// is another.
+pub fn is_spared(
+    node: &NodeId,
+    (wanted, draining): (&BTreeSet<NodeId>, &BTreeSet<NodeId>),
+    takes: impl Fn(&NodeId) -> bool,
+) -> bool {
+    let mut others = wanted.iter().filter(|other| *other != node).peekable();
+    others.peek().is_none() || others.any(|other| !draining.contains(other) && takes(other))
+}
+
 /// Whether doors may send work to a copy.
 pub fn takes_work(own: &InstanceFacts) -> bool {
     serves(own) && own.withdrawn.is_none()

@@ -1,5 +1,5 @@
 use super::controller::{CopiesView, Decision, LOST_AFTER};
-use super::copy::{Action, CopyView, Wish};
+use super::copy::{Action, CopyView, Judged, Wish};
 use super::placement::{Candidate, Candidates, Grade, place};
 use super::{controller, copy};
 use crate::cluster::command::ServiceCommand;
@@ -14,6 +14,8 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::ToString;
 use alloc::vec::Vec;
 use core::time::Duration;
+
+mod last;
 
 const NAMES: [&str; 4] = ["a", "b", "c", "d"];
 
@@ -77,6 +79,7 @@ struct Case {
     state: ServiceState,
     facts: BTreeMap<NodeId, Observed<NodeFacts>>,
     wish: Wish,
+    judged: Judged,
 }
 
 const NOW: Timestamp = Timestamp(100_000_000);
@@ -106,6 +109,7 @@ impl Case {
             state: ServiceState { copies, ..ServiceState::default() },
             facts: BTreeMap::new(),
             wish: Wish::Agreed,
+            judged: Judged::Yes,
         };
         for name in names {
             case.says(name, |_| {});
@@ -210,6 +214,7 @@ impl Case {
             wish: if me == self.me { self.wish } else { Wish::Agreed },
             unwanted_since: None,
             retry_at: Timestamp(0),
+            judged: self.judged,
         };
         copy::plan(&view, now)
     }

@@ -12,11 +12,12 @@ Example:
   tandem drill --rounds 5
   tandem drill --service singleton
   tandem drill --service http --fault instance-kill,lie
+  tandem drill --service partitions --fault node-kill,drain
   tandem drill --fault link-slow,switchover --delay 5ms
   tandem drill --fault postmaster-kill --fault node-cut --seed 7 --json")]
 pub struct Arguments {
-    /// What to break: postgres, singleton (a command of which one copy runs), http or tcp
-    /// (endpoints behind the doors)
+    /// What to break: postgres, singleton (a command of which one copy runs), copies (one on each
+    /// node), partitions (its work is divided among them), http or tcp (endpoints behind the doors)
     #[arg(long, value_name = "SERVICE", default_value = "postgres")]
     pub service: String,
     /// Only these faults, in this order; left out, all

@@ -3,6 +3,7 @@
 //! Not here: what is broken meanwhile (`steps.rs`), what a report says of it (`report.rs`).
 //! Tested by: the tests of each file.
 
+pub mod attempts;
 pub mod canary;
 pub mod copies;
 pub mod history;

@@ -2,23 +2,22 @@
 //! In: doors, a login. Out: `History`.
 //! A write whose outcome is unknown is never sent again: a client that does so makes duplicates of
 //! its own. Each number is used once.
-//! Not here: what the history says (`history.rs`), whether the rows are there (`ledger.rs`).
+//! Not here: how it is noted (`attempts.rs`), what the history says (`history.rs`), whether the
+//! rows are there (`ledger.rs`).
 //! Tested by: below, against PostgreSQL; `steps.rs`.
 
-use super::history::{Attempt, History, Outcome};
+use super::attempts::{Log, Pen};
+use super::history::{History, Outcome};
 use super::ledger::INSERT;
 use super::session::{Login, Session};
-use crate::runtime::clock;
 use crate::runtime::supervisor::{Supervisor, TaskKind};
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 use tandem_core::time::Timestamp;
 use tokio_postgres::Statement;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
-use tokio_util::sync::CancellationToken;
 
 /// How long a writer waits for the answer to one statement before it gives the session up and
 /// takes the outcome as unknown. Longer than any budget of DESIGN except a hung instance's (5 s),
@@ -52,33 +51,18 @@ pub struct Workload {
     tasks: Supervisor,
 }
 
-#[derive(Debug)]
-struct Log {
-    writers: Vec<Mutex<Vec<Attempt>>>,
-    closed_doors: Vec<AtomicU64>,
-    acked: AtomicU64,
-    last_acked: AtomicU64,
-}
-
 impl Workload {
     /// Starts the writers, each at another door.
     pub fn start(load: &Load, doors: &[SocketAddr], login: &Login, run: &str) -> Self {
-        let log = Arc::new(Log {
-            writers: (0..load.writers).map(|_| Mutex::default()).collect(),
-            closed_doors: (0..load.writers).map(|_| AtomicU64::new(0)).collect(),
-            acked: AtomicU64::new(0),
-            last_acked: AtomicU64::new(0),
-        });
+        let log = Log::new(load.writers);
         let tasks = Supervisor::new();
         for number in 0..load.writers {
             let writer = Writer {
-                number,
+                pen: Pen::new(&log, number, tasks.stopping()),
                 run: run.into(),
                 doors: doors.into(),
                 pace: load.pace,
                 login: login.clone(),
-                log: Arc::clone(&log),
-                stop: tasks.stopping(),
                 seq: 0,
             };
             tasks.spawn("drill writer", TaskKind::Session, writer.write());
@@ -88,12 +72,12 @@ impl Workload {
 
     /// How many writes were acknowledged so far.
     pub fn acked(&self) -> u64 {
-        self.log.acked.load(Ordering::Relaxed)
+        self.log.acked()
     }
 
     /// When the last one was.
     pub fn last_acked(&self) -> Timestamp {
-        Timestamp(self.log.last_acked.load(Ordering::Relaxed))
+        self.log.last_acked()
     }
 
     /// Ends the writers, and hands over what they saw.
@@ -103,14 +87,7 @@ impl Workload {
                 "a writer of the drill is still waiting; its last write counts as unknown"
             );
         }
-        let attempts = |writer: &Mutex<Vec<Attempt>>| -> Vec<Attempt> {
-            writer.lock().unwrap_or_else(PoisonError::into_inner).clone()
-        };
-        let closed = self.log.closed_doors.iter();
-        History {
-            writers: self.log.writers.iter().map(attempts).collect(),
-            closed_doors: closed.map(|count| count.load(Ordering::Relaxed)).collect(),
-        }
+        self.log.history()
     }
 }
 
@@ -122,21 +99,19 @@ impl Drop for Workload {
 }
 
 struct Writer {
-    number: usize,
+    pen: Pen,
     run: String,
     doors: Vec<SocketAddr>,
     pace: Duration,
     login: Login,
-    log: Arc<Log>,
-    stop: CancellationToken,
     seq: i64,
 }
 
 impl Writer {
     async fn write(mut self) {
         let mut failed = 0;
-        let mut door = self.number;
-        while !self.stop.is_cancelled() {
+        let mut door = self.pen.number;
+        while !self.pen.is_stopped() {
             match self.open(door).await {
                 Some((session, statement)) => {
                     failed = 0;
@@ -145,10 +120,8 @@ impl Writer {
                 None => {
                     failed += 1;
                     if failed % self.doors.len().max(1) == 0 {
-                        if let Some(closed) = self.log.closed_doors.get(self.number) {
-                            closed.fetch_add(1, Ordering::Relaxed);
-                        }
-                        self.pause(DOORS_CLOSED).await;
+                        self.pen.closed_doors();
+                        self.pen.pause(DOORS_CLOSED).await;
                     }
                 }
             }
@@ -166,14 +139,14 @@ impl Writer {
 
     /// Writes until the session is of no more use.
     async fn use_up(&mut self, session: &Session, statement: &Statement) {
-        while !self.stop.is_cancelled() {
+        while !self.pen.is_stopped() {
             self.seq += 1;
-            let number = i32::try_from(self.number).unwrap_or(i32::MAX);
+            let number = i32::try_from(self.pen.number).unwrap_or(i32::MAX);
             let row: [&(dyn ToSql + Sync); 3] = [&self.run, &number, &self.seq];
-            self.note_sent();
+            self.pen.sent(self.seq);
             if session.client().is_closed() {
                 // Cut while idle: an error for the application, but nothing was sent.
-                self.note_ended(Outcome::Refused);
+                self.pen.ended(Outcome::Refused);
                 return;
             }
             let executed = session.client().execute(statement, &row);
@@ -182,42 +155,13 @@ impl Writer {
                 Ok(Err(error)) => (verdict(&error), !error.is_closed()),
                 Err(_) => (Outcome::Unknown, false),
             };
-            self.note_ended(outcome);
+            self.pen.ended(outcome);
             // After an unknown outcome, or on a server that takes no writes, another door is
             // better.
             if !usable || outcome != Outcome::Acked {
                 return;
             }
-            self.pause(self.pace).await;
-        }
-    }
-
-    fn note_sent(&self) {
-        let sent = clock::now();
-        let attempt = Attempt { seq: self.seq, sent, ended: sent, outcome: Outcome::Pending };
-        if let Some(log) = self.log.writers.get(self.number) {
-            log.lock().unwrap_or_else(PoisonError::into_inner).push(attempt);
-        }
-    }
-
-    fn note_ended(&self, outcome: Outcome) {
-        let ended = clock::now();
-        if let Some(log) = self.log.writers.get(self.number)
-            && let Some(attempt) = log.lock().unwrap_or_else(PoisonError::into_inner).last_mut()
-        {
-            attempt.ended = ended;
-            attempt.outcome = outcome;
-        }
-        if outcome == Outcome::Acked {
-            self.log.acked.fetch_add(1, Ordering::Relaxed);
-            self.log.last_acked.fetch_max(ended.0, Ordering::Relaxed);
-        }
-    }
-
-    async fn pause(&self, duration: Duration) {
-        tokio::select! {
-            () = self.stop.cancelled() => {}
-            () = tokio::time::sleep(duration) => {}
+            self.pen.pause(self.pace).await;
         }
     }
 }

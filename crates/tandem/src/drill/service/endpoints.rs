@@ -3,9 +3,9 @@
 //! Not here: what they do (`worker`).
 //! Tested by: the drill itself.
 
-use super::clients::Http;
-use super::kit::Kit;
+use super::kit::{ENDPOINT_NAMES, Kit};
 use crate::drill::Error;
+use crate::drill::client::Http;
 use crate::drill::worker::Behaviour;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -41,7 +41,7 @@ impl Endpoints {
     /// When one does not start.
     pub async fn start(kit: std::sync::Arc<Kit>) -> Result<Self, Error> {
         let mut all = Vec::new();
-        for (address, name) in kit.endpoints.iter().zip(["x", "y", "z"]) {
+        for (address, name) in kit.endpoints.iter().zip(ENDPOINT_NAMES) {
             let child = spawn(&kit, name, *address)?;
             all.push(Endpoint { name: name.to_owned(), address: *address, child });
         }

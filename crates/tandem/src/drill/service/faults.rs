@@ -38,10 +38,14 @@ pub struct Shape {
     pub without: Option<usize>,
     /// Copies on so many nodes, not on each.
     pub replicas: Option<usize>,
+    /// A command that is another one to Tandem, and does the same.
+    pub changed: bool,
+    /// A node that can do more work than the others.
+    pub greater: Option<NodeId>,
 }
 
 /// Copies that are left where some are taken away.
-const FEWER: usize = 2;
+pub const FEWER: usize = 2;
 
 /// Who is who before a fault.
 #[derive(Clone, Debug)]
@@ -65,6 +69,38 @@ pub struct Injection {
     pub heal: Vec<Deed>,
 }
 
+impl Cast {
+    /// Whom a fault is about, by the name that it writes to the ledger.
+    pub fn victim(&self, subject: Subject, fault: Fault) -> &str {
+        let of_endpoint = !matches!(
+            fault,
+            Fault::NodeKill | Fault::DaemonKill | Fault::DaemonFreeze | Fault::NodeCut
+        );
+        let name = super::kit::ENDPOINT_NAMES.get(self.endpoint);
+        match name.filter(|_| subject.has_endpoints() && of_endpoint) {
+            Some(name) => name,
+            None => self.node.as_str(),
+        }
+    }
+}
+
+/// What ends whatever was done to a service, as far as the cluster's own mending does not.
+pub fn mending(subject: Subject, nodes: &[NodeId]) -> Vec<Deed> {
+    let Some(first) = nodes.first() else { return Vec::new() };
+    let mut deeds = Vec::new();
+    let does = |fault| subject.faults().contains(&fault);
+    if !subject.has_endpoints() && (does(Fault::Lie) || does(Fault::Slow)) {
+        deeds.extend(nodes.iter().map(|node| Deed::BehaveAt(node.clone(), Behaviour::Well)));
+    }
+    if does(Fault::Scale) || does(Fault::Change) {
+        deeds.push(Deed::Apply(first.clone(), Shape::default()));
+    }
+    let undrain =
+        |node: &NodeId| Deed::Operate(first.clone(), vec!["undrain".to_owned(), node.to_string()]);
+    deeds.extend(nodes.iter().map(undrain));
+    deeds
+}
+
 /// What a fault does; none when it is not for this service.
 pub fn injection(subject: Subject, fault: Fault, cast: &Cast) -> Option<Injection> {
     if !subject.faults().contains(&fault) {
@@ -77,8 +113,9 @@ pub fn injection(subject: Subject, fault: Fault, cast: &Cast) -> Option<Injectio
         Deed::Operate(cast.other.clone(), words.iter().map(ToString::to_string).collect())
     };
     let apply = |shape| Deed::Apply(cast.other.clone(), shape);
-    let smaller = match subject {
+    let scaled = match subject {
         Subject::Copies => Shape { replicas: Some(FEWER), ..Shape::default() },
+        Subject::Partitions => Shape { greater: Some(node.clone()), ..Shape::default() },
         _ => Shape { without: Some(at), ..Shape::default() },
     };
     let behave = |how| match endpoints {
@@ -104,7 +141,12 @@ pub fn injection(subject: Subject, fault: Fault, cast: &Cast) -> Option<Injectio
             let drain = |verb| operate(&[verb, node.as_str()]);
             (drain("drain"), Some(drain("undrain")))
         }
-        Fault::Scale => (apply(smaller), Some(apply(Shape::default()))),
+        Fault::Scale => (apply(scaled), Some(apply(Shape::default()))),
+        Fault::Restart => (operate(&["restart", service]), None),
+        Fault::Change => {
+            let changed = Shape { changed: true, ..Shape::default() };
+            (apply(changed), Some(apply(Shape::default())))
+        }
         Fault::Switchover => (operate(&["switchover", service]), None),
         _ => return None,
     };
@@ -136,5 +178,19 @@ mod tests {
         assert_eq!((via.as_str(), words.join(" ").as_str()), ("c", expected));
         let drain = injection(Subject::Singleton, Fault::Drain, &cast).unwrap();
         assert_eq!(drain.inject, [Deed::Operate("c".into(), vec!["drain".into(), "b".into()])]);
+    }
+
+    #[test]
+    fn whatever_was_done_to_copies_is_mended() {
+        let nodes = ["a", "b"].map(NodeId::new);
+        let deeds = mending(Subject::Copies, &nodes);
+        for node in &nodes {
+            assert!(deeds.contains(&Deed::BehaveAt(node.clone(), Behaviour::Well)), "no lie stays");
+            let undrain = vec!["undrain".to_owned(), node.to_string()];
+            assert!(deeds.contains(&Deed::Operate("a".into(), undrain)));
+        }
+        assert!(deeds.contains(&Deed::Apply("a".into(), Shape::default())));
+        let endpoints = mending(Subject::Http, &nodes);
+        assert!(!endpoints.iter().any(|it| matches!(it, Deed::BehaveAt(..))), "they mend theirs");
     }
 }

@@ -16,10 +16,16 @@ pub const SERVICE: &str = "drill";
 const NAMES: [&str; 9] = ["a", "b", "c", "d", "e", "f", "g", "h", "i"];
 /// As many as nodes: one can be lost, and two remain to choose between.
 const ENDPOINTS: u8 = 3;
+/// How they call themselves.
+pub const ENDPOINT_NAMES: [&str; 3] = ["x", "y", "z"];
+/// Into how many parts work is divided: some for each node, of as many as there may be.
+pub const PARTITIONS: u32 = 12;
 /// Ports that hardly anything else has; a taken one moves the cluster to other addresses.
 const DOOR: u16 = 7480;
 const INSTANCE: u16 = 7490;
 const TRIES: u32 = 100;
+/// The capacity of a node that shall have more of the work than one of 1.
+const GREATER: u32 = 3;
 
 /// Everything of a drill but its cluster.
 #[derive(Debug)]
@@ -77,14 +83,29 @@ impl Kit {
         let mut text = String::from("cluster = \"drill\"\n");
         for (name, host) in NAMES.iter().take(self.nodes).zip(1..) {
             let _ = writeln!(text, "[nodes.{name}]\naddress = \"192.0.2.{host}:7400\"");
+            if shape.greater.as_ref().is_some_and(|node| node.as_str() == *name) {
+                let _ = writeln!(text, "capacity = {GREATER}");
+            }
         }
-        let _ = writeln!(text, "[services.{SERVICE}]\nlisten = {DOOR}\nreplication = \"none\"");
+        let _ = writeln!(text, "[services.{SERVICE}]\nreplication = \"none\"");
+        // No door leads to the owner of a partition.
+        if self.subject != Subject::Partitions {
+            let _ = writeln!(text, "listen = {DOOR}");
+        }
         match self.subject {
             // PostgreSQL has a cluster of its own: it is asked for nothing here.
             Subject::Postgres => {}
             Subject::Singleton => {
                 text.push_str("clustering = \"active-passive\"\n");
-                self.command(&mut text);
+                self.command(&mut text, "");
+            }
+            Subject::Partitions => {
+                let _ = writeln!(
+                    text,
+                    "clustering = \"active-active\"\npartitions = {PARTITIONS}\n\
+                     release_max = \"1s\""
+                );
+                self.command(&mut text, ", \"--divided\"");
             }
             Subject::Copies => {
                 text.push_str(
@@ -94,7 +115,10 @@ impl Kit {
                 if let Some(replicas) = shape.replicas {
                     let _ = writeln!(text, "replicas = {replicas}");
                 }
-                self.command(&mut text);
+                if shape.changed {
+                    text.push_str("env = { DRILL = \"changed\" }\n");
+                }
+                self.command(&mut text, "");
             }
             Subject::Http => self.balanced(&mut text, ("http", ", path = \"/healthz\""), shape),
             Subject::Tcp => self.balanced(&mut text, ("tcp", ""), shape),
@@ -102,13 +126,13 @@ impl Kit {
         text
     }
 
-    fn command(&self, text: &mut String) {
+    fn command(&self, text: &mut String, more: &str) {
         let (exe, ledger) = (self.exe.display().to_string(), self.ledger().display().to_string());
         let _ = writeln!(
             text,
             "kind = \"command\"\nport = {INSTANCE}\nstop_max = \"1s\"\n\
              command = [{exe:?}, \"drill-service\", \"--ledger\", {ledger:?}, \"--listen\", \
-             \"{{bind}}:{{port}}\"]\n\
+             \"{{bind}}:{{port}}\"{more}]\n\
              health = {{ http = \"/healthz\", interval = \"200ms\", timeout = \"500ms\", fall = 2, \
              rise = 1, grace = \"2s\" }}"
         );
@@ -165,6 +189,15 @@ mod tests {
                 let config = Config::parse(&fewer, "t").unwrap();
                 let copies = config.commands[&SERVICE.into()].copies.as_ref().unwrap();
                 assert_eq!(copies.replicas, Some(2));
+                let changed = kit.text(&Shape { changed: true, ..Shape::default() });
+                let changed = &Config::parse(&changed, "t").unwrap().commands[&SERVICE.into()];
+                assert_ne!(changed.env, config.commands[&SERVICE.into()].env);
+            }
+            if *subject == Subject::Partitions {
+                let shape = Shape { greater: Some("b".into()), ..Shape::default() };
+                let greater = Config::parse(&kit.text(&shape), "t").unwrap();
+                assert_eq!(greater.nodes[&"b".into()].capacity, GREATER);
+                assert_eq!(greater.nodes[&"a".into()].capacity, 1);
             }
             let folder = kit.folder.0.clone();
             assert!(folder.exists());

@@ -6,13 +6,17 @@
 //! Tested by: the tests of each file; `make drill`.
 
 mod clients;
+mod effect;
 mod endpoints;
 mod faults;
 mod judge;
 mod kit;
+mod pieces;
+mod pulse;
 mod stage;
 mod steps;
 mod subject;
+mod verdict;
 mod view;
 
 pub use subject::Subject;

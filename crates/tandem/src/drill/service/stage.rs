@@ -3,13 +3,13 @@
 //! Not here: the steps of a run (`steps.rs`).
 //! Tested by: the drill itself.
 
-use super::clients::Http;
 use super::endpoints::Endpoints;
-use super::faults::{Cast, Deed, Shape};
+use super::faults::{Cast, Deed, Shape, mending};
 use super::kit::{Kit, SERVICE};
 use super::subject::Subject;
 use super::view;
 use crate::dev::{DevCluster, Given};
+use crate::drill::client::Http;
 use crate::drill::evidence::workload::Load;
 use crate::drill::stage::Bounds;
 use crate::drill::view::View;
@@ -89,7 +89,7 @@ impl Stage {
     ///
     /// # Errors
     /// When it does not get whole, or there are not enough nodes.
-    pub async fn cast(&self, seed: u64, round: u32) -> Result<Cast, Error> {
+    pub async fn cast(&self, fault: Fault, seed: u64, round: u32) -> Result<Cast, Error> {
         let view = self.wait_whole().await?;
         let mut nodes: Vec<NodeId> =
             self.cluster.layout().nodes.iter().map(|place| place.node.clone()).collect();
@@ -102,7 +102,10 @@ impl Stage {
         let [node, other, ..] = &nodes[..] else {
             return Err(Error::TooFewNodes { needed: 2, data_nodes: nodes.len() });
         };
-        let endpoint = random.random_range(0..self.kit.endpoints.len().max(1));
+        // Another one each time: what just lied gets little work for a while.
+        let turn = self.subject.faults().iter().position(|it| *it == fault).unwrap_or(0);
+        let endpoints = self.kit.endpoints.len().max(1);
+        let endpoint = (random.random_range(0..endpoints) + turn) % endpoints;
         let address = self.endpoints.address(endpoint).map(|it| it.to_string());
         let address = address.unwrap_or_default();
         Ok(Cast { node: node.clone(), other: other.clone(), endpoint, address })
@@ -180,15 +183,13 @@ impl Stage {
             tracing::warn!(%error, "cannot mend the cluster");
         }
         self.endpoints.mend().await;
-        let Some(first) = self.cluster.layout().nodes.first().map(|place| place.node.clone())
-        else {
-            return;
-        };
-        if self.subject.faults().contains(&Fault::Scale) {
-            let _ = self.apply(&first, &Shape::default()).await;
-        }
-        for place in &self.cluster.layout().nodes {
-            let _ = self.operate(&first, &["undrain".to_owned(), place.node.to_string()]).await;
+        let nodes: Vec<NodeId> =
+            self.cluster.layout().nodes.iter().map(|place| place.node.clone()).collect();
+        for deed in mending(self.subject, &nodes) {
+            // What was not broken need not be mended, and some of it cannot be.
+            if let Err(error) = self.act(&deed).await {
+                tracing::debug!(%error, "not mended");
+            }
         }
     }
 }

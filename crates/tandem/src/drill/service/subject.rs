@@ -17,6 +17,8 @@ pub enum Subject {
     Singleton,
     /// A command of which a copy runs on every node, behind doors that spread requests.
     Copies,
+    /// A command of which a copy runs on every node, each with its part of the work.
+    Partitions,
     /// Requests spread over endpoints that the drill runs.
     Http,
     /// The same by connections.
@@ -29,7 +31,7 @@ const FAILED_SHARE_MAX: f64 = 0.001;
 impl Subject {
     /// Each of them.
     pub const ALL: &'static [Self] =
-        &[Self::Postgres, Self::Singleton, Self::Copies, Self::Http, Self::Tcp];
+        &[Self::Postgres, Self::Singleton, Self::Copies, Self::Partitions, Self::Http, Self::Tcp];
 
     /// Its name on the command line and in reports.
     pub const fn name(self) -> &'static str {
@@ -37,6 +39,7 @@ impl Subject {
             Self::Postgres => "postgres",
             Self::Singleton => "singleton",
             Self::Copies => "copies",
+            Self::Partitions => "partitions",
             Self::Http => "http",
             Self::Tcp => "tcp",
         }
@@ -63,10 +66,22 @@ impl Subject {
                 Fault::Lie,
                 Fault::Drain,
                 Fault::Scale,
+                Fault::Restart,
+                Fault::Change,
                 Fault::NodeKill,
                 Fault::DaemonKill,
                 Fault::DaemonFreeze,
                 Fault::NodeCut,
+            ],
+            Self::Partitions => &[
+                Fault::InstanceKill,
+                Fault::InstanceFreeze,
+                Fault::Drain,
+                Fault::Scale,
+                Fault::NodeKill,
+                Fault::NodeCut,
+                Fault::DaemonKill,
+                Fault::DaemonFreeze,
             ],
             Self::Http => &[
                 Fault::InstanceKill,
@@ -100,10 +115,15 @@ impl Subject {
             (Self::Singleton, Fault::NodeKill | Fault::NodeCut | Fault::DaemonFreeze) => {
                 outage(1.5)
             }
-            (Self::Singleton, _) => Budget::default(),
+            // Their leases pass, and all that they owned is worked on elsewhere.
+            (Self::Partitions, Fault::NodeKill | Fault::NodeCut | Fault::DaemonFreeze) => {
+                outage(1.5)
+            }
+            (Self::Singleton | Self::Partitions, _) => Budget::default(),
             // What is under way to a copy behind a cut has no answer.
             (Self::Copies, Fault::NodeCut) => outage(1.5),
-            (Self::Copies, Fault::InstanceKill | Fault::Drain | Fault::Scale) => {
+            (Self::Copies, Fault::InstanceKill | Fault::Drain | Fault::Scale)
+            | (Self::Copies, Fault::Restart | Fault::Change) => {
                 Budget { failed_share_max: Some(0.0), ..outage(0.0) }
             }
             // The door tries a request once more where that is safe, so that nobody sees a thing.
@@ -133,7 +153,7 @@ impl Subject {
         matches!(
             (self, fault),
             (Self::Http | Self::Tcp, Fault::Drain | Fault::Scale | Fault::NodeCut)
-                | (Self::Copies, Fault::Drain | Fault::Scale)
+                | (Self::Copies, Fault::Drain | Fault::Scale | Fault::Restart | Fault::Change)
         )
     }
 
@@ -176,7 +196,7 @@ mod tests {
             assert!(!subject.faults().is_empty());
         }
         let error = "redis".parse::<Subject>().unwrap_err().to_string();
-        assert!(error.contains("singleton, copies, http"), "{error}");
+        assert!(error.contains("singleton, copies, partitions, http"), "{error}");
         assert_eq!(Subject::Singleton.budget(Fault::InstanceKill).outage_s, Some(0.5));
         assert_eq!(Subject::Postgres.budget(Fault::InstanceKill), Budget::default());
     }

@@ -1,7 +1,8 @@
 //! Talks to every node again and again, and decides whether a drilled service is whole.
 //! In: statuses. Out: `View`, with the moment since which it is whole.
 //! Whole is: every node answers and sees all others up; the only copy runs and all agree where, or
-//! every endpoint is up at every door, with copies one on each node.
+//! every endpoint is up at every door, with copies one on each node; of divided work every node has
+//! its part, and nothing moves.
 //! Tested by: below.
 
 use super::kit::SERVICE;
@@ -73,6 +74,7 @@ fn merge(
             Subject::Copies => {
                 copies(status.service(SERVICE)).or_else(|| balanced(node, status, endpoints))
             }
+            Subject::Partitions => divided(status.service(SERVICE)),
             Subject::Http | Subject::Tcp => balanced(node, status, endpoints),
         }
     });
@@ -111,6 +113,26 @@ fn copies(seen: Option<&ServiceStatus>) -> Option<String> {
     };
     let (serving, wanted) = (seen.serving, seen.wanted);
     (serving != wanted).then(|| format!("{serving} of {wanted} copies serve"))
+}
+
+fn divided(seen: Option<&ServiceStatus>) -> Option<String> {
+    let Some((seen, of)) = seen.and_then(|it| Some((it, it.partitions.as_ref()?))) else {
+        return Some("it has no partitions".into());
+    };
+    if of.owned < of.count {
+        return Some(format!("{} of {} partitions are owned", of.owned, of.count));
+    }
+    if let Some(moves) = of.nodes.iter().find(|it| it.releasing > 0) {
+        return Some(format!("{} is to release {} partitions", moves.node, moves.releasing));
+    }
+    let owned = || of.nodes.iter().map(|it| it.owned);
+    let (least, most) = (owned().min().unwrap_or(0), owned().max().unwrap_or(0));
+    if most - least > 1 {
+        return Some(format!("one node owns {most} partitions, another one {least}"));
+    }
+    let away = seen.instances.iter().find(|it| it.state.as_deref() != Some("running"))?;
+    let state = away.state.as_deref().unwrap_or("unknown");
+    Some(format!("the copy on {} is {state}", away.node))
 }
 
 fn balanced(node: &NodeId, status: &Status, endpoints: usize) -> Option<String> {
@@ -160,5 +182,22 @@ mod tests {
         assert_eq!(two(status(1, "running", "ejected"), 2), "b sees endpoint y:1 as ejected");
         assert_eq!(two(good(), 3), "a knows 2 of 3 endpoints");
         assert_eq!(because([good(), good()], Subject::Copies, 2), "it has no copies");
+        assert_eq!(because([good(), good()], Subject::Partitions, 0), "it has no partitions");
+    }
+
+    #[test]
+    fn divided_work_is_whole_once_every_node_has_its_part() {
+        let seen = |owned: [u32; 2], releasing: u32, state: &str| -> Option<String> {
+            let json = json!({"name": "drill", "instances": [{"node": "a", "state": state}],
+                "partitions": {"count": 4, "owned": owned[0] + owned[1], "nodes": [
+                    {"node": "a", "owned": owned[0], "releasing": 0},
+                    {"node": "b", "owned": owned[1], "releasing": releasing}]}});
+            divided(Some(&serde_json::from_value(json).unwrap()))
+        };
+        assert_eq!(seen([2, 2], 0, "running"), None);
+        assert_eq!(seen([2, 1], 0, "running").unwrap(), "3 of 4 partitions are owned");
+        assert_eq!(seen([1, 3], 1, "running").unwrap(), "b is to release 1 partitions");
+        assert!(seen([0, 4], 0, "running").unwrap().contains("one node owns 4"));
+        assert_eq!(seen([2, 2], 0, "starting").unwrap(), "the copy on a is starting");
     }
 }

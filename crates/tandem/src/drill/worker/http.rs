@@ -124,7 +124,7 @@ impl Server {
             }
             Behaviour::Break => return Err(io::Error::other("told to break")),
         }
-        self.ledger.write(&Does::Request(id.to_owned()))?;
+        self.ledger.write(&[Does::Request(id.to_owned())])?;
         Ok(respond(StatusCode::OK, format!("{name} {id}\n")))
     }
 }

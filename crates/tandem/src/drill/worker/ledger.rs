@@ -22,6 +22,13 @@ pub enum Does {
     Stop,
     /// It worked on the request of that name.
     Request(String),
+    /// It works on a partition.
+    Work {
+        /// Which.
+        id: u32,
+        /// Under which epoch it owns it.
+        epoch: u64,
+    },
 }
 
 /// One line.
@@ -62,20 +69,24 @@ impl Ledger {
         &self.name
     }
 
-    /// Adds a line.
+    /// Adds a line for each, all at once.
     ///
     /// # Errors
-    /// When it cannot be written.
-    pub fn write(&self, does: &Does) -> io::Result<()> {
-        let what = match does {
-            Does::Start => "start".to_owned(),
-            Does::Beat => "beat".to_owned(),
-            Does::Stop => "stop".to_owned(),
-            Does::Request(id) => format!("request {id}"),
-        };
+    /// When they cannot be written.
+    pub fn write(&self, all: &[Does]) -> io::Result<()> {
         let (pid, at) = (std::process::id(), clock::now().0);
-        let line = format!("{} {pid} {} {at} {what}\n", self.name, self.term);
-        (&self.file).write_all(line.as_bytes())
+        let line = |does: &Does| {
+            let what = match does {
+                Does::Start => "start".to_owned(),
+                Does::Beat => "beat".to_owned(),
+                Does::Stop => "stop".to_owned(),
+                Does::Request(id) => format!("request {id}"),
+                Does::Work { id, epoch } => format!("work {id} {epoch}"),
+            };
+            format!("{} {pid} {} {at} {what}\n", self.name, self.term)
+        };
+        let lines: String = all.iter().map(line).collect();
+        (&self.file).write_all(lines.as_bytes())
     }
 }
 
@@ -85,11 +96,12 @@ impl Line {
         let name = words.next()?.to_owned();
         let (pid, term) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
         let at = Timestamp(words.next()?.parse().ok()?);
-        let does = match (words.next()?, words.next(), words.next()) {
-            ("start", None, _) => Does::Start,
-            ("beat", None, _) => Does::Beat,
-            ("stop", None, _) => Does::Stop,
-            ("request", Some(id), None) => Does::Request(id.to_owned()),
+        let does = match words.collect::<Vec<&str>>()[..] {
+            ["start"] => Does::Start,
+            ["beat"] => Does::Beat,
+            ["stop"] => Does::Stop,
+            ["request", id] => Does::Request(id.to_owned()),
+            ["work", id, epoch] => Does::Work { id: id.parse().ok()?, epoch: epoch.parse().ok()? },
             _ => return None,
         };
         Some(Self { name, pid, term, at, does })
@@ -128,14 +140,14 @@ mod tests {
         assert_eq!(read(&path, 0).unwrap(), (Vec::new(), 0), "nothing yet");
         let (a, b) = (Ledger::open(&path, "a", 3), Ledger::open(&path, "b", 4));
         let (a, b) = (a.unwrap(), b.unwrap());
-        let all = [Does::Start, Does::Beat, Does::Request("r1-0-7".into()), Does::Stop];
-        for does in &all {
-            a.write(does).unwrap();
-        }
+        let work = Does::Work { id: 7, epoch: 12 };
+        let all = [Does::Start, Does::Beat, Does::Request("r1-0-7".into()), work, Does::Stop];
+        a.write(&all[..2]).unwrap();
+        a.write(&all[2..]).unwrap();
         let (lines, end) = read(&path, 0).unwrap();
         assert_eq!(lines.iter().map(|line| line.does.clone()).collect::<Vec<_>>(), all);
         assert!(lines.iter().all(|line| line.name == "a" && line.term == 3 && line.at.0 > 0));
-        b.write(&Does::Beat).unwrap();
+        b.write(&[Does::Beat]).unwrap();
         (&b.file).write_all(b"b 1 1 1 be").unwrap();
         let (lines, next) = read(&path, end).unwrap();
         assert_eq!((lines.len(), lines[0].name.as_str()), (1, "b"), "half a line is no line yet");

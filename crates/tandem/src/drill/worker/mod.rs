@@ -2,9 +2,11 @@
 //! In: `Arguments`. Out: lines of a ledger that all copies share; answers to requests.
 //! States: Started → beating and answering → (SIGTERM) Stopped.
 //! It is in the product so that a drill needs nothing but the product.
-//! Not here: what the lines prove (`service/judge.rs`).
-//! Tested by: `ledger.rs`, `http.rs`, the drill itself.
+//! Where its work is divided it works on what its node says that it owns.
+//! Not here: what the lines prove (`service/judge.rs`, `service/pieces.rs`).
+//! Tested by: `ledger.rs`, `http.rs`, `divided.rs`, the drill itself.
 
+mod divided;
 mod http;
 mod ledger;
 
@@ -14,6 +16,7 @@ pub use ledger::{Does, Ledger, Line, read};
 use crate::runtime::signals;
 use crate::runtime::supervisor::{Supervisor, TaskKind};
 use clap::Parser;
+use divided::Works;
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -40,6 +43,15 @@ pub struct Arguments {
     /// In which term it was started.
     #[arg(long, env = "TANDEM_TERM", default_value_t = 0)]
     pub term: u64,
+    /// Whether its work is divided.
+    #[arg(long)]
+    pub divided: bool,
+    /// Of which service it is a copy.
+    #[arg(long, env = "TANDEM_SERVICE", default_value = "none")]
+    pub service: String,
+    /// Where its node says what it owns.
+    #[arg(long, env = "TANDEM_API", default_value = "")]
+    pub api: String,
 }
 
 /// Why it ended too early.
@@ -52,6 +64,8 @@ pub enum Error {
     Ledger { path: PathBuf, source: std::io::Error },
     #[error("cannot listen on {address}")]
     Listen { address: SocketAddr, source: std::io::Error },
+    #[error("TANDEM_API is {api:?}, which is no http://ADDRESS:PORT")]
+    Api { api: String },
     #[error("cannot start")]
     Runtime { source: std::io::Error },
 }
@@ -72,7 +86,7 @@ pub fn run(arguments: &[OsString]) -> Result<(), Error> {
 }
 
 async fn work(arguments: Arguments) -> Result<(), Error> {
-    let Arguments { ledger: path, listen, name, term } = arguments;
+    let Arguments { ledger: path, listen, name, term, divided, service, api } = arguments;
     let unwritable = |source| Error::Ledger { path: path.clone(), source };
     let ledger = Arc::new(Ledger::open(&path, &name, term).map_err(unwritable)?);
     let tasks = Supervisor::new();
@@ -83,13 +97,25 @@ async fn work(arguments: Arguments) -> Result<(), Error> {
         let serving = http::serve(listener, Arc::clone(&ledger), tasks.clone());
         tasks.spawn("drill service", TaskKind::Session, serving);
     }
-    ledger.write(&Does::Start).map_err(unwritable)?;
+    let works = Arc::new(Works::default());
+    if divided {
+        let place = api.strip_prefix("http://").and_then(|place| place.parse().ok());
+        let place: SocketAddr = place.ok_or(Error::Api { api })?;
+        let (works, stop) = (Arc::clone(&works), tasks.stopping());
+        tasks.spawn("drill partitions", TaskKind::Session, async move {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = divided::follow(place, &service, &works) => {}
+            }
+        });
+    }
+    ledger.write(&[Does::Start]).map_err(unwritable)?;
     let beating = async {
         let mut beat = tokio::time::interval(BEAT);
         beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             beat.tick().await;
-            ledger.write(&Does::Beat)?;
+            works.beat(&ledger)?;
         }
     };
     let beaten: Result<(), std::io::Error> = tokio::select! {
@@ -99,7 +125,7 @@ async fn work(arguments: Arguments) -> Result<(), Error> {
     beaten.map_err(unwritable)?;
     // What is under way breaks off, as with a service that knows of no order: that nobody notices
     // is the work of those who send requests here.
-    ledger.write(&Does::Stop).map_err(unwritable)?;
+    ledger.write(&[Does::Stop]).map_err(unwritable)?;
     tasks.stop(STOP_MAX).await;
     Ok(())
 }

@@ -216,7 +216,10 @@ impl SingletonDriver {
             }
             Work::Begin { term, part, life } => {
                 let waits = self.life == Life::Nothing && self.own.process == part.told();
-                if life == self.lives && waits {
+                if life == self.lives && waits && self.durable.recipe != self.recipe() {
+                    // It changed meanwhile: what is noted is what is launched.
+                    self.begin(term, part);
+                } else if life == self.lives && waits {
                     self.own.promoted = term;
                     self.launch(part).await;
                 } else if waits && self.begins_next.is_none() {

@@ -17,16 +17,11 @@ use std::collections::BTreeMap;
 pub enum Change {
     /// It is run so.
     Config(Box<CommandConfig>, BTreeMap<Limit, u64>),
-    /// One of many ends, in good order, and its driver with it.
-    End,
 }
 
 impl SingletonDriver {
     pub(super) fn on_change(&mut self, change: Change) {
-        let (config, limits) = match change {
-            Change::Config(config, limits) => (config, limits),
-            Change::End => return self.ends_for_good(),
-        };
+        let Change::Config(config, limits) = change;
         let before = self.recipe();
         self.it.config = *config;
         self.it.limits = limits;

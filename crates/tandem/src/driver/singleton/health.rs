@@ -22,6 +22,8 @@ pub(super) struct Checks {
     began: Timestamp,
     asking: bool,
     was_well: bool,
+    /// A restarted daemon found it running.
+    found: bool,
     failures: u32,
     successes: u32,
     last: Option<String>,
@@ -30,6 +32,17 @@ pub(super) struct Checks {
 impl Checks {
     pub(super) fn begin(&mut self, now: Timestamp) {
         *self = Self { next: now, began: now, ..Self::default() };
+    }
+
+    /// The same, of one that a restarted daemon found running.
+    pub(super) fn begin_with_found(&mut self, now: Timestamp) {
+        self.begin(now);
+        self.found = true;
+    }
+
+    /// Whether it was found running; how it is, is not known before it is well once more.
+    pub(super) const fn of_found(&self) -> bool {
+        self.found
     }
 
     /// Whether the last ones failed.

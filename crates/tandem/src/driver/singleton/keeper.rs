@@ -55,7 +55,7 @@ impl SingletonDriver {
                     self.lease = until;
                     self.it.hub.lease(self.service(), until);
                 }
-                self.checks.begin(clock::now());
+                self.checks.begin_with_found(clock::now());
                 if self.it.config.health.is_none() {
                     self.serves(clock::now());
                 }

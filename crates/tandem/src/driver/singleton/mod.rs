@@ -249,6 +249,7 @@ impl SingletonDriver {
                 Some(term) = self.it.asks.recv() => self.asked = self.asked.max(Some(term)),
                 Some(asked) = self.it.wishes.recv() => self.on_wish(asked).await,
                 Some(change) = self.it.changes.recv() => self.on_change(change),
+                () = Beside::until_end(self.it.beside.as_ref()) => self.note_end(),
                 result = self.it.agreed.changed() => if result.is_err() { return },
                 result = changed.changed() => if result.is_err() { return },
                 () = divided::told(&mut self.it.divided) => {}

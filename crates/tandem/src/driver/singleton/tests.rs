@@ -10,6 +10,7 @@ use tandem_core::clustering::active_passive::singleton::{FAILURES_MAX, RAN_WELL_
 use tandem_core::pairing::{Clustering, Kind, Pairing, Replication};
 use tandem_core::spec::{ClusterSpec, Durability, NodeRole, NodeSpec, Timing};
 
+mod beside;
 mod changes;
 mod divided;
 mod without;

@@ -342,7 +342,8 @@ health = false
         let service = |name: &str, at: SocketAddr, to: SocketAddr| {
             format!(
                 "[services.{name}]\nkind = \"tcp\"\nclustering = \"load-balanced\"\n\
-                 replication = \"none\"\nlisten = \"{at}\"\nupstreams = [\"{to}\"]\nhealth = false\n"
+                 replication = \"none\"\nhealth = false\nlisten = \"{at}\"\n\
+                 upstreams = [\"{to}\"]\n"
             )
         };
         let config = |at_one: SocketAddr, at_two: SocketAddr| {

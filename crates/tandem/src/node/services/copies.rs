@@ -43,17 +43,8 @@ struct Open {
 struct Driven {
     wishes: mpsc::Sender<Asked>,
     changes: mpsc::Sender<Change>,
+    ends: CancellationToken,
     ended: CancellationToken,
-}
-
-impl Driven {
-    /// A driver that has as many changes before it as it may is one that is not ready: it has
-    /// nothing that could end, and begins nothing that is agreed no more.
-    fn end(&self) {
-        if let Err(error) = self.changes.try_send(Change::End) {
-            tracing::warn!(%error, "a copy's driver was not told that it ends");
-        }
-    }
 }
 
 /// What this node has of services of copies.
@@ -90,15 +81,23 @@ impl CopyServices {
     pub(in crate::node) fn open(ground: &Arc<Ground>) -> Result<Self, Error> {
         let services = Self { ground: Arc::clone(ground), all: Mutex::default() };
         for (service, command, _) in of(&ground.config) {
-            let Some(wanted) = services.wanted(&ground.config, service, command) else { continue };
-            services.open_door(service, wanted)?;
+            let wanted = services.wanted(&ground.config, service, command);
+            let Some((config, wanted)) = wanted else { continue };
+            services.open_door(service, config, wanted)?;
         }
         Ok(services)
     }
 
-    fn open_door(&self, service: &ServiceId, wanted: Wanted) -> Result<(), Error> {
-        let door = Arc::new(Balancer::open(wanted.config.clone(), &self.ground.supervisor)?);
+    fn open_door(
+        &self,
+        service: &ServiceId,
+        config: BalancerConfig,
+        wanted: Wanted,
+    ) -> Result<(), Error> {
+        let door = Arc::new(Balancer::open(config, &self.ground.supervisor)?);
         let wanted = watch::Sender::new(wanted);
+        // A copy that is to end waits from now on until this door says that it knows (INV-14).
+        self.ground.hub.publish_door(service, Some(BTreeMap::new()));
         self.lock().doors.insert(service.clone(), Open { door, wanted });
         Ok(())
     }
@@ -152,9 +151,10 @@ impl CopyServices {
         // Nobody asks for promises.
         let (_, asks) = mpsc::channel(1);
         let wiring = commands::wiring(ground, consensus, prepared, (asks, asked, changed))?;
-        let beside = Some(Beside::default());
+        let (ends, ended) = (CancellationToken::new(), CancellationToken::new());
+        let beside = Some(Beside::new(ends.clone()));
         let driver = SingletonDriver::new(Wiring { beside, ..wiring });
-        let (stop, ended) = (ground.supervisor.stopping(), CancellationToken::new());
+        let stop = ground.supervisor.stopping();
         let token = ended.clone();
         ground.supervisor.spawn("copy driver", TaskKind::Essential, async move {
             driver.run(stop.clone()).await;
@@ -163,7 +163,7 @@ impl CopyServices {
             stop.cancelled().await;
         });
         let mut all = self.lock();
-        all.drivers.insert(service.clone(), Driven { wishes, changes, ended });
+        all.drivers.insert(service.clone(), Driven { wishes, changes, ends, ended });
         all.commands.insert(service.clone(), command.clone());
         Ok(())
     }
@@ -201,22 +201,20 @@ impl CopyServices {
         let wanted = self.wanted(config, service, command);
         let has_door = self.lock().doors.contains_key(service);
         match (wanted, has_door) {
-            (Some(wanted), true) => {
+            (Some((config, wanted)), true) => {
                 let all = self.lock();
                 if let Some(open) = all.doors.get(service) {
-                    // The guide adds who is there; this only says whether the door can be so.
-                    let upstreams = open.door.upstreams();
-                    let trial = BalancerConfig { upstreams, ..wanted.config.clone() };
-                    open.door.configure(trial).map_err(|error| error.to_string())?;
                     open.wanted.send_if_modified(|old| {
                         let is_new = *old != wanted;
                         *old = wanted;
                         is_new
                     });
+                    // Where it leads is its guide's to say, who may drain somebody just now.
+                    open.door.configure_rest(config).map_err(|error| error.to_string())?;
                 }
             }
-            (Some(wanted), false) => {
-                self.open_door(service, wanted).map_err(said)?;
+            (Some((config, wanted)), false) => {
+                self.open_door(service, config, wanted).map_err(said)?;
                 self.guide(service, &self.lock());
             }
             (None, true) => self.close_door(service, command.copies.as_ref()),
@@ -256,7 +254,7 @@ impl CopyServices {
         for (service, command) in gone {
             self.close_door(&service, command.copies.as_ref());
             if let Some(driven) = self.lock().drivers.get(&service) {
-                driven.end();
+                driven.ends.cancel();
             }
         }
         let mut all = self.lock();
@@ -303,12 +301,18 @@ impl CopyServices {
     /// This node is removed: nothing of it stays.
     pub(in crate::node) fn part(&self) {
         for driven in self.lock().drivers.values() {
-            driven.end();
+            driven.ends.cancel();
         }
     }
 
-    /// What the door of a service shall be; none where it has none.
-    fn wanted(&self, config: &Config, service: &ServiceId, command: &Command) -> Option<Wanted> {
+    /// What the door of a service shall be, without endpoints, and where it may lead; none where
+    /// it has none.
+    fn wanted(
+        &self,
+        config: &Config,
+        service: &ServiceId,
+        command: &Command,
+    ) -> Option<(BalancerConfig, Wanted)> {
         let ground = &self.ground;
         let node = config.nodes.get(&ground.args.node)?;
         let own = command.copies.as_ref()?.door.as_ref()?;
@@ -323,11 +327,8 @@ impl CopyServices {
         if let Some(http) = &mut door.http {
             http.secret = ground.identity.cookie_secret(service);
         }
-        Some(Wanted {
-            places: addresses.into_iter().filter_map(place).collect(),
-            config: door,
-            suspicion: command.timing.suspicion,
-        })
+        let places = addresses.into_iter().filter_map(place).collect();
+        Some((door, Wanted { places, suspicion: command.timing.suspicion }))
     }
 
     fn lock(&self) -> MutexGuard<'_, All> {

@@ -1,20 +1,23 @@
 //! Talks to the socket of a balancer: binds, accepts, counts, closes.
 //! In: `BalancerConfig`, a supervisor. Out: `Balancer`.
 //! States: Open → (close) Closing: held clients are let go, connections may end → Closed.
-//! Not here: what a client gets (`session.rs`).
+//! Not here: who is accepted (`listener/accepting.rs`), what a client gets (`session.rs`).
 //! Tested by: `tests.rs`.
+
+mod accepting;
 
 use super::dial::{Dialer, Loaded};
 use super::group::Group;
 use super::limiter::Rates;
 use super::resolve::Names;
-use super::session::{self, Shared};
+use super::session::Shared;
 use super::snapshot::Snapshot;
 use super::{BalancerConfig, Cut, Upstream, check, resolve};
 use crate::proxy::Error;
 use crate::proxy::http::{Http, Protocol};
-use crate::proxy::listener::{ACCEPT_PAUSE, Slot, bind, is_one_connection};
+use crate::proxy::listener::bind;
 use crate::runtime::supervisor::{Supervisor, TaskKind};
+use accepting::Accepting;
 use socket2::{SockRef, TcpKeepalive};
 use std::collections::BTreeMap;
 use std::io;
@@ -23,7 +26,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tandem_core::ids::ServiceId;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -175,6 +178,29 @@ impl Balancer {
     /// The new address cannot be had: nothing has changed.
     pub fn configure(&self, config: BalancerConfig) -> Result<(), Error> {
         let mut listening = self.listening();
+        self.change(&mut listening, config)
+    }
+
+    /// The same, but it sends its work where it sent it, whoever says meanwhile where that is.
+    ///
+    /// # Errors
+    /// The new address cannot be had: nothing has changed.
+    pub fn configure_rest(&self, config: BalancerConfig) -> Result<(), Error> {
+        let mut listening = self.listening();
+        let upstreams = self.shared.config().upstreams.clone();
+        self.change(&mut listening, BalancerConfig { upstreams, ..config })
+    }
+
+    /// Sends its work there from now on, by addresses. No file and no socket is needed for it, so
+    /// it cannot fail: whoever drains an endpoint may rest on it.
+    pub fn lead(&self, upstreams: Vec<Upstream>) {
+        let _one_at_a_time = self.listening();
+        let config = BalancerConfig { upstreams, ..BalancerConfig::clone(&self.shared.config()) };
+        Names::new(&config).tell(&self.shared.group);
+        self.shared.config.send_replace(Arc::new(config));
+    }
+
+    fn change(&self, listening: &mut Listening, config: BalancerConfig) -> Result<(), Error> {
         let is_open = listening.wanted.is_some();
         if is_open && config == **self.shared.config.borrow() {
             // Whoever applies the same again may have written a certificate anew.
@@ -239,11 +265,6 @@ impl Balancer {
             http: http.as_ref().map(Http::snapshot),
             unresolved: group.unresolved().clone(),
         }
-    }
-
-    /// Where it sends its work.
-    pub fn upstreams(&self) -> Vec<Upstream> {
-        self.shared.config().upstreams.clone()
     }
 
     /// What was cut at endpoints that get no more work since the last call.
@@ -348,73 +369,12 @@ pub(in crate::proxy) fn keep_alive<'s>(socket: impl Into<SockRef<'s>>) -> io::Re
     socket.into().set_tcp_keepalive(&times)
 }
 
-/// So many places are kept free, as far as idle connections have them: with none, a stranger who
-/// opens connections and says nothing would lock everybody out.
-const fn room(sessions_max: usize) -> usize {
-    sessions_max.div_ceil(16)
-}
-
-struct Accepting {
-    shared: Arc<Shared>,
-    connections: TaskTracker,
-    supervisor: Supervisor,
-}
-
-impl Accepting {
-    async fn run(self, listener: TcpListener, stop: CancellationToken) {
-        loop {
-            let accepted = tokio::select! {
-                biased;
-                () = stop.cancelled() => break,
-                accepted = listener.accept() => accepted,
-            };
-            match accepted {
-                Ok((client, from)) => self.admit(client, from),
-                Err(error) if is_one_connection(&error) => {}
-                Err(error) => {
-                    let service = &self.shared.config().service;
-                    tracing::warn!(%service, %error, "cannot accept connections; pausing");
-                    sleep(ACCEPT_PAUSE).await;
-                }
-            }
-        }
-        // The system has told these that they are connected; closing the listener would reset them.
-        let Ok(listener) = listener.into_std() else { return };
-        while let Ok((client, from)) = listener.accept() {
-            let client = client.set_nonblocking(true).and_then(|()| TcpStream::from_std(client));
-            if let Ok(client) = client {
-                self.admit(client, from);
-            }
-        }
-    }
-
-    fn admit(&self, client: TcpStream, from: SocketAddr) {
-        let tally = &self.shared.tally;
-        let sessions_max = self.shared.config.borrow().sessions_max;
-        let Some(slot) = Slot::take(&tally.sessions, sessions_max) else {
-            tally.refused.fetch_add(1, Ordering::Relaxed);
-            return;
-        };
-        tally.accepted.fetch_add(1, Ordering::Relaxed);
-        let spare = sessions_max.saturating_sub(
-            usize::try_from(tally.sessions.load(Ordering::Relaxed)).unwrap_or(usize::MAX),
-        );
-        if let Some(http) = self.shared.http.as_ref().filter(|_| spare < room(sessions_max)) {
-            http.make_room();
-        }
-        let (shared, alive) = (Arc::clone(&self.shared), self.connections.token());
-        self.supervisor.spawn("balancer session", TaskKind::Session, async move {
-            let _until_the_end = (slot, alive);
-            session::serve(&shared, client, from).await;
-        });
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::group::{Picked, Wanted, Wish};
     use super::*;
     use tandem_core::clustering::load_balanced::attempts::Attempts;
+    use tokio::net::TcpStream;
 
     #[tokio::test]
     async fn who_waits_hears_of_what_changed_before_it_listened() {

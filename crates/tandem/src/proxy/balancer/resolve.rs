@@ -2,8 +2,8 @@
 //! In: `Upstream`s. Out: the group's endpoints.
 //! Keeps: an answer that is lost, late or empty never forgets the last good one; a name that was
 //! never answered has no addresses yet, and keeps the others from nothing.
-//! Not here: what answers mean that tell only parts (`tandem_core`), what becomes of the connections
-//! of an address that is gone: they end by themselves.
+//! Not here: what answers mean that tell only parts (`tandem_core`), what becomes of connections to
+//! an address that is gone: they end by themselves.
 //! Tested by: below, and `tests.rs`.
 
 use super::group::{Group, Wanted};
@@ -124,9 +124,19 @@ pub(super) async fn run(
     stop: CancellationToken,
 ) {
     let mut names = Names::new(&config.borrow_and_update());
+    // Whoever changes addresses tells them to the group at once, and rests on it: told again from
+    // here they could undo what was told since.
+    let mut are_told = names.are_addresses();
+    let follow = |names: &Names, config: &mut watch::Receiver<Arc<BalancerConfig>>| {
+        let next = names.followed_by(&config.borrow_and_update());
+        let are_told = names.are_addresses() && next.are_addresses();
+        (next, are_told)
+    };
     loop {
-        // At once, before any question that may take long.
-        names.tell(&group);
+        if !are_told {
+            // At once, before any question that may take long.
+            names.tell(&group);
+        }
         let answered = tokio::select! {
             biased;
             () = stop.cancelled() => return,
@@ -134,12 +144,14 @@ pub(super) async fn run(
                 if result.is_err() {
                     return;
                 }
-                names = names.followed_by(&config.borrow_and_update());
+                (names, are_told) = follow(&names, &mut config);
                 continue;
             }
             answered = names.ask(&group, lookup) => answered,
         };
-        names.tell(&group);
+        if !are_told {
+            names.tell(&group);
+        }
         let pause = if answered { INTERVAL } else { RETRY };
         tokio::select! {
             biased;
@@ -148,7 +160,7 @@ pub(super) async fn run(
                 if result.is_err() {
                     return;
                 }
-                names = names.followed_by(&config.borrow_and_update());
+                (names, are_told) = follow(&names, &mut config);
             }
             () = sleep(pause), if !names.are_addresses() => {}
         }
@@ -181,6 +193,23 @@ mod tests {
             () = until_true(|| group.members().len() == 1) => {}
         }
         assert_eq!(*group.unresolved(), ["silent", "wrong"]);
+    }
+
+    /// INV-14: a door that says so sends nobody to a drained endpoint any more.
+    #[tokio::test]
+    async fn what_was_told_of_addresses_since_is_not_undone() {
+        let mut before = config(&[]);
+        before.upstreams = ["192.0.2.1"].map(upstream).to_vec();
+        let group = Group::new(&before);
+        let (_configs, watched) = watch::channel(Arc::new(before.clone()));
+        let mut drained = before;
+        drained.upstreams[0].drain = true;
+        Names::new(&drained).tell(&group);
+        // It has not heard of it yet.
+        let mut late = std::pin::pin!(run(Arc::clone(&group), watched, CancellationToken::new()));
+        assert!(futures::poll!(&mut late).is_pending());
+        let draining = tandem_core::clustering::load_balanced::ejection::Condition::Draining;
+        assert_eq!(group.snapshot()[0].condition, Some(draining));
     }
 
     #[test]

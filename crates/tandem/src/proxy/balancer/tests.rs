@@ -364,3 +364,24 @@ async fn every_part_changes_and_no_connection_ends() {
     assert_eq!(balancer.snapshot().policy, "least-connections");
     assert_eq!(letter(&balancer).await, Some(b'b'));
 }
+
+/// INV-14: who was told that nobody is sent to an endpoint any more rests on it.
+#[tokio::test]
+async fn a_drain_outlives_every_other_change_and_what_fails() {
+    let (supervisor, a, b) = pair().await;
+    let balancer = Balancer::open(config(&[&a, &b]), &supervisor).unwrap();
+    let mut drained = config(&[&a, &b]).upstreams;
+    drained[0].drain = true;
+    balancer.lead(drained);
+    assert_eq!(condition(&balancer.snapshot(), &a), Condition::Draining, "at once");
+    let other = BalancerConfig { sessions_max: 7, ..config(&[]) };
+    balancer.configure_rest(other.clone()).unwrap();
+    assert_eq!(condition(&balancer.snapshot(), &a), Condition::Draining);
+    let taken = BalancerConfig { listen: a.address, ..other };
+    assert!(matches!(balancer.configure_rest(taken), Err(Error::Listen { .. })));
+    for _ in 0..4 {
+        assert_eq!(letter(&balancer).await, Some(b'b'));
+    }
+    balancer.lead(config(&[&a]).upstreams);
+    assert_eq!(letter(&balancer).await, Some(b'a'));
+}

@@ -154,7 +154,7 @@ impl Readers {
     }
 
     /// Makes the members what the routes say, in their order.
-    fn follow(&mut self, replicas: &[Replica], now: Timestamp) {
+    pub(in crate::proxy) fn follow(&mut self, replicas: &[Replica], now: Timestamp) {
         let is = |(member, replica): (&Reader, &Replica)| {
             member.node == replica.target.node
                 && member.address == replica.target.address

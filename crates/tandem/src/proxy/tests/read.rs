@@ -103,3 +103,14 @@ async fn lag_cuts_nobody_but_a_replica_that_is_gone_does() {
     assert_eq!(sqlstate(&body), "57P01");
     assert!(clock::now().since(gone) >= limits().replica_missing);
 }
+
+#[tokio::test]
+async fn replicas_are_shown_as_the_routes_say_though_nobody_is_led() {
+    let trio = Trio::open().await;
+    let shown =
+        || -> Vec<String> { trio.stage.door.readers().into_iter().map(|it| it.upstream).collect() };
+    trio.stage.set(trio.routes(&[1, 2]));
+    assert_eq!(shown(), ["b", "c"]);
+    trio.stage.set(trio.routes(&[2, 3]));
+    assert_eq!(shown(), ["c", "d"]);
+}

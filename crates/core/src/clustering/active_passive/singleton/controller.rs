@@ -174,7 +174,7 @@ fn judge_by_others(view: &ControllerView<'_>, holder: &NodeId, now: Timestamp) -
         match view.link(node, holder, now) {
             Some(Link::Refused(_)) => refused += 1,
             Some(Link::Silent(age)) if age >= view.spec.timing.suspicion => silent += 1,
-            Some(Link::Never) => silent += 1,
+            Some(Link::Never(_)) => silent += 1,
             Some(Link::Up(_) | Link::Silent(_)) | None => {}
         }
     }

@@ -1,15 +1,16 @@
 //! Tells the front door of copies where they take work, and the copies what it still has there.
-//! In: facts, what the node's configuration says of the door. Out: endpoints; `DoorUse`s.
+//! In: facts, where this node reaches copies. Out: endpoints; `DoorUse`s.
 //! States of an endpoint: takes work ⇄ drained; it stays listed while it does not run, so that what
 //! is known of it survives its restarts, and it comes back slowly.
 //! Keeps: INV-14 a door says that it obeys a withdrawal only once nobody is sent there any more.
 //! H41 what a node said too long ago counts only where nobody else takes work: its daemon may be
 //! away while its copy goes on, and what is dead there is ejected for what it does.
-//! Not here: what a connection or request gets (`proxy/balancer`).
+//! Not here: what a connection or request gets (`proxy/balancer`), what else a door is by
+//! configuration (`node/services/copies.rs`).
 //! Tested by: `tests/copies`.
 
 use crate::driver::hub::Hub;
-use crate::proxy::{Balancer, BalancerConfig, Upstream};
+use crate::proxy::{Balancer, Upstream};
 use crate::runtime::clock;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -38,13 +39,11 @@ pub struct Place {
     pub far: bool,
 }
 
-/// What a door is by configuration.
+/// Where a door may lead.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wanted {
     /// Where each node's copy is.
     pub places: BTreeMap<NodeId, Place>,
-    /// The door, without endpoints.
-    pub config: BalancerConfig,
     /// What a node said longer ago is not known to be so now.
     pub suspicion: Duration,
 }
@@ -72,13 +71,10 @@ impl DoorGuide {
         loop {
             let wanted = self.wanted.borrow_and_update().clone();
             let everyone = self.hub.everyone();
-            let config = self.config(&wanted, &everyone);
-            // Also what failed is tried again only when something changed.
-            if told.as_ref() != Some(&config) {
-                if let Err(error) = self.door.configure(config.clone()) {
-                    tracing::warn!(service = %self.service, %error, "the door was not told");
-                }
-                told = Some(config);
+            let upstreams = self.upstreams(&wanted, &everyone);
+            if told.as_ref() != Some(&upstreams) {
+                self.door.lead(upstreams.clone());
+                told = Some(upstreams);
             }
             let uses = self.uses(&wanted, &everyone);
             let pause = if uses.values().any(|it| it.in_flight > 0) { SOON } else { TICK };
@@ -105,7 +101,7 @@ impl DoorGuide {
         if fresh.is_empty() { known.iter().map(|(node, _)| *node).collect() } else { fresh }
     }
 
-    fn config(&self, wanted: &Wanted, everyone: &Everyone) -> BalancerConfig {
+    fn upstreams(&self, wanted: &Wanted, everyone: &Everyone) -> Vec<Upstream> {
         let takers = self.takers(wanted, everyone);
         let upstream = |(node, place): (&NodeId, &Place)| Upstream {
             host: place.address.ip().to_string(),
@@ -114,8 +110,7 @@ impl DoorGuide {
             far: place.far,
             drain: !takers.contains(&node),
         };
-        let upstreams = wanted.places.iter().map(upstream).collect();
-        BalancerConfig { upstreams, ..wanted.config.clone() }
+        wanted.places.iter().map(upstream).collect()
     }
 
     /// What is still there at copies that withdrew.

@@ -14,32 +14,49 @@ use crate::consensus::Agreed;
 use crate::runtime::clock;
 use crate::telemetry::event_kind::EventKind;
 use tandem_core::cluster::state::ServiceState;
-use tandem_core::clustering::copies::copy::{self, Action, CopyView, Next, Wish};
+use tandem_core::clustering::copies::copy::{self, Action, CopyView, Judged, Next, Wish};
 use tandem_core::facts::Process;
 use tandem_core::ids::Term;
 use tandem_core::spec::ServiceSpec;
 use tandem_core::time::Timestamp;
+use tokio_util::sync::CancellationToken;
 
 /// What only a copy has that need not be alone.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Beside {
     wish: Wish,
-    ends: bool,
+    /// Its service or node leaves.
+    ends: CancellationToken,
+    /// The same, once it was noticed.
+    leaves: bool,
     unwanted_since: Option<Timestamp>,
 }
 
 impl Beside {
+    /// One that goes on until `ends`: that needs no room in a queue, so that it is never lost.
+    pub fn new(ends: CancellationToken) -> Self {
+        Self { wish: Wish::Agreed, ends, leaves: false, unwanted_since: None }
+    }
+
     /// Whether it shall never be started again.
     pub(super) const fn leaves(&self) -> bool {
-        self.ends
+        self.leaves
+    }
+
+    /// Returns once it is to end; never where that is known.
+    pub(super) async fn until_end(beside: Option<&Self>) {
+        match beside {
+            Some(beside) if !beside.leaves => beside.ends.cancelled().await,
+            Some(_) | None => std::future::pending().await,
+        }
     }
 }
 
 impl SingletonDriver {
-    /// Its service or node leaves.
-    pub(super) fn ends_for_good(&mut self) {
+    /// Notes that its service or node leaves.
+    pub(super) fn note_end(&mut self) {
         if let Some(beside) = &mut self.it.beside {
-            beside.ends = true;
+            beside.leaves = beside.ends.is_cancelled();
         }
     }
 
@@ -71,6 +88,7 @@ impl SingletonDriver {
         known: (Option<ServiceSpec>, Option<ServiceState>),
     ) -> Option<Timestamp> {
         let now = clock::now();
+        self.note_end();
         let is_outdated = self.durable.recipe != self.recipe();
         self.own.pending_restart = self.life == Life::Runs && is_outdated;
         self.check_health();
@@ -88,6 +106,7 @@ impl SingletonDriver {
         let beside = self.it.beside.as_ref();
         let leaves = gone || beside.is_some_and(Beside::leaves);
         let wish = if leaves { Wish::Leave } else { beside.map_or(Wish::Agreed, |it| it.wish) };
+        let is_found = self.checks.of_found() && self.own.serving.is_none();
         let view = CopyView {
             me: &me,
             service: self.service(),
@@ -100,6 +119,7 @@ impl SingletonDriver {
             wish,
             unwanted_since: beside.and_then(|beside| beside.unwanted_since),
             retry_at: self.retry_at.max(self.away_until),
+            judged: if is_found { Judged::NotYet } else { Judged::Yes },
         };
         let Next { action, reason, again, is_unwanted } = copy::plan(&view, now);
         let steps = action.iter().map(ToString::to_string).collect();

@@ -75,3 +75,20 @@ async fn who_is_asked_no_more_is_well() {
 const fn is_signal(command: &Command) -> bool {
     matches!(command, Command::Signal { .. })
 }
+
+/// The copy would be ended once more for a configuration that it runs as.
+#[tokio::test]
+async fn what_changes_while_a_start_is_noted_is_noted_before_it_runs() {
+    let mut it = case(|_| {});
+    it.hears(idle()).await;
+    assert_eq!(it.go_on(Answer::Done).await, []);
+    let change = other(&it, |config| config.command = vec!["another".into()]);
+    it.driver.on_change(change);
+    assert_eq!(it.written(Answer::Done).await, [], "nothing yet");
+    let asked = it.written(Answer::Done).await;
+    let [Command::Start(spec)] = &asked[..] else { panic!("{asked:?}") };
+    assert_eq!(spec.argv, ["another"]);
+    assert_eq!(it.kept().recipe, it.driver.recipe());
+    it.hears(KeeperEvent::Started { pid: 7 }).await;
+    assert!(!it.go_on(Answer::Done).await.iter().any(is_signal), "it is as it should be");
+}

@@ -5,7 +5,7 @@
 //! Tested by: `tests/copies.rs`, `tests/copies`.
 
 pub(super) mod divided;
-mod verbs;
+pub(super) mod verbs;
 
 use super::moves::singleton::does_not_run;
 use super::seen::ServiceSeen;
@@ -40,16 +40,27 @@ fn wanted(service: ServiceSeen<'_>) -> BTreeSet<NodeId> {
     wanted
 }
 
+/// The nodes whose copies take work, those that shall have none any more included.
 fn serving(service: ServiceSeen<'_>) -> BTreeSet<NodeId> {
     let takes = |node: &NodeId| service.instance(node).is_some_and(copies::takes_work);
     service.seen.agreed.spec.data_nodes().filter(|node| takes(node)).cloned().collect()
 }
 
+/// Whether clients can do without the copy of a node for a while.
+fn is_spared(service: ServiceSeen<'_>, node: &NodeId) -> bool {
+    let agreed = &service.seen.agreed;
+    let wanted = copies::wanted(&agreed.spec.nodes, service.spec, &service.state.copies);
+    let takes = |node: &NodeId| service.instance(node).is_some_and(copies::takes_work);
+    !takes(node) || copies::is_spared(node, (&wanted, &agreed.draining), takes)
+}
+
 /// How many there are, and how many there shall be.
 pub(super) fn status(service: ServiceSeen<'_>) -> Option<CopiesStatus> {
     service.spec.copies?;
-    let turn = service.state.copies.turn.clone();
-    Some(CopiesStatus { wanted: wanted(service).len(), serving: serving(service).len(), turn })
+    let (wanted, turn) = (wanted(service), service.state.copies.turn.clone());
+    // One that is to end serves besides, and is none of them.
+    let serving = serving(service).intersection(&wanted).count();
+    Some(CopiesStatus { wanted: wanted.len(), serving, turn })
 }
 
 pub(super) fn phase(service: ServiceSeen<'_>) -> Phase {
@@ -90,11 +101,12 @@ pub(super) fn reason(
 pub(super) fn warnings(service: ServiceSeen<'_>) -> Vec<String> {
     let (wanted, serving) = (wanted(service), serving(service));
     let mut warnings = divided::warnings(service);
+    let (have, want) = (serving.intersection(&wanted).count(), wanted.len());
     if serving.is_empty() {
         warnings.push("no copy serves: clients are held".to_owned());
-    } else if serving.intersection(&wanted).count() < wanted.len() {
+    } else if have < want {
         let away = list(wanted.difference(&serving));
-        warnings.push(format!("{} of {} copies serve; not on {away}", serving.len(), wanted.len()));
+        warnings.push(format!("{have} of {want} copies serve; not on {away}"));
     }
     let replicas = service.spec.copies.and_then(|copies| copies.replicas).unwrap_or(0) as usize;
     if replicas > wanted.len() {
@@ -110,8 +122,14 @@ pub(super) fn explain(service: ServiceSeen<'_>, plans: Vec<Planned>) -> Explanat
     let summary = match &service.state.copies.turn {
         Some(turn) => format!("copies start anew, one at a time; it is the turn of {turn}"),
         None => {
-            let (have, want) = (serving.len(), wanted.len());
-            format!("{have} of {want} copies serve, on {}", list(&serving))
+            let here: BTreeSet<&NodeId> = serving.intersection(&wanted).collect();
+            let besides: BTreeSet<&NodeId> = serving.difference(&wanted).collect();
+            let besides = match besides.is_empty() {
+                true => String::new(),
+                false => format!("; {} serves until it may end", list(besides)),
+            };
+            let (have, want) = (here.len(), wanted.len());
+            format!("{have} of {want} copies serve, on {}{besides}", list(here))
         }
     };
     let placements = service.state.copies.placed.iter().rev();

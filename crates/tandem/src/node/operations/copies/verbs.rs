@@ -7,12 +7,15 @@
 use super::super::NodeOperations;
 use super::super::seen::{Seen, ServiceSeen};
 use super::divided;
-use super::{instance_state, is_copies, wanted};
+use super::{instance_state, is_copies, is_spared, wanted};
 use crate::api::operations::{Outcome, Refused};
 use crate::api::status::InstanceState;
 use crate::config::Command;
 use crate::driver::wire::Wish;
 use crate::runtime::clock;
+use crate::telemetry::codes;
+use crate::telemetry::problem::Problem;
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tandem_core::cluster::command::ServiceCommand;
@@ -21,6 +24,7 @@ use tandem_core::cluster::state::ServiceState;
 use tandem_core::clustering::copies;
 use tandem_core::facts::{InstanceFacts, Process};
 use tandem_core::ids::{NodeId, ServiceId, Term};
+use tandem_core::reason::list;
 
 /// How long an operator waits at most, less than the API gives a verb; it goes on without them.
 const WAIT_MAX: Duration = Duration::from_secs(75);
@@ -71,7 +75,9 @@ impl NodeOperations {
         let done = self.until_true(limit.min(WAIT_MAX), &is_done).await;
         let took_ms = u64::try_from(clock::now().since(began).as_millis()).unwrap_or(u64::MAX);
         let outcome = if done {
-            Outcome::done(format!("every copy of {service} was started anew, one at a time"))
+            let seen = self.seen();
+            let message = seen.service(&service).map(|of| round_in_words(of, term));
+            Outcome::done(message.unwrap_or_else(|| format!("{service} was taken out meanwhile")))
         } else {
             let message =
                 format!("copies of {service} start anew, one at a time; not all are back");
@@ -92,7 +98,9 @@ impl NodeOperations {
             |it: InstanceState| matches!(it, InstanceState::Running | InstanceState::Draining);
         let serves = {
             let seen = self.seen();
-            seen.service(&service).is_some_and(|of| state(instance_state(of, &node)))
+            let of = seen.service(&service);
+            of.map_or(Ok(()), |of| may_be_away(of, &node, what))?;
+            of.is_some_and(|of| state(instance_state(of, &node)))
         };
         self.wish(&service, &node, Wish::Restart, what).await?;
         let message = |words: &str| format!("{service} on {node} {words}");
@@ -134,6 +142,38 @@ impl NodeOperations {
         };
         tokio::time::timeout(limit, reached).await.is_ok()
     }
+}
+
+/// Refuses what would leave clients without anybody.
+pub(in crate::node::operations) fn may_be_away(
+    service: ServiceSeen<'_>,
+    node: &NodeId,
+    what: &str,
+) -> Result<(), Problem> {
+    if is_spared(service, node) {
+        return Ok(());
+    }
+    let because = format!("it is the only copy of {} that serves", service.name);
+    let advice = "tandem status says why the others do not: mend one, or undrain its node";
+    Err(Problem::new(codes::LAST_COPY, what, because, advice))
+}
+
+/// What a round that is over has come to: who did not answer had no turn.
+pub(in crate::node::operations) fn round_in_words(service: ServiceSeen<'_>, term: Term) -> String {
+    let name = service.name;
+    let wanted = wanted(service);
+    let is_new = |node: &&NodeId| {
+        service.instance(node).is_some_and(|own| copies::takes_work(own) && own.promoted >= term)
+    };
+    let left: BTreeSet<&NodeId> = wanted.iter().filter(|node| !is_new(node)).collect();
+    if left.is_empty() {
+        return format!("every copy of {name} was started anew, one at a time");
+    }
+    let (done, all, left) = (wanted.len() - left.len(), wanted.len(), list(left));
+    format!(
+        "{done} of {all} copies of {name} were started anew, one at a time; not on {left}: it does \
+         not answer, and gets its turn once it does"
+    )
 }
 
 /// Whether every copy that can was started for a term, and serves.

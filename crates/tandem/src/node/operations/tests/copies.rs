@@ -1,8 +1,11 @@
 //! What operators are told of copies that run side by side.
 
+use super::super::copies::{self, verbs::may_be_away, verbs::round_in_words};
+use super::super::seen::Seen;
 use super::super::status;
 use super::*;
 use crate::api::status::{InstanceState, ServiceStatus};
+use crate::telemetry::codes;
 
 const WEB: &str = r#"
 [services.web]
@@ -14,7 +17,7 @@ listen = 8080
 "#;
 
 /// Every copy serves, but for what is changed of each.
-fn told(change: impl Fn(&str, &mut InstanceFacts)) -> ServiceStatus {
+fn seen(change: impl Fn(&str, &mut InstanceFacts)) -> Seen {
     let mut seen = cluster(&format!("{THREE}{WEB}"), "b");
     for node in ["a", "b", "c"] {
         let mut facts = seen.facts[&NodeId::from(node)].last_known().clone();
@@ -28,8 +31,22 @@ fn told(change: impl Fn(&str, &mut InstanceFacts)) -> ServiceStatus {
         facts.instances.insert("web".into(), own);
         seen.facts.insert(node.into(), Observed::new(facts, NOW));
     }
-    let all = status::status(&seen, &|_| None).services;
+    seen
+}
+
+fn web(seen: &Seen) -> ServiceStatus {
+    let all = status::status(seen, &|_| None).services;
     all.into_iter().find(|it| it.name.as_str() == "web").unwrap()
+}
+
+fn told(change: impl Fn(&str, &mut InstanceFacts)) -> ServiceStatus {
+    web(&seen(change))
+}
+
+fn drain(seen: &mut Seen, node: &str) {
+    let mut state = ClusterState::clone(&seen.agreed);
+    state.draining.insert(node.into());
+    seen.agreed = Arc::new(state);
 }
 
 fn of(web: &ServiceStatus, node: &str) -> (InstanceState, String) {
@@ -61,4 +78,40 @@ fn what_keeps_a_copy_from_serving_is_told() {
     assert_eq!(web.copies.unwrap().serving, 1);
     assert!(web.warnings[0].contains("1 of 3 copies serve; not on a, b"), "{:?}", web.warnings);
     assert!(web.warnings[1].starts_with("crash loop"), "{:?}", web.warnings);
+}
+
+#[test]
+fn one_that_is_to_end_is_none_of_those_that_are_wanted() {
+    let mut seen = seen(|node, own| own.serving = own.serving.filter(|_| node != "b"));
+    drain(&mut seen, "c");
+    let copies = web(&seen).copies.unwrap();
+    assert_eq!((copies.serving, copies.wanted), (1, 2), "c serves besides");
+    let warnings = web(&seen).warnings;
+    assert!(warnings[0].contains("1 of 2 copies serve; not on b"), "{warnings:?}");
+    let page = copies::explain(seen.service(&"web".into()).unwrap(), Vec::new());
+    assert_eq!(page.summary, "1 of 2 copies serve, on a; c serves until it may end");
+}
+
+#[test]
+fn inv14_the_only_copy_that_serves_is_not_restarted_by_hand() {
+    let mut seen = seen(|node, own| own.serving = own.serving.filter(|_| node != "b"));
+    let refused = |seen: &Seen, node: &str| {
+        let of = seen.service(&"web".into()).unwrap();
+        may_be_away(of, &node.into(), "cannot restart web").err().map(|it| it.code)
+    };
+    assert_eq!(refused(&seen, "a"), None, "c serves");
+    assert_eq!(refused(&seen, "b"), None, "it serves nobody");
+    drain(&mut seen, "c");
+    assert_eq!(refused(&seen, "a"), Some(codes::LAST_COPY), "c is to end");
+}
+
+#[test]
+fn who_had_no_turn_is_named() {
+    let mut seen = seen(|_, own| own.promoted = Term(2));
+    let words = |seen: &Seen| round_in_words(seen.service(&"web".into()).unwrap(), Term(2));
+    assert_eq!(words(&seen), "every copy of web was started anew, one at a time");
+    seen.facts.remove(&NodeId::from("c"));
+    let said = words(&seen);
+    assert!(said.starts_with("2 of 3 copies of web were started anew"), "{said}");
+    assert!(said.contains("not on c: it does not answer"), "{said}");
 }

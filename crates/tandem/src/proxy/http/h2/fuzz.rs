@@ -1,5 +1,5 @@
-//! Frames from a seed, right ones and changed ones: what they become in HTTP/1.1 is one message
-//! and no more for a reader of another make, however they come; nothing panics.
+//! Builds frames from a seed, right ones and changed ones: what they become in HTTP/1.1 is one
+//! message and no more for a reader of another make, however they come; nothing panics.
 //! Both ends of a connection are in memory, and nothing waits: all that came is read at once.
 
 use super::head::{self, Written};

@@ -1,0 +1,139 @@
+//! Keeps what clients of a drill note while they run: what each sent, and what it was told.
+//! In: a `Pen` for each of them. Out: how much was acknowledged and when, `History`.
+//! Not here: what is sent (`workload.rs`, `service/clients.rs`), what it proves (`history.rs`).
+//! Tested by: below; its two users, against real servers.
+
+use super::history::{Attempt, History, Outcome};
+use crate::runtime::clock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tandem_core::time::Timestamp;
+use tokio_util::sync::CancellationToken;
+
+/// Everything that clients noted so far.
+#[derive(Debug)]
+pub struct Log {
+    clients: Vec<Mutex<Vec<Attempt>>>,
+    closed_doors: Vec<AtomicU64>,
+    acked: AtomicU64,
+    last_acked: AtomicU64,
+}
+
+impl Log {
+    /// Empty, for so many clients.
+    pub fn new(clients: usize) -> Arc<Self> {
+        Arc::new(Self {
+            clients: (0..clients).map(|_| Mutex::default()).collect(),
+            closed_doors: (0..clients).map(|_| AtomicU64::new(0)).collect(),
+            acked: AtomicU64::new(0),
+            last_acked: AtomicU64::new(0),
+        })
+    }
+
+    /// How much was acknowledged so far.
+    pub fn acked(&self) -> u64 {
+        self.acked.load(Ordering::Relaxed)
+    }
+
+    /// When the last of it was.
+    pub fn last_acked(&self) -> Timestamp {
+        Timestamp(self.last_acked.load(Ordering::Relaxed))
+    }
+
+    /// All of it.
+    pub fn history(&self) -> History {
+        let attempts = |client: &Mutex<Vec<Attempt>>| -> Vec<Attempt> {
+            client.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        };
+        let closed = self.closed_doors.iter();
+        History {
+            writers: self.clients.iter().map(attempts).collect(),
+            closed_doors: closed.map(|count| count.load(Ordering::Relaxed)).collect(),
+        }
+    }
+}
+
+/// With which one client notes what it does.
+#[derive(Debug)]
+pub struct Pen {
+    /// Which of all.
+    pub number: usize,
+    log: Arc<Log>,
+    stop: CancellationToken,
+}
+
+impl Pen {
+    /// The pen of one of them, which writes until `stop`.
+    pub fn new(log: &Arc<Log>, number: usize, stop: CancellationToken) -> Self {
+        Self { number, log: Arc::clone(log), stop }
+    }
+
+    /// Whether its client shall end.
+    pub fn is_stopped(&self) -> bool {
+        self.stop.is_cancelled()
+    }
+
+    /// That is sent now.
+    pub fn sent(&self, seq: i64) {
+        let sent = clock::now();
+        let attempt = Attempt { seq, sent, ended: sent, outcome: Outcome::Pending };
+        if let Some(log) = self.log.clients.get(self.number) {
+            log.lock().unwrap_or_else(PoisonError::into_inner).push(attempt);
+        }
+    }
+
+    /// What was sent last has come to this.
+    pub fn ended(&self, outcome: Outcome) {
+        let ended = clock::now();
+        if let Some(log) = self.log.clients.get(self.number)
+            && let Some(attempt) = log.lock().unwrap_or_else(PoisonError::into_inner).last_mut()
+        {
+            attempt.ended = ended;
+            attempt.outcome = outcome;
+        }
+        if outcome == Outcome::Acked {
+            self.log.acked.fetch_add(1, Ordering::Relaxed);
+            self.log.last_acked.fetch_max(ended.0, Ordering::Relaxed);
+        }
+    }
+
+    /// No door let it in.
+    pub fn closed_doors(&self) {
+        if let Some(closed) = self.log.closed_doors.get(self.number) {
+            closed.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Waits, unless it shall end.
+    pub async fn pause(&self, duration: Duration) {
+        tokio::select! {
+            () = self.stop.cancelled() => {}
+            () = tokio::time::sleep(duration) => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_noted_is_handed_over() {
+        let (log, stop) = (Log::new(2), CancellationToken::new());
+        let pen = Pen::new(&log, 1, stop.clone());
+        pen.sent(7);
+        assert_eq!(log.history().count(Outcome::Pending), 1, "sent, and nothing heard");
+        pen.ended(Outcome::Acked);
+        pen.sent(8);
+        pen.ended(Outcome::Refused);
+        pen.closed_doors();
+        let history = log.history();
+        assert_eq!((log.acked(), history.count(Outcome::Refused)), (1, 1));
+        assert_eq!(log.last_acked(), history.writers[1][0].ended);
+        assert_eq!((history.writers[0].len(), &history.closed_doors[..]), (0, &[0, 1][..]));
+        stop.cancel();
+        pen.pause(Duration::from_secs(600)).await;
+        assert!(pen.is_stopped());
+    }
+}

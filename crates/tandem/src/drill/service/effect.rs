@@ -1,0 +1,260 @@
+//! Decides what a fault must have done, and whether it has: a fault that nobody felt proves
+//! nothing, and a drill that passes then is worth nothing.
+//! In: a `Fault`, the ledger, whether the cluster noticed. Out: what is missing, in words.
+//! Every fault of every service has at least one thing here, or in `verdict.rs`, that is not so
+//! where nothing happens: tested there.
+//! Not here: what must not happen (`judge.rs`, `pieces.rs`).
+//! Tested by: below, `verdict.rs`.
+
+use super::subject::Subject;
+use crate::drill::Fault;
+use crate::drill::evidence::history::Window;
+use crate::drill::worker::{Does, Line};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+use tandem_core::time::Timestamp;
+
+/// Whatever a fault does, it does by then: looked at is this much before its end.
+const LATELY: Duration = Duration::from_secs(1);
+
+/// Something that must be seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// The process that was at work there is not any more.
+    Silent,
+    /// Another process began there.
+    Replaced,
+    /// The process that was at work there still is, and no other began.
+    GoesOn,
+    /// It gets no work, and had some before.
+    Unused,
+    /// It works on more partitions than before.
+    Grown,
+    /// Every process was replaced, one after the other.
+    Rolled,
+    /// So many are at work.
+    AtWork(usize),
+    /// Some node saw that not all is well.
+    Noticed,
+}
+
+/// What a fault must do.
+pub const fn of(subject: Subject, fault: Fault) -> &'static [Effect] {
+    use Effect::{AtWork, GoesOn, Grown, Noticed, Replaced, Rolled, Silent, Unused};
+    match (subject, fault) {
+        (Subject::Singleton, Fault::InstanceKill) => &[Silent],
+        (_, Fault::InstanceKill) => &[Silent, Replaced],
+        (Subject::Singleton | Subject::Partitions, Fault::DaemonKill) => &[Noticed],
+        (Subject::Singleton | Subject::Partitions, Fault::DaemonFreeze | Fault::NodeCut) => {
+            &[Silent, Noticed]
+        }
+        (Subject::Copies, Fault::DaemonKill | Fault::DaemonFreeze | Fault::NodeCut) => {
+            &[GoesOn, Noticed]
+        }
+        (Subject::Http | Subject::Tcp, Fault::NodeKill | Fault::DaemonKill | Fault::NodeCut) => {
+            &[Noticed]
+        }
+        (_, Fault::NodeKill) => &[Silent, Noticed],
+        (_, Fault::InstanceFreeze | Fault::Switchover) => &[Silent],
+        // Connections that are there stay there, and requests come with them.
+        (Subject::Tcp, Fault::Drain | Fault::Scale) => &[Noticed],
+        (Subject::Http, Fault::Drain | Fault::Scale) | (Subject::Partitions, Fault::Drain) => {
+            &[Unused]
+        }
+        (_, Fault::Drain) => &[Silent],
+        (Subject::Partitions, Fault::Scale) => &[Grown],
+        (_, Fault::Scale) => &[AtWork(super::faults::FEWER)],
+        (_, Fault::Restart | Fault::Change) => &[Rolled],
+        // Seen by the clients (`verdict.rs`), or of PostgreSQL, which has a drill of its own.
+        _ => &[],
+    }
+}
+
+/// A process, by its name and number.
+type Copy<'a> = (&'a str, u32);
+
+/// What was written about a fault.
+#[derive(Clone, Copy, Debug)]
+pub struct Seen<'a> {
+    /// All of it.
+    pub lines: &'a [Line],
+    /// Whom it was about: a node, or an endpoint.
+    pub victim: &'a str,
+    /// While it lasted.
+    pub window: Window,
+    /// Whether a node said meanwhile that not all is well.
+    pub noticed: bool,
+}
+
+impl<'a> Seen<'a> {
+    fn within(&self, from: Timestamp, to: Timestamp) -> impl Iterator<Item = &'a Line> {
+        self.lines.iter().filter(move |line| line.at > from && line.at <= to)
+    }
+
+    fn before(&self) -> impl Iterator<Item = &'a Line> {
+        self.within(self.window.from.minus(LATELY), self.window.from)
+    }
+
+    fn lately(&self) -> impl Iterator<Item = &'a Line> {
+        self.within(self.window.to.minus(LATELY), self.window.to)
+    }
+
+    fn own(&self, line: &&'a Line) -> bool {
+        line.name == self.victim
+    }
+
+    /// Who was at work when it began: the last process of each name.
+    fn old(&self) -> BTreeMap<&'a str, u32> {
+        self.before().map(|line| (line.name.as_str(), line.pid)).collect()
+    }
+
+    /// In words, if it was not so.
+    pub fn lacks(&self, effect: Effect) -> Option<String> {
+        let victim = self.victim;
+        if effect == Effect::Noticed {
+            return (!self.noticed).then(|| "nobody noticed it".to_owned());
+        }
+        let Some(old) = self.old().get(victim).copied() else {
+            return Some(format!("{victim} was not at work before, so nothing is proven"));
+        };
+        let still = || self.lately().filter(|it| self.own(it)).any(|line| line.pid == old);
+        let is_new = |line: &&Line| line.name == victim && line.pid != old;
+        let began = |to| self.within(self.window.from, to).any(|line| is_new(&line));
+        let whole = self.lines.last().map_or(self.window.to, |line| line.at);
+        match effect {
+            Effect::Silent => still().then(|| format!("the process of {victim} is still at work")),
+            Effect::Replaced => (!began(whole)).then(|| format!("no other began on {victim}")),
+            Effect::GoesOn => (!still() || began(self.window.to))
+                .then(|| format!("the copy of {victim} did not go on")),
+            Effect::Unused => self.gets_work(),
+            Effect::Grown => {
+                let (before, after) =
+                    (pieces(self.before(), victim), pieces(self.lately(), victim));
+                let text = || format!("{victim} works on {after} partitions, after {before}");
+                (after <= before).then(text)
+            }
+            Effect::Rolled => self.not_rolled(),
+            Effect::AtWork(wanted) => {
+                let names: BTreeSet<&str> = self.lately().map(|line| line.name.as_str()).collect();
+                let is = names.len();
+                (is != wanted).then(|| format!("{is} copies are at work, not {wanted}"))
+            }
+            Effect::Noticed => None,
+        }
+    }
+
+    fn gets_work(&self) -> Option<String> {
+        let victim = self.victim;
+        let work = |line: &&Line| {
+            line.name == victim && matches!(line.does, Does::Request(_) | Does::Work { .. })
+        };
+        if !self.before().any(|line| work(&line)) {
+            return Some(format!("{victim} had no work before, so nothing is proven"));
+        }
+        let still = self.lately().filter(work).count();
+        (still > 0).then(|| format!("{victim} still gets work: {still} in the last second"))
+    }
+
+    fn not_rolled(&self) -> Option<String> {
+        let old = self.old();
+        let new: BTreeSet<Copy<'_>> =
+            self.lately().map(|line| (line.name.as_str(), line.pid)).collect();
+        let mut away = Vec::new();
+        for (name, pid) in old {
+            if new.contains(&(name, pid)) || !new.iter().any(|(other, _)| *other == name) {
+                return Some(format!("the copy of {name} was not started anew"));
+            }
+            let own = || self.lines.iter().filter(move |line| line.name == name);
+            let last = own().filter(|line| line.pid == pid).map(|line| line.at).max();
+            let last = last.unwrap_or(self.window.from);
+            let first = own().map(|line| line.at).filter(|at| *at > last).min();
+            away.push((last, first.unwrap_or(self.window.to), name));
+        }
+        away.sort_unstable();
+        let overlap = away.windows(2).find_map(|two| match two {
+            [(_, until, one), (from, _, other)] if from < until => Some((*one, *other)),
+            _ => None,
+        });
+        overlap.map(|(one, other)| format!("the copies of {one} and {other} were away at once"))
+    }
+}
+
+fn pieces<'a>(lines: impl Iterator<Item = &'a Line>, name: &str) -> usize {
+    let piece = |line: &'a Line| match line.does {
+        Does::Work { id, .. } if line.name == name => Some(id),
+        Does::Work { .. } | Does::Start | Does::Beat | Does::Stop | Does::Request(_) => None,
+    };
+    lines.filter_map(piece).collect::<BTreeSet<u32>>().len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(name: &str, pid: u32, ms: u64, does: Does) -> Line {
+        Line { name: name.into(), pid, term: 1, at: Timestamp(ms * 1000), does }
+    }
+
+    /// A beat every 100 ms.
+    fn beats(name: &str, pid: u32, ms: std::ops::Range<u64>) -> Vec<Line> {
+        ms.step_by(100).map(|at| line(name, pid, at, Does::Beat)).collect()
+    }
+
+    /// The fault lasts from the second to the sixth second.
+    fn lacks(effect: Effect, parts: &[Vec<Line>]) -> Option<String> {
+        let mut lines = parts.concat();
+        lines.sort_by_key(|line| line.at);
+        let window = Window { from: Timestamp(2_000_000), to: Timestamp(6_000_000) };
+        Seen { lines: &lines, victim: "a", window, noticed: false }.lacks(effect)
+    }
+
+    #[test]
+    fn a_process_that_goes_on_and_one_that_does_not_are_told_apart() {
+        let goes_on = [beats("a", 1, 0..8000)];
+        let replaced = [beats("a", 1, 0..2100), beats("a", 2, 2300..8000)];
+        let gone = [beats("a", 1, 0..2100), beats("b", 9, 0..8000)];
+        assert!(lacks(Effect::Silent, &goes_on).is_some());
+        assert_eq!(lacks(Effect::Silent, &replaced), None);
+        assert!(lacks(Effect::Replaced, &goes_on).is_some());
+        assert_eq!(lacks(Effect::Replaced, &replaced), None);
+        assert!(lacks(Effect::Replaced, &gone).is_some());
+        assert_eq!(lacks(Effect::GoesOn, &goes_on), None);
+        assert!(
+            lacks(Effect::GoesOn, &replaced).is_some() && lacks(Effect::GoesOn, &gone).is_some()
+        );
+        let never = lacks(Effect::Silent, &[beats("b", 1, 0..8000)]).unwrap();
+        assert_eq!(never, "a was not at work before, so nothing is proven");
+    }
+
+    #[test]
+    fn work_that_comes_and_does_not_come_any_more() {
+        let asks = |ms: std::ops::Range<u64>| -> Vec<Line> {
+            ms.step_by(100).map(|at| line("a", 1, at, Does::Request("r.1.1".into()))).collect()
+        };
+        let alive = beats("a", 1, 0..8000);
+        assert_eq!(lacks(Effect::Unused, &[alive.clone(), asks(0..2200)]), None);
+        assert!(lacks(Effect::Unused, &[alive.clone(), asks(0..8000)]).is_some());
+        assert!(lacks(Effect::Unused, &[alive]).unwrap().contains("nothing is proven"));
+        let works = |id, ms: std::ops::Range<u64>| -> Vec<Line> {
+            ms.step_by(100).map(|at| line("a", 1, at, Does::Work { id, epoch: 1 })).collect()
+        };
+        assert_eq!(lacks(Effect::Grown, &[works(0, 0..8000), works(1, 3000..8000)]), None);
+        assert!(lacks(Effect::Grown, &[works(0, 0..8000)]).is_some());
+    }
+
+    #[test]
+    fn copies_are_replaced_one_after_the_other() {
+        let anew =
+            |name, at: u64, back: u64| [beats(name, 1, 0..at), beats(name, 2, back..8000)].concat();
+        let good = [anew("a", 2500, 3000), anew("b", 3500, 4000)];
+        assert_eq!(lacks(Effect::Rolled, &good), None);
+        let both = lacks(Effect::Rolled, &[anew("a", 2500, 3500), anew("b", 3000, 4000)]);
+        assert_eq!(both.unwrap(), "the copies of a and b were away at once");
+        let one = lacks(Effect::Rolled, &[anew("a", 2500, 3000), beats("b", 1, 0..8000)]);
+        assert_eq!(one.unwrap(), "the copy of b was not started anew");
+        let fewer = [beats("a", 1, 0..8000), beats("b", 1, 0..8000), beats("c", 1, 0..3000)];
+        assert_eq!(lacks(Effect::AtWork(2), &fewer), None);
+        assert!(lacks(Effect::AtWork(3), &fewer).is_some());
+        assert!(lacks(Effect::Noticed, &fewer).is_some());
+    }
+}

@@ -1,0 +1,201 @@
+//! Decides what a run has shown that must not be, from everything that it left behind.
+//! In: `Evidence`. Out: problems, in words.
+//! Not here: numbers for the report (`judge.rs`, `pieces.rs`), what a fault must do (`effect.rs`).
+//! Tested by: below: no fault of any service passes where nothing happened.
+
+use super::clients::may_be_repeated;
+use super::effect::{self, Seen};
+use super::subject::Subject;
+use crate::drill::Fault;
+use crate::drill::evidence::history::{Attempt, History, Outcome, Window};
+use crate::drill::worker::Line;
+use std::time::Duration;
+use tandem_core::time::Timestamp;
+
+/// What an endpoint does wrong must have no great part any more after this.
+const NOTICED: Duration = Duration::from_secs(3);
+/// The greatest part that it may have then: one endpoint of three has 33 % unless it is noticed.
+const NOTICED_PERCENT_MAX: usize = 10;
+/// Slower than this is an answer of the slow endpoint.
+const SLOW: Duration = Duration::from_millis(250);
+
+/// When things happened.
+#[derive(Clone, Copy, Debug)]
+pub struct Times {
+    /// When the fault began.
+    pub fault_at: Timestamp,
+    /// When it was ended, if it does not end by itself.
+    pub healed_at: Option<Timestamp>,
+    /// When all was well again, or waited for no longer.
+    pub over_at: Timestamp,
+    /// Whether all was well.
+    pub whole: bool,
+    /// Whether a node said while the fault lasted that not all is well.
+    pub noticed: bool,
+}
+
+impl Times {
+    /// While the fault lasted.
+    pub fn fault(&self) -> Window {
+        Window { from: self.fault_at, to: self.healed_at.unwrap_or(self.over_at) }
+    }
+
+    /// From the fault until all was well again.
+    pub const fn all(&self) -> Window {
+        Window { from: self.fault_at, to: self.over_at }
+    }
+}
+
+/// What a run left behind.
+#[derive(Clone, Debug)]
+pub struct Evidence {
+    /// What clients were told.
+    pub history: History,
+    /// What copies and endpoints did.
+    pub lines: Vec<Line>,
+    /// When.
+    pub times: Times,
+    /// The name of the run.
+    pub run: String,
+    /// Whom the fault was about, as it calls itself in the ledger.
+    pub victim: String,
+}
+
+/// What must not be, whatever else a report says.
+pub fn problems(subject: Subject, fault: Fault, evidence: &Evidence) -> Vec<String> {
+    let Evidence { history, lines, times, victim, .. } = evidence;
+    let mut problems: Vec<String> = failed(subject, fault, evidence).into_iter().collect();
+    let window = times.fault();
+    let late = |attempt: &Attempt| attempt.ended.since(attempt.sent) >= SLOW;
+    let wrong: Option<fn(&Attempt) -> bool> = match fault {
+        Fault::Lie => Some(|attempt| attempt.outcome != Outcome::Acked),
+        Fault::Slow => Some(late),
+        _ => None,
+    };
+    problems.extend(wrong.and_then(|wrong| unnoticed(history, window, wrong)));
+    let seen = Seen { lines, victim, window, noticed: times.noticed };
+    problems.extend(effect::of(subject, fault).iter().filter_map(|it| seen.lacks(*it)));
+    problems
+}
+
+/// In words, if requests failed that must not.
+fn failed(subject: Subject, fault: Fault, evidence: &Evidence) -> Option<String> {
+    let during = |attempt: &&Attempt| attempt.ended >= evidence.times.fault_at;
+    let failed = |only_repeatable: bool| {
+        let is_bad = |attempt: &&Attempt| {
+            matches!(attempt.outcome, Outcome::Refused | Outcome::Unknown)
+                && (!only_repeatable || may_be_repeated(attempt.seq))
+        };
+        let all = evidence.history.attempts().map(|(_, attempt)| attempt);
+        all.filter(during).filter(is_bad).count()
+    };
+    match (failed(false), failed(true)) {
+        (all, _) if all > 0 && subject.forgives_nothing(fault) => {
+            Some(format!("{all} requests failed, though none may"))
+        }
+        (_, some) if some > 0 && subject.repeats(fault) => {
+            Some(format!("{some} requests failed that a door may send again"))
+        }
+        _ => None,
+    }
+}
+
+/// In words, if what an endpoint does wrong still has a great part once it should have been
+/// noticed, or never had one.
+fn unnoticed(history: &History, window: Window, wrong: fn(&Attempt) -> bool) -> Option<String> {
+    let within = |from: Timestamp| {
+        let inside = move |it: &&Attempt| it.ended > from && it.ended < window.to;
+        history.attempts().map(|(_, it)| it).filter(inside)
+    };
+    if !within(window.from).any(wrong) {
+        return Some("nobody was sent to the bad endpoint, so nothing is proven".into());
+    }
+    let late: Vec<&Attempt> = within(window.from.plus(NOTICED)).collect();
+    if late.is_empty() {
+        return Some("nobody asked for anything once it should have been noticed".into());
+    }
+    let percent = late.iter().filter(|it| wrong(it)).count() * 100 / late.len();
+    (percent > NOTICED_PERCENT_MAX).then(|| {
+        let seconds = NOTICED.as_secs();
+        format!("{percent} % of requests still went to the bad endpoint after {seconds} s")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::clients::request_id;
+    use super::*;
+    use crate::drill::evidence::history::tests::attempt;
+    use crate::drill::worker::Does;
+
+    /// Everybody is at work, all the time, and every request is answered.
+    fn nothing_happened(victim: &str) -> Evidence {
+        let mut lines = Vec::new();
+        let mut attempts = Vec::new();
+        for ms in (0..12_000_u64).step_by(20) {
+            for (name, pid) in ["a", "b", "c", "x", "y", "z"].into_iter().zip(1..) {
+                let request = Does::Request(request_id("r", 0, ms as i64));
+                let work = Does::Work { id: pid, epoch: 1 };
+                let line =
+                    |does| Line { name: name.into(), pid, term: 1, at: Timestamp(ms * 1000), does };
+                lines.extend([Does::Beat, request, work].map(line));
+            }
+            attempts.push(attempt(ms as i64, ms, ms + 2, Outcome::Acked));
+        }
+        let at = |seconds: u64| Timestamp(seconds * 1_000_000);
+        let (fault_at, healed_at, over_at) = (at(2), Some(at(8)), at(11));
+        Evidence {
+            history: History { writers: vec![attempts], closed_doors: vec![0] },
+            lines,
+            times: Times { fault_at, healed_at, over_at, whole: true, noticed: false },
+            run: "r".into(),
+            victim: victim.into(),
+        }
+    }
+
+    #[test]
+    fn no_fault_passes_that_did_nothing() {
+        for subject in Subject::ALL.iter().filter(|it| **it != Subject::Postgres) {
+            for fault in subject.faults() {
+                for victim in ["a", "x"] {
+                    let found = problems(*subject, *fault, &nothing_happened(victim));
+                    assert!(!found.is_empty(), "{subject} {fault} cannot fail");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_must_not_fail_is_told() {
+        let mut evidence = nothing_happened("a");
+        evidence.history.writers[0][300].outcome = Outcome::Refused;
+        let told = |fault, evidence: &Evidence| problems(Subject::Copies, fault, evidence);
+        let found = told(Fault::Restart, &evidence);
+        assert!(found[0].starts_with("1 requests failed, though none may"), "{found:?}");
+        // A number that may be sent again.
+        evidence.history.writers[0][300].seq = 1;
+        let found = told(Fault::InstanceKill, &evidence);
+        assert!(found[0].contains("that a door may send again"), "{found:?}");
+    }
+
+    #[test]
+    fn an_endpoint_that_nobody_noticed_is_told() {
+        let wrong = |attempt: &Attempt| attempt.outcome != Outcome::Acked;
+        let window = Window { from: Timestamp(0), to: Timestamp(10_000_000) };
+        let told = |early: i64, late: i64| {
+            let outcome = |bad| if bad { Outcome::Refused } else { Outcome::Acked };
+            let early = (0..30).map(|at| attempt(at, 1, 2, outcome(at < early)));
+            let late = (0..30).map(|at| attempt(at, 4000, 4001, outcome(at < late)));
+            let writers = vec![early.chain(late).collect()];
+            unnoticed(&History { writers, closed_doors: Vec::new() }, window, wrong)
+        };
+        assert_eq!(told(10, 3), None);
+        assert!(told(10, 10).unwrap().starts_with("33 % of requests"));
+        assert!(told(0, 0).unwrap().contains("nothing is proven"));
+        let silent = History {
+            writers: vec![vec![attempt(1, 1, 2, Outcome::Refused)]],
+            ..History::default()
+        };
+        assert!(unnoticed(&silent, window, wrong).unwrap().contains("nobody asked"));
+    }
+}

@@ -1,0 +1,149 @@
+//! Talks as a copy whose work is divided: it learns from its node what it owns, and works on that.
+//! In: the node's long poll. Out: which partition is worked on under which epoch; confirmations.
+//! States of a partition: owned → worked on → (asked back) over → its release said.
+//! Keeps: INV-13's part of a worker: nothing is written of a partition once its release is said.
+//! Not here: the ledger that it writes to (`ledger.rs`), what that proves (`service/pieces.rs`).
+//! Tested by: below, the drill itself.
+
+use super::ledger::{Does, Ledger};
+use crate::drill::client::Http;
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::time::{sleep, timeout};
+
+/// How long an answer is waited for by the node, and by this.
+const WAIT: &str = "5s";
+const ANSWER_MAX: Duration = Duration::from_secs(8);
+/// A node whose daemon is away, or does not know yet, is asked again after this.
+const AGAIN: Duration = Duration::from_millis(5);
+
+/// What it works on, under which epoch.
+#[derive(Debug, Default)]
+pub struct Works(Mutex<BTreeMap<u32, u64>>);
+
+/// What a node says that its copy owns.
+#[derive(Debug, Deserialize)]
+struct Told {
+    version: u64,
+    partitions: Vec<ToldPartition>,
+}
+
+#[derive(Debug, Deserialize)]
+struct ToldPartition {
+    id: u32,
+    epoch: u64,
+    state: String,
+}
+
+impl Works {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<u32, u64>> {
+        // Nothing panics while it holds the lock.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes down that it works, and on what. Nothing is released while a line is written.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn beat(&self, ledger: &Ledger) -> io::Result<()> {
+        let works = self.lock();
+        let pieces = works.iter().map(|(id, epoch)| Does::Work { id: *id, epoch: *epoch });
+        let all: Vec<Does> = std::iter::once(Does::Beat).chain(pieces).collect();
+        ledger.write(&all)
+    }
+
+    /// Begins what is its own and ends all else; what it has to say that it released.
+    fn follow(&self, told: &Told) -> Vec<(u32, u64)> {
+        let (owned, other): (Vec<_>, Vec<_>) =
+            told.partitions.iter().partition(|it| it.state == "owned");
+        let pair = |it: &&ToldPartition| (it.id, it.epoch);
+        *self.lock() = owned.iter().map(pair).collect();
+        other.iter().map(pair).collect()
+    }
+}
+
+/// Asks the node again and again, for ever.
+pub async fn follow(api: SocketAddr, service: &str, works: &Works) {
+    let mut newest = 0;
+    loop {
+        if let Some(mut http) = Http::connect(api).await {
+            let _ = converse(&mut http, service, (works, &mut newest)).await;
+        }
+        sleep(AGAIN).await;
+    }
+}
+
+/// Until the connection is of no more use.
+async fn converse(
+    http: &mut Http,
+    service: &str,
+    (works, newest): (&Works, &mut u64),
+) -> Option<()> {
+    let path = format!("/v1/services/{service}/partitions");
+    // All of it anew: what was to be confirmed may have got lost with the last connection.
+    let mut after = 0;
+    loop {
+        let asked = format!("{path}?after={after}&wait={WAIT}");
+        let answer = timeout(ANSWER_MAX, http.ask("GET", &asked)).await.ok()??;
+        if answer.status != 200 {
+            sleep(AGAIN).await;
+            continue;
+        }
+        let told: Told = serde_json::from_str(&answer.body).ok()?;
+        after = told.version;
+        if told.version < *newest {
+            // It is older than what is known.
+            continue;
+        }
+        *newest = told.version;
+        for (id, epoch) in works.follow(&told) {
+            let json = format!("{{\"epoch\":{epoch}}}");
+            let path = format!("{path}/{id}/release");
+            timeout(ANSWER_MAX, http.say("POST", &path, &json)).await.ok()??;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::ledger;
+    use super::*;
+
+    fn told(version: u64, partitions: &[(u32, u64, &str)]) -> Told {
+        let all = partitions.iter().map(|(id, epoch, state)| ToldPartition {
+            id: *id,
+            epoch: *epoch,
+            state: (*state).to_owned(),
+        });
+        Told { version, partitions: all.collect() }
+    }
+
+    #[test]
+    fn what_is_asked_back_is_over_before_that_is_said() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ledger");
+        let (own, works) = (Ledger::open(&path, "a", 1).unwrap(), Works::default());
+        let first = told(1, &[(0, 1, "owned"), (3, 7, "owned")]);
+        assert_eq!(works.follow(&first), []);
+        works.beat(&own).unwrap();
+        let second = told(2, &[(0, 1, "releasing"), (3, 7, "owned")]);
+        assert_eq!(works.follow(&second), [(0, 1)]);
+        works.beat(&own).unwrap();
+        let did: Vec<Does> =
+            ledger::read(&path, 0).unwrap().0.into_iter().map(|it| it.does).collect();
+        let work = |id, epoch| Does::Work { id, epoch };
+        assert_eq!(did, [Does::Beat, work(0, 1), work(3, 7), Does::Beat, work(3, 7)]);
+    }
+
+    #[test]
+    fn what_a_node_says_is_read() {
+        let text = r#"{"service":"work","node":"a","term":3,"version":12,"lease_ms":812,
+            "partitions":[{"id":7,"epoch":2,"state":"releasing","deadline_ms":9200}]}"#;
+        let told: Told = serde_json::from_str(text).unwrap();
+        assert_eq!((told.version, Works::default().follow(&told)), (12, vec![(7, 2)]));
+    }
+}
