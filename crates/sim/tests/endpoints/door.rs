@@ -6,6 +6,7 @@ use tandem_core::clustering::load_balanced::attempts::{Attempts, Failure, Next, 
 use tandem_core::clustering::load_balanced::balance::{Balance, Draw, Load, Policy};
 use tandem_core::clustering::load_balanced::ejection::{Condition, Event, Group, Limits};
 use tandem_core::clustering::load_balanced::latency::Latency;
+use tandem_core::clustering::load_balanced::pace::{Pace, Recent};
 use tandem_core::clustering::load_balanced::rendezvous::hash;
 use tandem_core::clustering::load_balanced::retry::Budget;
 use tandem_core::time::Timestamp;
@@ -29,6 +30,10 @@ pub enum Mutation {
     FailuresAreQuick,
     /// Nobody knows where a request was before.
     ForgetsAttempts,
+    /// How long things take is not looked at.
+    NobodyIsSlow,
+    /// What takes long is slow, whatever the others take.
+    SlowIsAbsolute,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,6 +125,7 @@ pub struct Door {
     pub group: Group,
     balance: Balance,
     latency: Vec<Latency>,
+    recent: Vec<Recent>,
     /// Sessions that end at a moment, by endpoint.
     open: Vec<Vec<Timestamp>>,
     pub worked: Vec<u64>,
@@ -127,6 +133,8 @@ pub struct Door {
     pub attempts: u64,
     pub clients: u64,
     pub unserved: u64,
+    /// How often somebody was out for being slow.
+    ejected: u64,
     /// There where requests are balanced: a connection that fails carried nothing, and costs none.
     pub budget: Option<Budget>,
     /// What will be tried again.
@@ -152,12 +160,14 @@ impl Door {
             group: Group::new(&vec![1; size], limits, checks),
             balance: Balance::new(policy),
             latency: vec![Latency::default(); size],
+            recent: vec![Recent::default(); size],
             open: vec![Vec::new(); size],
             worked: vec![0; size],
             asked: vec![0; size],
             attempts: 0,
             clients: 0,
             unserved: 0,
+            ejected: 0,
         }
     }
 
@@ -304,9 +314,29 @@ impl Door {
     fn work(&mut self, at: usize, times: u32, now: Timestamp) {
         let took = Duration::from_micros(300) * times;
         self.latency[at].sample(took, now);
+        self.recent[at].sample(took, now);
         self.worst_us[at] = self.worst_us[at].max(u64::from(times) * 300);
         self.open[at].push(now.plus(Duration::from_millis(60) * times));
         self.worked[at] += 1;
+    }
+
+    /// Once a second.
+    pub fn judge(&mut self, now: Timestamp) {
+        let pace = |recent: &mut Recent| recent.pace(now, LIMITS.window);
+        let mut paces: Vec<Option<Pace>> = self.recent.iter_mut().map(pace).collect();
+        if self.mutation == Mutation::SlowIsAbsolute {
+            let mut known = paces.iter_mut().flatten();
+            // As if one of the others took no time.
+            known.next().iter_mut().for_each(|pace| pace.median_us = 1);
+        }
+        if self.mutation != Mutation::NobodyIsSlow {
+            self.ejected += self.group.judge(&paces, now).len() as u64;
+        }
+    }
+
+    /// How often somebody was ejected for being slow.
+    pub fn out(&self) -> u64 {
+        self.ejected
     }
 
     pub fn end(&mut self, now: Timestamp) {

@@ -31,6 +31,7 @@ const LIMITS: Limits = Limits {
     rise: 2,
     failures: 5,
     success_percent_min: 50,
+    latency_times: 5,
     window: Duration::from_secs(5),
     ejection: Duration::from_secs(5),
     ejection_max: Duration::from_secs(20),
@@ -158,6 +159,33 @@ fn what_fails_at_once_draws_no_work() {
     }
 }
 
+/// What is slow gets little also where the choice does not ask how long things take; where all are
+/// slow alike, nobody is out.
+fn slow(seed: u64, mutation: Mutation) {
+    let policy =
+        [Policy::RoundRobin, Policy::Random, Policy::Hash][usize::try_from(seed % 3).unwrap()];
+    let mut world = World::new(seed, policy, mutation);
+    world.health[0] = Health::Slow(20);
+    world.run(STORM, false);
+    for door in &world.doors {
+        let case = format!("seed {seed} {policy:?}: {:?}", door.asked);
+        let size = door.worked.len() as u64;
+        assert_eq!(door.unserved, 0, "{case}");
+        assert!(size == 1 || door.asked[0] * 2 <= door.clients / size, "{case}");
+    }
+    let mut world = World::new(seed, policy, mutation);
+    world.health.fill(Health::Slow(20));
+    world.run(STORM, false);
+    assert!(world.doors.iter().all(|door| door.out() == 0), "seed {seed}: all are alike");
+}
+
+#[test]
+fn what_is_slow_gets_little() {
+    for seed in 0..SEEDS {
+        slow(seed, Mutation::None);
+    }
+}
+
 /// Each of these would be found.
 #[test]
 fn mutations_are_found() {
@@ -171,4 +199,6 @@ fn mutations_are_found() {
     assert!(found(requests, Mutation::NoBudget));
     assert!(found(requests, Mutation::ForgetsAttempts));
     assert!(found(dropping, Mutation::FailuresAreQuick));
+    assert!(found(slow, Mutation::NobodyIsSlow));
+    assert!(found(slow, Mutation::SlowIsAbsolute));
 }

@@ -47,6 +47,9 @@ impl World {
                 if step.is_multiple_of(25) {
                     door.check(&self.health, self.now);
                 }
+                if step.is_multiple_of(50) {
+                    door.judge(self.now);
+                }
                 door.resume(&self.health, &mut self.random, self.now);
                 for _ in 0..2 {
                     door.serve(&self.health, &mut self.random, self.now);

@@ -48,11 +48,23 @@ pub struct BalancedStatus {
     pub limited_service_total: u64,
     /// Every endpoint.
     pub upstreams: Vec<UpstreamStatus>,
+    /// Certificates that its clients or endpoints are shown, by file.
+    #[serde(default)]
+    pub certificates: Vec<CertificateStatus>,
     /// What became of its requests; there with kind http only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub http: Option<HttpStatus>,
     /// What the owner should know, loudest first.
     pub warnings: Vec<String>,
+}
+
+/// A certificate that is in use.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CertificateStatus {
+    /// Where it was read from, on the asked node.
+    pub file: String,
+    /// When it ends, or one between it and its authority: seconds since 1970.
+    pub expires_unix_s: i64,
 }
 
 /// What became of the requests of a service since the daemon opened its door.

@@ -42,7 +42,9 @@ pub use balancer::{
     Balancer, BalancerConfig, Check, EndpointSnapshot, ProxyVersion, Snapshot, Upstream,
     UpstreamTls,
 };
-pub use http::{Certificate, HttpCheck, HttpConfig, HttpSnapshot, Network, Protocol};
+pub use http::{
+    Certificate, CertificateEnd, HttpCheck, HttpConfig, HttpSnapshot, Network, Protocol,
+};
 pub use listener::Door;
 pub use routes::{Replica, Routes, Target};
 

@@ -187,6 +187,18 @@ kinds! {
     DoorReleased = "door.released" Info,
     /// Sessions on an old primary were cut.
     DoorCut = "door.cut" Info,
+    /// An endpoint does not answer its checks.
+    EndpointDown = "endpoint.down" Warn,
+    /// An endpoint is left out for a while: its work failed, or took too long.
+    EndpointEjected = "endpoint.ejected" Warn,
+    /// An endpoint has as much as it may, and others wait.
+    EndpointFull = "endpoint.full" Warn,
+    /// An endpoint that was out or full takes work again.
+    EndpointReturned = "endpoint.returned" Info,
+    /// No endpoint of a service takes work: its clients wait.
+    DoorUnserved = "door.unserved" Warn,
+    /// An endpoint of a service takes work again.
+    DoorServed = "door.served" Info,
     /// What an endpoint still had was cut: it gets no more work, and `drain_max` was over.
     EndpointCut = "endpoint.cut" Warn,
     /// A node leads the consensus, and plans.

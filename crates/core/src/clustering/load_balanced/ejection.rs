@@ -1,6 +1,7 @@
 //! Decides which endpoints of a group get work, from checks that ask them and from what became of
 //! the work that they got.
-//! In: `Event`. Out: shares, and each endpoint's `Condition` with its reason.
+//! In: `Event`, each endpoint's `Pace`. Out: shares, and each endpoint's `Condition` with its
+//! reason.
 //! States of an endpoint: unknown → up ⇄ down by checks; in service ⇄ ejected by its work, each
 //! time for longer; after either it comes back slowly. Draining is an operator's word.
 //! Keeps: INV-7, what is ejected for its work is never the last that is up, nor more than the
@@ -8,6 +9,10 @@
 //! nobody, and clients are held.
 //! Not here: who of those in service is chosen (`balance.rs`), the checks themselves (the shell).
 //! Tested by: below, and the simulator's storms of endpoints.
+
+mod slow;
+
+pub use slow::Slow;
 
 use crate::time::Timestamp;
 use alloc::vec::Vec;
@@ -29,6 +34,8 @@ pub struct Limits {
     pub failures: u32,
     /// Less than this succeeds within a window: ejected. In percent; 0 is never.
     pub success_percent_min: u32,
+    /// Takes more than so many times what the others take: ejected. 0 is never.
+    pub latency_times: u32,
     /// How long results count together.
     pub window: Duration,
     /// How long the first ejection lasts; the next ones twice, three times, ...
@@ -48,6 +55,7 @@ impl Default for Limits {
             rise: 2,
             failures: 5,
             success_percent_min: 50,
+            latency_times: 0,
             window: Duration::from_secs(10),
             ejection: Duration::from_secs(10),
             ejection_max: Duration::from_secs(300),

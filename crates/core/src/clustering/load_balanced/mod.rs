@@ -8,6 +8,7 @@ pub mod gate;
 pub mod key;
 pub mod latency;
 pub mod line;
+pub mod pace;
 pub mod quantiles;
 pub mod rate;
 pub mod rendezvous;

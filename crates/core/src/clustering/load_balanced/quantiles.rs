@@ -22,7 +22,7 @@ pub const WINDOW: Duration = Duration::from_secs(60);
 /// Doublings from 64 µs to over an hour; what is below is one class more.
 const FINEST: u32 = 6;
 const COARSEST: u32 = 32;
-const BUCKETS: usize = 1 + (COARSEST - FINEST) as usize * 8;
+pub(super) const BUCKETS: usize = 1 + (COARSEST - FINEST) as usize * 8;
 
 /// The upper ends of a histogram's classes, in microseconds; one more class has no end.
 pub const BOUNDS_US: [u64; 14] = [
@@ -144,7 +144,7 @@ const fn place(slot: u64) -> usize {
 }
 
 /// The class of a sample: its highest binary digit, and the three below it.
-fn bucket(us: u64) -> usize {
+pub(super) fn bucket(us: u64) -> usize {
     let Some(highest) = us.checked_ilog2().filter(|highest| *highest >= FINEST) else { return 0 };
     if highest >= COARSEST {
         return BUCKETS - 1;
@@ -154,7 +154,7 @@ fn bucket(us: u64) -> usize {
 }
 
 /// What no sample of a class is above.
-const fn end_of(bucket: usize) -> u64 {
+pub(super) const fn end_of(bucket: usize) -> u64 {
     let Some(above) = bucket.checked_sub(1) else { return (1 << FINEST) - 1 };
     let (highest, eighth) = (FINEST + (above / 8) as u32, (above % 8) as u64);
     ((8 + eighth + 1) << (highest - 3)) - 1

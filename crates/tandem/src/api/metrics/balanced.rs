@@ -5,7 +5,7 @@
 
 use super::{Number, Page, flag};
 use crate::api::balanced::{
-    BalancedStatus, HttpStatus, STATUS_CLASSES, UpstreamState, UpstreamStatus,
+    BalancedStatus, CertificateStatus, HttpStatus, STATUS_CLASSES, UpstreamState, UpstreamStatus,
 };
 use std::fmt;
 use tandem_core::clustering::load_balanced::quantiles::{BOUNDS_US, Histogram};
@@ -39,6 +39,16 @@ pub(super) fn families(page: &mut Page, services: &[BalancedStatus]) {
     family("tandem_balancer_refused_total", "Connections closed at once.", |it| it.refused_total);
     family("tandem_balancer_expired_total", "Clients that waited in vain.", |it| it.expired_total);
     family("tandem_balancer_retried_total", "Connects tried elsewhere.", |it| it.retried_total);
+    let name = "tandem_certificate_expires_timestamp_seconds";
+    if services.iter().any(|of| !of.certificates.is_empty()) {
+        page.family(name, "When a certificate of a service ends, in seconds since 1970.");
+    }
+    for of in services {
+        for CertificateStatus { file, expires_unix_s } in &of.certificates {
+            let ends = Number::Real(*expires_unix_s as f64);
+            page.sample(name, &[("service", &of.name), ("file", file)], ends);
+        }
+    }
     let name = "tandem_balancer_limited_total";
     page.family(name, "Connections or requests over a rate.");
     for of in services {

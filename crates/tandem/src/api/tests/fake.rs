@@ -1,6 +1,8 @@
 //! Talks like a node, without being one: answers what a test put into it.
 
-use crate::api::balanced::{BalancedStatus, QuantilesStatus, UpstreamState, UpstreamStatus};
+use crate::api::balanced::{
+    BalancedStatus, CertificateStatus, QuantilesStatus, UpstreamState, UpstreamStatus,
+};
 use crate::api::explain::{
     Appointed, Candidate, Explanation, FailoverNow, Finding, Planned, Reason, Safety, Severity,
 };
@@ -179,6 +181,10 @@ fn balanced() -> BalancedStatus {
         retried_total: 7,
         limited_client_total: 9,
         limited_service_total: 0,
+        certificates: vec![CertificateStatus {
+            file: "/etc/tandem/cache.crt".to_owned(),
+            expires_unix_s: 1_900_000_000,
+        }],
         http: None,
         upstreams: vec![
             upstream("10.0.0.11:6379", UpstreamState::Up, 100),

@@ -83,6 +83,7 @@ fn cache() -> serde_json::Value {
         "retried_total": 7,
         "limited_client_total": 9,
         "limited_service_total": 0,
+        "certificates": [{"file": "/etc/tandem/cache.crt", "expires_unix_s": 1_900_000_000}],
         "upstreams": [
             {"address": "10.0.0.11:6379", "state": "up", "reason": null, "weight": 1,
              "share_percent": 100, "far": false, "in_flight": 4, "latency_ms": 0.25,

@@ -62,6 +62,7 @@ pub(in crate::config) struct Health {
 pub(in crate::config) struct Ejection {
     pub failures: Number,
     pub success_min: Number,
+    pub latency: Number,
     pub window: Text,
     pub time: Text,
     pub time_max: Text,
@@ -205,6 +206,7 @@ fn ejection(reading: &mut Reading<'_>, mut section: Section<'_, '_>, is_http: bo
     let ejection = Ejection {
         failures: section.number(reading, "failures"),
         success_min: section.number(reading, "success_min"),
+        latency: section.number(reading, "latency"),
         window: section.text(reading, "window"),
         time: section.text(reading, "time"),
         time_max: section.text(reading, "time_max"),

@@ -62,6 +62,13 @@ rows! {
             window goes \
             well; 0 is never."
         because "an endpoint that fails every second client is worth less than none",
+    "services.NAME.ejection.latency": "2 to 1000" = Unset("nobody is ejected for being slow");
+        "It is ejected when half of at least 20 connections or requests in a window take more \
+            than so many times what they take at the one in the middle of the others, and more \
+            than 1 ms. What is measured is the time to connect, with http from a request to the \
+            head of its response."
+        because "peak-ewma and least-connections already send little to what is slow; with \
+            round-robin, random and hash it keeps its share, but some pages take long on purpose",
     "services.NAME.ejection.window": "duration, \"1s\" to \"1h\"" = Value("10s");
         "How long results count together."
         because "long enough for 20 connections where there are a few in a second",

@@ -103,6 +103,10 @@ fn limits(service: &Balanced, values: &mut Vec<Value>) {
             ("ejection.share_max", limits.ejected_percent_max.to_string()),
         ]
     });
+    if service.ejects {
+        let times = Some(limits.latency_times).filter(|times| *times > 0);
+        values.push(("ejection.latency".to_owned(), times.map(|times| times.to_string())));
+    }
     if service.health.is_some() {
         let question = service.question.as_ref();
         let (least, most) = question.map_or((200, 399), |it| it.expect);

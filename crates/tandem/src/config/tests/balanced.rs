@@ -58,6 +58,9 @@ fn every_key_is_read() {
     let limits = service.limits;
     assert_eq!((limits.fall, limits.rise, limits.failures), (4, 5, 7));
     assert_eq!((limits.success_percent_min, limits.ejected_percent_max), (60, 40));
+    assert_eq!(limits.latency_times, 0, "nobody is out for being slow");
+    let slow = parse(&cache("share_max = 40", "latency = 5"));
+    assert_eq!(slow.balanced[&"cache".into()].limits.latency_times, 5);
     let seconds = [limits.window, limits.ejection, limits.ejection_max, limits.slow_start];
     assert_eq!(seconds.map(|it| it.as_secs()), [20, 30, 300, 3]);
     assert_eq!((service.hold_max.as_secs(), service.sessions_max), (4, 50));
@@ -173,6 +176,7 @@ fn what_cannot_be_run_is_told_at_its_place() {
         ("fall = 4", "fall = 0", "TDM0208 error 31:52 +1: services.cache.health.fall = 0 is out"),
         ("failures = 7", "failures = true", "TDM0206 error 32:25 +4: services.cache.ejection.fai"),
         ("time = \"30s\"", "time = \"2h\"", "TDM0208 error 32:69 +4: services.cache.ejection.time"),
+        ("share_max = 40", "latency = 1", "TDM0208 error 32:86 +1: services.cache.ejection.l"),
         ("share_max = 40", "share_max = 101", "TDM0208 error 32:88 +3: services.cache.ejection.s"),
         ("accept_proxy = true", "accept_proxy = 1", "TDM0206 error 38:16 +1: services.cache.acce"),
         ("\"v2\"", "\"v3\"", "TDM0207 error 39:14 +4: services.cache.send_proxy = \"v3\" cannot"),

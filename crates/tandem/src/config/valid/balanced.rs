@@ -113,6 +113,12 @@ const FAILURES: Limits = Limits {
     example: None,
     because: "so many failures in a row eject an endpoint, and 0 is never",
 };
+const TIMES: Limits = Limits {
+    range: 2..=1000,
+    default: 0,
+    example: None,
+    because: "endpoints that are well differ by less; leave it out to eject nobody for being slow",
+};
 const PERCENT: Limits =
     Limits { range: 0..=100, default: 50, example: None, because: "it is a percentage" };
 const INTERVAL: Span = Span {
@@ -374,6 +380,7 @@ fn ejection(
     };
     limits.failures = count("failures", &written.failures, &FAILURES);
     limits.success_percent_min = count("success_min", &written.success_min, &PERCENT);
+    limits.latency_times = count("latency", &written.latency, &TIMES);
     limits.ejected_percent_max = count("share_max", &written.share_max, &PERCENT);
     limits.window = check.duration(&path("window"), written.window.as_ref(), &WINDOW);
     limits.ejection = check.duration(&path("time"), written.time.as_ref(), &EJECTION);

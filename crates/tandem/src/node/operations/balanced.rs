@@ -7,19 +7,22 @@
 use super::NodeOperations;
 use super::seen::{Seen, reachable};
 use crate::api::balanced::{
-    BalancedStatus, HttpStatus, QuantilesStatus, UpstreamState, UpstreamStatus,
+    BalancedStatus, CertificateStatus, HttpStatus, QuantilesStatus, UpstreamState, UpstreamStatus,
 };
 use crate::api::metrics::UpstreamTimes;
 use crate::api::operations::{Outcome, Refused};
 use crate::api::status::Endpoint;
 use crate::config::{self, Balanced};
-use crate::proxy::HttpSnapshot;
 use crate::proxy::balancer::{EndpointSnapshot, Snapshot};
+use crate::proxy::{CertificateEnd, HttpSnapshot};
 use crate::telemetry::codes;
 use crate::telemetry::problem::Problem;
 use tandem_core::clustering::load_balanced::ejection::Condition;
 use tandem_core::clustering::load_balanced::quantiles::Quantiles;
 use tandem_core::ids::ServiceId;
+
+/// A certificate that ends sooner is a warning.
+pub(super) const CERTIFICATE_DAYS: i64 = 14;
 
 /// Whether an endpoint shall be emptied, or used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -134,11 +137,36 @@ fn service(
         limited_client_total: count(|it| it.limited[0]),
         limited_service_total: count(|it| it.limited[1]),
         upstreams: snapshot.map_or_else(Vec::new, |it| it.endpoints.iter().map(upstream).collect()),
+        certificates: snapshot.map_or_else(Vec::new, certificates),
         http: snapshot.and_then(|it| it.http).map(http),
         warnings: snapshot.map_or_else(
             || vec![format!("its door on {} is not open: see tandem doctor", seen.me)],
-            |it| warnings(config, it),
+            |it| warnings(config, it, seen.unix_ms),
         ),
+    }
+}
+
+fn certificates(of: &Snapshot) -> Vec<CertificateStatus> {
+    let certificate = |it: &CertificateEnd| CertificateStatus {
+        file: it.file.display().to_string(),
+        expires_unix_s: it.unix_s,
+    };
+    of.certificates.iter().map(certificate).collect()
+}
+
+/// Days until a certificate ends; less than 0 once it has.
+pub(super) fn days_left(of: &CertificateStatus, now_unix_ms: u64) -> i64 {
+    let now_s = i64::try_from(now_unix_ms / 1000).unwrap_or(i64::MAX);
+    of.expires_unix_s.saturating_sub(now_s).div_euclid(86_400)
+}
+
+/// Said early enough to get another one, and late enough that what renews itself did so.
+fn ends_soon(of: &CertificateStatus, now_unix_ms: u64) -> Option<String> {
+    let file = &of.file;
+    match days_left(of, now_unix_ms) {
+        ..0 => Some(format!("certificate {file} has ended: clients refuse it")),
+        left @ 0..CERTIFICATE_DAYS => Some(format!("certificate {file} ends in {left} days")),
+        _ => None,
     }
 }
 
@@ -210,7 +238,7 @@ pub(super) fn upstream(of: &EndpointSnapshot) -> UpstreamStatus {
     }
 }
 
-fn reason(of: &EndpointSnapshot) -> Option<String> {
+pub(super) fn reason(of: &EndpointSnapshot) -> Option<String> {
     let why = of.failure.as_deref().unwrap_or("no answer");
     let Some(condition) = of.condition else {
         return Some(format!("listed no more; {}", left(of)));
@@ -237,10 +265,10 @@ fn left(of: &EndpointSnapshot) -> String {
     format!("{} are left{until}", of.in_flight)
 }
 
-fn warnings(config: &Balanced, snapshot: &Snapshot) -> Vec<String> {
+fn warnings(config: &Balanced, snapshot: &Snapshot, now_unix_ms: u64) -> Vec<String> {
     let listed = || snapshot.endpoints.iter().filter_map(|it| Some((it, it.condition?)));
     let mut warnings = Vec::new();
-    if listed().all(|(it, _)| it.share_percent == 0) {
+    if is_unserved(snapshot) {
         let held = crate::config::print_duration(config.hold_max);
         warnings.push(format!("no endpoint takes connections: clients wait up to {held}"));
     } else if !listed().any(|(_, condition)| condition.is_in_service()) {
@@ -251,5 +279,13 @@ fn warnings(config: &Balanced, snapshot: &Snapshot) -> Vec<String> {
     if snapshot.sessions >= config.sessions_max as u64 {
         warnings.push("full: sessions_max connections are open, more are closed".to_owned());
     }
+    let certificates = certificates(snapshot);
+    warnings.extend(certificates.iter().filter_map(|it| ends_soon(it, now_unix_ms)));
     warnings
+}
+
+/// Nobody takes what comes.
+pub(super) fn is_unserved(of: &Snapshot) -> bool {
+    let mut listed = of.endpoints.iter().filter(|it| it.condition.is_some());
+    listed.all(|it| it.share_percent == 0)
 }

@@ -5,6 +5,7 @@
 //! Not here: words for people (`cli/ask/doctor.rs`).
 //! Tested by: `tests/doctor.rs`.
 
+pub(super) mod balanced;
 mod command;
 mod server;
 
@@ -95,6 +96,9 @@ impl NodeOperations {
             }
         }
         findings.extend(self.commands_here(&seen).await);
+        for service in super::balanced::all(&seen, &ground.doors_of_endpoints()) {
+            findings.extend(balanced::findings(&service, me, seen.unix_ms));
+        }
         let version = env!("CARGO_PKG_VERSION").to_owned();
         Examined { version, unix_ms: clock::unix_ms(), findings }
     }

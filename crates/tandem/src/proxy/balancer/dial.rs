@@ -6,7 +6,7 @@
 //! Not here: TLS of clients (`http/tls.rs`), which endpoint (`group.rs`).
 //! Tested by: `http/tests/upstream_tls.rs`.
 
-use crate::proxy::http::{Certificate, HTTP2, Stream};
+use crate::proxy::http::{Certificate, CertificateEnd, HTTP2, Stream};
 use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -35,6 +35,7 @@ pub struct UpstreamTls {
 #[derive(Clone, Debug)]
 pub(in crate::proxy) struct Loaded {
     config: Arc<ClientConfig>,
+    end: Option<CertificateEnd>,
     from: UpstreamTls,
     protocols: &'static [&'static [u8]],
     written: Vec<Option<SystemTime>>,
@@ -54,17 +55,20 @@ impl Loaded {
             .with_safe_default_protocol_versions()
             .map_err(|error| error.to_string())?
             .with_root_certificates(roots);
+        let mut end = None;
         let mut config = match &from.certificate {
             None => builder.with_no_client_auth(),
             Some(Certificate { chain, key: file }) => {
                 let key =
                     PrivateKeyDer::from_pem_file(file).map_err(|error| wrong(file, &error))?;
-                let chain = certificates(chain)?;
+                let file_of_chain = chain;
+                let chain = certificates(file_of_chain)?;
+                end = CertificateEnd::of(file_of_chain, &chain);
                 builder.with_client_auth_cert(chain, key).map_err(|error| wrong(file, &error))?
             }
         };
         config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
-        Ok(Self { config: Arc::new(config), from: from.clone(), protocols, written })
+        Ok(Self { config: Arc::new(config), end, from: from.clone(), protocols, written })
     }
 }
 
@@ -121,6 +125,11 @@ impl Dialer {
         let is_other = before.as_ref().map(Loaded::is_by) != loaded.as_ref().map(Loaded::is_by);
         *before = loaded;
         is_other
+    }
+
+    /// When the certificate ends that endpoints are shown.
+    pub(in crate::proxy) fn certificate_end(&self) -> Option<CertificateEnd> {
+        self.lock().as_ref().and_then(|loaded| loaded.end.clone())
     }
 
     pub(in crate::proxy) fn is_encrypted(&self) -> bool {

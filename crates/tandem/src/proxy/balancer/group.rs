@@ -9,7 +9,7 @@ mod sweep;
 
 use super::BalancerConfig;
 use super::member::leaving::Cuts;
-use super::member::{Claim, Member};
+use super::member::{Bounds, Claim, Member};
 use super::snapshot::EndpointSnapshot;
 use super::waiting::{Freed, Waiter, Waiting};
 use crate::runtime::clock;
@@ -17,7 +17,6 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::Duration;
 use tandem_core::clustering::load_balanced::attempts::Attempts;
 use tandem_core::clustering::load_balanced::balance::{Balance, Draw, Load, Policy};
 use tandem_core::clustering::load_balanced::ejection::{self, Condition, Event};
@@ -70,11 +69,11 @@ struct State {
     health: ejection::Group,
     balance: Balance,
     policy: Policy,
+    limits: ejection::Limits,
     members: Vec<Arc<Member>>,
     /// What is no longer listed and still has work.
     gone: Vec<Arc<Member>>,
-    /// For what is drained, or in `gone`.
-    drain_max: Option<Duration>,
+    bounds: Bounds,
     /// What the members were made from.
     wanted: Vec<Wanted>,
     shares: Vec<u32>,
@@ -109,9 +108,10 @@ impl Group {
             health: ejection::Group::new(&[], config.limits, config.check.is_some()),
             balance: Balance::new(config.policy),
             policy: config.policy,
+            limits: config.limits,
             members: Vec::new(),
             gone: Vec::new(),
-            drain_max: config.drain_max,
+            bounds: Bounds::of(config),
             wanted: Vec::new(),
             shares: Vec::new(),
             shares_until: None,
@@ -284,7 +284,8 @@ impl Group {
             state.policy = config.policy;
             state.balance = Balance::new(config.policy);
         }
-        state.drain_max = config.drain_max;
+        state.limits = config.limits;
+        state.bounds = Bounds::of(config);
         state.secret = secret(config);
         state.members.iter().for_each(|member| member.hide(&state.secret));
         state.compute(now);
@@ -306,13 +307,13 @@ impl Group {
         state.forget();
         let now = clock::now();
         let shares = state.health.shares(now);
-        let drain_max = state.drain_max;
+        let bounds = state.bounds;
         let listed = state.members.iter().enumerate().map(|(at, member)| {
             let condition = state.health.condition(at, now);
-            member.snapshot(condition, (shares[at], drain_max), now)
+            member.snapshot(condition, shares[at], (bounds, now))
         });
         let gone = state.gone.iter().filter(|member| member.has_work());
-        let gone = gone.map(|member| member.snapshot(None, (0, drain_max), now));
+        let gone = gone.map(|member| member.snapshot(None, 0, (bounds, now)));
         listed.chain(gone).collect()
     }
 }

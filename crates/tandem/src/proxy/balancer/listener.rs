@@ -5,6 +5,7 @@
 //! Tested by: `tests.rs`.
 
 mod accepting;
+mod sweep;
 
 use super::dial::{Dialer, Loaded};
 use super::group::Group;
@@ -25,17 +26,11 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tandem_core::ids::ServiceId;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
-
-/// How often idle connections to endpoints are looked through.
-const SWEEP: Duration = Duration::from_secs(1);
-/// After so many times files of certificates are looked at.
-const RENEW: u64 = 10;
 
 /// What a balancer has done and is doing.
 #[derive(Debug, Default)]
@@ -121,7 +116,7 @@ impl Balancer {
             supervisor: supervisor.clone(),
             _stop: stop.drop_guard(),
         };
-        let run = sweep(Arc::clone(&balancer.shared));
+        let run = sweep::run(Arc::clone(&balancer.shared));
         supervisor.spawn("balancer pool", TaskKind::Session, run);
         balancer.listening().door = balancer.accept(listener, accepting);
         Ok(balancer)
@@ -204,7 +199,7 @@ impl Balancer {
         let is_open = listening.wanted.is_some();
         if is_open && config == **self.shared.config.borrow() {
             // Whoever applies the same again may have written a certificate anew.
-            renew(&self.shared, &config.service);
+            sweep::renew(&self.shared, &config.service);
             return Ok(());
         }
         let failed = |why| Error::Certificate { service: config.service.clone(), why };
@@ -249,7 +244,8 @@ impl Balancer {
     /// What it is and has done.
     pub fn snapshot(&self) -> Snapshot {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let Shared { group, tally, rates, http, .. } = &*self.shared;
+        let Shared { group, tally, rates, http, dialer, .. } = &*self.shared;
+        let shown = http.as_ref().map(Http::certificate_ends).unwrap_or_default();
         let config = self.shared.config();
         Snapshot {
             service: config.service.clone(),
@@ -263,6 +259,7 @@ impl Balancer {
             limited: rates.refused(),
             endpoints: group.snapshot(),
             http: http.as_ref().map(Http::snapshot),
+            certificates: shown.into_iter().chain(dialer.certificate_end()).collect(),
             unresolved: group.unresolved().clone(),
         }
     }
@@ -311,14 +308,6 @@ fn protocol(config: &BalancerConfig) -> Option<Protocol> {
     config.http.as_ref().map(|http| http.upstream_protocol)
 }
 
-/// Reads certificates again that were written anew.
-fn renew(shared: &Shared, service: &ServiceId) {
-    shared.http.iter().for_each(|http| http.renew(service));
-    if shared.dialer.renew(service) {
-        shared.http.iter().for_each(Http::forget);
-    }
-}
-
 /// How its endpoints are spoken to.
 fn dialed(config: &BalancerConfig) -> Result<Option<Loaded>, String> {
     let protocols = config.http.as_ref().map_or(&[][..], |http| http.upstream_protocol.alpn());
@@ -333,28 +322,6 @@ fn listen(config: &BalancerConfig) -> Result<(SocketAddr, TcpListener), Error> {
     });
     let (service, address) = (config.service.clone(), config.listen);
     bound.map_err(|source| Error::Listen { service, address, source })
-}
-
-/// Closes connections to endpoints that nobody uses, cuts what is left at those that get no more
-/// work, and finds certificates that were renewed.
-async fn sweep(shared: Arc<Shared>) {
-    for round in 1_u64.. {
-        tokio::select! {
-            biased;
-            () = shared.stop.cancelled() => return,
-            () = sleep(SWEEP) => {}
-        }
-        let members = shared.group.members();
-        let addresses: Vec<SocketAddr> = members.iter().map(|member| member.address).collect();
-        if let Some(http) = &shared.http {
-            let idle_timeout = shared.config().http.as_ref().map(|http| http.idle_timeout);
-            http.sweep(&addresses, idle_timeout.unwrap_or_default());
-        }
-        shared.group.cut_overdue();
-        if round.is_multiple_of(RENEW) {
-            renew(&shared, &shared.config().service);
-        }
-    }
 }
 
 /// A peer that vanished is noticed after two minutes without an answer, or, if something was on its

@@ -6,6 +6,7 @@
 
 pub(super) mod leaving;
 
+use super::BalancerConfig;
 use super::snapshot::EndpointSnapshot;
 use super::waiting::Freed;
 use crate::runtime::clock;
@@ -17,6 +18,7 @@ use std::time::Duration;
 use tandem_core::clustering::load_balanced::balance::Load;
 use tandem_core::clustering::load_balanced::ejection::Condition;
 use tandem_core::clustering::load_balanced::latency::Latency;
+use tandem_core::clustering::load_balanced::pace::{Pace, Recent};
 use tandem_core::clustering::load_balanced::quantiles::Times;
 use tandem_core::clustering::load_balanced::rendezvous;
 use tandem_core::time::Timestamp;
@@ -45,10 +47,28 @@ pub(in crate::proxy) struct Member {
     failure: Mutex<Option<String>>,
 }
 
+/// What each endpoint of a group may have.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bounds {
+    /// At once; 0 is no bound.
+    pub(super) in_flight_max: u32,
+    /// For what is drained, or listed no more.
+    pub(super) drain_max: Option<Duration>,
+}
+
+impl Bounds {
+    pub(super) fn of(config: &BalancerConfig) -> Self {
+        let requests = config.http.as_ref().map(|http| http.in_flight_max);
+        let in_flight_max = requests.unwrap_or(config.connections_max);
+        Self { in_flight_max, drain_max: config.drain_max }
+    }
+}
+
 #[derive(Debug, Default)]
 struct Took {
     latency: Latency,
     times: Times,
+    recent: Recent,
 }
 
 impl Member {
@@ -84,6 +104,12 @@ impl Member {
         let mut of = lock(&self.took);
         of.latency.sample(took, now);
         of.times.sample(took, now);
+        of.recent.sample(took, now);
+    }
+
+    /// How long work takes here of late; asked once in a while.
+    pub(super) fn pace(&self, now: Timestamp, window: Duration) -> Option<Pace> {
+        lock(&self.took).recent.pace(now, window)
     }
 
     /// Work failed here.
@@ -162,8 +188,8 @@ impl Member {
     pub(super) fn snapshot(
         &self,
         condition: Option<Condition>,
-        (share, drain_max): (u32, Option<Duration>),
-        now: Timestamp,
+        share: u32,
+        (bounds, now): (Bounds, Timestamp),
     ) -> EndpointSnapshot {
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let ejected_for = match condition {
@@ -190,7 +216,8 @@ impl Member {
             ejected: count(&self.ejected),
             failure: lock(&self.failure).clone(),
             cut: self.leaving.count(),
-            cut_in: self.leaving.left(drain_max, now),
+            is_full: self.is_full(bounds.in_flight_max),
+            cut_in: self.leaving.left(bounds.drain_max, now),
         }
     }
 }

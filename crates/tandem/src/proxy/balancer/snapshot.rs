@@ -1,7 +1,7 @@
 //! Talks to operators: what a balancer and its endpoints are and have done.
 //! Not here: the words that they read (`api/balanced.rs`).
 
-use crate::proxy::http::HttpSnapshot;
+use crate::proxy::http::{CertificateEnd, HttpSnapshot};
 use std::net::SocketAddr;
 use std::time::Duration;
 use tandem_core::clustering::load_balanced::ejection::Condition;
@@ -33,6 +33,8 @@ pub struct Snapshot {
     pub endpoints: Vec<EndpointSnapshot>,
     /// There if it balances requests.
     pub http: Option<HttpSnapshot>,
+    /// Certificates that clients or endpoints are shown.
+    pub certificates: Vec<CertificateEnd>,
     /// Names that were never answered.
     pub unresolved: Vec<String>,
 }
@@ -76,6 +78,8 @@ pub struct EndpointSnapshot {
     pub failure: Option<String>,
     /// How much of its work was cut so far, since it got no more and this had not ended in time.
     pub cut: u64,
+    /// It has as much as it may.
+    pub is_full: bool,
     /// When what it has is cut; none: it is not.
     pub cut_in: Option<Duration>,
 }

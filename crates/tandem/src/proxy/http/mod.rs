@@ -34,7 +34,7 @@ pub(super) use h2::once;
 pub(super) use probe::ask;
 
 pub(super) use stream::Stream;
-pub use tls::Certificate;
+pub use tls::{Certificate, CertificateEnd};
 pub use trusted::Network;
 
 use pool::Pool;

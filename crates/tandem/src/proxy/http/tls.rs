@@ -7,7 +7,7 @@
 //! Not here: TLS between nodes (`identity`), what is said inside (`session.rs`).
 //! Tested by: `tests/tls.rs`.
 
-use super::h2;
+use super::{Http, h2};
 use rustls::ServerConfig;
 use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject as _;
@@ -28,10 +28,32 @@ pub struct Certificate {
     pub key: PathBuf,
 }
 
+/// When a certificate that is in use ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CertificateEnd {
+    /// Where it was read from.
+    pub file: PathBuf,
+    /// Seconds since 1970: its own end, or that of one between it and its authority.
+    pub unix_s: i64,
+}
+
+impl CertificateEnd {
+    /// None of what is no certificate.
+    pub(in crate::proxy) fn of(file: &Path, chain: &[CertificateDer<'_>]) -> Option<Self> {
+        let end = |certificate: &CertificateDer<'_>| {
+            let (_, parsed) = x509_parser::parse_x509_certificate(certificate).ok()?;
+            Some(parsed.validity().not_after.timestamp())
+        };
+        let unix_s = chain.iter().filter_map(end).min()?;
+        Some(Self { file: file.to_owned(), unix_s })
+    }
+}
+
 /// Certificates that were read.
 #[derive(Clone, Debug)]
 pub(super) struct Loaded {
     pub(super) config: Arc<ServerConfig>,
+    pub(super) ends: Vec<CertificateEnd>,
     from: Vec<Certificate>,
     /// Clients may agree on HTTP/2.
     http2: bool,
@@ -66,6 +88,7 @@ impl Loaded {
         for certificate in from {
             shown.push(Shown::read(certificate)?);
         }
+        let ends = shown.iter().filter_map(|it| it.end.clone()).collect();
         let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_safe_default_protocol_versions()
             .map_err(|error| error.to_string())?
@@ -76,7 +99,8 @@ impl Loaded {
             config.alpn_protocols.insert(0, h2::ALPN.to_vec());
         }
         config.ticketer = Arc::clone(&tickets);
-        Ok(Self { config: Arc::new(config), from: from.to_vec(), http2, tickets, written })
+        let config = Arc::new(config);
+        Ok(Self { config, ends, from: from.to_vec(), http2, tickets, written })
     }
 
     /// Reads them again if a file is another one than before.
@@ -92,6 +116,13 @@ impl Loaded {
     }
 }
 
+impl Http {
+    /// When the certificates end that clients are shown.
+    pub(in crate::proxy) fn certificate_ends(&self) -> Vec<CertificateEnd> {
+        super::lock(&self.tls).as_ref().map(|loaded| loaded.ends.clone()).unwrap_or_default()
+    }
+}
+
 fn written(from: &[Certificate]) -> Vec<Option<SystemTime>> {
     let files = from.iter().flat_map(|it| [&it.chain, &it.key]);
     files.map(|file| std::fs::metadata(file).and_then(|it| it.modified()).ok()).collect()
@@ -102,6 +133,7 @@ fn written(from: &[Certificate]) -> Vec<Option<SystemTime>> {
 struct Shown {
     names: Vec<String>,
     key: Arc<CertifiedKey>,
+    end: Option<CertificateEnd>,
 }
 
 impl Shown {
@@ -115,11 +147,12 @@ impl Shown {
             return Err(wrong(&of.chain, &"there is no certificate in it"));
         };
         let names = names(first).map_err(|why| wrong(&of.chain, &why))?;
+        let end = CertificateEnd::of(&of.chain, &chain);
         let key =
             CertifiedKey::from_der(chain, key, &ring::default_provider()).map_err(|error| {
                 wrong(&of.key, &format!("not the key of this certificate: {error}"))
             })?;
-        Ok(Self { names, key: Arc::new(key) })
+        Ok(Self { names, key: Arc::new(key), end })
     }
 }
 

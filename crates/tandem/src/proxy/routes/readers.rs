@@ -27,6 +27,7 @@ const LIMITS: Limits = Limits {
     rise: 1,
     failures: 3,
     success_percent_min: 50,
+    latency_times: 0,
     window: Duration::from_secs(10),
     ejection: Duration::from_secs(2),
     ejection_max: Duration::from_secs(60),
@@ -143,6 +144,7 @@ impl Readers {
                 ejected: member.ejected,
                 failure: member.failure.clone(),
                 cut: 0,
+                is_full: false,
                 cut_in: None,
             }
         };

@@ -1,12 +1,14 @@
 //! What puts an endpoint out, and what never does.
 
 use super::*;
+use crate::clustering::load_balanced::pace::Pace;
 
 const LIMITS: Limits = Limits {
     fall: 3,
     rise: 2,
     failures: 5,
     success_percent_min: 50,
+    latency_times: 0,
     window: Duration::from_secs(10),
     ejection: Duration::from_secs(10),
     ejection_max: Duration::from_secs(25),
@@ -198,4 +200,48 @@ fn no_storm_of_results_leaves_nobody() {
             assert!(out <= 1.max(size / 2), "seed {seed}: {conditions:?}");
         }
     }
+}
+
+/// What each takes, in milliseconds; 0 is not known.
+fn paces(of: &[u64], since: Timestamp) -> Vec<Option<Pace>> {
+    let pace = |ms: &u64| (*ms > 0).then_some(Pace { since, median_us: *ms * 1_000 });
+    of.iter().map(pace).collect()
+}
+
+#[test]
+fn what_takes_much_longer_than_the_others_is_ejected() {
+    let limits = Limits { latency_times: 5, ..LIMITS };
+    let group = || Group::new(&[1; 4], limits, false);
+    let judge = |of: &[u64]| group().judge(&paces(of, second(1)), second(2));
+    assert_eq!(judge(&[10, 50, 10, 9]), [], "five times is not more than that");
+    let slow = judge(&[10, 51, 10, 9]);
+    assert_eq!(slow, [Slow { at: 1, median_us: 51_000, others_us: 10_000 }]);
+    assert_eq!(judge(&[51, 51, 10, 9]).len(), 2, "half may go");
+    assert_eq!(judge(&[60, 60, 60, 9]), [], "most are as slow: the fault is elsewhere");
+    assert_eq!(judge(&[90, 90, 90, 90]), []);
+    assert_eq!(judge(&[0, 51, 0, 0]), [], "there is nobody to be held against");
+    assert_eq!(judge(&[0, 51, 0, 10]).len(), 1);
+    let mut quick = group();
+    let pace = |median_us| Some(Pace { since: second(1), median_us });
+    assert_eq!(quick.judge(&[pace(900), pace(20), pace(20), pace(20)], second(2)), []);
+    assert_eq!(
+        Group::new(&[1; 4], LIMITS, false).judge(&paces(&[1, 99, 1, 1], second(1)), second(2)),
+        []
+    );
+}
+
+#[test]
+fn what_was_slow_is_judged_by_what_it_takes_since_it_is_back_and_the_last_one_stays() {
+    let limits = Limits { latency_times: 5, ..LIMITS };
+    let mut group = Group::new(&[1, 1], limits, false);
+    let of = [10, 90];
+    assert_eq!(group.judge(&paces(&of, second(1)), second(2)).len(), 1);
+    assert_eq!(group.condition(1, second(2)), Some(Condition::Ejected(second(12))));
+    assert_eq!(group.judge(&paces(&[90, 90], second(1)), second(3)), [], "one alone is left");
+    // It is back at 12.
+    assert_eq!(group.judge(&paces(&of, second(11)), second(13)), [], "that was before");
+    assert_eq!(group.judge(&paces(&of, second(12)), second(14)).len(), 1);
+    assert_eq!(group.condition(1, second(14)), Some(Condition::Ejected(second(34))), "for longer");
+    fail(&mut group, 0, 50, second(15));
+    assert_eq!(group.condition(0, second(15)), Some(Condition::Up), "it is the last one (INV-7)");
 }

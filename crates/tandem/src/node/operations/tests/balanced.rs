@@ -1,8 +1,10 @@
 //! What is said about endpoints.
 
-use super::super::balanced;
+use super::super::{balanced, doctor};
 use super::cluster;
 use crate::api::balanced::UpstreamState;
+use crate::api::explain::Severity;
+use crate::proxy::CertificateEnd;
 use crate::proxy::balancer::{EndpointSnapshot, Snapshot};
 use std::time::Duration;
 use tandem_core::clustering::load_balanced::ejection::Condition;
@@ -18,7 +20,7 @@ listen = 6379
 upstreams = ["10.0.0.11:6379", "cache2:6379"]
 "#;
 
-fn endpoint(condition: Condition) -> EndpointSnapshot {
+pub(super) fn endpoint(condition: Condition) -> EndpointSnapshot {
     EndpointSnapshot {
         address: ([10, 0, 0, 11], 6379).into(),
         upstream: "10.0.0.11:6379".to_owned(),
@@ -38,11 +40,12 @@ fn endpoint(condition: Condition) -> EndpointSnapshot {
         ejected: 1,
         failure: Some("Connection refused".to_owned()),
         cut: 0,
+        is_full: false,
         cut_in: Some(Duration::from_millis(90_700)),
     }
 }
 
-fn snapshot(endpoints: Vec<EndpointSnapshot>) -> Snapshot {
+pub(super) fn snapshot(endpoints: Vec<EndpointSnapshot>) -> Snapshot {
     Snapshot {
         http: None,
         service: "cache".into(),
@@ -54,6 +57,7 @@ fn snapshot(endpoints: Vec<EndpointSnapshot>) -> Snapshot {
         expired: 0,
         retried: 4,
         limited: [0, 0],
+        certificates: Vec::new(),
         endpoints,
         unresolved: vec!["cache2".to_owned()],
     }
@@ -109,6 +113,44 @@ fn what_is_listed_no_more_is_shown_with_its_numbers_until_it_has_nothing() {
     let quantiles = up.quantiles.unwrap();
     assert_eq!([quantiles.p50_ms, quantiles.p90_ms, quantiles.p99_ms], [0.2, 0.3, 4.0]);
     assert_eq!((up.rate_per_s, up.retried_total), (1.5, 3));
+}
+
+#[test]
+fn a_certificate_is_told_before_it_ends() {
+    let mut seen = cluster(&format!("{}{BALANCED}", super::THREE), "a");
+    seen.unix_ms = 1_000 * 86_400_000;
+    let told = |days: i64| {
+        let file = "/etc/web.crt".into();
+        let certificates = vec![CertificateEnd { file, unix_s: (1_000 + days) * 86_400 + 60 }];
+        let of = Snapshot {
+            certificates,
+            unresolved: Vec::new(),
+            ..snapshot(vec![endpoint(Condition::Up)])
+        };
+        let of = balanced::all(&seen, &[of]).remove(0);
+        let found = doctor::balanced::findings(&of, &"a".into(), seen.unix_ms);
+        let found: Vec<_> = found.into_iter().map(|it| (it.severity, it.what)).collect();
+        (of.warnings.join("; "), found)
+    };
+    let well = vec![(Severity::Good, "/etc/web.crt is valid for 90 days".to_owned())];
+    assert_eq!(told(90), (String::new(), well));
+    let (warning, found) = told(9);
+    assert_eq!(warning, "certificate /etc/web.crt ends in 9 days");
+    assert_eq!(found, [(Severity::Warning, warning)]);
+    let (warning, found) = told(-2);
+    assert_eq!(warning, "certificate /etc/web.crt has ended: clients refuse it");
+    assert_eq!(found, [(Severity::Bad, warning)]);
+    assert_eq!(told(2).1[0].0, Severity::Bad);
+}
+
+#[test]
+fn what_is_said_of_a_door_is_said_by_the_doctor() {
+    let seen = cluster(&format!("{}{BALANCED}", super::THREE), "a");
+    let of = balanced::all(&seen, &[snapshot(vec![endpoint(Condition::Down)])]).remove(0);
+    let found = doctor::balanced::findings(&of, &"a".into(), 0);
+    let found: Vec<_> = found.iter().map(|it| (it.severity, it.what.as_str())).collect();
+    assert_eq!(found[0].0, Severity::Bad, "{found:?}");
+    assert_eq!(found[1], (Severity::Warning, "cache2 cannot be looked up"));
 }
 
 #[test]

@@ -4,6 +4,7 @@ mod balanced;
 mod candidates;
 mod copies;
 mod doctor;
+mod endpoints;
 mod explain;
 mod metrics;
 mod outcomes;

@@ -11,7 +11,7 @@
 //! Tested by: `../tests/watcher.rs`.
 
 mod agreed;
-mod endpoints;
+pub(super) mod endpoints;
 mod failover;
 mod instances;
 mod nodes;
@@ -19,13 +19,16 @@ mod nodes;
 use super::NodeOperations;
 use super::seen::Seen;
 use crate::proxy::DoorCounters;
+use crate::runtime::clock;
 use crate::runtime::supervisor::TaskKind;
 use crate::telemetry::event_kind::EventKind;
 use crate::telemetry::events::Draft;
+use endpoints::Endpoints;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use tandem_core::facts::NodeFacts;
 use tandem_core::ids::{ConfigVersion, NodeId, ServiceId};
+use tandem_core::time::Timestamp;
 use tokio_util::sync::CancellationToken;
 
 /// How often to look when nothing changes: silence has no other sign.
@@ -134,7 +137,8 @@ impl NodeOperations {
         let mut leadership = ground.consensus.leadership();
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut watcher = Watcher::default();
+        let (mut watcher, mut doors) = (Watcher::default(), Endpoints::default());
+        let mut looked_at = Timestamp(0);
         loop {
             tokio::select! {
                 biased;
@@ -152,13 +156,26 @@ impl NodeOperations {
             for draft in drafts.into_iter().chain(watcher.look_at_doors(self.door_counters())) {
                 ground.events.record(draft);
             }
-            for (service, cut) in ground.balancers.cuts() {
-                ground.events.record(endpoints::cut(&service, &cut));
+            let now = clock::now();
+            if now.since(looked_at) >= endpoints::LOOK {
+                looked_at = now;
+                self.look_at_endpoints(&mut doors, now);
             }
             tokio::time::sleep(SPACING).await;
         }
         let message = format!("the daemon of {} ends", ground.me);
         ground.events.record(Draft::new(EventKind::DaemonStopping, message));
+    }
+
+    /// What happened at the doors that spread their work.
+    fn look_at_endpoints(&self, doors: &mut Endpoints, now: Timestamp) {
+        let ground = self.ground();
+        let drafts = doors.look(now, &ground.doors_of_endpoints());
+        let cuts = ground.balancers.cuts();
+        let cuts = cuts.iter().map(|(service, cut)| endpoints::cut(service, cut));
+        for draft in drafts.into_iter().chain(cuts) {
+            ground.events.record(draft);
+        }
     }
 
     fn door_counters(&self) -> BTreeMap<ServiceId, DoorCounters> {

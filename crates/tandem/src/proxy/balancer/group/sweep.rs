@@ -1,4 +1,5 @@
-//! Keeps a group in order, once in a while: cuts what is left where nothing more goes.
+//! Keeps a group in order, once in a while: cuts what is left where nothing more goes, leaves
+//! out what is slow.
 //! In: time that passes. Out: `Cut`s.
 //! Not here: what a choice looks at (`group.rs`).
 //! Tested by: `../tests/drain.rs`.
@@ -7,6 +8,7 @@ use super::{Group, Member, lock};
 use crate::proxy::balancer::member::leaving::Cut;
 use crate::runtime::clock;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 impl Group {
     /// Cuts what endpoints have that get no more work and had time enough, and says what was cut
@@ -15,7 +17,7 @@ impl Group {
         let state = lock(&self.state);
         let now = clock::now();
         let is_late = |member: &Member| {
-            let left = member.leaving.left(state.drain_max, now);
+            let left = member.leaving.left(state.bounds.drain_max, now);
             left.is_some_and(|left| left.is_zero())
         };
         let all = state.members.iter().chain(&state.gone);
@@ -33,6 +35,33 @@ impl Group {
             }
         }
         lock(&self.state).forget();
+    }
+
+    /// Ejects who takes much longer than the others.
+    pub(in crate::proxy::balancer) fn judge(&self) {
+        let mut state = lock(&self.state);
+        let window = state.limits.window;
+        if state.limits.latency_times == 0 {
+            return;
+        }
+        let now = clock::now();
+        let paces: Vec<_> = state.members.iter().map(|it| it.pace(now, window)).collect();
+        let slow = state.health.judge(&paces, now);
+        if slow.is_empty() {
+            return;
+        }
+        state.compute(now);
+        let members: Vec<_> = slow.iter().map(|slow| Arc::clone(&state.members[slow.at])).collect();
+        drop(state);
+        let ms = |us: u64| us as f64 / 1000.0;
+        for (member, slow) in members.iter().zip(slow) {
+            let (own, others) = (ms(slow.median_us), ms(slow.others_us));
+            member.failed_because(format!("it takes {own:.1} ms, the others {others:.1} ms"));
+            member.ejected.fetch_add(1, Ordering::Relaxed);
+            let (service, address) = (&self.service, member.address);
+            tracing::info!(%service, %address, own, others, "endpoint ejected for being slow");
+        }
+        self.changed.send_replace(());
     }
 
     /// What was cut since the last call.

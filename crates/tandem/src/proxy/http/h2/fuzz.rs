@@ -199,7 +199,9 @@ async fn serve_all(pieces: &[&[u8]], soaks: bool) -> Vec<Reading> {
                     }
                     moves = true;
                 }
-                moves |= seen.iter_mut().fold(false, |moves, it| it.poll(cx, soaks) || moves);
+                for it in &mut seen {
+                    moves |= it.poll(cx, soaks);
+                }
                 if !moves {
                     return Poll::Ready(());
                 }
@@ -293,7 +295,7 @@ async fn ask(pieces: &[&[u8]], soaks: bool) -> Option<(Reading, Framing)> {
                 && let Poll::Ready(answer) = Pin::new(&mut response).poll(cx)
             {
                 is_over = true;
-                seen = answer.ok().and_then(|answer| read(answer));
+                seen = answer.ok().and_then(read);
             }
             if let Some((seen, _)) = &mut seen {
                 seen.poll(cx, soaks);

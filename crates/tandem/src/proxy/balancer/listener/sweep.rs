@@ -1,0 +1,48 @@
+//! Keeps a balancer in order, once in a while: what nobody uses, what had time enough, what is
+//! slow, what was written anew.
+//! In: time that passes. Out: nothing.
+//! Tested by: `../tests/drain.rs`, `http/tests/tls.rs`.
+
+use crate::proxy::balancer::session::Shared;
+use crate::proxy::http::Http;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tandem_core::ids::ServiceId;
+use tokio::time::sleep;
+
+/// How often idle connections to endpoints are looked through.
+const SWEEP: Duration = Duration::from_secs(1);
+/// After so many times files of certificates are looked at.
+const RENEW: u64 = 10;
+
+/// Closes connections to endpoints that nobody uses, cuts what is left at those that get no more
+/// work, ejects those that are slow, and finds certificates that were renewed.
+pub(super) async fn run(shared: Arc<Shared>) {
+    for round in 1_u64.. {
+        tokio::select! {
+            biased;
+            () = shared.stop.cancelled() => return,
+            () = sleep(SWEEP) => {}
+        }
+        let members = shared.group.members();
+        let addresses: Vec<SocketAddr> = members.iter().map(|member| member.address).collect();
+        if let Some(http) = &shared.http {
+            let idle_timeout = shared.config().http.as_ref().map(|http| http.idle_timeout);
+            http.sweep(&addresses, idle_timeout.unwrap_or_default());
+        }
+        shared.group.cut_overdue();
+        shared.group.judge();
+        if round.is_multiple_of(RENEW) {
+            renew(&shared, &shared.config().service);
+        }
+    }
+}
+
+/// Reads certificates again that were written anew.
+pub(super) fn renew(shared: &Shared, service: &ServiceId) {
+    shared.http.iter().for_each(|http| http.renew(service));
+    if shared.dialer.renew(service) {
+        shared.http.iter().for_each(Http::forget);
+    }
+}
