@@ -8,6 +8,7 @@
 //! Tested by: `tests/partitions`, and the model of it in the simulator (`sim/src/singleton`).
 
 mod files;
+pub mod route;
 
 use super::hub::Hub;
 use super::instance::wishes::Asked;

@@ -39,6 +39,7 @@ use live::{Hands, Live};
 use running::Running;
 use serde::Deserialize;
 use services::balancers::Balancers;
+use services::by_key::KeyDoors;
 use services::commands;
 use services::copies::CopyServices;
 use std::collections::BTreeMap;
@@ -210,6 +211,7 @@ async fn start(args: NodeArgs, supervisor: &Supervisor) -> Result<Running, Error
     before::check(&ground).await?;
     let doors = services::open_doors(&ground).await?;
     let command_doors = commands::open_doors(&ground)?;
+    let key_doors = Arc::new(KeyDoors::open(&ground)?);
     let balancers = Arc::new(Balancers::open(&ground.identity, &ground.config, supervisor)?);
     let copies = Arc::new(CopyServices::open(&ground)?);
     let transport = Arc::new(RaftOverMesh::default());
@@ -234,6 +236,7 @@ async fn start(args: NodeArgs, supervisor: &Supervisor) -> Result<Running, Error
     let opened = services::let_in(doors, &ground, &consensus, &places).await;
     let command_doors = commands::serve(command_doors, &ground, &consensus);
     copies.let_in();
+    key_doors.let_in(&ground, &consensus);
     control(&ground, &consensus, &mesh, asks);
     let doors = Arc::new(opened);
     let hands = Hands {
@@ -262,6 +265,7 @@ async fn start(args: NodeArgs, supervisor: &Supervisor) -> Result<Running, Error
         doors: doors.clone(),
         balancers: balancers.clone(),
         copies: copies.clone(),
+        key_doors: key_doors.clone(),
         instances,
         commands: started.wishes,
         seats: started.seats,
@@ -269,7 +273,7 @@ async fn start(args: NodeArgs, supervisor: &Supervisor) -> Result<Running, Error
     };
     operate(&ground, parts, &reception).await?;
     let NodeArgs { node, dir, .. } = ground.args.clone();
-    let balanced = (balancers, copies);
+    let balanced = (balancers, copies, key_doors);
     Ok(Running { me: node, dir, applied, gone, doors, balanced, command_doors, consensus, mesh })
 }
 

@@ -2,6 +2,7 @@
 //! In: `Ground`. Out: running tasks.
 
 pub(super) mod balancers;
+pub(super) mod by_key;
 pub(super) mod commands;
 pub(super) mod copies;
 mod leftovers;

@@ -218,6 +218,7 @@ pub(super) fn door_config(
         connections_max: own.connections_max.unwrap_or(0),
         accept_proxy: own.accept_proxy,
         send_proxy: own.send_proxy.map(version),
+        partitions: None,
         http: own
             .http
             .as_ref()

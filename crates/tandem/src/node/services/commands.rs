@@ -101,6 +101,7 @@ pub(in crate::node) fn open_doors(ground: &Ground) -> Result<Vec<CommandDoor>, E
             question: None,
             upstream_tls: None,
             send_proxy: None,
+            partitions: None,
             http: None,
         };
         let door = Arc::new(Balancer::open(config.clone(), &ground.supervisor)?);

@@ -10,6 +10,7 @@ mod sweep;
 use super::dial::{Dialer, Loaded};
 use super::group::Group;
 use super::limiter::Rates;
+use super::owners::Owned;
 use super::resolve::Names;
 use super::session::Shared;
 use super::snapshot::Snapshot;
@@ -261,7 +262,13 @@ impl Balancer {
             http: http.as_ref().map(Http::snapshot),
             certificates: shown.into_iter().chain(dialer.certificate_end()).collect(),
             unresolved: group.unresolved().clone(),
+            owners: group.owners(),
         }
+    }
+
+    /// Where the work of each partition goes from now on, in their order; none: it waits.
+    pub fn route(&self, routes: Vec<Option<Owned>>) {
+        self.shared.group.route(routes);
     }
 
     /// What was cut at endpoints that get no more work since the last call.

@@ -213,6 +213,12 @@ impl Buffer {
         }
     }
 
+    /// What was consumed is unread again, before all else.
+    pub(super) fn give_back(&mut self, bytes: &[u8]) {
+        self.bytes.splice(..self.used, bytes.iter().copied());
+        self.used = 0;
+    }
+
     /// Gives the memory back if nothing is in it.
     pub(super) fn release(&mut self) {
         if self.is_empty() {

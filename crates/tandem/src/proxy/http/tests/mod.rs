@@ -13,6 +13,7 @@ mod keys;
 mod limits;
 mod messages;
 mod mutations;
+mod owners;
 mod support;
 mod tls;
 mod upstream_tls;
