@@ -8,7 +8,7 @@
 use crate::api::status::{self, ServiceStatus, words};
 use serde::{Deserialize, Serialize};
 use std::fmt;
-use tandem_core::ids::{NodeId, ServiceId};
+use tandem_core::ids::{NodeId, PartitionId, ServiceId};
 use tandem_core::pairing::{Clustering, Kind, Replication};
 
 /// One service as the asked node balances it.
@@ -54,8 +54,33 @@ pub struct BalancedStatus {
     /// What became of its requests; there with kind http only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub http: Option<HttpStatus>,
+    /// Where its work goes; there if each part of it has an owner.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owners: Option<OwnersStatus>,
     /// What the owner should know, loudest first.
     pub warnings: Vec<String>,
+}
+
+/// Where the work of a service goes whose every partition has one owner.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OwnersStatus {
+    /// Partitions there are.
+    pub partitions: u32,
+    /// Of which so many lead to their owner now; what belongs to the others is held.
+    pub routed: u32,
+    /// What is held, by partition; none where nothing is.
+    pub held: Vec<HeldStatus>,
+    /// Requests that a copy turned away as not its own.
+    pub misdirected_total: u64,
+}
+
+/// What of one partition waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeldStatus {
+    /// Which.
+    pub partition: PartitionId,
+    /// So many requests or connections.
+    pub held: u64,
 }
 
 /// A certificate that is in use.

@@ -132,6 +132,7 @@ pub fn text(snapshot: &MetricsSnapshot) -> String {
     balanced::families(&mut page, &snapshot.balanced);
     balanced::upstreams(&mut page, &snapshot.balanced, &snapshot.readers);
     balanced::requests(&mut page, &snapshot.balanced);
+    balanced::owners(&mut page, &snapshot.balanced);
     balanced::times(&mut page, &snapshot.upstream_times);
     page.0
 }

@@ -18,6 +18,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tandem_core::ids::NodeId;
+use tandem_core::time::Timestamp;
 use tokio::sync::watch;
 
 /// How long things may take, and how long they are looked at.
@@ -51,7 +52,7 @@ impl Default for Bounds {
 /// Writes flow when the last acknowledgement is not older.
 const FLOWING: Duration = Duration::from_millis(300);
 /// How often conditions are looked at.
-const LOOK: Duration = Duration::from_millis(10);
+pub(super) const LOOK: Duration = Duration::from_millis(10);
 /// The ledger is read through the front door, which may hold a session this long.
 const READ_MAX: Duration = Duration::from_secs(30);
 
@@ -127,19 +128,7 @@ impl Stage {
     }
 
     pub(super) async fn wait_whole(&self) -> Result<View, Error> {
-        let limit = self.bounds.whole_max;
-        let deadline = clock::now().plus(limit);
-        loop {
-            let view = self.view();
-            if view.is_redundant_for(self.bounds.whole_for, clock::now()) {
-                return Ok(view);
-            }
-            if clock::now() > deadline {
-                let because = view.shortcoming.unwrap_or_else(|| "only for a moment".into());
-                return Err(Error::NotRedundant { seconds: limit.as_secs(), because });
-            }
-            tokio::time::sleep(LOOK).await;
-        }
+        wait_whole(&self.bounds, || self.view()).await
     }
 
     pub(super) async fn cast(&self, seed: u64, round: u32) -> Result<Cast, Error> {
@@ -221,15 +210,14 @@ impl Stage {
         (fault, step, workload): (Fault, &str, &Workload),
         done: impl Fn() -> bool,
     ) -> bool {
-        let deadline = clock::now().plus(limit);
-        while !done() {
-            if clock::now() > deadline {
-                return false;
+        let said = || {
+            let is_done = done();
+            if !is_done {
+                self.say(fault, step, Some(workload));
             }
-            self.say(fault, step, Some(workload));
-            tokio::time::sleep(LOOK).await;
-        }
-        true
+            is_done
+        };
+        until(limit, said).await
     }
 
     pub(super) fn say(&self, fault: Fault, step: &str, workload: Option<&Workload>) {
@@ -242,7 +230,37 @@ impl Stage {
     }
 }
 
+/// Waits until nothing is missing, and has not been for a while.
+///
+/// # Errors
+/// When it does not get there in time.
+pub(super) async fn wait_whole(bounds: &Bounds, view: impl Fn() -> View) -> Result<View, Error> {
+    let whole = || view().is_redundant_for(bounds.whole_for, clock::now());
+    if until(bounds.whole_max, whole).await {
+        return Ok(view());
+    }
+    let because = view().shortcoming.unwrap_or_else(|| "only for a moment".into());
+    Err(Error::NotRedundant { seconds: bounds.whole_max.as_secs(), because })
+}
+
+/// Waits for a condition; false when the limit came first.
+pub(super) async fn until(limit: Duration, done: impl Fn() -> bool) -> bool {
+    let deadline = clock::now().plus(limit);
+    while !done() {
+        if clock::now() > deadline {
+            return false;
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+    true
+}
+
+/// Whether an acknowledgement is from just now.
+pub(super) fn is_fresh(last_acked: Timestamp) -> bool {
+    clock::now().since(last_acked) <= FLOWING
+}
+
 /// Whether somebody's write was acknowledged just now.
 pub(super) fn flowing(workload: &Workload) -> bool {
-    clock::now().since(workload.last_acked()) <= FLOWING
+    is_fresh(workload.last_acked())
 }

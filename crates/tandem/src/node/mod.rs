@@ -24,6 +24,7 @@ mod user;
 use crate::api;
 use crate::config::{self, Config};
 use crate::consensus::{self, Consensus, ConsensusConfig, RaftTiming};
+use crate::driver::asks::Asks;
 use crate::driver::controller::Controller;
 use crate::driver::explain::Explanations;
 use crate::driver::hub::Hub;
@@ -39,6 +40,7 @@ use live::{Hands, Live};
 use running::Running;
 use serde::Deserialize;
 use services::balancers::Balancers;
+use services::by_key::KeyDoors;
 use services::commands;
 use services::copies::CopyServices;
 use std::collections::BTreeMap;
@@ -210,6 +212,7 @@ async fn start(args: NodeArgs, supervisor: &Supervisor) -> Result<Running, Error
     before::check(&ground).await?;
     let doors = services::open_doors(&ground).await?;
     let command_doors = commands::open_doors(&ground)?;
+    let key_doors = Arc::new(KeyDoors::open(&ground)?);
     let balancers = Arc::new(Balancers::open(&ground.identity, &ground.config, supervisor)?);
     let copies = Arc::new(CopyServices::open(&ground)?);
     let transport = Arc::new(RaftOverMesh::default());
@@ -228,12 +231,13 @@ async fn start(args: NodeArgs, supervisor: &Supervisor) -> Result<Running, Error
     let _ = transport.0.set(mesh.clone());
     founding::found(&ground, &consensus).await?;
     let mut places = services::places(&ground);
-    let started = commands::start(&ground, &consensus, &mut receivers)?;
+    let started = commands::start(&ground, &consensus, (&asks, &mut receivers))?;
     let instances = services::start(&ground, &consensus, receivers, &mut places).await?;
     copies.start(&consensus).await?;
     let opened = services::let_in(doors, &ground, &consensus, &places).await;
     let command_doors = commands::serve(command_doors, &ground, &consensus);
     copies.let_in();
+    key_doors.let_in(&ground, &consensus);
     control(&ground, &consensus, &mesh, asks);
     let doors = Arc::new(opened);
     let hands = Hands {
@@ -262,6 +266,7 @@ async fn start(args: NodeArgs, supervisor: &Supervisor) -> Result<Running, Error
         doors: doors.clone(),
         balancers: balancers.clone(),
         copies: copies.clone(),
+        key_doors: key_doors.clone(),
         instances,
         commands: started.wishes,
         seats: started.seats,
@@ -269,7 +274,7 @@ async fn start(args: NodeArgs, supervisor: &Supervisor) -> Result<Running, Error
     };
     operate(&ground, parts, &reception).await?;
     let NodeArgs { node, dir, .. } = ground.args.clone();
-    let balanced = (balancers, copies);
+    let balanced = (balancers, copies, key_doors);
     Ok(Running { me: node, dir, applied, gone, doors, balanced, command_doors, consensus, mesh })
 }
 
@@ -324,7 +329,7 @@ fn join_desk(ground: &Ground, consensus: &Consensus) -> Result<Option<Arc<JoinDe
     }
 }
 
-fn control(ground: &Ground, consensus: &Consensus, mesh: &Mesh, asks: services::Asks) {
+fn control(ground: &Ground, consensus: &Consensus, mesh: &Mesh, asks: Arc<Asks>) {
     let controller = Controller {
         hub: ground.hub.clone(),
         consensus: consensus.clone(),

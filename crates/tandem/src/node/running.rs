@@ -3,6 +3,7 @@
 //! Not here: how it begins (`node/mod.rs`).
 
 use super::services::balancers::Balancers;
+use super::services::by_key::KeyDoors;
 use super::services::commands::CommandDoors;
 use super::services::copies::CopyServices;
 use super::{Error, live};
@@ -28,7 +29,7 @@ pub(super) struct Running {
     /// Cancelled when the node was removed and nothing of it works any more.
     pub gone: CancellationToken,
     pub doors: Arc<Vec<(ServiceId, Door)>>,
-    pub balanced: (Arc<Balancers>, Arc<CopyServices>),
+    pub balanced: (Arc<Balancers>, Arc<CopyServices>, Arc<KeyDoors>),
     pub command_doors: CommandDoors,
     pub consensus: Consensus,
     pub mesh: Mesh,
@@ -46,9 +47,12 @@ impl Running {
             self.hand_on().await;
             self.consensus.shutdown().await;
         };
-        let (balancers, copies) = &self.balanced;
+        let (balancers, copies, by_key) = &self.balanced;
         // Nobody waits for the connections of a balancer but their clients.
-        tokio::join!(balancers.close(BALANCED_GRACE), copies.close(BALANCED_GRACE), own);
+        let balanced = async {
+            tokio::join!(balancers.close(BALANCED_GRACE), copies.close(BALANCED_GRACE));
+        };
+        tokio::join!(balanced, by_key.close(BALANCED_GRACE), own);
     }
 
     pub(super) fn outcome(self) -> Result<(), Error> {

@@ -39,8 +39,8 @@ mod sqlstate;
 mod tests;
 
 pub use balancer::{
-    Balancer, BalancerConfig, Check, EndpointSnapshot, ProxyVersion, Snapshot, Upstream,
-    UpstreamTls,
+    Balancer, BalancerConfig, Check, EndpointSnapshot, Owned, OwnersSnapshot, ProxyVersion,
+    Snapshot, Upstream, UpstreamTls,
 };
 pub use http::{
     Certificate, CertificateEnd, HttpCheck, HttpConfig, HttpSnapshot, Network, Protocol,

@@ -182,11 +182,24 @@ async fn a_node_is_drained(machines: &Machines, shop: &Shop) {
     traffic.end("a drain").await;
     let left = who(shop, machines, &NODES, 2).await;
     assert!(left.iter().all(|who| who.node != "c"), "{left:?}");
+    the_only_one_is_not_restarted(machines, shop).await;
     let traffic = Traffic::start(&shop.doors(machines, &NODES), Asks::All);
     machines.tandem("a", &["undrain", "c"]).success();
     serve(machines, "a", 3).await;
     traffic.heard(|by| by.keys().any(|who| who.node == "c")).await;
     traffic.end("an undrain").await;
+}
+
+/// With a and b left.
+async fn the_only_one_is_not_restarted(machines: &Machines, shop: &Shop) {
+    let traffic = Traffic::start(&shop.doors(machines, &NODES), Asks::All);
+    machines.tandem("a", &["drain", "b"]).success();
+    let refused = machines.tandem("a", &["restart", "web", "--node", "a"]);
+    println!("{}", refused.err);
+    assert!(refused.code != 0 && refused.err.contains("TDM0621"), "{refused:?}");
+    machines.tandem("a", &["undrain", "b"]).success();
+    serve(machines, "a", 2).await;
+    traffic.end("the only one stays").await;
 }
 
 async fn a_change_counts_while_it_runs(machines: &Machines, shop: &Shop) {

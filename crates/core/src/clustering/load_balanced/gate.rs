@@ -40,12 +40,13 @@ impl Gates {
         }
     }
 
-    /// It was turned away.
-    pub fn turned_away(&mut self, partition: PartitionId, epoch: Epoch, now: Timestamp) {
-        let later = |gate: &Gate| gate.epoch > epoch;
-        if !self.closed.get(&partition).is_some_and(later) {
+    /// It was turned away; true if it was open until now.
+    pub fn turned_away(&mut self, partition: PartitionId, epoch: Epoch, now: Timestamp) -> bool {
+        let known = self.closed.get(&partition).map(|gate| gate.epoch);
+        if known.is_none_or(|known| known <= epoch) {
             self.closed.insert(partition, Gate { epoch, again: now.plus(PACE) });
         }
+        known.is_none_or(|known| known < epoch)
     }
 
     /// It was taken; true if others waited for that.
@@ -84,7 +85,7 @@ mod tests {
     fn one_asks_for_all_until_one_is_taken() {
         let mut gates = Gates::default();
         assert!(asks(&mut gates, 3, NOW) && asks(&mut gates, 3, NOW));
-        gates.turned_away(IT, Epoch(3), NOW);
+        assert!(gates.turned_away(IT, Epoch(3), NOW) && !gates.turned_away(IT, Epoch(3), NOW));
         assert!(!asks(&mut gates, 3, NOW));
         let later = NOW.plus(PACE);
         assert_eq!(gates.deadline(), Some(later));
@@ -99,8 +100,8 @@ mod tests {
         let mut gates = Gates::default();
         gates.turned_away(IT, Epoch(3), NOW);
         assert!(asks(&mut gates, 4, NOW) && asks(&mut gates, 4, NOW));
-        gates.turned_away(IT, Epoch(4), NOW);
-        gates.turned_away(IT, Epoch(3), NOW.plus(PACE));
+        assert!(gates.turned_away(IT, Epoch(4), NOW));
+        assert!(!gates.turned_away(IT, Epoch(3), NOW.plus(PACE)));
         assert!(!asks(&mut gates, 4, NOW));
         assert!(!gates.taken(IT, Epoch(3)), "somebody else took that");
         gates.keep(|_| Some(Epoch(4)));

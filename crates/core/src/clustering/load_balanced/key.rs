@@ -49,6 +49,16 @@ mod tests {
         assert_eq!(hash(b""), 0xc381_7c01_6ba4_ff30);
         assert_eq!(hash(b"shop-17"), 0x8675_b487_e9e6_323a);
         assert_eq!([1, 7, 64, 4096].map(|parts| part(b"shop-17", parts)), [0, 5, 58, 570]);
+        // As docs/operating/partitions.md has them.
+        let table: [(&[u8], [u32; 3]); 4] = [
+            (b"", [0, 48, 3888]),
+            (b"shop-17", [6, 58, 570]),
+            (b"127.0.0.1", [4, 28, 1372]),
+            ("\u{fc}".as_bytes(), [9, 5, 3141]),
+        ];
+        for (key, parts) in table {
+            assert_eq!([12, 64, 4096].map(|count| part(key, count)), parts, "{key:?}");
+        }
         assert_eq!(part(b"anything", 0), 0);
     }
 

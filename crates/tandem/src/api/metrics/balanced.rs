@@ -5,7 +5,8 @@
 
 use super::{Number, Page, flag};
 use crate::api::balanced::{
-    BalancedStatus, CertificateStatus, HttpStatus, STATUS_CLASSES, UpstreamState, UpstreamStatus,
+    BalancedStatus, CertificateStatus, HeldStatus, HttpStatus, OwnersStatus, STATUS_CLASSES,
+    UpstreamState, UpstreamStatus,
 };
 use std::fmt;
 use tandem_core::clustering::load_balanced::quantiles::{BOUNDS_US, Histogram};
@@ -55,6 +56,34 @@ pub(super) fn families(page: &mut Page, services: &[BalancedStatus]) {
         let whose = [("client", of.limited_client_total), ("service", of.limited_service_total)];
         for (whose, count) in whose {
             page.sample(name, &[("service", &of.name), ("rate", &whose)], count);
+        }
+    }
+}
+
+/// Where work goes that has owners.
+pub(super) fn owners(page: &mut Page, services: &[BalancedStatus]) {
+    let all: Vec<_> =
+        services.iter().filter_map(|it| Some((&it.name, it.owners.as_ref()?))).collect();
+    if all.is_empty() {
+        return;
+    }
+    let mut family = |name: &str, help: &str, value: fn(&OwnersStatus) -> u64| {
+        page.family(name, help);
+        for (service, it) in &all {
+            page.sample(name, &[("service", service)], value(it));
+        }
+    };
+    let help = "Partitions that lead to their owner here.";
+    family("tandem_door_partitions_routed", help, |it| u64::from(it.routed));
+    let help = "Requests that a copy turned away as not its own.";
+    family("tandem_door_misdirected_total", help, |it| it.misdirected_total);
+    let name = "tandem_door_partition_held";
+    page.family(name, "What waits for the owner of a partition here; only where something does.");
+    for (service, it) in &all {
+        for HeldStatus { partition, held } in &it.held {
+            let labels: [(&str, &dyn fmt::Display); 2] =
+                [("service", service), ("partition", partition)];
+            page.sample(name, &labels, *held);
         }
     }
 }

@@ -186,6 +186,7 @@ fn balanced() -> BalancedStatus {
             expires_unix_s: 1_900_000_000,
         }],
         http: None,
+        owners: None,
         upstreams: vec![
             upstream("10.0.0.11:6379", UpstreamState::Up, 100),
             UpstreamStatus {

@@ -3,11 +3,15 @@
 //! Tested by: `cli/tests/status.rs`.
 
 use crate::api::balanced::{
-    BalancedStatus, HttpStatus, QuantilesStatus, STATUS_CLASSES, UpstreamState, UpstreamStatus,
+    BalancedStatus, HeldStatus, HttpStatus, OwnersStatus, QuantilesStatus, STATUS_CLASSES,
+    UpstreamState, UpstreamStatus,
 };
 use crate::cli::terminal::{Mood, Terminal, lines};
 use comfy_table::Cell;
 use std::fmt::Write as _;
+
+/// Of so many partitions it is said what waits.
+const HELD_MAX: usize = 8;
 
 /// One service.
 pub fn page(service: &BalancedStatus, terminal: &Terminal) -> String {
@@ -33,6 +37,13 @@ pub fn page(service: &BalancedStatus, terminal: &Terminal) -> String {
     }
     if let Some(http) = &service.http {
         page.push_str(&requests(http));
+    }
+    if let Some(OwnersStatus { partitions, routed, held, misdirected_total }) = &service.owners {
+        let _ = write!(page, "  {routed} of {partitions} partitions lead to their owner");
+        for HeldStatus { partition, held } in held.iter().take(HELD_MAX) {
+            let _ = write!(page, ", {held} wait for {partition}");
+        }
+        let _ = writeln!(page, ", {misdirected_total} turned away");
     }
     for door in &service.doors {
         let _ = writeln!(page, "  connect through {}: {}", door.node, door.listen);

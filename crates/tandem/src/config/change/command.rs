@@ -34,7 +34,8 @@ pub(super) fn lease(change: &mut Change<'_>) {
 /// What a command and its door are cannot change while it runs.
 pub(super) fn kept(change: &mut Change<'_>) {
     let door = |it: &Command| {
-        let door = it.copies.as_ref().and_then(|it| it.door.as_ref());
+        let keyed = it.partitions.as_ref().and_then(|it| Some(&it.door.as_ref()?.door));
+        let door = it.copies.as_ref().and_then(|it| it.door.as_ref()).or(keyed);
         door.map(|door| if door.http.is_some() { "http" } else { "tcp" })
     };
     for (id, old, new) in both(change) {
@@ -53,6 +54,19 @@ pub(super) fn kept(change: &mut Change<'_>) {
             let because = "copies go by the numbers of the partitions that they own";
             let instead = "take the service out, apply, wait until it has ended, then put it back";
             change.refuse(&format!("services.{id}.partitions"), Say::new(what, because, instead));
+        }
+        let key = |it: &Command| {
+            it.partitions.as_ref().and_then(|it| Some(it.door.as_ref()?.key.clone()))
+        };
+        if let (Some(before), Some(after)) = (key(old), key(new))
+            && before != after
+        {
+            let what = format!("services.{id}: partition_key would change");
+            let because = "nodes adopt a file one after the other: two owners would get what \
+                           belongs to one key";
+            let instead = "take the service out, apply, wait until it has ended, then put it back";
+            change
+                .refuse(&format!("services.{id}.partition_key"), Say::new(what, because, instead));
         }
         if let (Some(before), Some(after)) = (door(old), door(new))
             && before != after
@@ -90,7 +104,10 @@ pub(super) fn restarts(change: &mut Change<'_>) {
     for id in begin.filter(is_alone) {
         super::begins(change, id);
     }
-    let door = |it: &Command| (it.listen, it.port, it.hold_max, it.sessions_max);
+    let door = |it: &Command| {
+        let by_key = it.partitions.as_ref().and_then(|it| it.door.clone());
+        (it.listen, it.port, it.hold_max, it.sessions_max, by_key)
+    };
     // Where copies run side by side, everything counts while they run.
     let alone = |(id, old, new): (&ServiceId, &Command, &Command)| {
         let differs = new.copies.is_none() && door(old) != door(new);
@@ -99,8 +116,8 @@ pub(super) fn restarts(change: &mut Change<'_>) {
     let changed: Vec<ServiceId> = both(change).into_iter().filter_map(alone).collect();
     for id in changed {
         let what = format!("service {id} has the new door once the daemons were restarted");
-        let because = "listen, port, hold_max and sessions_max are what a daemon begins with, and \
-                       the doors of all nodes find the copy by them";
+        let because = "a door, and the port of what it leads to, are what a daemon begins with, \
+                       and the doors of all nodes find the copy by them";
         let instead = "restart the daemons one after the other, the one that runs it last";
         change.restart(&format!("services.{id}"), Say::new(what, because, instead));
     }

@@ -3,10 +3,13 @@
 //! Not here: what may be run (`valid/command.rs`).
 
 use super::balanced::{self, Balanced, Shared};
+use super::key::{self, Key};
 use super::section::{Reading, Section};
 use super::written::{Flag, Number, Scalar, Switch, Text};
 use tandem_core::pairing::Kind;
 use toml::Spanned;
+
+const PARTITION_KEY: (&str, &str) = ("partition_key", "services.NAME.partition_key");
 
 #[derive(Debug)]
 pub(in crate::config) struct Command {
@@ -32,6 +35,8 @@ pub(in crate::config) struct Command {
     pub partitions: Number,
     pub release_max: Text,
     pub on_partitions: Vec<Spanned<String>>,
+    /// What says to which partition a request belongs.
+    pub partition_key: Key,
     pub drain_max: Text,
     pub door: Text,
     /// The door to copies that run side by side.
@@ -79,6 +84,7 @@ pub(super) fn read(
         partitions: section.number(reading, "partitions"),
         release_max: section.text(reading, "release_max"),
         on_partitions: section.texts(reading, "on_partitions"),
+        partition_key: key::read(reading, &mut section, PARTITION_KEY),
         drain_max: section.text(reading, "drain_max"),
         door,
         name: name.clone(),

@@ -89,6 +89,14 @@ rows! {
             numbers, with a space between, TANDEM_VERSION grows with each change. It may take \
             `hook_max`; nothing waits for it, and a release is confirmed through the API alone."
         because "a copy reads its file or asks the API; few need a program beside it",
+    "services.NAME.partition_key": "\"source\" or a table with one of its keys" = Computed("with \
+        door = \"http\" it must be written; else \"source\"");
+        "With partitions and listen: what of a request is its key, as `hash_key` says it. \
+            Partition = hash of the key modulo `partitions`; the door of every node sends it to \
+            that partition's owner, and holds it while there is none. A request without the key \
+            is answered 400. Where connections are spread only \"source\" will do. It cannot \
+            change while the service is there."
+        because "only the owner knows what of a request says where it belongs",
     "services.NAME.drain_max": "duration, \"0s\" to \"1h\"" = Value("30s");
         "Before a copy is stopped by a plan (drain, restart, another configuration), doors send it \
             nothing new, and what it still serves has so long to end; then it is stopped all the \
@@ -109,6 +117,16 @@ rows! {
     "services.NAME.send_proxy": "\"v1\" or \"v2\"" = Unset("copies see the node's address");
         "Not with door = \"http\". Copies are told who the client is by the PROXY protocol."
         because "a copy that does not expect it takes it for the client's first words",
+    "services.NAME.partition_key.header": "name of a field" = Unset("another part of the request");
+        "The key is the value of this field of the head; the first one that is there."
+        because "only the owner knows which field says where a request belongs",
+    "services.NAME.partition_key.cookie": "name of a cookie" = Unset("another part of the request");
+        "The key is the value of this cookie."
+        because "only the owner knows which cookie says where a request belongs",
+    "services.NAME.partition_key.path_segment": "1 to 32" = Unset("another part of the request");
+        "The key is this segment of the path, as it is written: in /shops/17/cart the second one \
+            is 17."
+        because "only the owner knows what the paths mean",
     "services.NAME.limits.nofile": "whole number" = Unset("the daemon's own");
         "Open files."
         because "as for a program that is started by hand",

@@ -1,8 +1,8 @@
 //! Tells every value of a service that is a command.
 //! In: `Command`. Out: keys below its table, and values as they would be written.
 
-use super::{balanced, listen};
-use crate::config::valid::{Command, Probe};
+use super::{balanced, key, listen};
+use crate::config::valid::{Balanced, Command, KeyDoor, Probe};
 use crate::config::value::{print_bytes, print_duration};
 
 type Value = (String, Option<String>);
@@ -48,8 +48,21 @@ pub(super) fn values(service: &Command) -> Vec<Value> {
         values.push(("partitions".to_owned(), Some(partitions.count.to_string())));
         values.push(("release_max".to_owned(), Some(print_duration(partitions.release_max))));
         values.push(("on_partitions".to_owned(), words(&partitions.on_partitions)));
+        key_door_values(partitions.door.as_ref(), &mut values);
     }
     values
+}
+
+/// The door to the owners, which has nothing to choose.
+fn key_door_values(door: Option<&KeyDoor>, values: &mut Vec<Value>) {
+    let Some(KeyDoor { key, door }) = door else { return };
+    key::values("partition_key", Some(key), values);
+    door_values(door, values);
+    let chooses = |key: &str| {
+        let part = key.split('.').next().unwrap_or_default();
+        ["balance", "sticky", "hash_key", "ejection", "slow_start"].contains(&part)
+    };
+    values.retain(|(key, _)| !chooses(key));
 }
 
 /// What several copies have, and their door.
@@ -60,7 +73,10 @@ fn copies_values(service: &Command, values: &mut Vec<Value>) {
     values.push(("drain_max".to_owned(), Some(print_duration(copies.drain_max))));
     // It has none.
     values.retain(|(key, _)| key != "lease");
-    let Some(door) = &copies.door else { return };
+    copies.door.iter().for_each(|door| door_values(door, values));
+}
+
+fn door_values(door: &Balanced, values: &mut Vec<Value>) {
     let word = if door.http.is_some() { "http" } else { "tcp" };
     values.push(("door".to_owned(), Some(word.to_owned())));
     let is_new = |(key, _): &Value| {

@@ -47,6 +47,9 @@ clustering = "active-active"
 replication = "none"
 command = ["/srv/worker"]
 partitions = 12
+listen = 8092
+door = "http"
+partition_key = { header = "X-Shop" }
 [services.app]
 kind = "command"
 clustering = "load-balanced"
@@ -95,8 +98,15 @@ const OF_COPIES: [&str; 6] = [
 ];
 
 /// Only work that is divided has these.
-const OF_DIVIDED: [&str; 3] =
-    ["services.NAME.partitions", "services.NAME.release_max", "services.NAME.on_partitions"];
+const OF_DIVIDED: [&str; 7] = [
+    "services.NAME.partitions",
+    "services.NAME.release_max",
+    "services.NAME.on_partitions",
+    "services.NAME.partition_key",
+    "services.NAME.partition_key.header",
+    "services.NAME.partition_key.cookie",
+    "services.NAME.partition_key.path_segment",
+];
 
 /// Of a key of the reference, in the file above.
 fn in_the_file(entry: &crate::config::Entry) -> String {
@@ -155,6 +165,8 @@ fn the_defaults_are_those_of_the_reference() {
         "rate_limit.per_client",
         "rate_limit.key",
         "rate_limit.key.header",
+        "partition_key",
+        "partition_key.header",
     ];
     for entry in entries() {
         let key = in_the_file(entry);
@@ -201,7 +213,7 @@ fn the_page_has_a_row_for_every_key() {
             assert!(!text.contains('|'), "{}: a bar would break the table", entry.key);
         }
     }
-    assert_eq!(page.matches("\n## ").count(), 30);
+    assert_eq!(page.matches("\n## ").count(), 31);
 }
 
 /// `UPDATE=1` writes the page (`cargo xtask gen`).

@@ -11,7 +11,7 @@ mod words;
 
 pub use copies::Copies;
 use copies::Front;
-pub use partitions::Partitions;
+pub use partitions::{KeyDoor, Partitions};
 
 use super::checker::{Checker, Limits, Shape, Span};
 use super::service::{self, HOLD, INSTANCE_PORT, SESSIONS};
@@ -179,7 +179,7 @@ pub(super) fn service(
     let hold_max = check.duration(&path("hold_max"), raw.hold_max.as_ref(), &HOLD);
     let sessions_max = usize::try_from(sessions_max).unwrap_or(1);
     let front = Front { listen, hold_max, sessions_max };
-    let partitions = partitions::check(raw, (pairing, on_partitions), check);
+    let partitions = partitions::check(raw, (pairing, on_partitions), front, check);
     let copies = match &partitions {
         Some(_) => None,
         None => copies::check(raw, (pairing, shape), front, check),

@@ -5,8 +5,8 @@
 //! Not here: what a copy does (`worker/divided.rs`).
 //! Tested by: below.
 
-use super::stage::LOOK;
 use crate::drill::evidence::history::{Window, longest_gap};
+use crate::drill::stage::LOOK;
 use crate::drill::worker::{Does, Line, read};
 use crate::runtime::supervisor::{Supervisor, TaskKind};
 use std::collections::{BTreeMap, BTreeSet};

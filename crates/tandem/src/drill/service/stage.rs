@@ -11,11 +11,10 @@ use super::view;
 use crate::dev::{DevCluster, Given};
 use crate::drill::client::Http;
 use crate::drill::evidence::workload::Load;
-use crate::drill::stage::Bounds;
+use crate::drill::stage::{Bounds, wait_whole};
 use crate::drill::view::View;
 use crate::drill::worker::Behaviour;
 use crate::drill::{Action, Cluster as _, Error, Fault};
-use crate::runtime::clock;
 use crate::runtime::supervisor::Supervisor;
 use nix::sys::signal::Signal;
 use rand::rngs::StdRng;
@@ -26,13 +25,10 @@ use std::time::Duration;
 use tandem_core::ids::NodeId;
 use tokio::process::Command;
 use tokio::sync::watch;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
 /// Longer than any deadline of a command itself.
 const COMMAND_MAX: Duration = Duration::from_secs(90);
-/// How often conditions are looked at.
-pub(super) const LOOK: Duration = Duration::from_millis(10);
-
 /// A cluster with a service that can be broken.
 pub struct Stage {
     pub(super) subject: Subject,
@@ -70,19 +66,7 @@ impl Stage {
     /// # Errors
     /// When it does not get there in time.
     pub async fn wait_whole(&self) -> Result<View, Error> {
-        let limit = self.bounds.whole_max;
-        let deadline = clock::now().plus(limit);
-        loop {
-            let view = self.view();
-            if view.is_redundant_for(self.bounds.whole_for, clock::now()) {
-                return Ok(view);
-            }
-            if clock::now() > deadline {
-                let because = view.shortcoming.unwrap_or_else(|| "only for a moment".into());
-                return Err(Error::NotRedundant { seconds: limit.as_secs(), because });
-            }
-            sleep(LOOK).await;
-        }
+        wait_whole(&self.bounds, || self.view()).await
     }
 
     /// Who is who, once it is whole.

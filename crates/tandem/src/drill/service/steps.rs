@@ -11,11 +11,12 @@ use super::judge;
 use super::kit::{PARTITIONS, SERVICE};
 use super::pieces::{self, Pieces};
 use super::pulse::Pulse;
-use super::stage::{LOOK, Stage};
+use super::stage::Stage;
 use super::subject::Subject;
 use super::verdict::{self, Evidence, Times};
 use crate::drill::evidence::ledger;
 use crate::drill::report::{RunReport, milliseconds, seconds};
+use crate::drill::stage::{is_fresh, until};
 use crate::drill::steps::with_causes;
 use crate::drill::worker::{self, Line};
 use crate::drill::{Error, Fault};
@@ -26,8 +27,6 @@ use std::time::Duration;
 use tandem_core::ids::NodeId;
 use tokio::time::sleep;
 
-/// Answers flow when the last one is not older.
-const FLOWING: Duration = Duration::from_millis(300);
 /// How long a fault lasts at least once it is there.
 const LASTS: Duration = Duration::from_secs(3);
 /// One whose effect is looked at once it should have been noticed.
@@ -84,7 +83,7 @@ impl Stage {
         Injection { inject, heal }: &Injection,
         (pulse, problems): (&Pulse, &mut Vec<String>),
     ) -> Result<Times, Error> {
-        let flowing = || clock::now().since(pulse.last_acked()) <= FLOWING;
+        let flowing = || is_fresh(pulse.last_acked());
         let flows = || pulse.acked() > 0 && flowing();
         if !until(self.bounds.flow_max, flows).await {
             let because = self.view().shortcoming.unwrap_or_else(|| "it seems whole".into());
@@ -195,16 +194,4 @@ const fn lasts(subject: Subject, fault: Fault) -> Duration {
         (Subject::Copies, Fault::Scale) => LASTS_SCALED,
         _ => LASTS,
     }
-}
-
-/// Waits for a condition; false when the limit came first.
-async fn until(limit: Duration, done: impl Fn() -> bool) -> bool {
-    let deadline = clock::now().plus(limit);
-    while !done() {
-        if clock::now() > deadline {
-            return false;
-        }
-        sleep(LOOK).await;
-    }
-    true
 }

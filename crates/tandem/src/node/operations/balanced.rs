@@ -7,14 +7,15 @@
 use super::NodeOperations;
 use super::seen::{Seen, reachable};
 use crate::api::balanced::{
-    BalancedStatus, CertificateStatus, HttpStatus, QuantilesStatus, UpstreamState, UpstreamStatus,
+    BalancedStatus, CertificateStatus, HeldStatus, HttpStatus, OwnersStatus, QuantilesStatus,
+    UpstreamState, UpstreamStatus,
 };
 use crate::api::metrics::UpstreamTimes;
 use crate::api::operations::{Outcome, Refused};
 use crate::api::status::Endpoint;
 use crate::config::{self, Balanced};
 use crate::proxy::balancer::{EndpointSnapshot, Snapshot};
-use crate::proxy::{CertificateEnd, HttpSnapshot};
+use crate::proxy::{CertificateEnd, HttpSnapshot, OwnersSnapshot};
 use crate::telemetry::codes;
 use crate::telemetry::problem::Problem;
 use tandem_core::clustering::load_balanced::ejection::Condition;
@@ -100,7 +101,12 @@ fn no_such_upstream(known: &Balanced, what: &str) -> Problem {
 pub(super) fn all(seen: &Seen, snapshots: &[Snapshot]) -> Vec<BalancedStatus> {
     let copies = seen.config.commands.iter();
     let copies = copies.filter_map(|(id, it)| Some((id, it.copies.as_ref()?.door.as_ref()?)));
-    let services = seen.config.balanced.iter().chain(copies);
+    let divided = seen.config.commands.iter();
+    let divided = divided.filter_map(|(id, it)| {
+        let door = it.partitions.as_ref()?.door.as_ref()?;
+        Some((id, &door.door))
+    });
+    let services = seen.config.balanced.iter().chain(copies).chain(divided);
     services
         .map(|(name, config)| {
             let snapshot = snapshots.iter().find(|it| it.service == *name);
@@ -126,7 +132,10 @@ fn service(
         clustering: config.pairing.clustering(),
         replication: config.pairing.replication(),
         node: seen.me.clone(),
-        balance: config.policy.word().to_owned(),
+        balance: match snapshot.and_then(|it| it.owners.as_ref()) {
+            Some(_) => "owner".to_owned(),
+            None => config.policy.word().to_owned(),
+        },
         doors: seen.config.nodes.iter().map(door).collect(),
         sessions: count(|it| it.sessions),
         held: count(|it| it.held),
@@ -139,10 +148,21 @@ fn service(
         upstreams: snapshot.map_or_else(Vec::new, |it| it.endpoints.iter().map(upstream).collect()),
         certificates: snapshot.map_or_else(Vec::new, certificates),
         http: snapshot.and_then(|it| it.http).map(http),
+        owners: snapshot.and_then(|it| it.owners.as_ref()).map(owners),
         warnings: snapshot.map_or_else(
             || vec![format!("its door on {} is not open: see tandem doctor", seen.me)],
             |it| warnings(config, it, seen.unix_ms),
         ),
+    }
+}
+
+fn owners(of: &OwnersSnapshot) -> OwnersStatus {
+    let held = of.held.iter();
+    OwnersStatus {
+        partitions: of.count,
+        routed: of.routed,
+        held: held.map(|(id, held)| HeldStatus { partition: *id, held: *held }).collect(),
+        misdirected_total: of.misdirected,
     }
 }
 

@@ -10,6 +10,7 @@ mod sweep;
 use super::BalancerConfig;
 use super::member::leaving::Cuts;
 use super::member::{Bounds, Claim, Member};
+use super::owners::Owners;
 use super::snapshot::EndpointSnapshot;
 use super::waiting::{Freed, Waiter, Waiting};
 use crate::runtime::clock;
@@ -28,7 +29,7 @@ use tokio::sync::watch;
 /// What somebody wants of an endpoint.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::proxy) struct Wish<'a> {
-    /// The hash of what it belongs to, for `Policy::Hash`; none: to nothing.
+    /// The hash of what it belongs to, for `Policy::Hash` and for owners; none: to nothing.
     pub(in crate::proxy) key: Option<u64>,
     /// Where it was already.
     pub(in crate::proxy) attempts: &'a Attempts<SocketAddr>,
@@ -65,12 +66,12 @@ pub(in crate::proxy) struct Wanted {
 }
 
 #[derive(Debug)]
-struct State {
+pub(super) struct State {
     health: ejection::Group,
     balance: Balance,
     policy: Policy,
     limits: ejection::Limits,
-    members: Vec<Arc<Member>>,
+    pub(super) members: Vec<Arc<Member>>,
     /// What is no longer listed and still has work.
     gone: Vec<Arc<Member>>,
     bounds: Bounds,
@@ -83,19 +84,21 @@ struct State {
     loads: Vec<Load>,
     /// With which tokens are made.
     secret: [u8; 32],
-    line: Line<Waiter>,
+    pub(super) line: Line<Waiter>,
+    /// There if each part of the work has one endpoint.
+    pub(super) owners: Option<Owners>,
 }
 
 /// The endpoints of one balancer.
 #[derive(Debug)]
 pub(in crate::proxy) struct Group {
     service: ServiceId,
-    state: Mutex<State>,
+    pub(super) state: Mutex<State>,
     unresolved: Mutex<Vec<String>>,
     /// By which names addresses were found.
     hosts: Mutex<BTreeMap<SocketAddr, Arc<str>>>,
     /// Moves when somebody may have come into service.
-    changed: watch::Sender<()>,
+    pub(super) changed: watch::Sender<()>,
     cuts: Cuts,
     /// Told when work ends somewhere.
     freed: Arc<Freed>,
@@ -118,6 +121,7 @@ impl Group {
             loads: Vec::new(),
             secret: secret(config),
             line: Line::default(),
+            owners: config.partitions.map(Owners::new),
         };
         let changed = watch::Sender::new(());
         Arc::new_cyclic(|me| Self {
@@ -139,15 +143,20 @@ impl Group {
 
     /// When a share changes with nothing but time.
     pub(in crate::proxy) fn deadline(&self) -> Option<Timestamp> {
-        lock(&self.state).shares_until
+        let state = lock(&self.state);
+        let gates = state.owners.as_ref().and_then(Owners::deadline);
+        state.shares_until.into_iter().chain(gates).min()
+    }
+
+    /// Whether that is now, or was.
+    pub(in crate::proxy) fn is_due(&self) -> bool {
+        self.deadline().is_some_and(|at| at <= clock::now())
     }
 
     /// A place at the endpoint that suits the wish best, or in the line of those who wait for one.
     pub(in crate::proxy) fn ask(&self, wish: Wish<'_>) -> Picked {
         let mut state = lock(&self.state);
-        let at = state.place_of(wish.token).map(|at| &state.members[at]);
-        // Whoever was there already goes to any other.
-        let at = at.filter(|it| wish.attempts.may_ask(&it.address)).map(|it| it.token());
+        let at = state.only_place(wish);
         if !state.line.is_before(at)
             && let Some(picked) = state.pick(wish)
         {
@@ -320,13 +329,16 @@ impl Group {
 
 impl State {
     /// Where somebody belongs whose cookie says this.
-    fn place_of(&self, token: Option<u64>) -> Option<usize> {
+    pub(super) fn place_of(&self, token: Option<u64>) -> Option<usize> {
         let token = token?;
         self.members.iter().position(|member| member.token() == token)
     }
 
     /// What a wish comes to; none if nobody serves, or all are full.
     fn pick(&mut self, wish: Wish<'_>) -> Option<Picked> {
+        if self.owners.is_some() {
+            return self.pick_owner(wish);
+        }
         let now = clock::now();
         if self.shares_until.is_some_and(|until| now >= until) {
             self.compute(now);
@@ -354,7 +366,7 @@ impl State {
         let before = before.filter(|at| loads[*at].share > 0);
         let draw = Draw { random: [rand::random(), rand::random()], key: wish.key };
         match before.or_else(|| balance.choose(loads, draw)) {
-            Some(at) => Some(Picked::Place(Claim::new(&members[at]))),
+            Some(at) => Some(Picked::Place(Claim::new(&members[at], None))),
             None if serves => Some(Picked::Tried),
             None => None,
         }
@@ -379,7 +391,7 @@ fn secret(config: &BalancerConfig) -> [u8; 32] {
     config.http.as_ref().map_or([0; 32], |http| http.secret)
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // Nothing here leaves a value half changed when it panics.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -7,6 +7,7 @@
 pub(super) mod leaving;
 
 use super::BalancerConfig;
+use super::owners::Routed;
 use super::snapshot::EndpointSnapshot;
 use super::waiting::Freed;
 use crate::runtime::clock;
@@ -222,14 +223,17 @@ impl Member {
     }
 }
 
-/// A place at an endpoint, until dropped.
+/// A place at an endpoint, until dropped; and as what it has it, where work has owners.
 #[derive(Debug)]
-pub(in crate::proxy) struct Claim(pub(in crate::proxy) Arc<Member>);
+pub(in crate::proxy) struct Claim(
+    pub(in crate::proxy) Arc<Member>,
+    pub(in crate::proxy) Option<Routed>,
+);
 
 impl Claim {
-    pub(super) fn new(member: &Arc<Member>) -> Self {
+    pub(super) fn new(member: &Arc<Member>, routed: Option<Routed>) -> Self {
         member.in_flight.fetch_add(1, Ordering::AcqRel);
-        Self(Arc::clone(member))
+        Self(Arc::clone(member), routed)
     }
 }
 

@@ -17,6 +17,7 @@ mod header;
 pub(super) mod limiter;
 pub(super) mod listener;
 pub(super) mod member;
+pub(super) mod owners;
 mod resolve;
 pub(super) mod session;
 mod snapshot;
@@ -29,6 +30,7 @@ pub use dial::UpstreamTls;
 pub use header::Version as ProxyVersion;
 pub use listener::Balancer;
 pub use member::leaving::Cut;
+pub use owners::{Owned, OwnersSnapshot};
 pub use snapshot::{EndpointSnapshot, Snapshot};
 
 use super::http::{HttpCheck, HttpConfig};
@@ -80,6 +82,9 @@ pub struct BalancerConfig {
     pub accept_proxy: bool,
     /// Endpoints are told who the client is by the PROXY protocol.
     pub send_proxy: Option<ProxyVersion>,
+    /// Work belongs to one of so many partitions by its key, and goes to its owner alone, whom
+    /// `Balancer::route` names; that never changes. None: to any endpoint.
+    pub partitions: Option<u32>,
     /// It balances requests and not connections; that never changes.
     pub http: Option<HttpConfig>,
 }

@@ -98,6 +98,7 @@ pub(in crate::proxy) async fn serve(shared: &Shared, mut client: TcpStream, from
         biased;
         () = shared.stop.cancelled() => return,
         worked = copying.run(claim.0.over()) => worked,
+        () = moved(shared, &claim) => return,
     };
     let Some(worked) = worked else {
         claim.0.was_cut();
@@ -155,6 +156,22 @@ async fn left(client: &TcpStream) {
             Ok(0) | Err(_) => return,
             // It spoke first and waits for an answer: from here on only its reset would be seen.
             Ok(_) => std::future::pending().await,
+        }
+    }
+}
+
+/// Ready once somebody else is known to own what the connection belongs to: whoever has it works on
+/// that no more. Never where work has no owners.
+async fn moved(shared: &Shared, claim: &Claim) {
+    let Some(routed) = claim.1 else { return std::future::pending().await };
+    let mut changed = shared.group.changed();
+    loop {
+        let owner = shared.group.owner(routed);
+        if owner.is_some_and(|owned| owned.address != claim.0.address) {
+            return;
+        }
+        if changed.changed().await.is_err() {
+            return;
         }
     }
 }
@@ -260,12 +277,15 @@ impl<'a> Search<'a> {
     }
 }
 
-/// Until somebody may have come into service.
-pub(in crate::proxy) async fn wait(shared: &Shared, changed: &mut watch::Receiver<()>) {
+/// Until somebody may have come into service; false where nothing but time has passed.
+pub(in crate::proxy) async fn wait(shared: &Shared, changed: &mut watch::Receiver<()>) -> bool {
     let next = shared.group.deadline().map(|at| Instant::now() + at.since(clock::now()));
     let change = changed.changed();
     match next {
-        Some(next) => _ = timeout_at(next.max(Instant::now() + LOOK), change).await,
-        None => _ = change.await,
+        Some(next) => timeout_at(next.max(Instant::now() + LOOK), change).await.is_ok(),
+        None => {
+            _ = change.await;
+            true
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! Talks to operators: what a balancer and its endpoints are and have done.
 //! Not here: the words that they read (`api/balanced.rs`).
 
+use super::owners::OwnersSnapshot;
 use crate::proxy::http::{CertificateEnd, HttpSnapshot};
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -37,6 +38,8 @@ pub struct Snapshot {
     pub certificates: Vec<CertificateEnd>,
     /// Names that were never answered.
     pub unresolved: Vec<String>,
+    /// There if its work has owners.
+    pub owners: Option<OwnersSnapshot>,
 }
 
 /// What an endpoint is and has done.

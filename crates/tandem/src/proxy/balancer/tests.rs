@@ -94,6 +94,7 @@ pub(super) fn config(endpoints: &[&Endpoint]) -> BalancerConfig {
         question: None,
         upstream_tls: None,
         send_proxy: None,
+        partitions: None,
         http: None,
     }
 }

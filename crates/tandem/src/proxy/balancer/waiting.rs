@@ -95,7 +95,12 @@ impl Waiting {
                     // The group is gone, and whoever waits will hear of it.
                     Err(_) => std::future::pending().await,
                 },
-                () = wait(shared, &mut changed) => shared.group.serve_line(),
+                is_changed = wait(shared, &mut changed) => {
+                    // With nothing but time, whoever is first serves for all.
+                    if is_changed || shared.group.is_due() {
+                        shared.group.serve_line();
+                    }
+                }
             }
         }
     }

@@ -3,7 +3,8 @@
 //! Keeps: H43 a request is sent again only if its connection broke before one byte of a response,
 //! it is idempotent and has no body, or its endpoint says that it did nothing with it and nothing
 //! of its body was taken; if the budget pays for it; three times in all, and never to an endpoint
-//! that may have done it.
+//! that may have done it. What is turned away as somebody else's is asked for again while it is
+//! held, beyond the budget at a slow pace.
 //! Not here: the bytes (`transfer.rs`), the search (`reach.rs`).
 //! Tested by: `tests/`.
 
@@ -15,6 +16,7 @@ use super::transfer::{End, Terms, Transfer};
 use super::tunnel::{Side, Tunnel};
 use super::wire::fields::{self, Field};
 use super::wire::request::{Method, Refusal};
+use super::wire::rewrite;
 use super::{Http, HttpConfig, Tally};
 use crate::proxy::balancer::BalancerConfig;
 use crate::proxy::balancer::member::Claim;
@@ -24,6 +26,7 @@ use std::future::poll_fn;
 use std::sync::atomic::Ordering;
 use tandem_core::clustering::load_balanced::attempts::{Attempts, Failure as Lost, Next};
 use tandem_core::clustering::load_balanced::ejection::Event;
+use tandem_core::clustering::load_balanced::key::part_of;
 use tokio::time::Instant;
 
 const BROKE: &str = "it closes connections before it has answered";
@@ -56,8 +59,8 @@ pub(super) enum After {
 
 /// Serves one request, whose head is in `client.head`.
 pub(super) async fn run(door: Door<'_>, client: &mut Client, order: Order) -> After {
-    if let Err(wait) = door.shared.rates.take(order.client) {
-        return failed(door, client, (order, Failure::Limited(wait)));
+    if let Some(failure) = refusal_of(door, order) {
+        return failed(door, client, (order, failure));
     }
     let begun = Instant::now();
     let total = door.requests.total_timeout.map(|total| begun + total);
@@ -72,12 +75,16 @@ pub(super) async fn run(door: Door<'_>, client: &mut Client, order: Order) -> Af
         };
         let Reached { claim, stream, is_reused, generation } = reached;
         let cookie = cookie(door, client, &claim, order);
+        if let Some(routed) = claim.1 {
+            rewrite::routed(&mut client.head, order.head_end, routed);
+        }
         let terms = Terms {
             config: door.requests,
             idle_timeout: door.config.idle_timeout,
             member: &claim.0,
             order,
             cookie: cookie.as_deref(),
+            routed: claim.1.map(|routed| (&*door.shared.group, routed)),
             total,
             closing: &door.shared.closing,
         };
@@ -101,6 +108,12 @@ pub(super) async fn run(door: Door<'_>, client: &mut Client, order: Order) -> Af
             refused: transfer.endpoint.refused(),
         };
         let endpoint = transfer.endpoint;
+        if end == End::Misdirected {
+            match is_asked_again(&mut search, client, claim).await {
+                Ok(()) => continue,
+                Err(nobody) => return unserved(door, client, (order, nobody, begun)),
+            }
+        }
         if over.may_repeat(order) && is_tried_again(&mut search, &claim, over) {
             continue;
         }
@@ -115,6 +128,29 @@ pub(super) async fn run(door: Door<'_>, client: &mut Client, order: Order) -> Af
     }
 }
 
+/// Why a request is sent to nobody.
+fn refusal_of(door: Door<'_>, order: Order) -> Option<Failure> {
+    if let Err(wait) = door.shared.rates.take(order.client) {
+        return Some(Failure::Limited(wait));
+    }
+    let lacks_key = door.config.partitions.is_some() && order.key.is_none();
+    lacks_key.then(|| Failure::NoKey(door.requests.hash_key.clone()))
+}
+
+/// A request that was turned away waits for its owner to be known, or to know it.
+async fn is_asked_again(
+    search: &mut Search<'_>,
+    client: &mut Client,
+    claim: Claim,
+) -> Result<(), Nobody> {
+    let pay = || search.door.http.may_retry();
+    let next = search.attempts.failed(claim.0.address, Lost::Misdirected, pay);
+    claim.0.retried();
+    drop(claim);
+    search.anew = false;
+    if next == Next::Paced { search.pause(client).await } else { Ok(()) }
+}
+
 /// Whether a request whose connection broke before an answer is sent once more.
 fn is_tried_again(search: &mut Search<'_>, claim: &Claim, over: Over) -> bool {
     let door = search.door;
@@ -122,6 +158,8 @@ fn is_tried_again(search: &mut Search<'_>, claim: &Claim, over: Over) -> bool {
         Some(Refused::Request) => Lost::Declined,
         Some(Refused::Connection) => Lost::Stale,
         None if over.is_stale => Lost::Stale,
+        // Only its owner can do it, here or wherever that is next; what is repeated is done once.
+        None if claim.1.is_some() => Lost::Stale,
         None => Lost::Broke,
     };
     let pay = || door.http.may_retry();
@@ -166,6 +204,11 @@ impl Over {
             }
     }
 
+    /// Nobody did anything with the request, and it cannot go elsewhere: some of it is gone.
+    const fn is_unseen(self) -> bool {
+        self.refused.is_some() && self.took_body && !self.has_spoken
+    }
+
     const fn is_fault(self) -> bool {
         !matches!(self.end, End::Cut)
             && (self.has_spoken || !(self.is_stale || self.refused.is_some()))
@@ -204,7 +247,7 @@ fn finish(
         }
         End::Refused(refusal) if over.can_reply => return After::Refused(refusal),
         End::Refused(_) => return cut,
-        End::Broke => Failure::Broken,
+        End::Broke | End::Misdirected => Failure::Broken,
         End::Nonsense(why) => Failure::Nonsense(why),
         End::Late => Failure::Late,
         End::Cut => Failure::Drained,
@@ -219,10 +262,13 @@ fn finish(
             Failure::Late => "no response in time".to_owned(),
             Failure::Nonsense(why) => format!("its response is not understood: {why}"),
             Failure::Broken
+            | Failure::Declined
             | Failure::Expired(_)
             | Failure::Unserved(_)
             | Failure::Crowded
             | Failure::Closing
+            | Failure::NoKey(_)
+            | Failure::Unowned(..)
             | Failure::Drained
             | Failure::Limited(_) => BROKE.to_owned(),
         });
@@ -232,14 +278,27 @@ fn finish(
         // The worst news that there is of its latency.
         claim.0.took(door.requests.answer_timeout);
     }
-    if let (Failure::Nonsense(why), Some(before)) = (failure, door.http.says_nonsense()) {
+    if let (Failure::Nonsense(why), Some(before)) = (&failure, door.http.says_nonsense()) {
         let (service, address) = (&door.config.service, claim.0.address);
         tracing::warn!(%service, %address, why, before, "an endpoint's response is not understood");
     }
-    if !over.can_reply {
-        return cut;
+    if over.can_reply { told(door, client, (order, over, failure)) } else { cut }
+}
+
+/// The client is told; if nobody did anything with its request, and what is gone of it here keeps
+/// it from going elsewhere, then that it is safe to send it again.
+fn told(
+    door: Door<'_>,
+    client: &mut Client,
+    (order, over, failure): (Order, Over, Failure),
+) -> After {
+    if failure != Failure::Broken || !over.is_unseen() {
+        return failed(door, client, (order, failure));
     }
-    failed(door, client, (order, failure))
+    if client.stream.refuse() {
+        return After::Cut;
+    }
+    failed(door, client, (order, Failure::Declined))
 }
 
 /// What says that the endpoint is at fault: not that it has no such method, or version.
@@ -257,7 +316,7 @@ fn unserved(
     let (counter, failure) = match nobody {
         Nobody::Left => (Some(abandoned), None),
         Nobody::Closing => (None, Some(Failure::Closing)),
-        Nobody::Expired => (Some(expired), Some(Failure::Expired(door.config.hold_max))),
+        Nobody::Expired => (Some(expired), Some(expired_failure(door, order))),
         Nobody::Crowded => (Some(expired), Some(Failure::Crowded)),
         Nobody::Late => (Some(timed_out), Some(Failure::Unserved(begun.elapsed()))),
         Nobody::Tried => (Some(broken), Some(Failure::Broken)),
@@ -266,6 +325,15 @@ fn unserved(
         counter.fetch_add(1, Ordering::Relaxed);
     }
     failure.map_or(After::Cut, |failure| failed(door, client, (order, failure)))
+}
+
+/// Nobody took it while it was held.
+fn expired_failure(door: Door<'_>, order: Order) -> Failure {
+    let held = door.config.hold_max;
+    match (door.config.partitions, order.key) {
+        (Some(count), Some(key)) => Failure::Unowned(part_of(key, count), held),
+        _ => Failure::Expired(held),
+    }
 }
 
 /// The client is told, and may go on if the end of its request is known.

@@ -174,7 +174,7 @@ impl Search<'_> {
     }
 
     /// Nobody is asked for a moment.
-    async fn pause(&self, client: &mut Client) -> Result<(), Nobody> {
+    pub(super) async fn pause(&self, client: &mut Client) -> Result<(), Nobody> {
         self.hold(client, sleep(PACE)).await
     }
 

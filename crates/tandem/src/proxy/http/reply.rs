@@ -7,10 +7,11 @@
 use super::wire::request::Refusal;
 use std::io::Write;
 use std::time::Duration;
+use tandem_core::clustering::load_balanced::key::Source;
 use tandem_core::ids::ServiceId;
 
 /// Why a request that was understood has no response.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Failure {
     /// No endpoint took it within this time.
     Expired(Duration),
@@ -24,10 +25,16 @@ pub(super) enum Failure {
     Drained,
     /// Its endpoint closed the connection.
     Broken,
+    /// Its endpoint did nothing with it, and nobody else can have it: some of its body is gone.
+    Declined,
     /// Its endpoint answered what is no HTTP, and why.
     Nonsense(&'static str),
     /// Its endpoint answered nothing in time.
     Late,
+    /// It does not say to which partition it belongs, which is said by this.
+    NoKey(Option<Source>),
+    /// Nobody took what belongs to this partition within this time.
+    Unowned(u32, Duration),
     /// Its client asks for more than it may; not before this time has passed.
     Limited(Duration),
 }
@@ -96,6 +103,11 @@ pub(super) fn failure(
         Failure::Broken => {
             (502, "Bad Gateway", format!("the endpoint of service {service} broke the connection"))
         }
+        Failure::Declined => (
+            503,
+            "Service Unavailable",
+            format!("the endpoint of service {service} did nothing with the request"),
+        ),
         Failure::Nonsense(why) => (
             502,
             "Bad Gateway",
@@ -105,6 +117,15 @@ pub(super) fn failure(
             504,
             "Gateway Timeout",
             format!("the endpoint of service {service} did not answer in time"),
+        ),
+        Failure::NoKey(ref key) => (400, "Bad Request", no_key(service, key.as_ref())),
+        Failure::Unowned(partition, waited) => (
+            503,
+            "Service Unavailable",
+            format!(
+                "no copy of service {service} that owns partition {partition} took the request \
+                 within {waited:?}: it moves, or its owner is lost"
+            ),
         ),
         Failure::Limited(_) => (
             429,
@@ -120,6 +141,20 @@ pub(super) fn failure(
     let more = retry_after.map_or_else(String::new, |after| format!("Retry-After: {after}\r\n"));
     write(out, (status, reason), &more, (&why, manner));
     status
+}
+
+/// Says what a request has to say.
+fn no_key(service: &ServiceId, key: Option<&Source>) -> String {
+    let part = match key {
+        Some(Source::Header(name)) => format!("the header {name}"),
+        Some(Source::Cookie(name)) => format!("the cookie {name}"),
+        Some(Source::PathSegment(place)) => format!("segment {place} of its path"),
+        Some(Source::Address) | None => "the address of its client".to_owned(),
+    };
+    format!(
+        "nobody knows who of service {service} this is for, because the request has no key: send \
+         {part}, and not empty"
+    )
 }
 
 fn write(

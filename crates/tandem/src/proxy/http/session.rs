@@ -10,6 +10,7 @@
 use super::begin::{LAST_WORD, SETTLED, makes_room};
 use super::exchange::{self, After, Door};
 use super::stream::{BUFFER, Buffer, Stream, Timer};
+use super::transfer::Kept;
 use super::wire::framing::Framing;
 use super::wire::request::{self, Method, Refusal, no_fields};
 use super::wire::rewrite::{self, Origin};
@@ -42,6 +43,8 @@ pub(super) struct Client {
     pub(super) spare: Buffer,
     /// The head of the request as its endpoint gets it, kept until it is answered.
     pub(super) head: Vec<u8>,
+    /// What of its body may have to be sent once more.
+    pub(super) kept: Kept,
     /// The head of the response as the client gets it.
     pub(super) out: Vec<u8>,
     pub(super) timer: Timer,
@@ -53,6 +56,8 @@ pub(super) struct Client {
 pub(super) struct Order {
     pub(super) kind: Method,
     pub(super) framing: Framing,
+    /// How long the head that goes on is, before its door says more in it.
+    pub(super) head_end: usize,
     pub(super) minor: u8,
     pub(super) keep_alive: bool,
     pub(super) expects: bool,
@@ -80,6 +85,7 @@ impl Client {
             input,
             spare: Buffer::default(),
             head: Vec::new(),
+            kept: Kept::default(),
             out: Vec::new(),
             timer: Timer::new(),
             origin,
@@ -103,6 +109,7 @@ impl Client {
     fn release(&mut self) {
         self.input.release();
         self.spare.release();
+        self.kept = Kept::default();
         for head in [&mut self.head, &mut self.out] {
             if head.capacity() > BUFFER {
                 *head = Vec::new();
@@ -356,6 +363,7 @@ fn take(config: &HttpConfig, client: &mut Client) -> Result<Option<Order>, Refus
     let order = Order {
         kind: head.kind,
         framing: head.framing,
+        head_end: client.head.len(),
         minor: head.minor,
         keep_alive: head.keep_alive,
         expects: head.expects,

@@ -7,68 +7,29 @@
 //! Not here: which endpoint, and what an end means (`exchange.rs`).
 //! Tested by: `tests/`.
 
-use super::HttpConfig;
-use super::session::{Client, Order};
+mod owned;
+mod terms;
+
+pub(super) use owned::Kept;
+pub(super) use terms::{End, Terms};
+
+use super::session::Client;
 use super::stream::{BUFFER, Stream};
 use super::wire::framing::{Bad, Body, Framing};
 use super::wire::request::{self, no_fields};
 use super::wire::response::{self, INTERIM_MAX};
 use super::wire::rewrite::{self, Onward};
-use crate::proxy::balancer::member::Member;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
 /// So much of a body is copied behind its head: one piece costs the system less than two.
 const SMALL: usize = 2048;
-
-/// How a transfer ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum End {
-    /// The response went through.
-    Done {
-        /// The endpoint's connection is between two requests.
-        is_reusable: bool,
-        /// The client's connection is.
-        keep_alive: bool,
-    },
-    /// Both sides changed to another protocol.
-    Switched,
-    /// The client closed its connection or takes nothing.
-    Left,
-    /// The client's body is refused.
-    Refused(request::Refusal),
-    /// The endpoint's connection broke.
-    Broke,
-    /// The endpoint's response is none.
-    Nonsense(&'static str),
-    /// The endpoint took too long.
-    Late,
-    /// The endpoint gets no more work, and had time enough for this.
-    Cut,
-}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Head,
     Body,
     Switched,
-}
-
-/// What the exchange knows, and its transfer has to.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Terms<'a> {
-    pub(super) config: &'a HttpConfig,
-    pub(super) idle_timeout: Duration,
-    pub(super) member: &'a Member,
-    pub(super) order: Order,
-    /// To set in the response.
-    pub(super) cookie: Option<&'a str>,
-    /// When everything has to be over.
-    pub(super) total: Option<Instant>,
-    /// Cancelled when the balancer is about to close.
-    pub(super) closing: &'a CancellationToken,
 }
 
 /// One request and its response.
@@ -111,6 +72,7 @@ impl<'a> Transfer<'a> {
     pub(super) fn new(terms: Terms<'a>, client: &'a mut Client, endpoint: Stream) -> Self {
         let now = Instant::now();
         client.out.clear();
+        client.kept.begin();
         client.spare.consume(usize::MAX);
         Self {
             body: Body::new(terms.order.framing, terms.config.body_bytes_max),
@@ -216,6 +178,7 @@ impl<'a> Transfer<'a> {
                 self.head_sent += of_head;
                 self.body_ready -= written - of_head;
                 self.took_body |= written > of_head;
+                self.keep(written - of_head);
                 self.client.input.consume(written - of_head);
                 *moved = true;
                 continue;
@@ -341,7 +304,8 @@ impl<'a> Transfer<'a> {
 
     /// Takes one head; false if it has not come whole.
     fn take_head(&mut self) -> Result<bool, End> {
-        let Client { spare, out, head: request, .. } = &mut *self.client;
+        let can_reply = self.can_reply();
+        let Client { spare, out, head: request, input, kept, .. } = &mut *self.client;
         let bytes = spare.unread();
         if !super::session::may_be_whole(bytes, &mut self.seen) {
             return Ok(false);
@@ -366,6 +330,9 @@ impl<'a> Transfer<'a> {
             }
             spare.consume(length);
             return Ok(true);
+        }
+        if owned::is_turned_away(self.terms, status) && can_reply && kept.gives_back(input) {
+            return Err(End::Misdirected);
         }
         if status == 101 && !order.upgrades {
             return Err(End::Nonsense("it changes to a protocol that nobody asked for"));

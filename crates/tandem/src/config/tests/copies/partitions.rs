@@ -1,6 +1,8 @@
 use super::*;
-use crate::config::unsafe_change;
+use crate::config::valid::KeyDoor;
+use crate::config::{needs_restart, show, unsafe_change};
 use std::time::Duration;
+use tandem_core::clustering::load_balanced::key::Source;
 use tandem_core::spec::Seat;
 
 const WORK: &str = r#"
@@ -47,7 +49,30 @@ fn what_makes_no_sense_is_told() {
             "services.work.on_partitions has no effect",
         ),
         (work("= 12", "= 12\non_partitions = [\"\"]"), "services.work.on_partitions.1 = "),
-        (work("= 12", "= 12\nlisten = 8080"), "services.work.listen does not go with partitions"),
+        (
+            work("= 12", "= 12\nlisten = 8080\ndoor = \"http\""),
+            "services.work.partition_key is missing",
+        ),
+        (
+            work("= 12", "= 12\nlisten = 8080\npartition_key = { cookie = \"x\" }"),
+            "services.work.partition_key does not go with door = \"tcp\"",
+        ),
+        (
+            work("= 12", "= 12\npartition_key = \"source\""),
+            "services.work.partition_key has no effect",
+        ),
+        (
+            work("partitions = 12\nrelease_max = \"5s\"", "partition_key = \"source\""),
+            "services.work.partition_key has no effect",
+        ),
+        (
+            work("= 12", "= 12\nlisten = 8080\npartition_key = \"header:X\""),
+            "services.work.partition_key = \"header:X\"",
+        ),
+        (
+            work("= 12", "= 12\nlisten = 8080\nbalance = \"hash\""),
+            "services.work.balance does not go with partitions",
+        ),
         (work("= 12", "= 12\nreplicas = 2"), "services.work.replicas does not go with partitions"),
         (
             work("active-active", "load-balanced"),
@@ -57,6 +82,43 @@ fn what_makes_no_sense_is_told() {
         let told = lines(&problems(&text));
         assert!(told.iter().any(|line| line.contains(expected)), "{expected}: {told:?}");
     }
+}
+
+const DOOR: &str = "= 12\nlisten = 8080\ndoor = \"http\"\nheld_max = 7\n\
+     partition_key = { header = \"X-Shop\" }";
+
+#[test]
+fn a_door_leads_to_the_owner_of_a_key() {
+    let config = parse(&work("= 12", DOOR));
+    let partitions = config.commands[&"work".into()].partitions.clone().expect("partitions");
+    let KeyDoor { key, door } = partitions.door.expect("door");
+    assert_eq!(key, Source::Header("X-Shop".to_owned()));
+    assert_eq!((door.held_max, door.sessions_max, door.ejects), (7, 10_000, false));
+    assert!(door.http.is_some());
+    let shown = show(&config);
+    let value = |key: &str| {
+        let found = shown.iter().find(|it| it.key == format!("services.work.{key}"));
+        found.and_then(|it| it.value.clone())
+    };
+    assert_eq!(value("partition_key").as_deref(), Some("header X-Shop"));
+    assert_eq!((value("door").as_deref(), value("balance")), (Some("http"), None));
+    let tcp = parse(&work("= 12", "= 12\nlisten = 8080"));
+    let partitions = tcp.commands[&"work".into()].partitions.clone().expect("partitions");
+    assert_eq!(partitions.door.expect("door").key, Source::Address);
+    let doorless = parse(&work("", ""));
+    assert_eq!(doorless.commands[&"work".into()].partitions.clone().expect("parts").door, None);
+}
+
+#[test]
+fn what_a_key_is_does_not_change_while_the_service_is_there() {
+    let old = parse(&work("= 12", DOOR));
+    let new = parse(&work("= 12", &DOOR.replace("X-Shop", "X-Other")));
+    let told = lines(&unsafe_change(&old, &new));
+    assert!(told.iter().any(|line| line.contains("partition_key would change")), "{told:?}");
+    let held = parse(&work("= 12", &DOOR.replace("= 7", "= 8")));
+    assert!(unsafe_change(&old, &held).is_empty());
+    let told = lines(&needs_restart(&old, &held));
+    assert!(told.iter().any(|line| line.contains("once the daemons were restarted")), "{told:?}");
 }
 
 #[test]

@@ -66,22 +66,37 @@ pub(in crate::config::valid) fn check(
         let say = Say::new(what, because, "remove it");
         check.problems.error(Code::Contradiction, &lease.span(), say);
     }
-    let word = |word: &str| DOORS.contains(&word).then_some(());
-    if let Some(door) = &raw.door {
-        let _ = check.word(&path("door"), door, (DOORS, word));
-    }
+    word(raw, check);
     // A client's sessions stay where they are: nothing else makes every node active for itself.
     let usual = match pairing.clustering() {
         Clustering::ActiveActive => Policy::Hash,
         Clustering::ActivePassive | Clustering::LoadBalanced => Policy::PeakEwma,
     };
-    let basis = Basis { pairing: Some(pairing), listen: front.listen, usual };
-    let door = balanced::door(&raw.balanced, basis, check);
-    let Front { hold_max, sessions_max, .. } = front;
-    let is_written = check.is_written(&format!("services.{}.held_max", raw.name.get_ref()));
-    let held = |door: &Balanced| if is_written { door.held_max } else { sessions_max };
-    let door = door.map(|door| Balanced { held_max: held(&door), hold_max, sessions_max, ..door });
+    let door = door(raw, (pairing, usual), front, check);
     Some(Copies { replicas, drain_max, door })
+}
+
+/// What sort of door it is.
+pub(super) fn word(raw: &raw::Command, check: &mut Checker<'_, '_>) {
+    let path = format!("services.{}.door", raw.name.get_ref());
+    let word = |word: &str| DOORS.contains(&word).then_some(());
+    if let Some(door) = &raw.door {
+        let _ = check.word(&path, door, (DOORS, word));
+    }
+}
+
+/// The door, with what every command has of one.
+pub(super) fn door(
+    raw: &raw::Command,
+    (pairing, usual): (Pairing, Policy),
+    Front { listen, hold_max, sessions_max }: Front,
+    check: &mut Checker<'_, '_>,
+) -> Option<Balanced> {
+    let basis = Basis { pairing: Some(pairing), listen, usual };
+    let door = balanced::door(&raw.balanced, basis, check)?;
+    let is_written = check.is_written(&format!("services.{}.held_max", raw.name.get_ref()));
+    let held_max = if is_written { door.held_max } else { sessions_max };
+    Some(Balanced { held_max, hold_max, sessions_max, ..door })
 }
 
 /// One copy runs: what is written about several is a misunderstanding.
@@ -102,7 +117,7 @@ fn alone(raw: &raw::Command, check: &mut Checker<'_, '_>) {
 }
 
 /// Nobody connects: what is written about a door is a misunderstanding.
-fn doorless(raw: &raw::Command, pairing: Pairing, check: &mut Checker<'_, '_>) {
+pub(super) fn doorless(raw: &raw::Command, pairing: Pairing, check: &mut Checker<'_, '_>) {
     let of_copies = pairing.clustering() != Clustering::ActivePassive;
     let door = reference::door_keys().chain(["door"]).filter(|_| of_copies);
     for key in FRONT.iter().copied().chain(door) {

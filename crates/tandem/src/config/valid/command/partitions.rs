@@ -4,11 +4,16 @@
 //! (`copies.rs`).
 //! Tested by: `config/tests/copies/partitions.rs`.
 
+use super::copies::{self, Front};
 use crate::config::problem::{Code, Say};
+use crate::config::raw;
 use crate::config::valid::checker::{Checker, Limits, Span};
-use crate::config::{raw, reference};
+use crate::config::valid::{Balanced, key};
 use std::time::Duration;
 use tandem_core::cluster::partitions::PARTITIONS_MAX;
+use tandem_core::clustering::load_balanced::balance::Policy;
+use tandem_core::clustering::load_balanced::ejection;
+use tandem_core::clustering::load_balanced::key::Source;
 use tandem_core::pairing::{Clustering, Pairing};
 
 /// How the work of a command is divided.
@@ -20,21 +25,36 @@ pub struct Partitions {
     pub release_max: Duration,
     /// Run on a node whenever what it owns has changed; empty: nothing.
     pub on_partitions: Vec<String>,
+    /// The door to the owners, without endpoints; none without `listen`.
+    pub door: Option<KeyDoor>,
 }
 
-const NO_DOOR: &str = "a front door to the owner of a key is not in this version";
+/// A door that leads to the owner of what a request or connection belongs to.
+#[derive(Clone, Debug, PartialEq)]
+pub struct KeyDoor {
+    /// What it belongs to is told by this.
+    pub key: Source,
+    /// The door as any other.
+    pub door: Balanced,
+}
+
+const ONE_OWNER: &str = "each partition has one owner, so that the door has nothing to choose";
 /// Keys that make no sense where each part of the work has one owner.
 const NOT_WITH: &[(&str, &str)] = &[
     ("replicas", "each data node runs a copy, and each partition has one owner"),
     ("drain_max", "a copy gives its partitions away one by one: release_max bounds that"),
-    ("listen", NO_DOOR),
-    ("door", NO_DOOR),
+    ("balance", ONE_OWNER),
+    ("sticky", ONE_OWNER),
+    ("hash_key", "partition_key says what a request belongs to"),
+    ("ejection", ONE_OWNER),
+    ("slow_start", ONE_OWNER),
 ];
 
 /// Keys that say something about partitions.
 const ONLY_WITH: &[(&str, &str)] = &[
     ("release_max", "without partitions there is nothing to release"),
     ("on_partitions", "without partitions nothing of them changes"),
+    ("partition_key", "without partitions any copy may serve any request"),
 ];
 
 const COUNT: Limits = Limits {
@@ -52,6 +72,7 @@ const RELEASE: Span = Span {
 pub(super) fn check(
     raw: &raw::Command,
     (pairing, on_partitions): (Option<Pairing>, Vec<String>),
+    front: Front,
     check: &mut Checker<'_, '_>,
 ) -> Option<Partitions> {
     let pairing = pairing?;
@@ -70,9 +91,7 @@ pub(super) fn check(
         check.problems.error(Code::Contradiction, &written.span(), say);
         return None;
     }
-    let of_doors =
-        reference::door_keys().chain(["hold_max", "sessions_max"]).map(|key| (key, NO_DOOR));
-    for (key, because) in NOT_WITH.iter().copied().chain(of_doors) {
+    for (key, because) in NOT_WITH.iter().copied() {
         if check.is_written(&path(key)) {
             let what = format!("{} does not go with partitions", path(key));
             let say = Say::new(what, because, format!("remove {key}"));
@@ -85,7 +104,55 @@ pub(super) fn check(
         count: u32::try_from(count).unwrap_or(1),
         release_max: check.duration(&path("release_max"), raw.release_max.as_ref(), &RELEASE),
         on_partitions,
+        door: door(raw, (pairing, front), check),
     })
+}
+
+/// The door to the owners.
+fn door(
+    raw: &raw::Command,
+    (pairing, front): (Pairing, Front),
+    check: &mut Checker<'_, '_>,
+) -> Option<KeyDoor> {
+    let path = format!("services.{}.partition_key", raw.name.get_ref());
+    copies::word(raw, check);
+    if raw.listen.is_none() {
+        copies::doorless(raw, pairing, check);
+        if check.is_written(&path) {
+            let what = format!("{path} has no effect");
+            let because = "without `listen` there is no front door";
+            let say = Say::new(what, because, "write listen, or remove it");
+            let place = check.place_of(&path);
+            check.problems.error(Code::Contradiction, &place, say);
+        }
+        return None;
+    }
+    let written = key::check(&path, &raw.partition_key, check);
+    let is_http = raw.balanced.http.is_some();
+    let key = match (is_http, written) {
+        (false, Some(Source::Header(_) | Source::Cookie(_) | Source::PathSegment(_))) => {
+            let say = Say::new(
+                format!("{path} does not go with door = \"tcp\""),
+                "a connection shows nothing of what it carries but where it comes from",
+                "write door = \"http\", or partition_key = \"source\"",
+            );
+            let place = check.place_of(&path);
+            check.problems.error(Code::Contradiction, &place, say);
+            return None;
+        }
+        (true, None) if !check.is_written(&path) => {
+            let because = "only its owner knows what of a request says to which partition it \
+                           belongs";
+            check.missing(&path, because, "{ header = \"X-Shop\" }");
+            return None;
+        }
+        (_, key) => key.unwrap_or(Source::Address),
+    };
+    // Whoever owns it gets it, however its requests end.
+    let never =
+        ejection::Limits { failures: 0, success_percent_min: 0, ..ejection::Limits::default() };
+    let door = copies::door(raw, (pairing, Policy::RoundRobin), front, check)?;
+    Some(KeyDoor { key, door: Balanced { limits: never, ejects: false, ..door } })
 }
 
 /// What is written about parts that there are not is a misunderstanding.

@@ -60,6 +60,7 @@ pub(super) fn snapshot(endpoints: Vec<EndpointSnapshot>) -> Snapshot {
         certificates: Vec::new(),
         endpoints,
         unresolved: vec!["cache2".to_owned()],
+        owners: None,
     }
 }
 

@@ -280,6 +280,7 @@ fn canned(verb: &str) -> Option<Vec<u8>> {
             [head, vec![b'.'; 30_000_000]].concat()
         }
         "/501" => b"HTTP/1.1 501 Not Implemented\r\nContent-Length: 0\r\n\r\n".to_vec(),
+        "/421" => b"HTTP/1.1 421 Misdirected Request\r\nContent-Length: 0\r\n\r\n".to_vec(),
         "/500" => b"HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n".to_vec(),
         "/nonsense" => b"SSH-2.0-OpenSSH_9.2\r\n\r\n".to_vec(),
         "/two-lengths" => {

@@ -44,6 +44,7 @@ pub fn config(endpoints: &[&Endpoint]) -> BalancerConfig {
         question: None,
         upstream_tls: None,
         send_proxy: None,
+        partitions: None,
         http: Some(HttpConfig { idle_timeout: LIMIT, ..HttpConfig::default() }),
     }
 }

@@ -26,6 +26,8 @@ pub(in crate::proxy::http) enum Field {
     ForwardedProto,
     /// Says who the client is in other words, which a stranger may not.
     Claim,
+    /// Says as what an endpoint gets the request, which only the door may.
+    Routed,
     /// For the next hop only.
     Hop,
     /// Looks like one of those above to those who take `_` for `-`, as CGI does.
@@ -47,10 +49,12 @@ impl Field {
             9 if is("x-real-ip") => Self::Claim,
             10 if is("connection") => Self::Connection,
             10 => hop(is("keep-alive")),
+            12 if is("tandem-epoch") => Self::Routed,
             14 if is("content-length") => Self::ContentLength,
             14 => hop(is("http2-settings")),
             15 if is("x-forwarded-for") => Self::ForwardedFor,
             16 if is("x-forwarded-host") => Self::ForwardedHost,
+            16 if is("tandem-partition") => Self::Routed,
             16 => hop(is("proxy-connection")),
             17 if is("transfer-encoding") => Self::TransferEncoding,
             17 if is("x-forwarded-proto") => Self::ForwardedProto,
@@ -132,6 +136,8 @@ mod tests {
         assert_eq!(Field::of("HTTP2-Settings"), Field::Hop);
         assert_eq!(Field::of("X_My_Field"), Field::Other);
         assert_eq!(Field::of("Accept"), Field::Other);
+        assert_eq!(Field::of("Tandem-PARTITION"), Field::Routed);
+        assert_eq!(Field::of("tandem_epoch"), Field::Lookalike);
     }
 
     #[test]

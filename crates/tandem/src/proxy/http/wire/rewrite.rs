@@ -9,6 +9,7 @@
 use super::fields::{self, Field};
 use super::framing::Framing;
 use super::{request, response};
+use crate::proxy::balancer::owners::Routed;
 use httparse::Header;
 use std::io::Write;
 use std::net::IpAddr;
@@ -65,6 +66,22 @@ pub(in crate::proxy::http) fn request(
     }
     forwarded(out, head, origin);
     out.extend_from_slice(b"\r\n");
+}
+
+/// Says as what an endpoint gets a request: which partition, and under which epoch its owner has
+/// it. `end` is where the head ended before anything of that was written, by which it may be
+/// written anew for another endpoint.
+pub(in crate::proxy::http) fn routed(
+    out: &mut Vec<u8>,
+    end: usize,
+    Routed { partition, epoch }: Routed,
+) {
+    out.truncate(end.saturating_sub(2));
+    out.extend_from_slice(b"Tandem-Partition: ");
+    number(out, u64::from(partition.0));
+    out.extend_from_slice(b"\r\nTandem-Epoch: ");
+    number(out, epoch.0);
+    out.extend_from_slice(b"\r\n\r\n");
 }
 
 /// Says who the client is.
@@ -225,6 +242,7 @@ fn line(out: &mut Vec<u8>, parts: &[&str]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tandem_core::ids::{Epoch, PartitionId};
 
     const STRANGER: Origin = Origin {
         ip: IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1)),
@@ -261,6 +279,23 @@ mod tests {
         for ip in ["0.0.0.0", "192.0.2.10", "255.255.255.255", "2001:db8::1"] {
             assert_eq!(written(&|out| address(out, ip.parse().unwrap())), format!("x{ip}"));
         }
+    }
+
+    #[test]
+    fn only_the_door_says_whose_a_request_is() {
+        let bytes = "GET /a HTTP/1.1\r\nHost: shop\r\nTandem-Partition: 1\r\n\
+             tandem_partition: 2\r\nTandem-Epoch: 9\r\nTandem-Other: x\r\n\r\n";
+        let trusted = Origin { is_trusted: true, ..STRANGER };
+        let mut out = sent_on(bytes, trusted).into_bytes();
+        let end = out.len();
+        for (partition, epoch) in [(7, 123), (7, 4)] {
+            let (partition, epoch) = (PartitionId(partition), Epoch(epoch));
+            routed(&mut out, end, Routed { partition, epoch });
+        }
+        let text = String::from_utf8(out).unwrap();
+        let ours: Vec<&str> = text.lines().filter(|line| line.contains("andem")).collect();
+        assert_eq!(ours, ["Tandem-Other: x", "Tandem-Partition: 7", "Tandem-Epoch: 4"], "{text}");
+        assert!(text.ends_with("Epoch: 4\r\n\r\n"), "{text}");
     }
 
     #[test]

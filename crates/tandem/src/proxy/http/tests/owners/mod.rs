@@ -1,0 +1,202 @@
+//! What belongs to a partition gets its owner, and waits where there is none.
+
+use super::support::*;
+use crate::proxy::balancer::{Balancer, BalancerConfig, Owned, OwnersSnapshot};
+use crate::runtime::supervisor::Supervisor;
+use std::time::Duration;
+use tandem_core::clustering::load_balanced::attempts::PACE;
+use tandem_core::clustering::load_balanced::key::{Source, part};
+use tandem_core::ids::{Epoch, PartitionId};
+use tokio::time::Instant;
+
+const PARTITIONS: u32 = 4;
+const SHOP: &str = "17";
+
+fn keyed(endpoints: &[&Endpoint]) -> BalancerConfig {
+    let source = Source::Header("X-Shop".to_owned());
+    let config = http(endpoints, |http| http.hash_key = Some(source));
+    BalancerConfig { partitions: Some(PARTITIONS), ..config }
+}
+
+fn owned(by: &Endpoint, epoch: u64) -> Option<Owned> {
+    Some(Owned { address: by.address, epoch: Epoch(epoch) })
+}
+
+/// The partition of the shop goes there, all others elsewhere.
+fn routes(shop: Option<Owned>, rest: Option<Owned>) -> Vec<Option<Owned>> {
+    let own = part(SHOP.as_bytes(), PARTITIONS);
+    (0..PARTITIONS).map(|id| if id == own { shop } else { rest }).collect()
+}
+
+async fn two() -> (Supervisor, Endpoint, Endpoint, Balancer) {
+    let supervisor = Supervisor::new();
+    let a = Endpoint::start(&supervisor, 'a').await;
+    let b = Endpoint::start(&supervisor, 'b').await;
+    let balancer = Balancer::open(keyed(&[&a, &b]), &supervisor).unwrap();
+    (supervisor, a, b, balancer)
+}
+
+async fn asks(balancer: &Balancer, path: &str, more: &str) -> Client {
+    let mut client = Client::connect(balancer).await;
+    let head = format!("GET {path} HTTP/1.1\r\nHost: shop\r\nX-Shop: {SHOP}\r\n{more}\r\n");
+    client.send(head).await;
+    client
+}
+
+fn owners(balancer: &Balancer) -> OwnersSnapshot {
+    balancer.snapshot().owners.unwrap()
+}
+
+fn held(balancer: &Balancer) -> u64 {
+    let own = PartitionId(part(SHOP.as_bytes(), PARTITIONS));
+    owners(balancer).held.get(&own).copied().unwrap_or(0)
+}
+
+#[tokio::test]
+async fn a_request_goes_to_the_owner_of_its_key_and_says_as_what() {
+    let (_supervisor, a, b, balancer) = two().await;
+    balancer.route(routes(owned(&b, 9), owned(&a, 1)));
+    let forged = "Tandem-Epoch: 99\r\nTandem-Partition: 99\r\n";
+    let head = asks(&balancer, "/head", forged).await.response().await.unwrap().body;
+    let own = part(SHOP.as_bytes(), PARTITIONS);
+    assert!(head.contains(&format!("\r\nTandem-Partition: {own}\r\n")), "{head}");
+    assert!(head.contains("\r\nTandem-Epoch: 9\r\n") && !head.contains("99"), "{head}");
+    assert_eq!((a.requests(), b.requests()), (0, 1));
+    assert_eq!((owners(&balancer).count, owners(&balancer).routed), (4, 4));
+}
+
+#[tokio::test]
+async fn a_request_without_a_key_is_told_what_it_lacks() {
+    let (_supervisor, a, b, balancer) = two().await;
+    balancer.route(routes(owned(&b, 1), owned(&a, 1)));
+    let mut client = Client::connect(&balancer).await;
+    let refused = client.get("/").await.unwrap();
+    assert_eq!(refused.status(), 400);
+    assert!(refused.body.contains("because the request has no key: send the header X-Shop"));
+    // Its connection goes on.
+    client.send(format!("GET / HTTP/1.1\r\nHost: shop\r\nX-Shop: {SHOP}\r\n\r\n")).await;
+    assert_eq!(client.response().await.unwrap().body, "b");
+    assert_eq!((a.requests(), b.requests()), (0, 1));
+}
+
+#[tokio::test]
+async fn what_nobody_owns_waits_and_what_somebody_owns_does_not() {
+    let (_supervisor, a, _b, balancer) = two().await;
+    let mut early = asks(&balancer, "/", "").await;
+    until(|| held(&balancer) == 1).await;
+    balancer.route(routes(None, owned(&a, 1)));
+    let mut late = asks(&balancer, "/", "").await;
+    until(|| held(&balancer) == 2).await;
+    let other = (0..99).map(|key| key.to_string());
+    let other = other
+        .into_iter()
+        .find(|key| part(key.as_bytes(), PARTITIONS) != part(SHOP.as_bytes(), PARTITIONS));
+    let mut client = Client::connect(&balancer).await;
+    let other = other.unwrap();
+    client.send(format!("GET / HTTP/1.1\r\nHost: shop\r\nX-Shop: {other}\r\n\r\n")).await;
+    assert_eq!(client.response().await.unwrap().body, "a", "others do not wait for it");
+    assert_eq!(held(&balancer), 2);
+    balancer.route(routes(owned(&a, 3), owned(&a, 1)));
+    assert_eq!(early.response().await.unwrap().body, "a");
+    assert_eq!(late.response().await.unwrap().body, "a");
+    assert_eq!(held(&balancer), 0);
+}
+
+#[tokio::test]
+async fn what_waits_for_too_long_or_in_too_long_a_line_is_told_so() {
+    let supervisor = Supervisor::new();
+    let a = Endpoint::start(&supervisor, 'a').await;
+    let hold_max = Duration::from_millis(300);
+    let config = BalancerConfig { hold_max, held_max: 1, ..keyed(&[&a]) };
+    let balancer = Balancer::open(config, &supervisor).unwrap();
+    balancer.route(routes(None, owned(&a, 1)));
+    let mut first = asks(&balancer, "/", "").await;
+    until(|| held(&balancer) == 1).await;
+    let crowded = asks(&balancer, "/", "").await.response().await.unwrap();
+    assert_eq!(crowded.status(), 503);
+    assert!(crowded.body.contains("as many requests wait"), "{}", crowded.body);
+    let late = first.response().await.unwrap();
+    assert_eq!(late.status(), 503);
+    assert!(late.head.contains("\r\nRetry-After: 1\r\n"), "{}", late.head);
+    let own = part(SHOP.as_bytes(), PARTITIONS);
+    let said = format!("no copy of service web that owns partition {own} took the request within");
+    assert!(late.body.contains(&said), "{}", late.body);
+    assert_eq!(a.requests(), 0);
+}
+
+async fn posts(balancer: &Balancer, body: &str) -> Client {
+    let mut client = Client::connect(balancer).await;
+    let length = body.len();
+    let head = format!(
+        "POST / HTTP/1.1\r\nHost: shop\r\nX-Shop: {SHOP}\r\nContent-Length: {length}\r\n\r\n"
+    );
+    client.send(format!("{head}{body}")).await;
+    client
+}
+
+#[tokio::test]
+async fn what_a_copy_turns_away_goes_to_the_next_owner_whole() {
+    let (_supervisor, a, b, balancer) = two().await;
+    a.always("/421");
+    b.always("/echo");
+    balancer.route(routes(owned(&a, 1), owned(&a, 1)));
+    let mut client = posts(&balancer, "not to be lost").await;
+    until(|| owners(&balancer).misdirected > 0).await;
+    balancer.route(routes(owned(&b, 2), owned(&a, 1)));
+    let answer = client.response().await.unwrap();
+    assert_eq!((answer.status(), answer.body.as_str()), (200, "not to be lost"));
+    let sent = b.bytes();
+    assert!(sent.contains("Tandem-Epoch: 2") && !sent.contains("Tandem-Epoch: 1"), "{sent}");
+    assert_eq!((b.requests(), balancer.snapshot().http.unwrap().statuses[3]), (1, 0));
+}
+
+#[tokio::test]
+async fn a_copy_that_does_not_know_yet_what_it_owns_is_asked_again() {
+    let (_supervisor, a, _b, balancer) = two().await;
+    a.always("/421");
+    balancer.route(routes(owned(&a, 1), owned(&a, 1)));
+    let mut clients = Vec::new();
+    for _ in 0..20 {
+        clients.push(asks(&balancer, "/", "").await);
+    }
+    until(|| owners(&balancer).misdirected >= 20).await;
+    // From here on one asks for all.
+    let (begun, before) = (Instant::now(), owners(&balancer).misdirected);
+    until(|| owners(&balancer).misdirected >= before + 3).await;
+    assert!(begun.elapsed() >= PACE * 2, "{:?}", begun.elapsed());
+    a.always("");
+    for client in &mut clients {
+        assert_eq!(client.response().await.unwrap().body, "a");
+    }
+    assert_eq!(held(&balancer), 0);
+}
+
+#[tokio::test]
+async fn a_body_that_is_too_long_to_be_kept_is_turned_away_for_good() {
+    let (_supervisor, a, b, balancer) = two().await;
+    a.always("/421");
+    balancer.route(routes(owned(&a, 1), owned(&b, 1)));
+    let mut client = posts(&balancer, &"x".repeat(100_000)).await;
+    assert_eq!(client.response().await.unwrap().status(), 421);
+    assert_eq!(owners(&balancer).misdirected, 1);
+}
+
+#[tokio::test]
+async fn a_connection_goes_to_the_owner_of_its_source_and_ends_when_that_is_another() {
+    let supervisor = Supervisor::new();
+    let a = Endpoint::start(&supervisor, 'a').await;
+    let b = Endpoint::start(&supervisor, 'b').await;
+    let config = BalancerConfig { http: None, ..keyed(&[&a, &b]) };
+    let balancer = Balancer::open(config, &supervisor).unwrap();
+    let own = part(b"127.0.0.1", PARTITIONS);
+    let to = |shop: Option<Owned>| (0..PARTITIONS).map(|id| shop.filter(|_| id == own)).collect();
+    balancer.route(to(owned(&a, 1)));
+    let mut client = Client::connect(&balancer).await;
+    assert_eq!(client.get("/").await.unwrap().body, "a");
+    // It is asked back: its owner ends what it does there.
+    balancer.route(to(None));
+    assert_eq!(client.get("/").await.unwrap().body, "a");
+    balancer.route(to(owned(&b, 2)));
+    assert_eq!(client.rest().await, "");
+    assert_eq!(get(&balancer, "/").await.body, "b");
+}

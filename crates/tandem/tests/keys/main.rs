@@ -1,0 +1,192 @@
+//! A command whose work is divided behind a door on each of three real nodes, with clients that
+//! never pause: a node is emptied and filled again, killed and back. Requests go to the owner of
+//! their key: what is planned loses none, though none may be sent twice; nobody but the owner
+//! answers, and nothing is done twice (INV-13).
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test's helpers fail the test")]
+#![allow(clippy::print_stdout, reason = "times are reported")]
+
+mod clients;
+mod example;
+#[allow(dead_code, reason = "shared with a test that needs more of it")]
+#[path = "../members/machines.rs"]
+mod machines;
+mod worker;
+
+use clients::{Clients, once};
+use machines::Machines;
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use tandem_core::clustering::load_balanced::key::part;
+
+const NODES: [&str; 3] = ["a", "b", "c"];
+const PARTITIONS: u32 = 12;
+
+/// The service as its owner writes it, and where it is.
+struct Work {
+    listen: u16,
+    port: u16,
+    ledger: PathBuf,
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+impl Work {
+    fn new(machines: &Machines) -> Self {
+        let ledger = PathBuf::from(machines.config_path()).with_file_name("ledger");
+        Self { listen: free_port(), port: free_port(), ledger }
+    }
+
+    fn text(&self) -> String {
+        let worker = std::env::current_exe().unwrap();
+        format!(
+            "\n[services.work]\nkind = \"command\"\nclustering = \"active-active\"\n\
+             replication = \"none\"\n\
+             command = [\"{}\", \"--ignored\", \"--exact\", \"worker::serve\"]\n\
+             env = {{ LEDGER = \"{}\" }}\npartitions = {PARTITIONS}\nrelease_max = \"5s\"\n\
+             stop_max = \"1s\"\nlisten = {}\nport = {}\ndoor = \"http\"\n\
+             partition_key = {{ header = \"X-Shop\" }}\nhold_max = \"15s\"\n\
+             health = {{ tcp = true, interval = \"200ms\" }}\n",
+            worker.display(),
+            self.ledger.display(),
+            self.listen,
+            self.port
+        )
+    }
+
+    fn door(&self, machines: &Machines, node: &str) -> SocketAddr {
+        SocketAddr::new(machines.of(node).api.ip(), self.listen)
+    }
+
+    fn doors(&self, machines: &Machines, nodes: &[&str]) -> Vec<SocketAddr> {
+        nodes.iter().map(|node| self.door(machines, node)).collect()
+    }
+
+    /// Whoever worked under a later epoch did so after all who did under an earlier one, each epoch
+    /// is one process's or its successor's, and nothing was done twice.
+    fn nobody_worked_twice(&self) {
+        let text = fs::read_to_string(&self.ledger).unwrap();
+        let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+        let (mut newest, mut done) = (BTreeMap::new(), BTreeSet::new());
+        for line in whole.lines() {
+            let words: Vec<&str> = line.split(' ').collect();
+            let [id, epoch, node, _pid, name] = words[..] else { panic!("{line:?}") };
+            let (id, epoch): (u64, u64) = (id.parse().unwrap(), epoch.parse().unwrap());
+            assert!(done.insert(name.to_owned()), "{line} again");
+            let now = (epoch, node.to_owned());
+            if let Some((before, by)) = newest.insert(id, now) {
+                assert!(before <= epoch, "{line} after {before}");
+                assert!(before < epoch || by == node, "{line}, and {by} owned it");
+            }
+        }
+        println!("{} requests, and nobody worked on what another owned", done.len());
+    }
+}
+
+#[test]
+fn a_worker_computes_a_partition_as_its_door_does() {
+    for (key, count, wanted) in
+        [("shop-17", 64, 58), ("shop-17", 4096, 570), ("", 7, 4), ("ü", 12, 9)]
+    {
+        assert_eq!(worker::partition(key, count), wanted, "{key}");
+        assert_eq!(u64::from(part(key.as_bytes(), count as u32)), wanted, "{key}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn requests_go_to_the_owner_of_their_key_whatever_moves() {
+    let mut machines = Machines::new(&NODES);
+    let work = Work::new(&machines);
+    founded(&mut machines, &work).await;
+    a_request_without_a_key_is_told(&machines, &work).await;
+    an_emptied_node_loses_nothing(&machines, &work).await;
+    a_killed_node_loses_what_it_had_begun_at_most(&mut machines, &work).await;
+    a_cut_off_door_says_so(&mut machines, &work).await;
+}
+
+/// Three nodes with that service.
+async fn started(machines: &mut Machines, service: &str) {
+    machines.write_nodes(&NODES);
+    let nodes = fs::read_to_string(machines.config_path()).unwrap();
+    fs::write(machines.config_path(), nodes + service).unwrap();
+    machines.init("a");
+    machines.start("a");
+    machines.reachable("a").await;
+    for node in ["b", "c"] {
+        let token = machines.token("a", node);
+        machines.join(node, &token);
+        machines.start_joined(node);
+        machines.reachable(node).await;
+    }
+}
+
+async fn founded(machines: &mut Machines, work: &Work) {
+    started(machines, &work.text()).await;
+    // Whoever comes early is held.
+    let clients = Clients::start(&work.doors(machines, &NODES));
+    clients.answered_by(&NODES).await;
+    assert_eq!(clients.end("the first ones").await, [""; 0]);
+    work.nobody_worked_twice();
+    println!("{}", machines.tandem("b", &["status"]).success().out);
+}
+
+async fn a_request_without_a_key_is_told(machines: &Machines, work: &Work) {
+    let request = "GET / HTTP/1.1\r\nHost: shop\r\n\r\n";
+    let (head, body) = once(work.door(machines, "a"), request).await;
+    assert!(head.starts_with("HTTP/1.1 400 "), "{head}");
+    assert!(body.contains("send the header X-Shop"), "{body}");
+}
+
+async fn an_emptied_node_loses_nothing(machines: &Machines, work: &Work) {
+    let clients = Clients::start(&work.doors(machines, &NODES));
+    clients.more(100).await;
+    machines.tandem("a", &["drain", "b"]).success();
+    clients.answered_by(&["a", "c"]).await;
+    machines.tandem("a", &["undrain", "b"]).success();
+    clients.answered_by(&NODES).await;
+    assert_eq!(clients.end("a node is emptied and filled").await, [""; 0]);
+    work.nobody_worked_twice();
+}
+
+async fn a_killed_node_loses_what_it_had_begun_at_most(machines: &mut Machines, work: &Work) {
+    let doors = work.doors(machines, &["a", "b"]);
+    let (clients, most) = (Clients::start(&doors), doors.len() * 4);
+    clients.more(100).await;
+    machines.kill("c");
+    clients.answered_by(&["a", "b"]).await;
+    let wrong = clients.end("a node is killed").await;
+    // What it had may have been done: it is not sent twice, and each client had one there at most.
+    assert!(wrong.len() <= most, "{wrong:#?}");
+    assert!(wrong.iter().all(|why| why.contains("HTTP/1.1 502 ")), "{wrong:#?}");
+    work.nobody_worked_twice();
+    let clients = Clients::start(&doors);
+    machines.start_joined("c");
+    machines.reachable("c").await;
+    clients.answered_by(&NODES).await;
+    assert_eq!(clients.end("it is back").await, [""; 0]);
+    work.nobody_worked_twice();
+}
+
+/// Without a majority nobody owns anything: what comes is held, and told when it passes its bound.
+async fn a_cut_off_door_says_so(machines: &mut Machines, work: &Work) {
+    machines.kill("b");
+    machines.kill("c");
+    let is_gone = |status: &Value| {
+        let instances = status["services"][0]["instances"].as_array();
+        let own = instances.and_then(|all| all.iter().find(|it| it["node"] == "a"));
+        own.is_some_and(|own| own["state"] != "running")
+    };
+    machines.until("a", "its copy's lease has passed", is_gone).await;
+    let request = "POST / HTTP/1.1\r\nHost: shop\r\nX-Shop: 1\r\nContent-Length: 0\r\n\r\n";
+    let (head, body) = once(work.door(machines, "a"), request).await;
+    assert!(head.starts_with("HTTP/1.1 503 "), "{head}");
+    assert!(head.contains("Retry-After: 1"), "{head}");
+    assert!(body.contains("no copy of service work that owns partition"), "{body}");
+    work.nobody_worked_twice();
+    println!("{}", machines.tandem("a", &["status"]).out);
+}

@@ -1,0 +1,156 @@
+//! The command that the test has run: an HTTP server that works on the partitions that its node's
+//! API tells it, turns away what is not its own, and writes all that it does into a ledger that
+//! all copies share.
+
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::fs::{File, OpenOptions};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+/// How long a request takes, so that there are always some under way.
+const WORK: Duration = Duration::from_millis(5);
+const AGAIN: Duration = Duration::from_millis(20);
+
+/// What it owns, and under which epoch. While a request is worked on nothing is released.
+type Owned = Arc<Mutex<BTreeMap<u64, u64>>>;
+
+fn said(name: &str) -> String {
+    std::env::var(name).unwrap_or_default()
+}
+
+/// As the documents say it, and not as Tandem computes it: FNV-1a, then SplitMix64's finalizer.
+pub fn partition(key: &str, partitions: u64) -> u64 {
+    let fnv = key.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
+    });
+    let mixed = fnv.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    (mixed ^ (mixed >> 31)) % partitions
+}
+
+#[test]
+#[ignore = "the command that the other test has run"]
+fn serve() {
+    let owned = Owned::default();
+    let place = format!("{}:{}", said("TANDEM_BIND"), said("TANDEM_PORT"));
+    let listener = TcpListener::bind(place).unwrap();
+    let ledger = OpenOptions::new().append(true).create(true).open(said("LEDGER")).unwrap();
+    let ledger = Arc::new(Mutex::new(ledger));
+    let follows = owned.clone();
+    std::thread::spawn(move || follow(&follows));
+    for client in listener.incoming().flatten() {
+        let (owned, ledger) = (owned.clone(), ledger.clone());
+        std::thread::spawn(move || answer(client, &owned, &ledger));
+    }
+}
+
+/// Learns what it owns, and says what it let go.
+fn follow(owned: &Owned) {
+    let mut version = 0;
+    loop {
+        let path = format!("/v1/services/{}/partitions", said("TANDEM_SERVICE"));
+        let asked = ask("GET", &format!("{path}?after={version}&wait=5s"), "");
+        let Some(told) = asked.filter(|told| told["version"].as_u64() > Some(version)) else {
+            std::thread::sleep(AGAIN);
+            continue;
+        };
+        version = told["version"].as_u64().unwrap();
+        let (mut now, mut released) = (BTreeMap::new(), Vec::new());
+        for it in told["partitions"].as_array().unwrap() {
+            let (id, epoch) = (it["id"].as_u64().unwrap(), it["epoch"].as_u64().unwrap());
+            match it["state"].as_str() {
+                Some("owned") => _ = now.insert(id, epoch),
+                _ => released.push((id, epoch)),
+            }
+        }
+        *owned.lock().unwrap() = now;
+        for (id, epoch) in released {
+            ask("POST", &format!("{path}/{id}/release"), &format!("{{\"epoch\":{epoch}}}"));
+        }
+    }
+}
+
+fn ask(method: &str, path: &str, body: &str) -> Option<Value> {
+    let api = said("TANDEM_API");
+    let place = api.strip_prefix("http://").unwrap_or_default();
+    let mut stream = TcpStream::connect(place).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(10))).ok()?;
+    let length = body.len();
+    let request = format!(
+        "{method} {path} HTTP/1.1\r\nHost: {place}\r\nConnection: close\r\n\
+         Content-Length: {length}\r\n\r\n{body}"
+    );
+    stream.write_all(request.as_bytes()).ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    let (head, body) = answer.split_once("\r\n\r\n")?;
+    head.starts_with("HTTP/1.1 200").then(|| serde_json::from_str(body).ok())?
+}
+
+/// What the door says of a request, and its key.
+#[derive(Default)]
+struct Asked {
+    partition: Option<u64>,
+    epoch: Option<u64>,
+    key: String,
+    body: String,
+}
+
+/// Requests on one connection, to its end.
+fn answer(client: TcpStream, owned: &Owned, ledger: &Mutex<File>) -> Option<()> {
+    let mut reader = BufReader::new(client.try_clone().ok()?);
+    let mut writer = client;
+    loop {
+        let asked = read(&mut reader)?;
+        let (status, body) = work(&asked, owned, ledger);
+        let length = body.len();
+        let answer = format!("HTTP/1.1 {status}\r\nContent-Length: {length}\r\n\r\n{body}");
+        writer.write_all(answer.as_bytes()).ok()?;
+    }
+}
+
+fn read(reader: &mut BufReader<TcpStream>) -> Option<Asked> {
+    let (mut asked, mut length) = (Asked::default(), 0);
+    let mut line = String::new();
+    reader.read_line(&mut line).ok().filter(|read| *read > 0)?;
+    loop {
+        line.clear();
+        reader.read_line(&mut line).ok().filter(|read| *read > 0)?;
+        let Some((name, value)) = line.trim().split_once(": ") else { break };
+        match name.to_lowercase().as_str() {
+            "tandem-partition" => asked.partition = value.parse().ok(),
+            "tandem-epoch" => asked.epoch = value.parse().ok(),
+            "x-shop" => asked.key = value.to_owned(),
+            "content-length" => length = value.parse().ok()?,
+            _ => {}
+        }
+    }
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body).ok()?;
+    asked.body = String::from_utf8(body).ok()?;
+    Some(asked)
+}
+
+fn work(asked: &Asked, owned: &Owned, ledger: &Mutex<File>) -> (&'static str, String) {
+    let count = said("TANDEM_PARTITIONS").parse().unwrap_or(0);
+    let (Some(id), Some(epoch)) = (asked.partition, asked.epoch) else {
+        return ("500 Strange", "the door does not say what it is".to_owned());
+    };
+    if partition(&asked.key, count) != id {
+        return ("500 Strange", format!("{} is none of {id}", asked.key));
+    }
+    let owned = owned.lock().unwrap();
+    // It did nothing, and says so.
+    let Some(own) = owned.get(&id).filter(|own| **own >= epoch) else {
+        return ("421 Misdirected Request", String::new());
+    };
+    std::thread::sleep(WORK);
+    let (node, pid) = (said("TANDEM_NODE"), std::process::id());
+    let line = format!("{id} {own} {node} {pid} {}\n", asked.body);
+    ledger.lock().unwrap().write_all(line.as_bytes()).unwrap();
+    ("200 OK", format!("{node} {id}"))
+}
