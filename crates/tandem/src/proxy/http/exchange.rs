@@ -204,6 +204,11 @@ impl Over {
             }
     }
 
+    /// Nobody did anything with the request, and it cannot go elsewhere: some of it is gone.
+    const fn is_unseen(self) -> bool {
+        self.refused.is_some() && self.took_body && !self.has_spoken
+    }
+
     const fn is_fault(self) -> bool {
         !matches!(self.end, End::Cut)
             && (self.has_spoken || !(self.is_stale || self.refused.is_some()))
@@ -257,6 +262,7 @@ fn finish(
             Failure::Late => "no response in time".to_owned(),
             Failure::Nonsense(why) => format!("its response is not understood: {why}"),
             Failure::Broken
+            | Failure::Declined
             | Failure::Expired(_)
             | Failure::Unserved(_)
             | Failure::Crowded
@@ -276,10 +282,23 @@ fn finish(
         let (service, address) = (&door.config.service, claim.0.address);
         tracing::warn!(%service, %address, why, before, "an endpoint's response is not understood");
     }
-    if !over.can_reply {
-        return cut;
+    if over.can_reply { told(door, client, (order, over, failure)) } else { cut }
+}
+
+/// The client is told; if nobody did anything with its request, and what is gone of it here keeps
+/// it from going elsewhere, then that it is safe to send it again.
+fn told(
+    door: Door<'_>,
+    client: &mut Client,
+    (order, over, failure): (Order, Over, Failure),
+) -> After {
+    if failure != Failure::Broken || !over.is_unseen() {
+        return failed(door, client, (order, failure));
     }
-    failed(door, client, (order, failure))
+    if client.stream.refuse() {
+        return After::Cut;
+    }
+    failed(door, client, (order, Failure::Declined))
 }
 
 /// What says that the endpoint is at fault: not that it has no such method, or version.
