@@ -2,7 +2,7 @@
 //! In: `Upstream`s. Out: the group's endpoints.
 //! Keeps: an answer that is lost, late or empty never forgets the last good one; a name that was
 //! never answered has no addresses yet, and keeps the others from nothing.
-//! Not here: what becomes of the connections of an address that is gone: they end by themselves.
+//! Not here: what becomes of the connections of an address that is gone (`member/leaving.rs`).
 //! Tested by: below, and `tests.rs`.
 
 use super::group::{Group, Wanted};
@@ -123,11 +123,13 @@ pub(super) async fn run(
 ) {
     let mut names = Names::new(&config.borrow_and_update());
     // Whoever changes addresses tells them to the group at once, and rests on it: told again from
-    // here they could undo what was told since.
+    // here they could undo what was told since. What was told from here may have done so, and then
+    // what comes next is told as well.
     let mut are_told = names.are_addresses();
-    let follow = |names: &Names, config: &mut watch::Receiver<Arc<BalancerConfig>>| {
+    let follow = |(names, were_told): (&Names, bool),
+                  config: &mut watch::Receiver<Arc<BalancerConfig>>| {
         let next = names.followed_by(&config.borrow_and_update());
-        let are_told = names.are_addresses() && next.are_addresses();
+        let are_told = were_told && names.are_addresses() && next.are_addresses();
         (next, are_told)
     };
     loop {
@@ -142,7 +144,7 @@ pub(super) async fn run(
                 if result.is_err() {
                     return;
                 }
-                (names, are_told) = follow(&names, &mut config);
+                (names, are_told) = follow((&names, are_told), &mut config);
                 continue;
             }
             answered = names.ask(&group, lookup) => answered,
@@ -158,7 +160,7 @@ pub(super) async fn run(
                 if result.is_err() {
                     return;
                 }
-                (names, are_told) = follow(&names, &mut config);
+                (names, are_told) = follow((&names, are_told), &mut config);
             }
             () = sleep(pause), if !names.are_addresses() => {}
         }
@@ -205,6 +207,28 @@ mod tests {
         Names::new(&drained).tell(&group);
         // It has not heard of it yet.
         let mut late = std::pin::pin!(run(Arc::clone(&group), watched, CancellationToken::new()));
+        assert!(futures::poll!(&mut late).is_pending());
+        let draining = tandem_core::clustering::load_balanced::ejection::Condition::Draining;
+        assert_eq!(group.snapshot()[0].condition, Some(draining));
+    }
+
+    /// INV-14, where a name became an address, and another one at once.
+    #[tokio::test]
+    async fn what_is_undone_from_here_is_told_again() {
+        let mut before = config(&[]);
+        before.upstreams = ["name.invalid"].map(upstream).to_vec();
+        let group = Group::new(&before);
+        let (configs, watched) = watch::channel(Arc::new(before.clone()));
+        let mut late = std::pin::pin!(run(Arc::clone(&group), watched, CancellationToken::new()));
+        assert!(futures::poll!(&mut late).is_pending());
+        let mut first = before;
+        first.upstreams = ["192.0.2.1"].map(upstream).to_vec();
+        let mut second = first.clone();
+        second.upstreams[0].drain = true;
+        configs.send_replace(Arc::new(first));
+        Names::new(&second).tell(&group);
+        assert!(futures::poll!(&mut late).is_pending());
+        configs.send_replace(Arc::new(second));
         assert!(futures::poll!(&mut late).is_pending());
         let draining = tandem_core::clustering::load_balanced::ejection::Condition::Draining;
         assert_eq!(group.snapshot()[0].condition, Some(draining));
