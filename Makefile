@@ -2,6 +2,7 @@
 CARGO ?= cargo
 TANDEM = target/debug/tandem
 SEEDS ?= 10000
+DIVIDED ?= 500
 ROUNDS ?= 5
 SERVICES ?= postgres singleton copies partitions http tcp
 
@@ -51,8 +52,10 @@ fix: ## format, apply clippy's suggestions, rewrite what is generated
 	$(CARGO) fmt --all
 	$(CARGO) xtask gen
 
-sim: ## simulate 10,000 seeds (SEEDS=n), or repeat one (SEED=n)
-	$(CARGO) run --quiet --package tandem-sim -- $(if $(SEED),--seed $(SEED),--seeds $(SEEDS))
+sim: ## simulate 10,000 seeds (SEEDS=n) and 500 of divided work (DIVIDED=n), or repeat one (SEED=n, OF=partitions)
+	$(CARGO) run --quiet --package tandem-sim -- \
+		$(if $(SEED),--seed $(SEED) $(addprefix --,$(OF)),--seeds $(SEEDS))
+	$(if $(SEED),,$(CARGO) run --quiet --package tandem-sim -- --partitions --seeds $(DIVIDED))
 
 fuzz: ## parsers of strangers' bytes with SEEDS cases each; FUZZ_SEED=n repeats one
 	FUZZ_SEEDS=$(SEEDS) $(CARGO) test --package tandem --lib -- fuzz

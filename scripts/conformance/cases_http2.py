@@ -4,7 +4,7 @@ import time
 import h2.errors
 import h2.exceptions
 
-from door import PREFACE, Client1, Client2, believes, frame, wait
+from door import PREFACE, Answer, Client1, Client2, believes, frame, wait
 from peers import Closed
 
 CALM = h2.errors.ErrorCodes.ENHANCE_YOUR_CALM
@@ -200,6 +200,51 @@ def flood(w, data):
     assert client.is_closed
     assert other.ask("GET", "/echo").status == 200
     assert client.goaway in (None, CALM), client.goaway
+
+
+def to_acknowledge_every_kilobyte_is_no_flood(w):
+    client = Client2(w.door.ports["old"])
+    client.takes = False
+    at = client.begin("GET", "/big")
+    answer, taken = client.streams[at], 0
+    while taken < 6_000_000:
+        client.read()
+        while len(answer.body) - taken >= 1000:
+            client.conn.increment_flow_control_window(1000)
+            client.conn.increment_flow_control_window(1000, at)
+            taken += 1000
+        client.flush()
+    assert client.ask("GET", "/echo").status == 200, client.goaway
+
+
+def many_small_messages_at_once_are_no_flood(w):
+    client = Client2(w.door.ports["old"])
+    client.ask("GET", "/echo")
+    asked = [client.begin("POST", "/echo", is_all=False) for _ in range(3)]
+    for _ in range(1000):
+        for at in asked:
+            client.conn.send_data(at, b"0123456789")
+    for at in asked:
+        client.conn.end_stream(at)
+    client.flush()
+    for at in asked:
+        answer = client.answer(at)
+        assert (answer.status, bytes(answer.body)) == (200, b"0123456789" * 1000), answer.status
+
+
+def what_is_sent_ahead_of_a_refused_websocket_is_no_request(w):
+    client = Client2(w.door.ports["old"])
+    client.ask("GET", "/echo")
+    at = client.conn.get_next_available_stream_id()
+    client.conn.send_headers(at, [
+        (":method", "CONNECT"), (":protocol", "websocket"), (":scheme", "http"),
+        (":authority", "shop"), (":path", "/304"), ("sec-websocket-version", "13")])
+    client.streams[at] = Answer()
+    client.conn.send_data(at, b"GET /ahead HTTP/1.1\r\nHost: shop\r\n\r\n")
+    client.flush()
+    assert client.answer(at).status == 304
+    assert client.ask("GET", "/echo").status == 200
+    assert not w.old.saw("/ahead")
 
 
 def floods_of_pings_end_their_connection(w):

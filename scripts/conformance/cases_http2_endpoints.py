@@ -36,6 +36,27 @@ def calls_of_grpc_go_both_ways_at_once(w):
     assert failed.fields["grpc-status"] == "5" and failed.has_ended
 
 
+def what_http2_has_no_words_for_is_refused_at_once(w):
+    client, begun = Client1(w.door.ports["new"]), time.monotonic()
+    client.send("GET /a`b HTTP/1.1\r\nHost: shop\r\n\r\n")
+    assert client.rest().startswith(b"HTTP/1.1 400 ") and time.monotonic() - begun < 8
+    client = Client1(w.door.ports["new"])
+    assert client.ask("GET /seen?a=` HTTP/1.1\r\nHost: shop\r\n\r\n")[0] == 200
+
+
+def what_was_taken_in_part_may_be_sent_again_by_its_client(w):
+    client = Client2(w.door.ports["new"])
+    at = client.begin("POST", "/refuse-late", is_all=False)
+    client.send(at, b"some")
+    answer = client.answer(at)
+    assert (answer.status, answer.reset) == (None, 7), (answer.status, answer.reset)
+    assert len(w.new.saw("/refuse-late")) == 1
+    old = Client1(w.door.ports["new"])
+    head = "POST /refuse-late HTTP/1.1\r\nHost: shop\r\nContent-Length: 4\r\n\r\nsome"
+    status, fields, _, _ = old.ask(head)
+    assert (status, fields["retry-after"]) == (503, "1"), status
+
+
 def narrow_windows_and_few_streams_are_enough(w):
     client = Client2(w.door.ports["narrow"])
     asked = [client.begin("POST", "/echo", is_all=False) for _ in range(10)]

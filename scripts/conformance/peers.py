@@ -199,6 +199,9 @@ class Http2(Endpoint):
             conn.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
             if event.stream_id in streams:
                 streams[event.stream_id].waiting += event.data
+                if streams[event.stream_id].path == "/refuse-late":
+                    conn.reset_stream(event.stream_id, h2.errors.ErrorCodes.REFUSED_STREAM)
+                    streams[event.stream_id].is_over = True
         elif isinstance(event, h2.events.TrailersReceived):
             if event.stream_id in streams:
                 streams[event.stream_id].trailers += event.headers
@@ -214,6 +217,8 @@ class Http2(Endpoint):
         path, once = stream.path, len(self.saw(stream.path)) == 1
         if path == "/never":
             stream.is_over = True
+        elif path == "/refuse-late":
+            pass
         elif path.startswith("/refuse-always") or (path.startswith("/refuse-once") and once):
             conn.reset_stream(at, h2.errors.ErrorCodes.REFUSED_STREAM)
             stream.is_over = True

@@ -166,7 +166,8 @@ impl World {
 
     pub(super) fn on_applied(&mut self, n: usize, upto: usize) {
         let node = &mut self.nodes[n];
-        if node.daemon.is_some() && node.applied < upto {
+        let is_told = self.now >= node.behind_until;
+        if node.daemon.is_some() && node.applied < upto && is_told {
             node.applied = upto;
             self.hub_changed(n);
         }

@@ -100,8 +100,10 @@ impl World {
         };
         // What was agreed last may not be known to be so yet, to a daemon that starts.
         let unknown = self.rng.below(30) * usize::from(self.work.is_some());
+        let behind = if unknown > 0 { self.rng.between(0, 1_500_000) } else { 0 };
         let node = &mut self.nodes[n];
         node.applied = node.applied.saturating_sub(unknown);
+        node.behind_until = if self.options.calm { 0 } else { self.now + behind };
         node.powered = true;
         node.daemons += 1;
         node.daemon = Some(Box::new(daemon));

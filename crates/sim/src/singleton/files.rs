@@ -31,7 +31,7 @@ impl World {
         let put_out = &mut self.nodes[n].daemon.as_mut()?.put_out;
         match &shown {
             Shown::NotYet => put_out.shown = None,
-            Shown::These { term, partitions } => {
+            Shown::These { term, partitions, .. } => {
                 let is_same = put_out.shown.as_deref() == Some(partitions);
                 if !is_same || put_out.term != *term {
                     put_out.version += 1;

@@ -55,6 +55,8 @@ pub(super) struct Machine {
     pub daemon: Option<Box<Daemon>>,
     pub daemons: u32,
     pub applied: usize,
+    /// A daemon that starts learns until then of nothing newer.
+    pub behind_until: Micros,
 }
 
 impl Machine {
@@ -76,6 +78,7 @@ impl Machine {
             daemon: None,
             daemons: 0,
             applied: 0,
+            behind_until: 0,
         }
     }
 

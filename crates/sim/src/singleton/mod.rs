@@ -94,7 +94,7 @@ enum Event {
     Look { n: usize, life: u64 },
     Saw { n: usize, life: u64, order: u64, shown: Rc<Vec<Holding>> },
     Finish { n: usize, life: u64, held: (PartitionId, Epoch) },
-    Confirmed { n: usize, inc: u32, held: (PartitionId, Epoch) },
+    Confirmed { n: usize, life: u64, held: (PartitionId, Epoch) },
     FloorWritten { n: usize, inc: u32, floor: Floor },
     PutOut { n: usize, inc: u32, version: u64, term: Term, shown: Rc<Vec<Holding>> },
     Applied { n: usize, upto: usize },
@@ -127,7 +127,6 @@ impl Event {
             | Self::Done { n, .. }
             | Self::Ended { n, .. }
             | Self::Applied { n, .. }
-            | Self::Confirmed { n, .. }
             | Self::FloorWritten { n, .. }
             | Self::PutOut { n, .. }
             | Self::Depose { n, .. }
@@ -137,7 +136,8 @@ impl Event {
             | Self::Gone { n, .. }
             | Self::Look { n, .. }
             | Self::Saw { n, .. }
-            | Self::Finish { n, .. } => Some((*n, false)),
+            | Self::Finish { n, .. }
+            | Self::Confirmed { n, .. } => Some((*n, false)),
             Self::AgreementTick
             | Self::Elect { .. }
             | Self::Commit { .. }
@@ -332,7 +332,7 @@ impl World {
             Event::Look { n, life } => self.on_look(n, life),
             Event::Saw { n, life, order, shown } => self.on_saw(n, life, (order, &shown)),
             Event::Finish { n, life, held } => self.on_finish(n, life, held),
-            Event::Confirmed { n, inc, held } => self.on_confirmed(n, inc, held),
+            Event::Confirmed { n, life, held } => self.on_confirmed(n, life, held),
             Event::FloorWritten { n, inc, floor } => self.on_floor(n, inc, floor),
             Event::PutOut { n, inc, version, term, shown } => {
                 self.on_put_out((n, inc), (version, term), &shown);

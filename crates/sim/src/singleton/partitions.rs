@@ -61,6 +61,9 @@ impl World {
         let at_once = self.options.mutation == Some(Mutation::ReleaseAtOnce);
         let keeps_all = self.options.mutation == Some(Mutation::AnyEpoch);
         let Some(shown) = self.show(n) else { return };
+        if let Shown::These { durable: Some(floor), .. } = shown {
+            return self.write_floor(n, floor);
+        }
         if shown != Shown::NotYet && !self.is_put_out(n) {
             return;
         }
@@ -70,24 +73,17 @@ impl World {
                     let _ = holder.confirm(it.partition, it.epoch);
                 }
             }
-            let table = view.work.partitions.as_ref().map(|table| table.since);
-            (holder.release(view, now), holder.unwell(now), table)
+            (holder.release(view, now), holder.unwell(now))
         });
-        let Some((release, unwell, table)) = looked else { return };
-        let inc = self.nodes[n].daemons;
+        let Some((release, unwell)) = looked else { return };
         let Some(daemon) = self.nodes[n].daemon.as_mut() else { return };
         let part = &mut daemon.parts[n];
         part.own.seat.unwell = unwell;
         let (running, process) = (part.running, part.own.process);
         if shown == Shown::NotYet {
             part.own.seat.released.clear();
-        } else if let Some(floor) = release.durable {
-            if !daemon.writing_floor {
-                daemon.writing_floor = true;
-                self.after(500, 15_000, Event::FloorWritten { n, inc, floor });
-            }
         } else {
-            part.own.seat.table = table.unwrap_or_default();
+            part.own.seat.table = release.table;
             if !keeps_all {
                 part.own.seat.released.clear();
             }
@@ -96,6 +92,17 @@ impl World {
         if !release.overdue.is_empty() && running.is_none() && process == Process::Primary {
             self.note(n, || format!("had its time to release {:?}", release.overdue));
             self.begin((n, n), Action::Stop);
+        }
+    }
+
+    fn write_floor(&mut self, n: usize, floor: Floor) {
+        let inc = self.nodes[n].daemons;
+        let Some(daemon) = self.nodes[n].daemon.as_mut() else { return };
+        if !std::mem::replace(&mut daemon.writing_floor, true) {
+            // Some disks stall.
+            let stalls = !self.options.calm && self.rng.chance(10);
+            let most = if stalls { 4_000_000 } else { 15_000 };
+            self.after(500, most, Event::FloorWritten { n, inc, floor });
         }
     }
 
@@ -139,7 +146,6 @@ impl World {
 
     /// It begins what is its own, ends what it shall release, drops what is not there.
     pub(super) fn on_saw(&mut self, n: usize, life: u64, (order, shown): (u64, &[Holding])) {
-        let inc = self.nodes[n].daemons;
         let Some(copy) = self.nodes[n].copy.as_mut().filter(|copy| copy.life == life) else {
             return;
         };
@@ -160,7 +166,7 @@ impl World {
                     works.insert(it.partition, it.epoch);
                     events.push(Event::Finish { n, life, held });
                 }
-                Some(_) => events.push(Event::Confirmed { n, inc, held }),
+                Some(_) => events.push(Event::Confirmed { n, life, held }),
             }
         }
         copy.works = works;
@@ -173,20 +179,26 @@ impl World {
     }
 
     pub(super) fn on_finish(&mut self, n: usize, life: u64, held: (PartitionId, Epoch)) {
-        let inc = self.nodes[n].daemons;
         let Some(copy) = self.nodes[n].copy.as_mut().filter(|copy| copy.life == life) else {
             return;
         };
         if copy.works.get(&held.0) == Some(&held.1) {
             copy.works.remove(&held.0);
-            self.after(100, 5_000, Event::Confirmed { n, inc, held });
+            self.after(100, 5_000, Event::Confirmed { n, life, held });
         }
     }
 
-    pub(super) fn on_confirmed(&mut self, n: usize, inc: u32, held: (PartitionId, Epoch)) {
-        if self.is_daemon(n, inc) && self.nodes[n].awake() {
+    /// Its word reaches whichever daemon is there; some answers are lost, and it says so again.
+    pub(super) fn on_confirmed(&mut self, n: usize, life: u64, held: (PartitionId, Epoch)) {
+        if self.nodes[n].copy.as_ref().is_none_or(|copy| copy.life != life) {
+            return;
+        }
+        if self.nodes[n].awake() {
             let _ = self.look(n, |holder, _, _| holder.confirm(held.0, held.1));
             self.hub_changed(n);
+        }
+        if !self.options.calm && self.rng.chance(30) {
+            self.after(1_000, 2_000_000, Event::Confirmed { n, life, held });
         }
     }
 

@@ -5,6 +5,7 @@
 //! Not here: the decisions (`tandem_core::clustering::active_passive`), the own copy
 //! (`instance.rs`).
 
+use super::asks::Asks;
 use super::explain::Explanations;
 use super::hub::Hub;
 use super::wire::{Request, encode};
@@ -25,7 +26,6 @@ use tandem_core::clustering::copies::{
 use tandem_core::ids::{NodeId, ServiceId, Term};
 use tandem_core::spec::ServiceSpec;
 use tandem_core::time::Timestamp;
-use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 /// How often to plan when nothing changes.
@@ -44,7 +44,7 @@ pub struct Controller {
     /// The way to the others.
     pub mesh: Mesh,
     /// Where this node's own instances take requests.
-    pub local: BTreeMap<ServiceId, mpsc::Sender<Term>>,
+    pub local: Arc<Asks>,
     /// The last plans, for operators.
     pub explanations: Arc<Explanations>,
 }
@@ -165,7 +165,7 @@ impl Controller {
     async fn recruit(&self, (node, service, term): &(NodeId, ServiceId, Term)) {
         tracing::info!(%node, %service, %term, "asks for a promise");
         if node == self.hub.me() {
-            if let Some(asks) = self.local.get(service) {
+            if let Some(asks) = self.local.of(service) {
                 // Full: the next plan asks again.
                 let _ = asks.try_send(*term);
             }

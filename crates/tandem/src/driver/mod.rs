@@ -1,6 +1,7 @@
 //! Carries decisions out: gathers a view, asks the core, executes its effects.
 
 pub mod actions;
+pub mod asks;
 pub mod controller;
 pub mod explain;
 pub mod heartbeat;

@@ -1,24 +1,26 @@
 //! Keeps what this node's copy may know of its partitions true, and tells what was released.
 //! In: agreed state, the copy's facts, its process's words. Out: `Own` for the API and the file,
 //! facts.
-//! Keeps: INV-13 in the order of `active_active/holder.rs`: what the process may see is put into
-//! its file, then answered, before the copy is looked at; a release is told once the
-//! floor is durable; a copy that had its time is ended.
+//! Keeps: INV-13 in the order of `active_active/holder.rs`: the floor is durable before anybody is
+//! told that a partition is being released; what the process may see is put into its file, then
+//! answered, before the copy is looked at and a release is told; a copy that had its time is ended.
 //! Not here: the decisions (`tandem_core::clustering::active_active`), the copy (`singleton`).
-//! Tested by: `tests/partitions`, and the model of it in the simulator (`sim/src/singleton`).
+//! Tested by: `seats/tests.rs`, `tests/partitions`, and the model of it in the simulator
+//! (`sim/src/singleton`).
 
 mod files;
 pub mod route;
+mod telling;
 
 use super::hub::Hub;
 use super::instance::wishes::Asked;
 use super::wire::{Response, Wish};
-use crate::api::partitions::{Divided, Holds, OwnPartition, OwnPartitions};
+use crate::api::partitions::{Divided, OwnPartitions};
 use crate::consensus::Agreed;
 use crate::runtime::clock;
 use crate::runtime::supervisor::{Supervisor, TaskKind};
 use crate::telemetry::event_kind::EventKind;
-use crate::telemetry::events::{Draft, EventLog};
+use crate::telemetry::events::EventLog;
 pub use files::{Error, path_in};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -27,7 +29,7 @@ use tandem_core::clustering::active_active::holder::{
     Floor, Holder, HolderView, Holding, Refused, Release, Shown,
 };
 use tandem_core::facts::{Process, SeatFacts};
-use tandem_core::ids::{ConfigVersion, Epoch, PartitionId, ServiceId, Term};
+use tandem_core::ids::{Epoch, PartitionId, ServiceId, Term};
 use tandem_core::time::Timestamp;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
@@ -50,7 +52,7 @@ pub struct Wiring {
     pub seat: ServiceId,
     /// Where Tandem keeps what belongs to the seat.
     pub dir: PathBuf,
-    /// For a copy to end its work on what it shall release.
+    /// For a copy to end its work on what it shall release, until that is changed.
     pub release_max: Duration,
     /// What this node knows.
     pub hub: Arc<Hub>,
@@ -75,6 +77,8 @@ pub struct Own {
     pub lease: Timestamp,
     /// What it owns.
     pub partitions: Vec<Holding>,
+    /// To be made durable before it is told.
+    pub durable: Option<Floor>,
 }
 
 /// The own seat of one service. API and task share it.
@@ -86,20 +90,27 @@ pub struct Seat {
     told: watch::Sender<Option<Own>>,
 }
 
+/// For which term, and what.
+type Told = (Term, Vec<Holding>);
+
 #[derive(Debug)]
 struct Known {
     holder: Holder,
     version: u64,
-    shown: Option<(Term, Vec<Holding>)>,
+    shown: Option<Told>,
     /// What was put out last.
     told: Option<Own>,
+    /// What the others were told last.
+    said: SeatFacts,
+    /// Since when the disk has taken nothing.
+    stuck_since: Option<Timestamp>,
+    release_max: Duration,
     ended_at: Timestamp,
 }
 
 /// What one look at the copy has shown.
 struct Looked {
     release: Release,
-    table: ConfigVersion,
     unwell: Duration,
     process: Process,
 }
@@ -124,10 +135,13 @@ impl Seat {
         files::prepare(&it.dir)?;
         let known = Known {
             holder: Holder::new(files::load_floor(&it.dir)?),
-            // Greater than what an earlier daemon told.
-            version: clock::unix_ms(),
+            // Greater than what an earlier daemon told: the clock may have been set back since.
+            version: clock::unix_ms().max(files::newest(&it.dir)?),
             shown: None,
             told: None,
+            said: SeatFacts::default(),
+            stuck_since: None,
+            release_max: it.release_max,
             ended_at: Timestamp(0),
         };
         let (changed, told) = (watch::Sender::new(0), watch::Sender::new(None));
@@ -152,12 +166,13 @@ impl Seat {
     /// What the copy may know; none while that is not known itself.
     pub fn own(&self) -> Option<Own> {
         let shown = self.look(|known, view, now| {
-            known.show(view, now).map(|(term, partitions)| (term, partitions, known.version))
+            let ((term, partitions), durable) = known.show(view, now)?;
+            Some((term, partitions, durable, known.version))
         });
-        let ((term, partitions, version), since) = shown?;
+        let ((term, partitions, durable, version), since) = shown?;
         self.changed.send_if_modified(|told| std::mem::replace(told, version) != version);
         let lease = self.it.hub.leased(&self.it.seat);
-        Some(Own { version, term, since, lease, partitions })
+        Some(Own { version, term, since, lease, partitions, durable })
     }
 
     /// The process works on it no more.
@@ -170,6 +185,12 @@ impl Seat {
         self.known().holder.confirm(partition, epoch)?;
         self.changed.send_modify(|_| {});
         Ok(())
+    }
+
+    /// For a copy to end its work from now on; also on what it was asked to release before.
+    pub fn allow(&self, release_max: Duration) {
+        self.known().release_max = release_max;
+        self.changed.send_modify(|_| {});
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
@@ -187,7 +208,7 @@ impl Seat {
         let services = &agreed.state.services;
         let (work, seat) = (services.get(&self.it.work)?, services.get(&self.it.seat)?);
         let (own, ends) = self.it.hub.own_instance(&self.it.seat)?;
-        let release_max = self.it.release_max;
+        let release_max = known.release_max;
         let view = HolderView { me: self.node(), work, seat, own: &own, ends, release_max };
         Some((look(&mut known, &view, clock::now())?, seat.sitting))
     }
@@ -213,15 +234,18 @@ impl Seat {
 
     async fn go_on(&self, written: &mut u64) -> Option<Timestamp> {
         let Some(own) = self.own() else {
-            self.tell(SeatFacts::default());
+            self.it.hub.seated(&self.it.seat, SeatFacts::default());
             return None;
         };
+        if let Some(floor) = own.durable
+            && let Err(error) = self.make_durable(floor).await
+        {
+            return self.cannot_tell(&error).await;
+        }
         if own.version != *written {
             if let Err(error) = self.put_out(&own).await {
-                // Its reader may go by what it read before: nothing is released.
-                tracing::error!(service = %self.it.work, %error, "partitions are not told");
-                tokio::time::sleep(WRITE_AGAIN).await;
-                return None;
+                // Its reader may go by what it read before: nothing more is released.
+                return self.cannot_tell(&error).await;
             }
             *written = own.version;
             self.told.send_replace(Some(own.clone()));
@@ -237,97 +261,53 @@ impl Seat {
             }
             Some(Looked {
                 release: known.holder.release(view, now),
-                table: view.work.partitions.as_ref()?.since,
                 unwell: known.holder.unwell(now),
                 process: view.own.process,
             })
         });
-        let Some((Looked { release, table, unwell, process }, _)) = looked else {
+        let Some((Looked { release, unwell, process }, _)) = looked else {
             return Some(clock::now());
         };
-        if let Some(floor) = release.durable
-            && !self.make_durable(floor).await
-        {
-            return None;
-        }
         if !release.overdue.is_empty() && process == Process::Primary {
             self.end_copy(&release);
         }
-        self.tell(SeatFacts { table, released: release.released, unwell });
+        self.tell(SeatFacts { table: release.table, released: release.released, unwell });
         release.again
     }
 
     fn tell(&self, facts: SeatFacts) {
-        self.it.hub.seated(&self.it.seat, facts);
-    }
-
-    /// In the words of the API and the file.
-    fn words(&self, own: &Own) -> OwnPartitions {
-        let now = clock::now();
-        let partition = |it: &Holding| OwnPartition {
-            id: it.partition,
-            epoch: it.epoch,
-            state: if it.releasing.is_some() { Holds::Releasing } else { Holds::Owned },
-            deadline_ms: it
-                .releasing
-                .map(|until| u64::try_from(until.since(now).as_millis()).unwrap_or(u64::MAX)),
+        let was_stuck = {
+            let mut known = self.known();
+            known.said = facts.clone();
+            known.stuck_since.take().is_some()
         };
-        OwnPartitions {
-            service: self.it.work.clone(),
-            node: self.node().clone(),
-            term: own.term,
-            version: own.version,
-            lease_ms: None,
-            partitions: own.partitions.iter().map(partition).collect(),
+        if was_stuck {
+            self.record(EventKind::DiskRecovered, "its copy is told what it owns again");
         }
-    }
-
-    async fn put_out(&self, own: &Own) -> Result<(), Error> {
-        let (dir, told, since) = (self.it.dir.clone(), self.words(own), own.since);
-        let write = move || files::write(&dir, &told, since);
-        let done = tokio::task::spawn_blocking(write).await;
-        done.unwrap_or_else(|error| Err(Error::task(error)))
-    }
-
-    async fn make_durable(&self, floor: Floor) -> bool {
-        let dir = self.it.dir.clone();
-        let write = move || files::store_floor(&dir, floor);
-        let done = tokio::task::spawn_blocking(write).await;
-        match done.unwrap_or_else(|error| Err(Error::task(error))) {
-            Ok(()) => {
-                self.known().holder.is_durable(floor);
-                true
-            }
-            Err(error) => {
-                tracing::error!(service = %self.it.work, %error, "no release can be told");
-                tokio::time::sleep(WRITE_AGAIN).await;
-                false
-            }
-        }
+        self.it.hub.seated(&self.it.seat, facts);
     }
 
     /// Only its end proves that it stopped; its node starts another one, which begins nothing that
     /// is being released.
     fn end_copy(&self, release: &Release) {
         let now = clock::now();
-        {
+        let release_max = {
             let mut known = self.known();
             if now.since(known.ended_at) < END_AGAIN {
                 return;
             }
             known.ended_at = now;
-        }
+            known.release_max
+        };
         let ids = release.overdue.iter().take(NAMED_MAX).map(ToString::to_string);
         let message = format!(
-            "{}: it did not release {} of its partitions in {} ms, so the copy is ended: {}",
-            self.node(),
+            "it did not release {} of its partitions in {} ms, so the copy is ended: {}",
             release.overdue.len(),
-            self.it.release_max.as_millis(),
+            release_max.as_millis(),
             ids.collect::<Vec<_>>().join(", "),
         );
         tracing::warn!(service = %self.it.work, "{message}");
-        let draft = Draft::new(EventKind::InstanceHung, message).service(&self.it.work);
-        self.it.events.record(draft.field("instance", self.node().as_str()));
+        self.record(EventKind::InstanceHung, &message);
         let (answer, _answered) = oneshot::channel::<Response>();
         // Full: asked again.
         let _ = self.it.wishes.try_send(Asked { wish: Wish::Restart, answer });
@@ -357,8 +337,8 @@ impl Divided for Seat {
 
 impl Known {
     /// What is shown now.
-    fn show(&mut self, view: &HolderView<'_>, now: Timestamp) -> Option<(Term, Vec<Holding>)> {
-        let Shown::These { term, partitions } = self.holder.show(view, now) else {
+    fn show(&mut self, view: &HolderView<'_>, now: Timestamp) -> Option<(Told, Option<Floor>)> {
+        let Shown::These { term, partitions, durable } = self.holder.show(view, now) else {
             self.shown = None;
             return None;
         };
@@ -367,6 +347,9 @@ impl Known {
             self.version += 1;
             self.shown = Some(shown.clone());
         }
-        Some(shown)
+        Some((shown, durable))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,6 +2,7 @@
 //! In: bytes of a peer. Out: bytes, or a refusal in words.
 
 use crate::consensus::{Consensus, RaftTransport, TransportError};
+use crate::driver::asks::Asks;
 use crate::driver::hub::Hub;
 use crate::driver::wire::{Beat, Request, Response, decode, encode};
 use crate::peers::{Channel, Error, LinkState, Mesh, Respond};
@@ -10,12 +11,10 @@ use crate::telemetry::events::{Draft, EventLog};
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
-use tandem_core::ids::{NodeId, ServiceId, Term};
-use tokio::sync::mpsc;
+use tandem_core::ids::{NodeId, ServiceId};
 
 /// Carries out what an operator asked for through another node.
 pub type Operate = Arc<dyn Fn(String) -> BoxFuture<'static, Response> + Send + Sync>;
@@ -30,7 +29,7 @@ pub struct Reception {
     /// Raft.
     pub consensus: OnceLock<Consensus>,
     /// Where promises are asked for, per service.
-    pub asks: BTreeMap<ServiceId, mpsc::Sender<Term>>,
+    pub asks: Arc<Asks>,
     /// Operators' verbs.
     pub operate: OnceLock<Operate>,
     /// Wishes for own instances.
@@ -95,7 +94,7 @@ impl Reception {
     fn operate(&self, body: &[u8]) -> BoxFuture<'static, Result<Bytes, String>> {
         match decode::<Request>(body) {
             Ok(Request::Recruit { service, term }) => {
-                let Some(asks) = self.asks.get(&service).cloned() else {
+                let Some(asks) = self.asks.of(&service) else {
                     return futures::future::ready(Err("no such service".to_string())).boxed();
                 };
                 async move {

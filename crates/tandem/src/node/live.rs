@@ -281,7 +281,8 @@ impl Live {
         }
         waits.extend(self.hands.balancers.follow(&self.config).await);
         waits.extend(self.hands.copies.follow(&self.config, &self.hands.consensus));
-        waits.extend(self.hands.driven.follow(&self.ground, &self.config));
+        let consensus = &self.hands.consensus;
+        waits.extend(self.hands.driven.follow(&self.ground, &self.config, consensus));
         self.again = (!waits.is_empty()).then(|| Instant::now() + AGAIN);
         let me = &self.ground.args.node;
         let restart = config::daemon_restart(&self.ground.config, &self.config, me);

@@ -24,6 +24,7 @@ mod user;
 use crate::api;
 use crate::config::{self, Config};
 use crate::consensus::{self, Consensus, ConsensusConfig, RaftTiming};
+use crate::driver::asks::Asks;
 use crate::driver::controller::Controller;
 use crate::driver::explain::Explanations;
 use crate::driver::hub::Hub;
@@ -230,7 +231,7 @@ async fn start(args: NodeArgs, supervisor: &Supervisor) -> Result<Running, Error
     let _ = transport.0.set(mesh.clone());
     founding::found(&ground, &consensus).await?;
     let mut places = services::places(&ground);
-    let started = commands::start(&ground, &consensus, &mut receivers)?;
+    let started = commands::start(&ground, &consensus, (&asks, &mut receivers))?;
     let instances = services::start(&ground, &consensus, receivers, &mut places).await?;
     copies.start(&consensus).await?;
     let opened = services::let_in(doors, &ground, &consensus, &places).await;
@@ -328,7 +329,7 @@ fn join_desk(ground: &Ground, consensus: &Consensus) -> Result<Option<Arc<JoinDe
     }
 }
 
-fn control(ground: &Ground, consensus: &Consensus, mesh: &Mesh, asks: services::Asks) {
+fn control(ground: &Ground, consensus: &Consensus, mesh: &Mesh, asks: Arc<Asks>) {
     let controller = Controller {
         hub: ground.hub.clone(),
         consensus: consensus.clone(),

@@ -13,6 +13,7 @@ use super::{Error, Ground};
 use crate::config::{Config, ReadLag, Service};
 use crate::consensus::Consensus;
 use crate::driver::actions::Context;
+use crate::driver::asks::Asks;
 use crate::driver::instance::leaving::Reconfigured;
 use crate::driver::instance::wishes::Asked;
 use crate::driver::instance::{InstanceDriver, SETTLE, Wiring};
@@ -38,11 +39,7 @@ use tokio::sync::{mpsc, watch};
 /// A replica is at most this far behind where the bound is given in time, in bytes.
 const READ_LAG_BYTES_MAX: u64 = 1 << 30;
 
-/// Requests for promises that may wait; a controller asks again.
-const ASKS_MAX: usize = 16;
-
-/// Where each service takes requests for promises.
-pub(super) type Asks = BTreeMap<ServiceId, mpsc::Sender<Term>>;
+/// What each service is asked to promise.
 pub(super) type AskReceivers = BTreeMap<ServiceId, mpsc::Receiver<Term>>;
 
 /// The services of which one instance is appointed, seats among them.
@@ -61,14 +58,11 @@ fn told_of(ground: &Ground) -> BTreeSet<ServiceId> {
     instances_of(config).chain(copies.filter(|_| role == Some(NodeRole::Data))).collect()
 }
 
-pub(super) fn ask_channels(config: &Config) -> (Asks, AskReceivers) {
-    let (mut senders, mut receivers) = (BTreeMap::new(), BTreeMap::new());
-    for service in instances_of(config) {
-        let (sender, receiver) = mpsc::channel(ASKS_MAX);
-        senders.insert(service.clone(), sender);
-        receivers.insert(service, receiver);
-    }
-    (senders, receivers)
+pub(super) fn ask_channels(config: &Config) -> (Arc<Asks>, AskReceivers) {
+    let asks = Asks::default();
+    let of = |service: ServiceId| asks.add(&service).map(|receiver| (service, receiver));
+    let receivers = instances_of(config).filter_map(of).collect();
+    (Arc::new(asks), receivers)
 }
 
 /// A service's doors, bound, with nobody let in yet.

@@ -20,11 +20,13 @@ use std::collections::BTreeMap;
 use std::fs;
 
 const NODES: [&str; 3] = ["a", "b", "c"];
+/// Those, and one that comes later.
+const ALL: [&str; 4] = ["a", "b", "c", "d"];
 const PARTITIONS: usize = 12;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_partition_is_worked_on_twice_whatever_dies() {
-    let mut machines = Machines::new(&NODES);
+    let mut machines = Machines::new(&ALL);
     let ledger = Ledger::new(&machines, PARTITIONS);
     founded(&mut machines, &ledger).await;
     a_killed_process_goes_on_with_what_it_had(&machines, &ledger).await;
@@ -34,6 +36,8 @@ async fn no_partition_is_worked_on_twice_whatever_dies() {
     a_daemon_is_restarted(&mut machines, &ledger).await;
     what_releases_nothing_is_ended(&machines, &ledger).await;
     hook::a_hook_hears_of_each_change_and_delays_none(&machines, &ledger).await;
+    a_node_that_is_added_gets_its_share(&mut machines, &ledger).await;
+    another_bound_counts_at_once(&machines, &ledger).await;
     ledger.nobody_works_twice();
 }
 
@@ -58,11 +62,16 @@ async fn founded(machines: &mut Machines, ledger: &Ledger) {
     println!("{}", machines.tandem("b", &["explain", "work"]).success().out);
 }
 
-/// Three nodes with that service.
-async fn started(machines: &mut Machines, service: &str) {
-    machines.write_nodes(&NODES);
+/// The file that its owner keeps.
+fn configured(machines: &Machines, nodes: &[&str], service: &str) {
+    machines.write_nodes(nodes);
     let nodes = fs::read_to_string(machines.config_path()).unwrap();
     fs::write(machines.config_path(), nodes + service).unwrap();
+}
+
+/// Three nodes with that service.
+async fn started(machines: &mut Machines, service: &str) {
+    configured(machines, &NODES, service);
     machines.init("a");
     machines.start("a");
     machines.reachable("a").await;
@@ -144,4 +153,29 @@ async fn what_releases_nothing_is_ended(machines: &Machines, ledger: &Ledger) {
     ledger.stubborn_on("nobody");
     machines.tandem("a", &["undrain", "c"]).success();
     ledger.until("even again", machines, is_even).await;
+}
+
+/// No other daemon is restarted for it.
+async fn a_node_that_is_added_gets_its_share(machines: &mut Machines, ledger: &Ledger) {
+    let before = ledger.until("even", machines, is_even).await;
+    let token = machines.token("a", "d");
+    machines.join("d", &token);
+    configured(machines, &ALL, &ledger.service());
+    machines.start("d");
+    machines.apply("a").success();
+    let is_even = |it: &Workers| shares(it) == BTreeMap::from(ALL.map(|node| (node, 3)));
+    let after = ledger.until("even among four", machines, is_even).await;
+    assert_eq!(moved(&before, &after), 3, "no more than needed");
+    ledger.nobody_works_twice();
+}
+
+async fn another_bound_counts_at_once(machines: &Machines, ledger: &Ledger) {
+    let service = ledger.service().replace("release_max = \"1s\"", "release_max = \"2500ms\"");
+    configured(machines, &ALL, &service);
+    machines.apply("b").success();
+    ledger.stubborn_on("c");
+    machines.tandem("a", &["drain", "c"]).success();
+    ledger.until("it was ended", machines, |it| without(it, "c")).await;
+    let events = machines.tandem("c", &["events"]).success().out;
+    assert!(events.contains("it did not release 3 of its partitions in 2500 ms"), "{events}");
 }

@@ -13,7 +13,7 @@ use crate::cluster::command::ServiceCommand;
 use crate::cluster::partitions::{Change, Owner, Partition, Partitions, What};
 use crate::cluster::state::{Cause, Phase, ServiceState};
 use crate::clustering::active_passive::{ControllerView, Plan};
-use crate::facts::{InstanceFacts, Link, Process};
+use crate::facts::{Data, InstanceFacts, Link, Process};
 use crate::ids::{Epoch, NodeId, PartitionId, Term};
 use crate::reason::Reason;
 use crate::spec::Seat;
@@ -117,6 +117,9 @@ fn place(view: &ControllerView<'_>, node: &NodeId, now: Timestamp) -> Place {
         why: why.to_string(),
     };
     let (Some(own), Some(seat)) = (own, seat) else { return away("it is not heard") };
+    if let Data::Quarantined { reason } = &own.data {
+        return away(reason);
+    }
     if own.starts_failed >= FAILURES_MAX {
         return away(&format!("its copy failed {} times in a row", own.starts_failed));
     }

@@ -4,9 +4,10 @@
 //! node's.
 //! Keeps: INV-13 "releasing" is no leave to begin: only "owned" is; nothing is said to be released
 //! before no process can work on it, whatever state a restarted daemon begins from: the revision
-//! that it was released on is durable first, and nothing older is shown again.
-//! The order of a caller: `show`, put that out, look at the copy again, `release`, make durable,
-//! tell.
+//! that it was asked back on is durable before anybody is told, and nothing older is shown again.
+//! So what was told to be releasing is never told to be owned again under the same epoch, and a
+//! process that confirms again speaks of work that is over.
+//! The order of a caller: `show`, make durable, put out, look at the copy again, `release`, tell.
 //! Not here: who owns what (`controller.rs`), the file and the requests (the shell).
 //! Tested by: `tests.rs`, and the simulator (`sim/src/singleton`).
 
@@ -56,6 +57,8 @@ pub enum Shown {
         term: Term,
         /// In order.
         partitions: Vec<Holding>,
+        /// To be made durable before anybody is told.
+        durable: Option<Floor>,
     },
 }
 
@@ -73,10 +76,10 @@ pub struct Holding {
 /// What follows from what was shown.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Release {
-    /// To be told, once `durable` is.
+    /// The table that this is about.
+    pub table: ConfigVersion,
+    /// To be told.
     pub released: BTreeMap<PartitionId, Epoch>,
-    /// To be made durable first.
-    pub durable: Option<Floor>,
     /// The copy had its time: only its end proves that it stopped.
     pub overdue: Vec<PartitionId>,
     /// Look again then, if nothing changes before.
@@ -106,6 +109,8 @@ struct Asked {
 #[derive(Clone, Debug, Default)]
 pub struct Holder {
     floor: Floor,
+    /// What `asked` and `owned` are about: epochs of another table begin anew.
+    table: ConfigVersion,
     asked: BTreeMap<PartitionId, Asked>,
     owned: BTreeMap<PartitionId, Epoch>,
     unwell_since: Option<Timestamp>,
@@ -121,6 +126,9 @@ impl Holder {
     pub fn show(&mut self, view: &HolderView<'_>, now: Timestamp) -> Shown {
         self.note_health(view, now);
         let Some(table) = self.current(view) else { return Shown::NotYet };
+        if core::mem::replace(&mut self.table, table.since) != table.since {
+            self.asked.clear();
+        }
         let own = |owner: &crate::cluster::partitions::Owner| {
             owner.node == *view.me && owner.sitting == view.seat.sitting
         };
@@ -149,7 +157,14 @@ impl Holder {
         if view.own.promoted < view.seat.sitting {
             partitions.clear();
         }
-        Shown::These { term: view.own.promoted, partitions }
+        Shown::These { term: view.own.promoted, partitions, durable: self.needed() }
+    }
+
+    /// What must be durable before what is being released is told.
+    fn needed(&self) -> Option<Floor> {
+        let revision = self.asked.values().map(|asked| asked.revision).max()?;
+        let needed = Floor { table: self.table, revision };
+        (self.floor < needed).then_some(needed)
     }
 
     /// The table, unless what is agreed here is older than what this node acted on before.
@@ -177,16 +192,18 @@ impl Holder {
     /// What follows, once what was shown last is where every copy that starts from now on sees it,
     /// by a look at the copy that was taken after that.
     pub fn release(&mut self, view: &HolderView<'_>, now: Timestamp) -> Release {
-        let mut release = Release::default();
-        let table = view.work.partitions.as_ref().map(|table| table.since);
-        let mut needed = Revision(0);
+        let mut release = Release { table: self.table, ..Release::default() };
+        // Looked at another table than what was shown: shown anew first.
+        if view.work.partitions.as_ref().is_none_or(|table| table.since != self.table) {
+            release.again = Some(now);
+            return release;
+        }
         for (partition, asked) in &mut self.asked {
             // Copies that started since see that it is being released, and begin nothing.
             let ends = *asked.ends.get_or_insert(view.ends);
             asked.done |= view.own.process == Process::Stopped || view.ends > ends;
             if asked.done {
                 release.released.insert(*partition, asked.epoch);
-                needed = needed.max(asked.revision);
                 continue;
             }
             let until = asked.since.plus(view.release_max);
@@ -195,10 +212,6 @@ impl Holder {
             } else {
                 release.again = Some(release.again.map_or(until, |again| again.min(until)));
             }
-        }
-        if let Some(table) = table.filter(|_| !release.released.is_empty()) {
-            let needed = Floor { table, revision: needed };
-            release.durable = (self.floor < needed).then_some(needed);
         }
         release
     }

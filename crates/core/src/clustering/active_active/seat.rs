@@ -1,11 +1,13 @@
 //! Decides the terms of a seat: the copy of one node, of a command whose work is divided.
 //! In: `ControllerView` of the seat. Out: `Plan`.
-//! States: nobody → seated → runs → (silent or dead, and owns something) seated anew → runs.
+//! States: nobody → seated → runs → (silent, dead or stuck, and owns something) seated anew → runs.
 //! Keeps: INV-13 a seat gets a new sitting only by its node's own ballot, or by those of a majority
 //! of the voters, each of which waited the lease out: then no copy of an earlier one is left.
 //! A node that answers and was asked to promise goes on under the later term; what it owns is its.
 //! One sitting that owns nothing is proof enough: no more elections while the node stays away. A
 //! crash loop stays where it is; that its partitions move is decided elsewhere (`controller.rs`).
+//! Where a copy does not die, or a node cannot read what it must know, nothing is released there: a
+//! majority proves that the lease has passed.
 //! Not here: what the node does (`active_passive/singleton/instance.rs`, the same).
 //! Tested by: `tests.rs`, and the simulator (`sim/src/singleton`).
 
@@ -15,6 +17,7 @@ use crate::cluster::state::{Appointment, Cause, Phase};
 use crate::clustering::active_passive::singleton::{ballots, judge, recruits};
 use crate::clustering::active_passive::verdict::Verdict;
 use crate::clustering::active_passive::{ControllerView, Plan};
+use crate::facts::Process;
 use crate::ids::{NodeId, Term};
 use crate::reason::Reason;
 use crate::spec::Seat;
@@ -37,14 +40,18 @@ pub fn plan(view: &ControllerView<'_>, seat: &Seat, now: Timestamp) -> Plan {
         Verdict::Serving | Verdict::Moving(_) if is_begun => return go_on(view, node),
         Verdict::Serving => return confirm(view, appointment, now),
         Verdict::Moving(why) | Verdict::Unknown(why) => return Plan::wait(why),
-        Verdict::Dead(Cause::NodeDied | Cause::NodeSilent, why) if is_paused(view, seat) => {
-            return Plan::wait(why.within(|why| format!("paused by an operator, though: {why}")));
-        }
         Verdict::Dead(cause @ (Cause::NodeDied | Cause::NodeSilent), why) => (cause, why),
+        // Nothing of it ends there, so nobody there can say that it released anything.
+        Verdict::Dead(Cause::InstanceHung, why) if is_stuck(view, seat, now) => {
+            (Cause::InstanceHung, why)
+        }
         // It answers: what it owns is released in good order.
         Verdict::Dead(_, _) if is_begun => return go_on(view, node),
         Verdict::Dead(_, why) => return Plan::wait(why),
     };
+    if is_paused(view, seat) {
+        return Plan::wait(why.within(|why| format!("paused by an operator, though: {why}")));
+    }
     match owned(view, seat) {
         0 => Plan::wait(why.within(|why| format!("{why}; it owns nothing"))),
         owned => {
@@ -52,6 +59,13 @@ pub fn plan(view: &ControllerView<'_>, seat: &Seat, now: Timestamp) -> Plan {
             elect(view, node, (cause, why.and(&Reason::new(text).number("owned", owned))), now)
         }
     }
+}
+
+/// It owns something, and nobody there can say that a copy ended: it hangs in the kernel, or what
+/// the node must know of it cannot be read.
+fn is_stuck(view: &ControllerView<'_>, seat: &Seat, now: Timestamp) -> bool {
+    let own = view.instance(&seat.node, now);
+    owned(view, seat) > 0 && own.is_some_and(|own| own.process != Process::Stopped)
 }
 
 fn is_paused(view: &ControllerView<'_>, seat: &Seat) -> bool {

@@ -198,6 +198,65 @@ fn who_goes_on_without_a_proof_keeps_what_it_owns() {
     assert_eq!(case.state.services[&seat("a")].sitting, Term(1));
 }
 
+/// What a majority that waited the lease out of `a` proves, and what follows.
+fn is_freed_by_a_majority(case: &mut Case) {
+    let asks = NAMES.map(|node| alloc::format!("ask {node} to promise term 2"));
+    assert_eq!(case.steps(&seat("a")), asks);
+    for node in ["b", "c"] {
+        case.told(node, "a", |own| {
+            own.ballot = Some(Ballot { term: Term(2), position: None });
+            own.promised = Term(2);
+        });
+    }
+    let Some(Step::Propose(command)) = case.plan(&seat("a")).steps.pop() else { panic!("a seat") };
+    assert_eq!(command.to_string(), "seat a anew in term 2");
+    case.apply(&seat("a"), command);
+    assert_eq!(case.go(), "propose to give 0 to b in term 1");
+    assert_eq!(case.steps(&seat("a")), [""; 0], "once");
+}
+
+#[test]
+fn a_copy_that_does_not_die_is_passed_over_by_a_majority() {
+    let mut case = case(3);
+    case.go();
+    case.own("a", |own| {
+        (own.process, own.serving) = (Process::Stopping, None);
+        own.stalled = Duration::from_secs(9);
+    });
+    assert_eq!(case.steps(&seat("a")), [""; 0], "it may take its time");
+    case.own("a", |own| own.stalled = Duration::from_secs(10));
+    is_freed_by_a_majority(&mut case);
+}
+
+#[test]
+fn a_copy_that_ended_and_does_not_start_releases_in_good_order() {
+    let mut case = case(3);
+    case.go();
+    case.own("a", |own| {
+        (own.process, own.serving) = (Process::Stopped, None);
+        own.stalled = Duration::from_secs(10);
+        own.seat.unwell = Duration::from_secs(10);
+    });
+    assert_eq!(case.steps(&seat("a")), [""; 0]);
+    assert_eq!(case.go(), "propose to release 0 to b");
+}
+
+#[test]
+fn a_node_that_cannot_read_what_it_must_know_is_passed_over_by_a_majority() {
+    let mut case = case(3);
+    case.go();
+    let reason = "services/work@a/released cannot be read";
+    case.own("a", |own| {
+        *own = InstanceFacts { process: Process::Stopping, ..InstanceFacts::default() };
+        own.data = Data::Quarantined { reason: reason.to_string() };
+    });
+    let why = case.plan(&seat("a")).reason;
+    assert!(why.text().contains(reason), "{why}");
+    is_freed_by_a_majority(&mut case);
+    let why = case.plan(&work()).reason;
+    assert!(why.text().ends_with(&alloc::format!("a: {reason}")), "{why}");
+}
+
 fn released(case: &mut Case, node: &str, partition: u32, epoch: u64) {
     case.own(node, |own| {
         own.seat.table = ConfigVersion(1);

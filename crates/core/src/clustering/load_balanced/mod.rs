@@ -1,5 +1,6 @@
 //! Work is spread over everything that can do it.
 
+pub mod answers;
 pub mod attempts;
 pub mod balance;
 pub mod ejection;

@@ -1,9 +1,10 @@
 //! Talks to the files of a seat: what its copy owns, for the copy; the floor, for the next daemon.
 //! In / Out: `OwnPartitions`, `Floor`. Each is replaced whole.
 //! Keeps: INV-13 the floor is durable before the call returns; H36.
-//! A file for the copy is named after the boot and the term that the copy was started for. What a
-//! copy of a later sitting reads is never what one of an earlier sitting was told; and after the
-//! machine lost its power nobody reads what a disk without it went back to.
+//! A file for the copy is named after the boot and the sitting that the copy was started in, which
+//! stays the same while it goes on in later terms. What a copy of a later sitting reads is never
+//! what one of an earlier sitting was told; and after the machine lost its power nobody reads what
+//! a disk without it went back to.
 //! Tested by: below.
 
 use crate::api::partitions::OwnPartitions;
@@ -54,42 +55,44 @@ fn boot() -> Result<String, Error> {
     fs::read_to_string(path).map(|text| text.trim().to_owned()).map_err(at(path))
 }
 
-/// Where a copy that is started for a term, `{term}`, finds what it owns.
+/// Where a copy that is started in a sitting, `{sitting}`, finds what it owns.
 ///
 /// # Errors
 /// The kernel does not tell which boot this is.
 pub fn path_in(dir: &Path) -> Result<PathBuf, Error> {
-    Ok(folder(dir).join(format!("{}.{{term}}.json", boot()?)))
+    Ok(folder(dir).join(format!("{}.{{sitting}}.json", boot()?)))
 }
 
-/// Writes it for the term, and for the earlier ones that a copy which goes on may have been
-/// started for: they are in the folder.
-pub(super) fn write(dir: &Path, own: &OwnPartitions, since: Term) -> Result<(), Error> {
-    let (folder, boot) = (folder(dir), boot()?);
+/// Writes it for the copies of that sitting; whatever is there of others goes.
+pub(super) fn write(dir: &Path, own: &OwnPartitions, sitting: Term) -> Result<(), Error> {
+    let folder = folder(dir);
     let text = serde_json::to_string(own).map_err(std::io::Error::from).map_err(at(&folder))?;
-    let newest = folder.join(format!("{boot}.{}.json", own.term));
-    let found = fs::read_dir(&folder).map_err(at(&folder))?;
-    let mut paths: Vec<PathBuf> = found.flatten().map(|entry| entry.path()).collect();
-    paths.retain(|path| path.extension().is_some_and(|it| it == "json") && *path != newest);
-    paths.push(newest);
-    for path in paths {
-        if term_of(&path, &boot).is_none_or(|term| term < since.0) {
-            fs::remove_file(&path).map_err(at(&path))?;
-            continue;
-        }
-        let temporary = path.with_extension("new");
-        let mut file = File::create(&temporary).map_err(at(&temporary))?;
-        writeln!(file, "{text}").map_err(at(&temporary))?;
-        fs::set_permissions(&temporary, fs::Permissions::from_mode(0o644))
-            .map_err(at(&temporary))?;
-        fs::rename(&temporary, &path).map_err(at(&path))?;
+    let path = folder.join(format!("{}.{sitting}.json", boot()?));
+    for other in told(&folder)?.into_iter().filter(|other| *other != path) {
+        fs::remove_file(&other).map_err(at(&other))?;
     }
-    Ok(())
+    let temporary = path.with_extension("new");
+    let mut file = File::create(&temporary).map_err(at(&temporary))?;
+    writeln!(file, "{text}").map_err(at(&temporary))?;
+    fs::set_permissions(&temporary, fs::Permissions::from_mode(0o644)).map_err(at(&temporary))?;
+    fs::rename(&temporary, &path).map_err(at(&path))
 }
 
-/// For which term a file of this boot is; none: it is of another one.
-fn term_of(path: &Path, boot: &str) -> Option<u64> {
-    path.file_stem()?.to_str()?.strip_prefix(boot)?.strip_prefix('.')?.parse().ok()
+fn told(folder: &Path) -> Result<Vec<PathBuf>, Error> {
+    let found = fs::read_dir(folder).map_err(at(folder))?;
+    let mut paths: Vec<PathBuf> = found.flatten().map(|entry| entry.path()).collect();
+    paths.retain(|path| path.extension().is_some_and(|it| it == "json"));
+    Ok(paths)
+}
+
+/// The greatest version that a copy may have read: one that it is told later must be greater,
+/// whatever became of the clock meanwhile. One that cannot be read is one that no copy goes by.
+pub(super) fn newest(dir: &Path) -> Result<u64, Error> {
+    let version = |path: PathBuf| {
+        let text = fs::read_to_string(path).ok()?;
+        serde_json::from_str::<OwnPartitions>(&text).ok().map(|told| told.version)
+    };
+    Ok(told(&folder(dir))?.into_iter().filter_map(version).max().unwrap_or(0))
 }
 
 /// What was stored last.
@@ -145,34 +148,46 @@ mod tests {
         names
     }
 
-    #[test]
-    fn inv_13_files_of_earlier_sittings_and_boots_go() {
-        let dir = tempfile::tempdir().unwrap();
-        prepare(dir.path()).unwrap();
-        let another = folder(dir.path()).join("another-boot.5.json");
-        fs::write(another, "{}").unwrap();
+    fn own(term: u64, version: u64) -> OwnPartitions {
         let it = OwnPartition {
             id: PartitionId(4),
             epoch: Epoch(2),
             state: Holds::Owned,
             deadline_ms: None,
         };
-        let put = |term, since| {
-            let (service, node) = ("work".into(), "a".into());
-            let partitions = vec![it];
-            let term = Term(term);
-            let own = OwnPartitions { service, node, term, version: 9, lease_ms: None, partitions };
-            write(dir.path(), &own, Term(since)).unwrap();
-        };
+        let (service, node, partitions) = ("work".into(), "a".into(), vec![it]);
+        let term = Term(term);
+        OwnPartitions { service, node, term, version, lease_ms: None, partitions }
+    }
+
+    #[test]
+    fn inv_13_files_of_other_sittings_and_boots_go() {
+        let dir = tempfile::tempdir().unwrap();
+        prepare(dir.path()).unwrap();
+        let another = folder(dir.path()).join("another-boot.5.json");
+        fs::write(another, "{}").unwrap();
+        let put = |term, since| write(dir.path(), &own(term, 9), Term(since)).unwrap();
         let name = |term: u64| format!("{}.{term}.json", boot().unwrap());
         put(5, 5);
         assert_eq!(names(dir.path()), [name(5)]);
+        // It goes on in term 6, and may never have been told anything in the one it began with.
         put(6, 5);
-        assert_eq!(names(dir.path()), [name(5), name(6)], "a copy of term 5 goes on in term 6");
-        let told = path_in(dir.path()).unwrap().display().to_string().replace("{term}", "5");
+        assert_eq!(names(dir.path()), [name(5)], "where the copy looks");
+        let told = path_in(dir.path()).unwrap().display().to_string().replace("{sitting}", "5");
         let text = fs::read_to_string(told).unwrap();
+        assert!(text.contains(r#""term":6"#), "{text}");
         assert!(text.contains(r#"{"id":4,"epoch":2,"state":"owned"}"#), "{text}");
         put(8, 8);
         assert_eq!(names(dir.path()), [name(8)]);
+    }
+
+    #[test]
+    fn what_is_told_later_has_a_greater_version_than_any_file() {
+        let dir = tempfile::tempdir().unwrap();
+        prepare(dir.path()).unwrap();
+        assert_eq!(newest(dir.path()).unwrap(), 0);
+        write(dir.path(), &own(5, 70), Term(5)).unwrap();
+        fs::write(folder(dir.path()).join("damaged.json"), "{").unwrap();
+        assert_eq!(newest(dir.path()).unwrap(), 70);
     }
 }

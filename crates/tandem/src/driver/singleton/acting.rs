@@ -314,6 +314,7 @@ impl SingletonDriver {
         let now = clock::now();
         match self.life {
             // A daemon that has not heard its keeper yet does not know what runs.
+            Life::Nothing if self.unheard.is_some() => return self.fence_unheard(now),
             Life::Nothing if self.keeper_lost && self.own.process == Process::Stopping => return,
             Life::Nothing => {
                 self.lives += 1;

@@ -15,6 +15,7 @@ use crate::telemetry::event_kind::EventKind;
 use std::path::PathBuf;
 use std::time::Duration;
 use tandem_core::facts::Process;
+use tandem_core::ids::Term;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
@@ -47,7 +48,7 @@ impl SingletonDriver {
         let user = self.user.clone().ok().flatten();
         StartSpec {
             argv: config.filled(words),
-            env: config.environment(self.own.promoted),
+            env: config.environment(self.own.promoted, self.sitting()),
             cwd: config.folder(),
             user: user.map(|it| protocol::User { uid: it.uid, gid: it.gid, groups: it.groups }),
             log_file: config.log_file(),
@@ -57,6 +58,12 @@ impl SingletonDriver {
             lease,
             limits: self.it.limits.clone(),
         }
+    }
+
+    /// Of a seat: since which term what is started now is the only copy.
+    fn sitting(&self) -> Term {
+        let agreed = self.it.agreed.borrow();
+        agreed.state.services.get(self.service()).map_or(Term(0), |state| state.sitting)
     }
 
     /// The same for a program that needs no lease, and is told more.

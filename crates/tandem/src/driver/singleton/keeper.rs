@@ -42,6 +42,11 @@ impl SingletonDriver {
 
     /// What a keeper holds, as its first word.
     async fn on_status(&mut self, status: &Status) {
+        self.unheard = None;
+        if let (false, Some(Lease::Until(until))) = (status.state == State::Idle, status.lease) {
+            self.lease = until;
+            self.it.hub.lease(self.service(), until);
+        }
         match status.state {
             State::Idle if self.ends_stopper(|| Ended::Idle) => {}
             State::Idle => self.on_idle(),
@@ -51,10 +56,6 @@ impl SingletonDriver {
                 self.life = Life::Runs;
                 self.own.process = Process::Primary;
                 self.own.promoted = self.durable.begun;
-                if let Some(Lease::Until(until)) = status.lease {
-                    self.lease = until;
-                    self.it.hub.lease(self.service(), until);
-                }
                 self.checks.begin_with_found(clock::now());
                 if self.it.config.health.is_none() {
                     self.serves(clock::now());

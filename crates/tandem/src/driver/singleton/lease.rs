@@ -1,7 +1,8 @@
 //! Decides until when the own copy may run by what is proven now, and tells its keeper.
 //! In: agreed state, acknowledged heartbeats. Out: the proven end of the lease; the keeper's lease.
 //! Keeps: INV-3, INV-12 the lease is pushed only while it is proven, for the term that the copy was
-//! started for, and by a node that has promised no later one.
+//! started for, and by a node that has promised no later one; what outlives it is ended here where
+//! its keeper does not.
 //! Not here: what proves it (`tandem_core::cluster::lease`).
 
 use super::acting::Finished;
@@ -15,7 +16,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 use tandem_core::cluster::lease::{Proof, valid_until};
 use tandem_core::cluster::state::ServiceState;
-use tandem_core::facts::Process;
+use tandem_core::facts::{InstanceFacts, Process};
 use tandem_core::ids::NodeId;
 use tandem_core::spec::ServiceSpec;
 use tandem_core::time::Timestamp;
@@ -30,10 +31,27 @@ const ANSWER_MIN: Duration = Duration::from_millis(20);
 const KEEPER_LATE: Duration = Duration::from_millis(50);
 
 impl SingletonDriver {
-    /// When what runs outlives the lease that its keeper knows.
+    /// When what runs, or may run, outlives its lease.
     pub(super) fn outlives_at(&self) -> Option<Timestamp> {
-        let has_one = self.life != Life::Nothing && self.lease > Timestamp(0);
-        has_one.then(|| self.lease.plus(KEEPER_LATE).max(self.swept_at.plus(KILL_AGAIN)))
+        let passes = self.passes_at()?;
+        Some(passes.plus(KEEPER_LATE).max(self.swept_at.plus(KILL_AGAIN)))
+    }
+
+    /// Until when it may run, as its keeper knows. What an earlier daemon left has had its lease
+    /// pushed by nobody since, so that it ends with what was proven until then.
+    fn passes_at(&self) -> Option<Timestamp> {
+        match self.unheard {
+            Some(since) => Some(since.plus(self.lease_max)),
+            None => Some(self.lease).filter(|at| self.life != Life::Nothing && *at > Timestamp(0)),
+        }
+    }
+
+    /// The own copy as plans see it: what no keeper has spoken of yet is taken to run.
+    pub(super) fn judged(&self) -> InstanceFacts {
+        match self.unheard {
+            Some(_) => InstanceFacts { process: Process::Primary, ..self.own.clone() },
+            None => self.own.clone(),
+        }
     }
 
     /// INV-12, where the keeper alone is frozen or gone: ends what is left of the copy's session.
@@ -41,17 +59,29 @@ impl SingletonDriver {
         if self.outlives_at().is_none_or(|at| at > now) {
             return;
         }
-        self.swept_at = now;
         if self.life == Life::Runs {
             self.life = Life::Ending { kill_at: now.plus(KILL_AGAIN), why: Why::Fenced };
             self.own.process = Process::Stopping;
             self.own.serving = None;
         }
+        self.sweep(now, self.passes_at().unwrap_or(now));
+    }
+
+    /// What an earlier daemon left may not run here any more, whatever its lease was.
+    pub(super) fn fence_unheard(&mut self, now: Timestamp) {
+        if self.unheard.is_some() && self.swept_at.plus(KILL_AGAIN) <= now {
+            self.sweep(now, now);
+        }
+    }
+
+    /// Ends what is left of the session that began before that moment.
+    fn sweep(&mut self, now: Timestamp, before: Timestamp) {
+        self.swept_at = now;
         let (run_dir, sender) = (self.it.config.run_dir(), self.finished.0.clone());
-        let (life, passed) = (self.lives, self.lease);
+        let life = self.lives;
         self.it.supervisor.spawn("fence of a command", TaskKind::Session, async move {
             // What began later has a lease of its own: this task may come late.
-            let outlived = move || Session::noted_before(&run_dir, passed);
+            let outlived = move || Session::noted_before(&run_dir, before);
             let kill = move || outlived().map(Session::kill).unwrap_or_default();
             let killed = tokio::task::spawn_blocking(kill).await.unwrap_or_default();
             let pids = killed.iter().map(|process| process.pid).collect();
@@ -60,13 +90,15 @@ impl SingletonDriver {
     }
 
     pub(super) fn on_swept(&mut self, life: u64, pids: &[i32]) {
-        if pids.is_empty() || self.told_swept == life {
+        if pids.is_empty() || self.told_swept == Some(life) {
             return;
         }
-        self.told_swept = life;
-        let message = format!(
-            "its lease has passed and its keeper has not ended it, so the daemon killed {pids:?}"
-        );
+        self.told_swept = Some(life);
+        let why = match self.unheard {
+            Some(_) => "an earlier daemon left it, it may run no more, and its keeper is not heard",
+            None => "its lease has passed and its keeper has not ended it",
+        };
+        let message = format!("{why}, so the daemon killed {pids:?}");
         self.tell(EventKind::InstanceFenced, message);
     }
 

@@ -167,7 +167,11 @@ pub struct SingletonDriver {
     /// When the daemon last ended what its keeper should have.
     swept_at: Timestamp,
     /// The life of which that was told.
-    told_swept: u64,
+    told_swept: Option<u64>,
+    /// Since when it is not known what an earlier daemon left; none once a keeper has said so.
+    unheard: Option<Timestamp>,
+    /// For so long a lease is proven at most.
+    lease_max: Duration,
     /// A keeper is being looked for; if none is found, not again before then.
     attaching: bool,
     attach_at: Timestamp,
@@ -190,6 +194,7 @@ impl SingletonDriver {
         let (keeper, keeper_events) = Keeper::gone();
         Self {
             durable: State::default(),
+            unheard: wiring.beside.is_none().then_some(now),
             it: wiring,
             keeper,
             keeper_events,
@@ -216,8 +221,9 @@ impl SingletonDriver {
             hook: Hook::default(),
             stopper: None,
             ended: None,
-            swept_at: now,
-            told_swept: 0,
+            swept_at: Timestamp(0),
+            told_swept: None,
+            lease_max: Timing::of_command().lease,
             attaching: false,
             attach_at: now,
             keeper_lost: true,
@@ -297,6 +303,7 @@ impl SingletonDriver {
         if let Some((spec, state)) = spec.as_ref().zip(state.as_ref()) {
             self.own.outlives = outlives(spec, state);
             self.own.revision = state.revision;
+            self.lease_max = spec.timing.lease;
             // What it voted for was decided.
             self.own.ballot = self.own.ballot.filter(|ballot| ballot.term > state.term());
         }
@@ -337,11 +344,12 @@ impl SingletonDriver {
     ) -> Option<Timestamp> {
         let now = clock::now();
         let me = self.it.hub.me().clone();
+        let own = self.judged();
         let view = SingletonView {
             me: &me,
             timing: spec.timing,
             state,
-            own: &self.own,
+            own: &own,
             asked: self.asked,
             lease,
             counts_from: counts_from(spec, state, &self.answered, self.memory.since()),

@@ -2,12 +2,14 @@
 //! In: the configuration. Out: folders, what is durable, the user, a keeper.
 //! States: Waiting → Ready; it waits where the disk says no, and the rest of the node goes on.
 //! Keeps: INV-2: while it is not known what this node promised, it promises nothing and speaks for
-//! no lease, since it tells no facts.
+//! no lease: it tells that it cannot, so that others pass it over. INV-12: what an earlier daemon
+//! left ends with its lease meanwhile.
 //! Not here: a keeper that is lost later (`keeper.rs`).
 //! Tested by: `tests.rs`.
 
 use super::{SingletonDriver, State};
 use crate::driver::wire::Response;
+use crate::runtime::clock;
 use crate::runtime::user::{self, User};
 use crate::service::command::CommandConfig;
 use crate::telemetry::event_kind::EventKind;
@@ -15,6 +17,7 @@ use std::io;
 use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::path::Path;
 use std::time::Duration;
+use tandem_core::facts::Data;
 use tandem_core::reason::Reason;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -23,8 +26,9 @@ use tokio_util::sync::CancellationToken;
 const AGAIN: Duration = Duration::from_secs(1);
 /// A directory service that takes longer does not answer.
 const USER_WITHIN: Duration = Duration::from_secs(5);
-/// A keeper that lives tells by then what it holds; where there is none, promises do not wait.
-const FIRST_WORD: Duration = Duration::from_secs(2);
+/// A keeper that lives tells by then what it holds; where there is none, promises do not wait, nor
+/// does the end of what one that is frozen holds: this is less than a lease.
+const FIRST_WORD: Duration = Duration::from_millis(500);
 
 impl SingletonDriver {
     /// Waits until it is; false if the node stops before.
@@ -37,6 +41,7 @@ impl SingletonDriver {
                 Ok(state) => break state,
                 Err(why) => {
                     self.tell_not_ready(&why, &mut told);
+                    self.fence_beside_keeper(clock::now());
                     if !self.waits(&why, stop).await {
                         return false;
                     }
@@ -46,6 +51,7 @@ impl SingletonDriver {
         if told.is_some() {
             self.tell(EventKind::InstanceRecovered, "what kept it from being run is gone");
         }
+        self.own.data = Data::Present;
         self.durable = state;
         self.own.promised = state.promised;
         self.own.promoted = state.begun;
@@ -58,13 +64,17 @@ impl SingletonDriver {
         true
     }
 
-    fn tell_not_ready(&self, why: &String, told: &mut Option<String>) {
+    fn tell_not_ready(&mut self, why: &String, told: &mut Option<String>) {
         if told.as_ref() == Some(why) {
             return;
         }
         *told = Some(why.clone());
         let message = format!("nothing of it is run here, nor promised: {why}");
         self.it.explanations.note(self.service(), "instance", Vec::new(), &Reason::new(&message));
+        if self.it.beside.is_none() {
+            self.own.data = Data::Quarantined { reason: message.clone() };
+            self.publish();
+        }
         self.tell(EventKind::InstanceQuarantined, message);
     }
 
@@ -77,6 +87,7 @@ impl SingletonDriver {
                 biased;
                 () = stop.cancelled() => return false,
                 () = &mut pause => return true,
+                Some(finished) = self.finished.1.recv() => self.on_finished(finished).await,
                 Some(change) = self.it.changes.recv() => self.on_change(change),
                 // Asked for again by whoever plans.
                 Some(_term) = self.it.asks.recv() => {}

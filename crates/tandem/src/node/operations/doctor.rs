@@ -24,6 +24,7 @@ use crate::telemetry::events::Draft;
 use std::time::Duration;
 use tandem_core::facts::Process;
 use tandem_core::ids::NodeId;
+use tandem_core::pairing::Kind;
 use tandem_core::spec::{Durability, NodeRole};
 
 /// For a node to examine itself.
@@ -251,6 +252,9 @@ pub(super) fn service(of: ServiceSeen<'_>) -> Vec<Finding> {
         } else {
             let because = shown.reason.unwrap_or_else(|| "it is on its way".to_owned());
             let advice = match shown.state {
+                InstanceState::Quarantined if of.spec.pairing.kind() == Kind::Command => {
+                    "mend what it says: its node's log names the file".to_owned()
+                }
                 InstanceState::Quarantined => format!("tandem reinit {} --node {node}", of.name),
                 InstanceState::Suspect => format!(
                     "check the disk (kernel log, SMART); then tandem reinit {0} --node {node} for \

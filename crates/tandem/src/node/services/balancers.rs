@@ -2,7 +2,8 @@
 //! configuration wants them, from its start to its end and while it changes.
 //! In: `Config`. Out: open balancers, what waits, `Snapshot`s.
 //! A service that comes is opened, one that goes closes its door at once and lets its connections
-//! end within `drain_max`, one that stays changes and keeps every connection.
+//! end within `drain_max`, one that stays changes and keeps every connection. Where services
+//! exchange their addresses, one of them accepts nobody for a moment.
 //! Not here: what a balancer does (`proxy/balancer`), the doors of PostgreSQL (`node/services.rs`).
 //! Tested by: `tests/balancer`.
 
@@ -16,6 +17,7 @@ use crate::proxy::{Certificate, Error, HttpCheck, HttpConfig, Protocol, Upstream
 use crate::runtime::supervisor::{Supervisor, TaskKind};
 use futures::future::join_all;
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tandem_core::clustering::load_balanced::key::Source;
@@ -23,6 +25,8 @@ use tandem_core::clustering::load_balanced::retry;
 use tandem_core::ids::{NodeId, ServiceId};
 
 type Open = BTreeMap<ServiceId, Arc<Balancer>>;
+/// What a service shall be.
+type Change = (ServiceId, BalancerConfig);
 
 /// The balancers of this node.
 #[derive(Debug)]
@@ -79,18 +83,54 @@ impl Balancers {
                 }
             });
         }
+        let change = |service: &ServiceId| Some((service.clone(), self.wanted(config, service)?));
+        let mut changes: Vec<Change> = config.balanced.keys().filter_map(change).collect();
         let mut waits = Vec::new();
-        let mut open = self.lock();
-        for service in config.balanced.keys() {
-            let Some(wanted) = self.wanted(config, service) else { continue };
-            let done = match open.get(service) {
-                Some(balancer) => balancer.configure(wanted),
-                None => Balancer::open(wanted, &self.supervisor)
-                    .map(|balancer| _ = open.insert(service.clone(), Arc::new(balancer))),
-            };
-            waits.extend(done.err().map(|error| error.to_string()));
+        while !changes.is_empty() {
+            let next = changes.remove(self.next(&changes).await);
+            waits.extend(self.change(next).await.err().map(|error| error.to_string()));
         }
         waits
+    }
+
+    /// Which one comes first: an address is free only once whoever has it has moved.
+    async fn next(&self, changes: &[Change]) -> usize {
+        loop {
+            if let Some(at) = changes.iter().position(|it| self.in_the_way(changes, it).is_none()) {
+                return at;
+            }
+            // They want each other's: one of them accepts nobody for a moment.
+            match changes.first().and_then(|first| self.in_the_way(changes, first)) {
+                Some(other) => other.step_aside().await,
+                None => return 0,
+            }
+        }
+    }
+
+    /// Who is still where a service shall be, and is about to leave.
+    fn in_the_way(&self, changes: &[Change], (service, wanted): &Change) -> Option<Arc<Balancer>> {
+        let open = self.lock();
+        let mut others = changes.iter().filter(|(other, _)| other != service);
+        others.find_map(|(other, its)| {
+            let balancer = open.get(other)?;
+            let at = balancer.listens_at().filter(|at| *at != its.listen)?;
+            is_taken_by(at, wanted.listen).then(|| Arc::clone(balancer))
+        })
+    }
+
+    async fn change(&self, (service, wanted): Change) -> Result<(), Error> {
+        let balancer = self.lock().get(&service).cloned();
+        match balancer {
+            Some(balancer) => {
+                balancer.configure(wanted)?;
+                balancer.moved().await;
+            }
+            None => {
+                let balancer = Arc::new(Balancer::open(wanted, &self.supervisor)?);
+                self.lock().insert(service, balancer);
+            }
+        }
+        Ok(())
     }
 
     /// Every balancer as it is now.
@@ -122,6 +162,13 @@ impl Balancers {
     fn lock(&self) -> MutexGuard<'_, Open> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Whether nobody can listen at the one while somebody does at the other.
+fn is_taken_by(at: SocketAddr, wanted: SocketAddr) -> bool {
+    let is_same =
+        at.ip() == wanted.ip() || at.ip().is_unspecified() || wanted.ip().is_unspecified();
+    is_same && at.port() == wanted.port() && at.port() != 0
 }
 
 /// What a node's balancer of a service shall be; none if there shall be none.
@@ -265,6 +312,56 @@ listen = 6379
 upstreams = ["[fd00::1]:1", { address = "e2:2", zone = "x" }, { address = "e3:3", zone = "y" }]
 health = false
 "#;
+
+    /// A service whose answer is its name.
+    async fn endpoint(name: &'static str) -> SocketAddr {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        Supervisor::new().spawn("endpoint", TaskKind::Session, async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let _ = tokio::io::AsyncWriteExt::write_all(&mut stream, name.as_bytes()).await;
+            }
+        });
+        address
+    }
+
+    async fn answers(address: SocketAddr) -> String {
+        use tokio::io::AsyncReadExt as _;
+        let mut answer = String::new();
+        let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        let read =
+            tokio::time::timeout(Duration::from_secs(20), stream.read_to_string(&mut answer));
+        read.await.unwrap().unwrap();
+        answer
+    }
+
+    #[tokio::test]
+    async fn services_exchange_their_addresses() {
+        let (one, two) = (endpoint("one").await, endpoint("two").await);
+        let free = || std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let (a, b, c) = (free(), free(), free());
+        let service = |name: &str, at: SocketAddr, to: SocketAddr| {
+            format!(
+                "[services.{name}]\nkind = \"tcp\"\nclustering = \"load-balanced\"\n\
+                 replication = \"none\"\nhealth = false\nlisten = \"{at}\"\n\
+                 upstreams = [\"{to}\"]\n"
+            )
+        };
+        let config = |at_one: SocketAddr, at_two: SocketAddr| {
+            let nodes = "cluster = \"shop\"\n[nodes.a]\naddress = \"127.0.0.1:7400\"\n";
+            let text = [nodes, &service("one", at_one, one), &service("two", at_two, two)].concat();
+            Config::parse(&text, "t").unwrap()
+        };
+        let dir = tempfile::tempdir().unwrap();
+
+        let identity = crate::identity::create_cluster(dir.path(), "shop", &"a".into()).unwrap();
+        let supervisor = Supervisor::new();
+        let balancers = Balancers::open(&Arc::new(identity), &config(a, b), &supervisor).unwrap();
+        for (at_one, at_two) in [(a, b), (b, a), (a, b), (b, c), (c, a), (a, c)] {
+            assert_eq!(balancers.follow(&config(at_one, at_two)).await, [""; 0]);
+            assert_eq!([answers(at_one).await, answers(at_two).await], ["one", "two"]);
+        }
+    }
 
     #[test]
     fn far_is_what_stands_in_another_zone_than_the_node() {

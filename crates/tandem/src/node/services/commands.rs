@@ -3,10 +3,11 @@
 //! Not here: services of PostgreSQL (`services.rs`).
 
 use super::super::{Error, Ground};
-use super::seats::{self, OwnSeats, leased};
+use super::seats::{self, Leased, OwnSeats, leased};
 use super::{AskReceivers, start_witness};
 use crate::config::{self, Command, Config};
 use crate::consensus::Consensus;
+use crate::driver::asks::Asks;
 use crate::driver::instance::wishes::Asked;
 use crate::driver::singleton::route::Guide;
 use crate::driver::singleton::{Change, SingletonDriver, Wiring};
@@ -52,9 +53,14 @@ pub(in crate::node) struct Started {
     pub driven: Driven,
 }
 
-/// The copies of this node, each with where it takes changes and what it was told last.
+/// What follows the configuration: the copies of this node, each with where it takes changes and
+/// what it was told last; its seats; its votes.
 #[derive(Default)]
-pub(in crate::node) struct Driven(Mutex<BTreeMap<ServiceId, Followed>>);
+pub(in crate::node) struct Driven {
+    copies: Mutex<BTreeMap<ServiceId, Followed>>,
+    seats: OwnSeats,
+    asks: Arc<Asks>,
+}
 
 /// A copy that follows its configuration.
 struct Followed {
@@ -153,7 +159,7 @@ pub(super) fn addresses(
 pub(in crate::node) fn start(
     ground: &Ground,
     consensus: &Consensus,
-    asks: &mut AskReceivers,
+    (all_asks, asks): (&Arc<Asks>, &mut AskReceivers),
 ) -> Result<Started, Error> {
     let (mut started, mut driven) = (Started::default(), BTreeMap::new());
     let Some(node) = ground.config.nodes.get(&ground.args.node) else { return Ok(started) };
@@ -181,7 +187,8 @@ pub(in crate::node) fn start(
         start_one(ground, Wiring { divided, ..wiring });
         started.wishes.insert(it.work.clone(), sender);
     }
-    started.driven = Driven(Mutex::new(driven));
+    let (copies, seats) = (Mutex::new(driven), started.seats.clone());
+    started.driven = Driven { copies, seats, asks: Arc::clone(all_asks) };
     Ok(started)
 }
 
@@ -193,10 +200,21 @@ pub(super) fn dir_of(ground: &Ground, service: &ServiceId) -> PathBuf {
 impl Driven {
     /// Goes on with another configuration; what could not be done is said, and done by the next
     /// call.
-    pub(in crate::node) fn follow(&self, ground: &Ground, config: &config::Config) -> Vec<String> {
-        let mut waits = Vec::new();
+    pub(in crate::node) fn follow(
+        &self,
+        ground: &Ground,
+        config: &Config,
+        consensus: &Consensus,
+    ) -> Vec<String> {
+        let mut waits = self.vote(ground, config, consensus);
+        for (work, seat) in &self.seats {
+            let command = config.commands.get(work);
+            if let Some(partitions) = command.and_then(|it| it.partitions.as_ref()) {
+                seat.allow(partitions.release_max);
+            }
+        }
         let Some(node) = ground.config.nodes.get(&ground.args.node) else { return waits };
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.copies.lock().unwrap_or_else(PoisonError::into_inner);
         for (service, it) in all.iter_mut() {
             let command = config.commands.get(&it.work).filter(|command| **command != it.told);
             let Some(command) = command else { continue };
@@ -208,6 +226,26 @@ impl Driven {
             match it.changes.try_send(Change::Config(Box::new(config), limits)) {
                 Ok(()) => it.told = command.clone(),
                 Err(error) => waits.push(format!("{service}: {error}")),
+            }
+        }
+        waits
+    }
+}
+
+impl Driven {
+    /// A node that was added has a seat of each command whose work is divided: this one votes on it
+    /// from now on, without which it would get no term.
+    fn vote(&self, ground: &Ground, config: &Config, consensus: &Consensus) -> Vec<String> {
+        let is_others = |it: &Leased<'_>| {
+            let begun = ground.config.commands.contains_key(it.work);
+            begun && it.seat.is_some_and(|(node, _)| *node != ground.args.node)
+        };
+        let mut waits = Vec::new();
+        for it in leased(config).filter(is_others) {
+            let Some(asks) = self.asks.add(&it.id) else { continue };
+            if let Err(error) = start_witness(ground, consensus, &it.id, asks) {
+                self.asks.remove(&it.id);
+                waits.push(format!("{}: {error}", it.id));
             }
         }
         waits

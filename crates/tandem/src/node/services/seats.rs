@@ -9,10 +9,14 @@ use crate::config::{self, Command, Config, Partitions};
 use crate::consensus::Consensus;
 use crate::driver::instance::wishes::Asked;
 use crate::driver::seats::{self, Seat};
+use crate::runtime::clock;
+use crate::telemetry::event_kind::EventKind;
+use crate::telemetry::events::Draft;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
+use tandem_core::facts::{Data, InstanceFacts, Process};
 use tandem_core::ids::{NodeId, ServiceId};
 use tandem_core::spec;
 use tokio::sync::mpsc;
@@ -47,7 +51,7 @@ pub(super) fn leased(config: &Config) -> impl Iterator<Item = Leased<'_>> {
 }
 
 /// Nothing where what is durable of it cannot be read: without its memory it must not tell a copy
-/// anything. Then none is started, and nothing is said of it, so that others get what it owned.
+/// anything. Then none is started, and the others are told so, who get what it owned.
 pub(super) fn start(
     ground: &Ground,
     consensus: &Consensus,
@@ -68,10 +72,26 @@ pub(super) fn start(
     match seats::start(wiring, &ground.supervisor) {
         Ok(seat) => Some(seat),
         Err(error) => {
-            tracing::error!(service = %it.work, %error, "no copy of it can run here");
+            quarantine(ground, it, &error);
             None
         }
     }
+}
+
+/// Of what may be left here nothing is known: it counts as being there until a majority has waited
+/// its lease out.
+fn quarantine(ground: &Ground, it: &Leased<'_>, error: &seats::Error) {
+    let me = ground.hub.me();
+    let reason = format!(
+        "no copy of it can run here: {error}; put the file back as it was and restart the daemon, \
+         or tandem remove {me}, empty its folder and let it join again"
+    );
+    tracing::error!(service = %it.work, "{reason}");
+    let draft = Draft::new(EventKind::InstanceQuarantined, format!("{me}: {reason}"));
+    ground.events.record(draft.service(it.work).field("instance", me.as_str()));
+    let data = Data::Quarantined { reason };
+    let own = InstanceFacts { data, process: Process::Stopping, ..InstanceFacts::default() };
+    ground.hub.publish(&it.id, &own, clock::now());
 }
 
 /// What a copy is told besides its own environment.

@@ -1,9 +1,10 @@
 //! Talks to the socket of a balancer: binds, accepts, counts, closes.
 //! In: `BalancerConfig`, a supervisor. Out: `Balancer`.
 //! States: Open → (close) Closing: held clients are let go, connections may end → Closed.
-//! Not here: what a client gets (`session.rs`).
+//! Not here: who is accepted (`listener/accepting.rs`), what a client gets (`session.rs`).
 //! Tested by: `tests.rs`.
 
+mod accepting;
 mod sweep;
 
 use super::dial::{Dialer, Loaded};
@@ -11,23 +12,24 @@ use super::group::Group;
 use super::limiter::Rates;
 use super::owners::Owned;
 use super::resolve::Names;
-use super::session::{self, Shared};
+use super::session::Shared;
 use super::snapshot::Snapshot;
 use super::{BalancerConfig, Cut, Upstream, check, resolve};
 use crate::proxy::Error;
 use crate::proxy::http::{Http, Protocol};
-use crate::proxy::listener::{ACCEPT_PAUSE, Slot, bind, is_one_connection};
+use crate::proxy::listener::bind;
 use crate::runtime::supervisor::{Supervisor, TaskKind};
+use accepting::Accepting;
 use socket2::{SockRef, TcpKeepalive};
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
@@ -56,11 +58,15 @@ pub struct Balancer {
 /// Where it accepts connections now.
 #[derive(Debug)]
 struct Listening {
-    /// As it was asked for; the port may be 0.
-    wanted: SocketAddr,
+    /// As it was asked for; the port may be 0. None: it has stepped aside.
+    wanted: Option<SocketAddr>,
     address: SocketAddr,
     /// Ends it, and nothing else.
     accepting: CancellationToken,
+    /// Empty once the socket is closed.
+    door: TaskTracker,
+    /// The one before it.
+    left: Option<TaskTracker>,
 }
 
 impl Balancer {
@@ -76,7 +82,7 @@ impl Balancer {
         let stop = supervisor.stopping().child_token();
         let group = Group::new(&config);
         Names::new(&config).tell(&group);
-        let wanted = config.listen;
+        let wanted = Some(config.listen);
         let rates = Rates::new(config.rates);
         let config = watch::Sender::new(Arc::new(config));
         let asked = (Arc::clone(&group), Arc::clone(&dialer));
@@ -99,7 +105,13 @@ impl Balancer {
                 closing,
                 stop: stop.clone(),
             }),
-            listening: Mutex::new(Listening { wanted, address, accepting: accepting.clone() }),
+            listening: Mutex::new(Listening {
+                wanted,
+                address,
+                accepting: accepting.clone(),
+                door: TaskTracker::new(),
+                left: None,
+            }),
             connections: TaskTracker::new(),
             doors: TaskTracker::new(),
             supervisor: supervisor.clone(),
@@ -107,21 +119,52 @@ impl Balancer {
         };
         let run = sweep::run(Arc::clone(&balancer.shared));
         supervisor.spawn("balancer pool", TaskKind::Session, run);
-        balancer.accept(listener, accepting);
+        balancer.listening().door = balancer.accept(listener, accepting);
         Ok(balancer)
     }
 
-    fn accept(&self, listener: TcpListener, stop: CancellationToken) {
+    fn listening(&self) -> MutexGuard<'_, Listening> {
+        self.listening.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn accept(&self, listener: TcpListener, stop: CancellationToken) -> TaskTracker {
         let accepting = Accepting {
             shared: Arc::clone(&self.shared),
             connections: self.connections.clone(),
             supervisor: self.supervisor.clone(),
         };
-        let open = self.doors.token();
+        let door = TaskTracker::new();
+        let open = (self.doors.token(), door.token());
+        door.close();
         self.supervisor.spawn("balancer accept", TaskKind::Session, async move {
             let _until_the_end = open;
             accepting.run(listener, stop).await;
         });
+        door
+    }
+
+    /// Where it listens as its configuration says; none once it has stepped aside.
+    pub fn listens_at(&self) -> Option<SocketAddr> {
+        self.listening().wanted
+    }
+
+    /// Leaves its address to somebody else: it accepts nobody until `configure` gives it one.
+    pub async fn step_aside(&self) {
+        let door = {
+            let mut listening = self.listening();
+            listening.wanted = None;
+            listening.accepting.cancel();
+            listening.door.clone()
+        };
+        door.wait().await;
+    }
+
+    /// Ready once the address that it listened at before is free.
+    pub async fn moved(&self) {
+        let left = self.listening().left.take();
+        if let Some(left) = left {
+            left.wait().await;
+        }
     }
 
     /// Goes on with another configuration: no connection ends. One that was accepted before keeps
@@ -130,7 +173,7 @@ impl Balancer {
     /// # Errors
     /// The new address cannot be had: nothing has changed.
     pub fn configure(&self, config: BalancerConfig) -> Result<(), Error> {
-        let mut listening = self.listening.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut listening = self.listening();
         self.change(&mut listening, config)
     }
 
@@ -139,7 +182,7 @@ impl Balancer {
     /// # Errors
     /// The new address cannot be had: nothing has changed.
     pub fn configure_rest(&self, config: BalancerConfig) -> Result<(), Error> {
-        let mut listening = self.listening.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut listening = self.listening();
         let upstreams = self.shared.config().upstreams.clone();
         self.change(&mut listening, BalancerConfig { upstreams, ..config })
     }
@@ -147,14 +190,15 @@ impl Balancer {
     /// Sends its work there from now on, by addresses. No file and no socket is needed for it, so
     /// it cannot fail: whoever drains an endpoint may rest on it.
     pub fn lead(&self, upstreams: Vec<Upstream>) {
-        let _one_at_a_time = self.listening.lock().unwrap_or_else(PoisonError::into_inner);
+        let _one_at_a_time = self.listening();
         let config = BalancerConfig { upstreams, ..BalancerConfig::clone(&self.shared.config()) };
         Names::new(&config).tell(&self.shared.group);
         self.shared.config.send_replace(Arc::new(config));
     }
 
     fn change(&self, listening: &mut Listening, config: BalancerConfig) -> Result<(), Error> {
-        if config == **self.shared.config.borrow() {
+        let is_open = listening.wanted.is_some();
+        if is_open && config == **self.shared.config.borrow() {
             // Whoever applies the same again may have written a certificate anew.
             sweep::renew(&self.shared, &config.service);
             return Ok(());
@@ -162,12 +206,13 @@ impl Balancer {
         let failed = |why| Error::Certificate { service: config.service.clone(), why };
         let certificates = config.http.as_ref().map(Http::read).transpose().map_err(failed)?;
         let dialed = dialed(&config).map_err(failed)?;
-        if config.listen != listening.wanted {
+        if Some(config.listen) != listening.wanted {
             let (address, listener) = listen(&config)?;
             let accepting = self.shared.closing.child_token();
-            self.accept(listener, accepting.clone());
+            let door = self.accept(listener, accepting.clone());
             listening.accepting.cancel();
-            *listening = Listening { wanted: config.listen, address, accepting };
+            let (wanted, left) = (Some(config.listen), Some(listening.door.clone()));
+            *listening = Listening { wanted, address, accepting, door, left };
         }
         self.shared.group.configure(&config);
         // Whoever changes it may rest on it: nobody is sent any more to who is drained.
@@ -194,7 +239,7 @@ impl Balancer {
 
     /// Where it listens, the port filled in.
     pub fn local_address(&self) -> SocketAddr {
-        self.listening.lock().unwrap_or_else(PoisonError::into_inner).address
+        self.listening().address
     }
 
     /// What it is and has done.
@@ -298,73 +343,12 @@ pub(in crate::proxy) fn keep_alive<'s>(socket: impl Into<SockRef<'s>>) -> io::Re
     socket.into().set_tcp_keepalive(&times)
 }
 
-/// So many places are kept free, as far as idle connections have them: with none, a stranger who
-/// opens connections and says nothing would lock everybody out.
-const fn room(sessions_max: usize) -> usize {
-    sessions_max.div_ceil(16)
-}
-
-struct Accepting {
-    shared: Arc<Shared>,
-    connections: TaskTracker,
-    supervisor: Supervisor,
-}
-
-impl Accepting {
-    async fn run(self, listener: TcpListener, stop: CancellationToken) {
-        loop {
-            let accepted = tokio::select! {
-                biased;
-                () = stop.cancelled() => break,
-                accepted = listener.accept() => accepted,
-            };
-            match accepted {
-                Ok((client, from)) => self.admit(client, from),
-                Err(error) if is_one_connection(&error) => {}
-                Err(error) => {
-                    let service = &self.shared.config().service;
-                    tracing::warn!(%service, %error, "cannot accept connections; pausing");
-                    sleep(ACCEPT_PAUSE).await;
-                }
-            }
-        }
-        // The system has told these that they are connected; closing the listener would reset them.
-        let Ok(listener) = listener.into_std() else { return };
-        while let Ok((client, from)) = listener.accept() {
-            let client = client.set_nonblocking(true).and_then(|()| TcpStream::from_std(client));
-            if let Ok(client) = client {
-                self.admit(client, from);
-            }
-        }
-    }
-
-    fn admit(&self, client: TcpStream, from: SocketAddr) {
-        let tally = &self.shared.tally;
-        let sessions_max = self.shared.config.borrow().sessions_max;
-        let Some(slot) = Slot::take(&tally.sessions, sessions_max) else {
-            tally.refused.fetch_add(1, Ordering::Relaxed);
-            return;
-        };
-        tally.accepted.fetch_add(1, Ordering::Relaxed);
-        let spare = sessions_max.saturating_sub(
-            usize::try_from(tally.sessions.load(Ordering::Relaxed)).unwrap_or(usize::MAX),
-        );
-        if let Some(http) = self.shared.http.as_ref().filter(|_| spare < room(sessions_max)) {
-            http.make_room();
-        }
-        let (shared, alive) = (Arc::clone(&self.shared), self.connections.token());
-        self.supervisor.spawn("balancer session", TaskKind::Session, async move {
-            let _until_the_end = (slot, alive);
-            session::serve(&shared, client, from).await;
-        });
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::group::{Picked, Wanted, Wish};
     use super::*;
     use tandem_core::clustering::load_balanced::attempts::Attempts;
+    use tokio::net::TcpStream;
 
     #[tokio::test]
     async fn who_waits_hears_of_what_changed_before_it_listened() {

@@ -2,7 +2,8 @@
 //! In: `Upstream`s. Out: the group's endpoints.
 //! Keeps: an answer that is lost, late or empty never forgets the last good one; a name that was
 //! never answered has no addresses yet, and keeps the others from nothing.
-//! Not here: what becomes of the connections of an address that is gone (`member/leaving.rs`).
+//! Not here: what answers mean that tell only parts (`tandem_core`), what becomes of connections to
+//! an address that is gone (`member/leaving.rs`).
 //! Tested by: below, and `tests.rs`.
 
 use super::group::{Group, Wanted};
@@ -12,6 +13,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
+use tandem_core::clustering::load_balanced::answers::Answers;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -25,7 +27,7 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Names and what they stood for last.
 #[derive(Debug)]
-pub(super) struct Names(Vec<(Upstream, Vec<IpAddr>)>);
+pub(super) struct Names(Vec<(Upstream, Answers<IpAddr>)>);
 
 impl Names {
     pub(super) fn new(config: &BalancerConfig) -> Self {
@@ -39,7 +41,7 @@ impl Names {
             let address = upstream.host.parse::<IpAddr>().ok();
             let found = match same {
                 Some((_, found)) => found.clone(),
-                None => address.into_iter().collect(),
+                None => Answers::of(address),
             };
             (upstream.clone(), found)
         };
@@ -50,10 +52,10 @@ impl Names {
     pub(super) fn tell(&self, group: &Group) {
         let mut wanted: Vec<Wanted> = Vec::new();
         let mut hosts = BTreeMap::new();
-        for (upstream, addresses) in &self.0 {
+        for (upstream, answers) in &self.0 {
             let name: Arc<str> = upstream.name().into();
-            for ip in addresses {
-                let address = SocketAddr::new(*ip, upstream.port);
+            for ip in answers.addresses() {
+                let address = SocketAddr::new(ip, upstream.port);
                 if upstream.host.parse::<IpAddr>().is_err() {
                     hosts.entry(address).or_insert_with(|| upstream.host.as_str().into());
                 }
@@ -70,7 +72,7 @@ impl Names {
         }
         group.hosts(hosts);
         group.replace(&wanted);
-        let unanswered = self.0.iter().filter(|(_, addresses)| addresses.is_empty());
+        let unanswered = self.0.iter().filter(|(_, answers)| answers.addresses().is_empty());
         *group.unresolved() = unanswered.map(|(upstream, _)| upstream.host.clone()).collect();
     }
 
@@ -86,7 +88,7 @@ impl Names {
     {
         let is_name = |upstream: &Upstream| upstream.host.parse::<IpAddr>().is_err();
         let names = self.0.iter().enumerate().filter(|(_, (upstream, _))| is_name(upstream));
-        let question = |(at, (upstream, _)): (usize, &(Upstream, Vec<IpAddr>))| {
+        let question = |(at, (upstream, _)): (usize, &(Upstream, Answers<IpAddr>))| {
             let answer = timeout(TIMEOUT, lookup(upstream.host.clone(), upstream.port));
             async move { (at, answer.await) }
         };
@@ -102,7 +104,7 @@ impl Names {
             if found.is_empty() {
                 all = false;
             } else {
-                self.0[at].1 = found;
+                self.0[at].1.answered(&found);
                 self.tell(group);
             }
         }

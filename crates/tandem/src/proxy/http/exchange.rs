@@ -115,10 +115,6 @@ pub(super) async fn run(door: Door<'_>, client: &mut Client, order: Order) -> Af
             }
         }
         if over.may_repeat(order) && is_tried_again(&mut search, &claim, over) {
-            if end == End::Cut {
-                // It had found somebody: what it waits from here on is another wait.
-                search.hold = Instant::now() + door.config.hold_max;
-            }
             continue;
         }
         return match end {
@@ -173,6 +169,10 @@ fn is_tried_again(search: &mut Search<'_>, claim: &Claim, over: Over) -> bool {
     }
     claim.0.retried();
     search.anew = how == Lost::Stale;
+    if over.end == End::Cut {
+        // It had found somebody: what it waits from here on is another wait.
+        search.hold = Instant::now() + door.config.hold_max;
+    }
     if over.is_fault() {
         claim.0.failed_because(BROKE);
         door.shared.group.note(&claim.0, Event::WorkFailed);
@@ -206,6 +206,11 @@ impl Over {
                 Some(_) => !self.took_body,
                 None => order.is_repeatable(),
             }
+    }
+
+    /// Nobody did anything with the request, and it cannot go elsewhere: some of it is gone.
+    const fn is_unseen(self) -> bool {
+        self.refused.is_some() && self.took_body && !self.has_spoken
     }
 
     const fn is_fault(self) -> bool {
@@ -267,6 +272,7 @@ fn finish(
             Failure::Late => "no response in time".to_owned(),
             Failure::Nonsense(why) => format!("its response is not understood: {why}"),
             Failure::Broken
+            | Failure::Declined
             | Failure::Expired(_)
             | Failure::Unserved(_)
             | Failure::Crowded
@@ -286,10 +292,23 @@ fn finish(
         let (service, address) = (&door.config.service, claim.0.address);
         tracing::warn!(%service, %address, why, before, "an endpoint's response is not understood");
     }
-    if !over.can_reply {
-        return cut;
+    if over.can_reply { told(door, client, (order, over, failure)) } else { cut }
+}
+
+/// The client is told; if nobody did anything with its request, and what is gone of it here keeps
+/// it from going elsewhere, then that it is safe to send it again.
+fn told(
+    door: Door<'_>,
+    client: &mut Client,
+    (order, over, failure): (Order, Over, Failure),
+) -> After {
+    if failure != Failure::Broken || !over.is_unseen() {
+        return failed(door, client, (order, failure));
     }
-    failed(door, client, (order, failure))
+    if client.stream.refuse() {
+        return After::Cut;
+    }
+    failed(door, client, (order, Failure::Declined))
 }
 
 /// What says that the endpoint is at fault: not that it has no such method, or version.

@@ -26,6 +26,8 @@ pub(super) enum Failure {
     Drained,
     /// Its endpoint closed the connection.
     Broken,
+    /// Its endpoint did nothing with it, and nobody else can have it: some of its body is gone.
+    Declined,
     /// Its endpoint answered what is no HTTP, and why.
     Nonsense(&'static str),
     /// Its endpoint answered nothing in time.
@@ -102,6 +104,11 @@ pub(super) fn failure(
         Failure::Broken => {
             (502, "Bad Gateway", format!("the endpoint of service {service} broke the connection"))
         }
+        Failure::Declined => (
+            503,
+            "Service Unavailable",
+            format!("the endpoint of service {service} did nothing with the request"),
+        ),
         Failure::Nonsense(why) => (
             502,
             "Bad Gateway",

@@ -70,6 +70,17 @@ impl Stream {
         matches!(self, Self::H2Client(_))
     }
 
+    /// Tells a client, if there is a way, that nobody did anything with its request; true if so.
+    pub(super) fn refuse(&mut self) -> bool {
+        match self {
+            Self::H2Client(stream) => {
+                stream.refuse();
+                true
+            }
+            Self::Plain(_) | Self::Tls(_) | Self::H2Endpoint(_) => false,
+        }
+    }
+
     /// The endpoint did nothing with the request that was written, and said so.
     pub(super) fn refused(&self) -> Option<Refused> {
         match self {

@@ -58,7 +58,7 @@ pub struct CommandConfig {
     pub health: Option<Health>,
     /// How long its log grows.
     pub log_bytes_max: u64,
-    /// What it is told besides, `{term}` not filled in.
+    /// What it is told besides, `{sitting}` not filled in.
     pub told: BTreeMap<String, String>,
 }
 
@@ -134,8 +134,8 @@ impl CommandConfig {
         u64::from_be_bytes([a, b, c, d, e, f, g, h]).max(1)
     }
 
-    /// The whole environment of everything of it, in a term.
-    pub fn environment(&self, term: Term) -> BTreeMap<String, String> {
+    /// The whole environment of everything of it, in a term and, of a seat, a sitting.
+    pub fn environment(&self, term: Term, sitting: Term) -> BTreeMap<String, String> {
         let mut env = BTreeMap::from([("PATH".to_owned(), PATH.to_owned())]);
         env.extend(self.env.iter().map(|(name, value)| (name.clone(), self.fill(value))));
         let told = [
@@ -148,9 +148,9 @@ impl CommandConfig {
             env.insert("TANDEM_PORT".to_owned(), address.port().to_string());
             env.insert("TANDEM_BIND".to_owned(), address.ip().to_string());
         }
-        let term = term.to_string();
+        let sitting = sitting.to_string();
         let told = self.told.iter();
-        env.extend(told.map(|(name, value)| (name.clone(), value.replace("{term}", &term))));
+        env.extend(told.map(|(name, value)| (name.clone(), value.replace("{sitting}", &sitting))));
         env
     }
 }

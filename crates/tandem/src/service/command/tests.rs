@@ -44,7 +44,9 @@ fn a_command_is_told_where_it_runs() {
         ..it
     };
     assert_eq!(it.folder(), std::path::Path::new("/srv/a"));
-    let env = it.environment(Term(7));
+    let told = BTreeMap::from([("FILE".into(), "/x/{sitting}.json".into())]);
+    let env = CommandConfig { told, ..it.clone() }.environment(Term(7), Term(5));
+    assert_eq!(env["FILE"], "/x/5.json", "where it goes on in a later term, too");
     assert_eq!(env["URL"], "http://a:9000");
     assert_eq!((env["MODE"].as_str(), env["TANDEM_TERM"].as_str()), ("x", "7"));
     assert_eq!((env["TANDEM_PORT"].as_str(), env["TANDEM_NODE"].as_str()), ("9000", "a"));

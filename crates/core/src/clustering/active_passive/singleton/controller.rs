@@ -14,7 +14,7 @@ use crate::clustering::active_passive::controller::{
     ControllerView, MOVE_MAX_MS, Plan, hold_off, is_over,
 };
 use crate::clustering::active_passive::verdict::{PROMOTION_PATIENCE, Verdict};
-use crate::facts::{Link, NodeFacts, Process};
+use crate::facts::{Data, Link, NodeFacts, Process};
 use crate::ids::NodeId;
 use crate::reason::Reason;
 use crate::time::Timestamp;
@@ -136,6 +136,9 @@ fn judge_by_itself(
     let Some(own) = facts.instances.get(view.service) else {
         return Verdict::Unknown(format!("{node} does not speak of the service yet").into());
     };
+    if let Data::Quarantined { reason } = &own.data {
+        return Verdict::Dead(Cause::InstanceHung, Reason::new(format!("{node}: {reason}")));
+    }
     let serves = own.process == Process::Primary && own.serving == Some(term);
     if own.starts_failed >= FAILURES_MAX && !serves {
         let text = format!("it failed {} times in a row on {node}", own.starts_failed);

@@ -1,6 +1,8 @@
 //! What the driver does where something is missing: its keeper, its user, its own promises.
 
 use super::*;
+use crate::runtime::process;
+use std::process::{Child, Command, Stdio};
 
 #[tokio::test]
 async fn a_promise_needs_no_keeper() {
@@ -18,6 +20,107 @@ async fn a_promise_needs_no_keeper() {
         }
     }
     assert_eq!(it.driver.own.process, Process::Stopping, "what became of it is not known");
+}
+
+/// A daemon that was started again beside a keeper that has not said a word yet.
+fn unheard() -> Case {
+    let mut it = case(|_| {});
+    it.driver.keeper_lost = true;
+    // It is being looked for, which takes its time.
+    it.driver.attaching = true;
+    it
+}
+
+/// A process of an earlier daemon's copy, noted as such.
+struct Left(Child);
+
+impl Drop for Left {
+    fn drop(&mut self) {
+        // Already gone where the test is good.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn left_behind(dir: &std::path::Path) -> Left {
+    std::fs::create_dir_all(dir).unwrap();
+    let mut setsid = Command::new("setsid");
+    setsid.args(["sleep", "600"]).stdin(Stdio::null()).stdout(Stdio::null());
+    let mut left = Left(setsid.stderr(Stdio::null()).spawn().unwrap());
+    let pid = left.0.id().cast_signed();
+    let leads = || process::read(pid).filter(|it| it.session == pid);
+    while leads().is_none() {
+        assert_eq!(left.0.try_wait().unwrap(), None, "setsid failed");
+        std::thread::yield_now();
+    }
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
+    let note = format!("{} {pid} {}\n", boot.trim(), leads().unwrap().started);
+    std::fs::write(dir.join("instance.session"), note).unwrap();
+    left
+}
+
+impl Case {
+    /// What was killed beside its keeper.
+    async fn swept(&mut self) -> Vec<i32> {
+        loop {
+            let finished = tokio::time::timeout(LIMIT, self.driver.finished.1.recv()).await;
+            let finished = finished.unwrap().unwrap();
+            if let Finished::Swept { pids, .. } = &finished {
+                let pids = pids.clone();
+                self.driver.on_finished(finished).await;
+                return pids;
+            }
+            self.driver.on_finished(finished).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn inv12_who_has_not_heard_its_keeper_promises_and_does_not_vote() {
+    let mut it = unheard();
+    it.driver.asked = Some(Term(9));
+    it.go_on(Answer::Done).await;
+    assert_eq!(it.written(Answer::Done).await, []);
+    assert_eq!(it.driver.own.promised, Term(9));
+    for _ in 0..3 {
+        it.go_on(Answer::Done).await;
+        assert_eq!(it.driver.own.process, Process::Stopping, "nobody says that it ended");
+        assert_eq!(it.driver.own.ballot, None, "the holder's own word would be proof");
+    }
+    it.driver.keeper_lost = false;
+    it.hears(idle()).await;
+    it.go_on(Answer::Done).await;
+    assert_eq!(it.driver.own.ballot.map(|it| it.term), Some(Term(9)));
+}
+
+#[tokio::test]
+async fn inv12_what_an_earlier_daemon_left_ends_with_its_lease_though_its_keeper_is_frozen() {
+    let mut it = unheard();
+    let mut left = left_behind(&it.driver.it.config.run_dir());
+    it.driver.unheard = Some(clock::now());
+    it.go_on(Answer::Done).await;
+    let due = it.driver.outlives_at().unwrap();
+    let lease = it.agreed.borrow().state.spec.services[&"jobs".into()].timing.lease;
+    assert!(due >= it.driver.unheard.unwrap().plus(lease), "it may run for as long");
+    assert_eq!(left.0.try_wait().unwrap(), None);
+    it.driver.fence_beside_keeper(due);
+    assert_eq!(it.swept().await, [left.0.id().cast_signed()]);
+    assert!(!left.0.wait().unwrap().success());
+    assert_eq!(it.told(EventKind::InstanceFenced).len(), 1);
+    assert_eq!(it.driver.own.process, Process::Stopping, "its keeper has not said so");
+}
+
+#[tokio::test]
+async fn inv12_what_an_earlier_daemon_left_where_another_may_run_ends_at_once() {
+    let mut it = unheard();
+    let mut left = left_behind(&it.driver.it.config.run_dir());
+    it.agreed.send_modify(|agreed| {
+        let state = Arc::make_mut(&mut agreed.state).services.get_mut(&"jobs".into()).unwrap();
+        state.appointment.as_mut().unwrap().primary = "b".into();
+    });
+    it.go_on(Answer::Done).await;
+    assert_eq!(it.swept().await, [left.0.id().cast_signed()]);
+    assert!(!left.0.wait().unwrap().success());
 }
 
 #[tokio::test]
@@ -65,12 +168,15 @@ async fn inv2_a_promise_that_cannot_be_read_keeps_the_copy_alone_from_running() 
         let told = &events.since(0)[0];
         assert_eq!(told.kind, EventKind::InstanceQuarantined);
         assert!(told.message.contains("it is damaged"), "{told:?}");
-        assert!(hub.own().instances.is_empty(), "who tells no facts speaks for no lease");
+        let own = hub.own().instances.remove(&"jobs".into()).unwrap();
+        assert!(matches!(own.data, Data::Quarantined { .. }), "the others pass it over: {own:?}");
+        assert_eq!((own.outlives, own.ballot), (None, None), "it speaks for no lease");
         State { promised: Term(9), begun: Term(8), ..State::default() }.store(&dir).unwrap();
     };
     let both = async { tokio::join!(it.driver.is_ready(&stop), is_mended) };
     let (is_ready, ()) = tokio::time::timeout(LIMIT, both).await.unwrap();
     assert!(is_ready);
     assert_eq!((it.driver.own.promised, it.driver.own.promoted), (Term(9), Term(8)));
+    assert_eq!(it.driver.own.data, Data::Present);
     assert_eq!(it.told(EventKind::InstanceRecovered).len(), 1);
 }

@@ -17,7 +17,7 @@ use std::time::Duration;
 use tandem_core::cluster::state::Appointment;
 use tandem_core::clustering::active_passive::controller::MOVE_MAX_MS;
 use tandem_core::clustering::active_passive::singleton::{self, FAILURES_MAX};
-use tandem_core::facts::{InstanceFacts, Process};
+use tandem_core::facts::{Data, InstanceFacts, Process};
 use tandem_core::ids::{NodeId, ServiceId};
 use tandem_core::pairing::Kind;
 
@@ -42,6 +42,7 @@ pub(in crate::node::operations) fn instance_state(
     let serves = own.process == Process::Primary && own.serving == Some(service.state.term());
     match own.process {
         _ if serves => InstanceState::Running,
+        _ if matches!(own.data, Data::Quarantined { .. }) => InstanceState::Quarantined,
         // Whatever it is in at this moment, it comes to nothing.
         _ if own.starts_failed >= FAILURES_MAX => InstanceState::CrashLoop,
         Process::Stopping => InstanceState::Stopping,

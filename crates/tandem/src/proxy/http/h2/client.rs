@@ -157,6 +157,13 @@ impl ClientStream {
         Ok(read.length)
     }
 
+    /// Nobody did anything with the request: its client may send it again.
+    pub(in crate::proxy::http) fn refuse(&mut self) {
+        if self.outgoing.is_none() {
+            self.respond.send_reset(Reason::REFUSED_STREAM);
+        }
+    }
+
     /// Nothing more of the response comes.
     pub(in crate::proxy::http) fn finish(&mut self) {
         if let Some(outgoing) = &mut self.outgoing {

@@ -9,11 +9,15 @@ use super::meter::{Meter, Peer};
 use crate::proxy::http::stream::{Buffer, Stream};
 use std::io;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Duration, Instant};
+
+/// So much is read at once before those that it is for have a turn: frames that nobody took yet
+/// cost more than they hold.
+const TURN_MAX: usize = 128 * 1024;
 
 /// What a connection and whoever drives it both know.
 #[derive(Debug)]
@@ -22,6 +26,8 @@ pub(super) struct Watch {
     /// Milliseconds since then.
     read_at: AtomicU64,
     is_flooded: AtomicBool,
+    /// Bytes that were read in this turn.
+    turn: AtomicUsize,
     /// Bytes that were sent and that the meter was not told of.
     written: AtomicU64,
     meter: Mutex<Meter>,
@@ -34,6 +40,7 @@ impl Watch {
             begun,
             read_at: AtomicU64::new(0),
             is_flooded: AtomicBool::new(false),
+            turn: AtomicUsize::new(0),
             written: AtomicU64::new(0),
             meter: Mutex::new(Meter::new(peer, begun.into_std())),
         })
@@ -46,6 +53,11 @@ impl Watch {
 
     pub(super) fn is_flooded(&self) -> bool {
         self.is_flooded.load(Ordering::Relaxed)
+    }
+
+    /// Whoever drives it has a turn.
+    pub(super) fn begin_turn(&self) {
+        self.turn.store(0, Ordering::Relaxed);
     }
 
     pub(super) fn served(&self) {
@@ -68,6 +80,7 @@ impl Watch {
     }
 
     fn saw(&self, bytes: &[u8]) {
+        self.turn.fetch_add(bytes.len(), Ordering::Relaxed);
         let now = Instant::now();
         let since = now.duration_since(self.begun).as_millis();
         self.read_at.store(u64::try_from(since).unwrap_or(u64::MAX), Ordering::Relaxed);
@@ -101,6 +114,10 @@ impl AsyncRead for Io {
         let Self { stream, before, watch } = self.get_mut();
         if watch.is_flooded() {
             // Whoever drives it looks at that, and ends it.
+            return Poll::Pending;
+        }
+        if watch.turn.load(Ordering::Relaxed) >= TURN_MAX {
+            cx.waker().wake_by_ref();
             return Poll::Pending;
         }
         let from = into.filled().len();

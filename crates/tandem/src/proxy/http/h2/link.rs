@@ -352,6 +352,7 @@ struct Driver {
 impl Driver {
     /// Ready when it is over: nobody wants it, or it broke.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.watch.begin_turn();
         loop {
             if Pin::new(&mut self.connection).poll(cx).is_ready() || self.watch.is_flooded() {
                 return Poll::Ready(());

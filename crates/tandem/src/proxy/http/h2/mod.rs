@@ -11,6 +11,8 @@
 
 mod client;
 mod endpoint;
+#[cfg(test)]
+mod fuzz;
 mod head;
 mod incoming;
 mod io;

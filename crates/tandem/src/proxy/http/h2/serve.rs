@@ -86,7 +86,7 @@ pub(in crate::proxy::http) async fn serve(
     while let Some(()) = streams.next().await {}
 }
 
-fn builder(config: &HttpConfig) -> h2::server::Builder {
+pub(super) fn builder(config: &HttpConfig) -> h2::server::Builder {
     let mut builder = h2::server::Builder::new();
     builder
         .initial_window_size(STREAM_WINDOW)
@@ -128,6 +128,7 @@ enum Stage {
 impl Open<'_> {
     /// Ready when it is over.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.watch.begin_turn();
         loop {
             while let Poll::Ready(Some(())) = self.streams.poll_next_unpin(cx) {
                 self.idle_since = Instant::now();

@@ -7,7 +7,7 @@ mod corpus;
 mod endpoint;
 mod ends;
 mod faults;
-mod fuzz;
+pub(super) mod fuzz;
 mod h2;
 mod keys;
 mod limits;

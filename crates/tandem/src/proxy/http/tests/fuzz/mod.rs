@@ -3,6 +3,6 @@
 //! more; nothing panics, and nothing is kept beyond its bound.
 
 mod make;
-mod reader;
+pub(in crate::proxy::http) mod reader;
 mod requests;
 mod responses;

@@ -88,9 +88,14 @@ async fn h43_what_an_endpoint_did_not_look_at_is_sent_once_more() {
     let asked = a.requests() + b.requests();
     assert_eq!(asked, 4);
     // Some of it was taken: whoever sent it has to send it again.
-    let body = client.post("/refused", &[b"body"], None).await;
-    assert_eq!(body.unwrap().status, 502);
-    let asked = asked + 1;
+    let error = client.post("/refused-late", &[b"body"], None).await.unwrap_err();
+    assert_eq!(error.reason(), Some(h2::Reason::REFUSED_STREAM), "it may be");
+    let mut old = Client::connect(&balancer).await;
+    old.send("POST /refused-late HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbody").await;
+    let answer = old.response().await.unwrap();
+    assert_eq!(answer.status(), 503);
+    assert!(answer.head.contains("\r\nRetry-After: 1\r\n"), "{answer:?}");
+    let asked = asked + 2;
     let snapshot = balancer.snapshot();
     assert!(snapshot.endpoints.iter().all(|endpoint| endpoint.failed == 0), "{snapshot:?}");
     // Reset by an error: it may have been looked at.

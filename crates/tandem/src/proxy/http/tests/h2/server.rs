@@ -135,6 +135,10 @@ async fn answer(request: Request<RecvStream>, mut respond: SendResponse<Bytes>, 
     let ok = |respond: &mut SendResponse<Bytes>| respond.send_response(status(200), false);
     match path.as_str() {
         "/refused" => respond.send_reset(Reason::REFUSED_STREAM),
+        "/refused-late" => {
+            let _ = body.data().await;
+            respond.send_reset(Reason::REFUSED_STREAM);
+        }
         "/reset" => respond.send_reset(Reason::INTERNAL_ERROR),
         "/never" => sleep(LIMIT).await,
         "/half" => {

@@ -1,0 +1,77 @@
+//! Talks to the socket of a balancer while its door is open: accepts, and bounds how many.
+//! In: a listener. Out: sessions.
+//! Not here: what a client gets (`session.rs`), where it listens (`listener.rs`).
+//! Tested by: `tests.rs`.
+
+use super::super::session::{self, Shared};
+use crate::proxy::listener::{ACCEPT_PAUSE, Slot, is_one_connection};
+use crate::runtime::supervisor::{Supervisor, TaskKind};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// So many places are kept free, as far as idle connections have them: with none, a stranger who
+/// opens connections and says nothing would lock everybody out.
+const fn room(sessions_max: usize) -> usize {
+    sessions_max.div_ceil(16)
+}
+
+pub(super) struct Accepting {
+    pub(super) shared: Arc<Shared>,
+    pub(super) connections: TaskTracker,
+    pub(super) supervisor: Supervisor,
+}
+
+impl Accepting {
+    pub(super) async fn run(self, listener: TcpListener, stop: CancellationToken) {
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                accepted = listener.accept() => accepted,
+            };
+            match accepted {
+                Ok((client, from)) => self.admit(client, from),
+                Err(error) if is_one_connection(&error) => {}
+                Err(error) => {
+                    let service = &self.shared.config().service;
+                    tracing::warn!(%service, %error, "cannot accept connections; pausing");
+                    sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+        // The system has told these that they are connected; closing the listener would reset them.
+        let Ok(listener) = listener.into_std() else { return };
+        while let Ok((client, from)) = listener.accept() {
+            let client = client.set_nonblocking(true).and_then(|()| TcpStream::from_std(client));
+            if let Ok(client) = client {
+                self.admit(client, from);
+            }
+        }
+    }
+
+    fn admit(&self, client: TcpStream, from: SocketAddr) {
+        let tally = &self.shared.tally;
+        let sessions_max = self.shared.config.borrow().sessions_max;
+        let Some(slot) = Slot::take(&tally.sessions, sessions_max) else {
+            tally.refused.fetch_add(1, Ordering::Relaxed);
+            return;
+        };
+        tally.accepted.fetch_add(1, Ordering::Relaxed);
+        let spare = sessions_max.saturating_sub(
+            usize::try_from(tally.sessions.load(Ordering::Relaxed)).unwrap_or(usize::MAX),
+        );
+        if let Some(http) = self.shared.http.as_ref().filter(|_| spare < room(sessions_max)) {
+            http.make_room();
+        }
+        let (shared, alive) = (Arc::clone(&self.shared), self.connections.token());
+        self.supervisor.spawn("balancer session", TaskKind::Session, async move {
+            let _until_the_end = (slot, alive);
+            session::serve(&shared, client, from).await;
+        });
+    }
+}
