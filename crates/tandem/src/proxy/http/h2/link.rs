@@ -171,8 +171,7 @@ impl Links {
         F: Future<Output = std::io::Result<Stream>> + Send + 'static,
     {
         let mut gone = 0;
-        // Others may fill each: whoever waits does so for as long as its client, or until too many
-        // were not full but gone.
+        // Others may fill each: one waits for as long as its client does. Too many may be gone.
         loop {
             if let Some(stream) = self.take(address) {
                 return Ok(Some(stream));
