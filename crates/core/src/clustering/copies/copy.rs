@@ -231,7 +231,8 @@ fn runs(view: &CopyView<'_>, now: Timestamp) -> Next {
             None => Some((why, true)),
             Some((because, again)) => {
                 let text = format!("{why}, but {because}");
-                return Next { again, is_unwanted: true, ..wait(text) };
+                let back = view.own.withdrawn.map(|_| Action::Return);
+                return Next { action: back, again, is_unwanted: true, ..wait(text) };
             }
         },
         None => outdated(view).map(|why| (why, false)),
@@ -254,7 +255,7 @@ fn runs(view: &CopyView<'_>, now: Timestamp) -> Next {
 
 /// Why it may not go yet though nobody wants it here: others shall serve in its place first.
 fn stays(view: &CopyView<'_>, now: Timestamp) -> Option<(&'static str, Option<Timestamp>)> {
-    if view.wish == Wish::Leave || !view.may_serve() || view.own.withdrawn.is_some() {
+    if view.wish == Wish::Leave || !view.may_serve() {
         return None;
     }
     let wanted = wanted(view.nodes, view.spec, &view.state.copies);
@@ -266,7 +267,8 @@ fn stays(view: &CopyView<'_>, now: Timestamp) -> Option<(&'static str, Option<Ti
     let until = view.unwanted_since.unwrap_or(now).plus(PATIENCE);
     // With one on every node nobody comes in its place.
     let are_chosen = view.spec.copies.is_some_and(|copies| copies.replicas.is_some());
-    let is_early = are_chosen && serving < others().count() && now < until;
+    let is_going = view.own.withdrawn.is_some();
+    let is_early = !is_going && are_chosen && serving < others().count() && now < until;
     is_early.then_some(("not all others serve yet, so it stays", Some(until)))
 }
 

@@ -340,6 +340,9 @@ fn inv14_a_withdrawn_copy_waits_for_every_door_that_answers() {
     says(&mut case, "b", &obeys(Timestamp(1), 0));
     assert_eq!(case.next("a"), None, "b tells of an earlier withdrawal");
     let late = NOW.plus(Duration::from_secs(10));
+    assert_eq!(case.plan("a", late).action, Some(Action::Return), "nobody else is heard any more");
+    let facts = case.facts[&NodeId::from("b")].last_known().clone();
+    case.facts.insert("b".into(), Observed::new(facts, late));
     assert_eq!(case.plan("a", late).action, Some(Action::Stop), "drain_max has passed");
     says(&mut case, "b", &obeys(NOW, 0));
     assert_eq!(case.next("a"), Some(Action::Stop));
@@ -357,7 +360,11 @@ fn inv14_the_last_one_that_serves_stays() {
     assert_eq!(next.reason.text(), "no copy is wanted here, but no other copy serves, so it stays");
     case.own("b", |own| own.serving = Some(Term(1)));
     assert_eq!(case.next("a"), Some(Action::Withdraw));
+    case.own("a", |own| own.withdrawn = Some(NOW));
+    assert_eq!(case.next("a"), None, "doors have work there");
     case.own("b", |own| own.serving = None);
+    assert_eq!(case.next("a"), Some(Action::Return), "the other one is gone meanwhile");
+    case.own("a", |own| own.withdrawn = None);
     case.wish = Wish::Leave;
     assert_eq!(case.next("a"), Some(Action::Withdraw), "its node is removed");
 }

@@ -31,6 +31,8 @@ use tokio::time::sleep;
 const LASTS: Duration = Duration::from_secs(3);
 /// One whose effect is looked at once it should have been noticed.
 const LASTS_NOTICED: Duration = Duration::from_secs(6);
+/// How long fewer copies are wanted.
+const LASTS_SCALED: Duration = Duration::from_secs(8);
 
 impl Stage {
     /// Breaks it once.
@@ -91,7 +93,8 @@ impl Stage {
 
         let (fault_at, share) = (clock::now(), pulse.share(node.as_str()));
         self.act_all(inject, problems).await;
-        let (done_at, lasts, noticed) = (clock::now(), lasts(fault), AtomicBool::new(false));
+        let (done_at, lasts, noticed) =
+            (clock::now(), lasts(self.subject, fault), AtomicBool::new(false));
         let lasted = || {
             let view = self.view();
             noticed.fetch_or(view.shortcoming.is_some(), Ordering::Relaxed);
@@ -184,9 +187,11 @@ impl Stage {
     }
 }
 
-const fn lasts(fault: Fault) -> Duration {
-    match fault {
-        Fault::Slow | Fault::Lie => LASTS_NOTICED,
+const fn lasts(subject: Subject, fault: Fault) -> Duration {
+    match (subject, fault) {
+        (_, Fault::Slow | Fault::Lie) => LASTS_NOTICED,
+        // A copy that is one too many is placed, withdrawn and ended, in turn.
+        (Subject::Copies, Fault::Scale) => LASTS_SCALED,
         _ => LASTS,
     }
 }

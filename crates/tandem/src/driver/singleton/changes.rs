@@ -23,6 +23,10 @@ impl SingletonDriver {
     pub(super) fn on_change(&mut self, change: Change) {
         let Change::Config(config, limits) = change;
         let before = self.recipe();
+        if self.it.config.on_partitions != config.on_partitions {
+            // That one is not run any more.
+            self.own.hook_failed = false;
+        }
         self.it.config = *config;
         self.it.limits = limits;
         if self.recipe() != before {

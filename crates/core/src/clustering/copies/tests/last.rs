@@ -39,7 +39,11 @@ fn inv14_doors_that_were_not_heard_yet_are_waited_for() {
     assert_eq!(case.next("a"), None, "this daemon has just started");
     assert!(case.plan("a", NOW).reason.text().contains("1 doors do not know"), "of c");
     let late = NOW.plus(Duration::from_secs(10));
+    let before = case.facts.clone();
+    let facts = before[&NodeId::from("b")].last_known().clone();
+    case.facts.insert("b".into(), Observed::new(facts, late));
     assert_eq!(case.plan("a", late).action, Some(Action::Stop), "drain_max has passed");
+    case.facts = before;
     link(&mut case, Link::Refused(Duration::ZERO));
     assert_eq!(case.next("a"), Some(Action::Stop), "no daemon, no door");
     link(&mut case, Link::Never(LOST_AFTER));
