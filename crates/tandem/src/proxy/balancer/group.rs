@@ -177,7 +177,8 @@ impl Group {
     pub(super) fn serve_line(&self) {
         let mut state = lock(&self.state);
         let mut line = std::mem::take(&mut state.line);
-        let served = line.serve(|waiter| state.pick(waiter.wish()));
+        let in_flight_max = state.bounds.in_flight_max;
+        let served = line.serve(|waiter| state.pick(waiter.wish(in_flight_max)));
         state.line = line;
         self.freed.count(state.line.len());
         drop(state);

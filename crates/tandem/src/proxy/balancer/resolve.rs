@@ -3,7 +3,7 @@
 //! Keeps: an answer that is lost, late or empty never forgets the last good one; a name that was
 //! never answered has no addresses yet, and keeps the others from nothing.
 //! Not here: what answers mean that tell only parts (`tandem_core`), what becomes of connections to
-//! an address that is gone: they end by themselves.
+//! an address that is gone (`member/leaving.rs`).
 //! Tested by: below, and `tests.rs`.
 
 use super::group::{Group, Wanted};
@@ -148,11 +148,13 @@ async fn follow<L: Future<Output = io::Result<Vec<IpAddr>>>>(
 ) {
     let mut names = Names::new(&config.borrow_and_update());
     // Whoever changes addresses tells them to the group at once, and rests on it: told again from
-    // here they could undo what was told since.
+    // here they could undo what was told since. What was told from here may have done so, and then
+    // what comes next is told as well.
     let mut are_told = names.are_addresses();
-    let next = |names: &Names, config: &mut watch::Receiver<Arc<BalancerConfig>>| {
+    let next = |(names, were_told): (&Names, bool),
+                config: &mut watch::Receiver<Arc<BalancerConfig>>| {
         let next = names.followed_by(&config.borrow_and_update());
-        let are_told = names.are_addresses() && next.are_addresses();
+        let are_told = were_told && names.are_addresses() && next.are_addresses();
         (next, are_told)
     };
     loop {
@@ -167,7 +169,7 @@ async fn follow<L: Future<Output = io::Result<Vec<IpAddr>>>>(
                 if result.is_err() {
                     return;
                 }
-                (names, are_told) = next(&names, &mut config);
+                (names, are_told) = next((&names, are_told), &mut config);
                 continue;
             }
             answered = names.ask(group, pace.timeout, &lookup) => answered,
@@ -183,7 +185,7 @@ async fn follow<L: Future<Output = io::Result<Vec<IpAddr>>>>(
                 if result.is_err() {
                     return;
                 }
-                (names, are_told) = next(&names, &mut config);
+                (names, are_told) = next((&names, are_told), &mut config);
             }
             () = sleep(pause), if !names.are_addresses() => {}
         }
@@ -296,6 +298,28 @@ mod tests {
         Names::new(&drained).tell(&group);
         // It has not heard of it yet.
         let mut late = std::pin::pin!(run(Arc::clone(&group), watched, CancellationToken::new()));
+        assert!(futures::poll!(&mut late).is_pending());
+        let draining = tandem_core::clustering::load_balanced::ejection::Condition::Draining;
+        assert_eq!(group.snapshot()[0].condition, Some(draining));
+    }
+
+    /// INV-14, where a name became an address, and another one at once.
+    #[tokio::test]
+    async fn what_is_undone_from_here_is_told_again() {
+        let mut before = config(&[]);
+        before.upstreams = ["name.invalid"].map(upstream).to_vec();
+        let group = Group::new(&before);
+        let (configs, watched) = watch::channel(Arc::new(before.clone()));
+        let mut late = std::pin::pin!(run(Arc::clone(&group), watched, CancellationToken::new()));
+        assert!(futures::poll!(&mut late).is_pending());
+        let mut first = before;
+        first.upstreams = ["192.0.2.1"].map(upstream).to_vec();
+        let mut second = first.clone();
+        second.upstreams[0].drain = true;
+        configs.send_replace(Arc::new(first));
+        Names::new(&second).tell(&group);
+        assert!(futures::poll!(&mut late).is_pending());
+        configs.send_replace(Arc::new(second));
         assert!(futures::poll!(&mut late).is_pending());
         let draining = tandem_core::clustering::load_balanced::ejection::Condition::Draining;
         assert_eq!(group.snapshot()[0].condition, Some(draining));

@@ -21,21 +21,20 @@ pub(super) struct Waiter {
     key: Option<u64>,
     attempts: Attempts<SocketAddr>,
     token: Option<u64>,
-    in_flight_max: u32,
     pub(super) give: oneshot::Sender<Picked>,
 }
 
 impl Waiter {
     pub(super) fn new(wish: Wish<'_>) -> (Self, oneshot::Receiver<Picked>) {
         let (give, given) = oneshot::channel();
-        let Wish { key, attempts, token, in_flight_max, held_max: _ } = wish;
-        (Self { key, attempts: attempts.clone(), token, in_flight_max, give }, given)
+        let Wish { key, attempts, token, in_flight_max: _, held_max: _ } = wish;
+        (Self { key, attempts: attempts.clone(), token, give }, given)
     }
 
-    pub(super) const fn wish(&self) -> Wish<'_> {
-        let Self { key, attempts, token, in_flight_max, give: _ } = self;
-        let (key, token, in_flight_max) = (*key, *token, *in_flight_max);
-        Wish { key, attempts, token, in_flight_max, held_max: 0 }
+    /// As it is now: how much endpoints may have can change while somebody waits.
+    pub(super) const fn wish(&self, in_flight_max: u32) -> Wish<'_> {
+        let Self { key, attempts, token, give: _ } = self;
+        Wish { key: *key, attempts, token: *token, in_flight_max, held_max: 0 }
     }
 }
 

@@ -155,7 +155,7 @@ async fn is_asked_again(
 fn is_tried_again(search: &mut Search<'_>, claim: &Claim, over: Over) -> bool {
     let door = search.door;
     let how = match over.refused {
-        Some(Refused::Request) => Lost::Declined,
+        Some(Refused::Request | Refused::NewConnection) => Lost::Declined,
         Some(Refused::Connection) => Lost::Stale,
         None if over.is_stale => Lost::Stale,
         // Only its owner can do it, here or wherever that is next; what is repeated is done once.
@@ -169,6 +169,10 @@ fn is_tried_again(search: &mut Search<'_>, claim: &Claim, over: Over) -> bool {
     }
     claim.0.retried();
     search.anew = how == Lost::Stale;
+    if over.end == End::Cut {
+        // It had found somebody: what it waits from here on is another wait.
+        search.hold = Instant::now() + door.config.hold_max;
+    }
     if over.is_fault() {
         claim.0.failed_because(BROKE);
         door.shared.group.note(&claim.0, Event::WorkFailed);
@@ -211,7 +215,12 @@ impl Over {
 
     const fn is_fault(self) -> bool {
         !matches!(self.end, End::Cut)
-            && (self.has_spoken || !(self.is_stale || self.refused.is_some()))
+            && (self.has_spoken
+                || match self.refused {
+                    Some(Refused::NewConnection) => true,
+                    Some(Refused::Connection | Refused::Request) => false,
+                    None => !self.is_stale,
+                })
     }
 }
 
@@ -252,11 +261,12 @@ fn finish(
         End::Late => Failure::Late,
         End::Cut => Failure::Drained,
     };
-    count(if failure == Failure::Late {
-        &door.http.tally.timed_out
-    } else {
-        &door.http.tally.broken
-    });
+    match failure {
+        Failure::Late => _ = count(&door.http.tally.timed_out),
+        // Counted as cut, at its endpoint.
+        Failure::Drained => {}
+        _ => _ = count(&door.http.tally.broken),
+    }
     if over.is_fault() {
         claim.0.failed_because(match failure {
             Failure::Late => "no response in time".to_owned(),
@@ -363,10 +373,12 @@ async fn tunnel(
     let mut tunnel = Tunnel::new(client, endpoint, timer, door.config.idle_timeout);
     tokio::select! {
         biased;
-        () = poll_fn(|cx| tunnel.poll(cx)) => {}
+        () = poll_fn(|cx| tunnel.poll(cx)) => return After::Cut,
         () = claim.0.over() => claim.0.was_cut(),
     }
-    After::Cut
+    // Neither side shall take this for the end of what the other one said.
+    tunnel.endpoint.stream.reset_when_dropped();
+    After::Reset
 }
 
 /// The cookie to set, if the client is not where its own one says.

@@ -21,7 +21,8 @@ pub(super) enum Failure {
     Crowded,
     /// The balancer is about to close.
     Closing,
-    /// Its endpoint gets no more work, and had time enough to end what it has.
+    /// Its endpoint gets no more work, and had time enough to end what it has; it may have done
+    /// this.
     Drained,
     /// Its endpoint closed the connection.
     Broken,
@@ -96,8 +97,8 @@ pub(super) fn failure(
             (503, "Service Unavailable", format!("this door of service {service} is closing"))
         }
         Failure::Drained => (
-            503,
-            "Service Unavailable",
+            504,
+            "Gateway Timeout",
             format!("the endpoint of service {service} was taken out before it had answered"),
         ),
         Failure::Broken => {

@@ -44,6 +44,8 @@ pub(super) struct Transfer<'a> {
     body_ready: usize,
     /// Some of it is gone, and could not be sent once more.
     pub(super) took_body: bool,
+    /// An encrypted stream has some of it that its socket does not take yet.
+    is_unflushed: bool,
     /// The endpoint takes no more of it.
     is_deaf: bool,
     /// Of the response.
@@ -82,6 +84,7 @@ impl<'a> Transfer<'a> {
             head_sent: 0,
             body_ready: 0,
             took_body: false,
+            is_unflushed: false,
             is_deaf: false,
             state: State::Head,
             out_sent: 0,
@@ -136,7 +139,13 @@ impl<'a> Transfer<'a> {
     }
 
     fn is_sent(&self) -> bool {
-        self.head_sent == self.client.head.len() && self.body_ready == 0 && self.body.is_done()
+        self.has_taken_all() && self.body.is_done()
+    }
+
+    /// Nothing of what the client has sent is still to go.
+    fn has_taken_all(&self) -> bool {
+        let is_head_sent = self.head_sent == self.client.head.len();
+        is_head_sent && self.body_ready == 0 && !self.is_unflushed
     }
 
     /// The client takes nothing of its own response.
@@ -154,8 +163,8 @@ impl<'a> Transfer<'a> {
         if self.is_held_up() {
             return Poll::Ready(End::Left);
         }
-        let has_all = self.head_sent == self.client.head.len() && self.body_ready == 0;
-        let is_client = !waits && self.state == State::Head && has_all && !self.is_deaf;
+        let has_all = self.has_taken_all() && !self.is_deaf;
+        let is_client = !waits && self.state == State::Head && has_all;
         Poll::Ready(if is_client { End::Refused(request::Refusal::TooSlow) } else { End::Late })
     }
 
@@ -176,12 +185,21 @@ impl<'a> Transfer<'a> {
                 };
                 let of_head = written.min(head_left);
                 self.head_sent += of_head;
+                self.is_unflushed = true;
                 self.body_ready -= written - of_head;
                 self.took_body |= written > of_head;
                 self.keep(written - of_head);
                 self.client.input.consume(written - of_head);
                 *moved = true;
                 continue;
+            }
+            if self.is_unflushed {
+                // Nothing but this makes it leave: to read from the endpoint does not.
+                if ready!(self.endpoint.poll_flush(cx)).is_err() {
+                    self.is_deaf = true;
+                    return Poll::Ready(Ok(()));
+                }
+                (self.is_unflushed, *moved) = (false, true);
             }
             if self.body.is_done() {
                 self.sent_at = Instant::now();
@@ -304,8 +322,8 @@ impl<'a> Transfer<'a> {
 
     /// Takes one head; false if it has not come whole.
     fn take_head(&mut self) -> Result<bool, End> {
-        let can_reply = self.can_reply();
-        let Client { spare, out, head: request, input, kept, .. } = &mut *self.client;
+        let (can_reply, is_sent) = (self.can_reply(), self.is_sent());
+        let Client { spare, out, input, kept, .. } = &mut *self.client;
         let bytes = spare.unread();
         if !super::session::may_be_whole(bytes, &mut self.seen) {
             return Ok(false);
@@ -341,8 +359,6 @@ impl<'a> Transfer<'a> {
         if self.unchunk {
             onward.framing = Framing::Close;
         }
-        let is_sent =
-            self.head_sent == request.len() && self.body_ready == 0 && self.body.is_done();
         self.ends_by_close = onward.framing == Framing::Close;
         self.keep_alive = order.keep_alive
             && is_sent

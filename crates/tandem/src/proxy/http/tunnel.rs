@@ -87,7 +87,11 @@ fn copy(
             // Only what was taken: whoever takes nothing is idle.
             *moved = true;
         }
-        ready!(to.stream.poll_flush(cx))?;
+        let Poll::Ready(flushed) = to.stream.poll_flush(cx) else {
+            ready!(from.stream.poll_gone(cx));
+            return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+        };
+        flushed?;
         let Poll::Ready(read) = from.input.poll_fill(from.stream, BUFFER, cx) else {
             from.input.release();
             return Poll::Pending;

@@ -51,6 +51,8 @@ pub(in crate::proxy) struct EndpointStream {
 pub(in crate::proxy::http) enum Refused {
     /// Its connection takes no more of them: another one may.
     Connection,
+    /// Its connection was new and answered nobody: whoever ends them all like that does not serve.
+    NewConnection,
     /// It does not want this one now.
     Request,
 }
@@ -91,9 +93,26 @@ impl EndpointStream {
         self.is_stale
     }
 
+    /// What an end of the connection means for those of whom nothing was done.
+    fn turned_away(&self) -> Refused {
+        if self.link.has_answered() { Refused::Connection } else { Refused::NewConnection }
+    }
+
+    /// What the end of a stream says. One that the endpoint did look at ends with its connection,
+    /// and by no GOAWAY.
+    fn refused_by(&self, error: &h2::Error) -> Option<Refused> {
+        if !error.is_remote() {
+            None
+        } else if error.is_go_away() {
+            Some(self.turned_away())
+        } else {
+            (error.reason() == Some(Reason::REFUSED_STREAM)).then_some(Refused::Request)
+        }
+    }
+
     /// Nothing of the request was sent, nor will be: whoever reads learns that.
     fn unsent(&mut self, error: h2::Error) -> io::Error {
-        self.refused = Some(Refused::Connection);
+        self.refused = Some(self.turned_away());
         self.failed = Some(io::ErrorKind::ConnectionReset.into());
         broken(error)
     }
@@ -165,7 +184,7 @@ impl EndpointStream {
             match ready!(Pin::new(response).poll(cx)) {
                 Ok(response) => self.answered(response),
                 Err(error) => {
-                    self.refused = refused(&error);
+                    self.refused = self.refused_by(&error);
                     self.is_stale = self.was_idle && error.is_io();
                     self.failed = Some(broken(error));
                 }
@@ -252,18 +271,6 @@ impl EndpointStream {
         if let Some(outgoing) = &mut self.outgoing {
             outgoing.finish();
         }
-    }
-}
-
-/// What the end of a stream says. One that the endpoint did look at ends with its connection, and
-/// by no GOAWAY.
-fn refused(error: &h2::Error) -> Option<Refused> {
-    if !error.is_remote() {
-        None
-    } else if error.is_go_away() {
-        Some(Refused::Connection)
-    } else {
-        (error.reason() == Some(Reason::REFUSED_STREAM)).then_some(Refused::Request)
     }
 }
 

@@ -13,8 +13,7 @@ use super::life::Life;
 use super::meter::Peer;
 use super::outgoing::SEND_MAX;
 use super::{ALPN, ENDPOINT_CRUMBS, STREAM_WINDOW, STREAMS_MAX};
-use crate::proxy::http::stream::Timer;
-use crate::proxy::http::stream::{Buffer, Stream};
+use crate::proxy::http::stream::{Buffer, Stream, Timer};
 use crate::runtime::supervisor::{Supervisor, TaskKind};
 use bytes::Bytes;
 use h2::client::{Connection, SendRequest};
@@ -31,6 +30,9 @@ use tokio::time::{Instant, timeout};
 
 /// Every stream may fill its own window: one that nobody reads keeps no other one waiting.
 const ENDPOINT_WINDOW: u32 = STREAM_WINDOW * STREAMS_MAX;
+
+/// So many are opened for one request, if nothing is left of each when its turn comes.
+const GONE_MAX: u32 = 3;
 
 /// One connection.
 #[derive(Debug)]
@@ -57,6 +59,10 @@ impl Link {
     pub(super) fn answered(&self) {
         self.has_answered.store(true, Ordering::Relaxed);
         self.watch.served();
+    }
+
+    pub(super) fn has_answered(&self) -> bool {
+        self.has_answered.load(Ordering::Relaxed)
     }
 
     pub(super) fn freed(&self) {
@@ -87,7 +93,7 @@ impl Link {
             self.in_flight.fetch_sub(1, Ordering::AcqRel);
             return Ok(None);
         }
-        let was_idle = before == 0 && self.has_answered.load(Ordering::Relaxed);
+        let was_idle = before == 0 && self.has_answered();
         Ok(Some(EndpointStream::new(Arc::clone(self), send, was_idle)))
     }
 
@@ -132,7 +138,8 @@ impl Links {
                 return true;
             }
             let stream = link.stream();
-            let is_alive = stream.is_ok();
+            // What takes nothing and has nothing is no use: a new one may be told otherwise.
+            let is_alive = stream.is_ok() && !link.takes_nothing();
             found = stream.ok().flatten();
             is_alive
         });
@@ -163,14 +170,16 @@ impl Links {
     where
         F: Future<Output = std::io::Result<Stream>> + Send + 'static,
     {
-        // Others may fill each that is opened: whoever waits does so for as long as its client.
+        let mut gone = 0;
+        // Others may fill each: one waits for as long as its client does. Too many may be gone.
         loop {
             if let Some(stream) = self.take(address) {
                 return Ok(Some(stream));
             }
-            if self.takes_nothing(address) {
-                return Err("it takes no requests".to_owned());
+            if gone == GONE_MAX {
+                return Err("its connections take no requests".to_owned());
             }
+            gone += u32::from(!self.has_any(address));
             let mut outcome = self.opening(address, &opening);
             let outcome = match outcome.wait_for(Option::is_some).await {
                 Ok(outcome) => outcome.clone(),
@@ -184,10 +193,8 @@ impl Links {
         }
     }
 
-    fn takes_nothing(&self, address: SocketAddr) -> bool {
-        let state = lock(&self.0);
-        let mut links = state.open.get(&address).into_iter().flatten();
-        links.any(|link| link.takes_nothing())
+    fn has_any(&self, address: SocketAddr) -> bool {
+        lock(&self.0).open.get(&address).is_some_and(|links| !links.is_empty())
     }
 
     /// How one is opened, by whoever began.
@@ -228,8 +235,8 @@ impl Links {
             let mut state = lock(&self.0);
             state.opening.remove(&address);
             match opened {
-                // Who waits for it opens one as they are opened now.
-                Ok(Ok(_)) if state.generation != generation => Ok((true, None)),
+                // Who waits for it opens one as they are opened now, however this went.
+                _ if state.generation != generation => Ok((true, None)),
                 Ok(Ok(None)) => {
                     state.old.insert(address);
                     Ok((false, None))

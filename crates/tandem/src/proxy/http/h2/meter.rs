@@ -3,8 +3,9 @@
 //! Keeps: every frame that carries nothing costs a token, and so does every stream that is taken
 //! back; what is served, and time, give tokens back. So a client may cancel what it likes, but not
 //! ask and cancel for ever (CVE-2023-44487), nor ask for pongs, settings or priorities for ever.
-//! It may say that it takes more as often as it got something, however fast that is. An endpoint
-//! has so many heads for what it was asked: nobody else bounds how many interim ones wait.
+//! It may say that it takes more as often as it got something, however fast that is, and measure
+//! how long the way is, as gRPC does by a PING in each round trip. An endpoint has so many heads
+//! for what it was asked: nobody else bounds how many interim ones wait.
 //! Not here: what the crate `h2` bounds itself: fields that have no end, DATA in crumbs, streams
 //! that are reset before anybody saw them.
 //! Tested by: below, `tests/h2/hostile.rs`.
@@ -21,6 +22,7 @@ const HEADER: usize = 9;
 
 const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
+const PING: u8 = 6;
 const WINDOW_UPDATE: u8 = 8;
 /// Data and headers.
 const CARRIES: [u8; 2] = [0, 1];
@@ -29,6 +31,8 @@ const CARRIES: [u8; 2] = [0, 1];
 const UPDATE_BYTES: u64 = 8;
 /// So many are remembered at most: somebody who got a gigabyte before has no right to a flood now.
 const WRITTEN_MAX: u64 = 1024 * 1024;
+/// So many pay for a PING. The pong has 17, so that pongs alone do not pay for the next.
+const PING_BYTES: u64 = 64;
 /// So many more cost one token.
 const UPDATES: u32 = 16;
 /// Heads of one response: interim ones, the last one, trailers.
@@ -86,7 +90,7 @@ pub(super) struct Meter {
     resets: Tokens,
     others: Tokens,
     updates: u32,
-    /// Bytes that it was sent and has not paid an update with.
+    /// Bytes that it was sent and has not paid an update or a PING with.
     written: u64,
     heads: u32,
 }
@@ -157,10 +161,17 @@ impl Meter {
             HEADERS if self.peer == Peer::Endpoint => {
                 let has_one = self.heads > 0;
                 self.heads = self.heads.saturating_sub(1);
+                if self.payload > 0 {
+                    self.others.give(1);
+                }
                 has_one
             }
             _ if CARRIES.contains(&kind) && self.payload > 0 => {
                 self.others.give(1);
+                true
+            }
+            PING if self.written >= PING_BYTES => {
+                self.written -= PING_BYTES;
                 true
             }
             WINDOW_UPDATE if self.peer == Peer::Endpoint => true,
@@ -235,6 +246,40 @@ mod tests {
         meter.wrote(u64::MAX);
         let most = WRITTEN_MAX / UPDATE_BYTES + u64::from((UPDATES + 1) * (TOKENS_MAX + 1));
         assert!((0..=most).any(|_| !meter.saw(&update, now)));
+    }
+
+    #[test]
+    fn whoever_gets_much_may_measure_the_way_by_pings() {
+        let now = Instant::now();
+        for peer in [Peer::Client, Peer::Endpoint] {
+            let mut meter = Meter::new(peer, now);
+            assert!(meter.saw(&vec![b'P'; meter.payload], now));
+            let ping = frame(PING, &[0; 8]);
+            for _ in 0..100 * TOKENS_MAX {
+                // One frame with data, and the pong.
+                meter.wrote(100);
+                assert!(meter.saw(&ping, now), "{peer:?}");
+                meter.wrote(17);
+            }
+            // Pongs pay for some, and not for ever.
+            let mut count = 0;
+            while meter.saw(&ping, now) {
+                meter.wrote(17);
+                count += 1;
+            }
+            assert!(count < WRITTEN_MAX / (PING_BYTES - 17) + u64::from(2 * TOKENS_MAX), "{count}");
+        }
+    }
+
+    #[test]
+    fn answers_of_an_endpoint_give_tokens_back() {
+        let now = Instant::now();
+        let mut meter = Meter::new(Peer::Endpoint, now);
+        for _ in 0..10 * TOKENS_MAX {
+            meter.asked();
+            assert!(meter.saw(&frame(HEADERS, b"head"), now));
+            assert!(meter.saw(&frame(PING, &[0; 8]), now));
+        }
     }
 
     #[test]

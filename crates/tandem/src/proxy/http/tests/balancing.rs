@@ -285,3 +285,20 @@ async fn who_waits_longest_is_served_first_and_who_comes_waits_behind() {
     assert_eq!(order, ["1", "3", "4"]);
     assert_eq!(balancer.snapshot().endpoints[0].in_flight, 0);
 }
+
+#[tokio::test]
+async fn who_waits_goes_when_an_endpoint_may_have_more() {
+    let (supervisor, endpoints) = three().await;
+    let config = http(&[&endpoints[0]], |http| http.in_flight_max = 1);
+    let balancer = Balancer::open(config.clone(), &supervisor).unwrap();
+    let mut busy = Client::connect(&balancer).await;
+    busy.send("POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\n").await;
+    until(|| endpoints[0].requests() == 1).await;
+    let mut waits = Client::connect(&balancer).await;
+    waits.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    until(|| balancer.snapshot().held == 1).await;
+    let mut more = config;
+    more.http.as_mut().unwrap().in_flight_max = 2;
+    balancer.configure(more).unwrap();
+    assert_eq!(waits.response().await.unwrap().body, "a");
+}

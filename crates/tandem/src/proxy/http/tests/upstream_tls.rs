@@ -5,11 +5,13 @@ use super::support::{Client, Endpoint, LIMIT, config, get, until};
 use super::tls::issue;
 use crate::proxy::balancer::{Balancer, BalancerConfig, Check, Question, Upstream, UpstreamTls};
 use crate::proxy::http::{Certificate, HttpCheck, Protocol};
-use crate::runtime::supervisor::Supervisor;
+use crate::runtime::supervisor::{Supervisor, TaskKind};
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 use tandem_core::clustering::load_balanced::ejection::Condition;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 fn before(address: SocketAddr, ca: &Path) -> BalancerConfig {
     let mut config = config(&[]);
@@ -234,4 +236,60 @@ async fn an_endpoint_that_asks_is_shown_a_certificate() {
         let status = client.response().await.unwrap().status();
         assert_eq!(status == 204, works, "{status}");
     }
+}
+
+/// Endpoints of TLS that take next to nothing ahead, and nothing at all for a while.
+async fn pausing(supervisor: &Supervisor, tls: rustls::ServerConfig) -> SocketAddr {
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(8 * 1024).unwrap();
+    socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
+    let listener = socket.listen(100).unwrap();
+    let address = listener.local_addr().unwrap();
+    let (tls, own) = (tokio_rustls::TlsAcceptor::from(Arc::new(tls)), supervisor.clone());
+    supervisor.spawn("pausing endpoint", TaskKind::Session, async move {
+        while let Ok((tcp, _)) = listener.accept().await {
+            let tls = tls.clone();
+            own.spawn("pausing session", TaskKind::Session, async move {
+                let mut stream = tls.accept(tcp).await.unwrap();
+                let mut bytes = Vec::new();
+                while !bytes.windows(4).any(|it| it == b"\r\n\r\n") {
+                    stream.read_buf(&mut bytes).await.unwrap();
+                }
+                // The balancer fills what lies between them meanwhile.
+                tokio::time::sleep(Duration::from_millis(300)).await;
+                while !bytes.ends_with(b"!") && stream.read_buf(&mut bytes).await.unwrap() > 0 {}
+                let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+                stream.write_all(answer).await.unwrap();
+                stream.flush().await.unwrap();
+                let _ = stream.read_buf(&mut bytes).await;
+            });
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn all_of_an_upload_gets_to_an_endpoint_that_pauses() {
+    let supervisor = Supervisor::new();
+    let dir = tempfile::tempdir().unwrap();
+    let shop = issue(dir.path(), "shop", &["shop.example"]);
+    let address = pausing(&supervisor, shows(&shop, b"http/1.1")).await;
+    let mut config = before(address, &shop.chain);
+    config.hold_max = LIMIT;
+    (config.connect_timeout, config.idle_timeout) = (LIMIT, LIMIT);
+    config.http.as_mut().unwrap().answer_timeout = LIMIT;
+    let balancer = Balancer::open(config, &supervisor).unwrap();
+    // One of them ends where the socket is full, and what encrypts keeps the rest.
+    let uploads = (1..60).map(async |count: usize| {
+        let length = count * 48 * 1024;
+        let mut client = Client::connect(&balancer).await;
+        let head = format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n");
+        client.send(head).await;
+        client.send([vec![b'.'; length - 1], vec![b'!']].concat()).await;
+        (length, client.response().await.unwrap().status())
+    });
+    for (length, status) in futures::future::join_all(uploads).await {
+        assert_eq!(status, 200, "{length}");
+    }
+    assert_eq!(balancer.snapshot().endpoints[0].failed, 0);
 }
