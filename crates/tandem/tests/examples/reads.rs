@@ -58,6 +58,8 @@ async fn reads_are_spread_by_capacity_and_outlive_a_standby() {
     let primary = running.primary_with_two_standbys(SERVICE).await;
     running.took("founded");
     let nodes = running.nodes();
+    let share = async || whole_shares(&running).filter(|whole| *whole == 2).map(drop);
+    running.until("the door gives both all that is theirs", share).await;
     let mut sessions = Vec::new();
     for _ in 0..12 {
         sessions.push(reads(&running, &nodes[0]).await.unwrap());
@@ -96,6 +98,15 @@ async fn reads_are_spread_by_capacity_and_outlive_a_standby() {
     what_lags_serves_no_reads(&running).await;
     servers_of_somebody_else_are_asked_for_their_role(&running).await;
     running.stop().await;
+}
+
+/// How many replicas get all of their share: one that came after the other gets it slowly.
+fn whole_shares(running: &Running) -> Option<usize> {
+    let status: serde_json::Value =
+        serde_json::from_str(&running.tandem(&["status", "--json"])).ok()?;
+    let service = status["services"].as_array()?.iter().find(|it| it["name"] == SERVICE)?;
+    let replicas = service["readers"].as_array()?.iter();
+    Some(replicas.filter(|it| it["share_percent"] == 100).count())
 }
 
 /// As its superuser, on its own machine.

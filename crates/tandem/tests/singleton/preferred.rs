@@ -77,5 +77,7 @@ async fn a_restarted_daemon_goes_on_with_the_same_process(
     assert!(starts.last().is_some_and(|it| it.pid == pid), "started anew: {starts:?}");
     assert!(process::is_alive(pid), "the same process");
     let log = fs::read_to_string(machines.dir(&node).join("services/patient/output.log")).unwrap();
-    assert_eq!(log.matches("patient is up").count(), 1, "{log}");
+    // It may have been there before it was preferred elsewhere.
+    let there = starts.iter().filter(|it| it.node == node).count();
+    assert_eq!(log.matches("patient is up").count(), there, "{log}");
 }
