@@ -108,6 +108,8 @@ pub struct CopiesStatus {
     pub wanted: usize,
     /// So many take work.
     pub serving: usize,
+    /// Whose is being started anew.
+    pub turn: Option<NodeId>,
 }
 
 /// One copy.

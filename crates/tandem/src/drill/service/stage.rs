@@ -29,6 +29,9 @@ use tokio::time::timeout;
 
 /// Longer than any deadline of a command itself.
 const COMMAND_MAX: Duration = Duration::from_secs(90);
+/// Longer than any node that came back is given nothing.
+const HELD_OFF_MAX: Duration = Duration::from_secs(240);
+
 /// A cluster with a service that can be broken.
 pub struct Stage {
     pub(super) subject: Subject,
@@ -53,7 +56,14 @@ impl Stage {
             false => cluster.layout().nodes.len(),
         };
         let view = view::watch(tasks, Arc::clone(&cluster), subject, count);
-        Self { subject, cluster, kit, load, bounds: Bounds::default(), endpoints, view }
+        // A node that was lost again and again is given no partitions for up to 160 s (H37).
+        let bounds = match subject {
+            Subject::Partitions => {
+                Bounds { whole_max: HELD_OFF_MAX, mended_max: HELD_OFF_MAX, ..Bounds::default() }
+            }
+            _ => Bounds::default(),
+        };
+        Self { subject, cluster, kit, load, bounds, endpoints, view }
     }
 
     /// What was seen last.

@@ -110,7 +110,8 @@ impl Stage {
             is_there && clock::now().since(done_at) >= lasts
         };
         if !until(lasts + self.bounds.flow_max, || lasted() && flowing()).await {
-            problems.push("no answers while the fault lasted".into());
+            let why = self.view().shortcoming.unwrap_or_else(|| "no answers".into());
+            problems.push(format!("not as it should be while the fault lasted: {why}"));
         }
         problems.extend(self.stayed(fault, node));
         let healed_at = (!heal.is_empty()).then(clock::now);

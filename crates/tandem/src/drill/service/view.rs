@@ -112,6 +112,9 @@ fn copies(seen: Option<&ServiceStatus>) -> Option<String> {
         return Some("it has no copies".into());
     };
     let (serving, wanted) = (seen.serving, seen.wanted);
+    if let Some(turn) = &seen.turn {
+        return Some(format!("the copy on {turn} is started anew, in its turn"));
+    }
     (serving != wanted).then(|| format!("{serving} of {wanted} copies serve"))
 }
 

@@ -27,6 +27,7 @@ impl SingletonDriver {
             // That one is not run any more.
             self.own.hook_failed = false;
         }
+        let asked = self.it.config.health.clone();
         self.it.config = *config;
         self.it.limits = limits;
         if self.recipe() != before {
@@ -34,8 +35,10 @@ impl SingletonDriver {
             self.own.starts_failed = 0;
             self.retry_at = clock::now();
         }
+        let is_outdated = self.durable.recipe != 0 && self.durable.recipe != self.recipe();
+        self.checks.keep(is_outdated.then_some(asked));
         // Nobody asks it any more.
-        let is_well = self.it.config.health.is_none() && self.own.serving.is_none();
+        let is_well = self.asked().is_none() && self.own.serving.is_none();
         if is_well && self.life == Life::Runs {
             self.serves(clock::now());
         }

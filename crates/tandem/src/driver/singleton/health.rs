@@ -1,13 +1,15 @@
 //! Decides whether the own copy is well by what it answers, and ends one that is not.
 //! In: answers of checks. Out: `serving`, or an end that counts as a failure.
 //! States: asked → (rise) well → (fall) unwell → ended and started anew.
+//! Keeps: a copy is asked as it was meant to be when it was started. All of them would fail at once
+//! what only their successors can answer, and end together; they start anew in turns.
 //! Not here: how it is asked (`service/command/check.rs`, `fence/program.rs`).
 
 use super::acting::Finished;
 use super::{Life, SingletonDriver, Why};
 use crate::runtime::clock;
 use crate::runtime::supervisor::TaskKind;
-use crate::service::command::{CommandConfig, Probe};
+use crate::service::command::{Health, Probe};
 use crate::telemetry::event_kind::EventKind;
 use std::time::Duration;
 use tandem_core::time::Timestamp;
@@ -27,6 +29,8 @@ pub(super) struct Checks {
     failures: u32,
     successes: u32,
     last: Option<String>,
+    /// It waits to be started otherwise: how it is asked until then.
+    kept: Option<Option<Health>>,
 }
 
 impl Checks {
@@ -51,22 +55,33 @@ impl Checks {
     }
 
     /// When to ask again.
-    pub(super) fn due(&self, config: &CommandConfig, life: Life) -> Option<Timestamp> {
-        let is_asked = config.health.is_some() && life == Life::Runs && !self.asking;
-        is_asked.then_some(self.next)
+    fn due(&self) -> Option<Timestamp> {
+        (!self.asking).then_some(self.next)
+    }
+
+    /// Others are meant for its successor from now on, or, with none, for itself.
+    pub(super) fn keep(&mut self, old: Option<Option<Health>>) {
+        self.kept = old.map(|old| self.kept.take().unwrap_or(old));
     }
 }
 
 impl SingletonDriver {
+    /// How the present copy is asked, if it is.
+    pub(super) fn asked(&self) -> Option<&Health> {
+        self.checks.kept.as_ref().unwrap_or(&self.it.config.health).as_ref()
+    }
+
+    /// When to ask it again.
+    pub(super) fn check_due(&self) -> Option<Timestamp> {
+        let is_asked = self.asked().is_some() && self.life == Life::Runs;
+        self.checks.due().filter(|_| is_asked)
+    }
+
     /// Asks, if it is time.
     pub(super) fn check_health(&mut self) {
         let now = clock::now();
-        let due = self.checks.due(&self.it.config, self.life);
-        let Some(health) =
-            self.it.config.health.clone().filter(|_| due.is_some_and(|at| at <= now))
-        else {
-            return;
-        };
+        let is_due = self.check_due().is_some_and(|at| at <= now);
+        let Some(health) = self.asked().filter(|_| is_due).cloned() else { return };
         let pause = if self.checks.was_well { health.interval } else { health.interval.min(EAGER) };
         self.checks.asking = true;
         self.checks.next = now.plus(pause);
@@ -96,7 +111,7 @@ impl SingletonDriver {
             return;
         }
         self.checks.asking = false;
-        let Some(health) = self.it.config.health.clone() else { return };
+        let Some(health) = self.asked().cloned() else { return };
         let Err(why) = answer else {
             let checks = &mut self.checks;
             checks.failures = 0;

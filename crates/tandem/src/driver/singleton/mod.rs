@@ -276,7 +276,7 @@ impl SingletonDriver {
             Life::Ending { kill_at, .. } => Some(kill_at),
             Life::Nothing | Life::Runs => None,
         };
-        let check = self.checks.due(&self.it.config, self.life);
+        let check = self.check_due();
         let lease = self.outlives_at();
         let next = [again, limit, check, lease].into_iter().flatten().min();
         let pause = next.map_or(TICK, |next| next.since(now).min(TICK));

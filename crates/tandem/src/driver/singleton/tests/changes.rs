@@ -72,6 +72,28 @@ async fn who_is_asked_no_more_is_well() {
     assert_eq!(it.driver.own.serving, Some(it.driver.own.promoted));
 }
 
+#[tokio::test]
+async fn a_copy_is_asked_as_when_it_was_started_until_its_successor_is_there() {
+    let mut it = case(|config| config.health = exec(&["old"]));
+    it.runs().await;
+    let before = it.driver.it.config.clone();
+    let asked = |it: &Case| match &it.driver.asked().unwrap().probe {
+        Probe::Exec(words) => words[0].clone(),
+        Probe::Port(at) => panic!("{at:?}"),
+    };
+    it.driver.on_change(other(&it, |config| config.health = exec(&["mended"])));
+    assert_eq!(asked(&it), "mended", "the same process is asked otherwise at once");
+    for another in ["another", "a third"] {
+        it.driver.on_change(other(&it, |config| {
+            config.command = vec![another.into()];
+            config.health = exec(&[another]);
+        }));
+        assert_eq!(asked(&it), "mended", "it knows nothing of {another}");
+    }
+    it.driver.on_change(Change::Config(Box::new(before), BTreeMap::new()));
+    assert_eq!(asked(&it), "old", "taken back");
+}
+
 const fn is_signal(command: &Command) -> bool {
     matches!(command, Command::Signal { .. })
 }
