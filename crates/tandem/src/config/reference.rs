@@ -90,7 +90,7 @@ pub fn entries() -> impl Iterator<Item = &'static Entry> {
 pub(super) fn door_keys() -> impl Iterator<Item = &'static str> {
     let keys = door::ENTRIES.iter().filter_map(|entry| entry.key.strip_prefix("services.NAME."));
     // Doors for connections have these as well; those for requests have some under the same names.
-    keys.filter(|key| !key.contains('.')).chain(["connections_max", "idle_timeout", "send_proxy"])
+    keys.filter(|key| !key.contains('.')).chain(["connections_max", "idle_timeout"])
 }
 
 /// The kinds of service that have a key or a table, by its pattern; none where all have it.

@@ -2,7 +2,7 @@
 //! In: its table. Out: `Balanced`.
 //! Not here: what may be run (`valid/balanced.rs`).
 
-use super::http::{self, Http, Question};
+use super::http::{self, Certificate, Http, Question};
 use super::rate::{self, RateLimit};
 use super::role::{self, RoleCheck};
 use super::section::{Reading, Section};
@@ -33,6 +33,7 @@ pub(in crate::config) struct Balanced {
     pub accept_proxy: Flag,
     pub send_proxy: Text,
     pub upstream_tls: Switch<UpstreamTls>,
+    pub certificates: Vec<Certificate>,
     /// There if it balances requests and not connections.
     pub http: Option<Http>,
 }
@@ -132,13 +133,9 @@ pub(super) fn door(
         connect_timeout: section.text(reading, "connect_timeout"),
         idle_timeout: section.text(reading, "idle_timeout"),
         accept_proxy: section.flag(reading, "accept_proxy"),
-        // Its connections to endpoints carry the requests of many clients.
-        send_proxy: if is_http { None } else { section.text(reading, "send_proxy") },
-        upstream_tls: match is_http {
-            true => upstream_tls::read(reading, section, UPSTREAM_TLS),
-            // What its clients say is theirs.
-            false => Switch::Unwritten,
-        },
+        send_proxy: section.text(reading, "send_proxy"),
+        upstream_tls: upstream_tls::read(reading, section, UPSTREAM_TLS),
+        certificates: http::certificates(reading, section),
         http: is_http.then(|| http::read(reading, section)),
     }
 }

@@ -23,7 +23,6 @@ pub(in crate::config) struct Http {
     pub sticky: Text,
     pub http2: Flag,
     pub upstream_protocol: Text,
-    pub certificates: Vec<Certificate>,
     pub retry: Switch<Retry>,
     pub hash_key: Key,
 }
@@ -65,7 +64,6 @@ pub(super) fn read(reading: &mut Reading<'_>, section: &mut Section<'_, '_>) -> 
         sticky: section.text(reading, "sticky"),
         http2: section.flag(reading, "http2"),
         upstream_protocol: section.text(reading, "upstream_protocol"),
-        certificates: certificates(reading, section),
         retry: section
             .switch(reading, "retry")
             .map(|table| retry(reading, section.inner(table, ("retry", "services.NAME.retry")))),
@@ -73,7 +71,10 @@ pub(super) fn read(reading: &mut Reading<'_>, section: &mut Section<'_, '_>) -> 
     }
 }
 
-fn certificates(reading: &mut Reading<'_>, section: &mut Section<'_, '_>) -> Vec<Certificate> {
+pub(super) fn certificates(
+    reading: &mut Reading<'_>,
+    section: &mut Section<'_, '_>,
+) -> Vec<Certificate> {
     let mut certificates = Vec::new();
     let items = section.items(reading, "certificates");
     for (at, Item { place, value }) in items.into_iter().enumerate() {

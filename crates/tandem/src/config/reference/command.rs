@@ -114,9 +114,6 @@ rows! {
         "How many connections each node has at one copy at once, where connections are spread; \
             more of them wait for up to hold_max."
         because "only the owner knows what a copy stands",
-    "services.NAME.send_proxy": "\"v1\" or \"v2\"" = Unset("copies see the node's address");
-        "Not with door = \"http\". Copies are told who the client is by the PROXY protocol."
-        because "a copy that does not expect it takes it for the client's first words",
     "services.NAME.partition_key.header": "name of a field" = Unset("another part of the request");
         "The key is the value of this field of the head; the first one that is there."
         because "only the owner knows which field says where a request belongs",

@@ -1,6 +1,6 @@
 //! Names the keys of a door that spreads its work, whatever is behind it.
 
-use super::Fallback::{Computed, Unset, Value};
+use super::Fallback::{Computed, Required, Unset, Value};
 use super::rows;
 use tandem_core::pairing::Kind;
 
@@ -49,10 +49,46 @@ rows! {
         "Clients come through another proxy that says who they are by the PROXY protocol, \
             version 1 or 2; a connection without it is closed."
         because "who may leave it out could claim to be anybody: so it is all of them or none",
+    "services.NAME.send_proxy": "\"v1\" or \"v2\"" = Unset("endpoints see the node's address");
+        "Endpoints are told who the client is by the PROXY protocol, checks that ask something \
+            included. With http a connection to an endpoint then belongs to one client's \
+            connection: none is used for another client, so that each costs endpoints a new one."
+        because "an endpoint that does not expect it takes it for the client's first words",
+    "services.NAME.upstream_tls": "table or false" = Unset("endpoints are spoken to in clear");
+        "Endpoints are spoken to by TLS 1.2 or 1.3, by clients' connections or requests and by \
+            checks; they have to prove their name. Files that are written anew are read again \
+            within 10 s."
+        because "only the owner knows who may be believed",
+    "services.NAME.certificates": "list of tables" = Unset("clients speak in clear");
+        "Clients speak TLS 1.2 or 1.3, and are shown the certificate for the name that they ask \
+            for; the first one if there is none for it. Files that are written anew are read \
+            again within 10 s. With tcp, endpoints get what is inside."
+        because "only the owner has certificates for the names of the service",
     "services.NAME.ejection": "table or false" = Computed("what does no work is \
         left out for a while");
         "Whether endpoints that fail are left out for a while, and when; false leaves nobody out."
         because "a check sees what accepts connections, this sees what does nothing with them",
+    "services.NAME.upstream_tls.ca": "file" = Required;
+        "Whose certificates are believed, in PEM, on every node; for those that your system \
+            believes write its own file, such as /etc/ssl/certs/ca-certificates.crt."
+        because "only the owner knows who signs for the endpoints",
+    "services.NAME.upstream_tls.server_name": "DNS name or IP address" = Computed("the host in \
+        `upstreams`");
+        "The name that the certificate of an endpoint has to have, and that it is asked for."
+        because "most certificates have the name that the endpoint is reached by",
+    "services.NAME.upstream_tls.certificate": "file" = Unset("endpoints are not shown any");
+        "What endpoints are shown that want to know who asks: the certificate in PEM, then those \
+            up to its authority; on every node."
+        because "few endpoints ask for one",
+    "services.NAME.upstream_tls.key": "file" = Unset("there is no certificate");
+        "Its private key in PEM; on every node, readable by the daemon."
+        because "the file with the configuration is no place for it: every node prints that one",
+    "services.NAME.certificates.INDEX.certificate": "file" = Required;
+        "The certificate in PEM, then those up to its authority; on every node."
+        because "only the owner knows where it is",
+    "services.NAME.certificates.INDEX.key": "file" = Required;
+        "Its private key in PEM; on every node, readable by the daemon."
+        because "the file with the configuration is no place for it: every node prints that one",
     "services.NAME.ejection.failures": "0 to 1000" = Value("5");
         "So many connections or requests in a row that it refuses, or drops without a word, eject \
             it; 0 is never. The last endpoint is never ejected."

@@ -1,6 +1,6 @@
 //! Names the keys that only services of kind http have.
 
-use super::Fallback::{Computed, Required, Unset, Value};
+use super::Fallback::{Computed, Unset, Value};
 use super::rows;
 use tandem_core::pairing::Kind;
 
@@ -53,34 +53,10 @@ rows! {
             agreed on by ALPN with `upstream_tls` and known beforehand without it. With auto each \
             endpoint chooses by ALPN. gRPC needs http2."
         because "every endpoint of kind http speaks HTTP/1.1",
-    "services.NAME.upstream_tls": "table or false" = Unset("endpoints are spoken to in clear");
-        "Endpoints are spoken to by TLS 1.2 or 1.3, by requests and checks; they have to prove \
-            their name. Files that are written anew are read again within 10 s."
-        because "only the owner knows who may be believed",
-    "services.NAME.upstream_tls.ca": "file" = Required;
-        "Whose certificates are believed, in PEM, on every node; for those that your system \
-            believes write its own file, such as /etc/ssl/certs/ca-certificates.crt."
-        because "only the owner knows who signs for the endpoints",
-    "services.NAME.upstream_tls.server_name": "DNS name or IP address" = Computed("the host in \
-        `upstreams`");
-        "The name that the certificate of an endpoint has to have, and that it is asked for."
-        because "most certificates have the name that the endpoint is reached by",
-    "services.NAME.upstream_tls.certificate": "file" = Unset("endpoints are not shown any");
-        "What endpoints are shown that want to know who asks: the certificate in PEM, then those \
-            up to its authority; on every node."
-        because "few endpoints ask for one",
-    "services.NAME.upstream_tls.key": "file" = Unset("there is no certificate");
-        "Its private key in PEM; on every node, readable by the daemon."
-        because "the file with the configuration is no place for it: every node prints that one",
     "services.NAME.http2": "true or false" = Value("true");
         "Clients may speak HTTP/2: they agree on it by ALPN where they speak TLS, and begin with \
             it where they speak in clear."
         because "browsers and gRPC ask for it; everything else goes on with HTTP/1.1",
-    "services.NAME.certificates": "list of tables" = Unset("clients speak in clear");
-        "Clients speak TLS 1.2 or 1.3, and are shown the certificate for the name that they ask \
-            for; the first one if there is none for it. Files that are written anew are read \
-            again within 10 s."
-        because "only the owner has certificates for the names of the service",
     "services.NAME.retry": "table or false" = Computed("within a budget");
         "Whether a request is sent once more where that is safe: its connection broke before one \
             byte of a response, it has no body, and its method is GET, HEAD, OPTIONS, TRACE, PUT \
@@ -94,12 +70,6 @@ rows! {
             peak-ewma."
         because "every request has an address; only the owner knows what else keeps together what \
             belongs together",
-    "services.NAME.certificates.INDEX.certificate": "file" = Required;
-        "The certificate in PEM, then those up to its authority; on every node."
-        because "only the owner knows where it is",
-    "services.NAME.certificates.INDEX.key": "file" = Required;
-        "Its private key in PEM; on every node, readable by the daemon."
-        because "the file with the configuration is no place for it: every node prints that one",
     "services.NAME.retry.percent": "0 to 100" = Value("20");
         "So many retries per 100 requests."
         because "a fifth more load is what a service stands that has room for its peaks",

@@ -14,12 +14,10 @@ rows! {
         "A connection on which nothing moves for so long is closed; a half-closed one after 60 s."
         because "peers that vanish are found by TCP keepalive after two minutes; this is for \
             peers that forget",
-    "services.NAME.send_proxy": "\"v1\" or \"v2\"" = Unset("endpoints see the node's address");
-        "Endpoints are told who the client is by the PROXY protocol."
-        because "an endpoint that does not expect it takes it for the client's first words",
     "services.NAME.health.tls": "table or false" = Unset("a check speaks in clear");
         "A check goes as far as TLS and the endpoint's proof of its name, and asks for its `path` \
-            by it. What clients say is passed on as it is, encrypted or not."
+            by it. What clients say is passed on as it is, encrypted or not; with `upstream_tls` \
+            checks speak as connections do."
         because "only the owner knows what the endpoints of this protocol speak",
     "services.NAME.health.postgres": "table or false" = Unset("a check does not log in");
         "The endpoints are PostgreSQL servers, and a check asks each of them what it is. What \

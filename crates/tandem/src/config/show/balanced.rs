@@ -37,21 +37,26 @@ pub(super) fn values(service: &Balanced) -> Vec<Value> {
     upstreams(&service.upstreams, &mut values);
     limits(service, &mut values);
     tls(service, &mut values);
+    if service.http.is_none() {
+        http::certificates(&service.certificates, &mut values);
+    }
     rate::values(service.rate_limit.as_ref(), service.http.is_some(), &mut values);
     if let Some(requests) = &service.http {
         // A connection to an endpoint carries the requests of many clients.
-        values.retain(|(key, _)| key != "send_proxy" && key != "connections_max");
+        values.retain(|(key, _)| key != "connections_max");
         http::values(requests, service, &mut values);
     }
     values
 }
 
 fn tls(service: &Balanced, values: &mut Vec<Value>) {
-    let key = if service.http.is_some() { "upstream_tls" } else { "health.tls" };
-    if service.http.is_none() && service.health.is_none() {
-        return;
+    let speaks = service.http.is_some() || service.encrypts;
+    let key = if speaks { "upstream_tls" } else { "health.tls" };
+    let is_on = service.upstream_tls.as_ref().map(|_| "on".to_owned());
+    values.push(("upstream_tls".to_owned(), is_on.clone().filter(|_| speaks)));
+    if service.http.is_none() && service.health.is_some() {
+        values.push(("health.tls".to_owned(), is_on.filter(|_| !speaks)));
     }
-    values.push((key.to_owned(), service.upstream_tls.as_ref().map(|_| "on".to_owned())));
     let Some(UpstreamTls { ca, server_name, certificate }) = &service.upstream_tls else { return };
     let file = |path: &std::path::Path| Some(path.display().to_string());
     let own = certificate.as_ref();

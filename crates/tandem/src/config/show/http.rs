@@ -7,16 +7,21 @@ use crate::config::value::{print_bytes, print_duration};
 
 type Value = (String, Option<String>);
 
-pub(super) fn values(http: &Http, service: &Balanced, values: &mut Vec<Value>) {
-    let trusted = (!http.trusted.is_empty()).then(|| http.trusted.join(", "));
+/// What clients are shown.
+pub(super) fn certificates(of: &[Certificate], values: &mut Vec<Value>) {
     let file = |path: &std::path::Path| path.display().to_string();
-    let certificates: Vec<String> =
-        http.certificates.iter().map(|it| file(&it.certificate)).collect();
-    for (at, Certificate { certificate, key }) in http.certificates.iter().enumerate() {
+    let all: Vec<String> = of.iter().map(|it| file(&it.certificate)).collect();
+    values.push(("certificates".to_owned(), (!all.is_empty()).then(|| all.join(", "))));
+    for (at, Certificate { certificate, key }) in of.iter().enumerate() {
         let of = |name: &str| format!("certificates.{}.{name}", at + 1);
         values.push((of("certificate"), Some(file(certificate))));
         values.push((of("key"), Some(file(key))));
     }
+}
+
+pub(super) fn values(http: &Http, service: &Balanced, values: &mut Vec<Value>) {
+    let trusted = (!http.trusted.is_empty()).then(|| http.trusted.join(", "));
+    certificates(&http.certificates, values);
     let retry = if http.retry.is_some() { "on" } else { "false" };
     let mut all = vec![
         ("head_timeout", Some(print_duration(http.head_timeout))),
@@ -33,7 +38,6 @@ pub(super) fn values(http: &Http, service: &Balanced, values: &mut Vec<Value>) {
         ("sticky", http.sticky.clone()),
         ("upstream_protocol", Some(http.upstream_protocol.word().to_owned())),
         ("http2", Some(http.http2.to_string())),
-        ("certificates", (!certificates.is_empty()).then(|| certificates.join(", "))),
         ("retry", Some(retry.to_owned())),
     ];
     if let Some(retry) = http.retry {

@@ -80,6 +80,38 @@ fn every_key_is_read() {
 }
 
 #[test]
+fn connections_are_encrypted_on_either_side() {
+    let tls = "certificates = [{ certificate = \"/etc/c.crt\", key = \"/etc/c.key\" }]\n\
+               upstream_tls = { ca = \"/etc/ca.crt\", server_name = \"cache.internal\" }\n";
+    let config = parse(&file(&format!("{CACHE}{tls}")));
+    let service = &config.balanced[&"cache".into()];
+    assert!(service.encrypts && service.certificates.len() == 1);
+    assert_eq!(
+        service.upstream_tls.as_ref().unwrap().server_name.as_deref(),
+        Some("cache.internal")
+    );
+    let shown = show(&config);
+    let value = |key: &str| {
+        let found = shown.iter().find(|it| it.key == format!("services.cache.{key}"));
+        found.and_then(|it| it.value.clone())
+    };
+    assert_eq!(value("upstream_tls").as_deref(), Some("on"));
+    assert_eq!((value("upstream_tls.ca"), value("health.tls")), (Some("/etc/ca.crt".into()), None));
+    assert_eq!(value("certificates.1.key").as_deref(), Some("/etc/c.key"));
+    for (health, expected) in [
+        ("tls = { ca = \"/c\" }", "health.tls has no effect beside upstream_tls"),
+        (
+            "postgres = { role = \"any\", user = \"m\" }",
+            "health.postgres does not go with upstream_tls",
+        ),
+    ] {
+        let text = cache("fall = 4", health);
+        let (found, _) = told(&format!("{text}{tls}"));
+        assert!(found.iter().any(|it| it.contains(expected)), "{expected}: {found:?}");
+    }
+}
+
+#[test]
 fn parts_can_be_switched_off_and_lists_of_tables_are_the_same() {
     let off = CACHE.lines().filter(|line| !line.starts_with(['h', 'e'])).collect::<Vec<_>>();
     let off = format!("{}\nhealth = false\nejection = false\n", off.join("\n"));

@@ -72,7 +72,10 @@ fn what_makes_no_sense_is_told() {
             web("\"WEB\"", "\"WEB\"\nupstreams = []"),
             "upstreams does not go with kind = \"command\"",
         ),
-        (web("\"WEB\"", "\"WEB\"\nsend_proxy = \"v2\""), "send_proxy does not go with this door"),
+        (
+            web("\"WEB\"", "\"WEB\"\nsend_proxy = \"v2\"\nupstream_protocol = \"http2\""),
+            "send_proxy goes with HTTP/1.1 only",
+        ),
         (web("\"WEB\"", "\"WEB\"\nlease = \"2s\""), "services.web.lease has no effect"),
         (
             web("\"load-balanced\"", "\"active-active\""),
@@ -103,10 +106,12 @@ fn keys_of_a_door_are_refused_where_they_have_no_effect() {
         ("rate_limit", "{ total = \"5/s\" }"),
         ("connect_timeout", "\"1s\""),
         ("accept_proxy", "true"),
+        ("send_proxy", "\"v2\""),
+        ("upstream_tls", "{ ca = \"/ca\" }"),
+        ("certificates", "[{ certificate = \"/c\", key = \"/k\" }]"),
         ("ejection", "false"),
         ("connections_max", "10"),
         ("idle_timeout", "\"1min\""),
-        ("send_proxy", "\"v2\""),
     ];
     let front = [("hold_max", "\"1s\""), ("sessions_max", "10")];
     let keys: Vec<_> = door_keys().collect();

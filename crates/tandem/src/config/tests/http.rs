@@ -126,11 +126,6 @@ fn what_cannot_be_run_is_told_at_its_place() {
         ("answer_timeout = \"5s\"", "answer_timeout = \"5ms\"", "TDM0208 error 35:18 +5: services"),
         (
             "sticky = \"place\"",
-            "send_proxy = \"v2\"",
-            "TDM0220 error 44:1 +10: services.web.send_proxy does not go with kind = \"http\"",
-        ),
-        (
-            "sticky = \"place\"",
             "sticki = \"place\"",
             "TDM0203 error 44:1 +6: unknown key `services.web.sticki`",
         ),

@@ -10,7 +10,7 @@ pub use proxy_version::ProxyVersion;
 pub use role::{Role, RoleCheck};
 
 use super::checker::{Checker, Limits, Span};
-use super::http::Question;
+use super::http::{Certificate, Question};
 use super::rate::{self, RateLimit};
 use super::service::{self, HOLD, SESSIONS};
 use super::upstream_tls::{self, UpstreamTls};
@@ -64,7 +64,11 @@ pub struct Balanced {
     pub question: Option<Question>,
     /// What PostgreSQL servers are asked; none: they may be anything.
     pub role: Option<RoleCheck>,
-    /// How endpoints are spoken to; none: in clear. With tcp only checks speak so.
+    /// What clients of a door for connections are shown; none: what they say is passed on.
+    pub certificates: Vec<Certificate>,
+    /// With tcp: connections to endpoints are encrypted, and not only checks.
+    pub encrypts: bool,
+    /// How endpoints are spoken to; none: in clear.
     pub upstream_tls: Option<UpstreamTls>,
     /// How much clients may ask for; none: as much as they like.
     pub rate_limit: Option<RateLimit>,
@@ -230,11 +234,10 @@ pub(super) fn door(
     let idle_timeout = duration("idle_timeout", &raw.idle_timeout, idle);
     let http = raw.http.as_ref().map(|http| http::check(http, raw, usual, check));
     let question = http::question(raw, check);
-    let upstream_tls = match (&raw.upstream_tls, &raw.health) {
-        (Switch::Unwritten, Switch::On(health)) => {
-            upstream_tls::check(&health.tls, &path("health.tls"), check)
-        }
-        (written, _) => upstream_tls::check(written, &path("upstream_tls"), check),
+    let upstream_tls = upstream_tls::service(raw, check);
+    let certificates = match raw.http {
+        Some(_) => Vec::new(),
+        None => http::certificates(raw, check),
     };
     Some(Balanced {
         pairing: pairing?,
@@ -255,6 +258,8 @@ pub(super) fn door(
         send_proxy,
         question,
         role: role::check(raw, check),
+        certificates,
+        encrypts: raw.http.is_none() && matches!(raw.upstream_tls, Switch::On(_)),
         upstream_tls,
         rate_limit: rate::check(raw, check),
         http,

@@ -175,7 +175,7 @@ pub(super) fn check(
         trusted,
         sticky,
         http2: http.http2.as_ref().is_none_or(|written| *written.get_ref()),
-        certificates: certificates(http, service, check),
+        certificates: certificates(service, check),
         retry: retry(http, service, check),
         errors_count: errors,
         upstream_protocol: upstream_tls::protocol(http, service, check),
@@ -209,13 +209,12 @@ fn hash_key(
     None
 }
 
-fn certificates(
-    http: &raw::Http,
+pub(super) fn certificates(
     service: &raw::Balanced,
     check: &mut Checker<'_, '_>,
 ) -> Vec<Certificate> {
     let mut certificates = Vec::new();
-    for (at, written) in http.certificates.iter().enumerate() {
+    for (at, written) in service.certificates.iter().enumerate() {
         let path = |key: &str| {
             format!("services.{}.certificates.{}.{key}", service.name.get_ref(), at + 1)
         };

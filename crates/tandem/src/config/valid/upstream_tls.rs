@@ -81,6 +81,50 @@ pub(super) fn check(
     Some(UpstreamTls { ca: ca?, server_name, certificate })
 }
 
+/// How a service speaks to its endpoints, or its checks alone do.
+pub(super) fn service(raw: &raw::Balanced, checker: &mut Checker<'_, '_>) -> Option<UpstreamTls> {
+    let path = |key: &str| format!("services.{}.{key}", raw.name.get_ref());
+    contradictions(raw, checker);
+    match (&raw.upstream_tls, &raw.health) {
+        (Switch::Unwritten | Switch::Off, Switch::On(health)) => {
+            check(&health.tls, &path("health.tls"), checker)
+        }
+        (written, _) => check(written, &path("upstream_tls"), checker),
+    }
+}
+
+/// What is written twice, or goes with what cannot be.
+fn contradictions(service: &raw::Balanced, check: &mut Checker<'_, '_>) {
+    let path = |key: &str| format!("services.{}.{key}", service.name.get_ref());
+    let mut say = |key: &str, what: &str, (because, instead): (&str, &str)| {
+        let place = check.place_of(&path(key));
+        let say = Say::new(format!("{} {what}", path(key)), because, instead);
+        check.problems.error(Code::Contradiction, &place, say);
+    };
+    let encrypts = matches!(service.upstream_tls, Switch::On(_));
+    if let (true, Switch::On(health)) = (encrypts, &service.health) {
+        if matches!(health.tls, Switch::On(_)) {
+            let why = ("checks speak as connections do", "remove health.tls");
+            say("health.tls", "has no effect beside upstream_tls", why);
+        }
+        if matches!(health.postgres, Switch::On(_)) {
+            let why = (
+                "PostgreSQL begins in clear, and so does its check; upstream_tls does not",
+                "remove upstream_tls: what clients say is passed on, encrypted or not",
+            );
+            say("health.postgres", "does not go with upstream_tls", why);
+        }
+    }
+    let protocol = service.http.as_ref().and_then(|http| http.upstream_protocol.as_ref());
+    if service.send_proxy.is_some() && protocol.is_some_and(|it| it.get_ref() != "http1") {
+        let why = (
+            "a connection that says who its client is carries no other client's requests",
+            "write upstream_protocol = \"http1\", or remove it: X-Forwarded-For says it too",
+        );
+        say("send_proxy", "goes with HTTP/1.1 only", why);
+    }
+}
+
 /// What endpoints are spoken to, if that is written.
 pub(super) fn protocol(
     http: &raw::Http,

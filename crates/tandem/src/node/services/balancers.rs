@@ -234,6 +234,8 @@ pub(super) fn door_config(
             .health
             .map(|health| Check { interval: health.interval, timeout: health.timeout }),
         question: own.role.as_ref().map(role).or_else(|| own.question.as_ref().map(question)),
+        certificates: own.certificates.iter().map(certificate).collect(),
+        encrypts: own.encrypts,
         upstream_tls: own.upstream_tls.as_ref().map(upstream_tls),
         rates: own.rate_limit.as_ref().map(|it| it.limits).unwrap_or_default(),
         hold_max: own.hold_max,

@@ -105,6 +105,8 @@ pub(in crate::node) fn open_doors(ground: &Ground) -> Result<Vec<CommandDoor>, E
             connections_max: 0,
             accept_proxy: false,
             question: None,
+            certificates: Vec::new(),
+            encrypts: false,
             upstream_tls: None,
             send_proxy: None,
             partitions: None,

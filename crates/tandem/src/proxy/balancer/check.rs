@@ -9,6 +9,7 @@ pub(super) mod role;
 
 use super::dial::Dialer;
 use super::group::Group;
+use super::header;
 use super::member::Member;
 use super::{BalancerConfig, Question};
 use crate::proxy::http::{self, Protocol};
@@ -18,6 +19,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tandem_core::clustering::load_balanced::ejection::Event;
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
@@ -105,12 +107,19 @@ async fn connect_and_ask(
     dialer: &Dialer,
     (address, host): (SocketAddr, Option<&str>),
 ) -> Result<(), String> {
-    let stream = TcpStream::connect(address).await.map_err(|error| error.to_string())?;
+    let mut stream = TcpStream::connect(address).await.map_err(|error| error.to_string())?;
     if let Some(Question::Postgres(check)) = &config.question {
         return role::ask(stream, check).await;
     }
     // Closed by a reset: thousands of checks leave no sockets that wait for their end.
     let _ = socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO));
+    let asks = config.question.is_some() || dialer.is_encrypted();
+    if let (Some(version), true) = (config.send_proxy, asks) {
+        // Nobody but this node asks.
+        let own = stream.local_addr().map_err(|error| error.to_string())?;
+        let said = stream.write_all(&header::write(version, own, address)).await;
+        said.map_err(|error| error.to_string())?;
+    }
     let stream = dialer.encrypt(stream, address, host).await;
     let mut stream = stream.map_err(|error| error.to_string())?;
     let Some(Question::Http(question)) = &config.question else { return Ok(()) };

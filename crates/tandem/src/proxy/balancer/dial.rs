@@ -6,6 +6,7 @@
 //! Not here: TLS of clients (`http/tls.rs`), which endpoint (`group.rs`).
 //! Tested by: `http/tests/upstream_tls.rs`.
 
+use super::header::{self, Version};
 use crate::proxy::http::{Certificate, CertificateEnd, HTTP2, Stream};
 use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject as _;
@@ -17,6 +18,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 use tandem_core::ids::ServiceId;
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
@@ -164,15 +166,20 @@ impl Dialer {
         is_new
     }
 
-    /// Connects. `host` is the name that the address was found by.
+    /// Connects. `host` is the name that the address was found by; `said` are a client and where
+    /// it came to, which the endpoint is told first.
     pub(in crate::proxy) async fn dial(
         &self,
         address: SocketAddr,
         host: Option<&str>,
+        said: Option<(Version, (SocketAddr, SocketAddr))>,
     ) -> io::Result<Stream> {
-        let tcp = TcpStream::connect(address).await?;
+        let mut tcp = TcpStream::connect(address).await?;
         let _ = tcp.set_nodelay(true);
         let _ = super::listener::keep_alive(&tcp);
+        if let Some((version, (client, door))) = said {
+            tcp.write_all(&header::write(version, client, door)).await?;
+        }
         self.encrypt(tcp, address, host).await
     }
 

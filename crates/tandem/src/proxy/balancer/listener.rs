@@ -14,9 +14,9 @@ use super::owners::Owned;
 use super::resolve::Names;
 use super::session::Shared;
 use super::snapshot::Snapshot;
-use super::{BalancerConfig, Cut, Upstream, check, resolve};
+use super::{BalancerConfig, Cut, ProxyVersion, Upstream, check, resolve};
 use crate::proxy::Error;
-use crate::proxy::http::{Http, Protocol};
+use crate::proxy::http::{Certificates, Http, Protocol, Shows};
 use crate::proxy::listener::bind;
 use crate::runtime::supervisor::{Supervisor, TaskKind};
 use accepting::Accepting;
@@ -87,6 +87,7 @@ impl Balancer {
         let failed = |why| Error::Certificate { service: config.service.clone(), why };
         let http = config.http.as_ref().map(Http::new).transpose().map_err(failed)?;
         let dialer = Arc::new(Dialer::new(config.dialed().map_err(failed)?));
+        let shows = Shows::new(Certificates::read(&config.certificates).map_err(failed)?);
         let (address, listener) = listen(&config)?;
         let stop = supervisor.stopping().child_token();
         let group = Group::new(&config);
@@ -107,6 +108,7 @@ impl Balancer {
                 config,
                 group,
                 dialer,
+                shows,
                 supervisor: supervisor.clone(),
                 tally,
                 rates,
@@ -215,6 +217,7 @@ impl Balancer {
         let failed = |why| Error::Certificate { service: config.service.clone(), why };
         let certificates = config.http.as_ref().map(Http::read).transpose().map_err(failed)?;
         let dialed = config.dialed().map_err(failed)?;
+        let shown = Certificates::read(&config.certificates).map_err(failed)?;
         if Some(config.listen) != listening.wanted {
             let (address, listener) = listen(&config)?;
             let accepting = self.shared.closing.child_token();
@@ -230,6 +233,7 @@ impl Balancer {
             names.tell(&self.shared.group);
         }
         // Before anybody goes by the rest of it: no request is sent on what was made otherwise.
+        self.shared.shows.configure(shown);
         if self.shared.dialer.configure(dialed) {
             self.shared.http.iter().for_each(Http::forget);
         }
@@ -254,8 +258,8 @@ impl Balancer {
     /// What it is and has done.
     pub fn snapshot(&self) -> Snapshot {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let Shared { group, tally, rates, http, dialer, .. } = &*self.shared;
-        let shown = http.as_ref().map(Http::certificate_ends).unwrap_or_default();
+        let Shared { group, tally, rates, http, dialer, shows, .. } = &*self.shared;
+        let shown = http.as_ref().map_or_else(|| shows.ends(), Http::certificate_ends);
         let config = self.shared.config();
         Snapshot {
             service: config.service.clone(),
@@ -320,8 +324,8 @@ impl Balancer {
 }
 
 /// What its endpoints are spoken to by.
-fn protocol(config: &BalancerConfig) -> Option<Protocol> {
-    config.http.as_ref().map(|http| http.upstream_protocol)
+fn protocol(config: &BalancerConfig) -> (Option<Protocol>, Option<ProxyVersion>) {
+    (config.http.as_ref().map(|http| http.upstream_protocol), config.send_proxy)
 }
 
 fn listen(config: &BalancerConfig) -> Result<(SocketAddr, TcpListener), Error> {

@@ -34,7 +34,7 @@ pub use owners::{Owned, OwnersSnapshot};
 pub use snapshot::{EndpointSnapshot, Snapshot};
 
 use super::Error;
-use super::http::{Http, HttpCheck, HttpConfig};
+use super::http::{Certificate, Certificates, Http, HttpCheck, HttpConfig};
 use dial::Dialer;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -61,8 +61,12 @@ pub struct BalancerConfig {
     pub check: Option<Check>,
     /// What a check asks for; none: it only connects.
     pub question: Option<Question>,
-    /// How endpoints are spoken to; none: in clear. Of a balancer of connections only the checks
-    /// speak so: what its clients say is theirs.
+    /// What clients of a balancer of connections are shown; none: what they say is passed on. One
+    /// of requests has its own.
+    pub certificates: Vec<Certificate>,
+    /// Of a balancer of connections: they are encrypted as well, and not only its checks.
+    pub encrypts: bool,
+    /// How endpoints are spoken to; none: in clear.
     pub upstream_tls: Option<UpstreamTls>,
     /// How many connections, with HTTP requests, there may be in a time.
     pub rates: rate::Limits,
@@ -95,7 +99,8 @@ pub struct BalancerConfig {
 impl BalancerConfig {
     /// Its files of certificates and keys.
     pub fn files(&self) -> Vec<&Path> {
-        let shown = self.http.iter().flat_map(|http| &http.certificates);
+        let of_requests = self.http.iter().flat_map(|http| &http.certificates);
+        let shown = self.certificates.iter().chain(of_requests);
         let of_clients = self.upstream_tls.iter().flat_map(|tls| &tls.certificate);
         let pairs = shown.chain(of_clients).flat_map(|it| [&it.chain, &it.key]);
         let believed = self.upstream_tls.iter().map(|tls| &tls.ca);
@@ -108,6 +113,7 @@ impl BalancerConfig {
     /// What is wrong with which file.
     pub fn read_files(&self) -> Result<(), Error> {
         let failed = |why| Error::Certificate { service: self.service.clone(), why };
+        Certificates::read(&self.certificates).map_err(failed)?;
         self.http.as_ref().map(Http::read).transpose().map_err(failed)?;
         self.dialed().map(drop).map_err(failed)
     }

@@ -6,6 +6,8 @@
 //! Not here: who is chosen (`group.rs`), the bytes (`copying.rs`).
 //! Tested by: `tests.rs`.
 
+mod encrypted;
+
 use super::BalancerConfig;
 use super::copying::Copying;
 use super::dial::Dialer;
@@ -14,7 +16,7 @@ use super::header::{self, HEADER_MAX, Parsed};
 use super::limiter::{self, Rates};
 use super::listener::Tally;
 use super::member::Claim;
-use crate::proxy::http::{self, Http};
+use crate::proxy::http::{self, Http, Shows, Stream};
 use crate::runtime::clock;
 use crate::runtime::supervisor::Supervisor;
 use std::io;
@@ -43,6 +45,8 @@ pub(in crate::proxy) struct Shared {
     pub(in crate::proxy) config: watch::Sender<Arc<BalancerConfig>>,
     pub(in crate::proxy) group: Arc<Group>,
     pub(in crate::proxy) dialer: Arc<Dialer>,
+    /// What clients are shown of a balancer of connections.
+    pub(in crate::proxy) shows: Shows,
     /// For connections that many sessions use.
     pub(in crate::proxy) supervisor: Supervisor,
     pub(in crate::proxy) tally: Tally,
@@ -85,14 +89,15 @@ pub(in crate::proxy) async fn serve(shared: &Shared, mut client: TcpStream, from
     if shared.rates.take(limiter::client(who.ip())).is_err() {
         return;
     }
-    let Some((claim, mut server)) = endpoint(shared, &config, (&client, who)).await else { return };
-    if let Some(version) = config.send_proxy {
-        let Ok(to) = client.local_addr() else { return };
-        if server.write_all(&header::write(version, who, to)).await.is_err() {
-            shared.group.note(&claim.0, Event::WorkFailed);
-            return;
-        }
+    let tls = shared.shows.config();
+    if tls.is_some() || config.encrypts {
+        // Beside a connection that is only copied, it is large.
+        Box::pin(encrypted::serve(shared, &config, (client, who), tls)).await;
+        return;
     }
+    let Ok(door) = client.local_addr() else { return };
+    let found = endpoint(shared, &config, (&client, who, door)).await;
+    let Some((claim, Stream::Plain(server))) = found else { return };
     let copying = Copying::new(client, server, config.idle_timeout);
     let worked = tokio::select! {
         biased;
@@ -180,10 +185,10 @@ async fn moved(shared: &Shared, claim: &Claim) {
 async fn endpoint(
     shared: &Shared,
     config: &BalancerConfig,
-    (client, who): (&TcpStream, SocketAddr),
-) -> Option<(Claim, TcpStream)> {
+    (client, who, door): (&TcpStream, SocketAddr, SocketAddr),
+) -> Option<(Claim, Stream)> {
     let _held = HeldCount::new(&shared.tally.held);
-    let mut search = Search::new(shared, config, who);
+    let mut search = Search::new(shared, config, (who, door));
     let mut picked = search.ask();
     if let Picked::Place(claim) = picked {
         // Nearly always the first one takes it: what guards a longer wait costs more than that.
@@ -213,18 +218,20 @@ async fn endpoint(
 struct Search<'a> {
     shared: &'a Shared,
     config: &'a BalancerConfig,
+    /// Who the client is, and where it came to.
+    ends: (SocketAddr, SocketAddr),
     key: u64,
     attempts: Attempts<SocketAddr>,
 }
 
 impl<'a> Search<'a> {
-    fn new(shared: &'a Shared, config: &'a BalancerConfig, who: SocketAddr) -> Self {
-        let key = rendezvous::hash(who.ip().to_canonical().to_string().as_bytes());
-        Self { shared, config, key, attempts: Attempts::default() }
+    fn new(shared: &'a Shared, config: &'a BalancerConfig, ends: (SocketAddr, SocketAddr)) -> Self {
+        let key = rendezvous::hash(ends.0.ip().to_canonical().to_string().as_bytes());
+        Self { shared, config, ends, key, attempts: Attempts::default() }
     }
 
     /// None if more wait than may.
-    async fn go_on(mut self, mut picked: Picked) -> Option<(Claim, TcpStream)> {
+    async fn go_on(mut self, mut picked: Picked) -> Option<(Claim, Stream)> {
         loop {
             picked = match picked {
                 Picked::Place(claim) => match self.connect(claim).await {
@@ -254,13 +261,12 @@ impl<'a> Search<'a> {
     }
 
     /// None: the endpoint does not take it.
-    async fn connect(&mut self, claim: Claim) -> Option<(Claim, TcpStream)> {
+    async fn connect(&mut self, claim: Claim) -> Option<(Claim, Stream)> {
         let address = claim.0.address;
         let begun = Instant::now();
         let connect_timeout = self.shared.config.borrow().connect_timeout;
-        let why = match timeout(connect_timeout, TcpStream::connect(address)).await {
+        let why = match timeout(connect_timeout, self.dial(address)).await {
             Ok(Ok(server)) => {
-                let _ = server.set_nodelay(true);
                 claim.0.connected_in(begun.elapsed());
                 return Some((claim, server));
             }
@@ -274,6 +280,24 @@ impl<'a> Search<'a> {
         // A connect costs an endpoint next to nothing, and a client waits for it: no budget.
         self.attempts.failed(address, Failure::Refused, || true);
         None
+    }
+}
+
+impl Search<'_> {
+    /// A connection, the endpoint told who it is for, and encrypted where it wants that.
+    async fn dial(&self, address: SocketAddr) -> io::Result<Stream> {
+        let Self { shared, config, ends: (who, door), .. } = self;
+        let mut server = TcpStream::connect(address).await?;
+        let _ = server.set_nodelay(true);
+        if let Some(version) = config.send_proxy {
+            server.write_all(&header::write(version, *who, *door)).await?;
+        }
+        if !config.encrypts {
+            return Ok(Stream::Plain(server));
+        }
+        let host = shared.group.host(address);
+        // Every connection would have room for it, the many in clear as well.
+        Box::pin(shared.dialer.encrypt(server, address, host.as_deref())).await
     }
 }
 

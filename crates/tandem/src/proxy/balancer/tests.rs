@@ -1,6 +1,7 @@
 //! Drives whole balancers against endpoints that do as they are told.
 
 mod drain;
+mod encrypted;
 mod limits;
 mod resets;
 
@@ -92,6 +93,8 @@ pub(super) fn config(endpoints: &[&Endpoint]) -> BalancerConfig {
         connections_max: 0,
         accept_proxy: false,
         question: None,
+        certificates: Vec::new(),
+        encrypts: false,
         upstream_tls: None,
         send_proxy: None,
         partitions: None,

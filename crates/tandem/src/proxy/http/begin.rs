@@ -34,11 +34,12 @@ pub(in crate::proxy) async fn serve(
 ) {
     let config = shared.config();
     let Some(requests) = &config.http else { return };
+    let ends = client.local_addr().ok().map(|door| (who, door));
     let Some(stream) = accept(shared, http, requests, client).await else { return };
     // Whose word is believed is looked up with each request.
     let (ip, is_encrypted) = (who.ip().to_canonical(), stream.is_encrypted());
     let origin = Origin { ip, is_encrypted, is_trusted: false };
-    let session = speak(h2::Server { shared, http, origin }, requests, stream);
+    let session = speak(h2::Server { shared, http, origin, ends }, requests, stream);
     tokio::select! {
         biased;
         () = session => {}
@@ -71,6 +72,7 @@ async fn accept(
 async fn speak(server: h2::Server<'_>, config: &HttpConfig, stream: Stream) {
     let is_agreed = stream.protocol() == Some(h2::ALPN);
     let mut client = Client::new(stream, server.origin, Buffer::default());
+    client.ends = server.ends;
     if is_agreed {
         h2::serve(server, config, (client.stream, client.input)).await;
         return;

@@ -11,17 +11,15 @@
 use super::h2::Refused;
 use super::reach::{Nobody, Reached, Search};
 use super::reply::{self, Failure, Manner};
-use super::session::{Client, Order};
+use super::session::{Client, Ends, Order};
 use super::transfer::{End, Terms, Transfer};
 use super::tunnel::{Side, Tunnel};
-use super::wire::fields::{self, Field};
 use super::wire::request::{Method, Refusal};
 use super::wire::rewrite;
 use super::{Http, HttpConfig, Tally};
 use crate::proxy::balancer::BalancerConfig;
 use crate::proxy::balancer::member::Claim;
 use crate::proxy::balancer::session::Shared;
-use httparse::Header;
 use std::future::poll_fn;
 use std::sync::atomic::Ordering;
 use tandem_core::clustering::load_balanced::attempts::{Attempts, Failure as Lost, Next};
@@ -38,6 +36,13 @@ pub(super) struct Door<'a> {
     pub(super) http: &'a Http,
     pub(super) config: &'a BalancerConfig,
     pub(super) requests: &'a HttpConfig,
+}
+
+impl Door<'_> {
+    /// To whom a connection to an endpoint belongs; none: to whoever needs one.
+    pub(super) fn whose(&self, client: &Client) -> Option<Ends> {
+        self.config.send_proxy.and(client.ends)
+    }
 }
 
 /// What becomes of the client's connection.
@@ -74,6 +79,7 @@ pub(super) async fn run(door: Door<'_>, client: &mut Client, order: Order) -> Af
             Err(nobody) => return unserved(door, client, (order, nobody, begun)),
         };
         let Reached { claim, stream, is_reused, generation } = reached;
+        let whose = door.whose(client);
         let cookie = cookie(door, client, &claim, order);
         if let Some(routed) = claim.1 {
             rewrite::routed(&mut client.head, order.head_end, routed);
@@ -120,7 +126,7 @@ pub(super) async fn run(door: Door<'_>, client: &mut Client, order: Order) -> Af
         return match end {
             End::Switched => tunnel(door, client, (claim, endpoint)).await,
             End::Done { is_reusable: true, .. } => {
-                door.http.pool.put(claim.0.address, endpoint, generation);
+                door.http.pool.put((claim.0.address, whose), endpoint, generation);
                 finish(door, client, (&claim, order, over))
             }
             _ => finish(door, client, (&claim, order, over)),
@@ -373,7 +379,7 @@ async fn tunnel(
     let mut tunnel = Tunnel::new(client, endpoint, timer, door.config.idle_timeout);
     tokio::select! {
         biased;
-        () = poll_fn(|cx| tunnel.poll(cx)) => return After::Cut,
+        _ = poll_fn(|cx| tunnel.poll(cx)) => return After::Cut,
         () = claim.0.over() => claim.0.was_cut(),
     }
     // Neither side shall take this for the end of what the other one said.
@@ -388,13 +394,4 @@ fn cookie(door: Door<'_>, client: &Client, claim: &Claim, order: Order) -> Optio
     let secure = if client.origin.is_encrypted { "; Secure" } else { "" };
     let is_new = order.token != Some(token);
     is_new.then(|| format!("{name}={token:016x}; Path=/; HttpOnly; SameSite=Lax{secure}"))
-}
-
-/// What a client's cookie says.
-pub(super) fn token(fields: &[Header<'_>], name: &str) -> Option<u64> {
-    let cookies = fields.iter().filter(|field| Field::of(field.name) == Field::Cookie);
-    let mut pairs = cookies.flat_map(|field| fields::pairs(field.value));
-    let (_, value) = pairs.find(|(key, _)| *key == name.as_bytes())?;
-    let digits = std::str::from_utf8(value).ok().filter(|value| value.len() == 16)?;
-    u64::from_str_radix(digits, 16).ok()
 }

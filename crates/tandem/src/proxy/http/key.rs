@@ -13,6 +13,7 @@ use super::wire::fields::{self, Field};
 use super::wire::request::Head;
 use super::wire::rewrite::Origin;
 use crate::proxy::balancer::limiter;
+use httparse::Header;
 use std::borrow::Cow;
 use tandem_core::clustering::load_balanced::key::{Source, hash};
 
@@ -81,6 +82,15 @@ fn segment(target: &str, place: u32) -> Option<&[u8]> {
     let place = usize::try_from(place).ok()?;
     // Before the first slash there is nothing: segments count from 1.
     path.split('/').nth(place).filter(|_| place > 0).map(str::as_bytes)
+}
+
+/// What the cookie says that keeps a client at its endpoint.
+pub(super) fn token(fields: &[Header<'_>], name: &str) -> Option<u64> {
+    let cookies = fields.iter().filter(|field| Field::of(field.name) == Field::Cookie);
+    let mut pairs = cookies.flat_map(|field| fields::pairs(field.value));
+    let (_, value) = pairs.find(|(key, _)| *key == name.as_bytes())?;
+    let digits = std::str::from_utf8(value).ok().filter(|value| value.len() == 16)?;
+    u64::from_str_radix(digits, 16).ok()
 }
 
 #[cfg(test)]

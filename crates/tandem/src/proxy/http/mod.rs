@@ -22,7 +22,7 @@ mod reply;
 mod session;
 mod stream;
 #[cfg(test)]
-mod tests;
+pub(in crate::proxy) mod tests;
 mod tls;
 mod transfer;
 mod trusted;
@@ -46,8 +46,10 @@ use tandem_core::clustering::load_balanced::key::Source;
 use tandem_core::clustering::load_balanced::retry::{self, Budget};
 use tandem_core::ids::ServiceId;
 use tls::Loaded;
+pub(super) use tls::{Certificates, Shows};
 use tokio::sync::Notify;
 use tokio::time::Instant;
+pub(super) use tunnel::relay;
 
 /// What a balancer of requests does beyond one of connections.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -200,17 +202,13 @@ struct Tally {
     statuses: [AtomicU64; 5],
 }
 
-/// Certificates that were read, if there are any.
-#[derive(Debug)]
-pub(super) struct Certificates(Option<Loaded>);
-
 /// What the requests of a balancer share.
 #[derive(Debug)]
 pub(super) struct Http {
     pool: Pool,
     links: h2::Links,
     budget: Mutex<Budget>,
-    tls: Mutex<Option<Loaded>>,
+    tls: Shows,
     tally: Tally,
     nonsense: Mutex<Nonsense>,
     /// Wakes whoever has been idle for longest, to make room for somebody else.
@@ -231,7 +229,7 @@ impl Http {
     /// # Errors
     /// What is wrong with a certificate.
     pub(super) fn new(config: &HttpConfig) -> Result<Self, String> {
-        let tls = Mutex::new(Loaded::read(&config.certificates, config.http2)?);
+        let tls = Shows::new(Self::read(config)?);
         let pool = Pool::new(config.idle_max, config.idle_timeout);
         let budget = Budget::new(config.retry, crate::runtime::clock::now());
         Ok(Self {
@@ -255,36 +253,14 @@ impl Http {
 
     /// Goes on with other bounds and certificates.
     pub(super) fn configure(&self, config: &HttpConfig, certificates: Certificates) {
-        *lock(&self.tls) = certificates.0;
+        self.tls.configure(certificates);
         self.pool.configure(config.idle_max, config.idle_timeout);
         self.budget(|budget| budget.limit(config.retry));
     }
 
-    /// Reads certificates again whose files were written anew; what is wrong with them is said, and
-    /// the ones before stay.
+    /// Reads certificates again whose files were written anew.
     pub(super) fn renew(&self, service: &ServiceId) {
-        let Some(before) = lock(&self.tls).clone() else { return };
-        let after = match before.renew() {
-            None => return,
-            Some(Ok(Some(after))) => {
-                tracing::info!(%service, "certificates were read again");
-                after
-            }
-            Some(Ok(None)) => return,
-            Some(Err(why)) => {
-                tracing::warn!(%service, why, "a new certificate is not used, the old one stays");
-                before.seen()
-            }
-        };
-        self.renewed(&before, after);
-    }
-
-    /// What was configured while files were read is newer than they are.
-    fn renewed(&self, before: &Loaded, after: Loaded) {
-        let mut tls = lock(&self.tls);
-        if tls.as_ref().is_some_and(|now| Arc::ptr_eq(&now.config, &before.config)) {
-            *tls = Some(after);
-        }
+        self.tls.renew(service);
     }
 
     /// A connection that has waited for a request for long is closed, if there is one.
@@ -305,7 +281,7 @@ impl Http {
 
     /// How clients are spoken to; none: in clear.
     fn tls(&self) -> Option<Arc<rustls::ServerConfig>> {
-        lock(&self.tls).as_ref().map(|loaded| Arc::clone(&loaded.config))
+        self.tls.config()
     }
 
     /// Endpoints are spoken to in another way from now on: no request goes out on what was there.
@@ -377,15 +353,15 @@ mod unit {
         let certificates = vec![Certificate { chain, key }];
         let config = HttpConfig { certificates, ..HttpConfig::default() };
         let http = Http::new(&config).unwrap();
-        let before = lock(&http.tls).clone().unwrap();
+        let before = http.tls.lock().clone().unwrap();
         let read = || Loaded::read(&config.certificates, config.http2).unwrap().unwrap();
-        http.renewed(&before, read());
-        let renewed = lock(&http.tls).clone().unwrap();
+        http.tls.renewed(&before, read());
+        let renewed = http.tls.lock().clone().unwrap();
         assert!(!Arc::ptr_eq(&renewed.config, &before.config));
         // While its files were read, it was told to speak in clear.
         let clear = HttpConfig::default();
         http.configure(&clear, Http::read(&clear).unwrap());
-        http.renewed(&renewed, read());
+        http.tls.renewed(&renewed, read());
         assert!(http.tls().is_none());
     }
 

@@ -6,6 +6,7 @@
 //! Not here: new connections (`reach.rs`).
 //! Tested by: `tests/`.
 
+use super::session::Ends;
 use super::stream::Stream;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -19,6 +20,9 @@ struct Idle {
     since: Instant,
 }
 
+/// Where a connection leads, and the client that it belongs to, where endpoints are told of it.
+pub(super) type Whose = (SocketAddr, Option<Ends>);
+
 /// The idle connections of one balancer.
 #[derive(Debug)]
 pub(super) struct Pool(Mutex<State>);
@@ -28,7 +32,7 @@ struct State {
     generation: u64,
     max: usize,
     idle_timeout: Duration,
-    idle: BTreeMap<SocketAddr, Vec<Idle>>,
+    idle: BTreeMap<Whose, Vec<Idle>>,
 }
 
 impl Pool {
@@ -43,12 +47,11 @@ impl Pool {
     }
 
     /// A connection that has been idle for less than `age_max` and lives, as far as is known here.
-    pub(super) fn take(&self, address: SocketAddr, age_max: Duration) -> Option<Stream> {
+    pub(super) fn take(&self, whose: Whose, age_max: Duration) -> Option<Stream> {
         loop {
             let mut pool = self.lock();
             let age_max = age_max.min(pool.idle_timeout);
-            let idle =
-                pool.idle.get_mut(&address)?.pop_if(|idle| idle.since.elapsed() < age_max)?;
+            let idle = pool.idle.get_mut(&whose)?.pop_if(|idle| idle.since.elapsed() < age_max)?;
             drop(pool);
             if is_silent(&idle.stream) {
                 return Some(idle.stream);
@@ -62,7 +65,7 @@ impl Pool {
     }
 
     /// Keeps a connection that is between two requests, if others like it are still made.
-    pub(super) fn put(&self, address: SocketAddr, stream: Stream, generation: u64) {
+    pub(super) fn put(&self, whose: Whose, stream: Stream, generation: u64) {
         if stream.socket().is_none() {
             // It was one request on a connection that others use.
             return;
@@ -73,7 +76,7 @@ impl Pool {
             return;
         }
         let max = pool.max;
-        let idles = pool.idle.entry(address).or_default();
+        let idles = pool.idle.entry(whose).or_default();
         // The oldest one is the most likely to be closed at the other end.
         let oldest = (idles.len() >= max && !idles.is_empty()).then(|| idles.remove(0));
         if max > 0 {
@@ -97,7 +100,7 @@ impl Pool {
         let mut closed = Vec::new();
         let mut pool = self.lock();
         let State { max, idle_timeout, idle, .. } = &mut *pool;
-        for (address, idles) in idle.iter_mut() {
+        for ((address, _), idles) in idle.iter_mut() {
             let known = addresses.contains(address);
             let keeps = |idle: &Idle| {
                 known && idle.since.elapsed() < *idle_timeout && is_silent(&idle.stream)

@@ -10,7 +10,7 @@
 
 use super::exchange::Door;
 use super::h2::Opening;
-use super::session::{Client, Order};
+use super::session::{Client, Ends, Order};
 use super::stream::Stream;
 use super::{HTTP2, Protocol};
 use crate::proxy::balancer::group::{Picked, Wish};
@@ -114,13 +114,14 @@ impl Search<'_> {
             }
         } else if !self.anew {
             let age_max = if self.order.is_repeatable() { Duration::MAX } else { FRESH };
-            if let Some(stream) = http.pool.take(address, age_max) {
+            if let Some(stream) = http.pool.take((address, self.door.whose(client)), age_max) {
                 return Ok(Ok((stream, true)));
             }
         }
+        let ends = self.door.whose(client);
         tokio::select! {
             biased;
-            connected = self.connect(address) => Ok(connected.map(|stream| (stream, false))),
+            connected = self.connect(address, ends) => Ok(connected.map(|stream| (stream, false))),
             nobody = self.over(client) => Err(nobody),
         }
     }
@@ -137,7 +138,7 @@ impl Search<'_> {
         }
     }
 
-    async fn connect(&self, address: SocketAddr) -> Result<Stream, String> {
+    async fn connect(&self, address: SocketAddr, ends: Option<Ends>) -> Result<Stream, String> {
         if self.speaks_http2(address)
             && let Some(stream) = self.open(address).await?
         {
@@ -145,7 +146,8 @@ impl Search<'_> {
         }
         let Door { shared, http, config, .. } = self.door;
         let host = if shared.dialer.is_encrypted() { shared.group.host(address) } else { None };
-        let connect = shared.dialer.dial(address, host.as_deref());
+        let said = config.send_proxy.zip(ends);
+        let connect = shared.dialer.dial(address, host.as_deref(), said);
         let stream = match timeout(config.connect_timeout, connect).await {
             Ok(connected) => connected.map_err(|error| error.to_string())?,
             Err(_) => return Err("no answer in time".to_owned()),
@@ -165,7 +167,7 @@ impl Search<'_> {
             let (dialer, host) = (Arc::clone(&shared.dialer), shared.group.host(address));
             Opening {
                 supervisor: shared.supervisor.clone(),
-                connect: async move { dialer.dial(address, host.as_deref()).await },
+                connect: async move { dialer.dial(address, host.as_deref(), None).await },
                 within: config.connect_timeout,
                 head_bytes_max: requests.head_bytes_max,
             }

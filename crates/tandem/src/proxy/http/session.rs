@@ -18,6 +18,7 @@ use super::{Http, HttpConfig, key, reply};
 use crate::proxy::balancer::session::Shared;
 use std::future::poll_fn;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
@@ -49,7 +50,12 @@ pub(super) struct Client {
     pub(super) out: Vec<u8>,
     pub(super) timer: Timer,
     pub(super) origin: Origin,
+    /// What endpoints are told of it, where they are.
+    pub(super) ends: Option<Ends>,
 }
+
+/// Where a client is, and where it came to.
+pub(super) type Ends = (SocketAddr, SocketAddr);
 
 /// What a request asks of its exchange, beyond the head that goes on.
 #[derive(Clone, Copy, Debug)]
@@ -89,6 +95,7 @@ impl Client {
             out: Vec::new(),
             timer: Timer::new(),
             origin,
+            ends: None,
         }
     }
 
@@ -368,7 +375,7 @@ fn take(config: &HttpConfig, client: &mut Client) -> Result<Option<Order>, Refus
         keep_alive: head.keep_alive,
         expects: head.expects,
         upgrades: head.upgrade.is_some(),
-        token: config.sticky.as_deref().and_then(|name| exchange::token(head.fields, name)),
+        token: config.sticky.as_deref().and_then(|name| key::token(head.fields, name)),
         key: key.map(|key| hash(&key)),
         client: key::client(&config.limit_key, &head, sender),
     };

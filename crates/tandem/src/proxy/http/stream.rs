@@ -37,7 +37,7 @@ pub(in crate::proxy) enum Stream {
 
 impl Stream {
     /// None where others use it as well.
-    pub(super) fn socket(&self) -> Option<&TcpStream> {
+    pub(in crate::proxy) fn socket(&self) -> Option<&TcpStream> {
         match self {
             Self::Plain(stream) => Some(stream),
             Self::Tls(stream) => Some(stream.get_ref().0),

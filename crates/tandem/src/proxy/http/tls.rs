@@ -15,8 +15,9 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, ProducesTickets, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
+use tandem_core::ids::ServiceId;
 use x509_parser::extensions::{GeneralName, ParsedExtension};
 
 /// The files of one certificate, in PEM.
@@ -55,8 +56,8 @@ pub(super) struct Loaded {
     pub(super) config: Arc<ServerConfig>,
     pub(super) ends: Vec<CertificateEnd>,
     from: Vec<Certificate>,
-    /// Clients may agree on HTTP/2.
-    http2: bool,
+    /// What clients may agree on to speak.
+    protocols: &'static [&'static [u8]],
     /// Makes tickets, by which clients come back without a new handshake; the same after a renewal.
     tickets: Arc<dyn ProducesTickets>,
     /// When the files were written.
@@ -69,17 +70,24 @@ impl Loaded {
     /// # Errors
     /// What is wrong with which file.
     pub(super) fn read(from: &[Certificate], http2: bool) -> Result<Option<Self>, String> {
+        Self::read_for(from, if http2 { &[h2::ALPN, b"http/1.1"] } else { &[b"http/1.1"] })
+    }
+
+    fn read_for(
+        from: &[Certificate],
+        protocols: &'static [&'static [u8]],
+    ) -> Result<Option<Self>, String> {
         if from.is_empty() {
             return Ok(None);
         }
         // The default keeps a few hundred sessions and forgets the rest.
         let tickets = ring::Ticketer::new().map_err(|error| error.to_string())?;
-        Self::read_with(from, http2, tickets).map(Some)
+        Self::read_with(from, protocols, tickets).map(Some)
     }
 
     fn read_with(
         from: &[Certificate],
-        http2: bool,
+        protocols: &'static [&'static [u8]],
         tickets: Arc<dyn ProducesTickets>,
     ) -> Result<Self, String> {
         // Looked at first: what is written meanwhile is then read again.
@@ -94,19 +102,16 @@ impl Loaded {
             .map_err(|error| error.to_string())?
             .with_no_client_auth()
             .with_cert_resolver(Arc::new(Names(shown)));
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        if http2 {
-            config.alpn_protocols.insert(0, h2::ALPN.to_vec());
-        }
+        config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
         config.ticketer = Arc::clone(&tickets);
         let config = Arc::new(config);
-        Ok(Self { config, ends, from: from.to_vec(), http2, tickets, written })
+        Ok(Self { config, ends, from: from.to_vec(), protocols, tickets, written })
     }
 
     /// Reads them again if a file is another one than before.
     pub(super) fn renew(&self) -> Option<Result<Option<Self>, String>> {
         let tickets = || Arc::clone(&self.tickets);
-        let read = || Self::read_with(&self.from, self.http2, tickets()).map(Some);
+        let read = || Self::read_with(&self.from, self.protocols, tickets()).map(Some);
         (written(&self.from) != self.written).then(read)
     }
 
@@ -119,7 +124,78 @@ impl Loaded {
 impl Http {
     /// When the certificates end that clients are shown.
     pub(in crate::proxy) fn certificate_ends(&self) -> Vec<CertificateEnd> {
-        super::lock(&self.tls).as_ref().map(|loaded| loaded.ends.clone()).unwrap_or_default()
+        self.tls.ends()
+    }
+}
+
+/// What clients of a door are shown, as it is now; nothing: they are spoken to in clear.
+#[derive(Debug)]
+pub(in crate::proxy) struct Shows(Mutex<Option<Loaded>>);
+
+/// Certificates that were read, if there are any.
+#[derive(Debug)]
+pub(in crate::proxy) struct Certificates(pub(super) Option<Loaded>);
+
+impl Certificates {
+    /// For a door that does not look at what is inside: whatever clients speak there is theirs.
+    ///
+    /// # Errors
+    /// What is wrong with one of them.
+    pub(in crate::proxy) fn read(from: &[Certificate]) -> Result<Self, String> {
+        Loaded::read_for(from, &[]).map(Self)
+    }
+}
+
+impl Shows {
+    pub(in crate::proxy) fn new(certificates: Certificates) -> Self {
+        Self(Mutex::new(certificates.0))
+    }
+
+    /// Goes on with others.
+    pub(in crate::proxy) fn configure(&self, certificates: Certificates) {
+        *self.lock() = certificates.0;
+    }
+
+    /// How clients are spoken to; none: in clear.
+    pub(in crate::proxy) fn config(&self) -> Option<Arc<ServerConfig>> {
+        self.lock().as_ref().map(|loaded| Arc::clone(&loaded.config))
+    }
+
+    /// When they end.
+    pub(in crate::proxy) fn ends(&self) -> Vec<CertificateEnd> {
+        self.lock().as_ref().map(|loaded| loaded.ends.clone()).unwrap_or_default()
+    }
+
+    /// Reads those again whose files were written anew; what is wrong with them is said, and the
+    /// ones before stay.
+    pub(in crate::proxy) fn renew(&self, service: &ServiceId) {
+        let Some(before) = self.lock().clone() else { return };
+        let after = match before.renew() {
+            None => return,
+            Some(Ok(Some(after))) => {
+                tracing::info!(%service, "certificates were read again");
+                after
+            }
+            Some(Ok(None)) => return,
+            Some(Err(why)) => {
+                tracing::warn!(%service, why, "a new certificate is not used, the old one stays");
+                before.seen()
+            }
+        };
+        self.renewed(&before, after);
+    }
+
+    /// What was configured while files were read is newer than they are.
+    pub(super) fn renewed(&self, before: &Loaded, after: Loaded) {
+        let mut now = self.lock();
+        if now.as_ref().is_some_and(|now| Arc::ptr_eq(&now.config, &before.config)) {
+            *now = Some(after);
+        }
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, Option<Loaded>> {
+        // Nothing here leaves a value half changed when it panics.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

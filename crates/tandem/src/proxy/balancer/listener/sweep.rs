@@ -42,6 +42,7 @@ pub(super) async fn run(shared: Arc<Shared>, pause: Duration) {
 /// Reads certificates again that were written anew.
 pub(super) fn renew(shared: &Shared, service: &ServiceId) {
     shared.http.iter().for_each(|http| http.renew(service));
+    shared.shows.renew(service);
     if shared.dialer.renew(service) {
         shared.http.iter().for_each(Http::forget);
     }

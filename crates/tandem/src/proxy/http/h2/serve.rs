@@ -15,7 +15,7 @@ use super::outgoing::SEND_MAX;
 use super::{CLIENT_CRUMBS, CLIENT_WINDOW, STREAM_WINDOW, STREAMS_MAX};
 use crate::proxy::balancer::session::Shared;
 use crate::proxy::http::begin::SETTLED;
-use crate::proxy::http::session::{self, Client, FAREWELL};
+use crate::proxy::http::session::{self, Client, Ends, FAREWELL};
 use crate::proxy::http::stream::{Buffer, Stream, Timer};
 use crate::proxy::http::wire::rewrite::Origin;
 use crate::proxy::http::{Http, HttpConfig};
@@ -44,6 +44,7 @@ pub(in crate::proxy::http) struct Server<'a> {
     pub(in crate::proxy::http) shared: &'a Shared,
     pub(in crate::proxy::http) http: &'a Http,
     pub(in crate::proxy::http) origin: Origin,
+    pub(in crate::proxy::http) ends: Option<Ends>,
 }
 
 /// Serves a client to its end. `before`: what was read of it already.
@@ -190,12 +191,13 @@ impl Open<'_> {
 
     fn begin(&mut self, request: http::Request<RecvStream>, respond: SendResponse<Bytes>) {
         self.room = None;
-        let Server { shared, http, origin } = self.server;
+        let Server { shared, http, origin, ends } = self.server;
         let Some((stream, head)) = ClientStream::new(request, respond, &self.watch) else {
             http.tally.refused.fetch_add(1, Ordering::Relaxed);
             return;
         };
         let mut client = Client::new(Stream::H2Client(Box::new(stream)), origin, head.into());
+        client.ends = ends;
         self.streams.push(Box::pin(async move {
             session::run(shared, http, &mut client).await;
         }));

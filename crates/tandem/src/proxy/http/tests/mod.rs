@@ -15,5 +15,5 @@ mod messages;
 mod mutations;
 mod owners;
 mod support;
-mod tls;
+pub(in crate::proxy) mod tls;
 mod upstream_tls;

@@ -42,6 +42,8 @@ pub fn config(endpoints: &[&Endpoint]) -> BalancerConfig {
         connections_max: 0,
         accept_proxy: false,
         question: None,
+        certificates: Vec::new(),
+        encrypts: false,
         upstream_tls: None,
         send_proxy: None,
         partitions: None,

@@ -26,7 +26,7 @@ pub fn issue(dir: &Path, name: &str, names: &[&str]) -> Certificate {
 }
 
 /// A client that believes these certificates.
-fn client(believed: &[&Certificate]) -> Arc<ClientConfig> {
+pub fn client(believed: &[&Certificate]) -> Arc<ClientConfig> {
     let mut roots = RootCertStore::empty();
     for certificate in believed {
         roots.add(CertificateDer::from_pem_file(&certificate.chain).unwrap()).unwrap();
@@ -40,9 +40,9 @@ fn client(believed: &[&Certificate]) -> Arc<ClientConfig> {
     Arc::new(config)
 }
 
-type Encrypted = tokio_rustls::client::TlsStream<TcpStream>;
+pub type Encrypted = tokio_rustls::client::TlsStream<TcpStream>;
 
-async fn connect(
+pub async fn connect(
     balancer: &Balancer,
     client: &Arc<ClientConfig>,
     name: &str,
