@@ -2,6 +2,7 @@
 
 pub mod active_active;
 pub mod active_passive;
+pub mod checks;
 pub mod copies;
 pub mod load_balanced;
 pub mod members;

@@ -114,6 +114,13 @@ pub struct Next {
     pub is_unwanted: bool,
 }
 
+impl Next {
+    /// Since when it shall end here, for the next plan.
+    pub fn unwanted_since(&self, before: Option<Timestamp>, now: Timestamp) -> Option<Timestamp> {
+        self.is_unwanted.then(|| before.unwrap_or(now))
+    }
+}
+
 fn act(action: Action, reason: impl Into<Reason>) -> Next {
     Next { action: Some(action), reason: reason.into(), again: None, is_unwanted: false }
 }

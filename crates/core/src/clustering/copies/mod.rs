@@ -3,7 +3,7 @@
 //! No copy excludes another, so nothing is proven and no lease is needed: a copy goes on without a
 //! majority. Agreed is only where copies run if not everywhere, and whose turn it is to start anew.
 //! As for a primary, two planners without memory: `controller` for the service, on the Raft leader;
-//! `copy` for the own copy, on every node.
+//! `copy` for the own copy, on every node. And where each door leads: `door`.
 //!
 //! In the facts of an instance, `process` `Primary` is "it runs", `promoted` what it was started
 //! for (`Copies::term`), `serving` "it is healthy", `withdrawn` "send nothing new",
@@ -12,6 +12,7 @@
 
 pub mod controller;
 pub mod copy;
+pub mod door;
 pub mod placement;
 
 use crate::cluster::state::Copies;

@@ -15,6 +15,7 @@ use alloc::string::ToString;
 use alloc::vec::Vec;
 use core::time::Duration;
 
+mod door;
 mod last;
 
 const NAMES: [&str; 4] = ["a", "b", "c", "d"];

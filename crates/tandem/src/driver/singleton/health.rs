@@ -1,9 +1,9 @@
-//! Decides whether the own copy is well by what it answers, and ends one that is not.
+//! Carries out the checks of the own copy, and what follows from its answers.
 //! In: answers of checks. Out: `serving`, or an end that counts as a failure.
-//! States: asked → (rise) well → (fall) unwell → ended and started anew.
 //! Keeps: a copy is asked as it was meant to be when it was started. All of them would fail at once
 //! what only their successors can answer, and end together; they start anew in turns.
-//! Not here: how it is asked (`service/command/check.rs`, `fence/program.rs`).
+//! Not here: what answers make of it (`tandem_core::clustering::checks`), how it is asked
+//! (`service/command/check.rs`, `fence/program.rs`).
 
 use super::acting::Finished;
 use super::{Life, SingletonDriver, Why};
@@ -12,46 +12,32 @@ use crate::runtime::supervisor::TaskKind;
 use crate::service::command::{Health, Probe};
 use crate::telemetry::event_kind::EventKind;
 use std::time::Duration;
+use tandem_core::clustering::checks::{self, Answer, Limits, Origin, Verdict};
 use tandem_core::time::Timestamp;
-
-/// Before its first success it is asked more often: clients wait for that.
-const EAGER: Duration = Duration::from_millis(100);
 
 /// What is known of the present copy.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Checks {
+    it: checks::Checks,
     next: Timestamp,
-    began: Timestamp,
     asking: bool,
-    was_well: bool,
-    /// A restarted daemon found it running.
-    found: bool,
-    failures: u32,
-    successes: u32,
-    last: Option<String>,
     /// It waits to be started otherwise: how it is asked until then.
     kept: Option<Option<Health>>,
 }
 
 impl Checks {
-    pub(super) fn begin(&mut self, now: Timestamp) {
-        *self = Self { next: now, began: now, ..Self::default() };
+    pub(super) fn begin(&mut self, origin: Origin, now: Timestamp) {
+        *self = Self { it: checks::Checks::new(origin, now), next: now, ..Self::default() };
     }
 
-    /// The same, of one that a restarted daemon found running.
-    pub(super) fn begin_with_found(&mut self, now: Timestamp) {
-        self.begin(now);
-        self.found = true;
-    }
-
-    /// Whether it was found running; how it is, is not known before it is well once more.
-    pub(super) const fn of_found(&self) -> bool {
-        self.found
+    /// Whether it was found running, and is not known yet to be well or not.
+    pub(super) fn is_unjudged(&self) -> bool {
+        self.it.is_unjudged()
     }
 
     /// Whether the last ones failed.
     pub(super) const fn fail(&self) -> bool {
-        self.failures > 0
+        self.it.fail()
     }
 
     /// When to ask again.
@@ -82,9 +68,8 @@ impl SingletonDriver {
         let now = clock::now();
         let is_due = self.check_due().is_some_and(|at| at <= now);
         let Some(health) = self.asked().filter(|_| is_due).cloned() else { return };
-        let pause = if self.checks.was_well { health.interval } else { health.interval.min(EAGER) };
         self.checks.asking = true;
-        self.checks.next = now.plus(pause);
+        self.checks.next = now.plus(self.checks.it.pause(&limits(&health)));
         let (life, sender, limit) = (self.lives, self.finished.0.clone(), health.timeout);
         let at = match health.probe {
             Probe::Port(at) => at,
@@ -112,31 +97,27 @@ impl SingletonDriver {
         }
         self.checks.asking = false;
         let Some(health) = self.asked().cloned() else { return };
-        let Err(why) = answer else {
-            let checks = &mut self.checks;
-            checks.failures = 0;
-            checks.successes = checks.successes.saturating_add(1);
-            if checks.successes >= health.rise && self.own.serving.is_none() {
-                checks.was_well = true;
-                self.serves(clock::now());
-                self.tell(EventKind::InstanceRecovered, "its checks succeed");
-            }
-            return;
+        let (said, why) = match answer {
+            Ok(()) => (Answer::Good, String::new()),
+            Err(why) => (Answer::Bad, why),
         };
-        let in_grace = clock::now().since(self.checks.began) < health.grace;
-        let checks = &mut self.checks;
-        checks.successes = 0;
-        checks.last = Some(why.clone());
-        if in_grace && !checks.was_well {
-            return;
-        }
-        checks.failures = checks.failures.saturating_add(1);
-        if checks.failures < health.fall {
-            return;
-        }
-        let message =
-            format!("{} checks in a row failed, so it is started anew: {why}", checks.failures);
+        let failures = match self.checks.it.answered(said, &limits(&health), clock::now()) {
+            // Nobody asked it before: it counted as well.
+            Verdict::Well if self.own.serving.is_some() => return,
+            Verdict::Well => {
+                self.serves(clock::now());
+                return self.tell(EventKind::InstanceRecovered, "its checks succeed");
+            }
+            Verdict::Same => return,
+            Verdict::Unwell(failures) => failures,
+        };
+        let message = format!("{failures} checks in a row failed, so it is started anew: {why}");
         self.tell(EventKind::InstanceHung, message);
         self.stop(Why::Unwell).await;
     }
+}
+
+fn limits(health: &Health) -> Limits {
+    let Health { interval, fall, rise, grace, .. } = *health;
+    Limits { interval, fall, rise, grace }
 }

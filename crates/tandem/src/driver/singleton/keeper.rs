@@ -13,6 +13,7 @@ use crate::runtime::supervisor::TaskKind;
 use crate::service::command::Runs;
 use crate::telemetry::event_kind::EventKind;
 use std::time::Duration;
+use tandem_core::clustering::checks::Origin;
 use tandem_core::facts::Process;
 use tandem_core::time::Timestamp;
 
@@ -56,7 +57,7 @@ impl SingletonDriver {
                 self.life = Life::Runs;
                 self.own.process = Process::Primary;
                 self.own.promoted = self.durable.begun;
-                self.checks.begin_with_found(clock::now());
+                self.checks.begin(Origin::Found, clock::now());
                 if self.it.config.health.is_none() {
                     self.serves(clock::now());
                 }
@@ -98,7 +99,7 @@ impl SingletonDriver {
         let now = clock::now();
         self.life = Life::Runs;
         self.own.process = Process::Primary;
-        self.checks.begin(now);
+        self.checks.begin(Origin::Started, now);
         if self.it.config.health.is_none() {
             self.serves(now);
         }

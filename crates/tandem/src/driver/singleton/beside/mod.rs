@@ -106,7 +106,7 @@ impl SingletonDriver {
         let beside = self.it.beside.as_ref();
         let leaves = gone || beside.is_some_and(Beside::leaves);
         let wish = if leaves { Wish::Leave } else { beside.map_or(Wish::Agreed, |it| it.wish) };
-        let is_found = self.checks.of_found() && self.own.serving.is_none();
+        let is_found = self.checks.is_unjudged() && self.own.serving.is_none();
         let view = CopyView {
             me: &me,
             service: self.service(),
@@ -121,13 +121,13 @@ impl SingletonDriver {
             retry_at: self.retry_at.max(self.away_until),
             judged: if is_found { Judged::NotYet } else { Judged::Yes },
         };
-        let Next { action, reason, again, is_unwanted } = copy::plan(&view, now);
+        let next = copy::plan(&view, now);
+        if let Some(beside) = &mut self.it.beside {
+            beside.unwanted_since = next.unwanted_since(beside.unwanted_since, now);
+        }
+        let Next { action, reason, again, is_unwanted: _ } = next;
         let steps = action.iter().map(ToString::to_string).collect();
         self.it.explanations.note(self.service(), "instance", steps, &reason);
-        if let Some(beside) = &mut self.it.beside {
-            let since = beside.unwanted_since.unwrap_or(now);
-            beside.unwanted_since = is_unwanted.then_some(since);
-        }
         if let Some(action) = action {
             self.act_beside(action, reason.text()).await;
         }
