@@ -32,9 +32,9 @@ test: setup lint ## everything that CI runs
 	$(TANDEM) drill --fault postmaster-kill,node-kill,node-cut,link-cut,all-kill,switchover --rounds 1 --json
 	$(TANDEM) drill --service singleton --fault instance-kill,node-kill,node-cut,switchover --json
 	$(TANDEM) drill --service copies --fault instance-kill,lie,drain,scale,change,node-kill --json
-	$(TANDEM) drill --service partitions --fault instance-kill,drain,node-kill --json
-	$(TANDEM) drill --service http --fault instance-kill,lie,drain,scale --json
-	$(TANDEM) drill --service tcp --fault instance-kill,scale --json
+	$(TANDEM) drill --service partitions --fault instance-kill,drain,scale,node-kill --json
+	$(TANDEM) drill --service http --fault instance-kill,lie,drain,resize --json
+	$(TANDEM) drill --service tcp --fault instance-kill,resize --json
 
 lint:
 	$(CARGO) fmt --all --check

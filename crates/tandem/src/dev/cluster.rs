@@ -3,6 +3,8 @@
 //! Not here: how it is broken (`faults.rs`).
 //! Tested by: below, with a stand-in for the program; the drill.
 
+mod joining;
+
 use super::client::{self, SwitchoverRequest};
 use super::daemon::{Daemon, Launch, Wanted};
 use super::disk::Disk;
@@ -15,6 +17,7 @@ use crate::runtime::supervisor::Supervisor;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::time::Duration;
 use tandem_core::ids::NodeId;
 
@@ -48,7 +51,7 @@ impl DevCluster {
         let path = root.path.clone();
         let mut remains = Remains::of(root, config.keep);
         let (layout, claim) = Layout::find(config, &path)?;
-        for place in &layout.nodes {
+        for place in layout.places() {
             remains.add_node(place.dir.clone());
         }
         folders::nodes(&layout)?;
@@ -66,10 +69,13 @@ impl DevCluster {
         let mesh = Mesh::start(&tasks, &layout, config.delay).await?;
         let mut daemons = BTreeMap::new();
         for place in &layout.nodes {
-            let routes = layout::routes_text(&mesh.detours(&place.node));
-            folders::write(&place.dir.join("routes.toml"), &routes)?;
-            let launch = launch(&layout, place, wiring);
-            daemons.insert(place.node.clone(), Daemon::start(&tasks, launch));
+            write_routes(&mesh, place)?;
+            let launch = launch(&layout.root.join("tandem.toml"), place, wiring);
+            daemons.insert(place.node.clone(), Daemon::start(&tasks, launch, Wanted::Up));
+        }
+        for place in layout.spares() {
+            let launch = launch(&place.dir.join("tandem.toml"), place, wiring);
+            daemons.insert(place.node.clone(), Daemon::start(&tasks, launch, Wanted::Down));
         }
         let wiring = wiring.clone();
         Ok(Self { daemons, tasks, remains, mesh, layout, wiring, _claim: claim })
@@ -184,11 +190,17 @@ impl Drop for DevCluster {
     }
 }
 
-fn launch(layout: &Layout, place: &NodePlace, wiring: &Wiring) -> Launch {
+/// Where a node finds the links to the others.
+fn write_routes(mesh: &Mesh, place: &NodePlace) -> Result<(), Error> {
+    let routes = layout::routes_text(&mesh.detours(&place.node));
+    folders::write(&place.dir.join("routes.toml"), &routes)
+}
+
+fn launch(config: &Path, place: &NodePlace, wiring: &Wiring) -> Launch {
     let args: [OsString; 9] = [
         "node".into(),
         "--config".into(),
-        layout.root.join("tandem.toml").into(),
+        config.into(),
         "--node".into(),
         place.node.as_str().into(),
         "--dir".into(),
@@ -202,7 +214,6 @@ fn launch(layout: &Layout, place: &NodePlace, wiring: &Wiring) -> Launch {
 #[cfg(test)]
 pub mod tests {
     use super::*;
-    use std::path::Path;
     use std::sync::Arc;
 
     /// The seventh argument is the node's folder. The keeper outlives its daemon.
@@ -212,8 +223,8 @@ pub mod tests {
     /// A cluster of stand-ins: each node is a shell with a child, as deep as the real thing.
     pub async fn stand_in(nodes: usize, script: &Path) -> DevCluster {
         let cluster = stand_in_of(nodes, script, SCRIPT).await;
-        for daemon in cluster.daemons.values() {
-            daemon.restarted(None).await;
+        for place in &cluster.layout().nodes {
+            cluster.daemons[&place.node].restarted(None).await;
         }
         cluster
     }
@@ -232,7 +243,8 @@ pub mod tests {
             }),
             password: Arc::new(|_, _, role| Ok(format!("secret of {role}"))),
         };
-        let config = DevConfig { nodes, ..DevConfig::default() };
+        let spares = vec!["z".into()];
+        let config = DevConfig { nodes, spares, ..DevConfig::default() };
         DevCluster::start(&config, &wiring).await.unwrap()
     }
 

@@ -48,8 +48,8 @@ pub struct Daemon {
 
 impl Daemon {
     /// Starts supervising until `tasks` stops. The daemon itself is left to `Remains`.
-    pub fn start(tasks: &Supervisor, launch: Launch) -> Self {
-        let (wanted, watched) = watch::channel(Wanted::Up);
+    pub fn start(tasks: &Supervisor, launch: Launch, wanted: Wanted) -> Self {
+        let (wanted, watched) = watch::channel(wanted);
         let (pid_out, pid) = watch::channel(None);
         let (ends_out, ends) = watch::channel(0);
         let log = launch.log.clone();
@@ -79,6 +79,12 @@ impl Daemon {
         let _ = ends.wait_for(|ends| *ends > 0).await;
         let log = std::fs::read_to_string(&self.log).unwrap_or_default();
         last_words(&log)
+    }
+
+    /// Waits until no process of it runs.
+    pub async fn gone(&self) {
+        let mut pid = self.pid.clone();
+        let _ = pid.wait_for(Option::is_none).await;
     }
 
     /// Waits until another process than `old` runs.
@@ -151,7 +157,7 @@ mod tests {
             args: ["-c", "echo started; exec sleep 1000"].map(Into::into).into(),
             log: folder.path().join("node.log"),
         };
-        let daemon = Daemon::start(&tasks, launch);
+        let daemon = Daemon::start(&tasks, launch, Wanted::Up);
         timeout(LIMIT, daemon.restarted(None)).await.unwrap();
         let log = || std::fs::read_to_string(folder.path().join("node.log")).unwrap_or_default();
         timeout(LIMIT, async {
@@ -168,8 +174,7 @@ mod tests {
         assert_ne!(first, second);
         daemon.want(Wanted::Down);
         processes::signal(second.unwrap(), Signal::SIGKILL).unwrap();
-        let mut pid = daemon.pid.clone();
-        timeout(LIMIT, pid.wait_for(Option::is_none)).await.unwrap().unwrap();
+        timeout(LIMIT, daemon.gone()).await.unwrap();
         assert!(timeout(RESTART * 3, daemon.restarted(second)).await.is_err(), "stays down");
         daemon.want(Wanted::Up);
         timeout(LIMIT, daemon.restarted(second)).await.unwrap();

@@ -5,7 +5,7 @@
 use super::daemon::Wanted;
 use super::processes::{self, Process, Role};
 use super::relay::Condition;
-use super::{DevCluster, Error, disk};
+use super::{DevCluster, Error, NodePlace, disk};
 use nix::sys::signal::Signal;
 use std::time::Duration;
 use tandem_core::ids::NodeId;
@@ -232,14 +232,14 @@ impl DevCluster {
     /// Mends everything: for the end of a run that went wrong.
     pub async fn mend(&self) {
         self.heal_all();
-        for node in self.daemons.keys() {
+        for NodePlace { node, .. } in &self.layout().nodes {
             let _ = self.free_disk(node);
             let _ = self.thaw_node(node).await;
             let _ = self.restore_node(node);
         }
     }
 
-    fn want(&self, node: &NodeId, wanted: Wanted) -> Result<(), Error> {
+    pub(super) fn want(&self, node: &NodeId, wanted: Wanted) -> Result<(), Error> {
         let Some(daemon) = self.daemons.get(node) else {
             return Err(Error::UnknownNode { node: node.clone() });
         };
@@ -320,7 +320,7 @@ mod tests {
         cluster.restart_daemon(&b).await.unwrap();
         assert_ne!(cluster.daemons[&b].pid(), old);
         assert!(matches!(cluster.kill_postmaster(&b), Err(Error::NoProcess { .. })));
-        assert!(matches!(cluster.kill_daemon(&NodeId::new("z")), Err(Error::UnknownNode { .. })));
+        assert!(matches!(cluster.kill_daemon(&NodeId::new("y")), Err(Error::UnknownNode { .. })));
         cluster.stop().await;
     }
 }

@@ -72,7 +72,8 @@ fn enterable(path: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-fn make(path: &Path) -> Result<(), Error> {
+/// Makes a folder that everybody may enter, and those on the way to it.
+pub fn make(path: &Path) -> Result<(), Error> {
     if path.exists() {
         return Ok(());
     }

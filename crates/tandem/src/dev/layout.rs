@@ -32,6 +32,8 @@ pub struct Layout {
     pub root: PathBuf,
     /// The nodes, in the order of their names.
     pub nodes: Vec<NodePlace>,
+    /// Those that may join later.
+    spares: Vec<NodePlace>,
     ports: Ports,
     /// What somebody wrote; none: the service of PostgreSQL.
     given: Option<Given>,
@@ -93,6 +95,7 @@ impl Layout {
                 tried += 1;
                 let mut layout = Self::on(config, root, network, ports);
                 layout.give(given.as_ref());
+                layout.spare(&config.spares);
                 if let Some(claim) = layout.claim(network) {
                     return Ok((layout, claim));
                 }
@@ -115,7 +118,7 @@ impl Layout {
                 dir: root.join(name),
             })
             .collect();
-        Self { root: root.into(), nodes, ports, given: None }
+        Self { root: root.into(), nodes, spares: Vec::new(), ports, given: None }
     }
 
     /// Puts the nodes of a given configuration where this cluster is.
@@ -132,13 +135,36 @@ impl Layout {
         self.given = Some(given.clone());
     }
 
+    /// Puts nodes that may join later behind the others.
+    fn spare(&mut self, names: &[NodeId]) {
+        let Some(last) = self.nodes.last() else { return };
+        let [one, two, three, host] = last.ip.octets();
+        let place = |(node, host): (&NodeId, u8)| NodePlace {
+            node: node.clone(),
+            ip: Ipv4Addr::new(one, two, three, host),
+            witness: false,
+            dir: self.root.join(node.as_str()),
+        };
+        self.spares = names.iter().zip(host.saturating_add(1)..).map(place).collect();
+    }
+
+    /// The nodes, and those that may join later.
+    pub fn places(&self) -> impl Iterator<Item = &NodePlace> {
+        self.nodes.iter().chain(&self.spares)
+    }
+
+    /// The nodes that may join later.
+    pub fn spares(&self) -> &[NodePlace] {
+        &self.spares
+    }
+
     fn claim(&self, [first, second, third]: [u8; 3]) -> Option<Claim> {
         let claim = Ipv4Addr::new(first, second, third, CLAIM_HOST);
         let listener = TcpListener::bind((claim, self.ports.peer)).ok()?;
         let of_given = self.given.iter().flat_map(|given| given.ports().iter().copied());
         let ports: BTreeSet<u16> = self.ports.all().into_iter().chain(of_given).collect();
         let free = |ip: Ipv4Addr| ports.iter().all(|port| TcpListener::bind((ip, *port)).is_ok());
-        self.nodes.iter().all(|place| free(place.ip)).then_some(Claim { _listener: listener })
+        self.places().all(|place| free(place.ip)).then_some(Claim { _listener: listener })
     }
 
     /// A node's place.
@@ -146,8 +172,7 @@ impl Layout {
     /// # Errors
     /// When there is no such node.
     pub fn place(&self, node: &NodeId) -> Result<&NodePlace, Error> {
-        self.nodes
-            .iter()
+        self.places()
             .find(|place| place.node == *node)
             .ok_or_else(|| Error::UnknownNode { node: node.clone() })
     }
@@ -207,7 +232,8 @@ impl Layout {
 
     /// A given configuration with the addresses of this cluster.
     pub fn text_of(&self, given: &Given) -> String {
-        given.text(&self.nodes, |place| (self.peer(place), self.api(place)))
+        let places: Vec<NodePlace> = self.places().cloned().collect();
+        given.text(&places, |place| (self.peer(place), self.api(place)))
     }
 
     /// The configuration file, the same on every node.
@@ -295,6 +321,20 @@ mod tests {
         drop(claim);
         let (two, _claim) = Layout::find(&config, Path::new("/x")).unwrap();
         assert_ne!(one.api(&one.nodes[0]), two.api(&two.nodes[0]));
+    }
+
+    #[test]
+    fn a_node_that_may_join_has_a_place_of_its_own() {
+        let config = DevConfig { spares: vec!["d".into()], ..DevConfig::default() };
+        let (layout, _claim) = Layout::find(&config, Path::new("/x")).unwrap();
+        let place = layout.place(&"d".into()).unwrap();
+        assert_eq!((layout.nodes.len(), layout.places().count()), (3, 4));
+        assert!(layout.nodes.iter().all(|it| it.ip != place.ip), "{layout:?}");
+        assert!(!layout.config_text(&config).contains("nodes.d"), "it has not joined");
+        let given = "cluster = \"x\"\n[nodes.c]\naddress = \"10.0.0.1:7400\"\n\
+                     [nodes.d]\naddress = \"10.0.0.2:7400\"\n";
+        let text = layout.text_of(&Given::read(given).unwrap());
+        assert!(text.contains(&layout.peer(place).to_string()), "{text}");
     }
 
     #[test]

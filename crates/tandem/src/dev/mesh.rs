@@ -34,8 +34,8 @@ impl Mesh {
         delay: Duration,
     ) -> Result<Self, Error> {
         let mut ways = BTreeMap::new();
-        for from in &layout.nodes {
-            for to in layout.nodes.iter().filter(|to| to.node != from.node) {
+        for from in layout.places() {
+            for to in layout.places().filter(|to| to.node != from.node) {
                 let peer = Relay::start(tasks, layout.peer(to)).await?;
                 let mut services = BTreeMap::new();
                 for (service, address) in layout.instances(to) {

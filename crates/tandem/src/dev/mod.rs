@@ -61,6 +61,8 @@ pub struct DevConfig {
     pub given: Option<String>,
     /// How many nodes, 1 to 9; a given configuration names its own.
     pub nodes: usize,
+    /// Nodes that may join later: they have addresses and links from the beginning.
+    pub spares: Vec<NodeId>,
     /// The last node votes and holds no data.
     pub witness: bool,
     /// Where; none for a new temporary folder. It must be empty, and is removed if it was made
@@ -85,6 +87,7 @@ impl Default for DevConfig {
         Self {
             given: None,
             nodes: 3,
+            spares: Vec::new(),
             witness: false,
             root: None,
             keep: false,

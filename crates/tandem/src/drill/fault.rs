@@ -69,8 +69,10 @@ faults! {
     Lie => "lie",
     /// A node or an endpoint is emptied by an operator.
     Drain => "drain",
-    /// One copy or endpoint less, or more work for one node, then as before, by the configuration.
+    /// A node joins the cluster, has its share, and leaves again.
     Scale => "scale",
+    /// One copy or endpoint less, or more work for one node, then as before, by the configuration.
+    Resize => "resize",
     /// Every copy is started anew, one after the other.
     Restart => "restart",
     /// The command is another one from now on, while it runs.
@@ -175,6 +177,7 @@ impl Fault {
             | Self::Lie
             | Self::Drain
             | Self::Scale
+            | Self::Resize
             | Self::Restart
             | Self::Change => Duration::from_secs(5),
         }
@@ -259,6 +262,7 @@ impl Fault {
             | Self::Lie
             | Self::Drain
             | Self::Scale
+            | Self::Resize
             | Self::Restart
             | Self::Change => return None,
         };

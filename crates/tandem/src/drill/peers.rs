@@ -72,6 +72,7 @@ impl Fault {
             | Self::Lie
             | Self::Drain
             | Self::Scale
+            | Self::Resize
             | Self::Restart
             | Self::Change => Budget::default(),
         }

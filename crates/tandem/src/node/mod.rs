@@ -204,6 +204,10 @@ pub async fn run(args: NodeArgs, stop: impl Future<Output = ()>) -> Result<(), E
         tracing::warn!("some tasks did not end in time");
     }
     let running = result?;
+    if running.gone.is_cancelled() {
+        // Their drivers have ended, and would miss them.
+        services::leftovers::release(&running.dir).await;
+    }
     if broken.is_cancelled() { Err(Error::Broken) } else { running.outcome() }
 }
 

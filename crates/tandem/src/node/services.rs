@@ -5,7 +5,7 @@ pub(super) mod balancers;
 pub(super) mod by_key;
 pub(super) mod commands;
 pub(super) mod copies;
-mod leftovers;
+pub(super) mod leftovers;
 pub(super) mod seats;
 
 use super::user::run_as;

@@ -7,6 +7,7 @@
 //! Tested by: below, `verdict.rs`.
 
 use super::subject::Subject;
+use super::verdict::Members;
 use crate::drill::Fault;
 use crate::drill::evidence::history::Window;
 use crate::drill::worker::{Does, Line};
@@ -34,13 +35,19 @@ pub enum Effect {
     Rolled,
     /// So many are at work.
     AtWork(usize),
+    /// It came, worked, and went.
+    Joined,
+    /// There was a node more, all was well with it, and then it was gone.
+    Member,
     /// Some node saw that not all is well.
     Noticed,
 }
 
 /// What a fault must do.
 pub const fn of(subject: Subject, fault: Fault) -> &'static [Effect] {
-    use Effect::{AtWork, GoesOn, Grown, Noticed, Replaced, Rolled, Silent, Unused};
+    use Effect::{
+        AtWork, GoesOn, Grown, Joined, Member, Noticed, Replaced, Rolled, Silent, Unused,
+    };
     match (subject, fault) {
         (Subject::Singleton, Fault::InstanceKill) => &[Silent],
         (_, Fault::InstanceKill) => &[Silent, Replaced],
@@ -57,13 +64,16 @@ pub const fn of(subject: Subject, fault: Fault) -> &'static [Effect] {
         (_, Fault::NodeKill) => &[Silent, Noticed],
         (_, Fault::InstanceFreeze | Fault::Switchover) => &[Silent],
         // Connections that are there stay there, and requests come with them.
-        (Subject::Tcp, Fault::Drain | Fault::Scale) => &[Noticed],
-        (Subject::Http, Fault::Drain | Fault::Scale) | (Subject::Partitions, Fault::Drain) => {
+        (Subject::Tcp, Fault::Drain | Fault::Resize) => &[Noticed],
+        (Subject::Http, Fault::Drain | Fault::Resize) | (Subject::Partitions, Fault::Drain) => {
             &[Unused]
         }
         (_, Fault::Drain) => &[Silent],
-        (Subject::Partitions, Fault::Scale) => &[Grown],
-        (_, Fault::Scale) => &[AtWork(super::faults::FEWER)],
+        // By itself the only copy stays where it is.
+        (Subject::Singleton, Fault::Scale) => &[Member],
+        (_, Fault::Scale) => &[Member, Joined],
+        (Subject::Partitions, Fault::Resize) => &[Grown],
+        (_, Fault::Resize) => &[AtWork(super::faults::FEWER)],
         (_, Fault::Restart | Fault::Change) => &[Rolled],
         // Seen by the clients (`verdict.rs`), or of PostgreSQL, which has a drill of its own.
         _ => &[],
@@ -82,8 +92,12 @@ pub struct Seen<'a> {
     pub victim: &'a str,
     /// While it lasted.
     pub window: Window,
+    /// When all was over.
+    pub over_at: Timestamp,
     /// Whether a node said meanwhile that not all is well.
     pub noticed: bool,
+    /// How many nodes there were.
+    pub members: Members,
 }
 
 impl<'a> Seen<'a> {
@@ -114,6 +128,14 @@ impl<'a> Seen<'a> {
         if effect == Effect::Noticed {
             return (!self.noticed).then(|| "nobody noticed it".to_owned());
         }
+        if effect == Effect::Joined {
+            return self.not_joined();
+        }
+        if effect == Effect::Member {
+            let Members { before, most, after } = self.members;
+            let text = || format!("{before} nodes were {most} at most, and {after} in the end");
+            return (most != before + 1 || after != before).then(text);
+        }
         let Some(old) = self.old().get(victim).copied() else {
             return Some(format!("{victim} was not at work before, so nothing is proven"));
         };
@@ -139,15 +161,30 @@ impl<'a> Seen<'a> {
                 let is = names.len();
                 (is != wanted).then(|| format!("{is} copies are at work, not {wanted}"))
             }
-            Effect::Noticed => None,
+            Effect::Noticed | Effect::Joined | Effect::Member => None,
         }
+    }
+
+    /// What it was for, by the ledger: it may run, and nobody needs it.
+    fn is_work(&self, line: &&'a Line) -> bool {
+        self.own(line) && matches!(line.does, Does::Request(_) | Does::Work { .. })
+    }
+
+    fn not_joined(&self) -> Option<String> {
+        let victim = self.victim;
+        if self.before().any(|line| self.own(&line)) {
+            return Some(format!("{victim} was at work before it joined, so nothing is proven"));
+        }
+        if !self.lately().any(|line| self.is_work(&line)) {
+            return Some(format!("{victim} joined and had no work in the end"));
+        }
+        let mut left = self.within(self.over_at.minus(LATELY), self.over_at);
+        left.any(|line| self.own(&line)).then(|| format!("{victim} left and is still at work"))
     }
 
     fn gets_work(&self) -> Option<String> {
         let victim = self.victim;
-        let work = |line: &&Line| {
-            line.name == victim && matches!(line.does, Does::Request(_) | Does::Work { .. })
-        };
+        let work = |line: &&'a Line| self.is_work(line);
         if !self.before().any(|line| work(&line)) {
             return Some(format!("{victim} had no work before, so nothing is proven"));
         }
@@ -205,7 +242,10 @@ mod tests {
         let mut lines = parts.concat();
         lines.sort_by_key(|line| line.at);
         let window = Window { from: Timestamp(2_000_000), to: Timestamp(6_000_000) };
-        Seen { lines: &lines, victim: "a", window, noticed: false }.lacks(effect)
+        let over_at = Timestamp(8_000_000);
+        let members = Members { before: 3, most: 3, after: 3 };
+        let seen = Seen { lines: &lines, victim: "a", window, over_at, noticed: false, members };
+        seen.lacks(effect)
     }
 
     #[test]
@@ -240,6 +280,37 @@ mod tests {
         };
         assert_eq!(lacks(Effect::Grown, &[works(0, 0..8000), works(1, 3000..8000)]), None);
         assert!(lacks(Effect::Grown, &[works(0, 0..8000)]).is_some());
+    }
+
+    #[test]
+    fn a_node_that_joins_has_work_and_leaves_it() {
+        let asks = |ms: std::ops::Range<u64>| -> Vec<Line> {
+            ms.step_by(100).map(|at| line("a", 7, at, Does::Request("r.1.1".into()))).collect()
+        };
+        let others = beats("b", 1, 0..8000);
+        assert_eq!(lacks(Effect::Joined, &[others.clone(), asks(3000..6500)]), None);
+        let told = |parts: &[Vec<Line>]| lacks(Effect::Joined, parts).unwrap();
+        assert_eq!(told(std::slice::from_ref(&others)), "a joined and had no work in the end");
+        let idle = [others.clone(), beats("a", 7, 3000..6500)];
+        assert_eq!(told(&idle), "a joined and had no work in the end");
+        let early = [others.clone(), asks(3000..4000)];
+        assert_eq!(told(&early), "a joined and had no work in the end");
+        assert_eq!(told(&[others.clone(), asks(3000..8000)]), "a left and is still at work");
+        assert!(told(&[others, asks(0..6500)]).contains("nothing is proven"));
+    }
+
+    #[test]
+    fn a_node_more_and_then_none() {
+        let told = |most, after| {
+            let window = Window { from: Timestamp(0), to: Timestamp(0) };
+            let (victim, over_at) = ("d", Timestamp(0));
+            let members = Members { before: 3, most, after };
+            let seen = Seen { lines: &[], victim, window, over_at, noticed: false, members };
+            seen.lacks(Effect::Member)
+        };
+        assert_eq!(told(4, 3), None);
+        assert_eq!(told(3, 3).unwrap(), "3 nodes were 3 at most, and 3 in the end");
+        assert!(told(4, 4).is_some() && told(0, 0).is_some());
     }
 
     #[test]

@@ -29,6 +29,10 @@ pub enum Deed {
     Operate(NodeId, Vec<String>),
     /// Another configuration, at a node.
     Apply(NodeId, Shape),
+    /// A new node joins, which an operator asks another one for.
+    Join(NodeId, NodeId),
+    /// It leaves again: it is drained, removed, and its machine emptied.
+    Leave(NodeId, NodeId),
 }
 
 /// What a configuration may differ in.
@@ -42,6 +46,8 @@ pub struct Shape {
     pub changed: bool,
     /// A node that can do more work than the others.
     pub greater: Option<NodeId>,
+    /// One node more.
+    pub added: bool,
 }
 
 /// Copies that are left where some are taken away.
@@ -54,6 +60,8 @@ pub struct Cast {
     pub node: NodeId,
     /// Another one, which stays: operators ask it.
     pub other: NodeId,
+    /// One that is no node yet.
+    pub spare: NodeId,
     /// An endpoint by lot.
     pub endpoint: usize,
     /// Its address.
@@ -72,6 +80,9 @@ pub struct Injection {
 impl Cast {
     /// Whom a fault is about, by the name that it writes to the ledger.
     pub fn victim(&self, subject: Subject, fault: Fault) -> &str {
+        if fault == Fault::Scale {
+            return self.spare.as_str();
+        }
         let of_endpoint = !matches!(
             fault,
             Fault::NodeKill | Fault::DaemonKill | Fault::DaemonFreeze | Fault::NodeCut
@@ -92,7 +103,7 @@ pub fn mending(subject: Subject, nodes: &[NodeId]) -> Vec<Deed> {
     if !subject.has_endpoints() && (does(Fault::Lie) || does(Fault::Slow)) {
         deeds.extend(nodes.iter().map(|node| Deed::BehaveAt(node.clone(), Behaviour::Well)));
     }
-    if does(Fault::Scale) || does(Fault::Change) {
+    if does(Fault::Scale) || does(Fault::Resize) || does(Fault::Change) {
         deeds.push(Deed::Apply(first.clone(), Shape::default()));
     }
     let undrain =
@@ -113,7 +124,7 @@ pub fn injection(subject: Subject, fault: Fault, cast: &Cast) -> Option<Injectio
         Deed::Operate(cast.other.clone(), words.iter().map(ToString::to_string).collect())
     };
     let apply = |shape| Deed::Apply(cast.other.clone(), shape);
-    let scaled = match subject {
+    let other_size = match subject {
         Subject::Copies => Shape { replicas: Some(FEWER), ..Shape::default() },
         Subject::Partitions => Shape { greater: Some(node.clone()), ..Shape::default() },
         _ => Shape { without: Some(at), ..Shape::default() },
@@ -141,7 +152,11 @@ pub fn injection(subject: Subject, fault: Fault, cast: &Cast) -> Option<Injectio
             let drain = |verb| operate(&[verb, node.as_str()]);
             (drain("drain"), Some(drain("undrain")))
         }
-        Fault::Scale => (apply(scaled), Some(apply(Shape::default()))),
+        Fault::Resize => (apply(other_size), Some(apply(Shape::default()))),
+        Fault::Scale => {
+            let (via, node) = (cast.other.clone(), cast.spare.clone());
+            (Deed::Join(via.clone(), node.clone()), Some(Deed::Leave(via, node)))
+        }
         Fault::Restart => (operate(&["restart", service]), None),
         Fault::Change => {
             let changed = Shape { changed: true, ..Shape::default() };
@@ -162,6 +177,7 @@ mod tests {
         let cast = Cast {
             node: "b".into(),
             other: "c".into(),
+            spare: "d".into(),
             endpoint: 1,
             address: "127.88.1.2:7490".into(),
         };

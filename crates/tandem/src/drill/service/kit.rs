@@ -10,6 +10,7 @@ use std::fmt::Write as _;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use tandem_core::ids::NodeId;
 
 /// The service of a drill.
 pub const SERVICE: &str = "drill";
@@ -73,15 +74,26 @@ impl Kit {
         self.folder.0.join("tandem.toml")
     }
 
+    /// Where a token is kept with which a node joins.
+    pub fn token_path(&self) -> PathBuf {
+        self.folder.0.join("token")
+    }
+
     /// The program that does the work.
     pub fn exe(&self) -> &Path {
         &self.exe
     }
 
+    /// A node that may join.
+    pub fn spare(&self) -> NodeId {
+        NodeId::new(NAMES.get(self.nodes).copied().unwrap_or("j"))
+    }
+
     /// The configuration; its nodes have no addresses yet that mean anything.
     pub fn text(&self, shape: &Shape) -> String {
         let mut text = String::from("cluster = \"drill\"\n");
-        for (name, host) in NAMES.iter().take(self.nodes).zip(1..) {
+        let nodes = self.nodes + usize::from(shape.added);
+        for (name, host) in NAMES.iter().take(nodes).zip(1..) {
             let _ = writeln!(text, "[nodes.{name}]\naddress = \"192.0.2.{host}:7400\"");
             if shape.greater.as_ref().is_some_and(|node| node.as_str() == *name) {
                 let _ = writeln!(text, "capacity = {GREATER}");
@@ -178,6 +190,9 @@ mod tests {
             let text = kit.text(&Shape::default());
             let config = Config::parse(&text, "t").unwrap_or_else(|found| panic!("{found:?}"));
             assert_eq!(config.nodes.len(), 3);
+            let more = kit.text(&Shape { added: true, ..Shape::default() });
+            let more = Config::parse(&more, "t").unwrap();
+            assert!(more.nodes.len() == 4 && more.nodes.contains_key(&kit.spare()));
             assert_eq!(config.commands.len() + config.balanced.len(), 1, "{subject}");
             if subject.has_endpoints() {
                 let smaller = kit.text(&Shape { without: Some(1), ..Shape::default() });

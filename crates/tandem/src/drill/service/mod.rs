@@ -52,7 +52,8 @@ pub async fn run(
     let starting = Endpoints::start(Arc::clone(&kit));
     let endpoints = dev::unless_interrupted(starting).await.ok_or(Error::Interrupted)??;
     let given = Some(kit.text(&Shape::default()));
-    let config = DevConfig { given, durability: None, ..args.config.clone() };
+    let spares = vec![kit.spare()];
+    let config = DevConfig { given, spares, durability: None, ..args.config.clone() };
     let starting = DevCluster::start(&config, &args.wiring);
     let started = dev::unless_interrupted(starting).await.ok_or(Error::Interrupted)?;
     let cluster = Arc::new(started?);

@@ -3,6 +3,8 @@
 //! Not here: the steps of a run (`steps.rs`).
 //! Tested by: the drill itself.
 
+mod members;
+
 use super::endpoints::Endpoints;
 use super::faults::{Cast, Deed, Shape, mending};
 use super::kit::{Kit, SERVICE};
@@ -19,6 +21,7 @@ use crate::runtime::supervisor::Supervisor;
 use nix::sys::signal::Signal;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
+use std::path::Path;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,6 +44,8 @@ pub struct Stage {
     pub(super) bounds: Bounds,
     endpoints: Endpoints,
     view: watch::Receiver<View>,
+    /// Who is asked: the nodes of the configuration.
+    pub(super) members: watch::Sender<Vec<NodeId>>,
 }
 
 impl Stage {
@@ -51,11 +56,9 @@ impl Stage {
         load: Load,
         tasks: &Supervisor,
     ) -> Self {
-        let count = match subject.has_endpoints() {
-            true => kit.endpoints.len(),
-            false => cluster.layout().nodes.len(),
-        };
-        let view = view::watch(tasks, Arc::clone(&cluster), subject, count);
+        let nodes = cluster.layout().nodes.iter().map(|place| place.node.clone()).collect();
+        let members = watch::Sender::new(nodes);
+        let view = view::watch(tasks, Arc::clone(&cluster), subject, members.subscribe());
         // A node that was lost again and again is given no partitions for up to 160 s (H37).
         let bounds = match subject {
             Subject::Partitions => {
@@ -63,7 +66,7 @@ impl Stage {
             }
             _ => Bounds::default(),
         };
-        Self { subject, cluster, kit, load, bounds, endpoints, view }
+        Self { subject, cluster, kit, load, bounds, endpoints, view, members }
     }
 
     /// What was seen last.
@@ -102,7 +105,8 @@ impl Stage {
         let endpoint = (random.random_range(0..endpoints) + turn) % endpoints;
         let address = self.endpoints.address(endpoint).map(|it| it.to_string());
         let address = address.unwrap_or_default();
-        Ok(Cast { node: node.clone(), other: other.clone(), endpoint, address })
+        let (node, other, spare) = (node.clone(), other.clone(), self.kit.spare());
+        Ok(Cast { node, other, spare, endpoint, address })
     }
 
     /// Does one thing.
@@ -118,8 +122,10 @@ impl Stage {
             Deed::Thaw(at) => self.endpoints.signal(*at, Signal::SIGCONT).await,
             Deed::Behave(at, how) => self.endpoints.behave(*at, *how).await,
             Deed::BehaveAt(node, how) => self.behave(node, *how).await,
-            Deed::Operate(via, words) => self.operate(via, words).await,
+            Deed::Operate(via, words) => self.operate(via, words).await.map(drop),
             Deed::Apply(via, shape) => self.apply(via, shape).await,
+            Deed::Join(via, node) => self.join(via, node).await,
+            Deed::Leave(via, node) => self.leave(via, node).await,
         }
     }
 
@@ -142,19 +148,29 @@ impl Stage {
     }
 
     async fn apply(&self, via: &NodeId, shape: &Shape) -> Result<(), Error> {
-        let given = Given::read(&self.kit.text(shape))?;
         let path = self.kit.config_path();
-        let written = std::fs::write(&path, self.cluster.layout().text_of(&given));
-        written.map_err(|source| Error::Folder { path: path.clone(), source })?;
+        self.write_config(shape, &path)?;
         let words = ["config".to_owned(), "apply".to_owned(), path.display().to_string()];
-        self.operate(via, &words).await
+        self.operate(via, &words).await.map(drop)
     }
 
-    /// As an operator at a terminal.
-    async fn operate(&self, via: &NodeId, words: &[String]) -> Result<(), Error> {
+    /// The file that its owner keeps.
+    fn write_config(&self, shape: &Shape, path: &Path) -> Result<(), Error> {
+        let given = Given::read(&self.kit.text(shape))?;
+        let written = std::fs::write(path, self.cluster.layout().text_of(&given));
+        written.map_err(|source| Error::Folder { path: path.into(), source })
+    }
+
+    /// As an operator at a terminal; what was answered.
+    async fn operate(&self, via: &NodeId, words: &[String]) -> Result<String, Error> {
         let api = format!("http://{}", self.cluster.api(via)?);
+        self.tandem(&["--api", &api], words).await
+    }
+
+    /// The same without a node that is asked.
+    async fn tandem(&self, before: &[&str], words: &[String]) -> Result<String, Error> {
         let running = Command::new(self.kit.exe())
-            .args(["--api", &api])
+            .args(before)
             .args(words)
             .env_remove("TANDEM_API")
             .stdin(Stdio::null())
@@ -166,13 +182,14 @@ impl Stage {
             .map_err(|_| refused(format!("it did not end within {COMMAND_MAX:?}")))?
             .map_err(|source| Error::Process { source })?;
         if output.status.success() {
-            return Ok(());
+            return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
         }
         Err(refused(String::from_utf8_lossy(&output.stderr).trim().replace('\n', "; ")))
     }
 
     /// Ends every fault, for the next run to begin with something that can become whole.
     pub async fn mend(&self) {
+        self.mend_members().await;
         if let Err(error) = self.cluster.act(&Action::Mend).await {
             tracing::warn!(%error, "cannot mend the cluster");
         }

@@ -13,7 +13,7 @@ use super::pieces::{self, Pieces};
 use super::pulse::Pulse;
 use super::stage::Stage;
 use super::subject::Subject;
-use super::verdict::{self, Evidence, Times};
+use super::verdict::{self, Evidence, Members, Times};
 use crate::drill::evidence::ledger;
 use crate::drill::report::{RunReport, milliseconds, seconds};
 use crate::drill::stage::{is_fresh, until};
@@ -22,7 +22,7 @@ use crate::drill::worker::{self, Line};
 use crate::drill::{Error, Fault};
 use crate::runtime::clock;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 use tandem_core::ids::NodeId;
 use tokio::time::sleep;
@@ -32,7 +32,7 @@ const LASTS: Duration = Duration::from_secs(3);
 /// One whose effect is looked at once it should have been noticed.
 const LASTS_NOTICED: Duration = Duration::from_secs(6);
 /// How long fewer copies are wanted.
-const LASTS_SCALED: Duration = Duration::from_secs(8);
+const LASTS_RESIZED: Duration = Duration::from_secs(8);
 
 impl Stage {
     /// Breaks it once.
@@ -66,6 +66,7 @@ impl Stage {
         let mut report = self.report(&evidence, (fault, round), problems);
         report.node = match (self.subject.has_endpoints(), &injection.inject[..]) {
             // The fault was about an endpoint: the node that was asked for it is no victim.
+            _ if fault == Fault::Scale => cast.spare,
             (true, [Deed::To(_)]) | (false, _) => cast.node,
             (true, _) => NodeId::new(cast.address),
         };
@@ -92,19 +93,22 @@ impl Stage {
         sleep(self.bounds.warming).await;
 
         let (fault_at, share) = (clock::now(), pulse.share(node.as_str()));
+        let (before, most) = (self.members.borrow().len(), AtomicUsize::new(0));
         self.act_all(inject, problems).await;
         let (done_at, lasts, noticed) =
             (clock::now(), lasts(self.subject, fault), AtomicBool::new(false));
         let lasted = || {
             let view = self.view();
             noticed.fetch_or(view.shortcoming.is_some(), Ordering::Relaxed);
+            let is_whole = view.is_redundant_for(self.bounds.whole_for, clock::now());
+            if is_whole {
+                most.fetch_max(self.members.borrow().len(), Ordering::Relaxed);
+            }
             let is_there = match (self.subject, fault) {
-                // What is done in turns is there once nothing is out of order.
-                (_, Fault::Change | Fault::Restart) => {
-                    view.is_redundant_for(self.bounds.whole_for, clock::now())
-                }
+                // What is done in turns, or takes its share, is there once nothing is out of order.
+                (_, Fault::Change | Fault::Restart | Fault::Scale) => is_whole,
                 // Nothing moves while a copy that failed lately may fail again.
-                (Subject::Partitions, Fault::Scale) => pulse.share(node.as_str()) > share,
+                (Subject::Partitions, Fault::Resize) => pulse.share(node.as_str()) > share,
                 _ => true,
             };
             is_there && clock::now().since(done_at) >= lasts
@@ -126,8 +130,10 @@ impl Stage {
             let limit = self.bounds.mended_max.as_secs();
             problems.push(format!("not whole within {limit} s: {why}"));
         }
-        let noticed = noticed.into_inner();
-        Ok(Times { fault_at, healed_at, over_at: clock::now(), whole, noticed })
+        let (noticed, most) = (noticed.into_inner(), most.into_inner());
+        let after = if whole { self.members.borrow().len() } else { 0 };
+        let members = Members { before, most, after };
+        Ok(Times { fault_at, healed_at, over_at: clock::now(), whole, noticed, members })
     }
 
     /// In words, if the only copy is still appointed where the fault should have moved it from.
@@ -137,8 +143,9 @@ impl Stage {
     }
 
     async fn act_all(&self, deeds: &[Deed], problems: &mut Vec<String>) {
-        let results = futures::future::join_all(deeds.iter().map(|deed| self.act(deed))).await;
-        problems.extend(results.into_iter().filter_map(Result::err).map(|it| with_causes(&it)));
+        for deed in deeds {
+            problems.extend(self.act(deed).await.err().map(|it| with_causes(&it)));
+        }
     }
 
     fn report(
@@ -192,7 +199,7 @@ const fn lasts(subject: Subject, fault: Fault) -> Duration {
     match (subject, fault) {
         (_, Fault::Slow | Fault::Lie) => LASTS_NOTICED,
         // A copy that is one too many is placed, withdrawn and ended, in turn.
-        (Subject::Copies, Fault::Scale) => LASTS_SCALED,
+        (Subject::Copies, Fault::Resize) => LASTS_RESIZED,
         _ => LASTS,
     }
 }

@@ -58,6 +58,7 @@ impl Subject {
                 Fault::NodeCut,
                 Fault::Switchover,
                 Fault::Drain,
+                Fault::Scale,
             ],
             Self::Copies => &[
                 Fault::InstanceKill,
@@ -66,6 +67,7 @@ impl Subject {
                 Fault::Lie,
                 Fault::Drain,
                 Fault::Scale,
+                Fault::Resize,
                 Fault::Restart,
                 Fault::Change,
                 Fault::NodeKill,
@@ -78,6 +80,7 @@ impl Subject {
                 Fault::InstanceFreeze,
                 Fault::Drain,
                 Fault::Scale,
+                Fault::Resize,
                 Fault::NodeKill,
                 Fault::NodeCut,
                 Fault::DaemonKill,
@@ -89,7 +92,7 @@ impl Subject {
                 Fault::Slow,
                 Fault::Lie,
                 Fault::Drain,
-                Fault::Scale,
+                Fault::Resize,
                 Fault::NodeKill,
                 Fault::DaemonKill,
                 Fault::NodeCut,
@@ -98,7 +101,7 @@ impl Subject {
                 Fault::InstanceKill,
                 Fault::InstanceFreeze,
                 Fault::Drain,
-                Fault::Scale,
+                Fault::Resize,
                 Fault::NodeKill,
                 Fault::DaemonKill,
                 Fault::NodeCut,
@@ -122,18 +125,18 @@ impl Subject {
             (Self::Singleton | Self::Partitions, _) => Budget::default(),
             // What is under way to a copy behind a cut has no answer.
             (Self::Copies, Fault::NodeCut) => outage(1.5),
-            (Self::Copies, Fault::InstanceKill | Fault::Drain | Fault::Scale)
+            (Self::Copies, Fault::InstanceKill | Fault::Drain | Fault::Scale | Fault::Resize)
             | (Self::Copies, Fault::Restart | Fault::Change) => {
                 Budget { failed_share_max: Some(0.0), ..outage(0.0) }
             }
             // The door tries a request once more where that is safe, so that nobody sees a thing.
-            (Self::Http, Fault::InstanceKill | Fault::Drain | Fault::Scale | Fault::NodeCut) => {
+            (Self::Http, Fault::InstanceKill | Fault::Drain | Fault::Resize | Fault::NodeCut) => {
                 Budget { failed_share_max: Some(0.0), ..outage(0.0) }
             }
             (Self::Tcp, Fault::InstanceKill) => {
                 Budget { failed_share_max: Some(FAILED_SHARE_MAX), ..outage(0.0) }
             }
-            (Self::Tcp, Fault::Drain | Fault::Scale | Fault::NodeCut) => {
+            (Self::Tcp, Fault::Drain | Fault::Resize | Fault::NodeCut) => {
                 Budget { failed_share_max: Some(0.0), ..outage(0.0) }
             }
             (Self::Copies | Self::Http | Self::Tcp, _) => outage(0.0),
@@ -152,8 +155,9 @@ impl Subject {
     pub const fn forgives_nothing(self, fault: Fault) -> bool {
         matches!(
             (self, fault),
-            (Self::Http | Self::Tcp, Fault::Drain | Fault::Scale | Fault::NodeCut)
-                | (Self::Copies, Fault::Drain | Fault::Scale | Fault::Restart | Fault::Change)
+            (Self::Http | Self::Tcp, Fault::Drain | Fault::Resize | Fault::NodeCut)
+                | (Self::Copies, Fault::Drain | Fault::Scale | Fault::Resize)
+                | (Self::Copies, Fault::Restart | Fault::Change)
         )
     }
 

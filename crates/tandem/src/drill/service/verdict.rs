@@ -32,6 +32,19 @@ pub struct Times {
     pub whole: bool,
     /// Whether a node said while the fault lasted that not all is well.
     pub noticed: bool,
+    /// How many nodes there were when all was well.
+    pub members: Members,
+}
+
+/// How many nodes there were when all was well.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Members {
+    /// Before the fault.
+    pub before: usize,
+    /// The most while it lasted.
+    pub most: usize,
+    /// In the end.
+    pub after: usize,
 }
 
 impl Times {
@@ -73,7 +86,8 @@ pub fn problems(subject: Subject, fault: Fault, evidence: &Evidence) -> Vec<Stri
         _ => None,
     };
     problems.extend(wrong.and_then(|wrong| unnoticed(history, window, wrong)));
-    let seen = Seen { lines, victim, window, noticed: times.noticed };
+    let Times { over_at, noticed, members, .. } = *times;
+    let seen = Seen { lines, victim, window, over_at, noticed, members };
     problems.extend(effect::of(subject, fault).iter().filter_map(|it| seen.lacks(*it)));
     problems
 }
@@ -147,7 +161,14 @@ mod tests {
         Evidence {
             history: History { writers: vec![attempts], closed_doors: vec![0] },
             lines,
-            times: Times { fault_at, healed_at, over_at, whole: true, noticed: false },
+            times: Times {
+                fault_at,
+                healed_at,
+                over_at,
+                whole: true,
+                noticed: false,
+                members: Members { before: 3, most: 3, after: 3 },
+            },
             run: "r".into(),
             victim: victim.into(),
         }
@@ -157,7 +178,7 @@ mod tests {
     fn no_fault_passes_that_did_nothing() {
         for subject in Subject::ALL.iter().filter(|it| **it != Subject::Postgres) {
             for fault in subject.faults() {
-                for victim in ["a", "x"] {
+                for victim in ["a", "x", "never there"] {
                     let found = problems(*subject, *fault, &nothing_happened(victim));
                     assert!(!found.is_empty(), "{subject} {fault} cannot fail");
                 }

@@ -5,7 +5,7 @@
 //! its part, and nothing moves.
 //! Tested by: below.
 
-use super::kit::SERVICE;
+use super::kit::{ENDPOINT_NAMES, SERVICE};
 use super::subject::Subject;
 use crate::dev::DevCluster;
 use crate::dev::status::{ServiceStatus, Status};
@@ -17,6 +17,8 @@ use std::time::Duration;
 use tandem_core::ids::NodeId;
 use tokio::sync::watch;
 
+/// As many as the drill runs itself.
+const ENDPOINTS: usize = ENDPOINT_NAMES.len();
 /// As often as nodes tell each other what changed.
 const BEAT: Duration = Duration::from_millis(50);
 
@@ -25,14 +27,12 @@ pub fn watch(
     tasks: &Supervisor,
     cluster: Arc<DevCluster>,
     subject: Subject,
-    endpoints: usize,
+    members: watch::Receiver<Vec<NodeId>>,
 ) -> watch::Receiver<View> {
     let unseen = View { shortcoming: Some("nobody was asked yet".into()), ..View::default() };
     let (sender, view) = watch::channel(unseen);
     let stop = tasks.stopping();
     tasks.spawn("drill observer", TaskKind::Session, async move {
-        let nodes: Vec<NodeId> =
-            cluster.layout().nodes.iter().map(|place| place.node.clone()).collect();
         let mut beat = tokio::time::interval(BEAT);
         beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -40,9 +40,12 @@ pub fn watch(
                 () = stop.cancelled() => return,
                 _ = beat.tick() => {}
             }
+            let nodes = members.borrow().clone();
             let asked = nodes.iter().map(|node| cluster.status(node));
             let answers = futures::future::join_all(asked).await;
             let answers: Vec<Option<Status>> = answers.into_iter().map(Result::ok).collect();
+            // One of the drill's own, or a copy on each node.
+            let endpoints = if subject.has_endpoints() { ENDPOINTS } else { nodes.len() };
             let mut view = merge(&nodes, &answers, (subject, endpoints));
             if view.shortcoming.is_none() {
                 let since = sender.borrow().redundant_since;
@@ -84,6 +87,19 @@ fn merge(
         shortcoming,
         ..View::default()
     }
+}
+
+/// Whether a node has nothing of the service any more.
+pub fn is_empty(status: &Status, node: &NodeId) -> bool {
+    let Some(seen) = status.service(SERVICE) else { return false };
+    let of_node = |name: &str| name == node.as_str();
+    if let Some(divided) = &seen.partitions {
+        // Its copy goes on, with nothing to do.
+        return divided.nodes.iter().all(|it| !of_node(&it.node) || it.owned == 0);
+    }
+    let own = seen.instances.iter().find(|it| of_node(&it.node));
+    let state = own.map_or(Some("absent"), |it| it.state.as_deref());
+    seen.primary.as_ref() != Some(node) && matches!(state, Some("absent" | "stopped"))
 }
 
 fn singleton(
@@ -186,6 +202,21 @@ mod tests {
         assert_eq!(two(good(), 3), "a knows 2 of 3 endpoints");
         assert_eq!(because([good(), good()], Subject::Copies, 2), "it has no copies");
         assert_eq!(because([good(), good()], Subject::Partitions, 0), "it has no partitions");
+    }
+
+    #[test]
+    fn a_node_is_empty_once_nothing_runs_or_is_owned_there() {
+        let [a, b, c] = ["a", "b", "c"].map(NodeId::new);
+        let one = status(3, "running", "up").unwrap();
+        assert!(is_empty(&one, &a) && !is_empty(&one, &b), "it runs on b");
+        assert!(is_empty(&one, &c), "nothing is known of it");
+        let json = json!({"services": [{"name": "drill",
+            "instances": [{"node": "a", "state": "running"}, {"node": "b", "state": "running"}],
+            "partitions": {"count": 2, "owned": 2, "nodes": [
+                {"node": "a", "owned": 2}, {"node": "b", "owned": 0}]}}]});
+        let divided = serde_json::from_value(json).unwrap();
+        assert!(!is_empty(&divided, &a) && is_empty(&divided, &b));
+        assert!(!is_empty(&Status::default(), &a), "it does not know the service");
     }
 
     #[test]

@@ -1,13 +1,14 @@
 //! Keeps nothing running that no configuration names any more: its service was taken out while the
-//! daemon was away, and a copy that needs no lease would go on with its keeper for ever.
+//! daemon was away, and a copy that needs no lease would go on with its keeper for ever; or its
+//! node was removed, and keepers would stay that have nothing to keep.
 //! In: the node's folder. Out: nothing but ended copies.
 //! Not here: services that go while the daemon runs (`copies.rs`).
-//! Tested by: `tests/copies`.
+//! Tested by: `tests/copies`, the drill's `scale`.
 
 use super::super::Ground;
 use crate::fence::client::{Keeper, KeeperEvent};
 use crate::fence::protocol::{Signal, State as Held};
-use crate::runtime::supervisor::TaskKind;
+use crate::runtime::supervisor::{Supervisor, TaskKind};
 use crate::service::command::State;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -17,6 +18,8 @@ use tokio::time::timeout;
 
 /// How long one may take to end; what its owner allowed it is not known any more.
 const STOP: Duration = Duration::from_secs(10);
+/// Connections end at once.
+const RELEASED: Duration = Duration::from_secs(1);
 
 /// Ends each, beside everything else.
 pub(super) async fn end(ground: &Ground) {
@@ -34,6 +37,22 @@ pub(super) async fn end(ground: &Ground) {
             ground.supervisor.spawn("copy that is left over", TaskKind::Session, run);
         }
     }
+}
+
+/// Where a node was removed: sends the keepers home of what has ended. One that still holds
+/// something refuses, and goes by itself once that has ended.
+pub(in crate::node) async fn release(dir: &Path) {
+    let Ok(folders) = std::fs::read_dir(dir.join("services")) else { return };
+    let tasks = Supervisor::new();
+    for folder in folders.flatten() {
+        let attached = Keeper::attach(&run_dir(&folder.path()), &tasks).await;
+        if let Ok(Some((keeper, _events))) = attached
+            && let Err(error) = keeper.release().await
+        {
+            tracing::warn!(folder = %folder.path().display(), %error, "a keeper stays");
+        }
+    }
+    tasks.stop(RELEASED).await;
 }
 
 fn is_named(ground: &Ground, service: &ServiceId) -> bool {

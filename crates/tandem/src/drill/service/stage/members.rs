@@ -1,0 +1,78 @@
+//! Talks to the cluster as the operator does who adds a machine to it, and takes it away again.
+//! In: the node, one to ask. Out: it is a member and runs; it is none, and its machine is empty.
+//! Keeps: nothing is removed before its share is elsewhere; what was removed ends by itself.
+//! The words are those of `docs/operating/install.md`.
+//! Not here: when the node has its share (`steps.rs`), what that proves (`effect.rs`).
+//! Tested by: the drill itself.
+
+use super::super::faults::Shape;
+use super::super::view;
+use super::Stage;
+use crate::drill::Error;
+use crate::drill::stage::LOOK;
+use tandem_core::ids::NodeId;
+use tokio::time::{sleep, timeout};
+
+impl Stage {
+    /// Makes a machine a member; it is started with the file that is applied then.
+    pub(super) async fn join(&self, via: &NodeId, node: &NodeId) -> Result<(), Error> {
+        let dir = self.cluster.equip(node)?;
+        let shape = Shape { added: true, ..Shape::default() };
+        let token = self.operate(&self.authority(), &words(["token", node.as_str()])).await?;
+        let path = self.kit.token_path();
+        let written = std::fs::write(&path, token);
+        written.map_err(|source| Error::Folder { path: path.clone(), source })?;
+        let (path, folder) = (path.display().to_string(), dir.display().to_string());
+        let join = ["join", "--node", node.as_str(), "--dir", &folder, "--token-file", &path];
+        self.tandem(&[], &words(join)).await?;
+        self.write_config(&shape, &dir.join("tandem.toml"))?;
+        self.cluster.restore_node(node)?;
+        self.apply(via, &shape).await?;
+        self.members.send_modify(|members| members.push(node.clone()));
+        Ok(())
+    }
+
+    /// Empties a node, removes it, and waits until nothing of it is left.
+    pub(super) async fn leave(&self, via: &NodeId, node: &NodeId) -> Result<(), Error> {
+        self.operate(via, &words(["drain", node.as_str()])).await?;
+        let emptied = async {
+            while !self.cluster.status(via).await.is_ok_and(|it| view::is_empty(&it, node)) {
+                sleep(LOOK).await;
+            }
+        };
+        timeout(self.bounds.flow_max, emptied).await.map_err(|_| Error::Command {
+            words: format!("drain {node}"),
+            because: format!("its share did not leave it within {:?}", self.bounds.flow_max),
+        })?;
+        // From here on its silence is no shortcoming.
+        self.members.send_modify(|members| members.retain(|it| it != node));
+        self.cluster.expect_end(node)?;
+        self.operate(via, &words(["remove", node.as_str()])).await?;
+        self.cluster.ended(node).await?;
+        Ok(self.cluster.dismantle(node).await?)
+    }
+
+    /// Where what lets nodes in is kept: where the cluster began.
+    fn authority(&self) -> NodeId {
+        let first = self.cluster.layout().nodes.first();
+        first.map_or_else(|| NodeId::new("a"), |place| place.node.clone())
+    }
+
+    /// Takes away what joined, however far that came.
+    pub(super) async fn mend_members(&self) {
+        let node = self.kit.spare();
+        if self.members.borrow().contains(&node)
+            && let Err(error) = self.leave(&self.authority(), &node).await
+        {
+            tracing::warn!(%error, "a node that joined does not leave");
+        }
+        self.members.send_modify(|members| members.retain(|it| *it != node));
+        if let Err(error) = self.cluster.dismantle(&node).await {
+            tracing::warn!(%error, "a node that joined is still there");
+        }
+    }
+}
+
+fn words<const COUNT: usize>(words: [&str; COUNT]) -> Vec<String> {
+    words.map(str::to_owned).into()
+}
