@@ -7,6 +7,7 @@ mod door;
 mod link;
 mod seat;
 mod told;
+pub mod withdrawal;
 
 pub use door::DoorUse;
 pub use link::Link;

@@ -1,4 +1,5 @@
 //! INV-12: a singleton never runs twice, whatever breaks; and what breaks the proof is noticed.
+//! INV-14: no session at its doors is cut by a plan before its time.
 
 use tandem_sim::runner::run_each;
 use tandem_sim::singleton::{Mutation, Options, World, run, tell};
@@ -18,10 +19,14 @@ fn a_singleton_never_runs_twice_and_comes_back() {
 }
 
 fn is_caught(mutation: Mutation) {
+    is_caught_by("INV-12", mutation);
+}
+
+fn is_caught_by(invariant: &str, mutation: Mutation) {
     let broken = Options { mutation: Some(mutation), ..Options::default() };
     let failure = (0..MUTATED).find_map(|seed| run(seed, broken));
     let failure = failure.unwrap_or_else(|| panic!("{mutation:?} is not caught"));
-    assert!(failure.violation.starts_with("INV-12"), "{failure:?}");
+    assert!(failure.violation.starts_with(invariant), "{failure:?}");
     assert!(run(failure.seed, Options::default()).is_none(), "seed {} fails anyway", failure.seed);
 }
 
@@ -43,6 +48,11 @@ fn a_vote_while_the_copy_runs_is_caught() {
 #[test]
 fn a_start_without_a_lease_is_caught() {
     is_caught(Mutation::StartWithoutLease);
+}
+
+#[test]
+fn a_planned_end_that_waits_for_no_door_is_caught() {
+    is_caught_by("INV-14", Mutation::StopBeforeDoors);
 }
 
 /// A world in which it has run for a while, and where.

@@ -157,6 +157,7 @@ fn aged(facts: &InstanceFacts, age: Duration) -> InstanceFacts {
 fn differs(before: &NodeFacts, after: &NodeFacts) -> bool {
     let kind = std::mem::discriminant::<Link>;
     before.draining != after.draining
+        || before.doors != after.doors
         || before
             .links
             .iter()
@@ -185,6 +186,7 @@ pub fn instance_differs(before: &InstanceFacts, after: &InstanceFacts) -> bool {
         || before.checkpointed != after.checkpointed
         || before.timeline != after.timeline
         || before.stopped_cleanly != after.stopped_cleanly
+        || before.withdrawn != after.withdrawn
         || streams(before) != streams(after)
         || fed(before) != fed(after)
 }

@@ -9,6 +9,7 @@ use tandem_core::cluster::state::{ClusterState, ServiceState};
 use tandem_core::clustering::active_passive::singleton::{
     Action, RAN_WELL_AFTER, SingletonView, instance, retry_after,
 };
+use tandem_core::facts::withdrawal::{Doors, Wish};
 use tandem_core::facts::{Ballot, Process};
 use tandem_core::ids::NodeId;
 use tandem_core::spec::ServiceSpec;
@@ -101,6 +102,8 @@ impl World {
     ) {
         let mutation = self.options.mutation;
         let s = self.own_part(n);
+        let facts = self.known(n, s, now);
+        let (service, drain_max) = (self.services[s].clone(), self.drain_max);
         let Machine { id, daemon, .. } = &mut self.nodes[n];
         let Some(daemon) = daemon.as_mut() else { return };
         let part = &mut daemon.parts[s];
@@ -119,6 +122,15 @@ impl World {
             lease,
             counts_from: counts_from.filter(|_| mutation != Some(Mutation::VoteAtOnce)),
             retry_at: part.retry_at,
+            wish: part.wish,
+            doors: Doors {
+                me: id,
+                service: &service,
+                nodes: &self.agreement.last().spec.nodes,
+                facts: &facts,
+                suspicion: spec.timing.suspicion,
+                drain_max,
+            },
         };
         let next = instance::plan(&view, now);
         let text = next.reason.to_string();
@@ -133,7 +145,16 @@ impl World {
             Some(Action::Fence) if running != Some(Action::Fence) => {
                 self.begin((n, s), Action::Fence)
             }
-            Some(action) if running.is_none() => self.begin((n, s), action),
+            Some(Action::Withdraw) if mutation == Some(Mutation::StopBeforeDoors) => {
+                self.judge_stop(n);
+                self.begin((n, s), Action::Stop);
+            }
+            Some(action) if running.is_none() => {
+                if action == Action::Stop {
+                    self.judge_stop(n);
+                }
+                self.begin((n, s), action);
+            }
             Some(_) => {}
             None => self.look_again(n, next.again),
         }
@@ -150,11 +171,20 @@ impl World {
     pub(super) fn begin(&mut self, (n, s): (usize, usize), action: Action) {
         self.ids += 1;
         let (id, inc) = (self.ids, self.nodes[n].daemons);
+        let now = self.nodes[n].clock.at(self.now);
         self.note(n, || format!("begins to {action}"));
         let Some(part) = self.part(n, s) else { return };
         match action {
             Action::Vote { term } => {
                 part.own.ballot = Some(Ballot { term, position: None });
+                return;
+            }
+            Action::Withdraw => {
+                part.own.withdrawn = Some(now);
+                return;
+            }
+            Action::Return => {
+                part.own.withdrawn = None;
                 return;
             }
             Action::Start { .. } => part.own.process = Process::Starting,
@@ -177,7 +207,7 @@ impl World {
             Action::Promise { .. } | Action::GoOn { .. } | Action::Start { .. } => {
                 self.after(500, 15_000, Event::Written { n, inc, id });
             }
-            Action::Vote { .. } => {}
+            Action::Vote { .. } | Action::Withdraw | Action::Return => {}
         }
     }
 
@@ -189,7 +219,12 @@ impl World {
         match action {
             Action::Promise { term } if !forgets => disk.promised = disk.promised.max(term),
             Action::Start { term } | Action::GoOn { term } => disk.begun = disk.begun.max(term),
-            Action::Promise { .. } | Action::Vote { .. } | Action::Stop | Action::Fence => {}
+            Action::Promise { .. }
+            | Action::Vote { .. }
+            | Action::Withdraw
+            | Action::Return
+            | Action::Stop
+            | Action::Fence => {}
         }
         self.after(50, 10_000, Event::Done { n, inc, id });
     }
@@ -217,6 +252,8 @@ impl World {
                     lease.filter(|_| holds).is_some_and(|lease| self.keeper_starts(n, term, lease));
                 let Some(part) = self.part(n, s) else { return };
                 part.own.promoted = term;
+                part.wish = Wish::Agreed;
+                (part.own.withdrawn, part.own.pending_restart) = (None, false);
                 if started {
                     part.own.process = Process::Primary;
                     part.own.serving = Some(term);
@@ -227,7 +264,7 @@ impl World {
                 }
             }
             Action::Fence => part.own.process = Process::Stopped,
-            Action::Vote { .. } | Action::Stop => {}
+            Action::Vote { .. } | Action::Withdraw | Action::Return | Action::Stop => {}
         }
         self.plan_beat(n);
         self.drive(n);
@@ -256,6 +293,7 @@ impl World {
             part.own.process = Process::Stopped;
         }
         part.own.serving = None;
+        part.own.withdrawn = None;
         self.plan_beat(n);
         self.hub_changed(n);
     }

@@ -1,5 +1,6 @@
 //! Drives the own copy of one node, as the shell does.
 
+use super::doors::Session;
 use super::files::PutOut;
 use super::{Event, World};
 use crate::event::Micros;
@@ -10,6 +11,7 @@ use tandem_core::cluster::memory::Memory;
 use tandem_core::cluster::state::ServiceState;
 use tandem_core::clustering::active_active::holder::Holder;
 use tandem_core::clustering::active_passive::singleton::Action;
+use tandem_core::facts::withdrawal::Wish;
 use tandem_core::facts::{Data, InstanceFacts, Process};
 use tandem_core::ids::{NodeId, Term};
 use tandem_core::spec::ServiceSpec;
@@ -28,6 +30,8 @@ pub(super) struct Daemon {
     pub holder: Holder,
     pub writing_floor: bool,
     pub put_out: PutOut,
+    pub sessions: Vec<Session>,
+    pub since: Micros,
 }
 
 /// What a daemon does for one service.
@@ -42,6 +46,7 @@ pub(super) struct Part {
     pub running: Option<(u64, Action)>,
     pub lease: Timestamp,
     pub retry_at: Timestamp,
+    pub wish: Wish,
     pub ran_since: Timestamp,
     pub stalled_since: Option<Timestamp>,
     /// Copies of which nothing is left.
@@ -82,6 +87,7 @@ impl World {
                 running: None,
                 lease: Timestamp(0),
                 retry_at: now,
+                wish: Wish::Agreed,
                 ran_since: now,
                 stalled_since: None,
                 ends: 0,
@@ -97,6 +103,8 @@ impl World {
             holder: Holder::new(node.floor),
             writing_floor: false,
             put_out: PutOut::default(),
+            sessions: Vec::new(),
+            since: self.now,
         };
         // What was agreed last may not be known to be so yet, to a daemon that starts.
         let unknown = self.rng.below(30) * usize::from(self.work.is_some());
@@ -120,6 +128,7 @@ impl World {
     pub(super) fn on_tick(&mut self, n: usize, inc: u32) {
         if self.is_daemon(n, inc) {
             self.push(self.now + TICK, Event::Tick { n, inc });
+            self.lead(n);
             self.drive(n);
             self.control(n);
         }

@@ -4,6 +4,8 @@ use super::{Event, FAULTS_UNTIL, World};
 use crate::event::Micros;
 use tandem_core::cluster::command::{Command, ServiceCommand};
 use tandem_core::cluster::state::Forced;
+use tandem_core::facts::Process;
+use tandem_core::facts::withdrawal::Wish;
 use tandem_core::ids::ServiceId;
 
 /// What ends a fault.
@@ -27,7 +29,7 @@ impl World {
             _ => self.runs_on().first().copied().unwrap_or(0),
         };
         let lasts = self.rng.between(10_000, 6_000_000);
-        match self.rng.below(14) {
+        match self.rng.below(16) {
             0 => self.power_cycle(n, lasts),
             1 => self.daemon_dies(n, lasts),
             2 => self.freeze(n, lasts),
@@ -40,6 +42,7 @@ impl World {
             10 => self.lose_leader((1_000, 500_000), 500_000),
             11 => self.take_out(lasts),
             12 => self.change_members(lasts),
+            13 | 14 => self.ask_for_a_restart(n),
             _ => self.operator(),
         }
     }
@@ -137,6 +140,22 @@ impl World {
         };
         let (service, expected) = (name, service.revision);
         self.operate(Command::Service { service, expected, command });
+    }
+
+    /// By name, or since its configuration has changed.
+    fn ask_for_a_restart(&mut self, n: usize) {
+        let (s, is_by_name) = (self.own_part(n), self.rng.chance(50));
+        if !self.nodes[n].awake() || !self.has_copy(n, s) {
+            return;
+        }
+        self.note(n, || "the copy SHALL START ANEW".into());
+        let Some(part) = self.part(n, s) else { return };
+        if is_by_name {
+            part.wish = Wish::Restart;
+        } else {
+            part.own.pending_restart = part.own.process == Process::Primary;
+        }
+        self.drive(n);
     }
 
     /// What operators name.

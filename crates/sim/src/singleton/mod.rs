@@ -1,7 +1,7 @@
 //! Runs the shipped decisions about a singleton on a fake world: machines, keepers, clocks that
 //! drift, a network that loses, an agreement that may lose its leader; from a seed.
 //! Keeps: INV-12, checked after every step: a copy runs from its start until its last process is
-//! gone, and no two run at once.
+//! gone, and no two run at once. INV-14: a plan cuts no session that a door has there.
 //!
 //! What it does not find: a keeper that wakes from a freeze a moment after the copy it guards, and
 //! a process that SIGKILL does not end (`docs/adr/0014-singletons.md` says what then).
@@ -10,6 +10,7 @@ mod agreement;
 mod controller;
 mod copy;
 mod daemon;
+mod doors;
 mod faults;
 mod files;
 mod founding;
@@ -31,6 +32,7 @@ use machine::Machine;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::rc::Rc;
+use std::time::Duration;
 use tandem_core::clustering::active_active::holder::{Floor, Holding};
 use tandem_core::facts::NodeFacts;
 use tandem_core::ids::{Epoch, NodeId, PartitionId, ServiceId, Term};
@@ -50,6 +52,8 @@ pub enum Mutation {
     VoteWhileItRuns,
     /// It starts without a proven lease.
     StartWithoutLease,
+    /// A planned end waits for no door.
+    StopBeforeDoors,
     /// A partition is given on before its owner released it.
     GiveWithoutProof,
     /// A release counts for any epoch.
@@ -179,6 +183,8 @@ pub struct World {
     ids: u64,
     /// How many partitions were given to somebody.
     pub given: u64,
+    /// For what is under way where a copy is to end.
+    drain_max: Duration,
     /// When a copy was started last, and where.
     pub last_start: Option<(Micros, usize)>,
 }
@@ -226,6 +232,7 @@ impl World {
             events: 0,
             ids: 0,
             given: 0,
+            drain_max: Duration::from_millis([2_000, 300, 20_000, 0][(seed % 4) as usize]),
             last_start: None,
         };
         for n in 0..count {

@@ -36,6 +36,9 @@ impl World {
                 None => facts = Some(own),
             }
         }
+        if let Some(facts) = &mut facts {
+            facts.doors = self.door(n);
+        }
         facts
     }
 

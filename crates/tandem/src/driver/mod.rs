@@ -4,6 +4,7 @@ pub mod actions;
 pub mod asks;
 pub mod controller;
 pub mod explain;
+pub mod guides;
 pub mod heartbeat;
 pub mod hub;
 pub mod instance;

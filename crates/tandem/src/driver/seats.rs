@@ -9,7 +9,6 @@
 //! (`sim/src/singleton`).
 
 mod files;
-pub mod route;
 mod telling;
 
 use super::hub::Hub;

@@ -239,7 +239,7 @@ async fn start(args: NodeArgs, supervisor: &Supervisor) -> Result<Running, Error
     let instances = services::start(&ground, &consensus, receivers, &mut places).await?;
     copies.start(&consensus).await?;
     let opened = services::let_in(doors, &ground, &consensus, &places).await;
-    let command_doors = commands::serve(command_doors, &ground, &consensus);
+    commands::serve(&command_doors, &ground, &consensus);
     copies.let_in();
     key_doors.let_in(&ground, &consensus);
     control(&ground, &consensus, &mesh, asks);

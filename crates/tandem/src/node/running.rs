@@ -41,8 +41,8 @@ impl Running {
             for (_, door) in self.doors.iter() {
                 door.close(Duration::from_millis(200)).await;
             }
-            for (_, door) in &self.command_doors {
-                door.close(Duration::from_millis(200)).await;
+            for it in &self.command_doors {
+                it.door.close(Duration::from_millis(200)).await;
             }
             self.hand_on().await;
             self.consensus.shutdown().await;

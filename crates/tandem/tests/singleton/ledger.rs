@@ -6,12 +6,14 @@ use nix::unistd::Pid;
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{Read as _, Write as _};
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use tandem::runtime::{clock, process};
 
 const LIMIT: Duration = Duration::from_secs(60);
+/// For a request that is under way while others come and go.
+const SLOW: Duration = Duration::from_millis(300);
 
 /// The command: writes a line every few milliseconds, and answers who it is at its port.
 #[test]
@@ -23,9 +25,9 @@ fn job() {
     let listener = TcpListener::bind((said("TANDEM_BIND").as_str(), port)).unwrap();
     let name = node.clone();
     std::thread::spawn(move || {
-        for mut client in listener.incoming().flatten() {
-            let _ = client.read(&mut [0; 100]);
-            let _ = client.write_all(name.as_bytes());
+        for client in listener.incoming().flatten() {
+            let name = name.clone();
+            std::thread::spawn(move || serve(client, &name));
         }
     });
     let mut ledger = fs::OpenOptions::new().append(true).create(true).open(&path).unwrap();
@@ -36,6 +38,22 @@ fn job() {
         ledger.write_all(format!("runs {node} {term} {pid} {ms}\n").as_bytes()).unwrap();
         std::thread::sleep(Duration::from_millis(5));
     }
+}
+
+/// Says who it is: at once, after a while, or never.
+fn serve(mut client: TcpStream, name: &str) {
+    let mut asked = [0; 100];
+    let length = client.read(&mut asked).unwrap_or(0);
+    match &asked[..length] {
+        b"slow\n" => std::thread::sleep(SLOW),
+        b"never\n" => {
+            // Heard, and not over.
+            let _ = client.write_all(name.as_bytes());
+            std::thread::sleep(LIMIT);
+        }
+        _ => {}
+    }
+    let _ = client.write_all(name.as_bytes());
 }
 
 /// One line of a running copy.

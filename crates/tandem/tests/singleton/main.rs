@@ -170,7 +170,8 @@ fn doors(machines: &Machines) -> Vec<SocketAddr> {
     endpoints.iter().map(|it| it["listen"].as_str().unwrap().parse().unwrap()).collect()
 }
 
-/// Clients that come while nobody serves are held and answered, at their first try.
+/// INV-14: who is being served then is served, who comes while nobody serves is held and answered,
+/// at the first try.
 async fn an_operator_moves_it(machines: &Machines, ledger: &Ledger) {
     let before = ledger.newest();
     let clients = Clients::start(&doors(machines));
@@ -183,15 +184,13 @@ async fn an_operator_moves_it(machines: &Machines, ledger: &Ledger) {
     let text = ledger.text();
     assert!(text.contains(&format!("on_stop {} ", before.node)), "its hook: {text}");
     assert!(text.contains(&format!("on_start {to} ")), "its hook");
-    let told = clients.stop();
+    let told = clients.end("a planned move", &[&before.node, to]);
     // A moment later than that file can tell: the copy was gone by then, and nobody at its port.
     let gone_ms = ledger.closed_ms(&before.node) + 10;
     let held: Vec<_> =
         told.iter().filter(|it| it.came_ms > gone_ms && it.came_ms < after.ms).collect();
     let longest = held.iter().map(|it| it.left_ms - it.came_ms).max();
     println!("{} clients were held, {longest:?} ms at most", held.len());
-    let cut = told.iter().filter(|it| it.came_ms <= gone_ms && it.answer.is_err()).count();
-    println!("{cut} of {} before them were cut with the copy", told.len());
     assert!(!held.is_empty(), "nobody came meanwhile: {gone_ms} to {} {told:?}", after.ms);
     let failed: Vec<_> =
         told.iter().filter(|it| it.came_ms > gone_ms && it.answer.as_deref() != Ok(to)).collect();
@@ -247,12 +246,38 @@ async fn a_frozen_keeper_lets_no_copy_outlive_its_lease(machines: &Machines, led
 async fn an_operator_restarts_it(machines: &Machines, ledger: &Ledger) {
     serves(machines, "a").await;
     let before = ledger.newest();
+    let doors = doors(machines);
+    let clients = Clients::start(&doors);
     let said = machines.tandem("a", &["restart", "jobs", "--node", &before.node]).success();
     println!("{}", said.out);
+    assert!(said.out.contains("was restarted"), "{said:?}");
     let after = ledger.grows(&before, |line| line.pid != before.pid).await;
     assert_eq!(after.node, before.node, "where it was");
+    clients.end("a restart", &[&before.node]);
+    what_lasts_longer_than_a_drain_may_is_cut(machines, ledger, doors[0]).await;
     machines.tandem("a", &["pause", "jobs"]).success();
     machines.tandem("a", &["resume", "jobs"]).success();
+}
+
+/// A client whose request never ends has `drain_max`, which is 2 s; that it was cut is told.
+async fn what_lasts_longer_than_a_drain_may_is_cut(
+    machines: &Machines,
+    ledger: &Ledger,
+    door: SocketAddr,
+) {
+    serves(machines, "a").await;
+    let before = ledger.newest();
+    let mut client = TcpStream::connect(door).unwrap();
+    client.write_all(b"never\n").unwrap();
+    client.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    assert!(client.read(&mut [0; 100]).unwrap() > 0, "it is served");
+    let asked = Instant::now();
+    machines.tandem("a", &["restart", "jobs", "--node", &before.node]).success();
+    let end = client.read(&mut [0; 100]);
+    assert!(!matches!(end, Ok(1..)), "nothing comes: {end:?}");
+    assert!(asked.elapsed() >= Duration::from_millis(1900), "its time: {:?}", asked.elapsed());
+    let events = machines.tandem(&before.node, &["events"]).success().out;
+    assert!(events.contains("drain_max has passed, and 1 are cut"), "{events}");
 }
 
 /// No daemon is restarted: the copy is, where it runs.
@@ -264,6 +289,7 @@ async fn other_words_count_at_once(machines: &Machines, ledger: &Ledger) {
     let changed = changed.replace("on_start = [\"sleep\", \"601\"]", "on_start = [\"/no/such\"]");
     assert_ne!(text, changed);
     fs::write(machines.config_path(), changed).unwrap();
+    let clients = Clients::start(&doors(machines));
     let said = machines.apply("a").success();
     assert!((said.out.clone() + &said.err).contains("is started anew"), "{said:?}");
     for node in NODES {
@@ -272,6 +298,7 @@ async fn other_words_count_at_once(machines: &Machines, ledger: &Ledger) {
     }
     let after = ledger.grows(&before, |line| line.pid != before.pid).await;
     println!("other words: {} ms", after.ms - ledger.last_of(&before).ms);
+    clients.end("other words", &[&before.node]);
     assert_eq!((&after.node, after.term), (&before.node, before.term), "where it was");
     assert!(fs::read_to_string(format!("/proc/{}/environ", after.pid)).unwrap().contains("other"));
     serves(machines, "a").await;

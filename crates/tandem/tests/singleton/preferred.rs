@@ -1,9 +1,10 @@
 //! Planned moves that nobody asks for by name: off a node that is emptied, back to one that is
 //! preferred. Beside it one that has a long lease, whose daemon is restarted meanwhile.
 
+use crate::clients::Clients;
 use crate::ledger::{Ledger, Line};
 use crate::machines::Machines;
-use crate::{founded, serves};
+use crate::{doors, founded, serves};
 use std::fs;
 use std::time::Duration;
 use tandem::runtime::process;
@@ -20,9 +21,11 @@ async fn an_emptied_node_is_left_and_a_preferred_one_gets_it_back() {
     let first = ledger.newest();
     assert_eq!(first.node, PREFERRED, "where it is preferred it begins");
     what_it_prints_is_in_the_nodes_log(&machines, &ledger).await;
+    let clients = Clients::start(&doors(&machines));
     let said = machines.tandem("a", &["drain", PREFERRED]).success();
     println!("{}", said.out);
     let away = ledger.grows(&first, |line| line.pid != first.pid).await;
+    clients.end("an emptied node", &[PREFERRED, &away.node]);
     println!("an emptied node: {} ms", away.ms - ledger.last_of(&first).ms);
     assert_ne!(away.node, PREFERRED);
     assert!(ledger.text().contains(&format!("on_stop {PREFERRED} ")), "it was asked to end");

@@ -22,11 +22,8 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
-use core::time::Duration;
 
-/// A node that does not answer for so long is lost. Longer than a daemon takes to be restarted,
-/// during which its copy goes on.
-pub const LOST_AFTER: Duration = Duration::from_secs(5);
+pub use crate::facts::withdrawal::LOST_AFTER;
 
 /// What the leader knows about a service of copies.
 #[derive(Clone, Debug)]

@@ -7,10 +7,11 @@
 //! Not here: where copies run, whose turn it is (`controller.rs`).
 //! Tested by: `tests.rs`.
 
-use super::controller::LOST_AFTER;
 use super::{is_spared, serves, takes_work, wanted};
 use crate::cluster::state::ServiceState;
-use crate::facts::{InstanceFacts, Link, NodeFacts, Process};
+pub use crate::facts::withdrawal::Wish;
+use crate::facts::withdrawal::{Doors, Ending};
+use crate::facts::{InstanceFacts, NodeFacts, Process};
 use crate::ids::{NodeId, ServiceId, Term};
 use crate::reason::Reason;
 use crate::spec::{Copies, NodeSpec, ServiceSpec};
@@ -60,18 +61,6 @@ pub enum Judged {
     Yes,
     /// A restarted daemon found it running, and has not asked it often enough to know.
     NotYet,
-}
-
-/// What is wanted of one copy.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Wish {
-    /// What is agreed.
-    #[default]
-    Agreed,
-    /// It shall start anew, whoever's turn it is.
-    Restart,
-    /// It shall end: its node or its service leaves.
-    Leave,
 }
 
 /// One thing to do with the own copy.
@@ -129,42 +118,21 @@ fn wait(reason: impl Into<Reason>) -> Next {
     Next { action: None, reason: reason.into(), again: None, is_unwanted: false }
 }
 
-/// What doors still have at a copy that was withdrawn.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Left {
-    /// Doors that do not know of it yet.
-    pub doors: u32,
-    /// What is not over at those that do.
-    pub in_flight: u32,
-}
-
 impl CopyView<'_> {
-    /// What is left of the present withdrawal, at the doors of the nodes that answer, or may yet.
-    pub fn left(&self, now: Timestamp) -> Left {
-        let unheard = self.nodes.keys().filter(|node| self.may_have_a_door(node)).count();
-        let mut left = Left { doors: unheard.try_into().unwrap_or(u32::MAX), in_flight: 0 };
-        for facts in self.facts.values() {
-            let Some(facts) = facts.fresh(now, self.spec.timing.suspicion) else { continue };
-            let Some(door) = facts.doors.get(self.service) else { continue };
-            match door.get(self.me) {
-                Some(uses) if Some(uses.obeys) == self.own.withdrawn => {
-                    left.in_flight = left.in_flight.saturating_add(uses.in_flight);
-                }
-                Some(_) | None => left.doors += 1,
-            }
-        }
-        left
-    }
-
-    /// Whether a node that this daemon has never heard may send work here: it is no longer ago that
-    /// the daemon started than what makes a node lost, and that one's daemon may be there.
-    fn may_have_a_door(&self, node: &NodeId) -> bool {
-        let own = self.facts.get(self.me).map(Observed::last_known);
-        let Some(own) = own.filter(|own| own.doors.contains_key(self.service)) else {
-            return false;
+    /// What is known of the doors that may lead here.
+    const fn doors(&self) -> Doors<'_> {
+        let drain_max = match self.spec.copies {
+            Some(Copies { drain_max, .. }) => drain_max,
+            None => Duration::ZERO,
         };
-        let is_new = matches!(own.links.get(node), Some(Link::Never(age)) if *age < LOST_AFTER);
-        is_new && !self.facts.contains_key(node)
+        Doors {
+            me: self.me,
+            service: self.service,
+            nodes: self.nodes,
+            facts: self.facts,
+            suspicion: self.spec.timing.suspicion,
+            drain_max,
+        }
     }
 
     /// Whether clients may be served by it now.
@@ -189,10 +157,6 @@ impl CopyView<'_> {
         let facts = self.facts.get(node);
         let facts = facts.and_then(|it| it.fresh(now, self.spec.timing.suspicion));
         facts.and_then(|it| it.instances.get(self.service)).is_some_and(takes_work)
-    }
-
-    fn drain_max(&self) -> Duration {
-        self.spec.copies.map_or(Duration::ZERO, |Copies { drain_max, .. }| drain_max)
     }
 }
 
@@ -300,19 +264,9 @@ fn outdated(view: &CopyView<'_>) -> Option<Reason> {
 
 /// Withdraws it, waits for the doors, stops it.
 fn end(view: &CopyView<'_>, why: &Reason, now: Timestamp) -> Next {
-    let Some(since) = view.own.withdrawn else {
-        return act(Action::Withdraw, format!("{why}"));
-    };
-    let Left { doors, in_flight } = view.left(now);
-    let until = since.plus(view.drain_max());
-    if doors == 0 && in_flight == 0 {
-        return act(Action::Stop, format!("{why}; no door has anything here any more"));
+    match view.doors().ending(view.own.withdrawn, why, now) {
+        Ending::Withdraw => act(Action::Withdraw, format!("{why}")),
+        Ending::Wait(until, reason) => Next { again: Some(until), ..wait(reason) },
+        Ending::End(reason) => act(Action::Stop, reason),
     }
-    if now >= until {
-        let text = format!("{why}; drain_max has passed, and {in_flight} are cut");
-        return act(Action::Stop, Reason::new(text).number("in_flight", in_flight));
-    }
-    let text = format!("{why}; {in_flight} are not over, and {doors} doors do not know of it yet");
-    let reason = Reason::new(text).number("in_flight", in_flight).number("doors", doors);
-    Next { again: Some(until), ..wait(reason) }
 }

@@ -11,6 +11,7 @@
 //! Tested by: `tests/door.rs`, and the simulator (`sim/src/singleton/beside`).
 
 use super::takes_work;
+use crate::facts::withdrawal::Withdrawn;
 use crate::facts::{DoorUse, Link, NodeFacts};
 use crate::ids::{NodeId, ServiceId};
 use crate::time::{Observed, Timestamp};
@@ -35,8 +36,8 @@ pub struct DoorView<'a> {
 pub struct Look {
     /// The nodes whose copies may get work.
     pub takers: BTreeSet<NodeId>,
-    /// Copies that withdrew, by their own clocks since when. None of them is a taker.
-    withdrawn: BTreeMap<NodeId, Timestamp>,
+    /// Copies that withdrew. None of them is a taker.
+    withdrawn: Withdrawn,
 }
 
 /// How well a node is known to take work: the best there are do it all.
@@ -52,13 +53,11 @@ enum Known {
 
 /// Looks once at what every node last said.
 pub fn look(view: &DoorView<'_>, now: Timestamp) -> Look {
-    let mut look = Look::default();
+    let withdrawn = Withdrawn::of(view.service, view.facts);
+    let mut look = Look { withdrawn, ..Look::default() };
     let mut best = Known::Once;
     for (node, facts) in view.facts {
         let Some(own) = facts.last_known().instances.get(view.service) else { continue };
-        if let Some(since) = own.withdrawn {
-            look.withdrawn.insert(node.clone(), since);
-        }
         if !takes_work(own) {
             continue;
         }
@@ -89,10 +88,6 @@ impl Look {
     /// what is not over there is counted after that, so that whoever was sent before is in it. A
     /// copy that the door does not count is told nothing, and waits.
     pub fn uses(&self, in_flight: impl Fn(&NodeId) -> Option<u32>) -> BTreeMap<NodeId, DoorUse> {
-        let said = |(node, obeys): (&NodeId, &Timestamp)| {
-            let in_flight = in_flight(node)?;
-            Some((node.clone(), DoorUse { obeys: *obeys, in_flight }))
-        };
-        self.withdrawn.iter().filter_map(said).collect()
+        self.withdrawn.uses(in_flight)
     }
 }

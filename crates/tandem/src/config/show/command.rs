@@ -67,7 +67,12 @@ fn key_door_values(door: Option<&KeyDoor>, values: &mut Vec<Value>) {
 
 /// What several copies have, and their door.
 fn copies_values(service: &Command, values: &mut Vec<Value>) {
-    let Some(copies) = &service.copies else { return };
+    let drain_alone = Some(print_duration(service.drain_max));
+    let Some(copies) = &service.copies else {
+        let has_door = service.listen.is_some() && service.partitions.is_none();
+        values.extend(has_door.then(|| ("drain_max".to_owned(), drain_alone)));
+        return;
+    };
     let replicas = copies.replicas.map(|replicas| replicas.to_string());
     values.push(("replicas".to_owned(), replicas));
     values.push(("drain_max".to_owned(), Some(print_duration(copies.drain_max))));

@@ -25,6 +25,7 @@ hook_max = "7s"
 log_max = "1MB"
 lease = "2s"
 hold_max = "4s"
+drain_max = "3s"
 sessions_max = 50
 "#;
 
@@ -51,6 +52,13 @@ fn every_key_of_a_command_is_read() {
     assert_eq!((health.fall, health.rise, health.grace.as_secs()), (4, 2, 3));
     assert_eq!((it.stop_max.as_secs(), it.hook_max.as_secs()), (20, 7));
     assert_eq!((it.log_bytes_max, it.sessions_max), (1 << 20, 50));
+    assert_eq!(it.drain_max, Duration::from_secs(3));
+    for (hold_max, drain_max) in [("4s", 2000), ("500ms", 500)] {
+        let usual =
+            parse(&jobs("drain_max = \"3s\"\n", "").replace("\"4s\"", &format!("\"{hold_max}\"")));
+        let drains = usual.commands[&"jobs".into()].drain_max;
+        assert_eq!(drains, Duration::from_millis(drain_max), "clients are held for {hold_max}");
+    }
     let spec = &config.spec().services[&"jobs".into()];
     assert_eq!(spec.timing.lease, Duration::from_secs(2));
     assert_eq!(spec.timing.drift_margin, Duration::from_millis(200));
@@ -100,13 +108,21 @@ fn what_cannot_be_run_is_told() {
             "services.jobs.durability does not go with kind = \"command\"",
         ),
         (jobs("\"active-passive\"", "\"load-balanced\""), "services.jobs.lease has no effect"),
+        (
+            jobs("drain_max = \"3s\"", "drain_max = \"2min\""),
+            "services.jobs.drain_max = \"2min\" is out of range",
+        ),
+        (
+            jobs("drain_max = \"3s\"", "drain_max = \"5s\""),
+            "services.jobs.drain_max is more than hold_max",
+        ),
     ] {
         let found = told(&text);
         assert!(found.len() == 1 && found[0].ends_with(expected), "{expected}: {found:?}");
     }
     let no_port = jobs("listen = 8080\nport = 9000\n", "").replace("\"y\"", "\"{port}\"");
     let found = told(&no_port.replace("\"/srv\"", "\"/srv/{port}\""));
-    for key in ["command.3", "env.Lower.case", "cwd", "health"] {
+    for key in ["command.3", "env.Lower.case", "cwd", "health", "drain_max has no effect"] {
         assert!(found.iter().any(|it| it.contains(key)), "{key}: {found:?}");
     }
     // A keeper takes no longer line.

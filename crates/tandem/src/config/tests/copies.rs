@@ -91,7 +91,7 @@ fn what_makes_no_sense_is_told() {
     }
     let found = told(&web("\"load-balanced\"", "\"active-passive\""));
     let alone = found.iter().filter(|it| it.contains("does not go with active-passive")).count();
-    assert_eq!(alone, 5, "{found:?}");
+    assert_eq!(alone, 4, "{found:?}");
     let found = told(&web("listen = 8080\n", ""));
     assert!(found.iter().any(|it| it.contains("services.web.balance has no effect")), "{found:?}");
 }

@@ -68,6 +68,8 @@ pub struct Command {
     pub hold_max: Duration,
     /// How many connections the front door has at once, per node.
     pub sessions_max: usize,
+    /// Where one copy runs: for what it still serves to end before it is stopped by a plan.
+    pub drain_max: Duration,
     /// There if copies of it run side by side.
     pub copies: Option<Copies>,
     /// There if its work is divided among them.
@@ -184,8 +186,10 @@ pub(super) fn service(
         Some(_) => None,
         None => copies::check(raw, (pairing, shape), front, check),
     };
+    let drain_max = copies::drain_alone(raw, pairing, front, check);
     Some(Command {
         pairing: pairing?,
+        drain_max,
         copies,
         partitions,
         timing: Timing { lease, drift_margin, ..usual },

@@ -17,8 +17,10 @@ use crate::service::command::{Runs, State};
 use crate::telemetry::event_kind::EventKind;
 use std::time::Duration;
 use tandem_core::clustering::active_passive::singleton::Action;
+use tandem_core::facts::withdrawal::Wish;
 use tandem_core::facts::{Ballot, Process};
 use tandem_core::ids::Term;
+use tandem_core::reason::Reason;
 use tandem_core::time::Timestamp;
 
 /// A lease that ends sooner is not started under.
@@ -83,10 +85,15 @@ pub(super) enum Ended {
 }
 
 impl SingletonDriver {
-    pub(super) async fn act(&mut self, action: Action) {
+    pub(super) async fn act(&mut self, action: Action, why: &Reason) {
         match action {
             Action::Fence => return self.fence().await,
-            Action::Stop => return self.stop(Why::Planned).await,
+            Action::Withdraw => return self.withdraw(why.text()),
+            Action::Return => {
+                self.own.withdrawn = None;
+                return;
+            }
+            Action::Stop => return self.stop_by_plan(why).await,
             Action::Vote { term } => {
                 self.own.ballot = Some(Ballot { term, position: None });
                 return;
@@ -109,9 +116,14 @@ impl SingletonDriver {
             Action::Start { term } => {
                 let has_hook = !self.it.config.on_start.is_empty();
                 self.own.process = Process::Starting;
+                (self.own.withdrawn, self.wish) = (None, Wish::Agreed);
                 self.begin(term, if has_hook { Part::OnStart } else { Part::Command });
             }
-            Action::Vote { .. } | Action::Stop | Action::Fence => {}
+            Action::Vote { .. }
+            | Action::Withdraw
+            | Action::Return
+            | Action::Stop
+            | Action::Fence => {}
         }
     }
 

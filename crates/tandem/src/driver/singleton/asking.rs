@@ -15,7 +15,9 @@ use crate::telemetry::event_kind::EventKind;
 use std::path::PathBuf;
 use std::time::Duration;
 use tandem_core::facts::Process;
+use tandem_core::facts::withdrawal::Wish;
 use tandem_core::ids::Term;
+use tandem_core::reason::Reason;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
@@ -98,6 +100,27 @@ impl SingletonDriver {
                 tracing::warn!(service = %self.service(), "its keeper does not answer");
             }
         }
+    }
+
+    /// Doors send it nothing new from now on.
+    pub(super) fn withdraw(&mut self, why: &str) {
+        self.own.withdrawn = Some(clock::now());
+        self.tell(EventKind::InstanceWithdrawn, format!("doors send nothing new: {why}"));
+    }
+
+    /// The same as `stop`, once the doors have let go of it, or sessions had their time.
+    pub(super) async fn stop_by_plan(&mut self, why: &Reason) {
+        if self.life == Life::Runs {
+            if why.numbers().iter().any(|(name, count)| *name == "in_flight" && *count > 0) {
+                self.tell(EventKind::InstanceWithdrawn, why.text());
+            }
+            if self.own.pending_restart && self.wish == Wish::Agreed {
+                let message = "its configuration has changed: it is started anew";
+                self.tell(EventKind::ServiceReloaded, message);
+            }
+        }
+        self.wish = Wish::Agreed;
+        self.stop(Why::Planned).await;
     }
 
     /// Asks it to end, in order.

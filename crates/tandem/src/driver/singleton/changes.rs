@@ -5,11 +5,10 @@
 //! Not here: what may change (`config/change/command.rs`), doors (`node/services/commands.rs`).
 //! Tested by: `tests/changes.rs`, `tests/singleton`.
 
-use super::{Life, SingletonDriver, Why};
+use super::{Life, SingletonDriver};
 use crate::fence::protocol::Limit;
 use crate::runtime::clock;
 use crate::service::command::CommandConfig;
-use crate::telemetry::event_kind::EventKind;
 use std::collections::BTreeMap;
 
 /// What a node wants of its copy from now on.
@@ -48,13 +47,9 @@ impl SingletonDriver {
         self.it.config.recipe(&self.it.limits)
     }
 
-    /// Ends a copy in order that was started otherwise; the plan starts it again.
-    pub(super) async fn renew(&mut self) {
+    /// Whether what runs was started otherwise than it shall be run.
+    pub(super) fn is_outdated(&self) -> bool {
         let is_known = self.durable.recipe != 0 && self.life == Life::Runs;
-        if !is_known || self.durable.recipe == self.recipe() {
-            return;
-        }
-        self.tell(EventKind::ServiceReloaded, "its configuration has changed: it is started anew");
-        self.stop(Why::Planned).await;
+        is_known && self.durable.recipe != self.recipe()
     }
 }

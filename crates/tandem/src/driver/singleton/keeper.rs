@@ -86,6 +86,7 @@ impl SingletonDriver {
         self.life = Life::Nothing;
         self.own.serving = None;
         self.well_since = None;
+        self.own.withdrawn = None;
         self.lease = Timestamp(0);
         if self.own.process != Process::Starting || self.writing.is_none() {
             self.own.process = Process::Stopped;

@@ -2,11 +2,12 @@
 //! or one of many (`beside.rs`).
 //! In: agreed state, facts, the keeper's words, answers of checks, requests. Out: facts, the
 //! lease, one thing at a time for the keeper.
-//! States: Nothing → (hook) Opening → Launching → Runs → Ending → (hook) Closing → Nothing.
+//! States: Nothing → (hook) Opening → Launching → Runs → (by plan, the doors let go first) Ending →
+//! (hook) Closing → Nothing.
 //! Keeps: INV-12 "stopped" is told only once the keeper says that no process is left, and nothing
 //! is started but under a lease that is proven; INV-2 what is told as promised is durable; INV-3
 //! the lease is pushed only while it is proven; H50 every hook has a limit; a fence waits for
-//! nothing.
+//! nothing; INV-14 doors are told before a plan stops what serves.
 //! Not here: the decisions (`tandem_core::clustering::active_passive::singleton`), the programs
 //! (`service/command`), the processes (`fence`).
 //! Tested by: `tests/singleton`, and the model of it in the simulator (`sim/src/singleton`).
@@ -15,6 +16,7 @@ mod acting;
 mod asking;
 pub mod beside;
 mod changes;
+mod deciding;
 mod divided;
 mod health;
 mod keeper;
@@ -22,7 +24,6 @@ mod lease;
 mod output;
 mod progress;
 mod ready;
-pub mod route;
 mod told;
 mod wishes;
 
@@ -46,10 +47,10 @@ use output::Output;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
-use tandem_core::cluster::lease::{counts_from, outlives};
+use tandem_core::cluster::lease::outlives;
 use tandem_core::cluster::memory::Memory;
 use tandem_core::cluster::state::ServiceState;
-use tandem_core::clustering::active_passive::singleton::{Next, SingletonView, instance};
+use tandem_core::facts::withdrawal::Wish;
 use tandem_core::facts::{Data, InstanceFacts, Process};
 use tandem_core::ids::{NodeId, ServiceId, Term};
 use tandem_core::spec::{ServiceSpec, Timing};
@@ -59,9 +60,6 @@ use tokio_util::sync::CancellationToken;
 
 /// How often to plan when nothing changes.
 const TICK: Duration = Duration::from_millis(200);
-/// A new holder asks this often for the proof of its lease, and for so long.
-const PROOF_EVERY: Duration = Duration::from_millis(10);
-const PROOF_WITHIN: Duration = Duration::from_secs(1);
 
 /// What a driver is connected to.
 #[derive(Debug)]
@@ -145,6 +143,8 @@ pub struct SingletonDriver {
     memory: Memory,
     lease: Timestamp,
     retry_at: Timestamp,
+    /// What an operator wants of this copy.
+    wish: Wish,
     failed_at: Timestamp,
     /// Since when the copy is well; none: it is not.
     well_since: Option<Timestamp>,
@@ -209,6 +209,7 @@ impl SingletonDriver {
             memory: Memory::new(now),
             lease: Timestamp(0),
             retry_at: Timestamp(0),
+            wish: Wish::Agreed,
             failed_at: now,
             well_since: None,
             overdue_since: None,
@@ -324,67 +325,14 @@ impl SingletonDriver {
             self.leave().await;
             return None;
         };
-        if self.away_until > now {
-            self.leave().await;
-        }
         let voters = self.memory.voters().clone();
         let lease = self.hold_lease(&spec, &state, &voters).await;
-        self.renew().await;
+        self.own.pending_restart = self.is_outdated();
         self.check_health();
-        let again = self.decide(&spec, &state, lease).await;
+        let nodes = &agreed.state.spec.nodes;
+        let again = self.decide((&spec, &state), nodes, lease).await;
         self.publish();
         again
-    }
-
-    async fn decide(
-        &mut self,
-        spec: &ServiceSpec,
-        state: &ServiceState,
-        lease: Option<Timestamp>,
-    ) -> Option<Timestamp> {
-        let now = clock::now();
-        let me = self.it.hub.me().clone();
-        let own = self.judged();
-        let view = SingletonView {
-            me: &me,
-            timing: spec.timing,
-            state,
-            own: &own,
-            asked: self.asked,
-            lease,
-            counts_from: counts_from(spec, state, &self.answered, self.memory.since()),
-            retry_at: self.retry_at.max(self.away_until),
-        };
-        let Next { action, reason, again } = instance::plan(&view, now);
-        let steps = action.iter().map(ToString::to_string).collect();
-        self.it.explanations.note(self.service(), "instance", steps, &reason);
-        match action {
-            Some(action) => {
-                self.act(action).await;
-                again
-            }
-            None => again.or_else(|| self.ask_for_proof(spec.timing, state, lease)),
-        }
-    }
-
-    /// A holder that may not start yet does not wait for the next heartbeat: whoever has just
-    /// learnt of its appointment supports it now.
-    fn ask_for_proof(
-        &self,
-        timing: Timing,
-        state: &ServiceState,
-        lease: Option<Timestamp>,
-    ) -> Option<Timestamp> {
-        let holds = self.holds(state) && state.switchover.is_none();
-        // One that is about to pass is not started under either.
-        let soon = clock::now().plus(timing.lease / 2);
-        let lacks = lease.is_none_or(|until| until < soon);
-        let waits = holds && self.own.process == Process::Stopped && lacks;
-        // Where no majority answers, the usual heartbeats must do.
-        (waits && self.own.stalled < PROOF_WITHIN).then(|| {
-            self.it.hub.nudge();
-            clock::now().plus(PROOF_EVERY)
-        })
     }
 
     fn holds(&self, state: &ServiceState) -> bool {

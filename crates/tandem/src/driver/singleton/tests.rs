@@ -14,6 +14,7 @@ mod beside;
 mod changes;
 mod divided;
 mod limits;
+mod withdrawn;
 mod without;
 
 const LIMIT: Duration = Duration::from_secs(30);
@@ -52,6 +53,7 @@ fn config(dir: &std::path::Path) -> CommandConfig {
         address: None,
         stop: Vec::new(),
         stop_max: LONG,
+        drain_max: LONG,
         on_start: Vec::new(),
         on_stop: Vec::new(),
         on_partitions: Vec::new(),

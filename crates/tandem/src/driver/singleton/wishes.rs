@@ -8,7 +8,7 @@ use crate::driver::wire::{Response, Wish};
 use crate::fence::protocol::Signal;
 use crate::runtime::clock;
 use std::time::Duration;
-use tandem_core::clustering::copies::copy;
+use tandem_core::facts::withdrawal;
 
 /// A node that is being removed and then is not takes its place again after this.
 const AWAY_MAX: Duration = Duration::from_secs(60);
@@ -17,7 +17,7 @@ impl SingletonDriver {
     pub(super) async fn on_wish(&mut self, Asked { wish, answer }: Asked) {
         tracing::info!(service = %self.service(), ?wish, "an operator's wish");
         let response = match wish {
-            Wish::Restart => self.restart().await,
+            Wish::Restart => self.restart(),
             Wish::Reload if self.life == Life::Runs => {
                 match self.keeper.signal(Signal::Reload).await {
                     Ok(()) => Response::Taken,
@@ -37,12 +37,11 @@ impl SingletonDriver {
     }
 
     /// What failed is tried again at once; what runs is ended in order, and started by the plan.
-    async fn restart(&mut self) -> Response {
+    fn restart(&mut self) -> Response {
         self.own.starts_failed = 0;
         self.retry_at = clock::now();
         match self.life {
-            Life::Runs if self.it.beside.is_some() => self.wish_beside(copy::Wish::Restart),
-            Life::Runs => self.stop(Why::Planned).await,
+            Life::Runs => self.wish = withdrawal::Wish::Restart,
             Life::Nothing
             | Life::Opening(_)
             | Life::Launching(_)

@@ -93,6 +93,9 @@ fn primary_objection(
     if own.process != Process::Primary || own.promoted != term || own.serving != Some(term) {
         return Some(format!("appointed for term {term}, and does not serve it yet"));
     }
+    if own.withdrawn.is_some() {
+        return Some("it is about to be stopped, and takes nobody new".to_owned());
+    }
     if own.promised > term {
         return Some(format!("promised term {}", own.promised));
     }

@@ -8,8 +8,9 @@ use super::{AskReceivers, start_witness};
 use crate::config::{self, Command, Config};
 use crate::consensus::Consensus;
 use crate::driver::asks::Asks;
+use crate::driver::guides::alone::Guide;
+use crate::driver::guides::{Addresses, Sources};
 use crate::driver::instance::wishes::Asked;
-use crate::driver::singleton::route::Guide;
 use crate::driver::singleton::{Change, SingletonDriver, Wiring};
 use crate::fence::protocol::Limit;
 use crate::proxy::{Balancer, BalancerConfig};
@@ -24,7 +25,7 @@ use tandem_core::clustering::load_balanced::balance::Policy;
 use tandem_core::clustering::load_balanced::ejection;
 use tandem_core::ids::{NodeId, ServiceId, Term};
 use tandem_core::spec::NodeRole;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 /// Wishes that may wait; one more is refused.
 const WISHES_MAX: usize = 4;
@@ -71,17 +72,18 @@ struct Followed {
     more: BTreeMap<String, String>,
 }
 
-/// A command's door, bound, with no endpoint yet.
+/// The door of a command of which one copy runs.
 pub(in crate::node) struct CommandDoor {
     service: ServiceId,
-    door: Arc<Balancer>,
-    config: BalancerConfig,
+    pub door: Arc<Balancer>,
+    addresses: watch::Sender<Addresses>,
 }
 
-/// The doors of all commands, for as long as the node runs.
-pub(in crate::node) type CommandDoors = Vec<(ServiceId, Arc<Balancer>)>;
+/// All of them, for as long as the node runs.
+pub(in crate::node) type CommandDoors = Vec<CommandDoor>;
 
-pub(in crate::node) fn open_doors(ground: &Ground) -> Result<Vec<CommandDoor>, Error> {
+/// Binds them; nobody is led anywhere yet.
+pub(in crate::node) fn open_doors(ground: &Ground) -> Result<CommandDoors, Error> {
     let Some(node) = ground.config.nodes.get(&ground.args.node) else { return Ok(Vec::new()) };
     let mut doors = Vec::new();
     for (service, command) in alone(&ground.config) {
@@ -112,34 +114,31 @@ pub(in crate::node) fn open_doors(ground: &Ground) -> Result<Vec<CommandDoor>, E
             partitions: None,
             http: None,
         };
-        let door = Arc::new(Balancer::open(config.clone(), &ground.supervisor)?);
-        doors.push(CommandDoor { service: service.clone(), door, config });
+        let door = Arc::new(Balancer::open(config, &ground.supervisor)?);
+        let addresses = addresses(ground, &ground.config, (service, command));
+        // A copy that is to end waits from now on until this door says that it knows (INV-14).
+        ground.hub.publish_door(service, Some(BTreeMap::new()));
+        let addresses = watch::Sender::new(addresses);
+        doors.push(CommandDoor { service: service.clone(), door, addresses });
     }
     Ok(doors)
 }
 
-/// Routes from now on.
-pub(in crate::node) fn serve(
-    doors: Vec<CommandDoor>,
-    ground: &Ground,
-    consensus: &Consensus,
-) -> CommandDoors {
-    let mut all = CommandDoors::new();
-    for CommandDoor { service, door, config } in doors {
-        let Some(command) = ground.config.commands.get(&service) else { continue };
+/// Leads clients from now on.
+pub(in crate::node) fn serve(doors: &CommandDoors, ground: &Ground, consensus: &Consensus) {
+    for CommandDoor { service, door, addresses } in doors {
         let guide = Guide {
             service: service.clone(),
-            hub: ground.hub.clone(),
-            agreed: consensus.state(),
-            addresses: addresses(ground, &ground.config, (&service, command)),
-            door: door.clone(),
-            config,
+            sources: Sources {
+                hub: ground.hub.clone(),
+                agreed: consensus.state(),
+                addresses: addresses.subscribe(),
+            },
+            door: Arc::clone(door),
         };
         let run = guide.run(ground.supervisor.stopping());
-        ground.supervisor.spawn("route of a command", TaskKind::Essential, run);
-        all.push((service, door));
+        ground.supervisor.spawn("door of a command", TaskKind::Essential, run);
     }
-    all
 }
 
 /// Where this node reaches each node's copy.
@@ -349,6 +348,7 @@ pub(in crate::node) fn command_config(
         address: command.instance_address(node),
         stop: command.stop.clone(),
         stop_max: command.stop_max,
+        drain_max: command.drain_max,
         on_start: command.on_start.clone(),
         on_stop: command.on_stop.clone(),
         on_partitions: command

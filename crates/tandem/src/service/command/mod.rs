@@ -46,6 +46,8 @@ pub struct CommandConfig {
     pub stop: Vec<String>,
     /// How long it may take to end.
     pub stop_max: Duration,
+    /// For what it still serves to end before it is stopped by a plan, where it runs alone.
+    pub drain_max: Duration,
     /// Run before a start.
     pub on_start: Vec<String>,
     /// Run after a planned end.

@@ -19,6 +19,7 @@ fn config(dir: &std::path::Path) -> CommandConfig {
         address: Some(([127, 0, 0, 1], 9000).into()),
         stop: Vec::new(),
         stop_max: Duration::from_secs(5),
+        drain_max: Duration::ZERO,
         on_start: Vec::new(),
         on_stop: Vec::new(),
         on_partitions: Vec::new(),

@@ -1,14 +1,17 @@
 //! Decides what a node does with its own copy of a command.
 //! In: `SingletonView`. Out: at most one `Action` at a time, with the reason.
-//! States: stopped → (appointed, lease proven) starting → runs → (ended) stopped → …; runs →
-//! (switchover) stopping → stopped → (asked) promised → voted.
+//! States: stopped → (appointed, lease proven) starting → runs → (ended) stopped → …; runs → (by
+//! plan) withdrawn → (doors let go, or the bound passed) stopping → stopped → (asked) promised →
+//! voted.
 //! Keeps: INV-12 it starts only where it is appointed, with a proven lease, and ends at once where
-//! it is not; INV-2 a promise comes before everything else; INV-6 what was done is not planned
-//! again.
+//! it is not: a fence waits for no door, and a copy that waits for doors has its lease as ever;
+//! INV-2 a promise comes before everything else; INV-6 what was done is not planned again; INV-14
+//! what serves is withdrawn before it is stopped by a plan.
 //! Not here: who is appointed (`controller.rs`), what proves a lease (`cluster/lease.rs`).
 //! Tested by: `tests.rs`, and the simulator (`sim/src/singleton`).
 
-use crate::cluster::state::{Appointment, ServiceState};
+use crate::cluster::state::{Appointment, ServiceState, Switchover};
+use crate::facts::withdrawal::{Doors, Ending, Wish};
 use crate::facts::{InstanceFacts, Process};
 use crate::ids::{NodeId, Term};
 use crate::reason::Reason;
@@ -36,6 +39,10 @@ pub struct SingletonView<'a> {
     pub counts_from: Option<Timestamp>,
     /// Not started again before.
     pub retry_at: Timestamp,
+    /// What an operator or the node wants of this copy.
+    pub wish: Wish,
+    /// What is known of the doors that may lead here.
+    pub doors: Doors<'a>,
 }
 
 /// One thing to do with the own copy.
@@ -61,6 +68,10 @@ pub enum Action {
         /// The term.
         term: Term,
     },
+    /// Tell the doors to hold whoever comes.
+    Withdraw,
+    /// Tell them that they may lead here again.
+    Return,
     /// End it in good order, within bounds.
     Stop,
     /// Kill it at once.
@@ -74,6 +85,8 @@ impl fmt::Display for Action {
             Self::Vote { term } => write!(f, "vote in term {term}"),
             Self::Start { term } => write!(f, "start in term {term}"),
             Self::GoOn { term } => write!(f, "go on in term {term}"),
+            Self::Withdraw => f.write_str("withdraw from the doors"),
+            Self::Return => f.write_str("return to the doors"),
             Self::Stop => f.write_str("stop in good order"),
             Self::Fence => f.write_str("kill the copy"),
         }
@@ -157,7 +170,6 @@ fn vote(view: &SingletonView<'_>, now: Timestamp) -> Next {
 /// This node is the holder.
 fn hold(view: &SingletonView<'_>, appointment: &Appointment, now: Timestamp) -> Next {
     let (own, term) = (view.own, appointment.term);
-    let leaves = view.state.switchover.as_ref().filter(|it| it.to != *view.me);
     match own.process {
         Process::Primary if own.promoted != term && is_still_its_own(view, term) => {
             act(Action::GoOn { term }, of_term("goes on in term", term))
@@ -165,17 +177,52 @@ fn hold(view: &SingletonView<'_>, appointment: &Appointment, now: Timestamp) -> 
         Process::Primary if own.promoted != term => {
             act(Action::Fence, of_term("was started for another term than", term))
         }
-        Process::Primary => match leaves {
-            Some(it) => act(Action::Stop, format!("{} shall run it", it.to)),
+        Process::Primary => match ends(view) {
+            Some(why) => end(view, &why, now),
+            None if own.withdrawn.is_some() => act(Action::Return, of_term("stays in term", term)),
             None => wait(of_term("runs in term", term)),
         },
-        Process::Stopped => match leaves {
+        Process::Stopped => match leaves(view) {
             Some(it) => wait(format!("stopped, so that {} can run it", it.to)),
             None => start(view, term, now),
         },
         Process::Starting | Process::Standby | Process::Promoting | Process::Stopping => {
             wait(of_term(&format!("{} in term", own.process), term))
         }
+    }
+}
+
+/// Where it shall run instead.
+fn leaves<'a>(view: &'a SingletonView<'_>) -> Option<&'a Switchover> {
+    view.state.switchover.as_ref().filter(|it| it.to != *view.me)
+}
+
+/// Why what runs shall end by a plan.
+fn ends(view: &SingletonView<'_>) -> Option<Reason> {
+    if let Some(it) = leaves(view) {
+        return Some(format!("{} shall run it", it.to).into());
+    }
+    match view.wish {
+        Wish::Leave => Some(Reason::new("its node leaves")),
+        Wish::Restart => Some(Reason::new("it shall start anew")),
+        Wish::Agreed => {
+            let why = Reason::new("its configuration has changed, so it starts anew");
+            view.own.pending_restart.then_some(why)
+        }
+    }
+}
+
+/// Withdraws it, waits for the doors, stops it. Where nobody leads to it there is nothing to wait
+/// for.
+fn end(view: &SingletonView<'_>, why: &Reason, now: Timestamp) -> Next {
+    let own = view.own;
+    if view.doors.left(own.withdrawn, now).is_nothing() {
+        return act(Action::Stop, why.clone());
+    }
+    match view.doors.ending(own.withdrawn, why, now) {
+        Ending::Withdraw => act(Action::Withdraw, why.clone()),
+        Ending::Wait(until, reason) => Next { again: Some(until), ..wait(reason) },
+        Ending::End(reason) => act(Action::Stop, reason),
     }
 }
 

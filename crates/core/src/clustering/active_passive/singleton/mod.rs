@@ -2,14 +2,17 @@
 //!
 //! As for a primary, two planners without memory: `controller` for the service, on the Raft leader;
 //! `instance` for the own copy, on every node. `election` is what the controller does when the copy
-//! shall run elsewhere. Why it is safe: `docs/adr/0014-singletons.md`.
+//! shall run elsewhere; `door` says where clients are led. Why it is safe:
+//! `docs/adr/0014-singletons.md`.
 //!
 //! In the facts of an instance, `process` `Primary` is "it runs", `promoted` the term that it was
 //! started for, `serving` "it is healthy", `starts_failed` its failures in a row, `stalled` how
-//! long it should have run by now.
+//! long it should have run by now, `withdrawn` "hold whoever comes", `pending_restart` "it runs as
+//! an earlier configuration said".
 //! Keeps: INV-12, by its parts.
 
 mod controller;
+pub mod door;
 mod election;
 pub mod instance;
 

@@ -1,6 +1,7 @@
 //! Where it runs, when it moves, what one node does.
 
 mod changes;
+mod withdrawn;
 
 use super::instance::plan as plan_copy;
 use super::*;
@@ -9,8 +10,9 @@ use crate::cluster::state::{
 };
 use crate::clustering::active_passive::controller::{ControllerView, Plan, Step};
 use crate::clustering::active_passive::trail::Trails;
+use crate::facts::withdrawal::{Doors, Wish};
 use crate::facts::{Ballot, Data, InstanceFacts, Link, NodeFacts, Process, Told};
-use crate::ids::{ConfigVersion, NodeId, Revision, Term};
+use crate::ids::{ConfigVersion, NodeId, Revision, ServiceId, Term};
 use crate::pairing::{Clustering, Kind, Pairing, Replication};
 use crate::spec::{NodeRole, NodeSpec, ServiceSpec, Timing};
 use crate::time::{Observed, Timestamp};
@@ -21,6 +23,8 @@ use alloc::{format, vec};
 use core::time::Duration;
 
 const NOW: Timestamp = Timestamp(100_000_000);
+/// For what is under way.
+const DRAIN_MAX: Duration = Duration::from_secs(2);
 const NOW_MS: u64 = 1_700_000_000_000;
 
 /// Three nodes with data, all heard, `a` running it in term 1 for an hour.
@@ -85,6 +89,12 @@ fn spec() -> ServiceSpec {
 }
 
 impl Case {
+    fn doors<'a>(&'a self, me: &'a NodeId, service: &'a ServiceId) -> Doors<'a> {
+        let Timing { suspicion, .. } = Timing::of_command();
+        let Self { nodes, facts, .. } = self;
+        Doors { me, service, nodes, facts, suspicion, drain_max: DRAIN_MAX }
+    }
+
     fn set(&mut self, node: &str, change: impl FnOnce(&mut InstanceFacts)) {
         self.set_node(node, |facts| change(facts.instances.get_mut(&"jobs".into()).unwrap()));
     }
@@ -277,9 +287,11 @@ fn with_state(
     me: &NodeId,
     change: impl FnOnce(&mut SingletonView<'_>, &mut InstanceFacts),
 ) -> String {
+    let service = "jobs".into();
     let mut facts = InstanceFacts { data: Data::Present, ..InstanceFacts::default() };
     let unused = InstanceFacts::default();
     let lease = Some(NOW.plus(Duration::from_millis(800)));
+    let case = case();
     let mut view = SingletonView {
         me,
         timing: Timing::of_command(),
@@ -289,6 +301,8 @@ fn with_state(
         lease,
         counts_from: None,
         retry_at: Timestamp(0),
+        wish: Wish::Agreed,
+        doors: case.doors(me, &service),
     };
     change(&mut view, &mut facts);
     let next = plan_copy(&SingletonView { own: &facts, ..view }, NOW);

@@ -12,7 +12,6 @@ use super::acting::Part;
 use super::{Life, SingletonDriver, Why};
 use crate::consensus::Agreed;
 use crate::runtime::clock;
-use crate::telemetry::event_kind::EventKind;
 use tandem_core::cluster::state::ServiceState;
 use tandem_core::clustering::copies::copy::{self, Action, CopyView, Judged, Next, Wish};
 use tandem_core::facts::Process;
@@ -24,7 +23,6 @@ use tokio_util::sync::CancellationToken;
 /// What only a copy has that need not be alone.
 #[derive(Debug)]
 pub struct Beside {
-    wish: Wish,
     /// Its service or node leaves.
     ends: CancellationToken,
     /// The same, once it was noticed.
@@ -35,7 +33,7 @@ pub struct Beside {
 impl Beside {
     /// One that goes on until `ends`: that needs no room in a queue, so that it is never lost.
     pub fn new(ends: CancellationToken) -> Self {
-        Self { wish: Wish::Agreed, ends, leaves: false, unwanted_since: None }
+        Self { ends, leaves: false, unwanted_since: None }
     }
 
     /// Whether it shall never be started again.
@@ -75,13 +73,6 @@ impl SingletonDriver {
         self.it.hub.retire(self.service());
     }
 
-    /// What an operator wants of this copy alone.
-    pub(super) fn wish_beside(&mut self, wish: Wish) {
-        if let Some(beside) = &mut self.it.beside {
-            beside.wish = wish;
-        }
-    }
-
     pub(super) async fn go_on_beside(
         &mut self,
         agreed: &Agreed,
@@ -105,7 +96,7 @@ impl SingletonDriver {
         let facts = self.it.hub.everyone();
         let beside = self.it.beside.as_ref();
         let leaves = gone || beside.is_some_and(Beside::leaves);
-        let wish = if leaves { Wish::Leave } else { beside.map_or(Wish::Agreed, |it| it.wish) };
+        let wish = if leaves { Wish::Leave } else { self.wish };
         let is_found = self.checks.is_unjudged() && self.own.serving.is_none();
         let view = CopyView {
             me: &me,
@@ -137,10 +128,7 @@ impl SingletonDriver {
 
     async fn act_beside(&mut self, action: Action, why: &str) {
         match action {
-            Action::Withdraw => {
-                self.own.withdrawn = Some(clock::now());
-                self.tell(EventKind::InstanceWithdrawn, format!("doors send nothing new: {why}"));
-            }
+            Action::Withdraw => self.withdraw(why),
             Action::Return => self.own.withdrawn = None,
             Action::Stop => self.stop(Why::Planned).await,
             Action::Start { term } => self.start_beside(term),
@@ -154,7 +142,7 @@ impl SingletonDriver {
         }
         self.own.withdrawn = None;
         self.own.promoted = term;
-        self.wish_beside(Wish::Agreed);
+        self.wish = Wish::Agreed;
         let has_hook = !self.it.config.on_start.is_empty();
         self.own.process = Process::Starting;
         self.begin(term, if has_hook { Part::OnStart } else { Part::Command });

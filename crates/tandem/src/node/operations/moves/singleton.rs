@@ -21,7 +21,7 @@ use tandem_core::facts::{Data, InstanceFacts, Process};
 use tandem_core::ids::{NodeId, ServiceId};
 use tandem_core::pairing::Kind;
 
-/// Besides a stop and two hooks.
+/// Besides sessions that end, a stop and two hooks.
 const MOVE: Duration = Duration::from_secs(10);
 
 pub(in crate::node::operations) fn is_command(service: ServiceSeen<'_>) -> bool {
@@ -41,6 +41,7 @@ pub(in crate::node::operations) fn instance_state(
 ) -> InstanceState {
     let serves = own.process == Process::Primary && own.serving == Some(service.state.term());
     match own.process {
+        _ if serves && own.withdrawn.is_some() => InstanceState::Draining,
         _ if serves => InstanceState::Running,
         _ if matches!(own.data, Data::Quarantined { .. }) => InstanceState::Quarantined,
         // Whatever it is in at this moment, it comes to nothing.
@@ -63,7 +64,8 @@ pub(in crate::node::operations) fn does_not_run(own: &InstanceFacts) -> String {
 
 /// How long a planned move may take.
 pub(in crate::node::operations) fn move_max(command: &Command) -> Duration {
-    (command.stop_max + command.hook_max * 2 + MOVE).min(Duration::from_millis(MOVE_MAX_MS))
+    let own = command.drain_max + command.stop_max + command.hook_max * 2;
+    (own + MOVE).min(Duration::from_millis(MOVE_MAX_MS))
 }
 
 /// What keeps a node from running it.

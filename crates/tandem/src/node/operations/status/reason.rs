@@ -44,6 +44,9 @@ pub(super) fn reason(
     if *node == service.seen.me {
         return own_reason(service.name).map(|explained| explained.reason.to_string());
     }
+    if facts.withdrawn.is_some() {
+        return Some("doors hold whoever comes: it is about to be stopped".to_owned());
+    }
     facts.process.eq(&Process::Primary).then(|| {
         if role == InstanceRole::Primary {
             "its barrier is not confirmed yet".to_owned()
