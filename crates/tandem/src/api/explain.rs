@@ -3,7 +3,10 @@
 //! Not here: the decision (`core`), words for people (`cli/ask/explain.rs`).
 //! Tested by: `tests/mod.rs`.
 
+mod divided;
+
 use crate::api::status::{Phase, ScheduledSwitchover, words};
+pub use divided::{OnePartition, PartitionState, ShareNow};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -43,6 +46,9 @@ pub struct Explanation {
     /// Where copies that run side by side were placed, newest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub placements: Vec<Placement>,
+    /// What each node has of divided work, and whether it may have more.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shares: Vec<ShareNow>,
 }
 
 /// Where copies shall run from some moment on.

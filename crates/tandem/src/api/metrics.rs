@@ -4,10 +4,12 @@
 //! Tested by: the whole text, in `tests/metrics.rs`.
 
 mod balanced;
+mod partitions;
 
 use crate::api::balanced::{BalancedStatus, UpstreamStatus};
 use crate::api::status::CopiesStatus;
 pub use balanced::UpstreamTimes;
+pub use partitions::{Moves, PartitionMetrics, PartitionsOfNode};
 use std::fmt::{Display, Write as _};
 use tandem_core::ids::{ConfigVersion, NodeId, ServiceId, Term, TimelineId};
 use tandem_core::lsn::Lsn;
@@ -73,6 +75,8 @@ pub struct ServiceMetrics {
     pub lease_s: Option<f64>,
     /// There where copies run side by side.
     pub copies: Option<CopiesStatus>,
+    /// There where the work is divided.
+    pub partitions: Option<PartitionMetrics>,
     /// This node's front door.
     pub door: DoorMetrics,
     /// Every instance.
@@ -129,6 +133,7 @@ pub fn text(snapshot: &MetricsSnapshot) -> String {
     services(&mut page, &snapshot.services);
     doors(&mut page, &snapshot.services);
     instances(&mut page, &snapshot.services);
+    partitions::families(&mut page, &snapshot.services);
     balanced::families(&mut page, &snapshot.balanced);
     balanced::upstreams(&mut page, &snapshot.balanced, &snapshot.readers);
     balanced::requests(&mut page, &snapshot.balanced);

@@ -20,8 +20,9 @@ pub mod verbs;
 #[cfg(test)]
 pub(crate) mod tests;
 
-use crate::api::operations::Operations;
+use crate::api::operations::{Operations, PartitionOf};
 use crate::api::problem::Answer;
+use crate::api::request::{Parameters, bad};
 use crate::runtime::supervisor::Supervisor;
 use crate::telemetry::codes;
 use crate::telemetry::problem::Problem;
@@ -30,8 +31,9 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
 use axum::{Json, Router, middleware};
+use serde::Deserialize;
 use std::sync::Arc;
-use tandem_core::ids::ServiceId;
+use tandem_core::ids::{PartitionId, ServiceId};
 use tokio::sync::Semaphore;
 
 /// What every request may use.
@@ -113,12 +115,33 @@ async fn show_service(
     found.map(Json).ok_or_else(|| problem::no_such_service(&name).into())
 }
 
+/// What of a service to explain; without either, all of it.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct What {
+    partition: Option<PartitionId>,
+    key: Option<String>,
+}
+
 async fn explain_service(
     State(shared): State<Shared>,
     Path(service): Path<ServiceId>,
-) -> Answer<Json<explain::Explanation>> {
-    let explanation = shared.operations.explain(&service).await;
-    explanation.map(Json).ok_or_else(|| problem::no_such_service(&service).into())
+    Parameters(What { partition, key }): Parameters<What>,
+) -> Answer<Response> {
+    let of = match (partition, key) {
+        (None, None) => {
+            let explanation = shared.operations.explain(&service).await;
+            let explanation = explanation.ok_or_else(|| problem::no_such_service(&service))?;
+            return Ok(Json(explanation).into_response());
+        }
+        (Some(partition), None) => PartitionOf::Number(partition),
+        (None, Some(key)) => PartitionOf::Key(key),
+        (Some(_), Some(_)) => {
+            let because = "it has both partition and key";
+            return Err(bad("cannot tell which partition is meant", because, "ask for one").into());
+        }
+    };
+    Ok(Json(shared.operations.partition(&service, of).await?).into_response())
 }
 
 async fn run_doctor(State(shared): State<Shared>) -> Json<Vec<explain::Finding>> {

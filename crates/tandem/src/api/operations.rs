@@ -3,7 +3,7 @@
 //! Not here: HTTP (`verbs.rs`), words for people (`cli`).
 //! Tested by: `tests/fake.rs`, an implementation without a node.
 
-use crate::api::explain::{Explanation, Finding};
+use crate::api::explain::{Explanation, Finding, OnePartition};
 use crate::api::metrics::MetricsSnapshot;
 use crate::api::partitions::Divided;
 use crate::api::role::RoleCheck;
@@ -16,7 +16,7 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
-use tandem_core::ids::{ConfigVersion, NodeId, ServiceId};
+use tandem_core::ids::{ConfigVersion, NodeId, PartitionId, ServiceId};
 use tokio::sync::broadcast;
 
 /// A verb that was not carried out, and why; nothing was changed unless its code says otherwise.
@@ -36,6 +36,13 @@ pub trait Operations: Send + Sync + 'static {
     /// Why a service is as it is; none if there is no such service.
     fn explain(&self, service: &ServiceId) -> BoxFuture<'static, Option<Explanation>>;
 
+    /// Where one partition of a service stands, and why.
+    fn partition(
+        &self,
+        service: &ServiceId,
+        of: PartitionOf,
+    ) -> BoxFuture<'static, Result<OnePartition, Refused>>;
+
     /// Carries a verb out. The future runs to its end even if the asker goes away, so it has its
     /// own deadline.
     fn operate(&self, verb: Verb) -> BoxFuture<'static, Result<Outcome, Refused>>;
@@ -54,6 +61,15 @@ pub trait Operations: Send + Sync + 'static {
 
     /// The agreed configuration, as its owner wrote it.
     fn config(&self) -> RunningConfig;
+}
+
+/// Which partition is meant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PartitionOf {
+    /// By its number.
+    Number(PartitionId),
+    /// The one that this key belongs to.
+    Key(String),
 }
 
 /// Something an operator wants done.

@@ -7,7 +7,7 @@
 use crate::api::balanced::{BalancedStatus, UpstreamStatus};
 use serde::{Deserialize, Serialize};
 use std::fmt;
-use tandem_core::ids::{ConfigVersion, NodeId, ServiceId, Term, TimelineId};
+use tandem_core::ids::{ConfigVersion, NodeId, PartitionId, ServiceId, Term, TimelineId};
 use tandem_core::lsn::Lsn;
 use tandem_core::pairing::{Clustering, Kind, Replication};
 
@@ -164,6 +164,9 @@ pub struct PartitionsStatus {
     pub count: u32,
     /// So many have an owner that may work on them.
     pub owned: u32,
+    /// On these nobody works.
+    #[serde(default)]
+    pub unowned_ids: Vec<PartitionId>,
     /// By node.
     pub nodes: Vec<NodePartitions>,
 }
@@ -177,6 +180,15 @@ pub struct NodePartitions {
     pub owned: u32,
     /// So many of those it shall release.
     pub releasing: u32,
+    /// So many it will own once all that shall move has.
+    #[serde(default)]
+    pub wanted: u32,
+    /// Those that it owns.
+    #[serde(default)]
+    pub owned_ids: Vec<PartitionId>,
+    /// Those of them that it shall release.
+    #[serde(default)]
+    pub releasing_ids: Vec<PartitionId>,
 }
 
 /// A switchover that waits for its time in the memory of one node.

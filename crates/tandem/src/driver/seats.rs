@@ -24,6 +24,7 @@ pub use files::{Error, path_in};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use tandem_core::cluster::ranges::ranges;
 use tandem_core::clustering::active_active::holder::{
     Floor, Holder, HolderView, Holding, Refused, Release, Shown,
 };
@@ -39,7 +40,7 @@ const TICK: Duration = Duration::from_millis(200);
 const WRITE_AGAIN: Duration = Duration::from_secs(1);
 /// A copy that had its time is asked to end again after this, if it is still there.
 const END_AGAIN: Duration = Duration::from_secs(2);
-/// So many partitions are named in an event.
+/// So many ranges of partitions are named in an event.
 const NAMED_MAX: usize = 20;
 
 /// What the holder of a seat is connected to.
@@ -105,6 +106,9 @@ struct Known {
     stuck_since: Option<Timestamp>,
     release_max: Duration,
     ended_at: Timestamp,
+    /// How many copies had ended when one was last told to be overdue.
+    overdue: Option<u64>,
+    overdue_total: u64,
 }
 
 /// What one look at the copy has shown.
@@ -112,6 +116,8 @@ struct Looked {
     release: Release,
     unwell: Duration,
     process: Process,
+    /// Copies that had ended then.
+    ends: u64,
 }
 
 /// Keeps a seat from now on, until the node stops.
@@ -142,6 +148,8 @@ impl Seat {
             stuck_since: None,
             release_max: it.release_max,
             ended_at: Timestamp(0),
+            overdue: None,
+            overdue_total: 0,
         };
         let (changed, told) = (watch::Sender::new(0), watch::Sender::new(None));
         Ok(Arc::new(Self { it, known: Mutex::new(known), changed, told }))
@@ -190,6 +198,11 @@ impl Seat {
     pub fn allow(&self, release_max: Duration) {
         self.known().release_max = release_max;
         self.changed.send_modify(|_| {});
+    }
+
+    /// How many copies here were ended since they did not release in time.
+    pub fn overdue(&self) -> u64 {
+        self.known().overdue_total
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
@@ -262,13 +275,14 @@ impl Seat {
                 release: known.holder.release(view, now),
                 unwell: known.holder.unwell(now),
                 process: view.own.process,
+                ends: view.ends,
             })
         });
-        let Some((Looked { release, unwell, process }, _)) = looked else {
+        let Some((Looked { release, unwell, process, ends }, _)) = looked else {
             return Some(clock::now());
         };
         if !release.overdue.is_empty() && process == Process::Primary {
-            self.end_copy(&release);
+            self.end_copy(&release, ends);
         }
         self.tell(SeatFacts { table: release.table, released: release.released, unwell });
         release.again
@@ -288,25 +302,28 @@ impl Seat {
 
     /// Only its end proves that it stopped; its node starts another one, which begins nothing that
     /// is being released.
-    fn end_copy(&self, release: &Release) {
+    fn end_copy(&self, release: &Release, ends: u64) {
         let now = clock::now();
-        let release_max = {
+        let (release_max, is_told) = {
             let mut known = self.known();
             if now.since(known.ended_at) < END_AGAIN {
                 return;
             }
             known.ended_at = now;
-            known.release_max
+            let is_told = known.overdue.replace(ends) == Some(ends);
+            known.overdue_total += u64::from(!is_told);
+            (known.release_max, is_told)
         };
-        let ids = release.overdue.iter().take(NAMED_MAX).map(ToString::to_string);
+        let (count, max) = (release.overdue.len(), release_max.as_millis());
+        let ids = ranges(release.overdue.iter().copied(), NAMED_MAX);
         let message = format!(
-            "it did not release {} of its partitions in {} ms, so the copy is ended: {}",
-            release.overdue.len(),
-            release_max.as_millis(),
-            ids.collect::<Vec<_>>().join(", "),
+            "it did not release {count} of its partitions in {max} ms, so the copy is ended: {ids}"
         );
         tracing::warn!(service = %self.it.work, "{message}");
-        self.record(EventKind::InstanceHung, &message);
+        // One that takes its time to end is asked again, and told once.
+        if !is_told {
+            self.record(EventKind::PartitionsOverdue, &message);
+        }
         let (answer, _answered) = oneshot::channel::<Response>();
         // Full: asked again.
         let _ = self.it.wishes.try_send(Asked { wish: Wish::Restart, answer });

@@ -89,6 +89,16 @@ kinds! {
     ServiceFounded = "service.founded" Info,
     /// Copies of a command shall run on other nodes than before.
     CopiesPlaced = "copies.placed" Info,
+    /// A round of moves began: nodes were asked to release partitions.
+    PartitionsAsked = "partitions.asked" Info,
+    /// Partitions have new owners: those before released them, or they were nobody's.
+    PartitionsMoved = "partitions.moved" Info,
+    /// Partitions have new owners without a release: the copies of those before are proven gone.
+    PartitionsTaken = "partitions.taken" Warn,
+    /// Partitions that were to be released stay where they are.
+    PartitionsKept = "partitions.kept" Info,
+    /// A copy did not release partitions in time, and is ended for it.
+    PartitionsOverdue = "partitions.overdue" Warn,
     /// Automatic failover was turned off.
     ServicePaused = "service.paused" Warn,
     /// Automatic failover was turned on again.

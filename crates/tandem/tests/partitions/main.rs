@@ -11,6 +11,7 @@ mod ledger;
 #[allow(dead_code, reason = "shared with a test that needs more of it")]
 #[path = "../members/machines.rs"]
 mod machines;
+mod told;
 mod worker;
 
 use ledger::{Ledger, Workers, shares};
@@ -59,7 +60,8 @@ fn moved(before: &Workers, after: &Workers) -> usize {
 async fn founded(machines: &mut Machines, ledger: &Ledger) {
     let service = ledger.service() + &hook::service(machines);
     started(machines, &service).await;
-    ledger.until("all are worked on, evenly", machines, is_even).await;
+    let workers = ledger.until("all are worked on, evenly", machines, is_even).await;
+    told::who_owns_what(machines, &workers);
     println!("{}", machines.tandem("b", &["status"]).success().out);
     println!("{}", machines.tandem("b", &["explain", "work"]).success().out);
 }
@@ -148,11 +150,17 @@ async fn a_daemon_is_restarted(machines: &mut Machines, ledger: &Ledger) {
 async fn what_releases_nothing_is_ended(machines: &Machines, ledger: &Ledger) {
     let before = ledger.until("even", machines, is_even).await;
     ledger.stubborn_on("c");
-    machines.tandem("a", &["drain", "c"]).success();
+    let of_c = before.values().find(|line| line.node == "c").unwrap().id;
+    std::thread::scope(|scope| {
+        scope.spawn(|| machines.tandem("a", &["drain", "c"]).success());
+        told::who_is_waited_for(machines, "c", of_c);
+    });
     let after = ledger.until("it was ended", machines, |it| without(it, "c")).await;
     assert_eq!(moved(&before, &after), 4);
     let events = machines.tandem("c", &["events"]).success().out;
     assert!(events.contains("it did not release 4 of its partitions"), "{events}");
+    assert!(events.contains("partitions.overdue"), "{events}");
+    told::rounds(machines);
     ledger.stubborn_on("nobody");
     machines.tandem("a", &["undrain", "c"]).success();
     ledger.until("even again", machines, is_even).await;

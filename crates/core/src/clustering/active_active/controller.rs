@@ -5,7 +5,8 @@
 //! Keeps: INV-13 a partition is given only if nobody owns it, its owner's sitting passed, or its
 //! owner said "released" for exactly that epoch; INV-6 planned on a revision and on epochs; H37 a
 //! node that was lost again and again is given nothing for a while.
-//! Not here: who shall own what (`placement.rs`), sittings (`seat.rs`).
+//! Not here: who shall own what (`placement.rs`), sittings (`seat.rs`), what is said of it all
+//! (`standing.rs`).
 //! Tested by: `tests.rs`, and the simulator (`sim/src/singleton`).
 
 use super::placement::{Weights, balance, fill};
@@ -159,7 +160,7 @@ fn held_off(view: &ControllerView<'_>, seat: &ServiceState) -> Option<u64> {
 }
 
 /// Who shall own each. While somebody's fate is open only what is nobody's is placed.
-fn wanted(
+pub(super) fn wanted(
     view: &ControllerView<'_>,
     table: &Partitions,
     places: &BTreeMap<NodeId, Place>,
@@ -195,7 +196,7 @@ pub fn is_lost(view: &ControllerView<'_>, owner: &Owner) -> bool {
 
 /// Whether the owner's node said that nobody there works on it any more. It is durable, so it
 /// counts however long ago it was heard.
-fn is_released(
+pub(super) fn is_released(
     view: &ControllerView<'_>,
     owner: &Owner,
     (id, epoch): (PartitionId, Epoch),

@@ -2,6 +2,7 @@
 
 mod holder;
 mod routing;
+mod standing;
 
 use crate::cluster::command::{Command, Config, ServiceCommand};
 use crate::cluster::partitions::{Change, Owner, What};

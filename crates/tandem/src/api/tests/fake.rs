@@ -4,13 +4,17 @@ use crate::api::balanced::{
     BalancedStatus, CertificateStatus, QuantilesStatus, UpstreamState, UpstreamStatus,
 };
 use crate::api::explain::{
-    Appointed, Candidate, Explanation, FailoverNow, Finding, Planned, Reason, Safety, Severity,
+    Appointed, Candidate, Explanation, FailoverNow, Finding, OnePartition, PartitionState, Planned,
+    Reason, Safety, Severity,
 };
 use crate::api::metrics::{
     DoorMetrics, InstanceMetrics, MetricsSnapshot, PeerMetrics, ServiceMetrics, UpstreamTimes,
 };
-use crate::api::operations::{Operations, Outcome, Refused, RunningConfig, Secret, Verb};
+use crate::api::operations::{
+    Operations, Outcome, PartitionOf, Refused, RunningConfig, Secret, Verb,
+};
 use crate::api::partitions::Divided;
+use crate::api::problem;
 use crate::api::role::RoleCheck;
 use crate::api::status::{
     CopiesStatus, Durability, Endpoint, InstanceRole, InstanceState, InstanceStatus, NodeRole,
@@ -22,7 +26,7 @@ use futures::future::BoxFuture;
 use std::sync::{Arc, Mutex};
 use tandem_core::cluster::state::Cause;
 use tandem_core::clustering::load_balanced::quantiles::Histogram;
-use tandem_core::ids::{ConfigVersion, NodeId, ServiceId, Term, TimelineId};
+use tandem_core::ids::{ConfigVersion, Epoch, NodeId, PartitionId, ServiceId, Term, TimelineId};
 use tandem_core::lsn::Lsn;
 use tandem_core::pairing::{Clustering, Kind, Replication};
 use tokio::sync::{Notify, broadcast};
@@ -65,6 +69,16 @@ impl Operations for Fake {
 
     fn explain(&self, service: &ServiceId) -> BoxFuture<'static, Option<Explanation>> {
         let found = (service.as_str() == "orders").then(explanation);
+        Box::pin(std::future::ready(found))
+    }
+
+    fn partition(
+        &self,
+        service: &ServiceId,
+        of: PartitionOf,
+    ) -> BoxFuture<'static, Result<OnePartition, Refused>> {
+        let known = (service.as_str() == "work").then(|| partition(of));
+        let found = known.ok_or_else(|| problem::no_such_service(service));
         Box::pin(std::future::ready(found))
     }
 
@@ -317,6 +331,7 @@ pub(crate) fn explanation() -> Explanation {
             times: 12,
         }],
         placements: Vec::new(),
+        shares: Vec::new(),
         history: vec![Appointed {
             term: Term(4),
             primary: "a".into(),
@@ -325,6 +340,30 @@ pub(crate) fn explanation() -> Explanation {
             at_unix_ms: 1_763_836_440_000,
             active_unix_ms: Some(1_763_836_440_290),
         }],
+    }
+}
+
+fn partition(of: PartitionOf) -> OnePartition {
+    let (partition, key) = match of {
+        PartitionOf::Number(partition) => (partition, None),
+        PartitionOf::Key(key) => (PartitionId(6), Some(key)),
+    };
+    OnePartition {
+        service: "work".into(),
+        partition,
+        count: 12,
+        hash: key.as_ref().map(|_| "0x8675b487e9e6323a".to_owned()),
+        key,
+        epoch: Epoch(4),
+        state: PartitionState::Releasing,
+        owner: Some("a".into()),
+        to: Some("c".into()),
+        waits_for: Some("a".into()),
+        releasing_ms: Some(3200),
+        release_max_ms: 10_000,
+        because: Reason::new("a was asked to release it to c").number("epoch", 4),
+        route: Some("requests are held: it is being released".to_owned()),
+        plans: explanation().plans,
     }
 }
 
@@ -361,6 +400,7 @@ fn metrics() -> MetricsSnapshot {
             switchovers_total: 1,
             lease_s: Some(1.4),
             copies: Some(CopiesStatus { wanted: 3, serving: 2, turn: None }),
+            partitions: None,
             door: DoorMetrics {
                 sessions: 7,
                 held: 1,

@@ -92,6 +92,10 @@ async fn questions_are_answered() {
     assert_eq!((status, &explanation["failover_now"]["safety"]), (200, &"safe".into()));
     assert_eq!(explanation["no_failover_because"][0]["numbers"]["lease_ms"], 1400);
     assert_eq!(explanation["history"][0]["cause"], "postmaster_died");
+    let (status, one) = served.get("/v1/explain/work?partition=7").await;
+    assert_eq!((status, &one["partition"], &one["state"]), (200, &7.into(), &"releasing".into()));
+    let (_, one) = served.get("/v1/explain/work?key=shop%2017").await;
+    assert_eq!((&one["key"], &one["waits_for"]), (&"shop 17".into(), &"a".into()));
     let (status, findings) = served.get("/v1/doctor").await;
     assert_eq!((status, &findings[1]["severity"]), (200, &"bad".into()));
     assert_eq!(findings[1]["try"], "add space");
@@ -108,6 +112,9 @@ async fn what_is_not_there_is_a_problem() {
         ("/v2/status", 404, "TDM0705"),
         ("/v1/services/orders/switchover", 405, "TDM0706"),
         ("/v1/events?from=1", 400, "TDM0704"),
+        ("/v1/explain/work?partition=seven", 400, "TDM0704"),
+        ("/v1/explain/work?partition=7&key=x", 400, "TDM0704"),
+        ("/v1/explain/nothing?partition=7", 404, "TDM0601"),
     ] {
         let response = served.send(Method::GET, path, &[], "").await;
         assert_eq!(response.headers()["content-type"], "application/problem+json", "{path}");

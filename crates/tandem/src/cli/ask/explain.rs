@@ -1,7 +1,9 @@
 //! Talks about why: a service's last plans and reasons, or what an error code means.
 //! Tested by: `cli/tests/explain.rs`.
 
-use crate::api::explain::{Explanation, FailoverNow, Placement, Reason};
+mod divided;
+
+use crate::api::explain::{Explanation, FailoverNow, OnePartition, Placement, Planned, Reason};
 use crate::api::status::Phase;
 use crate::cli::Error;
 use crate::cli::ask::status::{holder_word, size, waits};
@@ -22,11 +24,19 @@ use tandem_core::reason::list;
 #[command(after_help = "\
 Example:
   tandem explain orders
+  tandem explain work --partition 7
+  tandem explain work --key shop-17
   tandem explain TDM0606")]
 pub struct Arguments {
     /// A service, or a code such as TDM0104
     #[arg(value_name = "SERVICE|CODE")]
     pub subject: String,
+    /// One partition of a service whose work is divided: who owns it, and what it waits for
+    #[arg(long, value_name = "NUMBER", conflicts_with = "key")]
+    pub partition: Option<u32>,
+    /// The same for the partition that this key belongs to
+    #[arg(long, value_name = "KEY")]
+    pub key: Option<String>,
 }
 
 /// Explains.
@@ -38,10 +48,24 @@ pub async fn run(
     client: &Client,
     terminal: &mut Terminal,
 ) -> Result<(), Error> {
+    let path = format!("/v1/explain/{}", segment(&arguments.subject));
+    let of = match (arguments.partition, &arguments.key) {
+        (Some(partition), _) => Some(format!("{path}?partition={partition}")),
+        (None, Some(key)) => Some(format!("{path}?key={}", segment(key))),
+        (None, None) => None,
+    };
+    if let Some(path) = of {
+        let one = client.read::<OnePartition>(&path).await?;
+        if terminal.wants_json() {
+            terminal.json(&one)?;
+        } else {
+            terminal.line(divided::one(&one).trim_end())?;
+        }
+        return Ok(());
+    }
     if let Ok(code) = arguments.subject.parse::<Code>() {
         return explain_code(code, terminal);
     }
-    let path = format!("/v1/explain/{}", segment(&arguments.subject));
     let explanation = client.read::<Explanation>(&path).await?;
     if terminal.wants_json() {
         terminal.json(&explanation)?;
@@ -101,15 +125,10 @@ fn page(of: &Explanation, terminal: &Terminal) -> String {
         let time = moment::show(*at_unix_ms);
         let _ = writeln!(page, "  {time}  {}: {reason}", list(nodes));
     }
-    if !of.plans.is_empty() {
-        page.push_str("\nLast plans:\n");
-        for plan in &of.plans {
-            let times = if plan.times > 1 { format!(" (x{})", plan.times) } else { String::new() };
-            let time = moment::show(plan.unix_ms);
-            let reason = words(&plan.reason);
-            let _ = writeln!(page, "  {time}  {}  {}{times}: {reason}", plan.by, plan.plan);
-        }
+    if !of.shares.is_empty() {
+        page.push_str(&divided::shares(&of.shares, terminal));
     }
+    page.push_str(&plans(&of.plans));
     if !of.history.is_empty() {
         let title = if kind == Kind::Command { "Where it ran" } else { "Primaries" };
         let _ = writeln!(page, "\n{title}:");
@@ -120,6 +139,19 @@ fn page(of: &Explanation, terminal: &Terminal) -> String {
             let (term, primary, reason) = (line.term, &line.primary, &line.reason);
             let _ = writeln!(page, "  {time}  term {term}  {primary}  {took}: {reason}");
         }
+    }
+    page
+}
+
+fn plans(all: &[Planned]) -> String {
+    let mut page = String::new();
+    if !all.is_empty() {
+        page.push_str("\nLast plans:\n");
+    }
+    for plan in all {
+        let times = if plan.times > 1 { format!(" (x{})", plan.times) } else { String::new() };
+        let (time, reason) = (moment::show(plan.unix_ms), words(&plan.reason));
+        let _ = writeln!(page, "  {time}  {}  {}{times}: {reason}", plan.by, plan.plan);
     }
     page
 }

@@ -57,6 +57,8 @@ pub(super) struct Answered<T> {
 const CANCEL: Duration = Duration::from_secs(1);
 /// An operator waits for the slowest node, and would rather not wait for a dead one.
 const PLANS: Duration = Duration::from_millis(700);
+/// Of each node's copy of divided work, among those of all of it.
+const SEAT_PLANS_MAX: usize = 2;
 
 impl NodeOperations {
     /// Asks every other node, all at once.
@@ -102,8 +104,17 @@ impl NodeOperations {
 
     fn plans_here(&self, service: &ServiceId) -> Vec<Planned> {
         let ground = self.ground();
-        let plans = ground.explanations.of(service).into_iter().rev();
-        plans.map(|plan| explain::planned(&ground.me, plan)).collect()
+        let own = ground.explanations.of(service).into_iter().rev();
+        let own = own.map(|plan| explain::planned(&ground.me, plan));
+        let agreed = ground.consensus.state().borrow().state.clone();
+        // A seat is a part of the service whose work is divided.
+        let seats = agreed.spec.services.iter();
+        let seats = seats.filter_map(|(id, spec)| Some((id, spec.seat.as_ref()?)));
+        let of_seats = seats.filter(|(_, seat)| seat.of == *service).flat_map(|(id, seat)| {
+            let plans = ground.explanations.of(id).into_iter().rev().take(SEAT_PLANS_MAX);
+            plans.map(|plan| explain::planned_for(&ground.me, &seat.node, plan))
+        });
+        own.chain(of_seats).collect()
     }
 
     /// Another node asks on behalf of its operator.

@@ -51,6 +51,7 @@ pub(super) fn explain(service: ServiceSeen<'_>, plans: Vec<Planned>) -> Explanat
             })
             .collect(),
         placements: Vec::new(),
+        shares: Vec::new(),
     }
 }
 
@@ -64,6 +65,12 @@ pub(super) fn planned(me: &NodeId, explained: Explained) -> Planned {
         reason: Reason::from(&explained.reason),
         times: explained.times,
     }
+}
+
+/// The same of the copy that one node has of divided work.
+pub(super) fn planned_for(me: &NodeId, seat: &NodeId, explained: Explained) -> Planned {
+    let planned = planned(me, explained);
+    Planned { plan: format!("copy of {seat}, {}", planned.plan), ..planned }
 }
 
 fn summary(service: ServiceSeen<'_>, phase: Phase) -> String {

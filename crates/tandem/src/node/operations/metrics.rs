@@ -6,6 +6,7 @@
 use super::Ground;
 use super::balanced;
 use super::copies;
+use super::copies::rounds::Rounds;
 use super::role;
 use super::seen::{Seen, ServiceSeen};
 use super::status;
@@ -69,10 +70,13 @@ pub(super) fn metrics(
     seen: &Seen,
     started: Timestamp,
     ground: &Ground,
-    appointed: &Appointments,
+    (appointed, rounds): (&Appointments, &Rounds),
 ) -> MetricsSnapshot {
     let of = |service: ServiceSeen<'_>| {
-        service_metrics(service, &ground.hub, &ground.doors, appointed.of(service.name))
+        let name = service.name;
+        let overdue = ground.seats.get(name).map(|seat| seat.overdue());
+        let of = service_metrics(service, &ground.hub, &ground.doors, appointed.of(name));
+        ServiceMetrics { partitions: copies::divided::metrics(service, rounds, overdue), ..of }
     };
     let snapshots = ground.doors_of_endpoints();
     let readers: Vec<(&ServiceId, EndpointSnapshot)> = ground
@@ -134,6 +138,7 @@ fn service_metrics(
         switchovers_total: counted.switchovers,
         lease_s: lease.map(|left| left.as_secs_f64()),
         copies: copies::status(service),
+        partitions: None,
         door: door(counters.map(|(_, door)| door.counters())),
         instances: instances(service),
     }

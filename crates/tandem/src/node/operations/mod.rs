@@ -33,9 +33,9 @@ use super::services::by_key::KeyDoors;
 use super::services::commands::CommandWishes;
 use super::services::copies::CopyServices;
 use super::services::seats::OwnSeats;
-use crate::api::explain::{Explanation, Finding};
+use crate::api::explain::{Explanation, Finding, OnePartition};
 use crate::api::metrics::MetricsSnapshot;
-use crate::api::operations::{Operations, Outcome, Refused, RunningConfig, Verb};
+use crate::api::operations::{Operations, Outcome, PartitionOf, Refused, RunningConfig, Verb};
 use crate::api::partitions::Divided;
 use crate::api::role::RoleCheck;
 use crate::api::status::Status;
@@ -49,6 +49,7 @@ use crate::proxy::{Door, Snapshot};
 use crate::runtime::clock;
 use crate::runtime::supervisor::Supervisor;
 use crate::telemetry::events::{Event, EventLog};
+use copies::rounds::Rounds;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use seen::Seen;
@@ -96,6 +97,8 @@ struct Inner {
     told_scheduled: Mutex<BTreeMap<ServiceId, moves::schedule::Told>>,
     /// Appointments so far; the agreed history forgets the oldest.
     appointed: Mutex<metrics::Appointments>,
+    /// What became of partitions, as the watcher has seen it.
+    rounds: Mutex<Rounds>,
 }
 
 impl Ground {
@@ -124,6 +127,7 @@ impl NodeOperations {
             scheduled: Mutex::default(),
             told_scheduled: Mutex::default(),
             appointed: Mutex::default(),
+            rounds: Mutex::default(),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -226,6 +230,15 @@ impl Operations for NodeOperations {
         .boxed()
     }
 
+    fn partition(
+        &self,
+        service: &ServiceId,
+        of: PartitionOf,
+    ) -> BoxFuture<'static, Result<OnePartition, Refused>> {
+        let (operations, service) = (self.clone(), service.clone());
+        async move { operations.one_partition(&service, of).await }.boxed()
+    }
+
     fn operate(&self, verb: Verb) -> BoxFuture<'static, Result<Outcome, Refused>> {
         let operations = self.clone();
         async move { verbs::operate(operations, verb).await }.boxed()
@@ -241,11 +254,12 @@ impl Operations for NodeOperations {
     }
 
     fn metrics(&self) -> MetricsSnapshot {
-        let Inner { ground, started, appointed, .. } = &*self.inner;
+        let Inner { ground, started, appointed, rounds, .. } = &*self.inner;
         let mut appointed = appointed.lock().unwrap_or_else(PoisonError::into_inner);
+        let rounds = rounds.lock().unwrap_or_else(PoisonError::into_inner);
         let seen = self.seen();
         appointed.note(&seen);
-        metrics::metrics(&seen, *started, ground, &appointed)
+        metrics::metrics(&seen, *started, ground, (&appointed, &rounds))
     }
 
     fn doctor(&self) -> BoxFuture<'static, Vec<Finding>> {

@@ -5,6 +5,8 @@
 //! Tested by: `tests/copies.rs`, `tests/copies`.
 
 pub(super) mod divided;
+pub(super) mod partition;
+pub(super) mod rounds;
 pub(super) mod verbs;
 
 use super::moves::singleton::does_not_run;
@@ -152,6 +154,7 @@ pub(super) fn explain(service: ServiceSeen<'_>, plans: Vec<Planned>) -> Explanat
         },
         plans,
         history: Vec::new(),
+        shares: divided::shares_now(service),
         placements: placements
             .map(|line| Placement {
                 nodes: line.nodes.iter().cloned().collect(),

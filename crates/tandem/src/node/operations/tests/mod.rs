@@ -3,6 +3,7 @@
 mod balanced;
 mod candidates;
 mod copies;
+mod divided;
 mod doctor;
 mod endpoints;
 mod explain;

@@ -25,6 +25,7 @@ use crate::telemetry::event_kind::EventKind;
 use crate::telemetry::events::Draft;
 use endpoints::Endpoints;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::PoisonError;
 use std::time::Duration;
 use tandem_core::facts::NodeFacts;
 use tandem_core::ids::{ConfigVersion, NodeId, ServiceId};
@@ -48,6 +49,11 @@ pub(super) struct Watcher {
 }
 
 impl Watcher {
+    /// Something was looked at.
+    pub(super) fn has_begun(&self) -> bool {
+        self.before.is_some()
+    }
+
     /// What happened since the last look.
     pub(super) fn look(&mut self, after: Seen) -> Vec<Draft> {
         let mut drafts = Vec::new();
@@ -152,8 +158,12 @@ impl NodeOperations {
             let is_draining = seen.agreed.draining.contains(&ground.me);
             let version = ground.applied.borrow().version;
             ground.hub.configured(version, is_draining);
+            // Before that, what is agreed is old: it is read after a start.
+            let moves = if watcher.has_begun() { self.look_at_rounds(&seen) } else { Vec::new() };
             let drafts = watcher.look(seen);
-            for draft in drafts.into_iter().chain(watcher.look_at_doors(self.door_counters())) {
+            for draft in
+                drafts.into_iter().chain(moves).chain(watcher.look_at_doors(self.door_counters()))
+            {
                 ground.events.record(draft);
             }
             let now = clock::now();
@@ -165,6 +175,11 @@ impl NodeOperations {
         }
         let message = format!("the daemon of {} ends", ground.me);
         ground.events.record(Draft::new(EventKind::DaemonStopping, message));
+    }
+
+    /// What became of partitions.
+    fn look_at_rounds(&self, seen: &Seen) -> Vec<Draft> {
+        self.inner.rounds.lock().unwrap_or_else(PoisonError::into_inner).look(seen)
     }
 
     /// What happened at the doors that spread their work.
