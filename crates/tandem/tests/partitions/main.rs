@@ -151,8 +151,9 @@ async fn what_releases_nothing_is_ended(machines: &Machines, ledger: &Ledger) {
     let before = ledger.until("even", machines, is_even).await;
     ledger.stubborn_on("c");
     let of_c = before.values().find(|line| line.node == "c").unwrap().id;
+    let api = format!("http://{}", machines.of("a").api);
     std::thread::scope(|scope| {
-        scope.spawn(|| machines.tandem("a", &["drain", "c"]).success());
+        scope.spawn(|| Machines::run(&["--api", &api, "drain", "c"]).success());
         told::who_is_waited_for(machines, "c", of_c);
     });
     let after = ledger.until("it was ended", machines, |it| without(it, "c")).await;

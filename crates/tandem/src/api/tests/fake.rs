@@ -1,15 +1,15 @@
 //! Talks like a node, without being one: answers what a test put into it.
 
+mod numbers;
+
 use crate::api::balanced::{
     BalancedStatus, CertificateStatus, QuantilesStatus, UpstreamState, UpstreamStatus,
 };
 use crate::api::explain::{
-    Appointed, Candidate, Explanation, FailoverNow, Finding, OnePartition, PartitionState, Planned,
-    Reason, Safety, Severity,
+    Appointed, Candidate, Explanation, FailoverNow, Finding, OnePartition, Planned, Reason, Safety,
+    Severity,
 };
-use crate::api::metrics::{
-    DoorMetrics, InstanceMetrics, MetricsSnapshot, PeerMetrics, ServiceMetrics, UpstreamTimes,
-};
+use crate::api::metrics::MetricsSnapshot;
 use crate::api::operations::{
     Operations, Outcome, PartitionOf, Refused, RunningConfig, Secret, Verb,
 };
@@ -17,16 +17,15 @@ use crate::api::partitions::Divided;
 use crate::api::problem;
 use crate::api::role::RoleCheck;
 use crate::api::status::{
-    CopiesStatus, Durability, Endpoint, InstanceRole, InstanceState, InstanceStatus, NodeRole,
-    NodeState, NodeStatus, Phase, ScheduledSwitchover, ServiceStatus, Status,
+    Durability, Endpoint, InstanceRole, InstanceState, InstanceStatus, NodeRole, NodeState,
+    NodeStatus, Phase, ScheduledSwitchover, ServiceStatus, Status,
 };
 use crate::telemetry::codes;
 use crate::telemetry::events::{Event, EventLog};
 use futures::future::BoxFuture;
 use std::sync::{Arc, Mutex};
 use tandem_core::cluster::state::Cause;
-use tandem_core::clustering::load_balanced::quantiles::Histogram;
-use tandem_core::ids::{ConfigVersion, Epoch, NodeId, PartitionId, ServiceId, Term, TimelineId};
+use tandem_core::ids::{ConfigVersion, ServiceId, Term, TimelineId};
 use tandem_core::lsn::Lsn;
 use tandem_core::pairing::{Clustering, Kind, Replication};
 use tokio::sync::{Notify, broadcast};
@@ -77,7 +76,7 @@ impl Operations for Fake {
         service: &ServiceId,
         of: PartitionOf,
     ) -> BoxFuture<'static, Result<OnePartition, Refused>> {
-        let known = (service.as_str() == "work").then(|| partition(of));
+        let known = (service.as_str() == "work").then(|| numbers::partition(of));
         let found = known.ok_or_else(|| problem::no_such_service(service));
         Box::pin(std::future::ready(found))
     }
@@ -116,7 +115,7 @@ impl Operations for Fake {
     }
 
     fn metrics(&self) -> MetricsSnapshot {
-        metrics()
+        numbers::metrics()
     }
 
     fn doctor(&self) -> BoxFuture<'static, Vec<Finding>> {
@@ -339,86 +338,6 @@ pub(crate) fn explanation() -> Explanation {
             reason: "the keeper of c saw it exit".to_owned(),
             at_unix_ms: 1_763_836_440_000,
             active_unix_ms: Some(1_763_836_440_290),
-        }],
-    }
-}
-
-fn partition(of: PartitionOf) -> OnePartition {
-    let (partition, key) = match of {
-        PartitionOf::Number(partition) => (partition, None),
-        PartitionOf::Key(key) => (PartitionId(6), Some(key)),
-    };
-    OnePartition {
-        service: "work".into(),
-        partition,
-        count: 12,
-        hash: key.as_ref().map(|_| "0x8675b487e9e6323a".to_owned()),
-        key,
-        epoch: Epoch(4),
-        state: PartitionState::Releasing,
-        owner: Some("a".into()),
-        to: Some("c".into()),
-        waits_for: Some("a".into()),
-        releasing_ms: Some(3200),
-        release_max_ms: 10_000,
-        because: Reason::new("a was asked to release it to c").number("epoch", 4),
-        route: Some("requests are held: it is being released".to_owned()),
-        plans: explanation().plans,
-    }
-}
-
-fn metrics() -> MetricsSnapshot {
-    let instance = |node: &str, primary, lag_bytes| InstanceMetrics {
-        node: node.into(),
-        primary,
-        up: true,
-        in_commit_quorum: !primary,
-        timeline: Some(TimelineId(2)),
-        lsn: Some(Lsn(4096)),
-        lag_bytes,
-        lag_s: lag_bytes.map(|bytes| bytes as f64 / 1024.0),
-    };
-    MetricsSnapshot {
-        node: NodeId::from("a"),
-        version: "0.1.0 \"x\"".to_owned(),
-        config_version: ConfigVersion(3),
-        is_leader: true,
-        has_leader: true,
-        uptime_s: 12.5,
-        resident_bytes: Some(20_000_000),
-        cpu_s: Some(0.25),
-        peers: vec![
-            PeerMetrics { node: "b".into(), up: true, silent_s: Some(0.05) },
-            PeerMetrics { node: "c".into(), up: false, silent_s: None },
-        ],
-        services: vec![ServiceMetrics {
-            service: "orders".into(),
-            term: Term(4),
-            active: true,
-            paused: false,
-            failovers_total: 2,
-            switchovers_total: 1,
-            lease_s: Some(1.4),
-            copies: Some(CopiesStatus { wanted: 3, serving: 2, turn: None }),
-            partitions: None,
-            door: DoorMetrics {
-                sessions: 7,
-                held: 1,
-                sessions_total: 90,
-                local_commits_total: 2,
-                ..DoorMetrics::default()
-            },
-            instances: vec![instance("a", true, Some(0)), instance("b", false, None)],
-        }],
-        balanced: vec![balanced()],
-        readers: vec![("orders".into(), reader())],
-        upstream_times: vec![UpstreamTimes {
-            service: "cache".into(),
-            upstream: "10.0.0.11:6379".to_owned(),
-            histogram: Histogram {
-                counts: [3, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1],
-                sum_us: 12_500_000,
-            },
         }],
     }
 }

@@ -3,8 +3,8 @@
 //! been releasing.
 //! States of a round: none → (a partition is asked back, or changes hands) under way → (every
 //! partition has an owner that lives, and none is releasing) none.
-//! Keeps: what is told is bounded: when a round begins, what was asked first; the rest when it ends,
-//! or nothing has changed for a while: one event of each kind, however many partitions moved.
+//! Keeps: what is told is bounded: when a round begins, what was asked first; the rest when it
+//! ends, or nothing has changed for a while: one event of each kind, however many moved.
 //! Not here: who owns what (`divided.rs`), that a copy was ended for it (`driver/seats.rs`).
 //! Tested by: `tests/divided.rs`, `tests/partitions`.
 
