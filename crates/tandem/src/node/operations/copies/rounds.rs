@@ -13,7 +13,7 @@ use crate::api::metrics::Moves;
 use crate::telemetry::event_kind::EventKind;
 use crate::telemetry::events::Draft;
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use tandem_core::cluster::partitions::{Owner, Partition, Partitions};
 use tandem_core::cluster::ranges::ranges;
@@ -48,7 +48,7 @@ struct Round {
     began: Timestamp,
     changed: Timestamp,
     told: Timestamp,
-    untold: BTreeMap<EventKind, BTreeMap<Way, Vec<PartitionId>>>,
+    untold: BTreeMap<EventKind, BTreeMap<Way, BTreeSet<PartitionId>>>,
 }
 
 impl Rounds {
@@ -151,7 +151,7 @@ impl Watched {
                 untold: BTreeMap::new(),
             });
             round.changed = now;
-            round.untold.entry(kind).or_default().entry(way).or_default().push(id);
+            round.untold.entry(kind).or_default().entry(way).or_default().insert(id);
         }
     }
 
@@ -178,8 +178,8 @@ impl Round {
     /// One event of what was not told yet; none where that is nothing.
     fn tell(&mut self, service: ServiceSeen<'_>, kind: EventKind) -> Option<Draft> {
         let ways = self.untold.remove(&kind)?;
-        let count: usize = ways.values().map(Vec::len).sum();
-        let way = |((from, to), ids): (&Way, &Vec<PartitionId>)| {
+        let count: usize = ways.values().map(BTreeSet::len).sum();
+        let way = |((from, to), ids): (&Way, &BTreeSet<PartitionId>)| {
             let named = ranges(ids.iter().copied(), NAMED_MAX);
             match from {
                 Some(from) if from != to => format!("{from} to {to} ({named})"),
@@ -192,7 +192,7 @@ impl Round {
         }
         let message = format!("{count} {}: {}", head(kind), named.join(", "));
         let took = service.seen.now.since(self.began).as_millis();
-        let field = |((from, to), ids): (&Way, &Vec<PartitionId>)| -> Value {
+        let field = |((from, to), ids): (&Way, &BTreeSet<PartitionId>)| -> Value {
             let named = ranges(ids.iter().copied(), NAMED_MAX);
             json!({ "from": from, "to": to, "count": ids.len(), "partitions": named })
         };
