@@ -1,3 +1,5 @@
+mod everywhere;
+
 use super::*;
 use crate::config::{Fallback, Origin, entries, reference_markdown, show};
 use std::collections::BTreeSet;

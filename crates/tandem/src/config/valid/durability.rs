@@ -54,9 +54,10 @@ pub(super) fn check(raw: &raw::Postgres, shape: Shape, check: &mut Checker<'_, '
     for (key, _) in useless.into_iter().filter(|(_, useless)| *useless) {
         let what = format!("{} has no effect", path(key));
         let because = format!("the service's durability is \"{word}\"");
-        let say = Say::new(what, because, "remove it, or choose another durability");
+        let other = if is_async { "quorum" } else { "async" };
+        let say = Say::new(what, because, format!("remove it, or write durability = \"{other}\""));
         let place = check.place_of(&path(key));
-        check.problems.warning(Code::NoEffect, &place, say);
+        check.problems.error(Code::Contradiction, &place, say);
     }
     if is_async {
         return Durability::Async { lag_bytes_max: lag.unwrap_or(ASYNC_LAG_BYTES), lag_max };

@@ -264,7 +264,7 @@ fn doors(raw: &raw::Postgres, pairing: Option<Pairing>, check: &mut Checker<'_, 
             "with active-passive no replica serves reads",
             "remove it, or write clustering = \"load-balanced\"",
         );
-        check.problems.warning(Code::NoEffect, &written.span(), say);
+        check.problems.error(Code::Contradiction, &written.span(), say);
     }
     let next = listen.port.checked_add(1).unwrap_or_else(|| listen.port - 1);
     let read_listen = written.or(Some(Listen { port: next, ..listen })).filter(|_| spreads);
