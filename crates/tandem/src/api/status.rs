@@ -52,6 +52,9 @@ pub struct Status {
     pub config_version: ConfigVersion,
     /// Who leads the consensus; none if the asked node knows of nobody.
     pub leader: Option<NodeId>,
+    /// What of the agreed configuration is not in force on the asked node, and why.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub waits: Vec<String>,
     /// Every member.
     pub nodes: Vec<NodeStatus>,
     /// Every service that Tandem runs.

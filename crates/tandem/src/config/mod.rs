@@ -7,6 +7,7 @@
 //! Tested by: `tests/`, one table of bad files with exact positions, and mutations from a seed.
 
 mod change;
+mod differences;
 mod edit;
 mod file;
 mod not_taken;
@@ -21,6 +22,7 @@ mod value;
 mod tests;
 
 pub use change::{daemon_restart, needs_restart, unsafe_change};
+pub use differences::differences;
 pub use edit::{EditError, NewNode, with_drain, with_durability, with_node, without_nodes};
 pub use file::{Error, read_file};
 pub use not_taken::{NotTaken, not_taken};

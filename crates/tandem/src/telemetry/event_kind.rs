@@ -217,6 +217,10 @@ kinds! {
     LeaderLost = "leader.lost" Warn,
     /// A new configuration is in force.
     ConfigApplied = "config.applied" Info,
+    /// Parts of the configuration are not in force on a node, as a door whose address is taken.
+    ConfigHeldUp = "config.held_up" Warn,
+    /// All of the configuration is in force on a node where parts of it waited.
+    ConfigCarriedOut = "config.carried_out" Info,
     /// An operator asked for something.
     OperatorAsked = "operator.asked" Info,
     /// What an operator asked for was refused.

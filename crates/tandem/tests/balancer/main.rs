@@ -36,6 +36,7 @@ async fn a_tcp_service_is_balanced_through_everything() {
     an_endpoint_is_drained_by_a_word(&machines, &endpoints).await;
     the_door_moves(&machines, &endpoints).await;
     a_second_service_comes_and_goes(&machines, &endpoints).await;
+    a_taken_address_is_said_until_it_is_free(&machines, &endpoints).await;
     a_node_stops_and_starts_with_what_was_agreed(&mut machines).await;
 }
 
@@ -260,6 +261,32 @@ async fn a_second_service_comes_and_goes(machines: &Machines, endpoints: &[Endpo
     closes(machines, "b", door).await;
     assert!(traffic::echoes(&mut kept).await, "what is open may end by itself");
     machines.took("a service came and went");
+}
+
+async fn a_taken_address_is_said_until_it_is_free(machines: &Machines, endpoints: &[Endpoint; 2]) {
+    let first = service(door(machines, "a"), &both(endpoints), "");
+    let mut door = self::door(machines, "b");
+    door.set_port(free_port());
+    let taken = std::net::TcpListener::bind(door).unwrap();
+    let second = service(door, &format!("\"{}\"", endpoints[1].address), "");
+    let second = second.replace("services.cache", "services.second");
+    write(machines, &format!("{first}{second}"));
+    let (api, path) = (format!("http://{}", machines.of("a").api), machines.config_path());
+    let applying =
+        std::thread::spawn(move || Machines::run(&["--api", &api, "config", "apply", &path]));
+    let said = |word: &str| machines.tandem("b", &[word]).success().out;
+    let waits = "not in force on this node: service second: cannot listen on";
+    machines.wait("status says so", "b", || said("status").contains(waits)).await;
+    machines.wait("an event does", "b", || said("events").contains("config.held_up")).await;
+    drop(taken);
+    let applied = applying.join().unwrap().success().out;
+    assert!(applied.contains("changes: services.second is new"), "{applied}");
+    opens(machines, "b", door).await;
+    machines.wait("it is over", "b", || said("events").contains("config.carried_out")).await;
+    assert!(!said("status").contains("not in force"), "{}", said("status"));
+    apply(machines, &first).await;
+    closes(machines, "b", door).await;
+    machines.took("an address was taken, and free again");
 }
 
 async fn a_node_stops_and_starts_with_what_was_agreed(machines: &mut Machines) {

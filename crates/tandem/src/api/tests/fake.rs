@@ -163,6 +163,7 @@ pub(crate) fn status() -> Status {
         cluster: "shop".to_owned(),
         config_version: ConfigVersion(3),
         leader: Some("a".into()),
+        waits: vec!["service web: cannot listen on 10.0.0.1:80".to_owned()],
         nodes: vec![
             node("a", NodeRole::Data, Some("eu-west-1a"), NodeState::Up),
             node("b", NodeRole::Data, None, NodeState::Silent),

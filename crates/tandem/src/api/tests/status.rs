@@ -13,6 +13,7 @@ async fn every_field_is_where_it_was() {
         "cluster": "shop",
         "config_version": 3,
         "leader": "a",
+        "waits": ["service web: cannot listen on 10.0.0.1:80"],
         "nodes": [
             {"name": "a", "address": "10.0.0.1:7400", "role": "data", "zone": "eu-west-1a",
              "state": "up"},

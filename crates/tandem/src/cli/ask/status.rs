@@ -87,10 +87,12 @@ fn show(status: &Status, terminal: &mut Terminal) -> Result<(), Error> {
 /// The whole page for people.
 pub fn page(status: &Status, terminal: &Terminal) -> String {
     let leader = status.leader.as_ref().map_or("nobody", |node| node.as_str());
-    let mut page = format!(
-        "cluster {}  config {}  leader {leader}\n\n",
-        status.cluster, status.config_version
-    );
+    let mut page =
+        format!("cluster {}  config {}  leader {leader}\n", status.cluster, status.config_version);
+    for wait in &status.waits {
+        let _ = writeln!(page, "  warning: not in force on this node: {wait}");
+    }
+    page.push('\n');
     page.push_str(&nodes(&status.nodes, terminal));
     for service in &status.services {
         page.push('\n');

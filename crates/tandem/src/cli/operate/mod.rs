@@ -135,6 +135,9 @@ impl Emptied {
     }
 }
 
+/// Fields whose values are sentences.
+const SENTENCES: [&str; 4] = ["brings", "changes", "waits", "warnings"];
+
 /// Shows what came of a verb.
 pub(crate) fn show(outcome: &Outcome, terminal: &mut Terminal) -> Result<(), Error> {
     if terminal.wants_json() {
@@ -146,7 +149,7 @@ pub(crate) fn show(outcome: &Outcome, terminal: &mut Terminal) -> Result<(), Err
         match value {
             Value::String(text) => terminal.line(format_args!("  {name}: {text}"))?,
             // Each is a sentence of its own.
-            Value::Array(lines) if name == "brings" || name == "waits" || name == "warnings" => {
+            Value::Array(lines) if SENTENCES.contains(&name.as_str()) => {
                 let mut lines = lines.iter().filter_map(Value::as_str);
                 lines.try_for_each(|it| terminal.line(format_args!("  {name}: {it}")))?;
             }

@@ -1,7 +1,9 @@
 //! Talks about the configuration: a file on this machine, or the one that the cluster agreed on.
 //! Tested by: `cli/tests/config.rs`.
 
-use crate::api::operations::RunningConfig;
+mod edited;
+
+use crate::api::operations::{Outcome, RunningConfig};
 use crate::api::verbs::ConfigRequest;
 use crate::cli::Error;
 use crate::cli::client::Client;
@@ -14,6 +16,7 @@ use crate::telemetry::problem::Problem;
 use clap::{Args, Subcommand};
 use hyper::Method;
 use std::path::{Path, PathBuf};
+use tandem_core::ids::ConfigVersion;
 
 /// Check, show or change the configuration
 #[derive(Clone, Debug, Args)]
@@ -21,7 +24,8 @@ use std::path::{Path, PathBuf};
 Example:
   tandem config check tandem.toml
   tandem config show --running > tandem.toml
-  tandem config apply tandem.toml")]
+  tandem config edit
+  tandem config apply tandem.toml --expect 3")]
 pub struct Arguments {
     #[command(subcommand)]
     pub command: Command,
@@ -51,8 +55,24 @@ Example:
         #[arg(long, conflicts_with = "file")]
         running: bool,
     },
+    /// Change what is running in an editor; refused if somebody else changes it meanwhile
+    #[command(after_help = "\
+Example:
+  tandem config edit
+  tandem config edit --editor nano")]
+    Edit {
+        /// With this program; left out, what VISUAL or EDITOR names, or vi
+        #[arg(long, value_name = "PROGRAM")]
+        editor: Option<String>,
+    },
     /// Change the running cluster; refused where that is not safe
-    #[command(after_help = "Example:\n  tandem config apply tandem.toml")]
+    ///
+    /// The file replaces what is running as a whole, and with it what somebody else applied since
+    /// the file was made: what it changed is said afterwards. --expect refuses that instead.
+    #[command(after_help = "\
+Example:
+  tandem config apply tandem.toml
+  tandem config apply tandem.toml --expect 3")]
     Apply {
         /// Which
         #[arg(value_name = "FILE", default_value = "tandem.toml")]
@@ -88,14 +108,38 @@ pub async fn run(
         Command::Apply { file, expect } => {
             let text = read(&file).await?.text;
             let expected = match expect {
-                Some(version) => tandem_core::ids::ConfigVersion(version),
+                Some(version) => ConfigVersion(version),
                 None => client.read::<RunningConfig>("/v1/config").await?.version,
             };
-            let body = ConfigRequest { text, expected: Some(expected) };
-            let outcome = client.operate(Method::PUT, "/v1/config", &body).await?;
-            show(&outcome, terminal)
+            show(&apply(client, text, expected).await?, terminal)
         }
+        Command::Edit { editor } => edit(editor, client, terminal).await,
     }
+}
+
+async fn apply(client: &Client, text: String, expected: ConfigVersion) -> Result<Outcome, Problem> {
+    let body = ConfigRequest { text, expected: Some(expected) };
+    client.operate(Method::PUT, "/v1/config", &body).await
+}
+
+/// What is running, changed by its reader and nobody else.
+async fn edit(
+    editor: Option<String>,
+    client: &Client,
+    terminal: &mut Terminal,
+) -> Result<(), Error> {
+    let running = client.read::<RunningConfig>("/v1/config").await?;
+    let version = running.version;
+    let Some(edited) = edited::edit(running, editor).await? else {
+        terminal.line(format_args!("nothing was changed: version {version} goes on"))?;
+        return Ok(());
+    };
+    let outcome = apply(client, edited.text, version).await.map_err(|problem| {
+        let path = edited.path.display();
+        Problem { try_: format!("{}; what you wrote is in {path}", problem.try_), ..problem }
+    })?;
+    edited::discard(&edited.path);
+    show(&outcome, terminal)
 }
 
 /// A file that was read.

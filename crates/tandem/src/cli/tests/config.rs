@@ -1,8 +1,12 @@
 //! `tandem config`.
 
-use super::{ok, refused};
+use super::{Remembers, ok, refused};
 use crate::api::operations::Verb;
-use crate::api::tests::serve;
+use crate::api::tests::{Served, fake, serve};
+use crate::cli::Error;
+use crate::cli::client::Client;
+use crate::cli::run::config::{Arguments, Command, run};
+use crate::cli::terminal::tests::Paper;
 use crate::telemetry::codes;
 use tandem_core::ids::ConfigVersion;
 
@@ -20,6 +24,53 @@ async fn a_file_is_applied_on_the_version_that_was_running() {
     let _ = ok(&served, &format!("config apply {} --expect 2", file.display())).await;
     let asked = served.fake.asked.lock().unwrap().pop();
     assert!(matches!(asked, Some(Verb::ApplyConfig { expected: Some(ConfigVersion(2)), .. })));
+}
+
+/// An editor that needs nobody.
+fn editor(folder: &std::path::Path, script: &str) -> String {
+    let path = folder.join("editor");
+    std::fs::write(&path, script).unwrap();
+    format!("sh {}", path.display())
+}
+
+/// `words` splits at spaces, and an editor has arguments.
+async fn edits(served: &Served, editor: String) -> (String, Result<(), Error>) {
+    let paper = Paper::default();
+    let mut terminal = paper.terminal(false);
+    let client = Client::new(&[served.url()]).unwrap();
+    let command = Command::Edit { editor: Some(editor) };
+    let outcome = run(Arguments { command }, &client, &mut terminal, &Remembers::default()).await;
+    (paper.text(), outcome)
+}
+
+#[tokio::test]
+async fn what_is_running_is_edited_and_applied_on_the_version_that_was_read() {
+    let served = serve().await;
+    let folder = tempfile::tempdir().unwrap();
+    let (said, outcome) = edits(&served, editor(folder.path(), "sed -i s/shop/new/ $1")).await;
+    assert!(outcome.is_ok() && said.starts_with("done"), "{said} {outcome:?}");
+    let asked = served.fake.asked.lock().unwrap().pop();
+    let text = "cluster = \"new\"\n".to_owned();
+    assert_eq!(asked, Some(Verb::ApplyConfig { text, expected: Some(ConfigVersion(3)) }));
+    let (said, outcome) = edits(&served, editor(folder.path(), "true")).await;
+    assert!(outcome.is_ok());
+    assert_eq!(said, "nothing was changed: version 3 goes on\n");
+    let (_, outcome) = edits(&served, editor(folder.path(), "exit 7")).await;
+    let Err(Error::Problem(problem)) = outcome else { panic!("{outcome:?}") };
+    assert!(problem.because.contains("ended with exit status: 7"), "{problem}");
+    assert_eq!(served.fake.asked.lock().unwrap().len(), 0, "nothing more was applied");
+}
+
+#[tokio::test]
+async fn what_was_written_is_kept_where_somebody_else_came_first() {
+    let served = serve().await;
+    let folder = tempfile::tempdir().unwrap();
+    *served.fake.refuse.lock().unwrap() = Some(fake::refusal());
+    let (_, outcome) = edits(&served, editor(folder.path(), "echo '# mine' >> $1")).await;
+    let Err(Error::Problem(problem)) = outcome else { panic!("{outcome:?}") };
+    let (_, path) = problem.try_.split_once("what you wrote is in ").unwrap();
+    assert_eq!(std::fs::read_to_string(path).unwrap(), "cluster = \"shop\"\n# mine\n");
+    std::fs::remove_file(path).unwrap();
 }
 
 #[tokio::test]

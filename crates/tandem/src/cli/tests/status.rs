@@ -16,6 +16,7 @@ async fn people_get_one_line_per_instance() {
     let page = ok(&served, "status").await;
     let expected = "\
 cluster shop  config 3  leader a
+  warning: not in force on this node: service web: cannot listen on 10.0.0.1:80
 
 NODE  ADDRESS        ROLE     ZONE        STATE
 a     10.0.0.1:7400  data     eu-west-1a  up

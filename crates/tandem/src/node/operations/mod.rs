@@ -199,6 +199,7 @@ impl Operations for NodeOperations {
     fn status(&self) -> Status {
         let seen = self.seen();
         let mut told = status::status(&seen, &|service| self.last_plan(service, "instance"));
+        told.waits = self.ground().applied.borrow().waits.clone();
         told.balanced = balanced::all(&seen, &self.ground().doors_of_endpoints());
         for service in &mut told.services {
             service.scheduled = self.scheduled(&service.name);

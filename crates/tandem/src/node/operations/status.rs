@@ -34,6 +34,7 @@ pub(super) fn status(seen: &Seen, own_reason: OwnReason<'_>) -> Status {
         cluster: seen.config.cluster.clone(),
         config_version: seen.agreed.config_version,
         leader: seen.leadership.leader.clone(),
+        waits: Vec::new(),
         nodes: nodes(seen),
         services: seen.services().map(|service| service_status(service, own_reason)).collect(),
         balanced: Vec::new(),

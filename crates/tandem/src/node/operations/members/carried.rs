@@ -1,5 +1,6 @@
 //! Talks to the operator about a configuration that was agreed: how far it is in force.
-//! In: the version, the two configurations, what machines lack. Out: `Outcome`.
+//! In: the version, the two configurations, what machines lack. Out: `Outcome`, with what was
+//! changed: who overwrites what somebody else applied sees it.
 //! Keeps: H41 a configuration counts as applied when the servers have loaded it, and who waits for
 //! what is said; H47 a change that ends automatic failover says so.
 //! Not here: having it agreed (`apply.rs`), carrying it out on each node (`node/live.rs`).
@@ -61,9 +62,11 @@ impl NodeOperations {
         };
         let brings = config::needs_restart(old, new);
         let brings: Vec<&str> = brings.iter().map(|it| it.what.as_str()).collect();
+        let changes = config::differences(old, new);
         let waiting: Vec<&str> = behind.iter().map(NodeId::as_str).collect();
         outcome
             .field("config_version", version.0)
+            .field("changes", changes)
             .field("waiting", waiting)
             .field("waits", waits)
             .field("brings", brings)

@@ -27,6 +27,23 @@ fn watcher(seen: &Seen) -> Watcher {
 }
 
 #[test]
+fn what_of_the_configuration_waits_is_told_once_and_that_it_does_no_more() {
+    let mut watcher = Watcher::default();
+    let mut look = |waits: &[&str]| {
+        let waits = waits.iter().map(|it| (*it).to_owned()).collect();
+        told(watcher.look_at_waits(ConfigVersion(5), waits).into_iter().collect())
+    };
+    assert_eq!(look(&[]), []);
+    let events = look(&["service web: cannot listen on 10.0.0.1:80"]);
+    assert_eq!(events[0].0, EventKind::ConfigHeldUp);
+    let waits = serde_json::json!(["service web: cannot listen on 10.0.0.1:80"]);
+    assert_eq!((&events[0].1["waits"], &events[0].1["config_version"]), (&waits, &5.into()));
+    assert_eq!(look(&["service web: cannot listen on 10.0.0.1:80"]), [], "tried again: no news");
+    assert_eq!(look(&[])[0].0, EventKind::ConfigCarriedOut);
+    assert_eq!(look(&[]), []);
+}
+
+#[test]
 fn a_failover_is_told_from_its_cause_to_its_end() {
     let mut seen = healthy("b");
     let mut watcher = watcher(&seen);

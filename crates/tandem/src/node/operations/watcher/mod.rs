@@ -46,6 +46,8 @@ pub(super) struct Watcher {
     services: BTreeMap<ServiceId, failover::Memory>,
     cut: BTreeSet<(NodeId, NodeId)>,
     doors: BTreeMap<ServiceId, DoorCounters>,
+    /// What of the configuration was not in force here.
+    waits: Vec<String>,
 }
 
 impl Watcher {
@@ -76,6 +78,27 @@ impl Watcher {
         drafts.extend(nodes::cuts(&mut self.cut, &after));
         self.before = Some(after);
         drafts
+    }
+
+    /// What of the agreed configuration begins to wait here, and that nothing does any more.
+    pub(super) fn look_at_waits(
+        &mut self,
+        version: ConfigVersion,
+        now: Vec<String>,
+    ) -> Option<Draft> {
+        let before = std::mem::replace(&mut self.waits, now);
+        let is_new = |it: &&String| !before.contains(it);
+        let new: Vec<String> = self.waits.iter().filter(is_new).cloned().collect();
+        let draft = |kind, message| {
+            Draft::new(kind, message).field("config_version", version.0).field("waits", new.clone())
+        };
+        if !new.is_empty() {
+            let message = format!("parts of the configuration wait here: {}", new.join("; "));
+            return Some(draft(EventKind::ConfigHeldUp, message));
+        }
+        let is_over = !before.is_empty() && self.waits.is_empty();
+        let message = "nothing of the configuration waits here any more".to_owned();
+        is_over.then(|| draft(EventKind::ConfigCarriedOut, message))
     }
 
     /// What happened at this node's front doors.
@@ -156,13 +179,17 @@ impl NodeOperations {
             }
             let seen = self.seen();
             let is_draining = seen.agreed.draining.contains(&ground.me);
-            let version = ground.applied.borrow().version;
-            ground.hub.configured(version, is_draining);
+            let applied = ground.applied.borrow().clone();
+            ground.hub.configured(applied.version, is_draining);
+            let waits = watcher.look_at_waits(seen.agreed.config_version, applied.waits);
             // Before that, what is agreed is old: it is read after a start.
             let moves = if watcher.has_begun() { self.look_at_rounds(&seen) } else { Vec::new() };
             let drafts = watcher.look(seen);
-            for draft in
-                drafts.into_iter().chain(moves).chain(watcher.look_at_doors(self.door_counters()))
+            for draft in drafts
+                .into_iter()
+                .chain(moves)
+                .chain(waits)
+                .chain(watcher.look_at_doors(self.door_counters()))
             {
                 ground.events.record(draft);
             }
