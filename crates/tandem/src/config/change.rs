@@ -323,7 +323,6 @@ fn doors(change: &mut Change<'_>, id: &ServiceId, (old, new): (&Service, &Servic
         ("held_max", old.held_max != new.held_max),
         ("sessions_max", old.sessions_max != new.sessions_max),
         ("read_lag_max", old.read_lag_max != new.read_lag_max),
-        ("read_balance", old.read_policy != new.read_policy),
         // With async, a session may lower its own durability; else its door refuses that.
         ("durability", is_async(old) != is_async(new)),
     ];

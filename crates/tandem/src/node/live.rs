@@ -274,6 +274,11 @@ impl Live {
     /// Carries a configuration out that has a place for this node.
     async fn apply(&mut self) {
         let mut waits = Vec::new();
+        for (service, door) in self.hands.doors.iter() {
+            if let Some(own) = self.config.services.get(service) {
+                door.spread_by(own.read_policy);
+            }
+        }
         for (service, place) in &self.hands.places {
             if let Err(because) = self.settle(service, place).await {
                 waits.push(format!("{service}: {because}"));

@@ -19,6 +19,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+use tandem_core::clustering::load_balanced::balance::Policy;
 use tandem_core::ids::Term;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
@@ -120,6 +121,11 @@ impl Door {
             local_commits: read(&tally.local_commits),
             cancels: read(&tally.cancels),
         }
+    }
+
+    /// Sessions that read are spread so from now on.
+    pub fn spread_by(&self, policy: Policy) {
+        self.shared.registry.readers().spread_by(policy);
     }
 
     /// The replicas as this door sees them; none of them for a door that is for writes.

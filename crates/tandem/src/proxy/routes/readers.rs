@@ -38,6 +38,7 @@ const LIMITS: Limits = Limits {
 /// The replicas of one door.
 #[derive(Debug)]
 pub(in crate::proxy) struct Readers {
+    policy: Policy,
     balance: Balance,
     health: Group,
     /// In the order of the routes, as the health group has them.
@@ -64,9 +65,17 @@ impl Readers {
     /// Begins with nobody.
     pub(in crate::proxy) fn new(policy: Policy) -> Self {
         Self {
+            policy,
             balance: Balance::new(policy),
             health: Group::new(&[], LIMITS, false),
             members: Vec::new(),
+        }
+    }
+
+    /// The next sessions are spread so; what is known of each replica stays.
+    pub(in crate::proxy) fn spread_by(&mut self, policy: Policy) {
+        if self.policy != policy {
+            (self.policy, self.balance) = (policy, Balance::new(policy));
         }
     }
 
@@ -251,6 +260,23 @@ mod tests {
             assert!((60..=140).contains(&of("b")), "{word}: {sessions:?}");
             assert_eq!(of("b") + of("c"), 400);
         }
+    }
+
+    #[test]
+    fn another_policy_counts_from_the_next_session_on_and_forgets_no_replica() {
+        let replicas = [replica("b", 1, false), replica("c", 1, false)];
+        let mut readers = Readers::new(Policy::LeastConnections);
+        spread(&mut readers, &replicas, (40, 0));
+        readers.spread_by(Policy::Hash);
+        let now = Timestamp(60_000_000);
+        let mut chosen = || {
+            let draw = Draw { random: [1, 2], key: Some(7) };
+            readers.choose(&replicas, &BTreeMap::new(), (None, draw), now).unwrap()
+        };
+        let first = chosen();
+        assert!((0..20).all(|_| chosen() == first), "one client stays on one replica");
+        let seen = readers.snapshots(&BTreeMap::new(), now);
+        assert_eq!(seen[0].served + seen[1].served, 40);
     }
 
     #[test]
