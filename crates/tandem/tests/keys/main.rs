@@ -7,9 +7,15 @@
 #![allow(clippy::print_stdout, reason = "times are reported")]
 
 mod clients;
+#[path = "../common/crowd.rs"]
+mod crowd;
+#[path = "../common/divided.rs"]
+mod divided;
 mod example;
+#[path = "../common/http.rs"]
+mod http;
 #[allow(dead_code, reason = "shared with a test that needs more of it")]
-#[path = "../members/machines.rs"]
+#[path = "../common/machines.rs"]
 mod machines;
 mod worker;
 
@@ -114,15 +120,7 @@ async fn started(machines: &mut Machines, service: &str) {
     machines.write_nodes(&NODES);
     let nodes = fs::read_to_string(machines.config_path()).unwrap();
     fs::write(machines.config_path(), nodes + service).unwrap();
-    machines.init("a");
-    machines.start("a");
-    machines.reachable("a").await;
-    for node in ["b", "c"] {
-        let token = machines.token("a", node);
-        machines.join(node, &token);
-        machines.start_joined(node);
-        machines.reachable(node).await;
-    }
+    machines.found(&NODES).await;
 }
 
 async fn founded(machines: &mut Machines, work: &Work) {

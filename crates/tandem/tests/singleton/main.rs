@@ -8,7 +8,7 @@
 mod clients;
 mod ledger;
 #[allow(dead_code, reason = "shared with a test that needs more of it")]
-#[path = "../members/machines.rs"]
+#[path = "../common/machines.rs"]
 mod machines;
 mod preferred;
 
@@ -69,14 +69,7 @@ async fn founded(
         nodes = nodes.replace(&table, &format!("{table}priority = 200\n"));
     }
     fs::write(machines.config_path(), nodes + services).unwrap();
-    machines.init("a");
-    machines.start("a");
-    machines.reachable("a").await;
-    for node in ["b", "c"] {
-        let token = machines.token("a", node);
-        machines.join(node, &token);
-        machines.start_joined(node);
-    }
+    machines.found(&NODES).await;
     ledger.grows(&Line::default(), |_| true).await;
     serves(machines, "a").await;
     let said = machines.tandem("b", &["status"]).success().out;

@@ -189,6 +189,22 @@ impl Machines {
         machine.daemon = Some(command.spawn().unwrap());
     }
 
+    /// A cluster of these nodes from the file that was written; each of them answers.
+    pub async fn found(&mut self, names: &[&str]) {
+        let (first, others) = names.split_first().unwrap();
+        self.init(first);
+        self.start(first);
+        self.reachable(first).await;
+        for node in others {
+            let token = self.token(first, node);
+            self.join(node, &token);
+            self.start_joined(node);
+        }
+        for node in others {
+            self.reachable(node).await;
+        }
+    }
+
     /// The daemon, as an operator does it; its server stays with its keeper.
     pub fn stop(&mut self, name: &str) {
         let machine = self.all.iter_mut().find(|it| it.name == name).unwrap();
