@@ -335,6 +335,8 @@ pub struct Ballot {
     pub term: Term,
     /// What it holds; none for a witness.
     pub position: Option<Position>,
+    /// It did not wait a lease out: it is the word of the holder of that term that its copy is gone.
+    pub held: Option<Term>,
 }
 
 /// How far a copy has come: first by the term recorded in the data, then by position. A timeline's

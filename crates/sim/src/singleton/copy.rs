@@ -175,8 +175,8 @@ impl World {
         self.note(n, || format!("begins to {action}"));
         let Some(part) = self.part(n, s) else { return };
         match action {
-            Action::Vote { term } => {
-                part.own.ballot = Some(Ballot { term, position: None });
+            Action::Vote { term, held } => {
+                part.own.ballot = Some(Ballot { term, position: None, held });
                 return;
             }
             Action::Withdraw => {

@@ -107,7 +107,7 @@ impl World {
             since: self.now,
         };
         // What was agreed last may not be known to be so yet, to a daemon that starts.
-        let unknown = self.rng.below(30) * usize::from(self.work.is_some());
+        let unknown = self.rng.below(30);
         let behind = if unknown > 0 { self.rng.between(0, 1_500_000) } else { 0 };
         let node = &mut self.nodes[n];
         node.applied = node.applied.saturating_sub(unknown);

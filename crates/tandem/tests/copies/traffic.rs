@@ -40,9 +40,9 @@ impl Traffic {
                         connection = None;
                     }
                     let answer = answer.map_err(|why| format!("{door} post {posts}: {why}"));
-                    shared.note(answer.map(|who| {
-                        move |by: &mut Counts| *by.entry(who).or_default() += 1
-                    }));
+                    shared.note(
+                        answer.map(|who| move |by: &mut Counts| *by.entry(who).or_default() += 1),
+                    );
                 }
             }
         })))

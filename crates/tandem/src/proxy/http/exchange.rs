@@ -8,7 +8,7 @@
 //! Not here: the bytes (`transfer.rs`), the search (`reach.rs`).
 //! Tested by: `tests/`.
 
-use super::h2::Refused;
+use super::h2::{EndpointStream, Refused};
 use super::reach::{Nobody, Reached, Search};
 use super::reply::{self, Failure, Manner};
 use super::session::{Client, Ends, Order};
@@ -20,13 +20,18 @@ use super::{Http, HttpConfig, Tally};
 use crate::proxy::balancer::BalancerConfig;
 use crate::proxy::balancer::member::Claim;
 use crate::proxy::balancer::session::Shared;
+use crate::runtime::supervisor::TaskKind;
 use std::future::poll_fn;
 use std::sync::atomic::Ordering;
+use std::task::{Context, Waker};
+use std::time::Duration;
 use tandem_core::clustering::load_balanced::attempts::{Attempts, Failure as Lost, Next};
 use tandem_core::clustering::load_balanced::ejection::Event;
 use tandem_core::clustering::load_balanced::key::part_of;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
+/// For the end of a response of HTTP/2 behind its last byte.
+const ENDS_WITHIN: Duration = Duration::from_millis(100);
 const BROKE: &str = "it closes connections before it has answered";
 
 /// What an exchange needs of its balancer.
@@ -110,6 +115,7 @@ pub(super) async fn run(door: Door<'_>, client: &mut Client, order: Order) -> Af
             ends_by_close: transfer.ends_by_close,
             has_spoken: transfer.endpoint_spoke,
             took_body: transfer.took_body,
+            waited: transfer.waited(),
             is_stale: end == End::Broke && (is_reused || transfer.endpoint.is_stale()),
             refused: transfer.endpoint.refused(),
         };
@@ -126,12 +132,26 @@ pub(super) async fn run(door: Door<'_>, client: &mut Client, order: Order) -> Af
         return match end {
             End::Switched => tunnel(door, client, (claim, endpoint)).await,
             End::Done { is_reusable: true, .. } => {
-                door.http.pool.put((claim.0.address, whose), endpoint, generation);
+                match endpoint {
+                    super::Stream::H2Endpoint(stream) => ends_by_itself(door, stream),
+                    own => door.http.pool.put((claim.0.address, whose), own, generation),
+                }
                 finish(door, client, (&claim, order, over))
             }
             _ => finish(door, client, (&claim, order, over)),
         };
     }
+}
+
+/// A response that was read whole ends at its endpoint as well, which nobody waits for.
+fn ends_by_itself(door: Door<'_>, mut stream: Box<EndpointStream>) {
+    let mut nobody = Context::from_waker(Waker::noop());
+    if stream.poll_end(&mut nobody).is_ready() {
+        return;
+    }
+    door.shared.supervisor.spawn("end of a response", TaskKind::Session, async move {
+        let _ = timeout(ENDS_WITHIN, poll_fn(|cx| stream.poll_end(cx))).await;
+    });
 }
 
 /// Why a request is sent to nobody.
@@ -198,6 +218,8 @@ struct Over {
     has_spoken: bool,
     /// Some of the request's body is gone.
     took_body: bool,
+    /// How long the endpoint had the request.
+    waited: Duration,
     /// A connection that was idle before was closed: that is no fault of its endpoint.
     is_stale: bool,
     refused: Option<Refused>,
@@ -220,7 +242,7 @@ impl Over {
     }
 
     const fn is_fault(self) -> bool {
-        !matches!(self.end, End::Cut)
+        !matches!(self.end, End::Cut | End::Overdue)
             && (self.has_spoken
                 || match self.refused {
                     Some(Refused::NewConnection) => true,
@@ -255,7 +277,7 @@ fn finish(
             count(&door.http.tally.abandoned);
             return After::Cut;
         }
-        End::Late if over.status.is_some() => {
+        End::Late | End::Overdue if over.status.is_some() => {
             // A stream of events may be silent for long: no fault, but nobody may keep it for ever.
             count(&door.http.tally.timed_out);
             return cut;
@@ -264,7 +286,7 @@ fn finish(
         End::Refused(_) => return cut,
         End::Broke | End::Misdirected => Failure::Broken,
         End::Nonsense(why) => Failure::Nonsense(why),
-        End::Late => Failure::Late,
+        End::Late | End::Overdue => Failure::Late,
         End::Cut => Failure::Drained,
     };
     match failure {
@@ -290,9 +312,9 @@ fn finish(
         });
         door.shared.group.note(&claim.0, Event::WorkFailed);
     }
-    if failure == Failure::Late {
+    if over.end == End::Late {
         // The worst news that there is of its latency.
-        claim.0.took(door.requests.answer_timeout);
+        claim.0.took(over.waited);
     }
     if let (Failure::Nonsense(why), Some(before)) = (&failure, door.http.says_nonsense()) {
         let (service, address) = (&door.config.service, claim.0.address);

@@ -66,10 +66,6 @@ impl Pool {
 
     /// Keeps a connection that is between two requests, if others like it are still made.
     pub(super) fn put(&self, whose: Whose, stream: Stream, generation: u64) {
-        if stream.socket().is_none() {
-            // It was one request on a connection that others use.
-            return;
-        }
         let idle = Idle { stream, since: Instant::now() };
         let mut pool = self.lock();
         if pool.generation != generation {
@@ -122,6 +118,9 @@ impl Pool {
 
 /// Neither bytes nor an end have come. Costs no call of the system where nothing has.
 fn is_silent(stream: &Stream) -> bool {
+    if stream.has_unread() {
+        return false;
+    }
     let read = stream.socket().map(|socket| socket.try_read(&mut [0]));
     read.is_some_and(|read| read.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock))
 }

@@ -20,6 +20,7 @@ use super::wire::request::{self, no_fields};
 use super::wire::response::{self, INTERIM_MAX};
 use super::wire::rewrite::{self, Onward};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 use tokio::time::Instant;
 
 /// So much of a body is copied behind its head: one piece costs the system less than two.
@@ -154,18 +155,32 @@ impl<'a> Transfer<'a> {
     }
 
     fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<End> {
-        let waits = self.state == State::Head && self.is_sent();
+        let waits = self.state == State::Head && (self.is_sent() || self.awaits_leave());
         let Terms { config, idle_timeout, total, .. } = self.terms;
         let idle =
             if waits { self.sent_at + config.answer_timeout } else { self.moved_at + idle_timeout };
-        let deadline = total.map_or(idle, |total| total.min(idle));
-        ready!(self.client.timer.poll(deadline, cx));
+        let total = total.filter(|total| *total < idle);
+        ready!(self.client.timer.poll(total.unwrap_or(idle), cx));
         if self.is_held_up() {
             return Poll::Ready(End::Left);
         }
         let has_all = self.has_taken_all() && !self.is_deaf;
-        let is_client = !waits && self.state == State::Head && has_all;
-        Poll::Ready(if is_client { End::Refused(request::Refusal::TooSlow) } else { End::Late })
+        if !waits && self.state == State::Head && has_all {
+            return Poll::Ready(End::Refused(request::Refusal::TooSlow));
+        }
+        let had_most = waits && self.waited() * 2 >= config.total_timeout.unwrap_or_default();
+        Poll::Ready(if total.is_none() || had_most { End::Late } else { End::Overdue })
+    }
+
+    /// The client sends its body once the endpoint says so.
+    fn awaits_leave(&self) -> bool {
+        let may_be_waited_for = self.terms.order.expects && self.interim == 0;
+        may_be_waited_for && !self.took_body && self.has_taken_all() && !self.is_deaf
+    }
+
+    /// How long the endpoint has had the request.
+    pub(super) fn waited(&self) -> Duration {
+        self.sent_at.elapsed()
     }
 
     /// The request, on its way to the endpoint.
@@ -323,7 +338,7 @@ impl<'a> Transfer<'a> {
     /// Takes one head; false if it has not come whole.
     fn take_head(&mut self) -> Result<bool, End> {
         let (can_reply, is_sent) = (self.can_reply(), self.is_sent());
-        let Client { spare, out, input, kept, .. } = &mut *self.client;
+        let Client { stream, spare, out, input, kept, .. } = &mut *self.client;
         let bytes = spare.unread();
         if !super::session::may_be_whole(bytes, &mut self.seen) {
             return Ok(false);
@@ -355,6 +370,11 @@ impl<'a> Transfer<'a> {
         if status == 101 && !order.upgrades {
             return Err(End::Nonsense("it changes to a protocol that nobody asked for"));
         }
+        if order.upgrades && stream.is_one_request() && (200..300).contains(&status) {
+            return Err(End::Nonsense(
+                "it does not change the protocol, and says that all is well",
+            ));
+        }
         self.unchunk = order.minor == 0 && head.framing == Framing::Chunked;
         if self.unchunk {
             onward.framing = Framing::Close;
@@ -372,7 +392,8 @@ impl<'a> Transfer<'a> {
         self.state = if status == 101 { State::Switched } else { State::Body };
         self.status = Some(status);
         spare.consume(length);
-        self.terms.member.connected_in(self.sent_at.elapsed());
+        // What it says before it has the whole request says nothing of how long it takes.
+        self.terms.member.answered_in(is_sent.then(|| self.sent_at.elapsed()));
         Ok(false)
     }
 

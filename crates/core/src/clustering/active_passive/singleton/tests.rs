@@ -119,7 +119,7 @@ impl Case {
     fn vote(&mut self, node: &str, term: u64) {
         self.set(node, |own| {
             own.promised = Term(term);
-            own.ballot = Some(Ballot { term: Term(term), position: None });
+            own.ballot = Some(Ballot { term: Term(term), position: None, held: None });
         });
     }
 
@@ -362,9 +362,32 @@ fn a_promise_comes_first_and_a_vote_waits_the_lease_out_but_for_the_holder() {
     assert_eq!(with_state(&state, &me, promised), waits);
     let told = own(|_, own| {
         own.promised = Term(2);
-        own.ballot = Some(Ballot { term: Term(2), position: None });
+        own.ballot = Some(Ballot { term: Term(2), position: None, held: None });
     });
     assert_eq!(told, "wait: waits for an appointment: promised term 2");
+    // What it said as the holder of an earlier term says nothing now.
+    let said = |view: &mut SingletonView<'_>, own: &mut InstanceFacts| {
+        promised(view, own);
+        own.ballot = Some(Ballot { term: Term(2), position: None, held: Some(Term(1)) });
+    };
+    assert_eq!(own(said), "wait: waits for an appointment: promised term 2");
+    assert_eq!(with_state(&state, &me, said), waits);
+}
+
+/// A daemon that was killed comes back to an earlier agreed state, of which it was the holder: it
+/// may have supported the lease of the next one since.
+#[test]
+fn inv12_the_word_of_who_was_the_holder_is_no_ballot() {
+    let mut case = case();
+    case.state = appointed("a", 2);
+    case.vote("b", 3);
+    for (held, count) in [(Some(Term(1)), 1), (None, 2)] {
+        case.set("c", |own| {
+            own.promised = Term(3);
+            own.ballot = Some(Ballot { term: Term(3), position: None, held });
+        });
+        assert_eq!(case.with_view(|view| election::ballots(view, Term(3)).len()), count);
+    }
 }
 
 #[test]

@@ -266,6 +266,14 @@ impl EndpointStream {
         }
     }
 
+    /// Ready once the endpoint has ended its response. All of it was read, but its end may come in a
+    /// frame of its own: whoever lets go before tells the endpoint that nobody wants it.
+    pub(in crate::proxy::http) fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.incoming
+            .as_mut()
+            .map_or(Poll::Ready(()), |incoming| incoming.poll_next(cx).map(|_| ()))
+    }
+
     /// Nothing more is sent.
     pub(in crate::proxy::http) fn finish(&mut self) {
         if let Some(outgoing) = &mut self.outgoing {

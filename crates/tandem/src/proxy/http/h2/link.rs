@@ -33,6 +33,8 @@ const ENDPOINT_WINDOW: u32 = STREAM_WINDOW * STREAMS_MAX;
 
 /// So many are opened for one request, if nothing is left of each when its turn comes.
 const GONE_MAX: u32 = 3;
+/// Of so many streams that were reset here what still comes is passed over without an answer.
+const RESETS_MAX: usize = 1000;
 
 /// One connection.
 #[derive(Debug)]
@@ -323,6 +325,10 @@ async fn begin(
         .max_header_list_size(u32::try_from(head_bytes_max).unwrap_or(u32::MAX))
         .max_send_buffer_size(SEND_MAX)
         .data_frame_budget(ENDPOINT_CRUMBS)
+        // Clients that leave reset streams, as many as they like: what was under way of them is no
+        // offence of the endpoint's, and ends no connection that others use.
+        .max_concurrent_reset_streams(RESETS_MAX)
+        .max_local_error_reset_streams(None)
         // How many it takes at once is not guessed: that would break its rules, or be refused.
         .initial_max_send_streams(0)
         .enable_push(false);
