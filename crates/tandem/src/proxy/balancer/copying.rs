@@ -15,6 +15,7 @@ use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
+use tandem_core::clustering::load_balanced::ending::{End, Past, Side, worked};
 use tokio::io::{AsyncWrite, AsyncWriteExt, Interest};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep};
@@ -22,30 +23,11 @@ use tokio::time::{Instant, Sleep, sleep};
 /// Silence that ends a half-open connection, if its idle timeout does not end it before: most
 /// answers have begun by then, and a leak of such connections stays small.
 const HALF_OPEN_MAX: Duration = Duration::from_secs(60);
-/// An endpoint that closes sooner, without a word, has refused.
-const REFUSED_WITHIN: Duration = Duration::from_secs(1);
 /// So many pieces are looked at for being the last one: in a longer connection it does not matter.
 const LAST_LOOKS: u8 = 8;
 /// A connection that lives longer asks whether its endpoint still does; most are over before, and
 /// need not tell the system how.
 const KEEP_ALIVE_AFTER: Duration = Duration::from_secs(1);
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Side {
-    Client,
-    Endpoint,
-}
-
-/// What ended the copying both ways.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum End {
-    /// That side will send no more.
-    Closed(Side),
-    /// That side is gone.
-    Broke(Side),
-    /// Nothing moved for too long.
-    Idle,
-}
 
 /// A connection that has its endpoint.
 pub(super) struct Copying {
@@ -124,15 +106,15 @@ impl Copying {
         }
     }
 
-    /// Copies to the end, or until `over`: then none. False if the endpoint took the connection and
-    /// did nothing with it.
-    pub(super) async fn run(mut self, over: impl Future<Output = ()>) -> Option<bool> {
+    /// Copies to the end, or until `over`: then an error. False if the endpoint took the connection
+    /// and did nothing with it.
+    pub(super) async fn run<T>(mut self, over: impl Future<Output = T>) -> Result<bool, T> {
         let worked = tokio::select! {
             biased;
-            worked = self.copy() => Some(worked),
-            () = over => None,
+            worked = self.copy() => Ok(worked),
+            why = over => Err(why),
         };
-        if worked.is_none() {
+        if worked.is_err() {
             self.reset();
         }
         worked
@@ -140,15 +122,12 @@ impl Copying {
 
     async fn copy(&mut self) -> bool {
         let end = poll_fn(|cx| self.poll(cx)).await;
-        // An endpoint that only listens may close what its client has left, or never used.
-        let worked = match end {
-            End::Broke(Side::Endpoint) => self.endpoint_spoke,
-            End::Closed(Side::Endpoint) => {
-                let is_refusal = self.client_spoke || self.begun.elapsed() < REFUSED_WITHIN;
-                self.endpoint_spoke || !is_refusal
-            }
-            End::Closed(Side::Client) | End::Broke(Side::Client) | End::Idle => true,
+        let past = Past {
+            client_spoke: self.client_spoke,
+            endpoint_spoke: self.endpoint_spoke,
+            lasted: self.begun.elapsed(),
         };
+        let worked = worked(end, past);
         let Self { client, endpoint, up, down, silence, .. } = self;
         silence.shorten(silence.max.min(HALF_OPEN_MAX));
         let is_whole = match end {

@@ -99,21 +99,44 @@ pub(in crate::proxy) async fn serve(shared: &Shared, mut client: TcpStream, from
     let found = endpoint(shared, &config, (&client, who, door)).await;
     let Some((claim, Stream::Plain(server))) = found else { return };
     let copying = Copying::new(client, server, config.idle_timeout);
-    let worked = tokio::select! {
+    let ended = tokio::select! {
         biased;
         () = shared.stop.cancelled() => return,
-        worked = copying.run(claim.0.over()) => worked,
-        () = moved(shared, &claim) => return,
+        ended = copying.run(over(shared, &claim)) => ended,
     };
-    let Some(worked) = worked else {
-        claim.0.was_cut();
-        return;
-    };
-    // An endpoint that takes connections and drops them without a word does no work.
-    if !worked {
-        claim.0.failed_because("it drops connections without a word");
+    note(shared, &claim, ended);
+}
+
+/// Why a connection ends that neither side has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Why {
+    /// Its endpoint gets no more work, and had time enough.
+    Cut,
+    /// What it belongs to is somebody else's.
+    Moved,
+}
+
+/// Ready when a connection ends though neither side has ended it.
+async fn over(shared: &Shared, claim: &Claim) -> Why {
+    tokio::select! {
+        biased;
+        () = claim.0.over() => Why::Cut,
+        () = moved(shared, claim) => Why::Moved,
     }
-    shared.group.note(&claim.0, if worked { Event::WorkSucceeded } else { Event::WorkFailed });
+}
+
+/// Takes note of how a connection ended.
+fn note(shared: &Shared, claim: &Claim, ended: Result<bool, Why>) {
+    match ended {
+        Ok(true) => shared.group.note(&claim.0, Event::WorkSucceeded),
+        // An endpoint that takes connections and drops them without a word does no work.
+        Ok(false) => {
+            claim.0.failed_because("it drops connections without a word");
+            shared.group.note(&claim.0, Event::WorkFailed);
+        }
+        Err(Why::Cut) => claim.0.was_cut(),
+        Err(Why::Moved) => {}
+    }
 }
 
 /// One of the held, until dropped.

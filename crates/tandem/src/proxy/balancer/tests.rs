@@ -1,5 +1,6 @@
 //! Drives whole balancers against endpoints that do as they are told.
 
+mod blame;
 mod drain;
 mod encrypted;
 mod limits;

@@ -7,14 +7,14 @@
 //! Not here: certificates (`http/tls.rs`), endpoints that prove their names (`dial.rs`).
 //! Tested by: `../tests/encrypted.rs`.
 
-use super::{Shared, endpoint};
+use super::{Shared, endpoint, note, over};
 use crate::proxy::balancer::BalancerConfig;
+use crate::proxy::balancer::listener::keep_alive;
 use crate::proxy::http::{Stream, relay};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
-use tandem_core::clustering::load_balanced::ejection::Event;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
@@ -35,19 +35,16 @@ pub(super) async fn serve(
     let Some((claim, server)) = endpoint(shared, config, (socket, who, door)).await else {
         return;
     };
-    let relayed = tokio::select! {
+    if let Some(socket) = server.socket() {
+        // As one in clear, which asks for it once it has lasted.
+        let _ = keep_alive(socket);
+    }
+    let ended = tokio::select! {
         biased;
         () = shared.stop.cancelled() => return,
-        relayed = relay((client, server), config.idle_timeout, claim.0.over()) => relayed,
+        ended = relay((client, server), config.idle_timeout, over(shared, &claim)) => ended,
     };
-    let Some(worked) = relayed else {
-        claim.0.was_cut();
-        return;
-    };
-    if !worked {
-        claim.0.failed_because("it drops connections without a word");
-    }
-    shared.group.note(&claim.0, if worked { Event::WorkSucceeded } else { Event::WorkFailed });
+    note(shared, &claim, ended);
 }
 
 async fn accept(

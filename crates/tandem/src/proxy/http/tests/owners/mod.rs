@@ -1,13 +1,16 @@
 //! What belongs to a partition gets its owner, and waits where there is none.
 
 use super::support::*;
+use super::tls::{client, connect, issue};
 use crate::proxy::balancer::{Balancer, BalancerConfig, Owned, OwnersSnapshot};
+use crate::proxy::balancer::{Upstream, UpstreamTls};
 use crate::runtime::supervisor::Supervisor;
 use std::time::Duration;
 use tandem_core::clustering::load_balanced::attempts::PACE;
 use tandem_core::clustering::load_balanced::key::{Source, part};
 use tandem_core::ids::{Epoch, PartitionId};
-use tokio::time::Instant;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::time::{Instant, timeout};
 
 const PARTITIONS: u32 = 4;
 const SHOP: &str = "17";
@@ -199,4 +202,75 @@ async fn a_connection_goes_to_the_owner_of_its_source_and_ends_when_that_is_anot
     balancer.route(to(owned(&b, 2)));
     assert_eq!(client.rest().await, "");
     assert_eq!(get(&balancer, "/").await.body, "b");
+}
+
+/// Asks for a letter on a connection that stays.
+async fn letter(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) -> char {
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: shop\r\n\r\n").await.unwrap();
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"a") && !answer.ends_with(b"b") {
+        let read = timeout(LIMIT, stream.read_buf(&mut answer)).await.expect("an answer");
+        assert!(read.unwrap() > 0, "{}", String::from_utf8_lossy(&answer));
+    }
+    char::from(*answer.last().unwrap())
+}
+
+/// A connection to the first owner, which ends once `route` has named another.
+async fn is_led_away(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), route: impl FnOnce()) {
+    assert_eq!(letter(stream).await, 'a');
+    route();
+    let end = timeout(LIMIT, stream.read_u8()).await.expect("an end");
+    assert!(end.is_err(), "{end:?}");
+}
+
+/// What is encrypted on either side is no other connection.
+#[tokio::test]
+async fn an_encrypted_connection_ends_as_well_when_its_owner_is_another() {
+    let (supervisor, a, b, _) = two().await;
+    let dir = tempfile::tempdir().unwrap();
+    let shown = issue(dir.path(), "shop", &["shop.example"]);
+    let clear = |endpoint| BalancerConfig { http: None, ..config(&[endpoint]) };
+    let ends_tls = |endpoint| {
+        let config = BalancerConfig { certificates: vec![shown.clone()], ..clear(endpoint) };
+        Balancer::open(config, &supervisor).unwrap()
+    };
+    let inner = [ends_tls(&a), ends_tls(&b)];
+    let own = part(b"127.0.0.1", PARTITIONS);
+    for is_shown in [true, false] {
+        let addresses = if is_shown {
+            [a.address, b.address]
+        } else {
+            [inner[0].local_address(), inner[1].local_address()]
+        };
+        let upstream = |at: &std::net::SocketAddr| {
+            let (host, port) = (at.ip().to_string(), at.port());
+            Upstream { host, port, weight: 1, far: false, drain: false }
+        };
+        let mut config = BalancerConfig { http: None, ..keyed(&[]) };
+        config.upstreams = addresses.iter().map(upstream).collect();
+        if is_shown {
+            config.certificates = vec![shown.clone()];
+        } else {
+            let (ca, server_name) = (shown.chain.clone(), Some("shop.example".to_owned()));
+            config.upstream_tls = Some(UpstreamTls { ca, server_name, certificate: None });
+            config.encrypts = true;
+        }
+        let balancer = Balancer::open(config, &supervisor).unwrap();
+        let to = |at: usize, epoch| {
+            let shop = Owned { address: addresses[at], epoch: Epoch(epoch) };
+            (0..PARTITIONS).map(|id| (id == own).then_some(shop)).collect()
+        };
+        balancer.route(to(0, 1));
+        let route = || balancer.route(to(1, 2));
+        if is_shown {
+            let mut stream = connect(&balancer, &client(&[&shown]), "shop.example").await.unwrap();
+            is_led_away(&mut stream, route).await;
+            let mut stream = connect(&balancer, &client(&[&shown]), "shop.example").await.unwrap();
+            assert_eq!(letter(&mut stream).await, 'b');
+        } else {
+            is_led_away(&mut Client::connect(&balancer).await.stream, route).await;
+            assert_eq!(letter(&mut Client::connect(&balancer).await.stream).await, 'b');
+        }
+        assert_eq!(balancer.snapshot().endpoints[0].failed, 0);
+    }
 }
