@@ -45,6 +45,10 @@ pub(in crate::proxy) async fn serve(
         () = session => {}
         () = shared.stop.cancelled() => {}
     }
+    // What endpoints have for it is of no use to anybody else.
+    if let (Some(ends), true) = (ends, shared.config().send_proxy.is_some()) {
+        http.pool.forget(ends);
+    }
 }
 
 /// What its client is spoken to by: in clear, or encrypted.

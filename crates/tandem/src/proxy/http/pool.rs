@@ -1,8 +1,10 @@
 //! Talks to endpoints over connections that were used before: keeps those that may be used again.
 //! In: connections between two requests. Out: one of them, if it still lives.
-//! Keeps: at most `max` idle ones per endpoint, none for longer than `idle_timeout`; one on which
-//! anything came while nobody asked is closed, for it would be the answer to somebody else's.
-//! The one used last is used first: the others grow old and are closed.
+//! Keeps: at most `max` idle ones per endpoint, whosever they are, none for longer than
+//! `idle_timeout`; one on which anything came while nobody asked is closed, for it would be the
+//! answer to somebody else's. The one used last is used first: the others grow old and are closed.
+//! Where endpoints are told who a client is, its connections are nobody else's, and go with it.
+//! Costs: one that is a client's is looked for among those of its endpoint, `max` at most.
 //! Not here: new connections (`reach.rs`).
 //! Tested by: `tests/`.
 
@@ -16,6 +18,8 @@ use tokio::time::Instant;
 
 #[derive(Debug)]
 struct Idle {
+    /// Of this client alone.
+    of: Option<Ends>,
     stream: Stream,
     since: Instant,
 }
@@ -32,7 +36,8 @@ struct State {
     generation: u64,
     max: usize,
     idle_timeout: Duration,
-    idle: BTreeMap<Whose, Vec<Idle>>,
+    /// Those of each endpoint, the one that was used last at the end.
+    idle: BTreeMap<SocketAddr, Vec<Idle>>,
 }
 
 impl Pool {
@@ -47,11 +52,13 @@ impl Pool {
     }
 
     /// A connection that has been idle for less than `age_max` and lives, as far as is known here.
-    pub(super) fn take(&self, whose: Whose, age_max: Duration) -> Option<Stream> {
+    pub(super) fn take(&self, (to, of): Whose, age_max: Duration) -> Option<Stream> {
         loop {
             let mut pool = self.lock();
             let age_max = age_max.min(pool.idle_timeout);
-            let idle = pool.idle.get_mut(&whose)?.pop_if(|idle| idle.since.elapsed() < age_max)?;
+            let idles = pool.idle.get_mut(&to)?;
+            let at = idles.iter().rposition(|idle| idle.of == of)?;
+            let idle = (idles[at].since.elapsed() < age_max).then(|| idles.remove(at))?;
             drop(pool);
             if is_silent(&idle.stream) {
                 return Some(idle.stream);
@@ -65,18 +72,18 @@ impl Pool {
     }
 
     /// Keeps a connection that is between two requests, if others like it are still made.
-    pub(super) fn put(&self, whose: Whose, stream: Stream, generation: u64) {
+    pub(super) fn put(&self, (to, of): Whose, stream: Stream, generation: u64) {
         if stream.socket().is_none() {
             // It was one request on a connection that others use.
             return;
         }
-        let idle = Idle { stream, since: Instant::now() };
+        let idle = Idle { of, stream, since: Instant::now() };
         let mut pool = self.lock();
         if pool.generation != generation {
             return;
         }
         let max = pool.max;
-        let idles = pool.idle.entry(whose).or_default();
+        let idles = pool.idle.entry(to).or_default();
         // The oldest one is the most likely to be closed at the other end.
         let oldest = (idles.len() >= max && !idles.is_empty()).then(|| idles.remove(0));
         if max > 0 {
@@ -95,12 +102,23 @@ impl Pool {
         drop(idle);
     }
 
+    /// Closes what was for a client that has gone.
+    pub(super) fn forget(&self, client: Ends) {
+        let mut closed = Vec::new();
+        let mut pool = self.lock();
+        for idles in pool.idle.values_mut() {
+            closed.extend(idles.extract_if(.., |idle| idle.of == Some(client)));
+        }
+        drop(pool);
+        drop(closed);
+    }
+
     /// Closes what is too old, was closed, or belongs to nobody of `addresses`.
     pub(super) fn sweep(&self, addresses: &[SocketAddr]) {
         let mut closed = Vec::new();
         let mut pool = self.lock();
         let State { max, idle_timeout, idle, .. } = &mut *pool;
-        for ((address, _), idles) in idle.iter_mut() {
+        for (address, idles) in idle.iter_mut() {
             let known = addresses.contains(address);
             let keeps = |idle: &Idle| {
                 known && idle.since.elapsed() < *idle_timeout && is_silent(&idle.stream)

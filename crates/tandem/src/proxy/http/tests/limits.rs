@@ -1,6 +1,7 @@
 //! Rates of requests, and how much of what nobody takes is kept.
 
 mod under_way;
+mod whose;
 
 use super::support::*;
 use super::tls::{client, issue};
