@@ -139,8 +139,13 @@ fn refusal_of(door: Door<'_>, order: Order) -> Option<Failure> {
     if let Err(wait) = door.shared.rates.take(order.client) {
         return Some(Failure::Limited(wait));
     }
-    let lacks_key = door.config.partitions.is_some() && order.key.is_none();
-    lacks_key.then(|| Failure::NoKey(door.requests.hash_key.clone()))
+    door.config.partitions?;
+    let source = || door.requests.hash_key.clone();
+    match (order.doubt, order.key) {
+        (Some(doubt), _) => Some(Failure::TwoKeys(source(), doubt)),
+        (None, None) => Some(Failure::NoKey(source())),
+        (None, Some(_)) => None,
+    }
 }
 
 /// A request that was turned away waits for its owner to be known, or to know it.
@@ -284,6 +289,7 @@ fn finish(
             | Failure::Crowded
             | Failure::Closing
             | Failure::NoKey(_)
+            | Failure::TwoKeys(..)
             | Failure::Unowned(..)
             | Failure::Drained
             | Failure::Limited(_) => BROKE.to_owned(),

@@ -4,7 +4,9 @@
 //! Keeps: what only a trusted proxy may say is no key when a stranger says it. An empty value is no
 //! key: everybody who has none would be one and the same.
 //! Where a field or cookie is there twice the first one counts, wherever it came from: a client may
-//! name any key, so a key says where a request belongs and never what it may do.
+//! name any key, so a key says where a request belongs and never what it may do. Where one owner
+//! alone may work for a key that is too little: what its reader could take for another key than was
+//! found here is in doubt, and such a request is for nobody.
 //! Not here: where a key belongs (`tandem_core`), what becomes of a request without one.
 //! Tested by: below.
 
@@ -40,6 +42,27 @@ pub(super) fn of<'b>(
         Source::PathSegment(place) => segment(head.target, *place),
     };
     found.filter(|key| !key.is_empty()).map(Cow::Borrowed)
+}
+
+/// Why whoever gets a request could find another key in it than was found here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Doubt {
+    /// The field is there more than once: some take the last one, some join them.
+    Twice,
+    /// `Connection` names the field, so it goes no further than here.
+    Dropped,
+}
+
+/// Whether there is doubt about a key. Cookies may be there twice, for several paths.
+pub(super) fn doubt(source: &Source, head: &Head<'_, '_>) -> Option<Doubt> {
+    let Source::Header(name) = source else { return None };
+    let is_it = |field: &&Header<'_>| field.name.eq_ignore_ascii_case(name);
+    let mut found = head.fields.iter().filter(is_it);
+    found.next()?;
+    if found.next().is_some() {
+        return Some(Doubt::Twice);
+    }
+    fields::is_named(head.fields, name).then_some(Doubt::Dropped)
 }
 
 /// Who is counted for a request's rate.

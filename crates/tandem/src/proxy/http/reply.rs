@@ -4,6 +4,7 @@
 //! Not here: how they leave (`session.rs`).
 //! Tested by: `tests/`.
 
+use super::key::Doubt;
 use super::wire::request::Refusal;
 use std::io::Write;
 use std::time::Duration;
@@ -34,6 +35,8 @@ pub(super) enum Failure {
     Late,
     /// It does not say to which partition it belongs, which is said by this.
     NoKey(Option<Source>),
+    /// It says that in a way that its owner could read otherwise.
+    TwoKeys(Option<Source>, Doubt),
     /// Nobody took what belongs to this partition within this time.
     Unowned(u32, Duration),
     /// Its client asks for more than it may; not before this time has passed.
@@ -120,6 +123,9 @@ pub(super) fn failure(
             format!("the endpoint of service {service} did not answer in time"),
         ),
         Failure::NoKey(ref key) => (400, "Bad Request", no_key(service, key.as_ref())),
+        Failure::TwoKeys(ref key, doubt) => {
+            (400, "Bad Request", two_keys(service, (key.as_ref(), doubt)))
+        }
         Failure::Unowned(partition, waited) => (
             503,
             "Service Unavailable",
@@ -144,14 +150,34 @@ pub(super) fn failure(
     status
 }
 
-/// Says what a request has to say.
-fn no_key(service: &ServiceId, key: Option<&Source>) -> String {
-    let part = match key {
+/// Where a key stands, in words.
+fn place(key: Option<&Source>) -> String {
+    match key {
         Some(Source::Header(name)) => format!("the header {name}"),
         Some(Source::Cookie(name)) => format!("the cookie {name}"),
         Some(Source::PathSegment(place)) => format!("segment {place} of its path"),
         Some(Source::Address) | None => "the address of its client".to_owned(),
+    }
+}
+
+/// Says what a request says twice.
+fn two_keys(service: &ServiceId, (key, doubt): (Option<&Source>, Doubt)) -> String {
+    let part = place(key);
+    let (why, instead) = match doubt {
+        Doubt::Twice => (format!("{part} is there twice"), "send it once"),
+        Doubt::Dropped => {
+            (format!("Connection takes {part} out on the way"), "send it, and do not name it there")
+        }
     };
+    format!(
+        "whoever gets this for service {service} could take it for another key than this door \
+         did, because {why}: {instead}"
+    )
+}
+
+/// Says what a request has to say.
+fn no_key(service: &ServiceId, key: Option<&Source>) -> String {
+    let part = place(key);
     format!(
         "nobody knows who of service {service} this is for, because the request has no key: send \
          {part}, and not empty"

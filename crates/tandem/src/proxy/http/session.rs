@@ -72,6 +72,8 @@ pub(super) struct Order {
     pub(super) token: Option<u64>,
     /// The hash of its key, if somebody asks for one and it has one.
     pub(super) key: Option<u64>,
+    /// Why its reader could find another key.
+    pub(super) doubt: Option<key::Doubt>,
     /// The hash of who is counted for its rate.
     pub(super) client: u64,
 }
@@ -377,6 +379,7 @@ fn take(config: &HttpConfig, client: &mut Client) -> Result<Option<Order>, Refus
         upgrades: head.upgrade.is_some(),
         token: config.sticky.as_deref().and_then(|name| key::token(head.fields, name)),
         key: key.map(|key| hash(&key)),
+        doubt: config.hash_key.as_ref().and_then(|source| key::doubt(source, &head)),
         client: key::client(&config.limit_key, &head, sender),
     };
     let length = head.length;

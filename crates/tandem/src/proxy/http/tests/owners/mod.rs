@@ -274,3 +274,23 @@ async fn an_encrypted_connection_ends_as_well_when_its_owner_is_another() {
         assert_eq!(balancer.snapshot().endpoints[0].failed, 0);
     }
 }
+
+/// Two readers of one request could find two keys, and two owners would work for one of them.
+#[tokio::test]
+async fn a_key_that_could_be_read_in_two_ways_is_refused() {
+    let (_supervisor, a, b, balancer) = two().await;
+    balancer.route(routes(owned(&b, 1), owned(&a, 1)));
+    for (fields, why) in [
+        ("X-Shop: one\r\nx-shop: two\r\n", "the header X-Shop is there twice"),
+        ("X-Shop: one\r\nConnection: x-shop\r\n", "Connection takes the header X-Shop out"),
+    ] {
+        let mut client = Client::connect(&balancer).await;
+        client.send(format!("GET / HTTP/1.1\r\nHost: shop\r\n{fields}\r\n")).await;
+        let refused = client.response().await.unwrap();
+        assert_eq!(refused.status(), 400, "{fields}");
+        assert!(refused.body.contains(why) && refused.body.contains(": send "), "{}", refused.body);
+        // Its connection goes on.
+        assert_eq!(client.get("/").await.unwrap().status(), 400);
+    }
+    assert_eq!((a.requests(), b.requests()), (0, 0));
+}
