@@ -60,9 +60,11 @@ impl Gates {
         self.closed.retain(|partition, gate| epoch_of(*partition) == Some(gate.epoch));
     }
 
-    /// When somebody may ask who may not now.
-    pub fn deadline(&self) -> Option<Timestamp> {
-        self.closed.values().map(|gate| gate.again).min()
+    /// When somebody may ask who may not now, of those who wait. A gate that nobody waits at may
+    /// stay closed for long, and concerns nobody.
+    pub fn deadline(&self, is_waited_for: impl Fn(PartitionId) -> bool) -> Option<Timestamp> {
+        let waited_for = self.closed.iter().filter(|(partition, _)| is_waited_for(**partition));
+        waited_for.map(|(_, gate)| gate.again).min()
     }
 }
 
@@ -88,7 +90,8 @@ mod tests {
         assert!(gates.turned_away(IT, Epoch(3), NOW) && !gates.turned_away(IT, Epoch(3), NOW));
         assert!(!asks(&mut gates, 3, NOW));
         let later = NOW.plus(PACE);
-        assert_eq!(gates.deadline(), Some(later));
+        assert_eq!(gates.deadline(|partition| partition == IT), Some(later));
+        assert_eq!(gates.deadline(|_| false), None, "nobody waits there");
         assert!(asks(&mut gates, 3, later) && !asks(&mut gates, 3, later), "one, not all");
         assert!(gates.is_open(PartitionId(8), Epoch(3), later), "others are not concerned");
         assert!(gates.taken(IT, Epoch(3)) && !gates.taken(IT, Epoch(3)));
@@ -107,6 +110,6 @@ mod tests {
         gates.keep(|_| Some(Epoch(4)));
         assert!(!asks(&mut gates, 4, NOW));
         gates.keep(|_| None);
-        assert_eq!(gates.deadline(), None);
+        assert_eq!(gates.deadline(|_| true), None);
     }
 }

@@ -45,6 +45,11 @@ impl<W> Line<W> {
         self.queues.iter().filter_map(count).collect()
     }
 
+    /// Whether somebody waits for this endpoint, and for no other.
+    pub fn waits_at(&self, at: u64) -> bool {
+        self.queues.contains_key(&Some(at))
+    }
+
     /// Whether somebody waits who could take what a newcomer would.
     pub fn is_before(&self, at: Place) -> bool {
         self.queues.contains_key(&None) || self.queues.contains_key(&at)
@@ -137,6 +142,7 @@ mod tests {
         assert_eq!(served, [('b', ())]);
         assert_eq!(line.len(), 3);
         assert_eq!(line.waiting_at(), [(1, 1), (2, 1)].into());
+        assert!(line.waits_at(1) && !line.waits_at(3));
     }
     #[test]
     fn many_who_wait_for_one_endpoint_cost_one_question() {

@@ -144,7 +144,8 @@ impl Group {
     /// When a share changes with nothing but time.
     pub(in crate::proxy) fn deadline(&self) -> Option<Timestamp> {
         let state = lock(&self.state);
-        let gates = state.owners.as_ref().and_then(Owners::deadline);
+        let waits_at = |at| state.line.waits_at(at);
+        let gates = state.owners.as_ref().and_then(|owners| owners.deadline(waits_at));
         state.shares_until.into_iter().chain(gates).min()
     }
 

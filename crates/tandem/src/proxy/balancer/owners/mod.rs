@@ -105,8 +105,9 @@ impl Owners {
         self.gates.taken(it.partition, it.epoch)
     }
 
-    pub(super) fn deadline(&self) -> Option<Timestamp> {
-        self.gates.deadline()
+    /// When somebody may go who waits for one of these.
+    pub(super) fn deadline(&self, waits_at: impl Fn(u64) -> bool) -> Option<Timestamp> {
+        self.gates.deadline(|partition| waits_at(u64::from(partition.0)))
     }
 
     fn snapshot(&self, held: BTreeMap<PartitionId, u64>) -> OwnersSnapshot {
