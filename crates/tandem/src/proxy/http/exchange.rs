@@ -180,10 +180,8 @@ fn is_tried_again(search: &mut Search<'_>, claim: &Claim, over: Over) -> bool {
     }
     claim.0.retried();
     search.anew = how == Lost::Stale;
-    if over.end == End::Cut {
-        // It had found somebody: what it waits from here on is another wait.
-        search.hold = Instant::now() + door.config.hold_max;
-    }
+    // It had found somebody: what it waits from here on is another wait.
+    search.hold = Instant::now() + door.config.hold_max;
     if over.is_fault() {
         claim.0.failed_because(BROKE);
         door.shared.group.note(&claim.0, Event::WorkFailed);

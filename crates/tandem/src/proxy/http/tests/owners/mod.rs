@@ -294,3 +294,23 @@ async fn a_key_that_could_be_read_in_two_ways_is_refused() {
     }
     assert_eq!((a.requests(), b.requests()), (0, 0));
 }
+
+/// It had found somebody: what it waits from there on is another wait.
+#[tokio::test]
+async fn what_broke_after_a_long_answer_waits_for_the_next_owner_like_any_other() {
+    let supervisor = Supervisor::new();
+    let a = Endpoint::start(&supervisor, 'a').await;
+    let b = Endpoint::start(&supervisor, 'b').await;
+    let config = BalancerConfig { hold_max: Duration::from_millis(300), ..keyed(&[&a, &b]) };
+    let balancer = Balancer::open(config, &supervisor).unwrap();
+    a.always("/never");
+    balancer.route(routes(owned(&a, 1), owned(&a, 1)));
+    let mut client = asks(&balancer, "/", "").await;
+    until(|| a.requests() == 1).await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    balancer.route(routes(None, owned(&b, 1)));
+    a.stop.cancel();
+    until(|| held(&balancer) == 1).await;
+    balancer.route(routes(owned(&b, 2), owned(&b, 1)));
+    assert_eq!(client.response().await.unwrap().body, "b");
+}
