@@ -165,7 +165,7 @@ impl Seat {
         self.changed.subscribe()
     }
 
-    /// What the copy's file says.
+    /// What the copy's file says; nothing once there is no such seat any more.
     pub fn told(&self) -> watch::Receiver<Option<Own>> {
         self.told.subscribe()
     }
@@ -247,6 +247,7 @@ impl Seat {
     async fn go_on(&self, written: &mut u64) -> Option<Timestamp> {
         let Some(own) = self.own() else {
             self.it.hub.seated(&self.it.seat, SeatFacts::default());
+            self.end_with_its_seat();
             return None;
         };
         if let Some(floor) = own.durable
@@ -286,6 +287,27 @@ impl Seat {
         }
         self.tell(SeatFacts { table: release.table, released: release.released, unwell });
         release.again
+    }
+
+    /// Where a service is taken out, or its node is removed, whoever goes by what was owned here
+    /// hears that nothing is. A seat that only cannot be proven says nothing of that: its copy may
+    /// go on with what it has.
+    fn end_with_its_seat(&self) {
+        let is_over = {
+            let agreed = self.it.agreed.borrow();
+            let services = &agreed.state.services;
+            agreed.state.cluster.is_some() && !services.contains_key(&self.it.seat)
+        };
+        if !is_over {
+            return;
+        }
+        let mut known = self.known();
+        let Some(last) = known.told.take() else { return };
+        known.version += 1;
+        known.shown = None;
+        let nothing = Own { version: known.version, partitions: Vec::new(), durable: None, ..last };
+        drop(known);
+        self.told.send_replace(Some(nothing));
     }
 
     fn tell(&self, facts: SeatFacts) {

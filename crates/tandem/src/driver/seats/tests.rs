@@ -173,3 +173,31 @@ async fn a_clock_that_was_set_back_makes_no_version_smaller() {
     let version = read(dir.path()).version;
     assert!(version > far, "{version} would be taken for older than {far}");
 }
+
+#[tokio::test]
+async fn who_goes_by_what_is_owned_hears_that_nothing_is_once_the_service_is_gone() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut it = case(dir.path(), agreed());
+    it.go_on().await;
+    let told = it.seat.told();
+    let first = told.borrow().clone().unwrap();
+    assert_eq!(first.partitions.len(), 1);
+    let mut state = agreed();
+    let nodes = state.spec.nodes.clone();
+    let expected = state.config_version;
+    let spec = ClusterSpec { nodes, services: [].into() };
+    let config = Box::new(Config { text: String::new(), spec });
+    assert_eq!(state.apply(&Command::Configure { expected, config }), Applied::Changed);
+    it.agreed.send_modify(|agreed| agreed.state = Arc::new(state));
+    it.go_on().await;
+    let last = told.borrow().clone().unwrap();
+    assert!(last.partitions.is_empty() && last.version > first.version, "{last:?}");
+    // Once, and put back it is told anew.
+    it.go_on().await;
+    assert_eq!(told.borrow().clone(), Some(last.clone()));
+    it.agreed.send_modify(|it| it.state = Arc::new(agreed()));
+    it.go_on().await;
+    let again = told.borrow().clone().unwrap();
+    assert_eq!(again.partitions, first.partitions);
+    assert!(again.version > last.version);
+}
