@@ -10,6 +10,7 @@
 //! Not here: who of those in service is chosen (`balance.rs`), the checks themselves (the shell).
 //! Tested by: below, and the simulator's storms of endpoints.
 
+pub mod ending;
 mod slow;
 
 pub use slow::Slow;

@@ -4,7 +4,6 @@ pub mod answers;
 pub mod attempts;
 pub mod balance;
 pub mod ejection;
-pub mod ending;
 pub mod gate;
 pub mod key;
 pub mod latency;

@@ -15,7 +15,7 @@ use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
-use tandem_core::clustering::load_balanced::ending::{End, Past, Side, worked};
+use tandem_core::clustering::load_balanced::ejection::ending::{End, Past, Side, worked};
 use tokio::io::{AsyncWrite, AsyncWriteExt, Interest};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep};

@@ -141,11 +141,8 @@ fn refusal_of(door: Door<'_>, order: Order) -> Option<Failure> {
     }
     door.config.partitions?;
     let source = || door.requests.hash_key.clone();
-    match (order.doubt, order.key) {
-        (Some(doubt), _) => Some(Failure::TwoKeys(source(), doubt)),
-        (None, None) => Some(Failure::NoKey(source())),
-        (None, Some(_)) => None,
-    }
+    let doubt = order.doubt.map(|doubt| Failure::TwoKeys(source(), doubt));
+    doubt.or_else(|| order.key.is_none().then(|| Failure::NoKey(source())))
 }
 
 /// A request that was turned away waits for its owner to be known, or to know it.

@@ -10,7 +10,7 @@ use std::future::{Future, poll_fn};
 use std::io;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
-use tandem_core::clustering::load_balanced::ending::{self, End, Past, worked};
+use tandem_core::clustering::load_balanced::ejection::ending::{self, End, Past, worked};
 use tokio::time::Instant;
 
 /// Silence that ends a half-open connection: as with one that is only copied.

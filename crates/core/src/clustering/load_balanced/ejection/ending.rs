@@ -5,7 +5,7 @@
 //! spoken to and closes without a word does no work, and neither does one that closes at once.
 //! What a client does says nothing of its endpoint: else whoever connects and goes would eject it.
 //! Not here: the bytes (`proxy/balancer/copying.rs`, `proxy/http/tunnel.rs`), what failures lead to
-//! (`ejection.rs`).
+//! (`../ejection.rs`).
 //! Tested by: below.
 
 use core::time::Duration;
