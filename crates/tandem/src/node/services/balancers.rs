@@ -3,7 +3,9 @@
 //! In: `Config`. Out: open balancers, what waits, `Snapshot`s.
 //! A service that comes is opened, one that goes closes its door at once and lets its connections
 //! end within `drain_max`, one that stays changes and keeps every connection. Where services
-//! exchange their addresses, one of them accepts nobody for a moment.
+//! exchange their addresses, one of them accepts nobody for a moment, and so does one that moves
+//! between its own address and all of them.
+//! Keeps: a service that cannot change stays where it is, and takes no door from another.
 //! Not here: what a balancer does (`proxy/balancer`), the doors of PostgreSQL (`node/services.rs`).
 //! Tested by: `tests/balancer`.
 
@@ -89,11 +91,25 @@ impl Balancers {
         let change = |service: &ServiceId| Some((service.clone(), self.wanted(config, service)?));
         let mut changes: Vec<Change> = config.balanced.keys().filter_map(change).collect();
         let mut waits = Vec::new();
+        // Looked at before anybody steps aside for it.
+        changes.retain(|change| match self.may_move(change) {
+            Ok(()) => true,
+            Err(error) => {
+                waits.push(error.to_string());
+                false
+            }
+        });
         while !changes.is_empty() {
             let next = changes.remove(self.next(&changes).await);
             waits.extend(self.change(next).await.err().map(|error| error.to_string()));
         }
         waits
+    }
+
+    /// Whether a service that shall be at another address can become what it shall be.
+    fn may_move(&self, (service, wanted): &Change) -> Result<(), Error> {
+        let at = self.lock().get(service).and_then(|balancer| balancer.listens_at());
+        if at == Some(wanted.listen) { Ok(()) } else { wanted.read_files() }
     }
 
     /// Which one comes first: an address is free only once whoever has it has moved.
@@ -125,7 +141,15 @@ impl Balancers {
         let balancer = self.lock().get(&service).cloned();
         match balancer {
             Some(balancer) => {
-                balancer.configure(wanted)?;
+                let at = balancer.listens_at().filter(|at| *at != wanted.listen);
+                if at.is_some_and(|at| is_taken_by(at, wanted.listen)) {
+                    // It is in its own way: nobody can listen at both.
+                    balancer.step_aside().await;
+                }
+                if let Err(error) = balancer.configure(wanted) {
+                    balancer.step_back()?;
+                    return Err(error);
+                }
                 balancer.moved().await;
             }
             None => {
@@ -364,32 +388,84 @@ health = false
         answer
     }
 
+    fn free() -> SocketAddr {
+        std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+    }
+
+    fn service(name: &str, at: SocketAddr, to: SocketAddr) -> String {
+        format!(
+            "[services.{name}]\nkind = \"tcp\"\nclustering = \"load-balanced\"\n\
+             replication = \"none\"\nhealth = false\nlisten = \"{at}\"\n\
+             upstreams = [\"{to}\"]\n"
+        )
+    }
+
+    fn of(services: &[String]) -> Config {
+        let nodes = "cluster = \"shop\"\n[nodes.a]\naddress = \"127.0.0.1:7400\"\n";
+        Config::parse(&[nodes, &services.concat()].concat(), "t").unwrap()
+    }
+
+    fn open(config: &Config) -> Balancers {
+        let dir = tempfile::tempdir().unwrap();
+        let identity = crate::identity::create_cluster(dir.path(), "shop", &"a".into()).unwrap();
+        Balancers::open(&Arc::new(identity), config, &Supervisor::new()).unwrap()
+    }
+
     #[tokio::test]
     async fn services_exchange_their_addresses() {
         let (one, two) = (endpoint("one").await, endpoint("two").await);
-        let free = || std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let (a, b, c) = (free(), free(), free());
-        let service = |name: &str, at: SocketAddr, to: SocketAddr| {
-            format!(
-                "[services.{name}]\nkind = \"tcp\"\nclustering = \"load-balanced\"\n\
-                 replication = \"none\"\nhealth = false\nlisten = \"{at}\"\n\
-                 upstreams = [\"{to}\"]\n"
-            )
-        };
         let config = |at_one: SocketAddr, at_two: SocketAddr| {
-            let nodes = "cluster = \"shop\"\n[nodes.a]\naddress = \"127.0.0.1:7400\"\n";
-            let text = [nodes, &service("one", at_one, one), &service("two", at_two, two)].concat();
-            Config::parse(&text, "t").unwrap()
+            of(&[service("one", at_one, one), service("two", at_two, two)])
         };
-        let dir = tempfile::tempdir().unwrap();
-
-        let identity = crate::identity::create_cluster(dir.path(), "shop", &"a".into()).unwrap();
-        let supervisor = Supervisor::new();
-        let balancers = Balancers::open(&Arc::new(identity), &config(a, b), &supervisor).unwrap();
+        let balancers = open(&config(a, b));
         for (at_one, at_two) in [(a, b), (b, a), (a, b), (b, c), (c, a), (a, c)] {
             assert_eq!(balancers.follow(&config(at_one, at_two)).await, [""; 0]);
             assert_eq!([answers(at_one).await, answers(at_two).await], ["one", "two"]);
         }
+    }
+
+    /// Whoever cannot change stays where it is, and so does whoever wants its place.
+    #[tokio::test]
+    async fn a_service_that_cannot_change_takes_no_door_from_another() {
+        let (one, two) = (endpoint("one").await, endpoint("two").await);
+        let missing = "certificates = [{ certificate = \"/none.crt\", key = \"/none.key\" }]\n";
+        for bad in ["one", "two"] {
+            let (a, b) = (free(), free());
+            let balancers = open(&of(&[service("one", a, one), service("two", b, two)]));
+            let [mut first, mut second] = [service("one", b, one), service("two", a, two)];
+            let it = if bad == "one" { &mut first } else { &mut second };
+            it.push_str(missing);
+            let changed = of(&[first, second]);
+            for _ in 0..2 {
+                let waits = balancers.follow(&changed).await.join("; ");
+                let said = format!("service {bad}: a certificate cannot be used: /none.crt");
+                assert!(waits.contains(&said), "{waits}");
+                assert_eq!([answers(a).await, answers(b).await], ["one", "two"], "{bad} is bad");
+            }
+            // The file is there, or is asked for no more.
+            let mended = of(&[service("one", b, one), service("two", a, two)]);
+            assert_eq!(balancers.follow(&mended).await, [""; 0]);
+            assert_eq!([answers(b).await, answers(a).await], ["one", "two"]);
+        }
+    }
+
+    /// Nobody can listen at both at once, not even the same service.
+    #[tokio::test]
+    async fn a_service_moves_to_all_addresses_and_back() {
+        let one = endpoint("one").await;
+        let own = free();
+        let all = SocketAddr::from(([0, 0, 0, 0], own.port()));
+        let balancers = open(&of(&[service("one", own, one)]));
+        for at in [all, own, all] {
+            assert_eq!(balancers.follow(&of(&[service("one", at, one)])).await, [""; 0], "{at}");
+            assert_eq!(answers(own).await, "one");
+        }
+        // What cannot be done leaves it where it is.
+        let missing = "certificates = [{ certificate = \"/none.crt\", key = \"/none.key\" }]\n";
+        let bad = of(&[[&service("one", own, one), missing].concat()]);
+        assert_eq!(balancers.follow(&bad).await.len(), 1);
+        assert_eq!(answers(own).await, "one");
     }
 
     #[test]

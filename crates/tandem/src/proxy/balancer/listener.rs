@@ -179,6 +179,18 @@ impl Balancer {
     }
 
     /// Goes on with another configuration: no connection ends. One that was accepted before keeps
+    /// Takes the address again that it has left, if nobody else has it now.
+    ///
+    /// # Errors
+    /// The address cannot be had.
+    pub fn step_back(&self) -> Result<(), Error> {
+        let mut listening = self.listening();
+        if listening.wanted.is_none() {
+            self.bind(&mut listening, &self.shared.config())?;
+        }
+        Ok(())
+    }
+
     /// the times it began with. Where it listens changes first the new, then the old address.
     ///
     /// # Errors
@@ -219,12 +231,7 @@ impl Balancer {
         let dialed = config.dialed().map_err(failed)?;
         let shown = Certificates::read(&config.certificates).map_err(failed)?;
         if Some(config.listen) != listening.wanted {
-            let (address, listener) = listen(&config)?;
-            let accepting = self.shared.closing.child_token();
-            let door = self.accept(listener, accepting.clone());
-            listening.accepting.cancel();
-            let (wanted, left) = (Some(config.listen), Some(listening.door.clone()));
-            *listening = Listening { wanted, address, accepting, door, left };
+            self.bind(listening, &config)?;
         }
         self.shared.group.configure(&config);
         // Whoever changes it may rest on it: nobody is sent any more to who is drained.
@@ -251,6 +258,17 @@ impl Balancer {
     }
 
     /// Where it listens, the port filled in.
+    /// The new address first, then it leaves the old one.
+    fn bind(&self, listening: &mut Listening, config: &BalancerConfig) -> Result<(), Error> {
+        let (address, listener) = listen(config)?;
+        let accepting = self.shared.closing.child_token();
+        let door = self.accept(listener, accepting.clone());
+        listening.accepting.cancel();
+        let (wanted, left) = (Some(config.listen), Some(listening.door.clone()));
+        *listening = Listening { wanted, address, accepting, door, left };
+        Ok(())
+    }
+
     pub fn local_address(&self) -> SocketAddr {
         self.listening().address
     }
