@@ -1,12 +1,15 @@
 //! Spawns every task of the process: each has a name, a kind and an end.
 //! In: a future. Out: its outcome, logged where it is handled; a stop that waits and names what
-//! is still running.
+//! is still running. Places for questions to the system's resolver, which block threads that all
+//! parts of the process need.
 //! States: Running → (leave) Leaving, parts may end in their order → (stop) Stopping → Ended.
 
 use futures::FutureExt;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -20,6 +23,10 @@ pub enum TaskKind {
     Session,
 }
 
+/// So many names are looked up at once: a resolver that does not answer holds a thread for each, of
+/// the few hundred that also make durable what is promised and end what must end.
+const LOOKUPS_MAX: usize = 32;
+
 /// Owns the tasks of a part of the process. Clones share them.
 #[derive(Clone, Debug)]
 pub struct Supervisor {
@@ -27,6 +34,7 @@ pub struct Supervisor {
     leaving: CancellationToken,
     stop: CancellationToken,
     broken: CancellationToken,
+    lookups: Arc<Semaphore>,
 }
 
 impl Default for Supervisor {
@@ -43,6 +51,7 @@ impl Supervisor {
             leaving: CancellationToken::new(),
             stop: CancellationToken::new(),
             broken: CancellationToken::new(),
+            lookups: Arc::new(Semaphore::new(LOOKUPS_MAX)),
         }
     }
 
@@ -67,6 +76,11 @@ impl Supervisor {
             }
         });
         tokio::spawn(self.tasks.track_future(task));
+    }
+
+    /// Places for questions to the system's resolver: one for each thread that waits for it.
+    pub fn lookups(&self) -> Arc<Semaphore> {
+        Arc::clone(&self.lookups)
     }
 
     /// Cancelled when the tasks shall end.

@@ -98,7 +98,8 @@ impl Balancer {
         let asked = (Arc::clone(&group), Arc::clone(&dialer));
         let run = check::run(asked, config.subscribe(), stop.clone());
         supervisor.spawn("balancer checks", TaskKind::Session, run);
-        let run = resolve::run(Arc::clone(&group), config.subscribe(), stop.clone());
+        let asked = (Arc::clone(&group), supervisor.lookups());
+        let run = resolve::run(asked, config.subscribe(), stop.clone());
         supervisor.spawn("balancer names", TaskKind::Session, run);
         let closing = stop.child_token();
         let accepting = closing.child_token();

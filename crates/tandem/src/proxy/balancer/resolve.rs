@@ -1,7 +1,9 @@
 //! Talks to the resolver: keeps the group's addresses what the owner's names stand for.
 //! In: `Upstream`s. Out: the group's endpoints.
 //! Keeps: an answer that is lost, late or empty never forgets the last good one; a name that was
-//! never answered has no addresses yet, and keeps the others from nothing.
+//! never answered has no addresses yet, and keeps the others from nothing. The system asks in
+//! threads, which nobody can end: no name is asked for twice at once, and few of all names are.
+//! Full: a question waits until another one was answered.
 //! Not here: what answers mean that tell only parts (`tandem_core`), what becomes of connections to
 //! an address that is gone (`member/leaving.rs`).
 //! Tested by: below, and `tests.rs`.
@@ -9,14 +11,14 @@
 use super::group::{Group, Wanted};
 use super::{BalancerConfig, Upstream};
 use futures::stream::{FuturesUnordered, StreamExt};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
 use std::time::Duration;
 use tandem_core::clustering::load_balanced::answers::Answers;
-use tokio::sync::watch;
-use tokio::time::{sleep, timeout};
+use tokio::sync::{Semaphore, watch};
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 /// How long what takes.
@@ -26,15 +28,9 @@ struct Pace {
     interval: Duration,
     /// After a question without an answer.
     retry: Duration,
-    /// For one answer.
-    timeout: Duration,
 }
 
-const PACE: Pace = Pace {
-    interval: Duration::from_secs(10),
-    retry: Duration::from_secs(1),
-    timeout: Duration::from_secs(5),
-};
+const PACE: Pace = Pace { interval: Duration::from_secs(10), retry: Duration::from_secs(1) };
 
 /// Names and what they stood for last.
 #[derive(Debug)]
@@ -91,51 +87,87 @@ impl Names {
         self.0.iter().all(|(upstream, _)| upstream.host.parse::<IpAddr>().is_ok())
     }
 
-    /// Asks for every name at once and tells the group after each answer: one that is not answered
-    /// keeps nobody waiting. Whether all were answered.
-    async fn ask<L: Future<Output = io::Result<Vec<IpAddr>>>>(
-        &mut self,
-        group: &Group,
-        limit: Duration,
-        lookup: impl Fn(String, u16) -> L,
-    ) -> bool {
-        let is_name = |upstream: &Upstream| upstream.host.parse::<IpAddr>().is_err();
-        let names = self.0.iter().enumerate().filter(|(_, (upstream, _))| is_name(upstream));
-        let question = |(at, (upstream, _)): (usize, &(Upstream, Answers<IpAddr>))| {
-            let answer = timeout(limit, lookup(upstream.host.clone(), upstream.port));
-            async move { (at, answer.await) }
-        };
-        let mut asked: FuturesUnordered<_> = names.map(question).collect();
-        let mut all = true;
-        while let Some((at, answer)) = asked.next().await {
-            let mut found = match answer {
-                Ok(Ok(addresses)) => addresses,
-                Ok(Err(_)) | Err(_) => Vec::new(),
-            };
-            found.sort_unstable();
-            found.dedup();
-            if found.is_empty() {
-                all = false;
-            } else {
-                self.0[at].1.answered(&found);
-                self.tell(group);
-            }
+    /// Every name that has to be asked for, with a port that it is wanted at.
+    fn questions(&self) -> BTreeMap<&str, u16> {
+        let names = self.0.iter().filter(|(it, _)| it.host.parse::<IpAddr>().is_err());
+        names.map(|(it, _)| (it.host.as_str(), it.port)).collect()
+    }
+
+    /// Takes what a name was said to stand for; false if nobody wants to know that any more.
+    fn answered(&mut self, host: &str, found: &[IpAddr]) -> bool {
+        let mut is_wanted = false;
+        for (_, answers) in self.0.iter_mut().filter(|(upstream, _)| upstream.host == host) {
+            answers.answered(found);
+            is_wanted = true;
         }
-        all
+        is_wanted
     }
 }
 
-async fn lookup(host: String, port: u16) -> io::Result<Vec<IpAddr>> {
-    let found = tokio::net::lookup_host((host, port)).await?;
-    Ok(found.map(|address| address.ip()).collect())
+/// Which names are asked for now, and when the others are again.
+#[derive(Debug, Default)]
+struct Due {
+    asked: BTreeSet<String>,
+    at: BTreeMap<String, Instant>,
+}
+
+impl Due {
+    /// Those to ask for now, which are asked for from here on.
+    fn take(&mut self, names: &Names) -> Vec<(String, u16)> {
+        let (now, questions) = (Instant::now(), names.questions());
+        self.at.retain(|host, _| questions.contains_key(host.as_str()));
+        let is_due = |(host, _): &(&str, u16)| {
+            !self.asked.contains(*host) && self.at.get(*host).is_none_or(|at| *at <= now)
+        };
+        let due = questions.into_iter().filter(is_due);
+        let due: Vec<_> = due.map(|(host, port)| (host.to_owned(), port)).collect();
+        self.asked.extend(due.iter().map(|(host, _)| host.clone()));
+        due
+    }
+
+    /// A question is over.
+    fn done(&mut self, host: String, pause: Duration) {
+        self.asked.remove(&host);
+        self.at.insert(host, Instant::now() + pause);
+    }
+
+    /// When the next one is due that is not being asked for.
+    fn next(&self) -> Option<Instant> {
+        let waits = self.at.iter().filter(|(host, _)| !self.asked.contains(*host));
+        waits.map(|(_, at)| *at).min()
+    }
+}
+
+/// Asks the system, one of few at a time. Whoever drops this has a thread that goes on all the
+/// same, and keeps its place until it has ended.
+async fn lookup(places: Arc<Semaphore>, host: String, port: u16) -> io::Result<Vec<IpAddr>> {
+    let place = places.acquire_owned().await.map_err(io::Error::other)?;
+    let asked = tokio::task::spawn_blocking(move || {
+        let _until_answered = place;
+        let found = (host.as_str(), port).to_socket_addrs()?;
+        Ok(found.map(|address| address.ip()).collect())
+    });
+    asked.await.map_err(io::Error::other)?
+}
+
+/// With whose answer it is; nothing found is no answer.
+async fn answer<L>(host: String, lookup: L) -> (String, Vec<IpAddr>)
+where
+    L: Future<Output = io::Result<Vec<IpAddr>>>,
+{
+    let mut found = lookup.await.unwrap_or_default();
+    found.sort_unstable();
+    found.dedup();
+    (host, found)
 }
 
 /// Asks until `stop`, for the names of the configuration as it is.
 pub(super) async fn run(
-    group: Arc<Group>,
+    (group, places): (Arc<Group>, Arc<Semaphore>),
     config: watch::Receiver<Arc<BalancerConfig>>,
     stop: CancellationToken,
 ) {
+    let lookup = |host, port| lookup(Arc::clone(&places), host, port);
     follow(&group, config, PACE, lookup, stop).await;
 }
 
@@ -151,33 +183,16 @@ async fn follow<L: Future<Output = io::Result<Vec<IpAddr>>>>(
     // here they could undo what was told since. What was told from here may have done so, and then
     // what comes next is told as well.
     let mut are_told = names.are_addresses();
-    let next = |(names, were_told): (&Names, bool),
-                config: &mut watch::Receiver<Arc<BalancerConfig>>| {
-        let next = names.followed_by(&config.borrow_and_update());
-        let are_told = were_told && names.are_addresses() && next.are_addresses();
-        (next, are_told)
-    };
+    let (mut due, mut asked) = (Due::default(), FuturesUnordered::new());
+    let mut is_new = true;
     loop {
-        if !are_told {
+        if std::mem::take(&mut is_new) && !are_told {
             // At once, before any question that may take long.
             names.tell(group);
         }
-        let answered = tokio::select! {
-            biased;
-            () = stop.cancelled() => return,
-            result = config.changed() => {
-                if result.is_err() {
-                    return;
-                }
-                (names, are_told) = next((&names, are_told), &mut config);
-                continue;
-            }
-            answered = names.ask(group, pace.timeout, &lookup) => answered,
-        };
-        if !are_told {
-            names.tell(group);
-        }
-        let pause = if answered { pace.interval } else { pace.retry };
+        let now = due.take(&names).into_iter();
+        asked.extend(now.map(|(host, port)| answer(host.clone(), lookup(host, port))));
+        let next = due.next();
         tokio::select! {
             biased;
             () = stop.cancelled() => return,
@@ -185,9 +200,18 @@ async fn follow<L: Future<Output = io::Result<Vec<IpAddr>>>>(
                 if result.is_err() {
                     return;
                 }
-                (names, are_told) = next((&names, are_told), &mut config);
+                let after = names.followed_by(&config.borrow_and_update());
+                are_told &= names.are_addresses() && after.are_addresses();
+                (names, is_new) = (after, true);
             }
-            () = sleep(pause), if !names.are_addresses() => {}
+            Some((host, found)) = asked.next() => {
+                let is_answered = !found.is_empty();
+                if is_answered && names.answered(&host, &found) {
+                    names.tell(group);
+                }
+                due.done(host, if is_answered { pace.interval } else { pace.retry });
+            }
+            () = sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => {}
         }
     }
 }
@@ -200,11 +224,8 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     const LONG: Duration = Duration::from_secs(600);
-    const QUICK: Pace = Pace {
-        interval: Duration::from_millis(1),
-        retry: Duration::from_millis(1),
-        timeout: Duration::from_millis(5),
-    };
+    const QUICK: Pace =
+        Pace { interval: Duration::from_millis(1), retry: Duration::from_millis(1) };
 
     fn upstream(host: &str) -> Upstream {
         Upstream { host: host.to_owned(), port: 80, weight: 1, far: false, drain: false }
@@ -214,7 +235,8 @@ mod tests {
     async fn a_name_that_is_not_answered_keeps_nobody_waiting() {
         let mut config = config(&[]);
         config.upstreams = ["silent", "wrong", "good"].map(upstream).to_vec();
-        let (group, mut names) = (Group::new(&config), Names::new(&config));
+        let group = Group::new(&config);
+        let (_configs, watched) = watch::channel(Arc::new(config));
         let lookup = |host: String, _| async move {
             match host.as_str() {
                 "good" => Ok(vec![IpAddr::from([192, 0, 2, 1])]),
@@ -223,10 +245,14 @@ mod tests {
             }
         };
         tokio::select! {
-            _ = names.ask(&group, LONG, lookup) => panic!("one is not answered"),
+            () = follow(&group, watched, QUICK, lookup, CancellationToken::new()) => panic!("end"),
             () = until_true(|| group.members().len() == 1) => {}
         }
         assert_eq!(*group.unresolved(), ["silent", "wrong"]);
+    }
+
+    fn group_and_places(group: &Arc<Group>) -> (Arc<Group>, Arc<Semaphore>) {
+        (Arc::clone(group), Arc::new(Semaphore::new(1)))
     }
 
     /// What a resolver does next.
@@ -235,7 +261,6 @@ mod tests {
         One(u8),
         Nothing,
         Error,
-        Silence,
     }
 
     #[tokio::test]
@@ -252,7 +277,6 @@ mod tests {
                     Answers::One(last) => Ok(vec![IpAddr::from([192, 0, 2, last])]),
                     Answers::Nothing => Ok(Vec::new()),
                     Answers::Error => Err(io::ErrorKind::NotFound.into()),
-                    Answers::Silence => std::future::pending().await,
                 }
             }
         };
@@ -273,7 +297,7 @@ mod tests {
                 let address = vec![SocketAddr::from(([192, 0, 2, last], 80))];
                 from_now_on(Answers::One(last)).await;
                 assert_eq!((known(), group.unresolved().len()), (address.clone(), 0));
-                for lost in [Answers::Nothing, Answers::Error, Answers::Silence] {
+                for lost in [Answers::Nothing, Answers::Error] {
                     from_now_on(lost).await;
                     assert_eq!(known(), address, "{lost:?} forgets");
                 }
@@ -284,6 +308,95 @@ mod tests {
             () = follow(&group, config, QUICK, lookup, CancellationToken::new()) => panic!("ended"),
             () = story => {}
         }
+    }
+
+    /// How often each name was asked for.
+    #[derive(Default)]
+    struct Asked(Mutex<BTreeMap<String, usize>>);
+
+    impl Asked {
+        fn count(&self, name: &str) -> usize {
+            self.0.lock().unwrap().get(name).copied().unwrap_or(0)
+        }
+
+        fn note(&self, name: &str) {
+            *self.0.lock().unwrap().entry(name.to_owned()).or_default() += 1;
+        }
+    }
+
+    /// A question cannot be taken back: the system goes on with it, in a thread of its own.
+    #[tokio::test]
+    async fn a_name_is_not_asked_for_again_while_the_system_looks_for_it() {
+        let mut config = config(&[]);
+        config.upstreams = ["silent", "good"].map(upstream).to_vec();
+        let (group, asked) = (Group::new(&config), Asked::default());
+        let lookup = |host: String, _| {
+            asked.note(&host);
+            async move {
+                match host.as_str() {
+                    "good" => Ok(vec![IpAddr::from([192, 0, 2, 1])]),
+                    _ => std::future::pending().await,
+                }
+            }
+        };
+        let (configs, watched) = watch::channel(Arc::new(config.clone()));
+        let story = async {
+            until_true(|| asked.count("good") >= 10).await;
+            config.sessions_max += 1;
+            configs.send_replace(Arc::new(config.clone()));
+            let before = asked.count("good");
+            until_true(|| asked.count("good") >= before + 10).await;
+            assert_eq!(asked.count("silent"), 1);
+        };
+        tokio::select! {
+            () = follow(&group, watched, QUICK, lookup, CancellationToken::new()) => panic!("end"),
+            () = story => {}
+        }
+    }
+
+    /// Answers that tell only parts are counted: they shall not come sooner for another's sake.
+    #[tokio::test]
+    async fn a_name_that_is_wrong_has_no_other_asked_for_more_often() {
+        let mut config = config(&[]);
+        config.upstreams = ["wrong", "good"].map(upstream).to_vec();
+        let (group, asked) = (Group::new(&config), Asked::default());
+        let lookup = |host: String, _| {
+            asked.note(&host);
+            async move {
+                match host.as_str() {
+                    "good" => Ok(vec![IpAddr::from([192, 0, 2, 1])]),
+                    _ => Err(io::ErrorKind::NotFound.into()),
+                }
+            }
+        };
+        let pace = Pace { interval: LONG, ..QUICK };
+        let (configs, watched) = watch::channel(Arc::new(config.clone()));
+        let story = async {
+            until_true(|| asked.count("wrong") >= 10).await;
+            assert_eq!(asked.count("good"), 1);
+            // Another configuration is no reason either.
+            config.sessions_max += 1;
+            configs.send_replace(Arc::new(config.clone()));
+            let before = asked.count("wrong");
+            until_true(|| asked.count("wrong") >= before + 10).await;
+            assert_eq!(asked.count("good"), 1);
+        };
+        tokio::select! {
+            () = follow(&group, watched, pace, lookup, CancellationToken::new()) => panic!("end"),
+            () = story => {}
+        }
+    }
+
+    /// Whoever no longer waits for an answer leaves nobody's place free that is taken.
+    #[tokio::test]
+    async fn few_names_are_asked_for_at_once() {
+        let places = Arc::new(Semaphore::new(1));
+        let held = Arc::clone(&places).acquire_owned().await.unwrap();
+        let mut waits = std::pin::pin!(lookup(Arc::clone(&places), "127.0.0.1".to_owned(), 80));
+        assert!(futures::poll!(&mut waits).is_pending());
+        drop(held);
+        assert_eq!(waits.await.unwrap(), [IpAddr::from([127, 0, 0, 1])]);
+        until_true(|| places.available_permits() == 1).await;
     }
 
     /// INV-14: a door that says so sends nobody to a drained endpoint any more.
@@ -297,7 +410,8 @@ mod tests {
         drained.upstreams[0].drain = true;
         Names::new(&drained).tell(&group);
         // It has not heard of it yet.
-        let mut late = std::pin::pin!(run(Arc::clone(&group), watched, CancellationToken::new()));
+        let mut late =
+            std::pin::pin!(run(group_and_places(&group), watched, CancellationToken::new()));
         assert!(futures::poll!(&mut late).is_pending());
         let draining = tandem_core::clustering::load_balanced::ejection::Condition::Draining;
         assert_eq!(group.snapshot()[0].condition, Some(draining));
@@ -310,7 +424,8 @@ mod tests {
         before.upstreams = ["name.invalid"].map(upstream).to_vec();
         let group = Group::new(&before);
         let (configs, watched) = watch::channel(Arc::new(before.clone()));
-        let mut late = std::pin::pin!(run(Arc::clone(&group), watched, CancellationToken::new()));
+        let mut late =
+            std::pin::pin!(run(group_and_places(&group), watched, CancellationToken::new()));
         assert!(futures::poll!(&mut late).is_pending());
         let mut first = before;
         first.upstreams = ["192.0.2.1"].map(upstream).to_vec();
