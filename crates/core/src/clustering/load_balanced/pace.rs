@@ -21,6 +21,8 @@ pub struct Pace {
     pub since: Timestamp,
     /// Microseconds.
     pub median_us: u64,
+    /// The way there is a longer one: it stands in another zone.
+    pub far: bool,
 }
 
 /// What one endpoint took in a window. It allocates nothing before the first sample.
@@ -46,7 +48,8 @@ impl Recent {
 
     /// How long it takes; a window that is over begins anew with this call.
     pub fn pace(&mut self, now: Timestamp, window: Duration) -> Option<Pace> {
-        let pace = self.median_us().map(|median_us| Pace { since: self.since, median_us });
+        let pace = |median_us| Pace { since: self.since, median_us, far: false };
+        let pace = self.median_us().map(pace);
         if now.since(self.since) >= window {
             self.counts.fill(0);
             (self.since, self.count) = (now, 0);

@@ -101,7 +101,8 @@ rows! {
     "services.NAME.ejection.latency": "2 to 1000" = Unset("nobody is ejected for being slow");
         "It is ejected when half of at least 20 connections or requests in a window take more \
             than so many times what they take at the one in the middle of the others, and more \
-            than 1 ms. What is measured is the time to connect, with http from a request to the \
+            than 1 ms. Those in other zones are compared with each other alone: their way is \
+            longer. What is measured is the time to connect, with http from a request to the \
             head of its response."
         because "peak-ewma and least-connections already send little to what is slow; with \
             round-robin, random and hash it keeps its share, but some pages take long on purpose",

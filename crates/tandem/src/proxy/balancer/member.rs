@@ -110,7 +110,8 @@ impl Member {
 
     /// How long work takes here of late; asked once in a while.
     pub(super) fn pace(&self, now: Timestamp, window: Duration) -> Option<Pace> {
-        lock(&self.took).recent.pace(now, window)
+        let pace = lock(&self.took).recent.pace(now, window)?;
+        Some(Pace { far: self.far.load(Ordering::Relaxed), ..pace })
     }
 
     /// Work failed here.

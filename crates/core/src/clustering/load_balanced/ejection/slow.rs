@@ -1,5 +1,6 @@
 //! Decides which endpoints take so much longer than the others that they are left out for a while.
 //! In: each endpoint's `Pace`. Out: ejections, and what they rest on.
+//! What is far is held against what is far: a longer way is no fault of an endpoint.
 //! Keeps: INV-7, as what fails: never the last one, nor more than the permitted share.
 //! Not here: the samples (`pace.rs`).
 //! Tested by: `tests.rs`, and the simulator's storms of endpoints.
@@ -27,10 +28,18 @@ impl Group {
     /// Ejects whoever takes much longer than the others, the slowest first. Endpoints of which too
     /// little is known are nobody's measure; what was slow before it was out does not count.
     pub fn judge(&mut self, paces: &[Option<Pace>], now: Timestamp) -> Vec<Slow> {
+        let mut slow = self.judge_those(paces, false, now);
+        slow.extend(self.judge_those(paces, true, now));
+        slow
+    }
+
+    /// The same for those that are far, or those that are not.
+    fn judge_those(&mut self, paces: &[Option<Pace>], far: bool, now: Timestamp) -> Vec<Slow> {
         let limits = self.limits;
         let known = |(at, pace): (usize, &Option<Pace>)| {
             let (pace, endpoint) = ((*pace)?, self.endpoints.get(at)?);
-            let counts = self.condition(at, now)?.is_in_service()
+            let counts = pace.far == far
+                && self.condition(at, now)?.is_in_service()
                 && endpoint.back_at.is_none_or(|back| pace.since >= back);
             counts.then_some((pace.median_us, at))
         };

@@ -204,7 +204,7 @@ fn no_storm_of_results_leaves_nobody() {
 
 /// What each takes, in milliseconds; 0 is not known.
 fn paces(of: &[u64], since: Timestamp) -> Vec<Option<Pace>> {
-    let pace = |ms: &u64| (*ms > 0).then_some(Pace { since, median_us: *ms * 1_000 });
+    let pace = |ms: &u64| (*ms > 0).then_some(Pace { since, median_us: *ms * 1_000, far: false });
     of.iter().map(pace).collect()
 }
 
@@ -222,12 +222,27 @@ fn what_takes_much_longer_than_the_others_is_ejected() {
     assert_eq!(judge(&[0, 51, 0, 0]), [], "there is nobody to be held against");
     assert_eq!(judge(&[0, 51, 0, 10]).len(), 1);
     let mut quick = group();
-    let pace = |median_us| Some(Pace { since: second(1), median_us });
+    let pace = |median_us| Some(Pace { since: second(1), median_us, far: false });
     assert_eq!(quick.judge(&[pace(900), pace(20), pace(20), pace(20)], second(2)), []);
     assert_eq!(
         Group::new(&[1; 4], LIMITS, false).judge(&paces(&[1, 99, 1, 1], second(1)), second(2)),
         []
     );
+}
+
+/// A connect takes as long as the way there and back.
+#[test]
+fn what_is_far_is_not_held_against_what_is_near() {
+    let limits = Limits { latency_times: 5, ..LIMITS };
+    let judge = |of: [(u64, bool); 4]| {
+        let pace = |(ms, far)| Some(Pace { since: second(1), median_us: ms * 1_000, far });
+        Group::new(&[1; 4], limits, false).judge(&of.map(pace), second(2))
+    };
+    assert_eq!(judge([(1, false), (1, false), (30, true), (30, true)]), [], "by the way only");
+    let slow = judge([(1, false), (9, false), (30, true), (200, true)]);
+    let at: Vec<usize> = slow.iter().map(|it| it.at).collect();
+    assert_eq!(at, [1, 3], "each against its own kind: {slow:?}");
+    assert_eq!(judge([(1, false), (1, false), (1, false), (200, true)]), [], "it has no others");
 }
 
 #[test]
