@@ -40,11 +40,8 @@ impl Group {
     /// Ejects who takes much longer than the others.
     pub(in crate::proxy::balancer) fn judge(&self) {
         let mut state = lock(&self.state);
-        let window = state.limits.window;
-        if state.limits.latency_times == 0 {
-            return;
-        }
-        let now = clock::now();
+        let (now, window) = (clock::now(), state.limits.window);
+        // Asked even where nobody is judged: what was measured before somebody asks for it is old.
         let paces: Vec<_> = state.members.iter().map(|it| it.pace(now, window)).collect();
         let slow = state.health.judge(&paces, now);
         if slow.is_empty() {
@@ -67,5 +64,48 @@ impl Group {
     /// What was cut since the last call.
     pub(in crate::proxy::balancer) fn cuts(&self) -> Vec<Cut> {
         self.cuts.take()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Wanted;
+    use super::*;
+    use std::time::Duration;
+    use tandem_core::clustering::load_balanced::pace::VOLUME_MIN;
+
+    /// Whoever switches it on asks for what is, and not for what was last week.
+    #[tokio::test]
+    async fn what_was_slow_before_anybody_asked_is_not_ejected_for_it() {
+        let mut config = crate::proxy::balancer::tests::config(&[]);
+        config.limits.window = Duration::from_millis(50);
+        let group = Group::new(&config);
+        let at = |port: u16| Wanted {
+            upstream: Arc::from("one"),
+            address: ([192, 0, 2, 1], port).into(),
+            weight: 1,
+            far: false,
+            drain: false,
+        };
+        group.replace(&[at(1), at(2), at(3)]);
+        let took = |slow_ms: u64| {
+            for (member, ms) in group.members().iter().zip([slow_ms, 2, 2]) {
+                (0..VOLUME_MIN).for_each(|_| member.took(Duration::from_millis(ms)));
+            }
+        };
+        (0..3).for_each(|_| took(90));
+        tokio::time::sleep(config.limits.window * 2).await;
+        // As the sweep does all the time.
+        group.judge();
+        config.limits.latency_times = 5;
+        config.limits.window = Duration::from_secs(600);
+        group.configure(&config);
+        took(2);
+        group.judge();
+        assert!(group.snapshot().iter().all(|it| it.ejected == 0), "{:?}", group.snapshot());
+        (0..10).for_each(|_| took(90));
+        group.judge();
+        let slow = &group.snapshot()[0];
+        assert_eq!(slow.ejected, 1, "{slow:?}");
     }
 }
