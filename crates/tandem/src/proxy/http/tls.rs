@@ -34,8 +34,10 @@ pub struct Certificate {
 pub struct CertificateEnd {
     /// Where it was read from.
     pub file: PathBuf,
-    /// Seconds since 1970: its own end, or that of one between it and its authority.
+    /// Seconds since 1970: its own end.
     pub unix_s: i64,
+    /// That of the first to end of those beside it in the file: not everybody needs it.
+    pub beside_unix_s: Option<i64>,
 }
 
 impl CertificateEnd {
@@ -45,8 +47,9 @@ impl CertificateEnd {
             let (_, parsed) = x509_parser::parse_x509_certificate(certificate).ok()?;
             Some(parsed.validity().not_after.timestamp())
         };
-        let unix_s = chain.iter().filter_map(end).min()?;
-        Some(Self { file: file.to_owned(), unix_s })
+        let (own, beside) = chain.split_first()?;
+        let beside_unix_s = beside.iter().filter_map(end).min();
+        Some(Self { file: file.to_owned(), unix_s: end(own)?, beside_unix_s })
     }
 }
 
@@ -108,16 +111,19 @@ impl Loaded {
         Ok(Self { config, ends, from: from.to_vec(), protocols, tickets, written })
     }
 
-    /// Reads them again if a file is another one than before.
-    pub(super) fn renew(&self) -> Option<Result<Option<Self>, String>> {
-        let tickets = || Arc::clone(&self.tickets);
-        let read = || Self::read_with(&self.from, self.protocols, tickets()).map(Some);
-        (written(&self.from) != self.written).then(read)
-    }
-
-    /// As if it had been read of what is there now: what is wrong with it is said once.
-    pub(super) fn seen(&self) -> Self {
-        Self { written: written(&self.from), ..self.clone() }
+    /// Reads them again if a file is another one than before: what to go on with, and what is wrong
+    /// with what is there now, which is said once.
+    fn renew(&self) -> Option<(Self, Option<String>)> {
+        // Looked at first: what is written while they are read is then read again.
+        let written = written(&self.from);
+        if written == self.written {
+            return None;
+        }
+        let read = Self::read_with(&self.from, self.protocols, Arc::clone(&self.tickets));
+        Some(match read {
+            Ok(after) => (after, None),
+            Err(why) => (Self { written, ..self.clone() }, Some(why)),
+        })
     }
 }
 
@@ -170,18 +176,13 @@ impl Shows {
     /// ones before stay.
     pub(in crate::proxy) fn renew(&self, service: &ServiceId) {
         let Some(before) = self.lock().clone() else { return };
-        let after = match before.renew() {
-            None => return,
-            Some(Ok(Some(after))) => {
-                tracing::info!(%service, "certificates were read again");
-                after
-            }
-            Some(Ok(None)) => return,
-            Some(Err(why)) => {
+        let Some((after, wrong)) = before.renew() else { return };
+        match wrong {
+            None => tracing::info!(%service, "certificates were read again"),
+            Some(why) => {
                 tracing::warn!(%service, why, "a new certificate is not used, the old one stays");
-                before.seen()
             }
-        };
+        }
         self.renewed(&before, after);
     }
 
@@ -276,6 +277,33 @@ fn covers(name: &str, asked: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Whoever renews writes one file after the other.
+    #[test]
+    fn a_key_that_comes_after_its_certificate_was_found_wrong_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let (chain, key) = (dir.path().join("a.crt"), dir.path().join("a.key"));
+        let made = || rcgen::generate_simple_self_signed(vec!["a".to_owned()]).unwrap();
+        let begun = SystemTime::now();
+        let write = |file: &Path, text: String, second: u64| {
+            std::fs::write(file, text).unwrap();
+            let file = std::fs::File::options().write(true).open(file).unwrap();
+            file.set_modified(begun + std::time::Duration::from_secs(second)).unwrap();
+        };
+        let (old, new) = (made(), made());
+        write(&chain, old.cert.pem(), 0);
+        write(&key, old.signing_key.serialize_pem(), 0);
+        let from = [Certificate { chain: chain.clone(), key: key.clone() }];
+        let loaded = Loaded::read(&from, false).unwrap().unwrap();
+        assert!(loaded.renew().is_none());
+        write(&chain, new.cert.pem(), 1);
+        let (loaded, wrong) = loaded.renew().unwrap();
+        assert!(wrong.is_some_and(|why| why.contains("not the key of this certificate")));
+        assert!(loaded.renew().is_none(), "said once");
+        write(&key, new.signing_key.serialize_pem(), 2);
+        let (loaded, wrong) = loaded.renew().unwrap();
+        assert!(wrong.is_none() && loaded.renew().is_none());
+    }
 
     #[test]
     fn a_star_is_one_word() {

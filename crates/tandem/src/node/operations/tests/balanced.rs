@@ -122,7 +122,8 @@ fn a_certificate_is_told_before_it_ends() {
     seen.unix_ms = 1_000 * 86_400_000;
     let told = |days: i64| {
         let file = "/etc/web.crt".into();
-        let certificates = vec![CertificateEnd { file, unix_s: (1_000 + days) * 86_400 + 60 }];
+        let unix_s = (1_000 + days) * 86_400 + 60;
+        let certificates = vec![CertificateEnd { file, unix_s, beside_unix_s: None }];
         let of = Snapshot {
             certificates,
             unresolved: Vec::new(),
