@@ -171,23 +171,38 @@ fn certificates(of: &Snapshot) -> Vec<CertificateStatus> {
         file: it.file.display().to_string(),
         expires_unix_s: it.unix_s,
     };
-    of.certificates.iter().map(certificate).collect()
+    of.certificates.iter().chain(&of.shown_to_endpoints).map(certificate).collect()
 }
 
 /// Days until a certificate ends; less than 0 once it has.
 pub(super) fn days_left(of: &CertificateStatus, now_unix_ms: u64) -> i64 {
+    days_until(of.expires_unix_s, now_unix_ms)
+}
+
+fn days_until(unix_s: i64, now_unix_ms: u64) -> i64 {
     let now_s = i64::try_from(now_unix_ms / 1000).unwrap_or(i64::MAX);
-    of.expires_unix_s.saturating_sub(now_s).div_euclid(86_400)
+    unix_s.saturating_sub(now_s).div_euclid(86_400)
 }
 
 /// Said early enough to get another one, and late enough that what renews itself did so.
-fn ends_soon(of: &CertificateStatus, now_unix_ms: u64) -> Option<String> {
-    let file = &of.file;
-    match days_left(of, now_unix_ms) {
-        ..0 => Some(format!("certificate {file} has ended: clients refuse it")),
-        left @ 0..CERTIFICATE_DAYS => Some(format!("certificate {file} ends in {left} days")),
-        _ => None,
+fn ends_soon(of: &Snapshot, now_unix_ms: u64) -> Vec<String> {
+    let to_clients = of.certificates.iter().map(|it| (it, "clients refuse it"));
+    let refused = "endpoints refuse it, and clients are held";
+    let all = to_clients.chain(of.shown_to_endpoints.iter().map(|it| (it, refused)));
+    let mut warnings = Vec::new();
+    for (CertificateEnd { file, unix_s, beside_unix_s }, refused) in all {
+        let file = file.display();
+        let words = |what: String, end: i64, then: &str| match days_until(end, now_unix_ms) {
+            ..0 => Some(format!("{what} has ended: {then}")),
+            left @ 0..CERTIFICATE_DAYS => Some(format!("{what} ends in {left} days")),
+            _ => None,
+        };
+        warnings.extend(words(format!("certificate {file}"), *unix_s, refused));
+        // Many of its readers need only those before it.
+        let beside = format!("a certificate beside the first in {file}");
+        warnings.extend(beside_unix_s.and_then(|end| words(beside, end, "who needs it refuses")));
     }
+    warnings
 }
 
 fn http(of: HttpSnapshot) -> HttpStatus {
@@ -270,7 +285,8 @@ pub(super) fn reason(of: &EndpointSnapshot) -> Option<String> {
         Condition::Down => format!("its checks fail: {why}"),
         Condition::Ejected(_) => {
             let left = of.ejected_for.unwrap_or_default().as_secs_f64();
-            format!("its work failed: {why}; tried again in {left:.1} s")
+            let what = if of.is_slow { "too slow" } else { "its work failed" };
+            format!("{what}: {why}; tried again in {left:.1} s")
         }
         Condition::Draining if of.in_flight == 0 => "drained: nothing is left".to_owned(),
         Condition::Draining => left(of),
@@ -299,8 +315,7 @@ fn warnings(config: &Balanced, snapshot: &Snapshot, now_unix_ms: u64) -> Vec<Str
     if snapshot.sessions >= config.sessions_max as u64 {
         warnings.push("full: sessions_max connections are open, more are closed".to_owned());
     }
-    let certificates = certificates(snapshot);
-    warnings.extend(certificates.iter().filter_map(|it| ends_soon(it, now_unix_ms)));
+    warnings.extend(ends_soon(snapshot, now_unix_ms));
     warnings
 }
 

@@ -179,7 +179,6 @@ impl Balancer {
         }
     }
 
-    /// Goes on with another configuration: no connection ends. One that was accepted before keeps
     /// Takes the address again that it has left, if nobody else has it now.
     ///
     /// # Errors
@@ -192,6 +191,7 @@ impl Balancer {
         Ok(())
     }
 
+    /// Goes on with another configuration: no connection ends. One that was accepted before keeps
     /// the times it began with. Where it listens changes first the new, then the old address.
     ///
     /// # Errors
@@ -258,7 +258,6 @@ impl Balancer {
         Ok(())
     }
 
-    /// Where it listens, the port filled in.
     /// The new address first, then it leaves the old one.
     fn bind(&self, listening: &mut Listening, config: &BalancerConfig) -> Result<(), Error> {
         let (address, listener) = listen(config)?;
@@ -270,6 +269,7 @@ impl Balancer {
         Ok(())
     }
 
+    /// Where it listens, the port filled in.
     pub fn local_address(&self) -> SocketAddr {
         self.listening().address
     }
@@ -292,7 +292,8 @@ impl Balancer {
             limited: rates.refused(),
             endpoints: group.snapshot(),
             http: http.as_ref().map(Http::snapshot),
-            certificates: shown.into_iter().chain(dialer.certificate_end()).collect(),
+            certificates: shown,
+            shown_to_endpoints: dialer.certificate_end(),
             unresolved: group.unresolved().clone(),
             owners: group.owners(),
         }

@@ -46,6 +46,8 @@ pub(in crate::proxy) struct Member {
     pub(super) leaving: Leaving,
     /// What went wrong last.
     failure: Mutex<Option<String>>,
+    /// That is no failure: it takes too long.
+    is_slow: AtomicBool,
 }
 
 /// What each endpoint of a group may have.
@@ -90,6 +92,7 @@ impl Member {
             ejected: AtomicU64::new(0),
             leaving: Leaving::default(),
             failure: Mutex::default(),
+            is_slow: AtomicBool::new(false),
         }
     }
 
@@ -153,7 +156,19 @@ impl Member {
 
     /// Something went wrong, for operators.
     pub(in crate::proxy) fn failed_because(&self, why: impl Into<String>) {
-        *lock(&self.failure) = Some(why.into());
+        self.says((Some(why.into()), false));
+    }
+
+    /// It takes too long, for operators.
+    pub(super) fn is_slow_because(&self, why: String) {
+        self.says((Some(why), true));
+    }
+
+    fn says(&self, (why, is_slow): (Option<String>, bool)) {
+        let mut failure = lock(&self.failure);
+        *failure = why;
+        // Read under the same lock.
+        self.is_slow.store(is_slow, Ordering::Relaxed);
     }
 
     /// Ready when what it has must end: it gets no more work, and had time enough. The work says so
@@ -198,6 +213,10 @@ impl Member {
             Some(Condition::Ejected(until)) => Some(until.since(now)),
             _ => None,
         };
+        let (failure, is_slow) = {
+            let failure = lock(&self.failure);
+            (failure.clone(), self.is_slow.load(Ordering::Relaxed))
+        };
         let took = lock(&self.took);
         EndpointSnapshot {
             address: self.address,
@@ -216,7 +235,8 @@ impl Member {
             failed: count(&self.failed),
             retried: count(&self.retried),
             ejected: count(&self.ejected),
-            failure: lock(&self.failure).clone(),
+            failure,
+            is_slow,
             cut: self.leaving.count(),
             is_full: self.is_full(bounds.in_flight_max),
             cut_in: self.leaving.left(bounds.drain_max, now),

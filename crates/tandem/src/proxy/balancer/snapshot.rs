@@ -34,8 +34,10 @@ pub struct Snapshot {
     pub endpoints: Vec<EndpointSnapshot>,
     /// There if it balances requests.
     pub http: Option<HttpSnapshot>,
-    /// Certificates that clients or endpoints are shown.
+    /// Certificates that clients are shown.
     pub certificates: Vec<CertificateEnd>,
+    /// The one that endpoints are.
+    pub shown_to_endpoints: Option<CertificateEnd>,
     /// Names that were never answered.
     pub unresolved: Vec<String>,
     /// There if its work has owners.
@@ -79,6 +81,8 @@ pub struct EndpointSnapshot {
     pub ejected: u64,
     /// What went wrong last, however long ago.
     pub failure: Option<String>,
+    /// That is no failure: it takes too long.
+    pub is_slow: bool,
     /// How much of its work was cut so far, since it got no more and this had not ended in time.
     pub cut: u64,
     /// It has as much as it may.

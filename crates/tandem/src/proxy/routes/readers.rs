@@ -152,6 +152,7 @@ impl Readers {
                 retried: member.failed,
                 ejected: member.ejected,
                 failure: member.failure.clone(),
+                is_slow: false,
                 cut: 0,
                 is_full: false,
                 cut_in: None,

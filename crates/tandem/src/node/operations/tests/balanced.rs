@@ -39,6 +39,7 @@ pub(super) fn endpoint(condition: Condition) -> EndpointSnapshot {
         retried: 3,
         ejected: 1,
         failure: Some("Connection refused".to_owned()),
+        is_slow: false,
         cut: 0,
         is_full: false,
         cut_in: Some(Duration::from_millis(90_700)),
@@ -58,6 +59,7 @@ pub(super) fn snapshot(endpoints: Vec<EndpointSnapshot>) -> Snapshot {
         retried: 4,
         limited: [0, 0],
         certificates: Vec::new(),
+        shown_to_endpoints: None,
         endpoints,
         unresolved: vec!["cache2".to_owned()],
         owners: None,
@@ -143,6 +145,50 @@ fn a_certificate_is_told_before_it_ends() {
     assert_eq!(warning, "certificate /etc/web.crt has ended: clients refuse it");
     assert_eq!(found, [(Severity::Bad, warning)]);
     assert_eq!(told(2).1[0].0, Severity::Bad);
+}
+
+#[test]
+fn whoever_refuses_a_certificate_is_named() {
+    let mut seen = cluster(&format!("{}{BALANCED}", super::THREE), "a");
+    seen.unix_ms = 1_000 * 86_400_000;
+    let at = |days: i64| (1_000 + days) * 86_400 + 60;
+    let told = |shown: Option<CertificateEnd>, asked: Option<CertificateEnd>| {
+        let of = Snapshot {
+            certificates: shown.into_iter().collect(),
+            shown_to_endpoints: asked,
+            unresolved: Vec::new(),
+            ..snapshot(vec![endpoint(Condition::Up)])
+        };
+        let of = balanced::all(&seen, &[of]).remove(0);
+        let found = doctor::balanced::findings(&of, &"a".into(), seen.unix_ms);
+        let found: Vec<_> = found.into_iter().map(|it| (it.severity, it.what)).collect();
+        (of.warnings.join("; "), found)
+    };
+    let file = || "/etc/own.crt".into();
+    let ended = CertificateEnd { file: file(), unix_s: at(-2), beside_unix_s: None };
+    let (warning, found) = told(None, Some(ended));
+    let wanted = "certificate /etc/own.crt has ended: endpoints refuse it, and clients are held";
+    assert_eq!((warning.as_str(), found[0].0), (wanted, Severity::Bad));
+    // Of its chain: whoever trusts what is before it in the chain needs it no more.
+    let old = CertificateEnd { file: file(), unix_s: at(90), beside_unix_s: Some(at(-2)) };
+    let (warning, found) = told(Some(old), None);
+    let wanted = "a certificate beside the first in /etc/own.crt has ended: who needs it refuses";
+    assert_eq!(warning, wanted);
+    assert_eq!(found[0], (Severity::Warning, warning));
+    assert_eq!(found[1], (Severity::Good, "/etc/own.crt is valid for 90 days".to_owned()));
+}
+
+#[test]
+fn who_is_ejected_for_being_slow_has_not_failed() {
+    let seen = cluster(&format!("{}{BALANCED}", super::THREE), "a");
+    let slow = EndpointSnapshot {
+        failure: Some("it takes 50.0 ms, the others 2.0 ms".to_owned()),
+        is_slow: true,
+        ..endpoint(Condition::Ejected(Timestamp(1)))
+    };
+    let of = balanced::all(&seen, &[snapshot(vec![slow])]).remove(0);
+    let wanted = "too slow: it takes 50.0 ms, the others 2.0 ms; tried again in 7.5 s";
+    assert_eq!(of.upstreams[0].reason.as_deref(), Some(wanted));
 }
 
 #[test]

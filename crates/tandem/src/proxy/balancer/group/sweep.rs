@@ -53,7 +53,7 @@ impl Group {
         let ms = |us: u64| us as f64 / 1000.0;
         for (member, slow) in members.iter().zip(slow) {
             let (own, others) = (ms(slow.median_us), ms(slow.others_us));
-            member.failed_because(format!("it takes {own:.1} ms, the others {others:.1} ms"));
+            member.is_slow_because(format!("it takes {own:.1} ms, the others {others:.1} ms"));
             member.ejected.fetch_add(1, Ordering::Relaxed);
             let (service, address) = (&self.service, member.address);
             tracing::info!(%service, %address, own, others, "endpoint ejected for being slow");
