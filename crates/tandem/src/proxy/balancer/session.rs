@@ -97,7 +97,13 @@ pub(in crate::proxy) async fn serve(shared: &Shared, mut client: TcpStream, from
     }
     let Ok(door) = client.local_addr() else { return };
     let found = endpoint(shared, &config, (&client, who, door)).await;
-    let Some((claim, Stream::Plain(server))) = found else { return };
+    let Some((claim, server)) = found else { return };
+    let Stream::Plain(server) = server else {
+        // Its endpoint wants that since it came.
+        let both = (Stream::Plain(client), server);
+        Box::pin(encrypted::copy(shared, &config, both, claim)).await;
+        return;
+    };
     let copying = Copying::new(client, server, config.idle_timeout);
     let ended = tokio::select! {
         biased;
@@ -309,7 +315,9 @@ impl<'a> Search<'a> {
 impl Search<'_> {
     /// A connection, the endpoint told who it is for, and encrypted where it wants that.
     async fn dial(&self, address: SocketAddr) -> io::Result<Stream> {
-        let Self { shared, config, ends: (who, door), .. } = self;
+        let Self { shared, ends: (who, door), .. } = self;
+        // As it is now: whoever was held goes as its endpoint wants it by now.
+        let config = shared.config();
         let mut server = TcpStream::connect(address).await?;
         let _ = server.set_nodelay(true);
         if let Some(version) = config.send_proxy {

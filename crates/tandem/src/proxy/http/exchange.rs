@@ -11,7 +11,7 @@
 use super::h2::Refused;
 use super::reach::{Nobody, Reached, Search};
 use super::reply::{self, Failure, Manner};
-use super::session::{Client, Ends, Order};
+use super::session::{Client, Order};
 use super::transfer::{End, Terms, Transfer};
 use super::tunnel::{Side, Tunnel};
 use super::wire::request::{Method, Refusal};
@@ -36,13 +36,6 @@ pub(super) struct Door<'a> {
     pub(super) http: &'a Http,
     pub(super) config: &'a BalancerConfig,
     pub(super) requests: &'a HttpConfig,
-}
-
-impl Door<'_> {
-    /// To whom a connection to an endpoint belongs; none: to whoever needs one.
-    pub(super) fn whose(&self, client: &Client) -> Option<Ends> {
-        self.config.send_proxy.and(client.ends)
-    }
 }
 
 /// What becomes of the client's connection.
@@ -78,8 +71,7 @@ pub(super) async fn run(door: Door<'_>, client: &mut Client, order: Order) -> Af
             Ok(reached) => reached,
             Err(nobody) => return unserved(door, client, (order, nobody, begun)),
         };
-        let Reached { claim, stream, is_reused, generation } = reached;
-        let whose = door.whose(client);
+        let Reached { claim, stream, of, is_reused, generation } = reached;
         let cookie = cookie(door, client, &claim, order);
         if let Some(routed) = claim.1 {
             rewrite::routed(&mut client.head, order.head_end, routed);
@@ -126,7 +118,7 @@ pub(super) async fn run(door: Door<'_>, client: &mut Client, order: Order) -> Af
         return match end {
             End::Switched => tunnel(door, client, (claim, endpoint)).await,
             End::Done { is_reusable: true, .. } => {
-                door.http.pool.put((claim.0.address, whose), endpoint, generation);
+                door.http.pool.put((claim.0.address, of), endpoint, generation);
                 finish(door, client, (&claim, order, over))
             }
             _ => finish(door, client, (&claim, order, over)),

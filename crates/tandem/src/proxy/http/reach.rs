@@ -13,6 +13,7 @@ use super::h2::Opening;
 use super::session::{Client, Ends, Order};
 use super::stream::Stream;
 use super::{HTTP2, Protocol};
+use crate::proxy::balancer::ProxyVersion;
 use crate::proxy::balancer::group::{Picked, Wish};
 use crate::proxy::balancer::member::Claim;
 use crate::proxy::balancer::session::HeldCount;
@@ -31,6 +32,8 @@ const FRESH: Duration = Duration::from_secs(1);
 pub(super) struct Reached {
     pub(super) claim: Claim,
     pub(super) stream: Stream,
+    /// The client that the connection belongs to; none: to whoever needs one.
+    pub(super) of: Option<Ends>,
     /// It carried requests before.
     pub(super) is_reused: bool,
     /// Of its connection.
@@ -74,9 +77,12 @@ impl Search<'_> {
             let claim = self.place(client).await?;
             let address = claim.0.address;
             let generation = self.door.http.pool.generation();
-            let why = match self.connection(client, address).await? {
+            // After that: what is made by what counted before is kept for nobody.
+            let said = self.said(client);
+            let of = said.map(|(_, ends)| ends);
+            let why = match self.connection(client, address, said).await? {
                 Ok((stream, is_reused)) => {
-                    return Ok(Reached { claim, stream, is_reused, generation });
+                    return Ok(Reached { claim, stream, of, is_reused, generation });
                 }
                 Err(why) => why,
             };
@@ -100,11 +106,18 @@ impl Search<'_> {
         }
     }
 
+    /// Whom an endpoint is told that the client is, and how: as it is now, for a request may have
+    /// waited for long.
+    fn said(&self, client: &Client) -> Option<(ProxyVersion, Ends)> {
+        self.door.shared.config.borrow().send_proxy.zip(client.ends)
+    }
+
     /// A connection, and whether it carried requests before; or why there is none.
     async fn connection(
         &self,
         client: &mut Client,
         address: SocketAddr,
+        said: Option<(ProxyVersion, Ends)>,
     ) -> Result<Result<(Stream, bool), String>, Nobody> {
         let http = self.door.http;
         if self.speaks_http2(address) {
@@ -114,14 +127,14 @@ impl Search<'_> {
             }
         } else if !self.anew {
             let age_max = if self.order.is_repeatable() { Duration::MAX } else { FRESH };
-            if let Some(stream) = http.pool.take((address, self.door.whose(client)), age_max) {
+            let of = said.map(|(_, ends)| ends);
+            if let Some(stream) = http.pool.take((address, of), age_max) {
                 return Ok(Ok((stream, true)));
             }
         }
-        let ends = self.door.whose(client);
         tokio::select! {
             biased;
-            connected = self.connect(address, ends) => Ok(connected.map(|stream| (stream, false))),
+            connected = self.connect(address, said) => Ok(connected.map(|stream| (stream, false))),
             nobody = self.over(client) => Err(nobody),
         }
     }
@@ -138,7 +151,11 @@ impl Search<'_> {
         }
     }
 
-    async fn connect(&self, address: SocketAddr, ends: Option<Ends>) -> Result<Stream, String> {
+    async fn connect(
+        &self,
+        address: SocketAddr,
+        said: Option<(ProxyVersion, Ends)>,
+    ) -> Result<Stream, String> {
         if self.speaks_http2(address)
             && let Some(stream) = self.open(address).await?
         {
@@ -146,7 +163,6 @@ impl Search<'_> {
         }
         let Door { shared, http, config, .. } = self.door;
         let host = if shared.dialer.is_encrypted() { shared.group.host(address) } else { None };
-        let said = config.send_proxy.zip(ends);
         let connect = shared.dialer.dial(address, host.as_deref(), said);
         let stream = match timeout(config.connect_timeout, connect).await {
             Ok(connected) => connected.map_err(|error| error.to_string())?,

@@ -10,6 +10,7 @@
 use super::{Shared, endpoint, note, over};
 use crate::proxy::balancer::BalancerConfig;
 use crate::proxy::balancer::listener::keep_alive;
+use crate::proxy::balancer::member::Claim;
 use crate::proxy::http::{Stream, relay};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -35,6 +36,16 @@ pub(super) async fn serve(
     let Some((claim, server)) = endpoint(shared, config, (socket, who, door)).await else {
         return;
     };
+    copy(shared, config, (client, server), claim).await;
+}
+
+/// Copies between a client and its endpoint, one of which is encrypted, to the end.
+pub(super) async fn copy(
+    shared: &Shared,
+    config: &BalancerConfig,
+    (client, server): (Stream, Stream),
+    claim: Claim,
+) {
     if let Some(socket) = server.socket() {
         // As one in clear, which asks for it once it has lasted.
         let _ = keep_alive(socket);

@@ -123,3 +123,36 @@ async fn both_sides_are_encrypted_and_the_endpoint_is_told_who_the_client_is() {
         echoes(&mut stream).await;
     }
 }
+
+/// It came before anybody asked for that, and waits.
+#[tokio::test]
+async fn who_is_held_is_led_as_its_endpoint_wants_it_by_then() {
+    let (supervisor, a, _) = pair().await;
+    let dir = tempfile::tempdir().unwrap();
+    let wants_header = BalancerConfig { accept_proxy: true, ..config(&[&a]) };
+    let wants_header = Balancer::open(wants_header, &supervisor).unwrap();
+    let ends_tls = ends_tls(&a, dir.path(), "inner");
+    let ca = ends_tls.certificates[0].chain.clone();
+    let wants_tls = Balancer::open(ends_tls, &supervisor).unwrap();
+    let before = |inner: &Balancer| {
+        let (host, port) = ("127.0.0.1".to_owned(), inner.local_address().port());
+        let upstreams = vec![Upstream { host, port, weight: 1, far: false, drain: false }];
+        BalancerConfig { upstreams, ..config(&[]) }
+    };
+    let says = BalancerConfig { send_proxy: Some(ProxyVersion::V2), ..before(&wants_header) };
+    let server_name = Some("cache.example".to_owned());
+    let speaks = BalancerConfig {
+        encrypts: true,
+        upstream_tls: Some(UpstreamTls { ca, server_name, certificate: None }),
+        ..before(&wants_tls)
+    };
+    for wanted in [says, speaks] {
+        let balancer = Balancer::open(config(&[]), &supervisor).unwrap();
+        let mut held = TcpStream::connect(balancer.local_address()).await.unwrap();
+        until(&balancer, |it| it.held == 1).await;
+        balancer.configure(wanted).unwrap();
+        assert_eq!(timeout(LIMIT, held.read_u8()).await.unwrap().unwrap(), b'a');
+        held.write_all(b"!").await.unwrap();
+        assert_eq!(timeout(LIMIT, held.read_u8()).await.unwrap().unwrap(), b'!');
+    }
+}

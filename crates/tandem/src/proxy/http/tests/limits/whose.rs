@@ -61,3 +61,32 @@ async fn an_endpoint_has_no_more_idle_connections_than_it_may_however_many_clien
     }
     assert_eq!(inner.snapshot().accepted, 5);
 }
+
+/// It came before anybody asked for that, and waits.
+#[tokio::test]
+async fn who_is_held_is_led_as_its_endpoint_wants_it_by_then() {
+    let supervisor = Supervisor::new();
+    let endpoint = Endpoint::start(&supervisor, 'a').await;
+    let (balancer, inner) = pair(&supervisor, &endpoint, |_| {});
+    let wanted = BalancerConfig {
+        send_proxy: Some(ProxyVersion::V2),
+        upstreams: vec![Upstream {
+            host: "127.0.0.1".to_owned(),
+            port: inner.local_address().port(),
+            weight: 1,
+            far: false,
+            drain: false,
+        }],
+        ..config(&[])
+    };
+    drop(balancer);
+    let balancer = Balancer::open(config(&[]), &supervisor).unwrap();
+    let mut held = Client::connect(&balancer).await;
+    held.send("GET / HTTP/1.1\r\nHost: shop\r\n\r\n").await;
+    until(|| balancer.snapshot().held == 1).await;
+    balancer.configure(wanted).unwrap();
+    assert_eq!(held.response().await.unwrap().body, "a");
+    // The next one finds its connection.
+    assert_eq!(held.get("/").await.unwrap().body, "a");
+    assert_eq!((inner.snapshot().accepted, inner.snapshot().refused), (1, 0));
+}
