@@ -1,6 +1,7 @@
 //! Keeps who owns each part of the work behind a door, and sends what belongs to it there.
 //! In: routes, keys, what copies answered. Out: an endpoint and an epoch, or a wait.
 //! Keeps: a request waits while nobody is known to own its partition: no other endpoint will do.
+//! Nor will routes of another number of partitions than its own: two owners would work for a key.
 //! Costs: what `group.rs` does, under its lock; a look at one entry instead of all endpoints.
 //! Not here: who owns what (`tandem_core::clustering::active_active::routing`), the wait itself
 //! (`waiting.rs`).
@@ -78,8 +79,12 @@ impl Owners {
         self.gates.sent(to.partition, to.epoch, now);
     }
 
-    /// True if something is new.
-    fn replace(&mut self, routes: Vec<Option<Owned>>) -> bool {
+    /// True if something is new. Routes of another number of partitions are none: a key belongs to
+    /// another one by them than by the number that this door counts with.
+    fn replace(&mut self, mut routes: Vec<Option<Owned>>) -> bool {
+        if u32::try_from(routes.len()) != Ok(self.count) {
+            routes.clear();
+        }
         if self.routes == routes {
             return false;
         }

@@ -314,3 +314,18 @@ async fn what_broke_after_a_long_answer_waits_for_the_next_owner_like_any_other(
     balancer.route(routes(owned(&b, 2), owned(&b, 1)));
     assert_eq!(client.response().await.unwrap().body, "b");
 }
+
+/// Where the number of partitions has changed, one key is in two of them, and has two owners.
+#[tokio::test]
+async fn routes_of_another_number_of_partitions_lead_nowhere() {
+    let (_supervisor, a, b, balancer) = two().await;
+    for count in [PARTITIONS * 2, PARTITIONS - 1] {
+        balancer.route((0..count).map(|_| owned(&a, 1)).collect());
+        let mut client = asks(&balancer, "/", "").await;
+        until(|| held(&balancer) == 1).await;
+        assert_eq!(owners(&balancer).routed, 0);
+        balancer.route(routes(owned(&b, 2), owned(&b, 2)));
+        assert_eq!(client.response().await.unwrap().body, "b");
+    }
+    assert_eq!(a.requests(), 0);
+}
