@@ -3,7 +3,7 @@
 //! all copies share.
 
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
@@ -13,6 +13,8 @@ use std::time::Duration;
 /// How long a request takes, so that there are always some under way.
 const WORK: Duration = Duration::from_millis(5);
 const AGAIN: Duration = Duration::from_millis(20);
+/// How long it takes to take over what it is given. Doors know of it before, and are turned away.
+const TAKES_OVER: Duration = Duration::from_millis(150);
 
 /// What it owns, and under which epoch. While a request is worked on nothing is released.
 type Owned = Arc<Mutex<BTreeMap<u64, u64>>>;
@@ -67,10 +69,13 @@ fn follow(owned: &Owned) {
                 _ => released.push((id, epoch)),
             }
         }
-        *owned.lock().unwrap() = now;
+        // What it does not own any more it lets go of first.
+        owned.lock().unwrap().retain(|id, epoch| now.get(id) == Some(epoch));
         for (id, epoch) in released {
             ask("POST", &format!("{path}/{id}/release"), &format!("{{\"epoch\":{epoch}}}"));
         }
+        std::thread::sleep(TAKES_OVER);
+        *owned.lock().unwrap() = now;
     }
 }
 
@@ -98,6 +103,8 @@ struct Asked {
     epoch: Option<u64>,
     key: String,
     body: String,
+    /// Something that only the door may say, or that decides, is there more than once.
+    is_twofold: bool,
 }
 
 /// Requests on one connection, to its end.
@@ -115,13 +122,18 @@ fn answer(client: TcpStream, owned: &Owned, ledger: &Mutex<File>) -> Option<()> 
 
 fn read(reader: &mut BufReader<TcpStream>) -> Option<Asked> {
     let (mut asked, mut length) = (Asked::default(), 0);
+    let mut seen = BTreeSet::new();
     let mut line = String::new();
     reader.read_line(&mut line).ok().filter(|read| *read > 0)?;
     loop {
         line.clear();
         reader.read_line(&mut line).ok().filter(|read| *read > 0)?;
         let Some((name, value)) = line.trim().split_once(": ") else { break };
-        match name.to_lowercase().as_str() {
+        let name = name.to_lowercase();
+        if matches!(name.as_str(), "tandem-partition" | "tandem-epoch" | "x-shop") {
+            asked.is_twofold |= !seen.insert(name.clone());
+        }
+        match name.as_str() {
             "tandem-partition" => asked.partition = value.parse().ok(),
             "tandem-epoch" => asked.epoch = value.parse().ok(),
             "x-shop" => asked.key = value.to_owned(),
@@ -136,6 +148,9 @@ fn read(reader: &mut BufReader<TcpStream>) -> Option<Asked> {
 }
 
 fn work(asked: &Asked, owned: &Owned, ledger: &Mutex<File>) -> (&'static str, String) {
+    if asked.is_twofold {
+        return ("500 Strange", "the door passed on what a client said in its place".to_owned());
+    }
     let count = said("TANDEM_PARTITIONS").parse().unwrap_or(0);
     let (Some(id), Some(epoch)) = (asked.partition, asked.epoch) else {
         return ("500 Strange", "the door does not say what it is".to_owned());
