@@ -106,6 +106,7 @@ async fn requests_go_to_the_owner_of_their_key_whatever_moves() {
     a_request_without_a_key_is_told(&machines, &work).await;
     an_emptied_node_loses_nothing(&machines, &work).await;
     a_killed_node_loses_what_it_had_begun_at_most(&mut machines, &work).await;
+    copies_are_told_another_number_of_partitions(&machines, &work).await;
     a_cut_off_door_says_so(&mut machines, &work).await;
 }
 
@@ -186,6 +187,47 @@ async fn a_killed_node_loses_what_it_had_begun_at_most(machines: &mut Machines, 
     machines.reachable("c").await;
     clients.answered_by(&NODES).await;
     assert_eq!(clients.end("it is back").await, [""; 0]);
+    work.nobody_worked_twice();
+}
+
+/// A copy that counts otherwise than the doors would be asked for what another one owns.
+async fn copies_are_told_another_number_of_partitions(machines: &Machines, work: &Work) {
+    let with = fs::read_to_string(machines.config_path()).unwrap();
+    machines.write_nodes(&NODES);
+    machines.applies("a").await;
+    let is_gone = |status: &Value| status["services"].as_array().is_some_and(Vec::is_empty);
+    machines.until("a", "the service is gone", is_gone).await;
+    for node in NODES {
+        let place = SocketAddr::new(machines.of(node).api.ip(), work.port);
+        let is_gone = || std::net::TcpStream::connect(place).is_err();
+        machines.wait("its copy has ended", node, is_gone).await;
+    }
+    // An epoch says nothing of what was done under another number.
+    fs::rename(&work.ledger, work.ledger.with_extension("before")).unwrap();
+    let (was, is) = (PARTITIONS, PARTITIONS * 2);
+    let text = with.replace(&format!("partitions = {was}\n"), &format!("partitions = {is}\n"));
+    assert_ne!(text, with);
+    fs::write(machines.config_path(), text).unwrap();
+    machines.applies("a").await;
+    let works = |status: &Value| {
+        let instances = status["services"][0]["instances"].as_array();
+        instances.is_some_and(|all| all.len() == 3 && all.iter().all(|it| it["state"] == "running"))
+    };
+    machines.until("a", "its copies run", works).await;
+    let key = (0..).map(|key: u32| key.to_string());
+    let mut key = key.filter(|it| part(it.as_bytes(), was) != part(it.as_bytes(), is));
+    let key = key.next().unwrap();
+    let id = part(key.as_bytes(), is);
+    // Nobody has come to that epoch.
+    let request = format!(
+        "POST /work HTTP/1.1\r\nHost: shop\r\nX-Shop: {key}\r\nTandem-Partition: {id}\r\n\
+         Tandem-Epoch: 999999\r\nContent-Length: 1\r\n\r\nx"
+    );
+    for node in NODES {
+        let copy = SocketAddr::new(machines.of(node).api.ip(), work.port);
+        let (head, body) = once(copy, &request).await;
+        assert!(head.starts_with("HTTP/1.1 421 "), "{node} counts otherwise: {head} {body}");
+    }
     work.nobody_worked_twice();
 }
 

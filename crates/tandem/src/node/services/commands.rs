@@ -68,8 +68,6 @@ struct Followed {
     changes: mpsc::Sender<Change>,
     work: ServiceId,
     told: Command,
-    /// What only a seat is told.
-    more: BTreeMap<String, String>,
 }
 
 /// The door of a command of which one copy runs.
@@ -182,8 +180,7 @@ pub(in crate::node) fn start(
         }
         let (changes, changed) = mpsc::channel(CHANGES_MAX);
         let (work, told) = (it.work.clone(), it.command.clone());
-        let followed = Followed { changes, work, told, more: prepared.config.told.clone() };
-        driven.insert(it.id.clone(), followed);
+        driven.insert(it.id.clone(), Followed { changes, work, told });
         let wiring = wiring(ground, consensus, prepared, (asks, receiver, changed))?;
         start_one(ground, Wiring { divided, ..wiring });
         started.wishes.insert(it.work.clone(), sender);
@@ -204,12 +201,12 @@ impl Driven {
     pub(in crate::node) fn follow(
         &self,
         ground: &Ground,
-        config: &Config,
+        cluster: &Config,
         consensus: &Consensus,
     ) -> Vec<String> {
-        let mut waits = self.vote(ground, config, consensus);
+        let mut waits = self.vote(ground, cluster, consensus);
         for (work, seat) in &self.seats {
-            let command = config.commands.get(work);
+            let command = cluster.commands.get(work);
             if let Some(partitions) = command.and_then(|it| it.partitions.as_ref()) {
                 seat.allow(partitions.release_max);
             }
@@ -217,13 +214,20 @@ impl Driven {
         let Some(node) = ground.config.nodes.get(&ground.args.node) else { return waits };
         let mut all = self.copies.lock().unwrap_or_else(PoisonError::into_inner);
         for (service, it) in all.iter_mut() {
-            let command = config.commands.get(&it.work).filter(|command| **command != it.told);
+            let command = cluster.commands.get(&it.work).filter(|command| **command != it.told);
             let Some(command) = command else { continue };
             // The doors of all nodes find it at the port that their daemons began with.
             let began = ground.config.commands.get(&it.work).and_then(|began| began.port);
             let at_its_port = Command { port: began, ..command.clone() };
             let Prepared { config, limits } = Prepared::of(ground, node, (service, &at_its_port));
-            let config = CommandConfig { told: it.more.clone(), ..config };
+            let seat = leased(cluster).find(|own| own.id == *service && own.seat.is_some());
+            let config = match seat {
+                Some(own) => {
+                    let told = seats::told(&own, node, &config.dir);
+                    CommandConfig { told, ..config }
+                }
+                None => config,
+            };
             match it.changes.try_send(Change::Config(Box::new(config), limits)) {
                 Ok(()) => it.told = command.clone(),
                 Err(error) => waits.push(format!("{service}: {error}")),
