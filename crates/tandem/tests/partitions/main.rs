@@ -165,6 +165,7 @@ async fn what_releases_nothing_is_ended(machines: &Machines, ledger: &Ledger) {
     ledger.stubborn_on("nobody");
     machines.tandem("a", &["undrain", "c"]).success();
     ledger.until("even again", machines, is_even).await;
+    told::in_numbers(machines);
 }
 
 /// No other daemon is restarted for it.

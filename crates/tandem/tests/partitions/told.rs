@@ -4,6 +4,8 @@ use crate::NODES;
 use crate::ledger::Workers;
 use crate::machines::Machines;
 use serde_json::Value;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 fn json(machines: &Machines, node: &str, arguments: &[&str]) -> Value {
@@ -34,6 +36,41 @@ pub fn who_owns_what(machines: &Machines, workers: &Workers) {
     assert!(refused.err.contains("ask for one from 0 to 11"), "{}", refused.err);
     let page = machines.tandem("a", &["explain", "work"]).success().out;
     assert!(page.contains("Who may own what:") && page.contains("copy of b, "), "{page}");
+}
+
+/// What Prometheus reads of a node.
+fn metrics(machines: &Machines, node: &str) -> String {
+    let mut stream = TcpStream::connect(machines.of(node).api).unwrap();
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").unwrap();
+    let mut page = String::new();
+    stream.read_to_string(&mut page).unwrap();
+    page
+}
+
+/// The numbers of it, while every node has its share.
+pub fn in_numbers(machines: &Machines) {
+    let lines = [
+        "tandem_partitions{service=\"work\"} 12",
+        "tandem_partitions_unowned{service=\"work\"} 0",
+        "tandem_partitions_owned{service=\"work\",node=\"c\"} 4",
+        "tandem_partitions_wanted{service=\"work\",node=\"c\"} 4",
+        "tandem_partitions_releasing{service=\"work\",node=\"c\"} 0",
+        "tandem_partition_overdue_total{service=\"work\"} 0",
+    ];
+    let limit = Instant::now() + Duration::from_secs(30);
+    loop {
+        let page = metrics(machines, "b");
+        let Some(line) = lines.iter().find(|line| !page.contains(**line)) else { break };
+        // It may hear of the last moves a moment after those whom they concern.
+        assert!(Instant::now() < limit, "{line}: {page}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let page = metrics(machines, "c");
+    let overdue = "tandem_partition_overdue_total{service=\"work\"} 1";
+    assert!(page.contains(overdue), "its copy was ended once: {page}");
+    let lost = |it: &&str| it.starts_with("tandem_partition_moves_total") && it.contains("lost");
+    let count = |it: &str| it.rsplit(' ').next().unwrap().parse::<u64>().unwrap();
+    assert!(page.lines().filter(lost).map(count).sum::<u64>() > 0, "b's were taken: {page}");
 }
 
 /// Asked while a copy is asked to release and does not: who is waited for, and for how long.

@@ -18,7 +18,7 @@ use std::time::Duration;
 use tandem_core::cluster::partitions::{Owner, Partition, Partitions};
 use tandem_core::cluster::ranges::ranges;
 use tandem_core::clustering::active_active::controller::is_lost;
-use tandem_core::ids::{Epoch, NodeId, PartitionId, ServiceId};
+use tandem_core::ids::{Epoch, NodeId, PartitionId, Revision, ServiceId};
 use tandem_core::time::Timestamp;
 
 /// A round in which nothing has changed for so long is told as far as it has come.
@@ -35,6 +35,7 @@ pub(in crate::node::operations) struct Rounds(BTreeMap<ServiceId, Watched>);
 #[derive(Debug)]
 struct Watched {
     table: Partitions,
+    revision: Revision,
     asked: BTreeMap<PartitionId, (Epoch, Timestamp)>,
     moves: BTreeMap<NodeId, Moves>,
     round: Option<Round>,
@@ -62,7 +63,7 @@ impl Rounds {
             match self.0.get_mut(service.name) {
                 Some(watched) => drafts.extend(watched.look(service, table)),
                 None => {
-                    self.0.insert(service.name.clone(), Watched::new(table, seen.now));
+                    self.0.insert(service.name.clone(), Watched::new(service, table));
                 }
             }
         }
@@ -86,27 +87,30 @@ impl Rounds {
 }
 
 impl Watched {
-    fn new(table: &Partitions, now: Timestamp) -> Self {
+    fn new(service: ServiceSeen<'_>, table: &Partitions) -> Self {
+        let (now, revision) = (service.seen.now, service.state.revision);
         let releasing = table.iter().filter(|(_, it)| it.releasing.is_some());
         let asked = releasing.map(|(id, it)| (id, (it.epoch, now))).collect();
-        Self { table: table.clone(), asked, moves: BTreeMap::new(), round: None }
+        Self { table: table.clone(), revision, asked, moves: BTreeMap::new(), round: None }
     }
 
     fn look(&mut self, service: ServiceSeen<'_>, table: &Partitions) -> Vec<Draft> {
         let now = service.seen.now;
         let is_new = self.round.is_none();
-        if self.table != *table {
+        // This is asked all the time, and there may be thousands of them.
+        if self.revision != service.state.revision {
+            self.revision = service.state.revision;
             let was = std::mem::replace(&mut self.table, table.clone());
             for ((id, was), (_, is)) in was.iter().zip(table.iter()) {
                 self.note(service, id, (was, is));
             }
         }
+        let Some(round) = &mut self.round else { return Vec::new() };
         let view = service.view();
         let is_settled = |it: &Partition| {
             it.releasing.is_none() && it.owner.as_ref().is_some_and(|it| !is_lost(&view, it))
         };
         let is_over = table.iter().all(|(_, it)| is_settled(it));
-        let Some(round) = &mut self.round else { return Vec::new() };
         let mut drafts = Vec::new();
         if is_new {
             drafts.extend(round.tell(service, EventKind::PartitionsAsked));
