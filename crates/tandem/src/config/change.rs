@@ -322,7 +322,6 @@ fn doors(change: &mut Change<'_>, id: &ServiceId, (old, new): (&Service, &Servic
         ("hold_max", old.hold_max != new.hold_max),
         ("held_max", old.held_max != new.held_max),
         ("sessions_max", old.sessions_max != new.sessions_max),
-        ("read_lag_max", old.read_lag_max != new.read_lag_max),
         // With async, a session may lower its own durability; else its door refuses that.
         ("durability", is_async(old) != is_async(new)),
     ];

@@ -22,6 +22,15 @@ use tokio_util::sync::CancellationToken;
 /// How often to look when nothing changes: keeps `valid_until` ahead.
 const TICK: Duration = Duration::from_millis(200);
 
+/// How far a replica may be behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LagMax {
+    /// In bytes.
+    pub bytes: u64,
+    /// In time.
+    pub time: Duration,
+}
+
 /// What the routes of one service are made of.
 #[derive(Debug)]
 pub struct Router {
@@ -35,10 +44,8 @@ pub struct Router {
     pub addresses: watch::Receiver<BTreeMap<NodeId, SocketAddr>>,
     /// Where this node stands.
     pub zone: Option<String>,
-    /// A replica further behind than this serves no reads, in bytes.
-    pub lag_bytes_max: u64,
-    /// A replica further behind than this serves no reads, in time.
-    pub lag_max: Duration,
+    /// A replica further behind than this serves no reads.
+    pub lag_max: watch::Receiver<LagMax>,
     /// The doors' side.
     pub routes: watch::Sender<Arc<Routes>>,
 }
@@ -80,7 +87,7 @@ impl Router {
         let Some(service) = agreed.state.spec.services.get(&self.service) else {
             return Routes::default();
         };
-        let addresses = self.addresses.borrow();
+        let (addresses, lag_max) = (self.addresses.borrow(), *self.lag_max.borrow());
         let view = RoutingView {
             service: &self.service,
             spec: &agreed.state.spec,
@@ -88,8 +95,8 @@ impl Router {
             state,
             draining: &agreed.state.draining,
             facts,
-            lag_bytes_max: self.lag_bytes_max,
-            lag_max: self.lag_max,
+            lag_bytes_max: lag_max.bytes,
+            lag_max: lag_max.time,
         };
         let routing = routing(&view, now);
         let target = |node: &NodeId| -> Option<Target> {

@@ -313,6 +313,7 @@ impl Live {
             *old = addresses;
             is_new
         });
+        place.lag_max.send_replace(services::lag_max(own));
         let Some(configs) = &place.configs else { return Ok(()) };
         let config = services::instance_config(&self.ground, &self.config, (service, own)).await;
         let config = config.map_err(|error| error.to_string())?;

@@ -17,7 +17,7 @@ use crate::driver::asks::Asks;
 use crate::driver::instance::leaving::Reconfigured;
 use crate::driver::instance::wishes::Asked;
 use crate::driver::instance::{InstanceDriver, SETTLE, Wiring};
-use crate::driver::routes::Router;
+use crate::driver::routes::{LagMax, Router};
 use crate::driver::witness::Witness;
 use crate::fence::client::Keeper;
 use crate::proxy::{Door, DoorConfig, Mode, Routes};
@@ -117,26 +117,28 @@ impl Doors {
         places: &Places,
     ) -> Vec<(ServiceId, Door)> {
         let Some(place) = places.get(&self.service) else { return Vec::new() };
-        let Some(config) = ground.config.services.get(&self.service) else { return Vec::new() };
         let service = self.service.clone();
-        let (lag_bytes_max, lag_max) = match config.read_lag_max {
-            ReadLag::Bytes(bytes) => (bytes, Duration::MAX),
-            ReadLag::Time(time) => (READ_LAG_BYTES_MAX, time),
-        };
         let me = ground.config.nodes.get(&ground.args.node);
         let router = Router {
             hub: ground.hub.clone(),
             agreed: consensus.state(),
             addresses: place.addresses.subscribe(),
             zone: me.and_then(|node| node.zone.clone()),
-            lag_bytes_max,
-            lag_max,
+            lag_max: place.lag_max.subscribe(),
             routes: self.routes,
             service: self.service,
         };
         let run = router.run(ground.supervisor.stopping());
         ground.supervisor.spawn("routes", TaskKind::Essential, run);
         self.doors.into_iter().map(|door| (service.clone(), door)).collect()
+    }
+}
+
+/// How far a replica that serves reads may be behind.
+pub(super) const fn lag_max(own: &Service) -> LagMax {
+    match own.read_lag_max {
+        ReadLag::Bytes(bytes) => LagMax { bytes, time: Duration::MAX },
+        ReadLag::Time(time) => LagMax { bytes: READ_LAG_BYTES_MAX, time },
     }
 }
 
@@ -172,6 +174,8 @@ pub(super) struct OwnInstance {
 pub(super) struct Place {
     /// Where this node reaches each data node's instance.
     pub addresses: watch::Sender<BTreeMap<NodeId, SocketAddr>>,
+    /// A replica further behind than this serves no reads.
+    pub lag_max: watch::Sender<LagMax>,
     /// The driver of the own instance, where there is one.
     pub configs: Option<mpsc::Sender<Reconfigured>>,
 }
@@ -183,11 +187,12 @@ pub(super) type Places = BTreeMap<ServiceId, Place>;
 const CONFIGS_MAX: usize = 1;
 
 pub(super) fn places(ground: &Ground) -> Places {
-    let place = |service: &ServiceId| {
+    let place = |(service, own): (&ServiceId, &Service)| {
         let addresses = watch::Sender::new(addresses(ground, &ground.config, service));
-        (service.clone(), Place { addresses, configs: None })
+        let lag_max = watch::Sender::new(lag_max(own));
+        (service.clone(), Place { addresses, lag_max, configs: None })
     };
-    ground.config.services.keys().map(place).collect()
+    ground.config.services.iter().map(place).collect()
 }
 
 /// The instances of this node.
