@@ -3,12 +3,14 @@
 //! Facts are not agreed: each receiver stamps them with its own clock (`Observed`).
 //! Keeps: INV-8, ages travel as durations, never as moments of another clock.
 
+mod differs;
 mod door;
 mod link;
 mod seat;
 mod told;
 pub mod withdrawal;
 
+pub use differs::{differs, door_differs, instance_differs, seat_differs};
 pub use door::DoorUse;
 pub use link::Link;
 pub use seat::SeatFacts;

@@ -4,11 +4,9 @@
 //! one; a promise, once heard, is never forgotten, whatever order messages arrive in.
 //! Not here: the sending (`heartbeat.rs`), decisions (the core).
 
-mod differs;
 mod own_copy;
 
 use crate::runtime::clock;
-use differs::{differs, door_differs, instance_differs};
 use own_copy::OwnCopy;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,7 +14,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tandem_core::cluster::lease;
 use tandem_core::clustering::active_passive::trail::Trails;
-use tandem_core::facts::{DoorUse, InstanceFacts, Link, NodeFacts, Process, Stream, Told};
+use tandem_core::facts::{
+    DoorUse, InstanceFacts, Link, NodeFacts, Process, Stream, Told, differs, door_differs,
+    instance_differs,
+};
 use tandem_core::ids::{ConfigVersion, NodeId, ServiceId, Term};
 use tandem_core::spec::ServiceSpec;
 use tandem_core::time::{Observed, Timestamp};

@@ -1,7 +1,7 @@
 //! Drives the door of each node: it leads sessions to the copy, as far as it knows where that is.
 //! Keeps: INV-14, checked where a copy is asked to end by a plan: what it serves had its time.
 
-use super::{Event, World, index, name};
+use super::{Event, What, World, index, name};
 use crate::event::Micros;
 use std::collections::BTreeMap;
 use tandem_core::facts::{DoorUse, NodeFacts, Process};
@@ -35,9 +35,7 @@ impl World {
 
     /// What its door has at copies that withdrew, as far as it has heard.
     pub(super) fn door(&self, n: usize) -> BTreeMap<ServiceId, BTreeMap<NodeId, DoorUse>> {
-        let Some(daemon) = self.nodes[n].daemon.as_ref().filter(|_| self.work.is_none()) else {
-            return BTreeMap::new();
-        };
+        let Some(daemon) = self.nodes[n].daemon.as_ref() else { return BTreeMap::new() };
         let (me, service) = (&self.nodes[n].id, &self.services[0]);
         let part = &daemon.parts[0];
         let others = part.hub.facts.iter().filter(|(node, _)| *node != me);
@@ -69,7 +67,7 @@ impl World {
 
     /// A client comes, now and then.
     pub(super) fn lead(&mut self, n: usize) {
-        if self.work.is_some() || self.options.calm {
+        if self.options.what != What::Alone || self.options.calm {
             return;
         }
         let Some(at) = self.led_to(n) else { return };
@@ -86,9 +84,8 @@ impl World {
     /// A copy is asked to end by a plan: whoever it serves by a door that its node hears had as
     /// long as may be.
     pub(super) fn judge_stop(&mut self, n: usize) {
-        let Some(daemon) = self.nodes[n].daemon.as_ref().filter(|_| self.work.is_none()) else {
-            return;
-        };
+        let is_alone = self.options.what == What::Alone;
+        let Some(daemon) = self.nodes[n].daemon.as_ref().filter(|_| is_alone) else { return };
         let now = self.nodes[n].clock.at(self.now);
         let part = &daemon.parts[0];
         let withdrawn = part.own.withdrawn;
