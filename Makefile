@@ -3,6 +3,7 @@ CARGO ?= cargo
 TANDEM = target/debug/tandem
 SEEDS ?= 10000
 DIVIDED ?= 500
+BESIDE ?= 200
 ROUNDS ?= 5
 SERVICES ?= postgres singleton copies partitions http tcp
 
@@ -52,10 +53,11 @@ fix: ## format, apply clippy's suggestions, rewrite what is generated
 	$(CARGO) fmt --all
 	$(CARGO) xtask gen
 
-sim: ## simulate 10,000 seeds (SEEDS=n) and 500 of divided work (DIVIDED=n), or repeat one (SEED=n, OF=partitions)
+sim: ## simulate 10,000 seeds (SEEDS=n) 500 of divided work (DIVIDED=n), 200 of copies (BESIDE=n), or one (SEED=n, OF=copies)
 	$(CARGO) run --quiet --package tandem-sim -- \
 		$(if $(SEED),--seed $(SEED) $(addprefix --,$(OF)),--seeds $(SEEDS))
 	$(if $(SEED),,$(CARGO) run --quiet --package tandem-sim -- --partitions --seeds $(DIVIDED))
+	$(if $(SEED),,$(CARGO) run --quiet --package tandem-sim -- --copies --seeds $(BESIDE))
 
 fuzz: ## parsers of strangers' bytes with SEEDS cases each; FUZZ_SEED=n repeats one
 	FUZZ_SEEDS=$(SEEDS) $(CARGO) test --package tandem --lib -- fuzz

@@ -88,6 +88,11 @@ impl World {
         }
     }
 
+    /// An operator wants one copy to start anew.
+    pub fn ask_anew(&mut self, n: usize) {
+        self.suffer(Trouble::One, n, 0);
+    }
+
     fn want_replicas(&mut self) {
         let most = self.nodes.len() + 1;
         let count = self.rng.below(most) as u32;

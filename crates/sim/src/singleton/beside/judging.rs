@@ -166,7 +166,7 @@ impl World {
         let shall = self.shall_run(&self.agreed(n));
         let is_known = |it: &usize| {
             let failed = self.side.failed.get(it);
-            !failed.is_some_and(|at| self.now < *at + UNKNOWN_FOR) && !self.were_apart(n, *it)
+            failed.is_none_or(|at| self.now >= *at + UNKNOWN_FOR) && !self.were_apart(n, *it)
         };
         let away = self.side.away.iter().copied();
         let away: Vec<usize> =
