@@ -13,6 +13,7 @@ use super::agreed::{self, Kept};
 use super::services::balancers::Balancers;
 use super::services::commands::Driven;
 use super::services::copies::CopyServices;
+use super::services::led::LedDoors;
 use super::services::{self, Place, Places};
 use super::{Ground, Route};
 use crate::config::{self, Config};
@@ -66,6 +67,7 @@ pub(super) struct Hands {
     pub doors: Arc<Vec<(ServiceId, Door)>>,
     pub balancers: Arc<Balancers>,
     pub copies: Arc<CopyServices>,
+    pub led: LedDoors,
     pub driven: Driven,
 }
 
@@ -284,9 +286,11 @@ impl Live {
                 waits.push(format!("{service}: {because}"));
             }
         }
+        self.hands.led.let_go(&self.config).await;
         waits.extend(self.hands.balancers.follow(&self.config).await);
         waits.extend(self.hands.copies.follow(&self.config, &self.hands.consensus));
         let consensus = &self.hands.consensus;
+        self.hands.led.follow(&self.config, &self.hands.balancers, consensus);
         waits.extend(self.hands.driven.follow(&self.ground, &self.config, consensus));
         self.again = (!waits.is_empty()).then(|| Instant::now() + AGAIN);
         let me = &self.ground.args.node;

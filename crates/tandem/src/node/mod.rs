@@ -43,6 +43,7 @@ use services::balancers::Balancers;
 use services::by_key::KeyDoors;
 use services::commands;
 use services::copies::CopyServices;
+use services::led::LedDoors;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -215,9 +216,10 @@ async fn start(args: NodeArgs, supervisor: &Supervisor) -> Result<Running, Error
     let ground = Arc::new(prepare::prepare(args, supervisor)?);
     before::check(&ground).await?;
     let doors = services::open_doors(&ground).await?;
-    let command_doors = commands::open_doors(&ground)?;
+    let mut command_doors = commands::open_doors(&ground)?;
     let key_doors = Arc::new(KeyDoors::open(&ground)?);
     let balancers = Arc::new(Balancers::open(&ground.identity, &ground.config, supervisor)?);
+    let led = LedDoors::open(&ground, &balancers);
     let copies = Arc::new(CopyServices::open(&ground)?);
     let transport = Arc::new(RaftOverMesh::default());
     let config = consensus_config(&ground);
@@ -239,8 +241,9 @@ async fn start(args: NodeArgs, supervisor: &Supervisor) -> Result<Running, Error
     let instances = services::start(&ground, &consensus, receivers, &mut places).await?;
     copies.start(&consensus).await?;
     let opened = services::let_in(doors, &ground, &consensus, &places).await;
-    commands::serve(&command_doors, &ground, &consensus);
+    commands::serve(&mut command_doors, &ground, &consensus);
     copies.let_in();
+    led.let_in(&consensus);
     key_doors.let_in(&ground, &consensus);
     control(&ground, &consensus, &mesh, asks);
     let doors = Arc::new(opened);
@@ -251,6 +254,7 @@ async fn start(args: NodeArgs, supervisor: &Supervisor) -> Result<Running, Error
         doors: doors.clone(),
         balancers: balancers.clone(),
         copies: copies.clone(),
+        led,
         driven: started.driven,
     };
     let live = Live::new(ground.clone(), hands);

@@ -5,6 +5,7 @@ pub(super) mod balancers;
 pub(super) mod by_key;
 pub(super) mod commands;
 pub(super) mod copies;
+pub(super) mod led;
 pub(super) mod leftovers;
 pub(super) mod seats;
 

@@ -7,6 +7,7 @@
 #![allow(clippy::print_stdout, reason = "times are reported")]
 
 mod app;
+mod front;
 #[allow(dead_code, reason = "shared with a test that needs more of it")]
 #[path = "../members/machines.rs"]
 mod machines;

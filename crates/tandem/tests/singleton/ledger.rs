@@ -111,11 +111,14 @@ impl Ledger {
              command = [\"{job}\", \"--ignored\", \"--exact\", \"ledger::job\"]\n\
              env = {{ LEDGER = \"{ledger}\" }}\n\
              listen = {}\nport = {}\nhealth = {{ tcp = true }}\n\
-             on_start = {}\non_stop = {}\n",
+             on_start = {}\non_stop = {}\n\
+             \n[services.front]\nkind = \"tcp\"\nclustering = \"load-balanced\"\n\
+             replication = \"none\"\nlisten = {}\nupstreams = [{{ service = \"jobs\" }}]\n",
             free_port(),
             free_port(),
             hook("on_start"),
-            hook("on_stop")
+            hook("on_stop"),
+            free_port()
         )
     }
 

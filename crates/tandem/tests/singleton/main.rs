@@ -164,10 +164,14 @@ async fn serves(machines: &Machines, at: &str) {
         .await;
 }
 
+/// Its own, and those of another service that leads to it.
 fn doors(machines: &Machines) -> Vec<SocketAddr> {
     let status = machines.status("a").unwrap();
-    let endpoints = jobs(&status)["endpoints"].as_array().unwrap();
-    endpoints.iter().map(|it| it["listen"].as_str().unwrap().parse().unwrap()).collect()
+    let balanced = status["balanced"].as_array().unwrap();
+    let front = balanced.iter().find(|it| it["name"] == "front").unwrap();
+    let own = jobs(&status)["endpoints"].as_array().unwrap();
+    let doors = own.iter().chain(front["doors"].as_array().unwrap());
+    doors.map(|it| it["listen"].as_str().unwrap().parse().unwrap()).collect()
 }
 
 /// INV-14: who is being served then is served, who comes while nobody serves is held and answered,

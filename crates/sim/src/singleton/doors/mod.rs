@@ -4,9 +4,10 @@
 use super::{Event, World, index, name};
 use crate::event::Micros;
 use std::collections::BTreeMap;
-use tandem_core::facts::{DoorUse, NodeFacts, Process};
+use tandem_core::clustering::active_passive::singleton::door::{DoorView, leads_to};
+use tandem_core::facts::DoorUse;
 use tandem_core::ids::{NodeId, ServiceId};
-use tandem_core::time::{Observed, Timestamp};
+use tandem_core::time::Observed;
 
 /// A door of which nothing old is on its way any more.
 const SETTLED: Micros = 3_000_000;
@@ -19,20 +20,6 @@ pub(super) struct Session {
 }
 
 impl World {
-    /// What the daemon of a node knows of all, itself included.
-    pub(super) fn known(
-        &self,
-        n: usize,
-        s: usize,
-        now: Timestamp,
-    ) -> BTreeMap<NodeId, Observed<NodeFacts>> {
-        let Some(daemon) = &self.nodes[n].daemon else { return BTreeMap::new() };
-        let mut facts = daemon.parts[s].hub.facts.clone();
-        let own = self.own_facts(n).map(|own| (own.node.clone(), Observed::new(own, now)));
-        facts.extend(own);
-        facts
-    }
-
     /// What its door has at copies that withdrew, as far as it has heard.
     pub(super) fn door(&self, n: usize) -> BTreeMap<ServiceId, BTreeMap<NodeId, DoorUse>> {
         let Some(daemon) = self.nodes[n].daemon.as_ref().filter(|_| self.work.is_none()) else {
@@ -59,12 +46,11 @@ impl World {
         let agreed = self.agreed(n);
         let service = &self.services[0];
         let spec = agreed.spec.services.get(service)?;
-        let appointment = agreed.services.get(service)?.appointment.as_ref()?;
-        let known = self.known(n, 0, now);
-        let facts = known.get(&appointment.primary)?.fresh(now, spec.timing.suspicion)?;
-        let own = facts.instances.get(service)?;
-        let serves = own.process == Process::Primary && own.serving == Some(appointment.term);
-        (serves && own.withdrawn.is_none()).then(|| index(&appointment.primary))
+        let own = (self.nodes[n].id.clone(), Observed::new(self.own_facts(n)?, now));
+        let mut facts = self.nodes[n].daemon.as_ref()?.parts[0].hub.facts.clone();
+        facts.extend([own]);
+        let (state, suspicion) = (agreed.services.get(service)?, spec.timing.suspicion);
+        leads_to(&DoorView { service, state, facts: &facts, suspicion }, now).map(index)
     }
 
     /// A client comes, now and then.

@@ -10,6 +10,7 @@ use crate::consensus::Consensus;
 use crate::driver::asks::Asks;
 use crate::driver::guides::alone::Guide;
 use crate::driver::guides::{Addresses, Sources};
+use crate::driver::hub::DoorWords;
 use crate::driver::instance::wishes::Asked;
 use crate::driver::singleton::{Change, SingletonDriver, Wiring};
 use crate::fence::protocol::Limit;
@@ -75,6 +76,8 @@ pub(in crate::node) struct CommandDoor {
     service: ServiceId,
     pub door: Arc<Balancer>,
     addresses: watch::Sender<Addresses>,
+    /// What it says to copies, until it is guided.
+    words: Option<DoorWords>,
 }
 
 /// All of them, for as long as the node runs.
@@ -115,17 +118,19 @@ pub(in crate::node) fn open_doors(ground: &Ground) -> Result<CommandDoors, Error
         let door = Arc::new(Balancer::open(config, &ground.supervisor)?);
         let addresses = addresses(ground, &ground.config, (service, command));
         // A copy that is to end waits from now on until this door says that it knows (INV-14).
-        ground.hub.publish_door(service, Some(BTreeMap::new()));
+        let words = Some(DoorWords::open(&ground.hub, service));
         let addresses = watch::Sender::new(addresses);
-        doors.push(CommandDoor { service: service.clone(), door, addresses });
+        doors.push(CommandDoor { service: service.clone(), door, addresses, words });
     }
     Ok(doors)
 }
 
 /// Leads clients from now on.
-pub(in crate::node) fn serve(doors: &CommandDoors, ground: &Ground, consensus: &Consensus) {
-    for CommandDoor { service, door, addresses } in doors {
+pub(in crate::node) fn serve(doors: &mut CommandDoors, ground: &Ground, consensus: &Consensus) {
+    for CommandDoor { service, door, addresses, words } in doors {
+        let Some(words) = words.take() else { continue };
         let guide = Guide {
+            words,
             service: service.clone(),
             sources: Sources {
                 hub: ground.hub.clone(),
@@ -153,6 +158,16 @@ pub(super) fn addresses(
         Some((node.clone(), other.filter(|_| !is_me).copied().unwrap_or(own)))
     };
     nodes.filter_map(reached).collect()
+}
+
+/// The same of one whose copy runs alone: it listens where it did when the daemons began.
+pub(super) fn addresses_begun(
+    ground: &Ground,
+    cluster: &Config,
+    (service, command): (&ServiceId, &Command),
+) -> BTreeMap<NodeId, SocketAddr> {
+    let began = ground.config.commands.get(service).map_or(command.port, |began| began.port);
+    addresses(ground, cluster, (service, &Command { port: began, ..command.clone() }))
 }
 
 pub(in crate::node) fn start(
