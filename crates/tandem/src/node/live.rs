@@ -10,10 +10,8 @@
 //! Tested by: `tests/members`.
 
 use super::agreed::{self, Kept};
-use super::services::balancers::Balancers;
 use super::services::commands::Driven;
-use super::services::copies::CopyServices;
-use super::services::led::LedDoors;
+use super::services::fronts::Fronts;
 use super::services::{self, Place, Places};
 use super::{Ground, Route};
 use crate::config::{self, Config};
@@ -65,9 +63,7 @@ pub(super) struct Hands {
     pub consensus: Consensus,
     pub places: Places,
     pub doors: Arc<Vec<(ServiceId, Door)>>,
-    pub balancers: Arc<Balancers>,
-    pub copies: Arc<CopyServices>,
-    pub led: LedDoors,
+    pub fronts: Fronts,
     pub driven: Driven,
 }
 
@@ -286,11 +282,8 @@ impl Live {
                 waits.push(format!("{service}: {because}"));
             }
         }
-        self.hands.led.let_go(&self.config).await;
-        waits.extend(self.hands.balancers.follow(&self.config).await);
-        waits.extend(self.hands.copies.follow(&self.config, &self.hands.consensus));
         let consensus = &self.hands.consensus;
-        self.hands.led.follow(&self.config, &self.hands.balancers, consensus);
+        waits.extend(self.hands.fronts.follow(&self.config, consensus).await);
         waits.extend(self.hands.driven.follow(&self.ground, &self.config, consensus));
         self.again = (!waits.is_empty()).then(|| Instant::now() + AGAIN);
         let me = &self.ground.args.node;
@@ -372,8 +365,7 @@ impl Live {
             }
         }
         self.close_doors(BTreeSet::new()).await;
-        self.hands.copies.part();
-        tokio::join!(self.hands.balancers.close(DOOR_GRACE), self.hands.copies.close(DOOR_GRACE));
+        self.hands.fronts.part(DOOR_GRACE).await;
         self.keep();
         let version = self.version;
         self.applied.send_replace(Applied { version, waits: Vec::new(), removed: true });

@@ -79,7 +79,7 @@ impl Line {
 }
 
 /// Of this machine; that no other test has it, each node's own loopback address makes likely.
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
