@@ -38,6 +38,8 @@ pub struct DrillArgs {
     pub writers: usize,
     /// Print JSON and nothing else.
     pub json: bool,
+    /// Fail where a fault costs more than it may.
+    pub strict: bool,
 }
 
 /// Runs a drill on a cluster of its own.
@@ -51,7 +53,7 @@ pub async fn run(args: &DrillArgs, out: &mut (dyn Write + Send)) -> Result<Verdi
         let known: Vec<&str> = known.iter().map(|fault| fault.name()).collect();
         return Err(Error::ForeignFault { fault, subject, known: known.join(", ") });
     }
-    let mut report = Report::new(subject, args.seed);
+    let mut report = Report { strict: args.strict, ..Report::new(subject, args.seed) };
     let outcome = match subject {
         Subject::Postgres => postgres(args, &mut report, out).await,
         _ => service::run(args, &mut report, out).await,
