@@ -51,6 +51,7 @@ pub const fn of(subject: Subject, fault: Fault) -> &'static [Effect] {
     match (subject, fault) {
         (Subject::Singleton, Fault::InstanceKill) => &[Silent],
         (_, Fault::InstanceKill) => &[Silent, Replaced],
+        (_, Fault::Slow | Fault::Lie) if subject.mends_itself(fault) => &[Silent, Replaced],
         (Subject::Singleton | Subject::Partitions, Fault::DaemonKill) => &[Noticed],
         (Subject::Singleton | Subject::Partitions, Fault::DaemonFreeze | Fault::NodeCut) => {
             &[Silent, Noticed]
@@ -58,9 +59,8 @@ pub const fn of(subject: Subject, fault: Fault) -> &'static [Effect] {
         (Subject::Copies, Fault::DaemonKill | Fault::DaemonFreeze | Fault::NodeCut) => {
             &[GoesOn, Noticed]
         }
-        (Subject::Http | Subject::Tcp, Fault::NodeKill | Fault::DaemonKill | Fault::NodeCut) => {
-            &[Noticed]
-        }
+        (Subject::Http | Subject::Tcp, Fault::NodeKill | Fault::DaemonKill)
+        | (Subject::Http | Subject::Tcp, Fault::DaemonFreeze | Fault::NodeCut) => &[Noticed],
         (_, Fault::NodeKill) => &[Silent, Noticed],
         (_, Fault::InstanceFreeze | Fault::Switchover) => &[Silent],
         // Connections that are there stay there, and requests come with them.

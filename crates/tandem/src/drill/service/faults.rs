@@ -142,6 +142,9 @@ pub fn injection(subject: Subject, fault: Fault, cast: &Cast) -> Option<Injectio
         Fault::DaemonKill => (to(Action::KillDaemon), None),
         Fault::DaemonFreeze => (to(Action::FreezeDaemon), Some(to(Action::ThawDaemon))),
         Fault::NodeCut => (to(Action::CutNode), Some(to(Action::HealNode))),
+        // The process that takes its place knows nothing of it.
+        Fault::Slow if subject.mends_itself(fault) => (behave(Behaviour::Stall), None),
+        Fault::Lie if subject.mends_itself(fault) => (behave(Behaviour::Fail), None),
         Fault::Slow => (behave(Behaviour::Slow), Some(behave(Behaviour::Well))),
         Fault::Lie => (behave(Behaviour::Lie), Some(behave(Behaviour::Well))),
         Fault::Drain if endpoints => {

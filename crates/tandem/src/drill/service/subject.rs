@@ -55,6 +55,8 @@ impl Subject {
                 Fault::DaemonKill,
                 Fault::DaemonFreeze,
                 Fault::InstanceFreeze,
+                Fault::Slow,
+                Fault::Lie,
                 Fault::NodeCut,
                 Fault::Switchover,
                 Fault::Drain,
@@ -78,6 +80,8 @@ impl Subject {
             Self::Partitions => &[
                 Fault::InstanceKill,
                 Fault::InstanceFreeze,
+                Fault::Slow,
+                Fault::Lie,
                 Fault::Drain,
                 Fault::Scale,
                 Fault::Resize,
@@ -95,6 +99,7 @@ impl Subject {
                 Fault::Resize,
                 Fault::NodeKill,
                 Fault::DaemonKill,
+                Fault::DaemonFreeze,
                 Fault::NodeCut,
             ],
             Self::Tcp => &[
@@ -104,6 +109,7 @@ impl Subject {
                 Fault::Resize,
                 Fault::NodeKill,
                 Fault::DaemonKill,
+                Fault::DaemonFreeze,
                 Fault::NodeCut,
             ],
         }
@@ -164,6 +170,12 @@ impl Subject {
     /// Whether every request that may be repeated must be answered.
     pub const fn repeats(self, fault: Fault) -> bool {
         matches!((self, fault), (Self::Copies | Self::Http, Fault::InstanceKill))
+    }
+
+    /// Whether a copy that answers badly is found out by its own checks, and started anew: no door
+    /// could send anybody elsewhere.
+    pub const fn mends_itself(self, fault: Fault) -> bool {
+        matches!((self, fault), (Self::Singleton | Self::Partitions, Fault::Slow | Fault::Lie))
     }
 
     /// Whether the drill runs endpoints of its own.
