@@ -346,9 +346,7 @@ impl Report {
         let (what, two) = match self.service.parse() {
             Ok(Subject::Postgres) => ("writes acknowledged", "primaries"),
             Ok(Subject::Partitions) => ("pieces of work done", "at work where one may be"),
-            Ok(Subject::Singleton | Subject::Copies | Subject::Http | Subject::Tcp) | Err(_) => {
-                ("requests answered", "at work where one may be")
-            }
+            _ => ("requests answered", "at work where one may be"),
         };
         format!(
             "{}: {} {what}, {} lost, {} duplicated, {} instants with two {two}",

@@ -18,7 +18,8 @@ Example:
   tandem drill --fault postmaster-kill --fault node-cut --seed 7 --json")]
 pub struct Arguments {
     /// What to break: postgres, singleton (a command of which one copy runs), copies (one on each
-    /// node), partitions (its work is divided among them), http or tcp (endpoints behind the doors)
+    /// node), sessions (whose clients stay at one of them), partitions (its work is divided among
+    /// them), http or tcp (endpoints behind the doors)
     #[arg(long, value_name = "SERVICE", default_value = "postgres")]
     pub service: String,
     /// Only these faults, in this order; left out, all

@@ -39,7 +39,7 @@ pub enum Effect {
     Joined,
     /// There was a node more, all was well with it, and then it was gone.
     Member,
-    /// Some node saw that not all is well.
+    /// Some node said that it is not well.
     Noticed,
 }
 
@@ -48,7 +48,7 @@ pub const fn of(subject: Subject, fault: Fault) -> &'static [Effect] {
     use Effect::{
         AtWork, GoesOn, Grown, Joined, Member, Noticed, Replaced, Rolled, Silent, Unused,
     };
-    match (subject, fault) {
+    match (subject.rules(), fault) {
         (Subject::Singleton, Fault::InstanceKill) => &[Silent],
         (_, Fault::InstanceKill) => &[Silent, Replaced],
         (_, Fault::Slow | Fault::Lie) if subject.mends_itself(fault) => &[Silent, Replaced],
@@ -62,6 +62,7 @@ pub const fn of(subject: Subject, fault: Fault) -> &'static [Effect] {
         (Subject::Http | Subject::Tcp, Fault::NodeKill | Fault::DaemonKill)
         | (Subject::Http | Subject::Tcp, Fault::DaemonFreeze | Fault::NodeCut) => &[Noticed],
         (_, Fault::NodeKill) => &[Silent, Noticed],
+        (Subject::Http | Subject::Tcp, Fault::InstanceFreeze) => &[Silent, Noticed],
         (_, Fault::InstanceFreeze | Fault::Switchover) => &[Silent],
         // Connections that are there stay there, and requests come with them.
         (Subject::Tcp, Fault::Drain | Fault::Resize) => &[Noticed],
@@ -94,7 +95,7 @@ pub struct Seen<'a> {
     pub window: Window,
     /// When all was over.
     pub over_at: Timestamp,
-    /// Whether a node said meanwhile that not all is well.
+    /// Whether a node said meanwhile that it is not well.
     pub noticed: bool,
     /// How many nodes there were.
     pub members: Members,

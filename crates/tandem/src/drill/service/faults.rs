@@ -4,6 +4,7 @@
 //! Tested by: below.
 
 use super::subject::Subject;
+use crate::drill::view::About;
 use crate::drill::worker::Behaviour;
 use crate::drill::{Action, Fault};
 use tandem_core::ids::NodeId;
@@ -95,6 +96,18 @@ impl Cast {
     }
 }
 
+/// Whom a node must say something of, where a fault is to be noticed.
+pub fn noticed_of(subject: Subject, fault: Fault, cast: &Cast) -> About {
+    match fault {
+        Fault::InstanceFreeze | Fault::Drain if subject.has_endpoints() => {
+            About::Endpoint(cast.address.clone())
+        }
+        // It is listed no more, so it is the number that is not right.
+        Fault::Resize => About::Service,
+        _ => About::Node(cast.node.clone()),
+    }
+}
+
 /// What ends whatever was done to a service, as far as the cluster's own mending does not.
 pub fn mending(subject: Subject, nodes: &[NodeId]) -> Vec<Deed> {
     let Some(first) = nodes.first() else { return Vec::new() };
@@ -124,7 +137,7 @@ pub fn injection(subject: Subject, fault: Fault, cast: &Cast) -> Option<Injectio
         Deed::Operate(cast.other.clone(), words.iter().map(ToString::to_string).collect())
     };
     let apply = |shape| Deed::Apply(cast.other.clone(), shape);
-    let other_size = match subject {
+    let other_size = match subject.rules() {
         Subject::Copies => Shape { replicas: Some(FEWER), ..Shape::default() },
         Subject::Partitions => Shape { greater: Some(node.clone()), ..Shape::default() },
         _ => Shape { without: Some(at), ..Shape::default() },
@@ -197,6 +210,10 @@ mod tests {
         assert_eq!((via.as_str(), words.join(" ").as_str()), ("c", expected));
         let drain = injection(Subject::Singleton, Fault::Drain, &cast).unwrap();
         assert_eq!(drain.inject, [Deed::Operate("c".into(), vec!["drain".into(), "b".into()])]);
+        let of = |subject, fault| noticed_of(subject, fault, &cast);
+        assert_eq!(of(Subject::Tcp, Fault::Drain), About::Endpoint(cast.address.clone()));
+        assert_eq!(of(Subject::Http, Fault::NodeKill), About::Node("b".into()));
+        assert_eq!(of(Subject::Copies, Fault::NodeCut), About::Node("b".into()));
     }
 
     #[test]

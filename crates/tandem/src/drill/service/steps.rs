@@ -6,7 +6,7 @@
 //! Tested by: the drill itself.
 
 use super::clients::Clients;
-use super::faults::{Deed, Injection, injection};
+use super::faults::{Cast, Deed, Injection, injection, noticed_of};
 use super::judge;
 use super::kit::{PARTITIONS, SERVICE};
 use super::pieces::{self, Pieces};
@@ -55,8 +55,7 @@ impl Stage {
             _ => Pulse::Answers(Clients::start(&self.load, &doors, &run)),
         };
         let mut problems = Vec::new();
-        let broken =
-            self.break_and_heal((fault, &cast.node), &injection, (&pulse, &mut problems)).await;
+        let broken = self.break_and_heal((fault, &cast), &injection, (&pulse, &mut problems)).await;
         let history = pulse.stop().await;
         let times = broken?;
         let (lines, _) = self.read(from)?;
@@ -80,10 +79,11 @@ impl Stage {
 
     async fn break_and_heal(
         &self,
-        (fault, node): (Fault, &NodeId),
+        (fault, cast): (Fault, &Cast),
         Injection { inject, heal }: &Injection,
         (pulse, problems): (&Pulse, &mut Vec<String>),
     ) -> Result<Times, Error> {
+        let (node, victim) = (&cast.node, noticed_of(self.subject, fault, cast));
         let flowing = || is_fresh(pulse.last_acked());
         let flows = || pulse.acked() > 0 && flowing();
         if !until(self.bounds.flow_max, flows).await {
@@ -99,7 +99,7 @@ impl Stage {
             (clock::now(), lasts(self.subject, fault), AtomicBool::new(false));
         let lasted = || {
             let view = self.view();
-            noticed.fetch_or(view.shortcoming.is_some(), Ordering::Relaxed);
+            noticed.fetch_or(view.blamed.contains(&victim), Ordering::Relaxed);
             let is_whole = view.is_redundant_for(self.bounds.whole_for, clock::now());
             if is_whole {
                 most.fetch_max(self.members.borrow().len(), Ordering::Relaxed);
@@ -196,7 +196,7 @@ impl Stage {
 }
 
 const fn lasts(subject: Subject, fault: Fault) -> Duration {
-    match (subject, fault) {
+    match (subject.rules(), fault) {
         (_, Fault::Slow | Fault::Lie) => LASTS_NOTICED,
         // A copy that is one too many is placed, withdrawn and ended, in turn.
         (Subject::Copies, Fault::Resize) => LASTS_RESIZED,

@@ -17,6 +17,8 @@ pub enum Subject {
     Singleton,
     /// A command of which a copy runs on every node, behind doors that spread requests.
     Copies,
+    /// The same, where a client's requests stay at one copy.
+    Sessions,
     /// A command of which a copy runs on every node, each with its part of the work.
     Partitions,
     /// Requests spread over endpoints that the drill runs.
@@ -27,11 +29,20 @@ pub enum Subject {
 
 /// How many failed requests are one too many: one in a thousand.
 const FAILED_SHARE_MAX: f64 = 0.001;
+/// The same of what is under way to an only copy that is moved: it is asked to end just then.
+const MOVED_SHARE_MAX: f64 = 0.02;
 
 impl Subject {
     /// Each of them.
-    pub const ALL: &'static [Self] =
-        &[Self::Postgres, Self::Singleton, Self::Copies, Self::Partitions, Self::Http, Self::Tcp];
+    pub const ALL: &'static [Self] = &[
+        Self::Postgres,
+        Self::Singleton,
+        Self::Copies,
+        Self::Sessions,
+        Self::Partitions,
+        Self::Http,
+        Self::Tcp,
+    ];
 
     /// Its name on the command line and in reports.
     pub const fn name(self) -> &'static str {
@@ -39,6 +50,7 @@ impl Subject {
             Self::Postgres => "postgres",
             Self::Singleton => "singleton",
             Self::Copies => "copies",
+            Self::Sessions => "sessions",
             Self::Partitions => "partitions",
             Self::Http => "http",
             Self::Tcp => "tcp",
@@ -61,6 +73,7 @@ impl Subject {
                 Fault::Switchover,
                 Fault::Drain,
                 Fault::Scale,
+                Fault::Change,
             ],
             Self::Copies => &[
                 Fault::InstanceKill,
@@ -75,6 +88,15 @@ impl Subject {
                 Fault::NodeKill,
                 Fault::DaemonKill,
                 Fault::DaemonFreeze,
+                Fault::NodeCut,
+            ],
+            Self::Sessions => &[
+                Fault::InstanceKill,
+                Fault::Lie,
+                Fault::Drain,
+                Fault::Scale,
+                Fault::Restart,
+                Fault::NodeKill,
                 Fault::NodeCut,
             ],
             Self::Partitions => &[
@@ -115,10 +137,18 @@ impl Subject {
         }
     }
 
+    /// Whose rules hold for it: copies are copies, however a door chooses among them.
+    pub const fn rules(self) -> Self {
+        match self {
+            Self::Sessions => Self::Copies,
+            other => other,
+        }
+    }
+
     /// What a fault may cost it.
     pub fn budget(self, fault: Fault) -> Budget {
         let outage = |seconds| Budget { outage_s: Some(seconds), ..Budget::default() };
-        match (self, fault) {
+        match (self.rules(), fault) {
             (Self::Postgres, _) => fault.budget(),
             (Self::Singleton, Fault::InstanceKill) => outage(0.5),
             (Self::Singleton, Fault::NodeKill | Fault::NodeCut | Fault::DaemonFreeze) => {
@@ -145,7 +175,7 @@ impl Subject {
             (Self::Tcp, Fault::Drain | Fault::Resize | Fault::NodeCut) => {
                 Budget { failed_share_max: Some(0.0), ..outage(0.0) }
             }
-            (Self::Copies | Self::Http | Self::Tcp, _) => outage(0.0),
+            (Self::Copies | Self::Sessions | Self::Http | Self::Tcp, _) => outage(0.0),
         }
     }
 
@@ -157,19 +187,23 @@ impl Subject {
         )
     }
 
-    /// Whether no request at all may fail: it is planned, or the door makes up for it.
-    pub const fn forgives_nothing(self, fault: Fault) -> bool {
-        matches!(
-            (self, fault),
+    /// The part of all requests that may fail, where that is judged: it is planned, or the door
+    /// makes up for it.
+    pub const fn forgives(self, fault: Fault) -> Option<f64> {
+        match (self.rules(), fault) {
             (Self::Http | Self::Tcp, Fault::Drain | Fault::Resize | Fault::NodeCut)
-                | (Self::Copies, Fault::Drain | Fault::Scale | Fault::Resize)
-                | (Self::Copies, Fault::Restart | Fault::Change)
-        )
+            | (Self::Copies, Fault::Drain | Fault::Scale | Fault::Resize)
+            | (Self::Copies, Fault::Restart | Fault::Change) => Some(0.0),
+            (Self::Singleton, Fault::Drain | Fault::Switchover | Fault::Scale | Fault::Change) => {
+                Some(MOVED_SHARE_MAX)
+            }
+            _ => None,
+        }
     }
 
     /// Whether every request that may be repeated must be answered.
     pub const fn repeats(self, fault: Fault) -> bool {
-        matches!((self, fault), (Self::Copies | Self::Http, Fault::InstanceKill))
+        matches!((self.rules(), fault), (Self::Copies | Self::Http, Fault::InstanceKill))
     }
 
     /// Whether a copy that answers badly is found out by its own checks, and started anew: no door
@@ -212,7 +246,7 @@ mod tests {
             assert!(!subject.faults().is_empty());
         }
         let error = "redis".parse::<Subject>().unwrap_err().to_string();
-        assert!(error.contains("singleton, copies, partitions, http"), "{error}");
+        assert!(error.contains("singleton, copies, sessions, partitions, http"), "{error}");
         assert_eq!(Subject::Singleton.budget(Fault::InstanceKill).outage_s, Some(0.5));
         assert_eq!(Subject::Postgres.budget(Fault::InstanceKill), Budget::default());
     }
