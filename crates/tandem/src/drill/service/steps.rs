@@ -16,6 +16,7 @@ use super::subject::Subject;
 use super::verdict::{self, Evidence, Members, Times};
 use crate::drill::evidence::ledger;
 use crate::drill::report::{RunReport, milliseconds, seconds};
+use crate::drill::rounds::Breaks;
 use crate::drill::stage::{is_fresh, until};
 use crate::drill::steps::with_causes;
 use crate::drill::worker::{self, Line};
@@ -34,12 +35,12 @@ const LASTS_NOTICED: Duration = Duration::from_secs(6);
 /// How long fewer copies are wanted.
 const LASTS_RESIZED: Duration = Duration::from_secs(8);
 
-impl Stage {
-    /// Breaks it once.
-    ///
-    /// # Errors
-    /// When it is not whole to begin with, or the fault cannot be done here.
-    pub async fn run(&self, fault: Fault, round: u32, seed: u64) -> Result<RunReport, Error> {
+impl Breaks for Stage {
+    async fn mend(&self) {
+        self.mend_all().await;
+    }
+
+    async fn run(&self, fault: Fault, round: u32, seed: u64) -> Result<RunReport, Error> {
         let cast = self.cast(fault, seed, round).await?;
         let Some(injection) = injection(self.subject, fault, &cast) else {
             let because = format!("it is no fault of the service {}", self.subject);
@@ -71,7 +72,9 @@ impl Stage {
         };
         Ok(report)
     }
+}
 
+impl Stage {
     fn read(&self, from: u64) -> Result<(Vec<Line>, u64), Error> {
         let path = self.kit.ledger();
         worker::read(&path, from).map_err(|source| Error::Folder { path, source })
