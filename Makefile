@@ -4,7 +4,7 @@ TANDEM = target/debug/tandem
 SEEDS ?= 10000
 DIVIDED ?= 500
 ROUNDS ?= 5
-SERVICES ?= postgres singleton copies partitions http tcp
+SERVICES ?= postgres singleton copies sessions partitions http tcp
 
 .DEFAULT_GOAL := help
 .PHONY: help setup build demo dev test lint check fix sim fuzz drill bench bench-pg bench-http bench-tcp test-pg test-http deny

@@ -62,7 +62,8 @@ pub const fn of(subject: Subject, fault: Fault) -> &'static [Effect] {
         (Subject::Http | Subject::Tcp, Fault::NodeKill | Fault::DaemonKill)
         | (Subject::Http | Subject::Tcp, Fault::DaemonFreeze | Fault::NodeCut) => &[Noticed],
         (_, Fault::NodeKill) => &[Silent, Noticed],
-        (Subject::Http | Subject::Tcp, Fault::InstanceFreeze) => &[Silent, Noticed],
+        // A check that only connects is answered by the kernel, whatever the process does.
+        (Subject::Http, Fault::InstanceFreeze) => &[Silent, Noticed],
         (_, Fault::InstanceFreeze | Fault::Switchover) => &[Silent],
         // Connections that are there stay there, and requests come with them.
         (Subject::Tcp, Fault::Drain | Fault::Resize) => &[Noticed],

@@ -30,7 +30,7 @@ pub enum Subject {
 /// How many failed requests are one too many: one in a thousand.
 const FAILED_SHARE_MAX: f64 = 0.001;
 /// The same of what is under way to an only copy that is moved: it is asked to end just then.
-const MOVED_SHARE_MAX: f64 = 0.02;
+const MOVED_SHARE_MAX: f64 = 0.005;
 
 impl Subject {
     /// Each of them.
@@ -150,6 +150,8 @@ impl Subject {
         let outage = |seconds| Budget { outage_s: Some(seconds), ..Budget::default() };
         match (self.rules(), fault) {
             (Self::Postgres, _) => fault.budget(),
+            // By hash everybody soon waits for a copy behind the cut, for as long as they do.
+            _ if (self, fault) == (Self::Sessions, Fault::NodeCut) => Budget::default(),
             (Self::Singleton, Fault::InstanceKill) => outage(0.5),
             (Self::Singleton, Fault::NodeKill | Fault::NodeCut | Fault::DaemonFreeze) => {
                 outage(1.5)
