@@ -1,5 +1,5 @@
-//! Talks to a cluster through a whole drill, the same for every service: starts it, breaks it fault by
-//! fault, files what came of each, and leaves nothing behind.
+//! Talks to a cluster through a whole drill, the same for every service: starts it, breaks it fault
+//! by fault, files what came of each, and leaves nothing behind.
 //! In: something that can be broken. Out: lines while it runs; runs and omissions in `Report`.
 //! Not here: one single fault (`steps.rs`, `service/steps.rs`).
 //! Tested by: `steps_tests.rs`; `make drill`.

@@ -27,10 +27,93 @@ pub enum Subject {
     Tcp,
 }
 
+/// What is done to one that runs alone.
+const OF_SINGLETON: &[Fault] = &[
+    Fault::InstanceKill,
+    Fault::NodeKill,
+    Fault::DaemonKill,
+    Fault::DaemonFreeze,
+    Fault::InstanceFreeze,
+    Fault::Slow,
+    Fault::Lie,
+    Fault::NodeCut,
+    Fault::Switchover,
+    Fault::Drain,
+    Fault::Scale,
+    Fault::Change,
+];
+
+/// To copies side by side.
+const OF_COPIES: &[Fault] = &[
+    Fault::InstanceKill,
+    Fault::InstanceFreeze,
+    Fault::Slow,
+    Fault::Lie,
+    Fault::Drain,
+    Fault::Scale,
+    Fault::Resize,
+    Fault::Restart,
+    Fault::Change,
+    Fault::NodeKill,
+    Fault::DaemonKill,
+    Fault::DaemonFreeze,
+    Fault::NodeCut,
+];
+
+/// To those with sessions.
+const OF_SESSIONS: &[Fault] = &[
+    Fault::InstanceKill,
+    Fault::Lie,
+    Fault::Drain,
+    Fault::Scale,
+    Fault::Restart,
+    Fault::NodeKill,
+    Fault::NodeCut,
+];
+
+/// To divided work.
+const OF_PARTITIONS: &[Fault] = &[
+    Fault::InstanceKill,
+    Fault::InstanceFreeze,
+    Fault::Slow,
+    Fault::Lie,
+    Fault::Drain,
+    Fault::Scale,
+    Fault::Resize,
+    Fault::NodeKill,
+    Fault::NodeCut,
+    Fault::DaemonKill,
+    Fault::DaemonFreeze,
+];
+
+/// To endpoints of requests.
+const OF_HTTP: &[Fault] = &[
+    Fault::InstanceKill,
+    Fault::InstanceFreeze,
+    Fault::Slow,
+    Fault::Lie,
+    Fault::Drain,
+    Fault::Resize,
+    Fault::NodeKill,
+    Fault::DaemonKill,
+    Fault::DaemonFreeze,
+    Fault::NodeCut,
+];
+
+/// To those of connections.
+const OF_TCP: &[Fault] = &[
+    Fault::InstanceKill,
+    Fault::InstanceFreeze,
+    Fault::Drain,
+    Fault::Resize,
+    Fault::NodeKill,
+    Fault::DaemonKill,
+    Fault::DaemonFreeze,
+    Fault::NodeCut,
+];
+
 /// How many failed requests are one too many: one in a thousand.
 const FAILED_SHARE_MAX: f64 = 0.001;
-/// The same of what is under way to an only copy that is moved: it is asked to end just then.
-const MOVED_SHARE_MAX: f64 = 0.005;
 
 impl Subject {
     /// Each of them.
@@ -61,79 +144,12 @@ impl Subject {
     pub const fn faults(self) -> &'static [Fault] {
         match self {
             Self::Postgres => Fault::OF_POSTGRES,
-            Self::Singleton => &[
-                Fault::InstanceKill,
-                Fault::NodeKill,
-                Fault::DaemonKill,
-                Fault::DaemonFreeze,
-                Fault::InstanceFreeze,
-                Fault::Slow,
-                Fault::Lie,
-                Fault::NodeCut,
-                Fault::Switchover,
-                Fault::Drain,
-                Fault::Scale,
-                Fault::Change,
-            ],
-            Self::Copies => &[
-                Fault::InstanceKill,
-                Fault::InstanceFreeze,
-                Fault::Slow,
-                Fault::Lie,
-                Fault::Drain,
-                Fault::Scale,
-                Fault::Resize,
-                Fault::Restart,
-                Fault::Change,
-                Fault::NodeKill,
-                Fault::DaemonKill,
-                Fault::DaemonFreeze,
-                Fault::NodeCut,
-            ],
-            Self::Sessions => &[
-                Fault::InstanceKill,
-                Fault::Lie,
-                Fault::Drain,
-                Fault::Scale,
-                Fault::Restart,
-                Fault::NodeKill,
-                Fault::NodeCut,
-            ],
-            Self::Partitions => &[
-                Fault::InstanceKill,
-                Fault::InstanceFreeze,
-                Fault::Slow,
-                Fault::Lie,
-                Fault::Drain,
-                Fault::Scale,
-                Fault::Resize,
-                Fault::NodeKill,
-                Fault::NodeCut,
-                Fault::DaemonKill,
-                Fault::DaemonFreeze,
-            ],
-            Self::Http => &[
-                Fault::InstanceKill,
-                Fault::InstanceFreeze,
-                Fault::Slow,
-                Fault::Lie,
-                Fault::Drain,
-                Fault::Resize,
-                Fault::NodeKill,
-                Fault::DaemonKill,
-                Fault::DaemonFreeze,
-                Fault::NodeCut,
-            ],
-            Self::Tcp => &[
-                Fault::InstanceKill,
-                Fault::InstanceFreeze,
-                Fault::Drain,
-                Fault::Resize,
-                Fault::NodeKill,
-                Fault::DaemonKill,
-                Fault::DaemonFreeze,
-                Fault::NodeCut,
-            ],
+            Self::Singleton => OF_SINGLETON,
+            Self::Copies => OF_COPIES,
+            Self::Sessions => OF_SESSIONS,
+            Self::Partitions => OF_PARTITIONS,
+            Self::Http => OF_HTTP,
+            Self::Tcp => OF_TCP,
         }
     }
 
@@ -189,18 +205,16 @@ impl Subject {
         )
     }
 
-    /// The part of all requests that may fail, where that is judged: it is planned, or the door
-    /// makes up for it.
-    pub const fn forgives(self, fault: Fault) -> Option<f64> {
-        match (self.rules(), fault) {
+    /// Whether no request at all may fail: it is planned, or the door makes up for it.
+    pub const fn forgives_nothing(self, fault: Fault) -> bool {
+        matches!(
+            (self.rules(), fault),
             (Self::Http | Self::Tcp, Fault::Drain | Fault::Resize | Fault::NodeCut)
-            | (Self::Copies, Fault::Drain | Fault::Scale | Fault::Resize)
-            | (Self::Copies, Fault::Restart | Fault::Change) => Some(0.0),
-            (Self::Singleton, Fault::Drain | Fault::Switchover | Fault::Scale | Fault::Change) => {
-                Some(MOVED_SHARE_MAX)
-            }
-            _ => None,
-        }
+                | (Self::Copies, Fault::Drain | Fault::Scale | Fault::Resize)
+                | (Self::Copies, Fault::Restart | Fault::Change)
+                | (Self::Singleton, Fault::Drain | Fault::Switchover | Fault::Scale)
+                | (Self::Singleton, Fault::Change)
+        )
     }
 
     /// Whether every request that may be repeated must be answered.
