@@ -71,8 +71,6 @@ pub const fn of(subject: Subject, fault: Fault) -> &'static [Effect] {
             &[Unused]
         }
         (_, Fault::Drain) => &[Silent],
-        // By itself the only copy stays where it is.
-        (Subject::Singleton, Fault::Scale) => &[Member],
         (_, Fault::Scale) => &[Member, Joined],
         (Subject::Partitions, Fault::Resize) => &[Grown],
         (_, Fault::Resize) => &[AtWork(super::faults::FEWER)],

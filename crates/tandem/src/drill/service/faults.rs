@@ -181,7 +181,12 @@ pub fn injection(subject: Subject, fault: Fault, cast: &Cast) -> Option<Injectio
         Fault::Switchover => (operate(&["switchover", service]), None),
         _ => return None,
     };
-    Some(Injection { inject: vec![inject], heal: heal.into_iter().collect() })
+    let mut inject = vec![inject];
+    if (subject, fault) == (Subject::Singleton, Fault::Scale) {
+        // By itself it stays where it is.
+        inject.push(operate(&["switchover", service, "--to", cast.spare.as_str()]));
+    }
+    Some(Injection { inject, heal: heal.into_iter().collect() })
 }
 
 #[cfg(test)]
@@ -200,7 +205,8 @@ mod tests {
         for subject in Subject::ALL.iter().filter(|it| **it != Subject::Postgres) {
             for fault in subject.faults() {
                 let it = injection(*subject, *fault, &cast).unwrap_or_else(|| panic!("{fault}"));
-                assert_eq!(it.inject.len(), 1, "{fault}");
+                let two = (*subject, *fault) == (Subject::Singleton, Fault::Scale);
+                assert_eq!(it.inject.len(), 1 + usize::from(two), "{fault}");
             }
             assert_eq!(injection(*subject, Fault::DiskFull, &cast), None);
         }
