@@ -3,12 +3,14 @@
 //! Facts are not agreed: each receiver stamps them with its own clock (`Observed`).
 //! Keeps: INV-8, ages travel as durations, never as moments of another clock.
 
+mod differs;
 mod door;
 mod link;
 mod seat;
 mod told;
 pub mod withdrawal;
 
+pub use differs::{differs, door_differs, instance_differs, seat_differs};
 pub use door::DoorUse;
 pub use link::Link;
 pub use seat::SeatFacts;
@@ -335,6 +337,8 @@ pub struct Ballot {
     pub term: Term,
     /// What it holds; none for a witness.
     pub position: Option<Position>,
+    /// It waited for no lease: it is the word of the holder of that term that its copy is gone.
+    pub held: Option<Term>,
 }
 
 /// How far a copy has come: first by the term recorded in the data, then by position. A timeline's

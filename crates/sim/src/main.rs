@@ -4,19 +4,49 @@ use std::process::ExitCode;
 use tandem_sim::mutation::Mutation;
 use tandem_sim::options::{Options, Shape};
 use tandem_sim::runner::{self, Failure};
-use tandem_sim::singleton;
+use tandem_sim::singleton::{self, What};
 
 const USAGE: &str = "usage: tandem-sim [--seeds N] [--start N] [--seed N] [--nodes 3|2+w|5] \
     [--trace] [--lines N] [--mutate NAME] [--threads N] [--failures N] \
-    [--singleton | --partitions]";
+    [--singleton | --partitions | --copies]";
+
+/// A command, and how it is clustered; without one it is PostgreSQL.
+#[derive(Clone, Copy)]
+enum Of {
+    Singleton,
+    Partitions,
+    Copies,
+}
+
+impl Of {
+    fn from_word(word: &str) -> Option<Self> {
+        [Self::Singleton, Self::Partitions, Self::Copies].into_iter().find(|of| of.word() == word)
+    }
+
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Singleton => "--singleton",
+            Self::Partitions => "--partitions",
+            Self::Copies => "--copies",
+        }
+    }
+
+    fn options(self, seed: u64) -> singleton::Options {
+        let what = match self {
+            Self::Singleton => What::Alone,
+            Self::Partitions => What::Divided(singleton::partitions_of(seed)),
+            Self::Copies => What::Beside,
+        };
+        singleton::Options { what, ..singleton::Options::default() }
+    }
+}
 
 struct Arguments {
     start: u64,
     seeds: u64,
     one: Option<u64>,
     trace: bool,
-    singleton: bool,
-    partitions: bool,
+    of: Option<Of>,
     lines: usize,
     threads: usize,
     failures: usize,
@@ -45,8 +75,7 @@ fn parse(mut words: impl Iterator<Item = String>) -> Option<Arguments> {
         seeds: 1000,
         one: None,
         trace: false,
-        singleton: false,
-        partitions: false,
+        of: None,
         lines: 60,
         threads: 2,
         failures: 1,
@@ -57,12 +86,8 @@ fn parse(mut words: impl Iterator<Item = String>) -> Option<Arguments> {
             arguments.trace = true;
             continue;
         }
-        if word == "--singleton" {
-            arguments.singleton = true;
-            continue;
-        }
-        if word == "--partitions" {
-            (arguments.singleton, arguments.partitions) = (true, true);
+        if let Some(of) = Of::from_word(&word) {
+            arguments.of = Some(of);
             continue;
         }
         let value = words.next()?;
@@ -81,18 +106,9 @@ fn parse(mut words: impl Iterator<Item = String>) -> Option<Arguments> {
     Some(arguments)
 }
 
-/// How a command is simulated: as a singleton, or with its work divided.
-fn of_command(seed: u64, arguments: &Arguments) -> singleton::Options {
-    let partitions = arguments.partitions.then(|| singleton::partitions_of(seed));
-    singleton::Options { partitions, ..singleton::Options::default() }
-}
-
 fn tell(seed: u64, arguments: &Arguments, lines: usize) -> (Option<Failure>, Vec<String>) {
-    if arguments.singleton {
-        return singleton::tell(
-            seed,
-            singleton::Options { trace: lines, ..of_command(seed, arguments) },
-        );
+    if let Some(of) = arguments.of {
+        return singleton::tell(seed, singleton::Options { trace: lines, ..of.options(seed) });
     }
     runner::tell(seed, arguments.options, lines)
 }
@@ -125,8 +141,8 @@ fn many(arguments: &Arguments) -> ExitCode {
         }
     };
     let limits = (arguments.threads, arguments.failures);
-    let outcome = if arguments.singleton {
-        let run = |seed| singleton::run(seed, of_command(seed, arguments));
+    let outcome = if let Some(of) = arguments.of {
+        let run = |seed| singleton::run(seed, of.options(seed));
         runner::run_each(arguments.start..end, &run, limits, &progress)
     } else {
         runner::run_many(arguments.start..end, arguments.options, limits, &progress)
@@ -147,10 +163,13 @@ fn report(failure: &Failure, arguments: &Arguments) {
         "seed {} failed at step {} ({} ms): {}",
         failure.seed, failure.step, failure.at_ms, failure.violation
     ));
-    if arguments.singleton {
+    if let Some(of) = arguments.of.map(Of::word) {
         let seed = failure.seed;
-        let what = if arguments.partitions { "--partitions" } else { "--singleton" };
-        return say(&format!("repeat: cargo run -p tandem-sim -- --seed {seed} {what} --trace"));
+        let name = of.trim_start_matches('-');
+        return say(&format!(
+            "repeat: make sim SEED={seed} OF={name}   or: \
+             cargo run -p tandem-sim -- --seed {seed} {of} --trace"
+        ));
     }
     let nodes = arguments.options.shape.map_or(String::new(), |s| format!(" --nodes {}", s.word()));
     let mutate =

@@ -4,7 +4,7 @@
 #![allow(clippy::print_stdout, reason = "tests say what they measured")]
 
 use tandem_sim::runner::run_each;
-use tandem_sim::singleton::{Mutation, Options, World, partitions_of, run, tell};
+use tandem_sim::singleton::{Mutation, Options, What, World, partitions_of, run, tell};
 
 /// Seeds without a mutation.
 const SEEDS: u64 = 300;
@@ -12,7 +12,7 @@ const SEEDS: u64 = 300;
 const MUTATED: u64 = 1_500;
 
 fn options(seed: u64) -> Options {
-    Options { partitions: Some(partitions_of(seed)), ..Options::default() }
+    Options { what: What::Divided(partitions_of(seed)), ..Options::default() }
 }
 
 #[test]
@@ -66,7 +66,7 @@ fn a_seat_that_is_passed_before_its_lease_is_over_is_caught() {
 
 /// A world in which everything is worked on.
 fn working(seed: u64) -> World {
-    let options = Options { calm: true, partitions: Some(12), trace: 120, ..Options::default() };
+    let options = Options { calm: true, what: What::Divided(12), trace: 120, ..Options::default() };
     let mut world = World::new(seed, options);
     world.run_until(20_000_000);
     assert!(world.all_worked_on(), "seed {seed}: {:?}", world.owners());

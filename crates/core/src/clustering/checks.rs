@@ -3,7 +3,7 @@
 //! States: asked → (`rise` successes in a row) well → (`fall` failures in a row) unwell, to its
 //! end. After its start failures do not count for `grace`, unless it was well before.
 //! Not here: how it is asked, and what it is asked (the shell).
-//! Tested by: below.
+//! Tested by: below, and the simulator (`sim/src/singleton/beside`).
 
 use crate::time::Timestamp;
 use core::time::Duration;

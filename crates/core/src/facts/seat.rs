@@ -14,4 +14,6 @@ pub struct SeatFacts {
     pub released: BTreeMap<PartitionId, Epoch>,
     /// For how long there has been no copy that is well.
     pub unwell: Duration,
+    /// Its disk takes nothing, so that it cannot release anything either.
+    pub mute: bool,
 }

@@ -125,6 +125,23 @@ impl Doors<'_> {
     }
 }
 
+/// What a node says that has several doors which may lead to a copy: it obeys a withdrawal once
+/// each of them does.
+pub fn joined<'a>(
+    doors: impl IntoIterator<Item = &'a BTreeMap<NodeId, DoorUse>>,
+) -> BTreeMap<NodeId, DoorUse> {
+    let mut doors = doors.into_iter();
+    let mut all = doors.next().cloned().unwrap_or_default();
+    for door in doors {
+        all.retain(|node, it| {
+            let other = door.get(node).filter(|other| other.obeys == it.obeys);
+            it.in_flight = it.in_flight.saturating_add(other.map_or(0, |other| other.in_flight));
+            other.is_some()
+        });
+    }
+    all
+}
+
 /// Copies that withdrew, by their own clocks since when.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Withdrawn(BTreeMap<NodeId, Timestamp>);
@@ -147,5 +164,27 @@ impl Withdrawn {
             Some((node.clone(), DoorUse { obeys: *obeys, in_flight }))
         };
         self.0.iter().filter_map(said).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn inv14_a_node_obeys_once_each_of_its_doors_does() {
+        let uses = |obeys, in_flight| DoorUse { obeys: Timestamp(obeys), in_flight };
+        let door = |it: &[(&str, DoorUse)]| -> BTreeMap<NodeId, DoorUse> {
+            it.iter().map(|(node, uses)| ((*node).into(), *uses)).collect()
+        };
+        let one = door(&[("a", uses(7, 2)), ("b", uses(9, 0))]);
+        assert_eq!(joined([&one]), one);
+        let same = door(&[("a", uses(7, 1)), ("b", uses(9, 0))]);
+        let both = door(&[("a", uses(7, 3)), ("b", uses(9, 0))]);
+        assert_eq!(joined([&one, &same]), both, "what each has is counted");
+        let earlier = door(&[("a", uses(6, 0)), ("b", uses(9, 4))]);
+        assert_eq!(joined([&one, &earlier]), door(&[("b", uses(9, 4))]), "one has not heard yet");
+        assert_eq!(joined([&one, &door(&[])]), door(&[]), "one has just opened");
+        assert_eq!(joined([]), door(&[]));
     }
 }

@@ -377,7 +377,7 @@ impl Node {
                 let position = Position { data_term: facts.data_term, flushed: facts.flushed };
                 let position = (facts.data != Data::Witness).then_some(position);
                 facts.promised = term;
-                facts.ballot = Some(Ballot { term, position });
+                facts.ballot = Some(Ballot { term, position, held: None });
                 (facts.upstream, facts.stream) = (None, Stream::None);
             }
             ["silent", "for", ms, "ms"] => self.silence_ms = Some(ms.parse().ok()?),

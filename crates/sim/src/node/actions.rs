@@ -192,7 +192,7 @@ impl World {
             return false;
         }
         let position = Some(Position { data_term: own.data_term, flushed: own.flushed });
-        own.ballot = Some(Ballot { term, position });
+        own.ballot = Some(Ballot { term, position, held: None });
         self.plan_beat(n);
         true
     }
@@ -253,7 +253,7 @@ impl World {
                 }
                 Outcome::done(move |own, state| {
                     adopt_state(own, state);
-                    own.ballot = Some(Ballot { term, position: None });
+                    own.ballot = Some(Ballot { term, position: None, held: None });
                 })
             }
             _ => {
@@ -270,7 +270,7 @@ impl World {
                     own.stream = Stream::None;
                     own.flushed = position.flushed;
                     own.data_term = position.data_term;
-                    own.ballot = Some(Ballot { term, position: Some(position) });
+                    own.ballot = Some(Ballot { term, position: Some(position), held: None });
                 })
             }
         }

@@ -12,7 +12,7 @@ use std::time::Duration;
 use tandem_core::cluster::lease::{self, Proof};
 use tandem_core::cluster::state::{Appointment, ServiceState};
 use tandem_core::clustering::active_passive::{Action, InstanceView, instance};
-use tandem_core::facts::{Data, InstanceFacts, Process, Stream};
+use tandem_core::facts::{Data, InstanceFacts, Process, Stream, instance_differs};
 use tandem_core::ids::{NodeId, Term};
 use tandem_core::replication::primary_replica::loaded_rule::LoadedRule;
 use tandem_core::time::Timestamp;
@@ -112,7 +112,7 @@ impl World {
             node.disk.inspect(&mut own);
         }
         node.daemon = Some(Box::new(Daemon {
-            hub: Hub::new(peers.into_iter()),
+            hub: Hub::new(peers.into_iter(), now),
             told: own.clone(),
             own,
             observed_at: now,
@@ -178,7 +178,7 @@ impl World {
             daemon.stalled_since.get_or_insert(now);
         }
         own.stalled = daemon.stalled_since.map_or(Duration::ZERO, |since| now.since(since));
-        if super::hub::instance_differs(&daemon.told, own) {
+        if instance_differs(&daemon.told, own) {
             daemon.told = own.clone();
             self.plan_beat(n);
         }

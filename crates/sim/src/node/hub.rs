@@ -1,10 +1,10 @@
 //! Keeps what one daemon knows, as the shell's hub does: when it was learnt, promises for good.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 use tandem_core::cluster::lease;
 use tandem_core::clustering::active_passive::trail::Trails;
-use tandem_core::facts::{InstanceFacts, Link, NodeFacts, Stream, Told as Order};
+use tandem_core::facts::{InstanceFacts, Link, NodeFacts, Stream, Told as Order, differs};
 use tandem_core::ids::{ConfigVersion, NodeId, ServiceId, Term};
 use tandem_core::spec::ServiceSpec;
 use tandem_core::time::{Observed, Timestamp};
@@ -28,14 +28,16 @@ pub struct Hub {
 
 #[derive(Clone, Copy, Debug, Default)]
 struct LinkFact {
+    known_since: Timestamp,
     refused_at: Option<Timestamp>,
     last_heard: Option<Timestamp>,
 }
 
 impl Hub {
-    /// A hub that expects these peers.
-    pub fn new(peers: impl Iterator<Item = NodeId>) -> Self {
-        let links = peers.map(|peer| (peer, LinkFact::default())).collect();
+    /// A hub that expects these peers from now on.
+    pub fn new(peers: impl Iterator<Item = NodeId>, now: Timestamp) -> Self {
+        let link = LinkFact { known_since: now, ..LinkFact::default() };
+        let links = peers.map(|peer| (peer, link)).collect();
         Self { links, ..Self::default() }
     }
 
@@ -141,8 +143,7 @@ pub struct Told<'a> {
 
 fn link(fact: LinkFact, heartbeat: Duration, now: Timestamp) -> Link {
     let ago = |at: Option<Timestamp>| at.map(|at| now.since(at));
-    // For how long it was never heard counts only where copies run side by side.
-    let heard = ago(fact.last_heard).ok_or(Duration::ZERO);
+    let heard = ago(fact.last_heard).ok_or(now.since(fact.known_since));
     Link::new(ago(fact.refused_at), heard, heartbeat)
 }
 
@@ -152,41 +153,4 @@ fn aged(facts: &InstanceFacts, age: Duration) -> InstanceFacts {
         facts.stream = Stream::Connected(silence.saturating_add(age));
     }
     facts
-}
-
-fn differs(before: &NodeFacts, after: &NodeFacts) -> bool {
-    let kind = std::mem::discriminant::<Link>;
-    before.draining != after.draining
-        || before.doors != after.doors
-        || before
-            .links
-            .iter()
-            .any(|(peer, link)| after.links.get(peer).is_none_or(|now| kind(now) != kind(link)))
-        || after.instances.iter().any(|(service, instance)| {
-            before.instances.get(service).is_none_or(|old| instance_differs(old, instance))
-        })
-}
-
-/// Whether something changed that a plan may wait for; positions and ages alone do not count.
-pub fn instance_differs(before: &InstanceFacts, after: &InstanceFacts) -> bool {
-    let streams = |facts: &InstanceFacts| matches!(facts.stream, Stream::Connected(_));
-    let fed = |facts: &InstanceFacts| -> BTreeSet<(NodeId, bool)> {
-        facts.replicas.iter().map(|(node, replica)| (node.clone(), replica.streaming)).collect()
-    };
-    before.process != after.process
-        || before.data != after.data
-        || before.ballot != after.ballot
-        || before.promised != after.promised
-        || before.promoted != after.promoted
-        || before.seat.released != after.seat.released
-        || before.outlives != after.outlives
-        || before.serving != after.serving
-        || before.rule != after.rule
-        || before.upstream != after.upstream
-        || before.checkpointed != after.checkpointed
-        || before.timeline != after.timeline
-        || before.stopped_cleanly != after.stopped_cleanly
-        || before.withdrawn != after.withdrawn
-        || streams(before) != streams(after)
-        || fed(before) != fed(after)
 }

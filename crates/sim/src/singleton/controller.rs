@@ -2,12 +2,17 @@
 
 use super::machine::Machine;
 use super::{Event, World, index};
+use std::collections::BTreeMap;
 use std::time::Duration;
-use tandem_core::cluster::command::Command;
+use tandem_core::cluster::command::{Command, ServiceCommand};
+use tandem_core::cluster::state::{ClusterState, ServiceState};
 use tandem_core::clustering::active_passive::trail::Trails;
 use tandem_core::clustering::active_passive::{ControllerView, Step};
-use tandem_core::ids::{Revision, ServiceId, Term};
-use tandem_core::time::Observed;
+use tandem_core::clustering::copies::controller::{self, CopiesView};
+use tandem_core::facts::NodeFacts;
+use tandem_core::ids::{NodeId, Revision, ServiceId, Term};
+use tandem_core::spec::ServiceSpec;
+use tandem_core::time::{Observed, Timestamp};
 
 const RECRUIT_AGAIN: Duration = Duration::from_millis(150);
 
@@ -36,6 +41,15 @@ impl World {
             else {
                 continue;
             };
+            let unix_ms = node.clock.unix_ms(self.now);
+            if spec.copies.is_some() {
+                let steps =
+                    steps_of_copies((&agreed, unix_ms), (service, spec, state), &facts, now);
+                if self.carry_out(n, (s, service, state.revision), steps) {
+                    return;
+                }
+                continue;
+            }
             let view = ControllerView {
                 me: &node.id,
                 service,
@@ -46,7 +60,7 @@ impl World {
                 services: &agreed.services,
                 facts: &facts,
                 trails: &Trails::default(),
-                unix_ms: node.clock.unix_ms(self.now),
+                unix_ms,
             };
             let mut plan = tandem_core::clustering::plan(&view, now);
             self.spoil_plan(&agreed, &mut plan);
@@ -94,4 +108,16 @@ impl World {
         let asked = Event::Asked { n: to, inc, s, term };
         if to == n { self.after(0, 500, asked) } else { self.send(n, to, asked) }
     }
+}
+
+fn steps_of_copies(
+    (agreed, unix_ms): (&ClusterState, u64),
+    (service, spec, state): (&ServiceId, &ServiceSpec, &ServiceState),
+    facts: &BTreeMap<NodeId, Observed<NodeFacts>>,
+    now: Timestamp,
+) -> Vec<Step> {
+    let (nodes, draining) = (&agreed.spec.nodes, &agreed.draining);
+    let view = CopiesView { service, spec, nodes, draining, state, facts, unix_ms };
+    let propose = |command| Step::Propose(ServiceCommand::Copies(command));
+    controller::plan(&view, now).command.into_iter().map(propose).collect()
 }

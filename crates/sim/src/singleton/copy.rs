@@ -13,7 +13,7 @@ use tandem_core::facts::withdrawal::{Doors, Wish};
 use tandem_core::facts::{Ballot, Process};
 use tandem_core::ids::NodeId;
 use tandem_core::spec::ServiceSpec;
-use tandem_core::time::Timestamp;
+use tandem_core::time::{Observed, Timestamp};
 
 /// The keeper is told when the lease grew by this much.
 const LEASE_STEP: Duration = Duration::from_millis(100);
@@ -102,11 +102,14 @@ impl World {
     ) {
         let mutation = self.options.mutation;
         let s = self.own_part(n);
-        let facts = self.known(n, s, now);
+        // Nobody is led to seats.
+        let own_facts = self.own_facts(n).filter(|_| self.work.is_none());
         let (service, drain_max) = (self.services[s].clone(), self.drain_max);
         let Machine { id, daemon, .. } = &mut self.nodes[n];
         let Some(daemon) = daemon.as_mut() else { return };
         let part = &mut daemon.parts[s];
+        let own_facts = own_facts.map(|own| (own.node.clone(), Observed::new(own, now)));
+        part.hub.facts.extend(own_facts);
         let since = part.memory.since();
         let counts_from = counts_from(spec, state, &part.answered, since);
         let mut own = part.own.clone();
@@ -127,7 +130,7 @@ impl World {
                 me: id,
                 service: &service,
                 nodes: &self.agreement.last().spec.nodes,
-                facts: &facts,
+                facts: &part.hub.facts,
                 suspicion: spec.timing.suspicion,
                 drain_max,
             },
@@ -175,8 +178,8 @@ impl World {
         self.note(n, || format!("begins to {action}"));
         let Some(part) = self.part(n, s) else { return };
         match action {
-            Action::Vote { term } => {
-                part.own.ballot = Some(Ballot { term, position: None });
+            Action::Vote { term, held } => {
+                part.own.ballot = Some(Ballot { term, position: None, held });
                 return;
             }
             Action::Withdraw => {

@@ -1,10 +1,10 @@
 //! Drives the own copy of one node, as the shell does.
 
+use super::divided::files::PutOut;
 use super::doors::Session;
-use super::files::PutOut;
-use super::{Event, World};
+use super::{Event, World, beside};
 use crate::event::Micros;
-use crate::node::hub::{Hub, instance_differs};
+use crate::node::hub::Hub;
 use std::collections::BTreeMap;
 use tandem_core::cluster::lease::outlives;
 use tandem_core::cluster::memory::Memory;
@@ -12,7 +12,7 @@ use tandem_core::cluster::state::ServiceState;
 use tandem_core::clustering::active_active::holder::Holder;
 use tandem_core::clustering::active_passive::singleton::Action;
 use tandem_core::facts::withdrawal::Wish;
-use tandem_core::facts::{Data, InstanceFacts, Process};
+use tandem_core::facts::{Data, InstanceFacts, Process, instance_differs};
 use tandem_core::ids::{NodeId, Term};
 use tandem_core::spec::ServiceSpec;
 use tandem_core::time::Timestamp;
@@ -32,6 +32,9 @@ pub(super) struct Daemon {
     pub put_out: PutOut,
     pub sessions: Vec<Session>,
     pub since: Micros,
+    /// Of copies side by side: the own one, and the door.
+    pub copy: beside::Own,
+    pub door: beside::Door,
 }
 
 /// What a daemon does for one service.
@@ -79,7 +82,7 @@ impl World {
                 own.serving = Some(copy.term);
             }
             Part {
-                hub: Hub::new(peers.iter().cloned()),
+                hub: Hub::new(peers.iter().cloned(), now),
                 own,
                 memory: Memory::new(now),
                 asked: None,
@@ -105,9 +108,11 @@ impl World {
             put_out: PutOut::default(),
             sessions: Vec::new(),
             since: self.now,
+            copy: beside::Own::default(),
+            door: beside::Door::default(),
         };
         // What was agreed last may not be known to be so yet, to a daemon that starts.
-        let unknown = self.rng.below(30) * usize::from(self.work.is_some());
+        let unknown = self.rng.below(30);
         let behind = if unknown > 0 { self.rng.between(0, 1_500_000) } else { 0 };
         let node = &mut self.nodes[n];
         node.applied = node.applied.saturating_sub(unknown);
@@ -119,6 +124,16 @@ impl World {
         self.note(n, || "the daemon starts".into());
         self.after(0, 50_000, Event::BeatTick { n, inc });
         self.after(0, 50_000, Event::Tick { n, inc });
+        if self.is_beside() {
+            self.begin_beside(n, inc);
+        }
+    }
+
+    /// A plan wants to look again.
+    pub(super) fn on_drive(&mut self, n: usize, inc: u32) {
+        if self.is_daemon(n, inc) {
+            self.drive(n);
+        }
     }
 
     pub(super) fn is_daemon(&self, n: usize, inc: u32) -> bool {
@@ -129,6 +144,7 @@ impl World {
         if self.is_daemon(n, inc) {
             self.push(self.now + TICK, Event::Tick { n, inc });
             self.lead(n);
+            self.plan_guide(n);
             self.drive(n);
             self.control(n);
         }
@@ -137,6 +153,7 @@ impl World {
     /// Something that plans depend on changed.
     pub(super) fn hub_changed(&mut self, n: usize) {
         if self.nodes[n].awake() {
+            self.plan_guide(n);
             self.drive(n);
             self.control(n);
         }
@@ -158,6 +175,9 @@ impl World {
 
     /// Plans for the own copies, and begins what is planned.
     pub(super) fn drive(&mut self, n: usize) {
+        if self.is_beside() {
+            return self.drive_beside(n);
+        }
         for s in 0..self.services.len() {
             self.drive_part(n, s);
         }

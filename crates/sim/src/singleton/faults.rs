@@ -1,6 +1,6 @@
 //! Decides what goes wrong, and when it is mended.
 
-use super::{Event, FAULTS_UNTIL, World};
+use super::{Event, FAULTS_UNTIL, What, World};
 use crate::event::Micros;
 use tandem_core::cluster::command::{Command, ServiceCommand};
 use tandem_core::cluster::state::Forced;
@@ -15,6 +15,7 @@ pub(super) enum Mend {
     Loss,
     Fails(usize),
     Owner,
+    Sick(usize),
 }
 
 impl World {
@@ -29,6 +30,9 @@ impl World {
             _ => self.runs_on().first().copied().unwrap_or(0),
         };
         let lasts = self.rng.between(10_000, 6_000_000);
+        if self.is_beside() && self.rng.chance(50) {
+            return self.trouble(n, lasts);
+        }
         match self.rng.below(16) {
             0 => self.power_cycle(n, lasts),
             1 => self.daemon_dies(n, lasts),
@@ -39,6 +43,7 @@ impl World {
             7 => self.lossy(lasts),
             8 => self.kill_copy(n),
             9 => self.fails_here(n, lasts),
+            11..=14 if self.is_beside() => self.trouble(n, lasts),
             10 => self.lose_leader((1_000, 500_000), 500_000),
             11 => self.take_out(lasts),
             12 => self.change_members(lasts),
@@ -125,8 +130,10 @@ impl World {
         let name = self.operated();
         let Some(service) = state.services.get(&name) else { return };
         let deadline_unix_ms = 1_700_000_000_000 + self.now / 1000 + 20_000;
-        let kind =
-            if self.work.is_some() { self.rng.between(3, 5) } else { self.rng.below(5) as u64 };
+        let kind = match self.options.what {
+            What::Alone => self.rng.below(5) as u64,
+            What::Divided(_) | What::Beside => self.rng.between(3, 5),
+        };
         let command = match kind {
             0 | 1 => ServiceCommand::RequestSwitchover { to, deadline_unix_ms },
             2 => ServiceCommand::RequestFailover {
@@ -176,6 +183,7 @@ impl World {
             }
             Mend::Fails(n) => self.nodes[n].fails = false,
             Mend::Owner => self.put_back(),
+            Mend::Sick(n) => self.nodes[n].sick = false,
         }
     }
 
@@ -184,6 +192,7 @@ impl World {
         self.mend(Mend::Loss);
         for n in 0..self.nodes.len() {
             self.mend(Mend::Fails(n));
+            self.mend(Mend::Sick(n));
             self.thaw(n);
             self.thaw_daemon(n);
             self.on_start_daemon(n);
@@ -194,6 +203,9 @@ impl World {
     /// Somebody must see to it that it is agreed.
     pub(super) fn resume(&mut self) {
         self.put_back();
+        if self.is_beside() {
+            self.fill_nodes();
+        }
         let state = self.agreement.last().clone();
         let name = self.operated();
         let Some(service) = state.services.get(&name) else { return };

@@ -1,17 +1,21 @@
 //! Decides what is agreed at first.
 
+use super::What;
+use super::beside::DRAIN_MAX;
 use super::machine::Machine;
+use crate::rng::Rng;
 use tandem_core::cluster::command::{Command, Config};
 use tandem_core::cluster::state::ClusterState;
 use tandem_core::ids::{ClusterId, ServiceId};
 use tandem_core::pairing::{Clustering, Kind, Pairing, Replication};
-use tandem_core::spec::{ClusterSpec, NodeRole, NodeSpec, Seat, ServiceSpec, Timing};
+use tandem_core::spec::{ClusterSpec, Copies, NodeRole, NodeSpec, Seat, ServiceSpec, Timing};
 
 /// The state; the service whose work is divided, if it is; the singleton or the seats, in the
 /// order of the machines.
 pub(super) fn founded(
     nodes: &[Machine],
-    partitions: Option<u32>,
+    what: What,
+    rng: &mut Rng,
 ) -> (ClusterState, Option<ServiceId>, Vec<ServiceId>) {
     let machine = |node: &Machine| NodeSpec {
         role: if node.witness { NodeRole::Witness } else { NodeRole::Data },
@@ -19,16 +23,22 @@ pub(super) fn founded(
         priority: node.priority,
         capacity: 1,
     };
-    let clustering = match partitions {
-        Some(_) => Clustering::ActiveActive,
-        None => Clustering::ActivePassive,
+    let clustering = match what {
+        What::Alone => Clustering::ActivePassive,
+        What::Divided(_) => Clustering::ActiveActive,
+        What::Beside => Clustering::LoadBalanced,
     };
     let pairing = Pairing::new(Kind::Command, clustering, Replication::None);
     let Ok(pairing) = pairing else { unreachable!("a pair that is refused") };
     let spec = ServiceSpec::of_command(pairing, Timing::of_command());
-    let (name, spec) = match partitions {
-        Some(count) => (ServiceId::from("work"), spec.divided(count)),
-        None => (ServiceId::from("jobs"), spec),
+    let (name, spec) = match what {
+        What::Alone => (ServiceId::from("jobs"), spec),
+        What::Divided(count) => (ServiceId::from("work"), spec.divided(count)),
+        What::Beside => {
+            let replicas = [None, Some(1), Some(2), Some(3)][rng.below(4)];
+            let copies = Some(Copies { replicas, drain_max: DRAIN_MAX });
+            (ServiceId::from("web"), ServiceSpec { copies, ..spec })
+        }
     };
     let spec = ClusterSpec {
         nodes: nodes.iter().map(|node| (node.id.clone(), machine(node))).collect(),
@@ -38,8 +48,8 @@ pub(super) fn founded(
     let config = Box::new(Config { text: String::new(), spec: spec.with_seats() });
     let mut state = ClusterState::default();
     state.apply(&Command::Found { cluster: ClusterId::from("c0ffee"), config });
-    match partitions {
-        Some(_) => (state, Some(name), seats),
-        None => (state, None, vec![name]),
+    match what {
+        What::Divided(_) => (state, Some(name), seats),
+        What::Alone | What::Beside => (state, None, vec![name]),
     }
 }

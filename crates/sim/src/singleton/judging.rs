@@ -1,7 +1,7 @@
 //! Decides whether all is as it shall be: nothing runs twice, ever; once healed, everything runs.
 //! Keeps: INV-12, INV-13, by looking after every step.
 
-use super::{Event, World, index, name};
+use super::{Event, What, World, index, name};
 use crate::event::Micros;
 use tandem_core::cluster::state::Phase;
 
@@ -12,8 +12,10 @@ const STAYS_FOR: Micros = 2_000_000;
 
 impl World {
     pub(super) fn check(&mut self) {
-        if self.work.is_some() {
-            return self.check_partitions();
+        match self.options.what {
+            What::Alone => {}
+            What::Divided(_) => return self.check_partitions(),
+            What::Beside => return self.check_beside(),
         }
         let running = self.runs_on();
         if running.len() > 1 {
@@ -31,6 +33,9 @@ impl World {
     fn what_is_missing(&self) -> Option<String> {
         if let Some(work) = &self.work {
             return self.what_is_missing_of(work);
+        }
+        if self.is_beside() {
+            return self.what_is_missing_beside();
         }
         let state = self.agreement.last().services.get(&self.services[0])?;
         let Some(appointment) = &state.appointment else { return Some("nobody appointed".into()) };

@@ -1,11 +1,11 @@
 //! Decides what a machine is: its clock, its disk, its keeper with the copy, its daemon.
 
 use super::daemon::Daemon;
-use super::files::Files;
+use super::divided::files::Files;
 use super::{Event, World};
 use crate::event::Micros;
 use crate::node::Clock;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use tandem_core::clustering::active_active::holder::Floor;
 use tandem_core::ids::{Epoch, NodeId, PartitionId, Term};
 use tandem_core::time::Timestamp;
@@ -18,10 +18,12 @@ const KILLED_WITHIN: (Micros, Micros) = (1_000, 60_000);
 pub(super) struct Disk {
     pub promised: Term,
     pub begun: Term,
+    /// How the copy is run that was begun last.
+    pub recipe: u64,
 }
 
 /// A running copy, held by its keeper.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Copy {
     /// What its process works on, and under which epoch.
     pub works: BTreeMap<PartitionId, Epoch>,
@@ -33,6 +35,18 @@ pub(super) struct Copy {
     pub term: Term,
     pub lease: Timestamp,
     pub dying: bool,
+    /// It answers from then on.
+    pub ready_at: Micros,
+    pub ending: Option<Ending>,
+}
+
+/// A copy was asked to end.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Ending {
+    /// By a plan; else since it is not well.
+    pub is_planned: bool,
+    /// The doors that its node waited for.
+    pub heard: BTreeSet<usize>,
 }
 
 #[derive(Debug)]
@@ -46,6 +60,10 @@ pub(super) struct Machine {
     pub daemon_frozen: bool,
     /// The command fails here, soon after each start.
     pub fails: bool,
+    /// Its checks fail here.
+    pub sick: bool,
+    /// How it is run, by the node's file.
+    pub recipe: u64,
     pub inbox: Vec<Event>,
     /// One per service.
     pub disks: Vec<Disk>,
@@ -70,6 +88,8 @@ impl Machine {
             frozen: false,
             daemon_frozen: false,
             fails: false,
+            sick: false,
+            recipe: 0,
             inbox: Vec::new(),
             disks: Vec::new(),
             floor: Floor::default(),
@@ -99,8 +119,7 @@ impl World {
         let life = self.ids;
         let reads_file = self.work.is_some() && self.rng.chance(50);
         let works = BTreeMap::new();
-        self.nodes[n].copy =
-            Some(Copy { life, term, lease, dying: false, works, saw: 0, reads_file });
+        self.nodes[n].copy = Some(Copy { life, term, lease, works, reads_file, ..Copy::default() });
         self.last_start = Some((self.now, n));
         self.note(n, || format!("STARTS a copy in term {term}"));
         self.watch_lease(n, life, lease);
@@ -154,7 +173,11 @@ impl World {
         if self.nodes[n].copy.as_ref().is_none_or(|copy| copy.life != life) {
             return;
         }
-        self.nodes[n].copy = None;
+        let was = self.nodes[n].copy.take();
+        if was.is_some_and(|copy| copy.ending.is_none_or(|ending| !ending.is_planned)) {
+            self.copy_failed(n);
+        }
+        self.cut_requests(n, life);
         self.note(n, || "the copy is gone".into());
         let inc = self.nodes[n].daemons;
         self.after(100, 3_000, Event::Ended { n, inc, life });
@@ -170,6 +193,7 @@ impl World {
         node.copy = None;
         node.daemon = None;
         node.files.clear();
+        self.drop_requests(n);
         self.reconsider_leader();
     }
 
@@ -180,6 +204,7 @@ impl World {
         node.daemon_frozen = false;
         node.inbox.retain(|event| event.node().is_none_or(|(_, is_for_daemon)| !is_for_daemon));
         self.daemon_is_refused(n);
+        self.drop_requests(n);
         self.reconsider_leader();
     }
 

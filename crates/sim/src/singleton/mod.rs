@@ -7,18 +7,19 @@
 //! a process that SIGKILL does not end (`docs/adr/0014-singletons.md` says what then).
 
 mod agreement;
+pub(crate) mod beside;
 mod controller;
 mod copy;
 mod daemon;
+mod divided;
 mod doors;
+mod event;
 mod faults;
-mod files;
 mod founding;
 mod judging;
 mod machine;
 mod network;
 mod owner;
-mod partitions;
 mod witness;
 
 use crate::event::Micros;
@@ -28,16 +29,13 @@ use crate::rng::Rng;
 use crate::runner::Failure;
 use crate::trace::Trace;
 use agreement::Agreement;
+use event::Event;
 use machine::Machine;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
-use std::rc::Rc;
 use std::time::Duration;
-use tandem_core::clustering::active_active::holder::{Floor, Holding};
-use tandem_core::facts::NodeFacts;
-use tandem_core::ids::{Epoch, NodeId, PartitionId, ServiceId, Term};
+use tandem_core::ids::{NodeId, ServiceId};
 use tandem_core::spec::ClusterSpec;
-use tandem_core::time::Timestamp;
 
 /// Faults end here.
 const FAULTS_UNTIL: Micros = 40_000_000;
@@ -64,6 +62,32 @@ pub enum Mutation {
     ReleaseBeforeFile,
     /// A restarted daemon shows what it acted on long ago.
     ForgetFloor,
+    /// A copy that withdrew does not wait for doors.
+    StopAtOnce,
+    /// A restarted daemon takes doors that it never heard for lost.
+    ForgetDoors,
+    /// A door says that it obeys before it does.
+    ObeyFirst,
+    /// A door does not say what it still has.
+    ForgetInFlight,
+    /// The others are taken to serve, whatever they say.
+    StopTheLast,
+    /// What a node said counts for ever.
+    CountStale,
+    /// It is everybody's turn to start anew.
+    TurnOfAll,
+}
+
+/// How a command is clustered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum What {
+    /// One copy at a time, under a lease.
+    #[default]
+    Alone,
+    /// A copy on every node, its work divided into so many partitions.
+    Divided(u32),
+    /// Copies side by side, behind doors.
+    Beside,
 }
 
 /// What a run is made of, apart from its seed.
@@ -73,87 +97,10 @@ pub struct Options {
     pub mutation: Option<Mutation>,
     /// No faults but those that are asked for.
     pub calm: bool,
-    /// Its work is divided into so many partitions, and every node has a copy.
-    pub partitions: Option<u32>,
+    /// How it is clustered.
+    pub what: What,
     /// Lines of trace to keep.
     pub trace: usize,
-}
-
-/// One thing that happens. `n` is a node, `inc` its daemon's incarnation, `life` a copy.
-#[derive(Clone, Debug)]
-enum Event {
-    Tick { n: usize, inc: u32 },
-    BeatTick { n: usize, inc: u32 },
-    BeatNow { n: usize, inc: u32 },
-    Request { to: usize, from: usize, inc: u32, sent: Timestamp, facts: Rc<NodeFacts> },
-    Answer { to: usize, inc: u32, sent: Timestamp, facts: Rc<NodeFacts> },
-    Refused { n: usize, inc: u32, peer: usize },
-    Asked { n: usize, inc: u32, s: usize, term: Term },
-    Written { n: usize, inc: u32, id: u64 },
-    Done { n: usize, inc: u32, id: u64 },
-    Ended { n: usize, inc: u32, life: u64 },
-    LeaseEnds { n: usize, life: u64 },
-    Dies { n: usize, life: u64 },
-    Gone { n: usize, life: u64 },
-    Look { n: usize, life: u64 },
-    Saw { n: usize, life: u64, order: u64, shown: Rc<Vec<Holding>> },
-    Finish { n: usize, life: u64, held: (PartitionId, Epoch) },
-    Confirmed { n: usize, life: u64, held: (PartitionId, Epoch) },
-    FloorWritten { n: usize, inc: u32, floor: Floor },
-    PutOut { n: usize, inc: u32, version: u64, term: Term, shown: Rc<Vec<Holding>> },
-    Applied { n: usize, upto: usize },
-    AgreementTick,
-    Elect { round: u64 },
-    Depose { n: usize, inc: u32 },
-    Commit { id: u64 },
-    ProposalEnded { n: usize, inc: u32, id: u64 },
-    StartDaemon { n: usize },
-    Thaw { n: usize },
-    ThawDaemon { n: usize },
-    Fault,
-    Mend { kind: faults::Mend },
-    Heal,
-    Judge,
-}
-
-impl Event {
-    /// Whose processes take part: a frozen node's events wait for its thaw, a dead one's are lost.
-    const fn node(&self) -> Option<(usize, bool)> {
-        match self {
-            Self::Tick { n, .. }
-            | Self::BeatTick { n, .. }
-            | Self::BeatNow { n, .. }
-            | Self::Request { to: n, .. }
-            | Self::Answer { to: n, .. }
-            | Self::Refused { n, .. }
-            | Self::Asked { n, .. }
-            | Self::Written { n, .. }
-            | Self::Done { n, .. }
-            | Self::Ended { n, .. }
-            | Self::Applied { n, .. }
-            | Self::FloorWritten { n, .. }
-            | Self::PutOut { n, .. }
-            | Self::Depose { n, .. }
-            | Self::ProposalEnded { n, .. } => Some((*n, true)),
-            Self::LeaseEnds { n, .. }
-            | Self::Dies { n, .. }
-            | Self::Gone { n, .. }
-            | Self::Look { n, .. }
-            | Self::Saw { n, .. }
-            | Self::Finish { n, .. }
-            | Self::Confirmed { n, .. } => Some((*n, false)),
-            Self::AgreementTick
-            | Self::Elect { .. }
-            | Self::Commit { .. }
-            | Self::StartDaemon { .. }
-            | Self::Thaw { .. }
-            | Self::ThawDaemon { .. }
-            | Self::Fault
-            | Self::Mend { .. }
-            | Self::Heal
-            | Self::Judge => None,
-        }
-    }
 }
 
 /// A cluster with one singleton.
@@ -181,6 +128,7 @@ pub struct World {
     served: bool,
     events: u64,
     ids: u64,
+    side: beside::Side,
     /// How many partitions were given to somebody.
     pub given: u64,
     /// For what is under way where a copy is to end.
@@ -207,7 +155,7 @@ impl World {
         let witness = count == 3 && !options.calm && rng.chance(40);
         let mut nodes: Vec<Machine> =
             (0..count).map(|n| machine(n, witness && n == 2, options, &mut rng)).collect();
-        let (state, work, services) = founding::founded(&nodes, options.partitions);
+        let (state, work, services) = founding::founded(&nodes, options.what, &mut rng);
         let founded = state.spec.clone();
         for node in &mut nodes {
             node.disks = vec![machine::Disk::default(); services.len()];
@@ -231,6 +179,7 @@ impl World {
             served: false,
             events: 0,
             ids: 0,
+            side: beside::Side::default(),
             given: 0,
             drain_max: Duration::from_millis([2_000, 300, 20_000, 0][(seed % 4) as usize]),
             last_start: None,
@@ -333,6 +282,7 @@ impl World {
             Event::Asked { n, inc, s, term } => self.on_asked(n, inc, (s, term)),
             Event::Written { n, inc, id } => self.on_written(n, inc, id),
             Event::Done { n, inc, id } => self.on_done(n, inc, id),
+            Event::Ended { n, inc, .. } if self.is_beside() => self.on_ended_beside(n, inc),
             Event::Ended { n, inc, life } => self.on_ended(n, inc, life),
             Event::LeaseEnds { n, life } => self.on_lease_ends(n, life),
             Event::Dies { n, life } | Event::Gone { n, life } => self.gone(n, life),
@@ -344,6 +294,8 @@ impl World {
             Event::PutOut { n, inc, version, term, shown } => {
                 self.on_put_out((n, inc), (version, term), &shown);
             }
+            Event::Drive { n, inc } => self.on_drive(n, inc),
+            Event::Beside(event) => self.handle_beside(event),
             Event::Applied { n, upto } => self.on_applied(n, upto),
             Event::AgreementTick => self.on_agreement_tick(),
             Event::Elect { round } => self.on_elect(round),

@@ -1,9 +1,10 @@
 //! Decides what arrives, and carries heartbeats.
 //! Keeps: INV-2, what is told as promised is on the disk.
 
-use super::{Event, Mutation, World, name};
+use super::{Event, Mutation, What, World, name};
 use crate::event::Micros;
 use crate::node::hub::Told;
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 use tandem_core::facts::{NodeFacts, Told as Order};
@@ -37,7 +38,11 @@ impl World {
             }
         }
         if let Some(facts) = &mut facts {
-            facts.doors = self.door(n);
+            facts.doors = match self.options.what {
+                What::Alone => self.door(n),
+                What::Divided(_) => BTreeMap::new(),
+                What::Beside => [(self.services[0].clone(), daemon.door.uses.clone())].into(),
+            };
         }
         facts
     }

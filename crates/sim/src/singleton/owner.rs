@@ -95,7 +95,7 @@ impl World {
         }
     }
 
-    fn configure(&mut self, change: impl FnOnce(&mut ClusterSpec)) {
+    pub(super) fn configure(&mut self, change: impl FnOnce(&mut ClusterSpec)) {
         let state = self.agreement.last();
         let (expected, mut spec) = (state.config_version, state.spec.clone());
         change(&mut spec);

@@ -135,7 +135,7 @@ fn summary(config: &Config) -> Summary {
         losses_max: config.nodes.len().saturating_sub(1) / 2,
         services: config.services.keys().map(|id| service_summary(config, id)).collect(),
         commands: config.commands.iter().map(|(id, it)| command_summary(config, id, it)).collect(),
-        balanced: config.balanced.iter().map(|(id, it)| balanced_summary(id, it)).collect(),
+        balanced: config.balanced.iter().map(|it| balanced_summary(config, it)).collect(),
     }
 }
 
@@ -221,16 +221,31 @@ fn divided_means(config: &Config, count: u32, lease: &str) -> String {
     }
 }
 
-fn balanced_summary(id: &ServiceId, service: &Balanced) -> BalancedSummary {
+/// How many there are to be of a command.
+fn copies_of(config: &Config, of: &ServiceId) -> usize {
+    let copies = config.commands.get(of).and_then(|it| it.copies.as_ref());
+    copies.map_or(1, |it| {
+        it.replicas.map_or_else(|| config.data_nodes().count(), |count| count as usize)
+    })
+}
+
+fn balanced_summary(config: &Config, (id, service): (&ServiceId, &Balanced)) -> BalancedSummary {
     let asked = service.health.map_or_else(
         || "not asked whether they answer".to_owned(),
         |health| format!("asked every {}", config::print_duration(health.interval)),
     );
+    let chosen = format!("chosen by {}", service.policy.word());
     BalancedSummary {
         service: id.to_string(),
         pairing: pair(service.pairing),
-        endpoints: service.upstreams.len(),
-        means: format!("chosen by {}, {asked}", service.policy.word()),
+        endpoints: match &service.leads_to {
+            Some(of) => copies_of(config, of),
+            None => service.upstreams.len(),
+        },
+        means: match &service.leads_to {
+            Some(of) => format!("the copies of {of}, {chosen}; their nodes ask them"),
+            None => format!("{chosen}, {asked}"),
+        },
     }
 }
 

@@ -95,8 +95,8 @@ pub(super) async fn tour(args: tour::Arguments, terminal: &mut Terminal) -> Resu
 }
 
 pub(super) async fn drill(args: drill::Arguments, terminal: &mut Terminal) -> Result<(), Error> {
-    let drill::Arguments { rounds, seed, writers, nodes, durability, delay, dir, postgres, .. } =
-        args;
+    let drill::Arguments { rounds, seed, strict, writers, nodes, durability, .. } = args;
+    let (delay, dir, postgres) = (args.delay, args.dir, args.postgres);
     let what = "run the drill";
     let subject = args.service.parse::<Subject>().map_err(|error| drill_failed(what, &error))?;
     let faults: Result<Vec<Fault>, _> = args.faults.iter().map(|fault| fault.parse()).collect();
@@ -121,6 +121,7 @@ pub(super) async fn drill(args: drill::Arguments, terminal: &mut Terminal) -> Re
         seed: seed.unwrap_or_else(rand::random),
         writers: writers.into(),
         json: terminal.wants_json(),
+        strict,
     };
     let verdict =
         drills::run(&args, terminal.writer()).await.map_err(|error| drill_failed(what, &error))?;

@@ -31,9 +31,9 @@ pub use problem::{Code, Problem, Severity};
 pub use reference::{Entry, Fallback, entries, reference_markdown};
 pub use show::{Origin, Shown, durability_because, show};
 pub use valid::{
-    Balanced, Certificate, Command, CommandHealth, Config, Copies, Health, Http, KeyDoor, Listen,
-    Node, Partitions, Probe, ProxyVersion, Question, RateLimit, ReadLag, Role, RoleCheck, Service,
-    Upstream, UpstreamProtocol, UpstreamTls,
+    Balanced, Certificate, Command, CommandHealth, Config, Copies, Health, Http, KeyDoor,
+    LEASE_MAX, Listen, Node, Partitions, Probe, ProxyVersion, Question, RateLimit, ReadLag, Role,
+    RoleCheck, Service, Upstream, UpstreamProtocol, UpstreamTls,
 };
 pub use value::{Host, HostPort, name_flaw, print_bytes, print_duration, print_rate};
 

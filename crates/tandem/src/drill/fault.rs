@@ -63,9 +63,10 @@ faults! {
     InstanceKill => "instance-kill",
     /// SIGSTOP to it.
     InstanceFreeze => "instance-freeze",
-    /// An endpoint answers slowly.
+    /// An endpoint answers slowly; a copy under a lease, its checks too.
     Slow => "slow",
-    /// An endpoint answers with 500, and its checks say that all is well.
+    /// An endpoint answers with 500, and its checks say that all is well; of a copy under a lease
+    /// they say so, since nobody else would.
     Lie => "lie",
     /// A node or an endpoint is emptied by an operator.
     Drain => "drain",

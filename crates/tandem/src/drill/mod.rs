@@ -10,6 +10,7 @@ mod evidence;
 mod fault;
 mod peers;
 mod report;
+mod rounds;
 mod run;
 mod service;
 mod stage;

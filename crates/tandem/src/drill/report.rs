@@ -147,6 +147,8 @@ pub struct Report {
     pub failed: Vec<Omission>,
     /// Why the drill ended before it was done; none if it did not.
     pub stopped: Option<String>,
+    /// Whether what costs more than it may fails the drill too.
+    pub strict: bool,
     /// The end of it.
     pub verdict: Verdict,
 }
@@ -249,6 +251,7 @@ impl Report {
             skipped: Vec::new(),
             failed: Vec::new(),
             stopped: None,
+            strict: false,
             verdict: Verdict::Fail,
         }
     }
@@ -266,7 +269,8 @@ impl Report {
         let passed = self.runs.iter().all(|run| run.verdict(durability) == Verdict::Pass);
         // What was only skipped shows nothing.
         let complete = self.failed.is_empty() && self.stopped.is_none() && !self.runs.is_empty();
-        self.verdict = if passed && complete { Verdict::Pass } else { Verdict::Fail };
+        let cheap = !self.strict || self.summary.iter().all(|it| it.over_budget.is_empty());
+        self.verdict = if passed && complete && cheap { Verdict::Pass } else { Verdict::Fail };
     }
 
     /// For programs.
@@ -342,9 +346,7 @@ impl Report {
         let (what, two) = match self.service.parse() {
             Ok(Subject::Postgres) => ("writes acknowledged", "primaries"),
             Ok(Subject::Partitions) => ("pieces of work done", "at work where one may be"),
-            Ok(Subject::Singleton | Subject::Copies | Subject::Http | Subject::Tcp) | Err(_) => {
-                ("requests answered", "at work where one may be")
-            }
+            _ => ("requests answered", "at work where one may be"),
         };
         format!(
             "{}: {} {what}, {} lost, {} duplicated, {} instants with two {two}",
@@ -505,6 +507,22 @@ mod tests {
         stopped.conclude();
         assert_eq!(stopped.verdict, Verdict::Fail);
         assert!(stopped.json().unwrap().contains(r#""stopped":"interrupted""#));
+    }
+
+    #[test]
+    fn what_costs_too_much_fails_a_strict_drill_only() {
+        let mut slow = report(vec![run(Fault::PostmasterKill, 0.7)]);
+        assert_eq!((slow.verdict, slow.summary[0].over_budget.len()), (Verdict::Pass, 1));
+        slow.strict = true;
+        slow.conclude();
+        assert_eq!(slow.verdict, Verdict::Fail);
+        let table = slow.table();
+        let told = table.contains("over budget: postmaster-kill") && table.contains("FAIL");
+        assert!(told, "{table}");
+        let mut fast = report(vec![run(Fault::PostmasterKill, 0.3)]);
+        fast.strict = true;
+        fast.conclude();
+        assert_eq!(fast.verdict, Verdict::Pass);
     }
 
     #[test]

@@ -1,23 +1,19 @@
 //! Talks to a dev cluster through a whole drill: every fault, every round, one report.
 //! In: `DrillArgs`. Out: lines while it runs, a table or JSON in the end, `Verdict`.
-//! Not here: one single fault (`steps.rs`).
+//! Not here: its rounds (`rounds.rs`), one single fault (`steps.rs`).
 //! Tested by: below; `make drill`.
 
 use super::evidence::workload::Load;
 use super::report::Omission;
+use super::rounds::{self, print};
 use super::stage::{Bounds, Stage};
 use super::steps::with_causes;
-use super::{Cluster, Error, Fault, Report, Subject, Verdict, service};
-use crate::dev::{self, DevCluster, DevConfig, Wiring};
-use crate::runtime::supervisor::Supervisor;
+use super::{Error, Fault, Report, Subject, Verdict, service};
+use crate::dev::{DevCluster, DevConfig, Wiring};
 use std::io::Write;
-use std::sync::Arc;
-use std::time::Duration;
 
 /// Room for a small database, its WAL and a copy under way; small enough to fill at once.
 const SMALL_DISK_BYTES: u64 = 512 << 20;
-/// Sessions and the observer end at once; a writer may wait for its last statement.
-const STOP_MAX: Duration = Duration::from_secs(10);
 
 /// What `tandem drill` was asked for.
 #[derive(Clone, Debug)]
@@ -38,6 +34,8 @@ pub struct DrillArgs {
     pub writers: usize,
     /// Print JSON and nothing else.
     pub json: bool,
+    /// Fail where a fault costs more than it may.
+    pub strict: bool,
 }
 
 /// Runs a drill on a cluster of its own.
@@ -51,7 +49,7 @@ pub async fn run(args: &DrillArgs, out: &mut (dyn Write + Send)) -> Result<Verdi
         let known: Vec<&str> = known.iter().map(|fault| fault.name()).collect();
         return Err(Error::ForeignFault { fault, subject, known: known.join(", ") });
     }
-    let mut report = Report::new(subject, args.seed);
+    let mut report = Report { strict: args.strict, ..Report::new(subject, args.seed) };
     let outcome = match subject {
         Subject::Postgres => postgres(args, &mut report, out).await,
         _ => service::run(args, &mut report, out).await,
@@ -113,91 +111,14 @@ async fn on_cluster(
     report: &mut Report,
     out: &mut (dyn Write + Send),
 ) -> Result<(), Error> {
-    let starting = DevCluster::start(config, &args.wiring);
-    let started = dev::unless_interrupted(starting).await.ok_or(Error::Interrupted)?;
-    let cluster = Arc::new(started?);
-    dev::unless_interrupted(cluster.answers()).await.ok_or(Error::Interrupted)??;
-    let tasks = Supervisor::new();
-    let performing = async {
+    rounds::on_cluster(args, config, |cluster, tasks| async move {
         let load = Load { writers: args.writers, ..Load::default() };
-        let on_stage: Arc<dyn Cluster> = Arc::<DevCluster>::clone(&cluster);
-        let stage = Stage::new(on_stage, load, Bounds::default(), &tasks)?;
-        rounds(args, &stage, faults, report, out).await
-    };
-    let result = dev::unless_interrupted(performing).await.unwrap_or(Err(Error::Interrupted));
-    tasks.stop(STOP_MAX).await;
-    // The stage and the observer are gone, so this is the last handle; if not, dropping does it.
-    if let Some(cluster) = Arc::into_inner(cluster) {
-        cluster.stop().await;
-    }
-    result
-}
-
-async fn rounds(
-    args: &DrillArgs,
-    stage: &Stage,
-    faults: &[Fault],
-    report: &mut Report,
-    out: &mut (dyn Write + Send),
-) -> Result<(), Error> {
-    report.postgres = Some(stage.prepare().await?);
-    if let Some(durability) = stage.view().durability {
-        report.durability = durability;
-    }
-    for round in 1..=args.rounds.max(1) {
-        for fault in faults {
-            let (line, next) = step(stage, (*fault, round, args.seed), report).await;
-            if !args.json {
-                print(out, &line)?;
-            }
-            if next == Next::GiveUp {
-                return Ok(());
-            }
+        let stage = Stage::new(cluster, load, Bounds::default(), &tasks)?;
+        report.postgres = Some(stage.prepare().await?);
+        if let Some(durability) = stage.view().durability {
+            report.durability = durability;
         }
-    }
-    Ok(())
-}
-
-/// Whether a drill can go on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Next {
-    /// With the next fault.
-    GoOn,
-    /// The cluster does not become whole any more; every further fault would only wait for that.
-    GiveUp,
-}
-
-/// Runs one fault and files what came of it; one line for people.
-pub(super) async fn step(
-    stage: &Stage,
-    (fault, round, seed): (Fault, u32, u64),
-    report: &mut Report,
-) -> (String, Next) {
-    match stage.run(fault, round, seed).await {
-        Ok(run) => {
-            if run.redundant_again_s.is_none() {
-                stage.mend().await;
-            }
-            let line = run.line();
-            report.runs.push(run);
-            (line, Next::GoOn)
-        }
-        Err(error) => {
-            let reason = with_causes(&error);
-            let omission = Omission { fault: fault.name(), round, reason: reason.clone() };
-            if matches!(error, Error::Skipped { .. }) {
-                report.skipped.push(omission);
-                return (format!("{fault:<18} skipped: {reason}"), Next::GoOn);
-            }
-            stage.mend().await;
-            report.failed.push(omission);
-            let stuck = matches!(error, Error::NotRedundant { .. });
-            let next = if stuck { Next::GiveUp } else { Next::GoOn };
-            (format!("{fault:<18} failed: {reason}"), next)
-        }
-    }
-}
-
-pub(super) fn print(out: &mut (dyn Write + Send), text: &str) -> Result<(), Error> {
-    writeln!(out, "{text}").and_then(|()| out.flush()).map_err(|source| Error::Print { source })
+        rounds::rounds(args, &stage, faults, (report, out)).await
+    })
+    .await
 }

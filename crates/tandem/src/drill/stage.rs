@@ -120,13 +120,6 @@ impl Stage {
         Ok(version.split_whitespace().next().unwrap_or_default().to_string())
     }
 
-    /// Ends every fault, for the next run to begin with a cluster that can become whole.
-    pub async fn mend(&self) {
-        if let Err(error) = self.cluster.act(&Action::Mend).await {
-            tracing::warn!(%error, "cannot mend the cluster");
-        }
-    }
-
     pub(super) async fn wait_whole(&self) -> Result<View, Error> {
         wait_whole(&self.bounds, || self.view()).await
     }

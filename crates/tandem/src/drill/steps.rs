@@ -11,6 +11,7 @@ use super::evidence::workload::Workload;
 use super::evidence::{copies, ledger, overlap};
 use super::fault::{Cast, Injection, Writes};
 use super::report::{RunReport, milliseconds, seconds};
+use super::rounds::Breaks;
 use super::stage::{Stage, flowing};
 use super::{Error, Fault};
 use crate::runtime::clock;
@@ -30,12 +31,14 @@ struct Times {
     problems: Vec<String>,
 }
 
-impl Stage {
-    /// Breaks the cluster once.
-    ///
-    /// # Errors
-    /// When it is not whole to begin with, or the fault cannot be done here.
-    pub async fn run(&self, fault: Fault, round: u32, seed: u64) -> Result<RunReport, Error> {
+impl Breaks for Stage {
+    async fn mend(&self) {
+        if let Err(error) = self.cluster.act(&Action::Mend).await {
+            tracing::warn!(%error, "cannot mend the cluster");
+        }
+    }
+
+    async fn run(&self, fault: Fault, round: u32, seed: u64) -> Result<RunReport, Error> {
         self.say(fault, "waiting for full redundancy", None);
         let mut cast = self.cast(seed, round).await?;
         if fault == Fault::LeaderKill && cast.leader.as_ref() == Some(&cast.primary) {
@@ -93,7 +96,9 @@ impl Stage {
             problems: times.problems,
         })
     }
+}
 
+impl Stage {
     async fn break_and_heal(
         &self,
         fault: Fault,

@@ -4,7 +4,7 @@
 //! Tested by: `make demo`; the live line below.
 
 use super::evidence::workload::Load;
-use super::run::{Next, print, step};
+use super::rounds::{Next, print, step};
 use super::stage::{Bounds, Progress, Stage};
 use super::{Cluster, Error, Fault, Report, Subject, Verdict};
 use crate::dev::{self, DevCluster, DevConfig, Wiring};

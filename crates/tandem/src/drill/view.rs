@@ -9,6 +9,7 @@ use super::cluster::Cluster;
 use crate::dev::status::{ServiceStatus, Status};
 use crate::runtime::clock;
 use crate::runtime::supervisor::{Supervisor, TaskKind};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 use tandem_core::ids::NodeId;
@@ -29,6 +30,8 @@ pub struct View {
     pub durability: Option<String>,
     /// Why it is not fully redundant.
     pub shortcoming: Option<String>,
+    /// Whom something is said of, where that is told apart.
+    pub blamed: BTreeSet<About>,
     /// Since when it is, without a break.
     pub redundant_since: Option<Timestamp>,
 }
@@ -38,6 +41,17 @@ impl View {
     pub fn is_redundant_for(&self, time: Duration, now: Timestamp) -> bool {
         self.redundant_since.is_some_and(|since| now.since(since) >= time)
     }
+}
+
+/// Whom something is said of.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum About {
+    /// A node.
+    Node(NodeId),
+    /// An endpoint, by its address.
+    Endpoint(String),
+    /// The service as a whole.
+    Service,
 }
 
 /// Watches a cluster.
@@ -120,7 +134,7 @@ fn merge(
         leader: newest.leader.clone(),
         durability: newest_service.durability.clone(),
         shortcoming,
-        redundant_since: None,
+        ..View::default()
     }
 }
 

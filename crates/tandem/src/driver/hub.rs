@@ -4,11 +4,11 @@
 //! one; a promise, once heard, is never forgotten, whatever order messages arrive in.
 //! Not here: the sending (`heartbeat.rs`), decisions (the core).
 
-mod differs;
+mod doors;
 mod own_copy;
 
 use crate::runtime::clock;
-use differs::{differs, door_differs, instance_differs};
+pub use doors::DoorWords;
 use own_copy::OwnCopy;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,7 +16,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tandem_core::cluster::lease;
 use tandem_core::clustering::active_passive::trail::Trails;
-use tandem_core::facts::{DoorUse, InstanceFacts, Link, NodeFacts, Process, Stream, Told};
+use tandem_core::facts::{
+    InstanceFacts, Link, NodeFacts, Process, Stream, Told, differs, instance_differs,
+};
 use tandem_core::ids::{ConfigVersion, NodeId, ServiceId, Term};
 use tandem_core::spec::ServiceSpec;
 use tandem_core::time::{Observed, Timestamp};
@@ -46,7 +48,7 @@ struct Known {
     instances: BTreeMap<ServiceId, (InstanceFacts, Timestamp)>,
     rest: BTreeSet<ServiceId>,
     copies: BTreeMap<ServiceId, OwnCopy>,
-    doors: BTreeMap<ServiceId, BTreeMap<NodeId, DoorUse>>,
+    doors: doors::Doors,
     config_version: ConfigVersion,
     draining: bool,
     heartbeat: Duration,
@@ -239,20 +241,6 @@ impl Hub {
         }
     }
 
-    /// What this node's door of a service has at copies that are to be stopped; none: there is no
-    /// door any more. The others are told at once where somebody may wait for it.
-    pub fn publish_door(&self, service: &ServiceId, door: Option<BTreeMap<NodeId, DoorUse>>) {
-        let mut known = self.known();
-        let before = match door.clone() {
-            Some(door) => known.doors.insert(service.clone(), door),
-            None => known.doors.remove(service),
-        };
-        drop(known);
-        if door_differs(before.as_ref(), door.as_ref()) {
-            self.wake();
-        }
-    }
-
     /// A service ended here: nothing is said of it any more.
     pub fn retire(&self, service: &ServiceId) {
         let mut known = self.known();
@@ -290,7 +278,7 @@ impl Hub {
             told: Told { start: self.start, number: known.said },
             config_version: known.config_version,
             draining: known.draining,
-            doors: known.doors.clone(),
+            doors: known.doors.told(),
             links: known
                 .links
                 .iter()

@@ -285,7 +285,8 @@ impl Seat {
         if !release.overdue.is_empty() && process == Process::Primary {
             self.end_copy(&release, ends);
         }
-        self.tell(SeatFacts { table: release.table, released: release.released, unwell });
+        let (table, released) = (release.table, release.released);
+        self.tell(SeatFacts { table, released, unwell, mute: false });
         release.again
     }
 

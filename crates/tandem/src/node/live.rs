@@ -10,9 +10,8 @@
 //! Tested by: `tests/members`.
 
 use super::agreed::{self, Kept};
-use super::services::balancers::Balancers;
 use super::services::commands::Driven;
-use super::services::copies::CopyServices;
+use super::services::fronts::Fronts;
 use super::services::{self, Place, Places};
 use super::{Ground, Route};
 use crate::config::{self, Config};
@@ -28,7 +27,7 @@ use crate::telemetry::events::Draft;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
-use tandem_core::facts::Process;
+use tandem_core::facts::{Data, InstanceFacts, Process};
 use tandem_core::ids::{ConfigVersion, NodeId, ServiceId};
 use tandem_core::time::Observed;
 use tokio::sync::{oneshot, watch};
@@ -64,8 +63,7 @@ pub(super) struct Hands {
     pub consensus: Consensus,
     pub places: Places,
     pub doors: Arc<Vec<(ServiceId, Door)>>,
-    pub balancers: Arc<Balancers>,
-    pub copies: Arc<CopyServices>,
+    pub fronts: Fronts,
     pub driven: Driven,
 }
 
@@ -178,16 +176,17 @@ impl Live {
             self.part().await;
             self.meet(leadership);
         }
-        if self.applied.borrow().removed && self.has_stopped() {
+        let removed_for = self.removed_since.map(|since| since.elapsed());
+        if self.applied.borrow().removed && self.has_stopped(removed_for.unwrap_or_default()) {
             self.gone.cancel();
         }
     }
 
     /// Whether no copy of this node works.
-    fn has_stopped(&self) -> bool {
+    fn has_stopped(&self, removed_for: Duration) -> bool {
         let everyone = self.ground.hub.everyone();
         let own = everyone.get(&self.ground.args.node).map(Observed::last_known);
-        own.is_none_or(|facts| facts.instances.values().all(|it| it.process == Process::Stopped))
+        own.is_none_or(|facts| facts.instances.values().all(|it| works_no_more(it, removed_for)))
     }
 
     /// Whether most of those that this node takes for other voters do not know it: it was removed
@@ -284,9 +283,8 @@ impl Live {
                 waits.push(format!("{service}: {because}"));
             }
         }
-        waits.extend(self.hands.balancers.follow(&self.config).await);
-        waits.extend(self.hands.copies.follow(&self.config, &self.hands.consensus));
         let consensus = &self.hands.consensus;
+        waits.extend(self.hands.fronts.follow(&self.config, consensus).await);
         waits.extend(self.hands.driven.follow(&self.ground, &self.config, consensus));
         self.again = (!waits.is_empty()).then(|| Instant::now() + AGAIN);
         let me = &self.ground.args.node;
@@ -368,10 +366,33 @@ impl Live {
             }
         }
         self.close_doors(BTreeSet::new()).await;
-        self.hands.copies.part();
-        tokio::join!(self.hands.balancers.close(DOOR_GRACE), self.hands.copies.close(DOOR_GRACE));
+        self.hands.fronts.part(DOOR_GRACE).await;
         self.keep();
         let version = self.version;
         self.applied.send_replace(Applied { version, waits: Vec::new(), removed: true });
+    }
+}
+
+/// A copy of which nothing can be known is not said to have stopped (INV-12): it has once the
+/// longest lease has passed, since nobody renews that of a node that was removed.
+fn works_no_more(own: &InstanceFacts, removed_for: Duration) -> bool {
+    let is_unknown = matches!(own.data, Data::Quarantined { .. });
+    let has_passed = is_unknown && removed_for > config::LEASE_MAX;
+    own.process == Process::Stopped || (own.process == Process::Stopping && has_passed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_was_removed_ends_though_nobody_knows_what_was_left() {
+        let data = Data::Quarantined { reason: "it cannot be read".into() };
+        let unknown =
+            InstanceFacts { data, process: Process::Stopping, ..InstanceFacts::default() };
+        let known = InstanceFacts { process: Process::Stopping, ..InstanceFacts::default() };
+        assert!(!works_no_more(&unknown, Duration::from_secs(1)), "a lease may hold");
+        assert!(works_no_more(&unknown, Duration::from_secs(31)));
+        assert!(!works_no_more(&known, Duration::from_secs(31)));
     }
 }

@@ -39,10 +39,8 @@ use handler::{RaftOverMesh, Reception};
 use live::{Hands, Live};
 use running::Running;
 use serde::Deserialize;
-use services::balancers::Balancers;
-use services::by_key::KeyDoors;
 use services::commands;
-use services::copies::CopyServices;
+use services::fronts::Fronts;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -215,10 +213,8 @@ async fn start(args: NodeArgs, supervisor: &Supervisor) -> Result<Running, Error
     let ground = Arc::new(prepare::prepare(args, supervisor)?);
     before::check(&ground).await?;
     let doors = services::open_doors(&ground).await?;
-    let command_doors = commands::open_doors(&ground)?;
-    let key_doors = Arc::new(KeyDoors::open(&ground)?);
-    let balancers = Arc::new(Balancers::open(&ground.identity, &ground.config, supervisor)?);
-    let copies = Arc::new(CopyServices::open(&ground)?);
+    let fronts = Fronts::open(&ground)?;
+    let Fronts { alone, key_doors, balancers, led: _, copies } = fronts.clone();
     let transport = Arc::new(RaftOverMesh::default());
     let config = consensus_config(&ground);
     let consensus = Consensus::start(config, transport.clone(), supervisor.clone()).await?;
@@ -239,9 +235,7 @@ async fn start(args: NodeArgs, supervisor: &Supervisor) -> Result<Running, Error
     let instances = services::start(&ground, &consensus, receivers, &mut places).await?;
     copies.start(&consensus).await?;
     let opened = services::let_in(doors, &ground, &consensus, &places).await;
-    commands::serve(&command_doors, &ground, &consensus);
-    copies.let_in();
-    key_doors.let_in(&ground, &consensus);
+    fronts.let_in(&consensus);
     control(&ground, &consensus, &mesh, asks);
     let doors = Arc::new(opened);
     let hands = Hands {
@@ -249,8 +243,7 @@ async fn start(args: NodeArgs, supervisor: &Supervisor) -> Result<Running, Error
         consensus: consensus.clone(),
         places,
         doors: doors.clone(),
-        balancers: balancers.clone(),
-        copies: copies.clone(),
+        fronts,
         driven: started.driven,
     };
     let live = Live::new(ground.clone(), hands);
@@ -279,7 +272,7 @@ async fn start(args: NodeArgs, supervisor: &Supervisor) -> Result<Running, Error
     operate(&ground, parts, &reception).await?;
     let NodeArgs { node, dir, .. } = ground.args.clone();
     let balanced = (balancers, copies, key_doors);
-    Ok(Running { me: node, dir, applied, gone, doors, balanced, command_doors, consensus, mesh })
+    Ok(Running { me: node, dir, applied, gone, doors, balanced, alone, consensus, mesh })
 }
 
 fn consensus_config(ground: &Ground) -> ConsensusConfig {

@@ -2,9 +2,9 @@
 //! Instances stay with their keepers.
 //! Not here: how it begins (`node/mod.rs`).
 
+use super::services::alone::AloneDoors;
 use super::services::balancers::Balancers;
 use super::services::by_key::KeyDoors;
-use super::services::commands::CommandDoors;
 use super::services::copies::CopyServices;
 use super::{Error, live};
 use crate::consensus::Consensus;
@@ -30,7 +30,7 @@ pub(super) struct Running {
     pub gone: CancellationToken,
     pub doors: Arc<Vec<(ServiceId, Door)>>,
     pub balanced: (Arc<Balancers>, Arc<CopyServices>, Arc<KeyDoors>),
-    pub command_doors: CommandDoors,
+    pub alone: Arc<AloneDoors>,
     pub consensus: Consensus,
     pub mesh: Mesh,
 }
@@ -41,9 +41,7 @@ impl Running {
             for (_, door) in self.doors.iter() {
                 door.close(Duration::from_millis(200)).await;
             }
-            for it in &self.command_doors {
-                it.door.close(Duration::from_millis(200)).await;
-            }
+            self.alone.close(Duration::from_millis(200)).await;
             self.hand_on().await;
             self.consensus.shutdown().await;
         };

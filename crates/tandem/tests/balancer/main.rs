@@ -6,7 +6,7 @@
 
 mod certificates;
 mod http;
-#[path = "../members/machines.rs"]
+#[path = "../common/machines.rs"]
 #[allow(dead_code, reason = "the other test needs more of it")]
 mod machines;
 mod traffic;
@@ -97,14 +97,7 @@ async fn founded(machines: &mut Machines, endpoints: &[Endpoint; 2]) {
 
 /// From what is written: three nodes, for which every endpoint is up.
 async fn found(machines: &mut Machines, endpoints: &[Endpoint; 2]) {
-    machines.init("a");
-    machines.start("a");
-    machines.reachable("a").await;
-    for node in ["b", "c"] {
-        let token = machines.token("a", node);
-        machines.join(node, &token);
-        machines.start_joined(node);
-    }
+    machines.found(&NAMES).await;
     for node in NAMES {
         machines
             .until(node, "both are up", |status| {

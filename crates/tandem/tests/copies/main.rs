@@ -7,8 +7,13 @@
 #![allow(clippy::print_stdout, reason = "times are reported")]
 
 mod app;
+#[path = "../common/crowd.rs"]
+mod crowd;
+mod front;
+#[path = "../common/http.rs"]
+mod http;
 #[allow(dead_code, reason = "shared with a test that needs more of it")]
-#[path = "../members/machines.rs"]
+#[path = "../common/machines.rs"]
 mod machines;
 mod sessions;
 mod traffic;
@@ -120,14 +125,7 @@ async fn copies_serve_whatever_happens_to_one_of_them() {
 
 async fn started(machines: &mut Machines, shop: &Shop) {
     shop.write(machines, "first", "");
-    machines.init("a");
-    machines.start("a");
-    machines.reachable("a").await;
-    for node in ["b", "c"] {
-        let token = machines.token("a", node);
-        machines.join(node, &token);
-        machines.start_joined(node);
-    }
+    machines.found(&NODES).await;
     serve(machines, "a", 3).await;
 }
 

@@ -7,6 +7,10 @@
 #[path = "../copies/app.rs"]
 mod app;
 mod cluster;
+#[path = "../common/crowd.rs"]
+mod crowd;
+#[path = "../common/http.rs"]
+mod http;
 mod reads;
 mod redis;
 #[allow(dead_code, reason = "shared with a test that needs more of it")]

@@ -3,9 +3,12 @@
 use crate::world::*;
 use rustix::process::Signal as Posix;
 use std::cell::RefCell;
+use std::io::{BufRead as _, BufReader};
+use std::os::unix::net::UnixStream;
 use std::time::Duration;
 use tandem::fence::client::{Error, KeeperEvent};
-use tandem::fence::protocol::{Cause, How, Lease, Refusal, State, WhenOrphaned};
+use tandem::fence::protocol::{Cause, Event, FromKeeper, How, Lease, Message};
+use tandem::fence::protocol::{Refusal, SOCKET, State, WhenOrphaned};
 use tandem::runtime::{clock, process, supervisor::Supervisor};
 use tandem_core::time::Timestamp;
 
@@ -75,6 +78,26 @@ async fn a_renewed_lease_keeps_it_and_only_moves_forward() {
     it.keeper.revoke().await.unwrap();
     let end = it.exited().await;
     assert_eq!((end.pid, end.cause), (pid, Cause::LeaseExpired));
+}
+
+/// A daemon gave up a keeper that was frozen, and comes again while it still is.
+#[tokio::test]
+async fn what_was_sent_before_is_done_before_anybody_hears_that_nothing_runs() {
+    let mut world = World::new();
+    let before = world.attach().await;
+    let keeper = before.status.keeper;
+    signal(keeper, Posix::STOP);
+    until_stopped(keeper).await;
+    let unanswered = before.keeper.start(world.spec(&["sleep", "600"], lease(60_000))).await;
+    assert!(unanswered.is_err(), "it is frozen");
+    drop(before);
+    let again = UnixStream::connect(world.run_dir().join(SOCKET)).unwrap();
+    signal(keeper, Posix::CONT);
+    let mut line = String::new();
+    BufReader::new(again).read_line(&mut line).unwrap();
+    let said: FromKeeper = serde_json::from_str(&line).unwrap();
+    let Message::Event(Event::Status(status)) = said.message else { panic!("{line}") };
+    assert_ne!(status.state, State::Idle, "its lease holds, so it was started");
 }
 
 /// H3: the daemon is not needed for it.

@@ -7,9 +7,15 @@
 #![allow(clippy::print_stdout, reason = "times are reported")]
 
 mod clients;
+#[path = "../common/crowd.rs"]
+mod crowd;
+#[path = "../common/divided.rs"]
+mod divided;
 mod example;
+#[path = "../common/http.rs"]
+mod http;
 #[allow(dead_code, reason = "shared with a test that needs more of it")]
-#[path = "../members/machines.rs"]
+#[path = "../common/machines.rs"]
 mod machines;
 mod worker;
 
@@ -101,8 +107,9 @@ fn a_worker_computes_a_partition_as_its_door_does() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn requests_go_to_the_owner_of_their_key_whatever_moves() {
     let mut machines = Machines::new(&NODES);
-    let work = Work::new(&machines);
+    let mut work = Work::new(&machines);
     founded(&mut machines, &work).await;
+    its_door_moves_while_it_runs(&machines, &mut work).await;
     a_request_without_a_key_is_told(&machines, &work).await;
     an_emptied_node_loses_nothing(&machines, &work).await;
     a_killed_node_loses_what_it_had_begun_at_most(&mut machines, &work).await;
@@ -115,15 +122,7 @@ async fn started(machines: &mut Machines, service: &str) {
     machines.write_nodes(&NODES);
     let nodes = fs::read_to_string(machines.config_path()).unwrap();
     fs::write(machines.config_path(), nodes + service).unwrap();
-    machines.init("a");
-    machines.start("a");
-    machines.reachable("a").await;
-    for node in ["b", "c"] {
-        let token = machines.token("a", node);
-        machines.join(node, &token);
-        machines.start_joined(node);
-        machines.reachable(node).await;
-    }
+    machines.found(&NODES).await;
 }
 
 async fn founded(machines: &mut Machines, work: &Work) {
@@ -153,6 +152,22 @@ async fn turned_away(machines: &Machines) -> u64 {
         sum += own.filter_map(|it| it.rsplit(' ').next()?.parse::<u64>().ok()).sum::<u64>();
     }
     sum
+}
+
+/// No daemon is restarted.
+async fn its_door_moves_while_it_runs(machines: &Machines, work: &mut Work) {
+    let old = work.doors(machines, &NODES);
+    let text = fs::read_to_string(machines.config_path()).unwrap();
+    let before = format!("listen = {}\n", work.listen);
+    work.listen = free_port();
+    let after = format!("listen = {}\n", work.listen);
+    fs::write(machines.config_path(), text.replace(&before, &after)).unwrap();
+    machines.applies("a").await;
+    let clients = Clients::start(&work.doors(machines, &NODES));
+    clients.answered_by(&NODES).await;
+    assert_eq!(clients.end("a door that moved").await, [""; 0]);
+    let refused = || old.iter().all(|door| std::net::TcpStream::connect(door).is_err());
+    machines.wait("the old doors are closed", "a", refused).await;
 }
 
 async fn an_emptied_node_loses_nothing(machines: &Machines, work: &Work) {

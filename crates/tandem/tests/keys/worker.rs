@@ -2,7 +2,8 @@
 //! API tells it, turns away what is not its own, and writes all that it does into a ledger that
 //! all copies share.
 
-use serde_json::Value;
+use crate::divided::{self, Told, said};
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -12,16 +13,11 @@ use std::time::Duration;
 
 /// How long a request takes, so that there are always some under way.
 const WORK: Duration = Duration::from_millis(5);
-const AGAIN: Duration = Duration::from_millis(20);
 /// How long it takes to take over what it is given. Doors know of it before, and are turned away.
 const TAKES_OVER: Duration = Duration::from_millis(150);
 
 /// What it owns, and under which epoch. While a request is worked on nothing is released.
 type Owned = Arc<Mutex<BTreeMap<u64, u64>>>;
-
-fn said(name: &str) -> String {
-    std::env::var(name).unwrap_or_default()
-}
 
 /// As the documents say it, and not as Tandem computes it: FNV-1a, then SplitMix64's finalizer.
 pub fn partition(key: &str, partitions: u64) -> u64 {
@@ -50,50 +46,24 @@ fn serve() {
     }
 }
 
-/// Learns what it owns, and says what it let go.
+/// Learns what it owns, and lets go the rest.
 fn follow(owned: &Owned) {
-    let mut version = 0;
-    loop {
-        let path = format!("/v1/services/{}/partitions", said("TANDEM_SERVICE"));
-        let asked = ask("GET", &format!("{path}?after={version}&wait=5s"), "");
-        let Some(told) = asked.filter(|told| told["version"].as_u64() > Some(version)) else {
-            std::thread::sleep(AGAIN);
-            continue;
+    let next = RefCell::new(BTreeMap::new());
+    let hear = |told: &[Told]| {
+        let which = |releasing: bool| {
+            let of = told.iter().filter(move |it| it.releasing == releasing);
+            of.map(|it| (it.id, it.epoch))
         };
-        version = told["version"].as_u64().unwrap();
-        let (mut now, mut released) = (BTreeMap::new(), Vec::new());
-        for it in told["partitions"].as_array().unwrap() {
-            let (id, epoch) = (it["id"].as_u64().unwrap(), it["epoch"].as_u64().unwrap());
-            match it["state"].as_str() {
-                Some("owned") => _ = now.insert(id, epoch),
-                _ => released.push((id, epoch)),
-            }
-        }
+        let now: BTreeMap<u64, u64> = which(false).collect();
         // What it does not own any more it lets go of first.
         owned.lock().unwrap().retain(|id, epoch| now.get(id) == Some(epoch));
-        for (id, epoch) in released {
-            ask("POST", &format!("{path}/{id}/release"), &format!("{{\"epoch\":{epoch}}}"));
-        }
+        *next.borrow_mut() = now;
+        which(true).collect()
+    };
+    divided::follow(hear, || {
         std::thread::sleep(TAKES_OVER);
-        *owned.lock().unwrap() = now;
-    }
-}
-
-fn ask(method: &str, path: &str, body: &str) -> Option<Value> {
-    let api = said("TANDEM_API");
-    let place = api.strip_prefix("http://").unwrap_or_default();
-    let mut stream = TcpStream::connect(place).ok()?;
-    stream.set_read_timeout(Some(Duration::from_secs(10))).ok()?;
-    let length = body.len();
-    let request = format!(
-        "{method} {path} HTTP/1.1\r\nHost: {place}\r\nConnection: close\r\n\
-         Content-Length: {length}\r\n\r\n{body}"
-    );
-    stream.write_all(request.as_bytes()).ok()?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).ok()?;
-    let (head, body) = answer.split_once("\r\n\r\n")?;
-    head.starts_with("HTTP/1.1 200").then(|| serde_json::from_str(body).ok())?
+        *owned.lock().unwrap() = next.take();
+    });
 }
 
 /// What the door says of a request, and its key.

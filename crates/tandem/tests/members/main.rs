@@ -4,6 +4,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test's helpers fail the test")]
 #![allow(clippy::print_stdout, reason = "times are reported, never asserted")]
 
+mod database;
+#[allow(dead_code, reason = "shared with tests that need more of it")]
+#[path = "../common/machines.rs"]
 mod machines;
 
 use machines::{Machines, Said};

@@ -5,11 +5,13 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test's helpers fail the test")]
 #![allow(clippy::print_stdout, reason = "times are reported")]
 
+#[path = "../common/divided.rs"]
+mod divided;
 mod example;
 mod hook;
 mod ledger;
 #[allow(dead_code, reason = "shared with a test that needs more of it")]
-#[path = "../members/machines.rs"]
+#[path = "../common/machines.rs"]
 mod machines;
 mod told;
 mod worker;
@@ -76,14 +78,7 @@ fn configured(machines: &Machines, nodes: &[&str], service: &str) {
 /// Three nodes with that service.
 async fn started(machines: &mut Machines, service: &str) {
     configured(machines, &NODES, service);
-    machines.init("a");
-    machines.start("a");
-    machines.reachable("a").await;
-    for node in ["b", "c"] {
-        let token = machines.token("a", node);
-        machines.join(node, &token);
-        machines.start_joined(node);
-    }
+    machines.found(&NODES).await;
 }
 
 async fn a_killed_process_goes_on_with_what_it_had(machines: &Machines, ledger: &Ledger) {

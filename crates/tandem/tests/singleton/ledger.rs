@@ -79,7 +79,7 @@ impl Line {
 }
 
 /// Of this machine; that no other test has it, each node's own loopback address makes likely.
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
@@ -111,11 +111,14 @@ impl Ledger {
              command = [\"{job}\", \"--ignored\", \"--exact\", \"ledger::job\"]\n\
              env = {{ LEDGER = \"{ledger}\" }}\n\
              listen = {}\nport = {}\nhealth = {{ tcp = true }}\n\
-             on_start = {}\non_stop = {}\n",
+             on_start = {}\non_stop = {}\n\
+             \n[services.front]\nkind = \"tcp\"\nclustering = \"load-balanced\"\n\
+             replication = \"none\"\nlisten = {}\nupstreams = [{{ service = \"jobs\" }}]\n",
             free_port(),
             free_port(),
             hook("on_start"),
-            hook("on_stop")
+            hook("on_stop"),
+            free_port()
         )
     }
 

@@ -8,7 +8,7 @@
 mod clients;
 mod ledger;
 #[allow(dead_code, reason = "shared with a test that needs more of it")]
-#[path = "../members/machines.rs"]
+#[path = "../common/machines.rs"]
 mod machines;
 mod preferred;
 
@@ -51,6 +51,7 @@ async fn a_singleton_runs_once_whatever_dies() {
     a_frozen_keeper_lets_no_copy_outlive_its_lease(&machines, &ledger).await;
     an_operator_restarts_it(&machines, &ledger).await;
     other_words_count_at_once(&machines, &ledger).await;
+    its_door_moves_while_it_runs(&machines, &ledger).await;
     a_daemon_that_is_restarted_leaves_no_second_copy(&mut machines, &ledger).await;
     where_it_fails_it_does_not_stay(&machines, &ledger).await;
     ledger.no_two_at_once();
@@ -69,14 +70,7 @@ async fn founded(
         nodes = nodes.replace(&table, &format!("{table}priority = 200\n"));
     }
     fs::write(machines.config_path(), nodes + services).unwrap();
-    machines.init("a");
-    machines.start("a");
-    machines.reachable("a").await;
-    for node in ["b", "c"] {
-        let token = machines.token("a", node);
-        machines.join(node, &token);
-        machines.start_joined(node);
-    }
+    machines.found(&NODES).await;
     ledger.grows(&Line::default(), |_| true).await;
     serves(machines, "a").await;
     let said = machines.tandem("b", &["status"]).success().out;
@@ -164,10 +158,14 @@ async fn serves(machines: &Machines, at: &str) {
         .await;
 }
 
+/// Its own, and those of another service that leads to it.
 fn doors(machines: &Machines) -> Vec<SocketAddr> {
     let status = machines.status("a").unwrap();
-    let endpoints = jobs(&status)["endpoints"].as_array().unwrap();
-    endpoints.iter().map(|it| it["listen"].as_str().unwrap().parse().unwrap()).collect()
+    let balanced = status["balanced"].as_array().unwrap();
+    let front = balanced.iter().find(|it| it["name"] == "front").unwrap();
+    let own = jobs(&status)["endpoints"].as_array().unwrap();
+    let doors = own.iter().chain(front["doors"].as_array().unwrap());
+    doors.map(|it| it["listen"].as_str().unwrap().parse().unwrap()).collect()
 }
 
 /// INV-14: who is being served then is served, who comes while nobody serves is held and answered,
@@ -302,6 +300,31 @@ async fn other_words_count_at_once(machines: &Machines, ledger: &Ledger) {
     assert_eq!((&after.node, after.term), (&before.node, before.term), "where it was");
     assert!(fs::read_to_string(format!("/proc/{}/environ", after.pid)).unwrap().contains("other"));
     serves(machines, "a").await;
+}
+
+/// No daemon is restarted, nor the copy.
+async fn its_door_moves_while_it_runs(machines: &Machines, ledger: &Ledger) {
+    serves(machines, "a").await;
+    let before = ledger.newest();
+    let of_jobs = |machines: &Machines| -> Vec<SocketAddr> {
+        let status = machines.status("a").unwrap();
+        let endpoints = jobs(&status)["endpoints"].as_array().unwrap().clone();
+        endpoints.iter().map(|it| it["listen"].as_str().unwrap().parse().unwrap()).collect()
+    };
+    let old = of_jobs(machines);
+    let text = fs::read_to_string(machines.config_path()).unwrap();
+    let (was, is) = (old[0].port(), ledger::free_port());
+    fs::write(
+        machines.config_path(),
+        text.replace(&format!("listen = {was}\n"), &format!("listen = {is}\n")),
+    )
+    .unwrap();
+    machines.applies("a").await;
+    through_the_door(machines, &before).await;
+    assert!(of_jobs(machines).iter().all(|door| door.port() == is), "{is}");
+    let refused = || old.iter().all(|door| TcpStream::connect(door).is_err());
+    machines.wait("the old doors are closed", "a", refused).await;
+    assert_eq!(ledger.last_of(&before).pid, ledger.newest().pid, "the same copy");
 }
 
 /// An upgrade of the daemon alone: no copy runs twice, whoever goes on with it. That it is the same

@@ -6,8 +6,8 @@
 //! A node that answers and was asked to promise goes on under the later term; what it owns is its.
 //! One sitting that owns nothing is proof enough: no more elections while the node stays away. A
 //! crash loop stays where it is; that its partitions move is decided elsewhere (`controller.rs`).
-//! Where a copy does not die, or a node cannot read what it must know, nothing is released there: a
-//! majority proves that the lease has passed.
+//! Where a copy does not die, a node cannot read what it must know, or its disk takes nothing and
+//! no copy starts, nothing is released there: a majority proves that the lease has passed.
 //! Not here: what the node does (`active_passive/singleton/instance.rs`, the same).
 //! Tested by: `tests.rs`, and the simulator (`sim/src/singleton`).
 
@@ -17,7 +17,7 @@ use crate::cluster::state::{Appointment, Cause, Phase};
 use crate::clustering::active_passive::singleton::{ballots, judge, recruits};
 use crate::clustering::active_passive::verdict::Verdict;
 use crate::clustering::active_passive::{ControllerView, Plan};
-use crate::facts::Process;
+use crate::facts::{InstanceFacts, Process};
 use crate::ids::{NodeId, Term};
 use crate::reason::Reason;
 use crate::spec::Seat;
@@ -41,8 +41,11 @@ pub fn plan(view: &ControllerView<'_>, seat: &Seat, now: Timestamp) -> Plan {
         Verdict::Serving => return confirm(view, appointment, now),
         Verdict::Moving(why) | Verdict::Unknown(why) => return Plan::wait(why),
         Verdict::Dead(cause @ (Cause::NodeDied | Cause::NodeSilent), why) => (cause, why),
-        // Nothing of it ends there, so nobody there can say that it released anything.
-        Verdict::Dead(Cause::InstanceHung, why) if is_stuck(view, seat, now) => {
+        // Nobody there can say that it released anything.
+        Verdict::Dead(cause @ (Cause::InstanceHung | Cause::CrashLoop), why)
+            if is_stuck(view, seat, cause, now) =>
+        {
+            // Its own word cannot be had: it would have to be durable.
             (Cause::InstanceHung, why)
         }
         // It answers: what it owns is released in good order.
@@ -62,10 +65,13 @@ pub fn plan(view: &ControllerView<'_>, seat: &Seat, now: Timestamp) -> Plan {
 }
 
 /// It owns something, and nobody there can say that a copy ended: it hangs in the kernel, or what
-/// the node must know of it cannot be read.
-fn is_stuck(view: &ControllerView<'_>, seat: &Seat, now: Timestamp) -> bool {
-    let own = view.instance(&seat.node, now);
-    owned(view, seat) > 0 && own.is_some_and(|own| own.process != Process::Stopped)
+/// the node must know of it cannot be read. Or its disk takes nothing: no copy starts, and that
+/// something was released cannot be made durable.
+fn is_stuck(view: &ControllerView<'_>, seat: &Seat, cause: Cause, now: Timestamp) -> bool {
+    let is_so = |own: &InstanceFacts| {
+        own.seat.mute || (cause == Cause::InstanceHung && own.process != Process::Stopped)
+    };
+    owned(view, seat) > 0 && view.instance(&seat.node, now).is_some_and(is_so)
 }
 
 fn is_paused(view: &ControllerView<'_>, seat: &Seat) -> bool {

@@ -174,7 +174,7 @@ fn a_dead_nodes_partitions_move_once_its_sitting_passed() {
     assert_eq!(case.steps(&seat("a")), asks);
     for node in ["b", "c"] {
         case.told(node, "a", |own| {
-            own.ballot = Some(Ballot { term: Term(2), position: None });
+            own.ballot = Some(Ballot { term: Term(2), position: None, held: None });
             own.promised = Term(2);
         });
     }
@@ -205,7 +205,7 @@ fn is_freed_by_a_majority(case: &mut Case) {
     assert_eq!(case.steps(&seat("a")), asks);
     for node in ["b", "c"] {
         case.told(node, "a", |own| {
-            own.ballot = Some(Ballot { term: Term(2), position: None });
+            own.ballot = Some(Ballot { term: Term(2), position: None, held: None });
             own.promised = Term(2);
         });
     }
@@ -256,6 +256,19 @@ fn a_node_that_cannot_read_what_it_must_know_is_passed_over_by_a_majority() {
     is_freed_by_a_majority(&mut case);
     let why = case.plan(&work()).reason;
     assert!(why.text().ends_with(&alloc::format!("a: {reason}")), "{why}");
+}
+
+#[test]
+fn what_no_copy_works_on_and_no_disk_can_release_is_freed_by_a_majority() {
+    let mut case = case(3);
+    case.go();
+    case.own("a", |own| {
+        (own.process, own.serving, own.starts_failed) = (Process::Stopped, None, 5);
+        own.seat.unwell = Duration::from_secs(10);
+    });
+    assert_eq!(case.steps(&seat("a")), [""; 0], "it releases");
+    case.own("a", |own| own.seat.mute = true);
+    is_freed_by_a_majority(&mut case);
 }
 
 fn released(case: &mut Case, node: &str, partition: u32, epoch: u64) {

@@ -213,7 +213,8 @@ mod tests {
     fn what_a_winner_held_is_known_though_its_next_daemon_says_less() {
         let mut trails = Trails::default();
         let mut own = InstanceFacts { system: Some(crate::ids::SystemId(1)), ..Default::default() };
-        own.ballot = Some(crate::facts::Ballot { term: Term(2), position: Some(at(89)) });
+        own.ballot =
+            Some(crate::facts::Ballot { term: Term(2), position: Some(at(89)), held: None });
         trails.note(&"a".into(), 7, &own);
         (own.ballot, own.process, own.flushed) = (None, Process::Promoting, Lsn(90));
         (own.data_term, own.was_primary) = (Term(1), true);

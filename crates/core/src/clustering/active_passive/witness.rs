@@ -49,7 +49,7 @@ pub fn plan(view: &WitnessView, now: Timestamp) -> Next {
     }
     match view.counts_from {
         Some(until) if until > now => Next::Wait(Some(until)),
-        Some(_) | None => Next::Vote(Ballot { term, position: None }),
+        Some(_) | None => Next::Vote(Ballot { term, position: None, held: None }),
     }
 }
 
@@ -79,9 +79,12 @@ mod tests {
         let asked = WitnessView { asked: Some(Term(5)), ..view(4, None) };
         assert_eq!(plan(&asked, Timestamp(0)), Next::Promise { term: Term(5) });
         let again = WitnessView { asked: Some(Term(4)), ..asked };
-        let vote = Next::Vote(Ballot { term: Term(4), position: None });
+        let vote = Next::Vote(Ballot { term: Term(4), position: None, held: None });
         assert_eq!(plan(&again, Timestamp(0)), vote, "asked for what it promised already");
-        let told = WitnessView { ballot: Some(Ballot { term: Term(4), position: None }), ..again };
+        let told = WitnessView {
+            ballot: Some(Ballot { term: Term(4), position: None, held: None }),
+            ..again
+        };
         assert_eq!(plan(&told, Timestamp(0)), Next::Wait(None));
         assert_eq!(plan(&view(0, None), Timestamp(0)), Next::Wait(None), "nothing was promised");
     }
@@ -95,7 +98,7 @@ mod tests {
         assert_eq!(counts_from, Some(until));
         let before = until.minus(Duration::from_micros(1));
         assert_eq!(plan(&view(4, counts_from), before), Next::Wait(Some(until)));
-        let vote = Next::Vote(Ballot { term: Term(4), position: None });
+        let vote = Next::Vote(Ballot { term: Term(4), position: None, held: None });
         assert_eq!(plan(&view(4, counts_from), until), vote);
         let quorum = outlived(&spec(Durability::Quorum { acks: 1 }), Some(answered), started);
         assert_eq!(plan(&view(4, quorum), answered), vote, "promises fence by themselves");

@@ -8,7 +8,7 @@
 //! said too long ago counts only where nobody else takes work: its daemon may be away while its
 //! copy goes on.
 //! Not here: what a copy waits for (`copy.rs`), who gets which work (`load_balanced`).
-//! Tested by: `tests/door.rs`.
+//! Tested by: `tests/door.rs`, and the simulator (`sim/src/singleton/beside`).
 
 use super::takes_work;
 use crate::facts::withdrawal::Withdrawn;

@@ -1,10 +1,11 @@
 //! Drives the door of each node: it leads sessions to the copy, as far as it knows where that is.
 //! Keeps: INV-14, checked where a copy is asked to end by a plan: what it serves had its time.
 
-use super::{Event, World, index, name};
+use super::{Event, What, World, index, name};
 use crate::event::Micros;
 use std::collections::BTreeMap;
-use tandem_core::facts::{DoorUse, NodeFacts, Process};
+use tandem_core::clustering::active_passive::singleton::door::{DoorView, leads_to};
+use tandem_core::facts::{DoorUse, NodeFacts};
 use tandem_core::ids::{NodeId, ServiceId};
 use tandem_core::time::{Observed, Timestamp};
 
@@ -35,9 +36,7 @@ impl World {
 
     /// What its door has at copies that withdrew, as far as it has heard.
     pub(super) fn door(&self, n: usize) -> BTreeMap<ServiceId, BTreeMap<NodeId, DoorUse>> {
-        let Some(daemon) = self.nodes[n].daemon.as_ref().filter(|_| self.work.is_none()) else {
-            return BTreeMap::new();
-        };
+        let Some(daemon) = self.nodes[n].daemon.as_ref() else { return BTreeMap::new() };
         let (me, service) = (&self.nodes[n].id, &self.services[0]);
         let part = &daemon.parts[0];
         let others = part.hub.facts.iter().filter(|(node, _)| *node != me);
@@ -59,17 +58,14 @@ impl World {
         let agreed = self.agreed(n);
         let service = &self.services[0];
         let spec = agreed.spec.services.get(service)?;
-        let appointment = agreed.services.get(service)?.appointment.as_ref()?;
-        let known = self.known(n, 0, now);
-        let facts = known.get(&appointment.primary)?.fresh(now, spec.timing.suspicion)?;
-        let own = facts.instances.get(service)?;
-        let serves = own.process == Process::Primary && own.serving == Some(appointment.term);
-        (serves && own.withdrawn.is_none()).then(|| index(&appointment.primary))
+        let facts = self.known(n, 0, now);
+        let (state, suspicion) = (agreed.services.get(service)?, spec.timing.suspicion);
+        leads_to(&DoorView { service, state, facts: &facts, suspicion }, now).map(index)
     }
 
     /// A client comes, now and then.
     pub(super) fn lead(&mut self, n: usize) {
-        if self.work.is_some() || self.options.calm {
+        if self.options.what != What::Alone || self.options.calm {
             return;
         }
         let Some(at) = self.led_to(n) else { return };
@@ -86,9 +82,8 @@ impl World {
     /// A copy is asked to end by a plan: whoever it serves by a door that its node hears had as
     /// long as may be.
     pub(super) fn judge_stop(&mut self, n: usize) {
-        let Some(daemon) = self.nodes[n].daemon.as_ref().filter(|_| self.work.is_none()) else {
-            return;
-        };
+        let is_alone = self.options.what == What::Alone;
+        let Some(daemon) = self.nodes[n].daemon.as_ref().filter(|_| is_alone) else { return };
         let now = self.nodes[n].clock.at(self.now);
         let part = &daemon.parts[0];
         let withdrawn = part.own.withdrawn;

@@ -14,10 +14,12 @@ Example:
   tandem drill --service http --fault instance-kill,lie
   tandem drill --service partitions --fault node-kill,drain
   tandem drill --fault link-slow,switchover --delay 5ms
+  tandem drill --service singleton --rounds 5 --strict
   tandem drill --fault postmaster-kill --fault node-cut --seed 7 --json")]
 pub struct Arguments {
     /// What to break: postgres, singleton (a command of which one copy runs), copies (one on each
-    /// node), partitions (its work is divided among them), http or tcp (endpoints behind the doors)
+    /// node), sessions (whose clients stay at one of them), partitions (its work is divided among
+    /// them), http or tcp (endpoints behind the doors)
     #[arg(long, value_name = "SERVICE", default_value = "postgres")]
     pub service: String,
     /// Only these faults, in this order; left out, all
@@ -30,6 +32,9 @@ pub struct Arguments {
     /// Repeats the choices of an earlier drill; left out, a new one
     #[arg(long, value_name = "NUMBER")]
     pub seed: Option<u64>,
+    /// Fail also where a fault costs more than its budget, which is a median on a quiet machine
+    #[arg(long)]
+    pub strict: bool,
     /// Concurrent writers
     #[arg(long, value_name = "NUMBER", default_value_t = 8)]
     #[arg(value_parser = clap::value_parser!(u16).range(1..=256))]

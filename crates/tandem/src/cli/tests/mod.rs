@@ -182,6 +182,7 @@ fn what_starts_something_reaches_the_entry() {
         ("dev --nodes 5", "nodes: 5"),
         ("demo --once", "once: true"),
         ("drill --fault node-cut,node-kill --seed 7", r#"faults: ["node-cut", "node-kill"]"#),
+        ("drill --strict --rounds 5", "strict: true"),
         ("recover --dir /d --accept-loss", "accept_loss: true"),
         ("password orders --dir /d --role superuser", "role: Superuser"),
         ("join --node d --dir /d --to x:1 --token s3cret", "token: Some(Secret(…))"),

@@ -95,8 +95,8 @@ pub(super) fn ports(change: &mut Change<'_>) {
     }
 }
 
-/// What begins or changes once the daemons were restarted: a door is opened, and found, by what its
-/// daemon began with.
+/// What begins or changes once the daemons were restarted: the doors of all nodes find a copy at
+/// the port that its daemon began with.
 pub(super) fn restarts(change: &mut Change<'_>) {
     let new = change.new;
     let is_alone = |id: &&ServiceId| new.commands.get(*id).is_some_and(|it| it.copies.is_none());
@@ -104,20 +104,16 @@ pub(super) fn restarts(change: &mut Change<'_>) {
     for id in begin.filter(is_alone) {
         super::begins(change, id);
     }
-    let door = |it: &Command| {
-        let by_key = it.partitions.as_ref().and_then(|it| it.door.clone());
-        (it.listen, it.port, it.hold_max, it.sessions_max, by_key)
-    };
-    // Where copies run side by side, everything counts while they run.
-    let alone = |(id, old, new): (&ServiceId, &Command, &Command)| {
-        let differs = new.copies.is_none() && door(old) != door(new);
-        differs.then(|| id.clone())
-    };
-    let changed: Vec<ServiceId> = both(change).into_iter().filter_map(alone).collect();
-    for id in changed {
-        let what = format!("service {id} has the new door once the daemons were restarted");
-        let because = "a door, and the port of what it leads to, are what a daemon begins with, \
-                       and the doors of all nodes find the copy by them";
+    // Where copies run side by side, it does not change.
+    let moved = both(change).into_iter().filter(|(_, old, new)| {
+        let (before, after) = (old.port, new.port);
+        new.copies.is_none() && before != after
+    });
+    let moved: Vec<ServiceId> = moved.map(|(id, ..)| id.clone()).collect();
+    for id in moved {
+        let what = format!("service {id} has the new port once the daemons were restarted");
+        let because = "the port is what a daemon begins with, and the doors of all nodes find the \
+                       copy by it";
         let instead = "restart the daemons one after the other, the one that runs it last";
         change.restart(&format!("services.{id}"), Say::new(what, because, instead));
     }

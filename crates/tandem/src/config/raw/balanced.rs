@@ -43,6 +43,7 @@ pub(in crate::config) struct Balanced {
 pub(in crate::config) struct Upstream {
     pub place: Range<usize>,
     pub address: Text,
+    pub service: Text,
     pub weight: Number,
     pub zone: Text,
     pub drain: Flag,
@@ -150,8 +151,8 @@ fn upstreams(reading: &mut Reading<'_>, section: &mut Section<'_, '_>) -> Vec<Up
             Ok(address) => {
                 reading.origins.insert(format!("{path}.address"), place.clone());
                 let address = Some(Spanned::new(place.clone(), address));
-                let (weight, zone, drain) = (None, None, None);
-                upstreams.push(Upstream { place, address, weight, zone, drain });
+                let (service, weight, zone, drain) = (None, None, None, None);
+                upstreams.push(Upstream { place, address, service, weight, zone, drain });
             }
             Err(table) => {
                 let inner = section.inner(table, (&key, "services.NAME.upstreams.INDEX"));
@@ -170,6 +171,7 @@ fn upstream(
     let upstream = Upstream {
         place,
         address: section.text(reading, "address"),
+        service: section.text(reading, "service"),
         weight: section.number(reading, "weight"),
         zone: section.text(reading, "zone"),
         drain: section.flag(reading, "drain"),

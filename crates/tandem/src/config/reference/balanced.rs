@@ -11,7 +11,8 @@ rows! {
         because "only the owner knows where the clients of this protocol connect",
     "services.NAME.upstreams": "list of \"host:port\" or tables, at most 1000" = Required;
         "The endpoints: IP addresses or DNS names, which are looked up again every 10 s; a lost \
-            answer never forgets the last good one. A name stands for all of its addresses."
+            answer never forgets the last good one. A name stands for all of its addresses. Or \
+            `[{ service = \"NAME\" }]`: the copies of a command of this file."
         because "Tandem does not run these endpoints: only the owner knows them",
     "services.NAME.hold_max": "duration, \"0s\" to \"10min\"" = Value("15s");
         "How long a client is held while no endpoint takes its connection or request."
@@ -33,6 +34,13 @@ rows! {
     "services.NAME.upstreams.INDEX.address": "\"host:port\"" = Required;
         "Where the endpoint is; written alone, it stands for a table with this key only."
         because "only the owner knows the endpoints",
+    "services.NAME.upstreams.INDEX.service": "name of a command" = Unset("the endpoint has \
+        an address");
+        "Alone in the list, and instead of an address: the endpoints are the copies of that \
+            command, and follow it while it runs, restarts or moves, as its own door does: no \
+            request is lost by what is planned. Weights and zones are those of its nodes, and its \
+            own `health` tells how copies are. Not for a command with partitions."
+        because "most endpoints are not run by Tandem",
     "services.NAME.upstreams.INDEX.weight": "1 to 1000" = Value("1");
         "How much work it gets, relative to the others."
         because "most endpoints are alike",

@@ -10,13 +10,14 @@ type Value = (String, Option<String>);
 pub(super) fn values(service: &Balanced) -> Vec<Value> {
     let addresses = service.upstreams.iter().map(|upstream| upstream.address.to_string());
     let addresses: Vec<String> = addresses.collect();
+    let led = service.leads_to.as_ref().map(|of| format!("the copies of {of}"));
     let switch = |on: bool| if on { "on" } else { "false" }.to_owned();
     let mut values = vec![
         ("kind", Some(service.pairing.kind().to_string())),
         ("clustering", Some(service.pairing.clustering().to_string())),
         ("replication", Some(service.pairing.replication().to_string())),
         ("listen", Some(listen(service.listen))),
-        ("upstreams", Some(addresses.join(", "))),
+        ("upstreams", Some(led.unwrap_or_else(|| addresses.join(", ")))),
         ("balance", Some(service.policy.word().to_owned())),
         ("slow_start", Some(print_duration(service.limits.slow_start))),
         ("hold_max", Some(print_duration(service.hold_max))),
@@ -35,6 +36,9 @@ pub(super) fn values(service: &Balanced) -> Vec<Value> {
     .map(|(key, value)| (key.to_owned(), value))
     .collect();
     upstreams(&service.upstreams, &mut values);
+    if let Some(of) = &service.leads_to {
+        values.push(("upstreams.1.service".to_owned(), Some(of.to_string())));
+    }
     limits(service, &mut values);
     tls(service, &mut values);
     if service.http.is_none() {
@@ -70,6 +74,7 @@ fn upstreams(upstreams: &[Upstream], values: &mut Vec<Value>) {
     for (at, Upstream { address, weight, zone, drain }) in upstreams.iter().enumerate() {
         let key = |key: &str| format!("upstreams.{}.{key}", at + 1);
         values.push((key("address"), Some(address.to_string())));
+        values.push((key("service"), None));
         values.push((key("weight"), Some(weight.to_string())));
         values.push((key("zone"), zone.clone()));
         values.push((key("drain"), Some(drain.to_string())));

@@ -1,3 +1,5 @@
+mod led;
+
 use super::*;
 use crate::config::{Host, ProxyVersion, Role, Upstream, needs_restart, show, unsafe_change};
 use std::time::Duration;

@@ -134,7 +134,7 @@ fn what_cannot_be_run_is_told() {
 }
 
 #[test]
-fn a_lease_does_not_change_a_door_waits_for_a_restart_and_the_rest_counts_at_once() {
+fn a_lease_does_not_change_a_port_waits_for_a_restart_and_the_rest_counts_at_once() {
     let old = parse(&jobs("", ""));
     let longer = parse(&jobs("lease = \"2s\"", "lease = \"3s\""));
     assert_eq!(
@@ -142,11 +142,15 @@ fn a_lease_does_not_change_a_door_waits_for_a_restart_and_the_rest_counts_at_onc
         ["TDM0240 error 42:9 +4: services.jobs: lease would change from 3s to 2s"]
     );
     assert_eq!(unsafe_change(&old, &longer).len(), 1, "either way one node has the shorter one");
-    let other = parse(&jobs("\"4s\"", "\"5s\""));
-    assert!(unsafe_change(&old, &other).is_empty());
+    for (written, other) in [("\"4s\"", "\"5s\""), ("listen = 8080", "listen = 8081")] {
+        let other = parse(&jobs(written, other));
+        assert!(unsafe_change(&old, &other).is_empty());
+        assert!(daemon_restart(&old, &other, &"a".into()).is_empty(), "{written}");
+    }
+    let other = parse(&jobs("port = 9000", "port = 9001"));
     let restart = daemon_restart(&old, &other, &"a".into());
     assert!(
-        restart[0].what.contains("jobs has the new door once the daemons were restarted"),
+        restart[0].what.contains("jobs has the new port once the daemons were restarted"),
         "{restart:?}"
     );
     let other = parse(&jobs("MODE = \"x\"", "MODE = \"z\""));

@@ -3,9 +3,12 @@
 //! Not here: ports that collide (`wiring.rs`), who gets work (`tandem_core`).
 //! Tested by: `config/tests/balanced.rs`.
 
+mod led;
 mod proxy_version;
 mod role;
+mod upstreams;
 
+pub(super) use led::exists as led_exists;
 pub use proxy_version::ProxyVersion;
 pub use role::{Role, RoleCheck};
 
@@ -14,16 +17,15 @@ use super::http::{Certificate, Question};
 use super::rate::{self, RateLimit};
 use super::service::{self, HOLD, SESSIONS};
 use super::upstream_tls::{self, UpstreamTls};
-use super::{Http, Listen, cluster, http};
+use super::{Http, Listen, http};
 use crate::config::problem::{Code, Say};
 use crate::config::raw::{self, Switch};
 use crate::config::value::{self, HostPort};
-use std::collections::BTreeMap;
 use std::time::Duration;
 use tandem_core::clustering::load_balanced::balance::Policy;
 use tandem_core::clustering::load_balanced::ejection;
+use tandem_core::ids::ServiceId;
 use tandem_core::pairing::Pairing;
-use toml::Spanned;
 
 /// One service whose connections or requests are spread over endpoints.
 #[derive(Clone, Debug, PartialEq)]
@@ -32,8 +34,10 @@ pub struct Balanced {
     pub pairing: Pairing,
     /// The front door.
     pub listen: Listen,
-    /// Where work may go; never empty.
+    /// Where work may go; empty only where it leads to the copies of a command.
     pub upstreams: Vec<Upstream>,
+    /// The command whose copies are its endpoints, if they are.
+    pub leads_to: Option<ServiceId>,
     /// How an endpoint is chosen.
     pub policy: Policy,
     /// When an endpoint is out.
@@ -98,17 +102,9 @@ pub struct Health {
     pub timeout: Duration,
 }
 
-const UPSTREAMS_MAX: usize = 1000;
 const PORT_EXAMPLE: u16 = 6379;
 const CONNECTIONS_DEFAULT: i64 = 10_000;
 
-const WEIGHT: Limits = Limits {
-    range: 1..=1000,
-    default: 1,
-    example: None,
-    because: "it says how much of the work an endpoint gets, relative to the others; to give it \
-              none, write drain = true",
-};
 const ROW: Limits =
     Limits { range: 1..=100, default: 3, example: None, because: "so many checks in a row count" };
 const FAILURES: Limits = Limits {
@@ -186,13 +182,17 @@ pub(super) fn service(
         let because = "there is no usual port for this protocol that could be guessed";
         check.missing(&path("listen"), because, &PORT_EXAMPLE.to_string());
     }
-    let upstreams = upstreams(raw, check);
+    let leads_to = led::check(raw, check);
+    let is_led = raw.upstreams.iter().any(|it| it.service.is_some());
+    let upstreams = if is_led { Vec::new() } else { upstreams::check(raw, check) };
     let (health, limits) = health(raw, check);
+    // Their own nodes ask copies, and doors follow what those say.
+    let health = health.filter(|_| !is_led);
     let listen = service::listen(&path("listen"), raw.listen.as_ref(), check);
     let door = door(raw, Basis { pairing, listen, usual: Policy::PeakEwma }, check)?;
     let limits = ejection::Limits { fall: limits.fall, rise: limits.rise, ..door.limits };
     let drain_max = check.duration(&path("drain_max"), raw.drain_max.as_ref(), &DRAIN);
-    Some(Balanced { upstreams, health, limits, drain_max: Some(drain_max), ..door })
+    Some(Balanced { upstreams, leads_to, health, limits, drain_max: Some(drain_max), ..door })
 }
 
 /// What a door is of, whatever is behind it.
@@ -243,6 +243,7 @@ pub(super) fn door(
         pairing: pairing?,
         listen: listen?,
         upstreams: Vec::new(),
+        leads_to: None,
         policy: policy.unwrap_or(usual),
         limits,
         ejects,
@@ -272,66 +273,6 @@ pub(super) fn is_set(flag: &raw::Flag) -> bool {
 
 pub(super) fn number(written: i64) -> u32 {
     u32::try_from(written).unwrap_or(0)
-}
-
-fn upstreams(raw: &raw::Balanced, check: &mut Checker<'_, '_>) -> Vec<Upstream> {
-    let key = format!("services.{}.upstreams", raw.name.get_ref());
-    if raw.upstreams.is_empty() {
-        let because = "Tandem does not run these endpoints, so it must be told where they are";
-        if check.is_written(&key) {
-            let place = check.place_of(&key);
-            let instead = format!("write at least one, such as [\"10.0.0.11:{PORT_EXAMPLE}\"]");
-            let say = Say::new(format!("{key} has no endpoint"), because, instead);
-            check.problems.error(Code::MissingKey, &place, say);
-        } else {
-            check.missing(&key, because, &format!("[\"10.0.0.11:{PORT_EXAMPLE}\"]"));
-        }
-    }
-    if let Some(over) = raw.upstreams.get(UPSTREAMS_MAX) {
-        let what = format!("{key} has more than {UPSTREAMS_MAX} endpoints");
-        let because = "every node asks each of them all the time";
-        let instead = "write a DNS name that stands for many of them, or several services";
-        check.problems.error(Code::OutOfRange, &over.place, Say::new(what, because, instead));
-        return Vec::new();
-    }
-    let mut seen: BTreeMap<HostPort, usize> = BTreeMap::new();
-    let mut upstreams = Vec::new();
-    for (at, raw) in raw.upstreams.iter().enumerate() {
-        let key = format!("{key}.{}", at + 1);
-        let Some(upstream) = upstream(raw, &key, check) else { continue };
-        match seen.get(&upstream.address) {
-            Some(first) => twice(&key, (&upstream.address, *first), raw, check),
-            None => _ = seen.insert(upstream.address.clone(), at + 1),
-        }
-        upstreams.push(upstream);
-    }
-    upstreams
-}
-
-fn twice(
-    key: &str,
-    (address, first): (&HostPort, usize),
-    raw: &raw::Upstream,
-    check: &mut Checker<'_, '_>,
-) {
-    let place = raw.address.as_ref().map_or_else(|| raw.place.clone(), Spanned::span);
-    let what = format!("{key}.address is {address} again");
-    let because = format!("it is number {first} of the list already");
-    let instead = "remove one of them; write a weight to give an endpoint more work";
-    check.problems.error(Code::DuplicateAddress, &place, Say::new(what, because, instead));
-}
-
-fn upstream(raw: &raw::Upstream, key: &str, check: &mut Checker<'_, '_>) -> Option<Upstream> {
-    let path = |name: &str| format!("{key}.{name}");
-    if raw.address.is_none() {
-        let example = format!("\"10.0.0.11:{PORT_EXAMPLE}\"");
-        check.missing(&path("address"), "an endpoint is where its address says", &example);
-    }
-    let reader = |text: &str| value::host_port(text, PORT_EXAMPLE);
-    let address = check.read(&path("address"), raw.address.as_ref(), reader);
-    let weight = check.number(&path("weight"), raw.weight.as_ref(), &WEIGHT);
-    let zone = check.read(&path("zone"), raw.zone.as_ref(), cluster::zone);
-    Some(Upstream { address: address?, weight: number(weight), zone, drain: is_set(&raw.drain) })
 }
 
 fn health(raw: &raw::Balanced, check: &mut Checker<'_, '_>) -> (Option<Health>, ejection::Limits) {

@@ -117,8 +117,10 @@ const STOP: Span = Span {
     because: "a move waits for it, and for the hook after it",
 };
 const HOOK: Span = Span { because: "a start or a move waits for it", ..STOP };
+/// The longest lease of a command.
+pub const LEASE_MAX: Duration = Duration::from_secs(30);
 const LEASE: Span = Span {
-    range: Duration::from_millis(500)..=Duration::from_secs(30),
+    range: Duration::from_millis(500)..=LEASE_MAX,
     default: Duration::from_millis(900),
     because: "it is renewed ten times a second, and a dead node is waited for so long",
 };

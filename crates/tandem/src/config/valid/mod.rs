@@ -22,7 +22,7 @@ use super::raw::{self, Reading};
 use super::value::HostPort;
 pub use balanced::{Balanced, Health, ProxyVersion, Role, RoleCheck, Upstream};
 use checker::{Checker, Shape};
-pub use command::{Command, CommandHealth, Copies, KeyDoor, Partitions, Probe};
+pub use command::{Command, CommandHealth, Copies, KeyDoor, LEASE_MAX, Partitions, Probe};
 pub use http::{Certificate, Http, Question};
 pub use rate::RateLimit;
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,6 +1,7 @@
 //! Decides whether all listeners and folders of a node fit side by side.
 //! In: the checked nodes and services. Out: problems for what collides.
 
+use super::balanced::led_exists;
 use super::checker::Checker;
 use super::service::Services;
 use super::{Balanced, Node, Upstream};
@@ -19,6 +20,7 @@ pub(super) fn check(nodes: &Nodes, services: &Services, check: &mut Checker<'_, 
     ports(nodes, services, check);
     folders(services, check);
     for (id, service) in &services.balanced {
+        led_exists(services, (id, service), check);
         loops(nodes, (id, service), check);
         zones(nodes, (id, service), check);
     }

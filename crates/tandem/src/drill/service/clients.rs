@@ -34,6 +34,16 @@ pub fn request_id(run: &str, client: usize, seq: i64) -> String {
     format!("{run}.{client}.{seq}")
 }
 
+/// How long a client keeps a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Connects {
+    /// As long as it is of use.
+    Once,
+    /// For one request. A door of connections cannot tell whether one that is kept is in use, and
+    /// cuts it with a copy that is moved once that was waited for.
+    ForEach,
+}
+
 /// Running clients.
 #[derive(Debug)]
 pub struct Clients {
@@ -43,7 +53,7 @@ pub struct Clients {
 
 impl Clients {
     /// Starts them, each at another door.
-    pub fn start(load: &Load, doors: &[SocketAddr], run: &str) -> Self {
+    pub fn start(load: &Load, doors: &[SocketAddr], run: &str, connects: Connects) -> Self {
         let log = Log::new(load.writers);
         let tasks = Supervisor::new();
         for number in 0..load.writers {
@@ -52,6 +62,7 @@ impl Clients {
                 run: run.into(),
                 doors: doors.into(),
                 pace: load.pace,
+                connects,
                 seq: 0,
             };
             tasks.spawn("drill client", TaskKind::Session, client.work());
@@ -88,6 +99,7 @@ struct Client {
     run: String,
     doors: Vec<SocketAddr>,
     pace: Duration,
+    connects: Connects,
     seq: i64,
 }
 
@@ -133,7 +145,10 @@ impl Client {
                 _ => Outcome::Unknown,
             };
             self.pen.ended(outcome);
-            if answer.is_none_or(|answer| answer.closes) {
+            let is_over = answer.is_none_or(|answer| answer.closes);
+            if is_over || self.connects == Connects::ForEach {
+                drop(http);
+                self.pen.pause(self.pace).await;
                 return;
             }
             self.pen.pause(self.pace).await;
@@ -160,7 +175,7 @@ mod tests {
         // The first door is closed: clients have to go on to the next.
         let doors = ["127.0.0.1:1".parse().unwrap(), address];
         let load = Load { writers: 3, pace: Duration::from_millis(1) };
-        let clients = Clients::start(&load, &doors, "r1");
+        let clients = Clients::start(&load, &doors, "r1", Connects::Once);
         until("answers flow", || clients.acked() > 100).await;
         let mut http = Http::connect(address).await.unwrap();
         assert_eq!(http.ask("GET", "/drill/lie").await.unwrap().status, 200);
@@ -171,6 +186,9 @@ mod tests {
         let acked = clients.acked();
         until("answers flow again", || clients.acked() > acked + 50).await;
         let history = clients.stop().await;
+        let short = Clients::start(&load, &doors, "r2", Connects::ForEach);
+        until("answers flow by new connections", || short.acked() > 50).await;
+        assert_eq!(short.stop().await.count(Outcome::Refused), 0);
         assert!(tasks.stop(Duration::from_secs(5)).await);
         assert!(
             history

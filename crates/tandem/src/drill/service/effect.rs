@@ -39,7 +39,7 @@ pub enum Effect {
     Joined,
     /// There was a node more, all was well with it, and then it was gone.
     Member,
-    /// Some node saw that not all is well.
+    /// Some node said that it is not well.
     Noticed,
 }
 
@@ -48,9 +48,10 @@ pub const fn of(subject: Subject, fault: Fault) -> &'static [Effect] {
     use Effect::{
         AtWork, GoesOn, Grown, Joined, Member, Noticed, Replaced, Rolled, Silent, Unused,
     };
-    match (subject, fault) {
+    match (subject.rules(), fault) {
         (Subject::Singleton, Fault::InstanceKill) => &[Silent],
         (_, Fault::InstanceKill) => &[Silent, Replaced],
+        (_, Fault::Slow | Fault::Lie) if subject.mends_itself(fault) => &[Silent, Replaced],
         (Subject::Singleton | Subject::Partitions, Fault::DaemonKill) => &[Noticed],
         (Subject::Singleton | Subject::Partitions, Fault::DaemonFreeze | Fault::NodeCut) => {
             &[Silent, Noticed]
@@ -58,10 +59,11 @@ pub const fn of(subject: Subject, fault: Fault) -> &'static [Effect] {
         (Subject::Copies, Fault::DaemonKill | Fault::DaemonFreeze | Fault::NodeCut) => {
             &[GoesOn, Noticed]
         }
-        (Subject::Http | Subject::Tcp, Fault::NodeKill | Fault::DaemonKill | Fault::NodeCut) => {
-            &[Noticed]
-        }
+        (Subject::Http | Subject::Tcp, Fault::NodeKill | Fault::DaemonKill)
+        | (Subject::Http | Subject::Tcp, Fault::DaemonFreeze | Fault::NodeCut) => &[Noticed],
         (_, Fault::NodeKill) => &[Silent, Noticed],
+        // A check that only connects is answered by the kernel, whatever the process does.
+        (Subject::Http, Fault::InstanceFreeze) => &[Silent, Noticed],
         (_, Fault::InstanceFreeze | Fault::Switchover) => &[Silent],
         // Connections that are there stay there, and requests come with them.
         (Subject::Tcp, Fault::Drain | Fault::Resize) => &[Noticed],
@@ -69,8 +71,6 @@ pub const fn of(subject: Subject, fault: Fault) -> &'static [Effect] {
             &[Unused]
         }
         (_, Fault::Drain) => &[Silent],
-        // By itself the only copy stays where it is.
-        (Subject::Singleton, Fault::Scale) => &[Member],
         (_, Fault::Scale) => &[Member, Joined],
         (Subject::Partitions, Fault::Resize) => &[Grown],
         (_, Fault::Resize) => &[AtWork(super::faults::FEWER)],
@@ -94,7 +94,7 @@ pub struct Seen<'a> {
     pub window: Window,
     /// When all was over.
     pub over_at: Timestamp,
-    /// Whether a node said meanwhile that not all is well.
+    /// Whether a node said meanwhile that it is not well.
     pub noticed: bool,
     /// How many nodes there were.
     pub members: Members,

@@ -4,6 +4,7 @@
 //! Tested by: below.
 
 use super::subject::Subject;
+use crate::drill::view::About;
 use crate::drill::worker::Behaviour;
 use crate::drill::{Action, Fault};
 use tandem_core::ids::NodeId;
@@ -95,6 +96,18 @@ impl Cast {
     }
 }
 
+/// Whom a node must say something of, where a fault is to be noticed.
+pub fn noticed_of(subject: Subject, fault: Fault, cast: &Cast) -> About {
+    match fault {
+        Fault::InstanceFreeze | Fault::Drain if subject.has_endpoints() => {
+            About::Endpoint(cast.address.clone())
+        }
+        // It is listed no more, so it is the number that is not right.
+        Fault::Resize => About::Service,
+        _ => About::Node(cast.node.clone()),
+    }
+}
+
 /// What ends whatever was done to a service, as far as the cluster's own mending does not.
 pub fn mending(subject: Subject, nodes: &[NodeId]) -> Vec<Deed> {
     let Some(first) = nodes.first() else { return Vec::new() };
@@ -124,7 +137,7 @@ pub fn injection(subject: Subject, fault: Fault, cast: &Cast) -> Option<Injectio
         Deed::Operate(cast.other.clone(), words.iter().map(ToString::to_string).collect())
     };
     let apply = |shape| Deed::Apply(cast.other.clone(), shape);
-    let other_size = match subject {
+    let other_size = match subject.rules() {
         Subject::Copies => Shape { replicas: Some(FEWER), ..Shape::default() },
         Subject::Partitions => Shape { greater: Some(node.clone()), ..Shape::default() },
         _ => Shape { without: Some(at), ..Shape::default() },
@@ -142,6 +155,9 @@ pub fn injection(subject: Subject, fault: Fault, cast: &Cast) -> Option<Injectio
         Fault::DaemonKill => (to(Action::KillDaemon), None),
         Fault::DaemonFreeze => (to(Action::FreezeDaemon), Some(to(Action::ThawDaemon))),
         Fault::NodeCut => (to(Action::CutNode), Some(to(Action::HealNode))),
+        // The process that takes its place knows nothing of it.
+        Fault::Slow if subject.mends_itself(fault) => (behave(Behaviour::Stall), None),
+        Fault::Lie if subject.mends_itself(fault) => (behave(Behaviour::Fail), None),
         Fault::Slow => (behave(Behaviour::Slow), Some(behave(Behaviour::Well))),
         Fault::Lie => (behave(Behaviour::Lie), Some(behave(Behaviour::Well))),
         Fault::Drain if endpoints => {
@@ -165,7 +181,12 @@ pub fn injection(subject: Subject, fault: Fault, cast: &Cast) -> Option<Injectio
         Fault::Switchover => (operate(&["switchover", service]), None),
         _ => return None,
     };
-    Some(Injection { inject: vec![inject], heal: heal.into_iter().collect() })
+    let mut inject = vec![inject];
+    if (subject, fault) == (Subject::Singleton, Fault::Scale) {
+        // By itself it stays where it is.
+        inject.push(operate(&["switchover", service, "--to", cast.spare.as_str()]));
+    }
+    Some(Injection { inject, heal: heal.into_iter().collect() })
 }
 
 #[cfg(test)]
@@ -184,7 +205,8 @@ mod tests {
         for subject in Subject::ALL.iter().filter(|it| **it != Subject::Postgres) {
             for fault in subject.faults() {
                 let it = injection(*subject, *fault, &cast).unwrap_or_else(|| panic!("{fault}"));
-                assert_eq!(it.inject.len(), 1, "{fault}");
+                let two = (*subject, *fault) == (Subject::Singleton, Fault::Scale);
+                assert_eq!(it.inject.len(), 1 + usize::from(two), "{fault}");
             }
             assert_eq!(injection(*subject, Fault::DiskFull, &cast), None);
         }
@@ -194,6 +216,10 @@ mod tests {
         assert_eq!((via.as_str(), words.join(" ").as_str()), ("c", expected));
         let drain = injection(Subject::Singleton, Fault::Drain, &cast).unwrap();
         assert_eq!(drain.inject, [Deed::Operate("c".into(), vec!["drain".into(), "b".into()])]);
+        let of = |subject, fault| noticed_of(subject, fault, &cast);
+        assert_eq!(of(Subject::Tcp, Fault::Drain), About::Endpoint(cast.address.clone()));
+        assert_eq!(of(Subject::Http, Fault::NodeKill), About::Node("b".into()));
+        assert_eq!(of(Subject::Copies, Fault::NodeCut), About::Node("b".into()));
     }
 
     #[test]

@@ -25,6 +25,8 @@ pub const PARTITIONS: u32 = 12;
 const DOOR: u16 = 7480;
 const INSTANCE: u16 = 7490;
 const TRIES: u32 = 100;
+/// A command that is another one to Tandem.
+const CHANGED: &str = "env = { DRILL = \"changed\" }\n";
 /// The capacity of a node that shall have more of the work than one of 1.
 const GREATER: u32 = 3;
 
@@ -109,6 +111,9 @@ impl Kit {
             Subject::Postgres => {}
             Subject::Singleton => {
                 text.push_str("clustering = \"active-passive\"\n");
+                if shape.changed {
+                    text.push_str(CHANGED);
+                }
                 self.command(&mut text, "");
             }
             Subject::Partitions => {
@@ -119,16 +124,22 @@ impl Kit {
                 );
                 self.command(&mut text, ", \"--divided\"");
             }
-            Subject::Copies => {
-                text.push_str(
-                    "clustering = \"load-balanced\"\ndoor = \"http\"\nslow_start = \"0s\"\n\
-                     ejection = { time = \"1s\" }\n",
+            Subject::Copies | Subject::Sessions => {
+                let clustering = match self.subject {
+                    Subject::Copies => "load-balanced\"\n",
+                    // Each request is a session of its own: all copies have some.
+                    _ => "active-active\"\nhash_key = { path_segment = 2 }\n",
+                };
+                let _ = write!(
+                    text,
+                    "clustering = \"{clustering}door = \"http\"\nslow_start = \"0s\"\n\
+                     ejection = {{ time = \"1s\" }}\n",
                 );
                 if let Some(replicas) = shape.replicas {
                     let _ = writeln!(text, "replicas = {replicas}");
                 }
                 if shape.changed {
-                    text.push_str("env = { DRILL = \"changed\" }\n");
+                    text.push_str(CHANGED);
                 }
                 self.command(&mut text, "");
             }

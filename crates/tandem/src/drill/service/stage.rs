@@ -188,7 +188,7 @@ impl Stage {
     }
 
     /// Ends every fault, for the next run to begin with something that can become whole.
-    pub async fn mend(&self) {
+    pub async fn mend_all(&self) {
         self.mend_members().await;
         if let Err(error) = self.cluster.act(&Action::Mend).await {
             tracing::warn!(%error, "cannot mend the cluster");

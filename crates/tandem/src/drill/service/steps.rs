@@ -5,8 +5,8 @@
 //! Not here: what each fault does (`faults.rs`), what the evidence proves (`judge.rs`).
 //! Tested by: the drill itself.
 
-use super::clients::Clients;
-use super::faults::{Deed, Injection, injection};
+use super::clients::{Clients, Connects};
+use super::faults::{Cast, Deed, Injection, injection, noticed_of};
 use super::judge;
 use super::kit::{PARTITIONS, SERVICE};
 use super::pieces::{self, Pieces};
@@ -16,6 +16,7 @@ use super::subject::Subject;
 use super::verdict::{self, Evidence, Members, Times};
 use crate::drill::evidence::ledger;
 use crate::drill::report::{RunReport, milliseconds, seconds};
+use crate::drill::rounds::Breaks;
 use crate::drill::stage::{is_fresh, until};
 use crate::drill::steps::with_causes;
 use crate::drill::worker::{self, Line};
@@ -34,12 +35,12 @@ const LASTS_NOTICED: Duration = Duration::from_secs(6);
 /// How long fewer copies are wanted.
 const LASTS_RESIZED: Duration = Duration::from_secs(8);
 
-impl Stage {
-    /// Breaks it once.
-    ///
-    /// # Errors
-    /// When it is not whole to begin with, or the fault cannot be done here.
-    pub async fn run(&self, fault: Fault, round: u32, seed: u64) -> Result<RunReport, Error> {
+impl Breaks for Stage {
+    async fn mend(&self) {
+        self.mend_all().await;
+    }
+
+    async fn run(&self, fault: Fault, round: u32, seed: u64) -> Result<RunReport, Error> {
         let cast = self.cast(fault, seed, round).await?;
         let Some(injection) = injection(self.subject, fault, &cast) else {
             let because = format!("it is no fault of the service {}", self.subject);
@@ -52,11 +53,14 @@ impl Stage {
         let run = format!("{seed}-{fault}-{round}-{}", clock::unix_ms());
         let pulse = match self.subject {
             Subject::Partitions => Pulse::Work(Pieces::start(&self.kit.ledger(), from, PARTITIONS)),
-            _ => Pulse::Answers(Clients::start(&self.load, &doors, &run)),
+            Subject::Singleton => {
+                let clients = Clients::start(&self.load, &doors, &run, Connects::ForEach);
+                Pulse::Answers(clients)
+            }
+            _ => Pulse::Answers(Clients::start(&self.load, &doors, &run, Connects::Once)),
         };
         let mut problems = Vec::new();
-        let broken =
-            self.break_and_heal((fault, &cast.node), &injection, (&pulse, &mut problems)).await;
+        let broken = self.break_and_heal((fault, &cast), &injection, (&pulse, &mut problems)).await;
         let history = pulse.stop().await;
         let times = broken?;
         let (lines, _) = self.read(from)?;
@@ -72,7 +76,9 @@ impl Stage {
         };
         Ok(report)
     }
+}
 
+impl Stage {
     fn read(&self, from: u64) -> Result<(Vec<Line>, u64), Error> {
         let path = self.kit.ledger();
         worker::read(&path, from).map_err(|source| Error::Folder { path, source })
@@ -80,10 +86,11 @@ impl Stage {
 
     async fn break_and_heal(
         &self,
-        (fault, node): (Fault, &NodeId),
+        (fault, cast): (Fault, &Cast),
         Injection { inject, heal }: &Injection,
         (pulse, problems): (&Pulse, &mut Vec<String>),
     ) -> Result<Times, Error> {
+        let (node, victim) = (&cast.node, noticed_of(self.subject, fault, cast));
         let flowing = || is_fresh(pulse.last_acked());
         let flows = || pulse.acked() > 0 && flowing();
         if !until(self.bounds.flow_max, flows).await {
@@ -99,7 +106,7 @@ impl Stage {
             (clock::now(), lasts(self.subject, fault), AtomicBool::new(false));
         let lasted = || {
             let view = self.view();
-            noticed.fetch_or(view.shortcoming.is_some(), Ordering::Relaxed);
+            noticed.fetch_or(view.blamed.contains(&victim), Ordering::Relaxed);
             let is_whole = view.is_redundant_for(self.bounds.whole_for, clock::now());
             if is_whole {
                 most.fetch_max(self.members.borrow().len(), Ordering::Relaxed);
@@ -196,7 +203,7 @@ impl Stage {
 }
 
 const fn lasts(subject: Subject, fault: Fault) -> Duration {
-    match (subject, fault) {
+    match (subject.rules(), fault) {
         (_, Fault::Slow | Fault::Lie) => LASTS_NOTICED,
         // A copy that is one too many is placed, withdrawn and ended, in turn.
         (Subject::Copies, Fault::Resize) => LASTS_RESIZED,

@@ -17,6 +17,8 @@ pub enum Subject {
     Singleton,
     /// A command of which a copy runs on every node, behind doors that spread requests.
     Copies,
+    /// The same, where a client's requests stay at one copy.
+    Sessions,
     /// A command of which a copy runs on every node, each with its part of the work.
     Partitions,
     /// Requests spread over endpoints that the drill runs.
@@ -25,13 +27,105 @@ pub enum Subject {
     Tcp,
 }
 
+/// What is done to one that runs alone.
+const OF_SINGLETON: &[Fault] = &[
+    Fault::InstanceKill,
+    Fault::NodeKill,
+    Fault::DaemonKill,
+    Fault::DaemonFreeze,
+    Fault::InstanceFreeze,
+    Fault::Slow,
+    Fault::Lie,
+    Fault::NodeCut,
+    Fault::Switchover,
+    Fault::Drain,
+    Fault::Scale,
+    Fault::Change,
+];
+
+/// To copies side by side.
+const OF_COPIES: &[Fault] = &[
+    Fault::InstanceKill,
+    Fault::InstanceFreeze,
+    Fault::Slow,
+    Fault::Lie,
+    Fault::Drain,
+    Fault::Scale,
+    Fault::Resize,
+    Fault::Restart,
+    Fault::Change,
+    Fault::NodeKill,
+    Fault::DaemonKill,
+    Fault::DaemonFreeze,
+    Fault::NodeCut,
+];
+
+/// To those with sessions.
+const OF_SESSIONS: &[Fault] = &[
+    Fault::InstanceKill,
+    Fault::Lie,
+    Fault::Drain,
+    Fault::Scale,
+    Fault::Restart,
+    Fault::NodeKill,
+    Fault::NodeCut,
+];
+
+/// To divided work.
+const OF_PARTITIONS: &[Fault] = &[
+    Fault::InstanceKill,
+    Fault::InstanceFreeze,
+    Fault::Slow,
+    Fault::Lie,
+    Fault::Drain,
+    Fault::Scale,
+    Fault::Resize,
+    Fault::NodeKill,
+    Fault::NodeCut,
+    Fault::DaemonKill,
+    Fault::DaemonFreeze,
+];
+
+/// To endpoints of requests.
+const OF_HTTP: &[Fault] = &[
+    Fault::InstanceKill,
+    Fault::InstanceFreeze,
+    Fault::Slow,
+    Fault::Lie,
+    Fault::Drain,
+    Fault::Resize,
+    Fault::NodeKill,
+    Fault::DaemonKill,
+    Fault::DaemonFreeze,
+    Fault::NodeCut,
+];
+
+/// To those of connections.
+const OF_TCP: &[Fault] = &[
+    Fault::InstanceKill,
+    Fault::InstanceFreeze,
+    Fault::Drain,
+    Fault::Resize,
+    Fault::NodeKill,
+    Fault::DaemonKill,
+    Fault::DaemonFreeze,
+    Fault::NodeCut,
+];
+
 /// How many failed requests are one too many: one in a thousand.
 const FAILED_SHARE_MAX: f64 = 0.001;
 
 impl Subject {
     /// Each of them.
-    pub const ALL: &'static [Self] =
-        &[Self::Postgres, Self::Singleton, Self::Copies, Self::Partitions, Self::Http, Self::Tcp];
+    pub const ALL: &'static [Self] = &[
+        Self::Postgres,
+        Self::Singleton,
+        Self::Copies,
+        Self::Sessions,
+        Self::Partitions,
+        Self::Http,
+        Self::Tcp,
+    ];
 
     /// Its name on the command line and in reports.
     pub const fn name(self) -> &'static str {
@@ -39,6 +133,7 @@ impl Subject {
             Self::Postgres => "postgres",
             Self::Singleton => "singleton",
             Self::Copies => "copies",
+            Self::Sessions => "sessions",
             Self::Partitions => "partitions",
             Self::Http => "http",
             Self::Tcp => "tcp",
@@ -49,71 +144,30 @@ impl Subject {
     pub const fn faults(self) -> &'static [Fault] {
         match self {
             Self::Postgres => Fault::OF_POSTGRES,
-            Self::Singleton => &[
-                Fault::InstanceKill,
-                Fault::NodeKill,
-                Fault::DaemonKill,
-                Fault::DaemonFreeze,
-                Fault::InstanceFreeze,
-                Fault::NodeCut,
-                Fault::Switchover,
-                Fault::Drain,
-                Fault::Scale,
-            ],
-            Self::Copies => &[
-                Fault::InstanceKill,
-                Fault::InstanceFreeze,
-                Fault::Slow,
-                Fault::Lie,
-                Fault::Drain,
-                Fault::Scale,
-                Fault::Resize,
-                Fault::Restart,
-                Fault::Change,
-                Fault::NodeKill,
-                Fault::DaemonKill,
-                Fault::DaemonFreeze,
-                Fault::NodeCut,
-            ],
-            Self::Partitions => &[
-                Fault::InstanceKill,
-                Fault::InstanceFreeze,
-                Fault::Drain,
-                Fault::Scale,
-                Fault::Resize,
-                Fault::NodeKill,
-                Fault::NodeCut,
-                Fault::DaemonKill,
-                Fault::DaemonFreeze,
-            ],
-            Self::Http => &[
-                Fault::InstanceKill,
-                Fault::InstanceFreeze,
-                Fault::Slow,
-                Fault::Lie,
-                Fault::Drain,
-                Fault::Resize,
-                Fault::NodeKill,
-                Fault::DaemonKill,
-                Fault::NodeCut,
-            ],
-            Self::Tcp => &[
-                Fault::InstanceKill,
-                Fault::InstanceFreeze,
-                Fault::Drain,
-                Fault::Resize,
-                Fault::NodeKill,
-                Fault::DaemonKill,
-                Fault::NodeCut,
-            ],
+            Self::Singleton => OF_SINGLETON,
+            Self::Copies => OF_COPIES,
+            Self::Sessions => OF_SESSIONS,
+            Self::Partitions => OF_PARTITIONS,
+            Self::Http => OF_HTTP,
+            Self::Tcp => OF_TCP,
+        }
+    }
+
+    /// Whose rules hold for it: copies are copies, however a door chooses among them.
+    pub const fn rules(self) -> Self {
+        match self {
+            Self::Sessions => Self::Copies,
+            other => other,
         }
     }
 
     /// What a fault may cost it.
     pub fn budget(self, fault: Fault) -> Budget {
         let outage = |seconds| Budget { outage_s: Some(seconds), ..Budget::default() };
-        match (self, fault) {
+        match (self.rules(), fault) {
             (Self::Postgres, _) => fault.budget(),
+            // By hash everybody soon waits for a copy behind the cut, for as long as they do.
+            _ if (self, fault) == (Self::Sessions, Fault::NodeCut) => Budget::default(),
             (Self::Singleton, Fault::InstanceKill) => outage(0.5),
             (Self::Singleton, Fault::NodeKill | Fault::NodeCut | Fault::DaemonFreeze) => {
                 outage(1.5)
@@ -139,7 +193,7 @@ impl Subject {
             (Self::Tcp, Fault::Drain | Fault::Resize | Fault::NodeCut) => {
                 Budget { failed_share_max: Some(0.0), ..outage(0.0) }
             }
-            (Self::Copies | Self::Http | Self::Tcp, _) => outage(0.0),
+            (Self::Copies | Self::Sessions | Self::Http | Self::Tcp, _) => outage(0.0),
         }
     }
 
@@ -154,16 +208,24 @@ impl Subject {
     /// Whether no request at all may fail: it is planned, or the door makes up for it.
     pub const fn forgives_nothing(self, fault: Fault) -> bool {
         matches!(
-            (self, fault),
+            (self.rules(), fault),
             (Self::Http | Self::Tcp, Fault::Drain | Fault::Resize | Fault::NodeCut)
                 | (Self::Copies, Fault::Drain | Fault::Scale | Fault::Resize)
                 | (Self::Copies, Fault::Restart | Fault::Change)
+                | (Self::Singleton, Fault::Drain | Fault::Switchover | Fault::Scale)
+                | (Self::Singleton, Fault::Change)
         )
     }
 
     /// Whether every request that may be repeated must be answered.
     pub const fn repeats(self, fault: Fault) -> bool {
-        matches!((self, fault), (Self::Copies | Self::Http, Fault::InstanceKill))
+        matches!((self.rules(), fault), (Self::Copies | Self::Http, Fault::InstanceKill))
+    }
+
+    /// Whether a copy that answers badly is found out by its own checks, and started anew: no door
+    /// could send anybody elsewhere.
+    pub const fn mends_itself(self, fault: Fault) -> bool {
+        matches!((self, fault), (Self::Singleton | Self::Partitions, Fault::Slow | Fault::Lie))
     }
 
     /// Whether the drill runs endpoints of its own.
@@ -200,7 +262,7 @@ mod tests {
             assert!(!subject.faults().is_empty());
         }
         let error = "redis".parse::<Subject>().unwrap_err().to_string();
-        assert!(error.contains("singleton, copies, partitions, http"), "{error}");
+        assert!(error.contains("singleton, copies, sessions, partitions, http"), "{error}");
         assert_eq!(Subject::Singleton.budget(Fault::InstanceKill).outage_s, Some(0.5));
         assert_eq!(Subject::Postgres.budget(Fault::InstanceKill), Budget::default());
     }

@@ -30,7 +30,7 @@ pub struct Times {
     pub over_at: Timestamp,
     /// Whether all was well.
     pub whole: bool,
-    /// Whether a node said while the fault lasted that not all is well.
+    /// Whether a node said while the fault lasted that its victim is not well.
     pub noticed: bool,
     /// How many nodes there were when all was well.
     pub members: Members,
@@ -81,6 +81,8 @@ pub fn problems(subject: Subject, fault: Fault, evidence: &Evidence) -> Vec<Stri
     let window = times.fault();
     let late = |attempt: &Attempt| attempt.ended.since(attempt.sent) >= SLOW;
     let wrong: Option<fn(&Attempt) -> bool> = match fault {
+        // Nobody asks for divided work.
+        _ if subject == Subject::Partitions => None,
         Fault::Lie => Some(|attempt| attempt.outcome != Outcome::Acked),
         Fault::Slow => Some(late),
         _ => None,
@@ -95,6 +97,7 @@ pub fn problems(subject: Subject, fault: Fault, evidence: &Evidence) -> Vec<Stri
 /// In words, if requests failed that must not.
 fn failed(subject: Subject, fault: Fault, evidence: &Evidence) -> Option<String> {
     let during = |attempt: &&Attempt| attempt.ended >= evidence.times.fault_at;
+    let asked = evidence.history.attempts().map(|(_, attempt)| attempt).filter(during).count();
     let failed = |only_repeatable: bool| {
         let is_bad = |attempt: &&Attempt| {
             matches!(attempt.outcome, Outcome::Refused | Outcome::Unknown)
@@ -105,7 +108,7 @@ fn failed(subject: Subject, fault: Fault, evidence: &Evidence) -> Option<String>
     };
     match (failed(false), failed(true)) {
         (all, _) if all > 0 && subject.forgives_nothing(fault) => {
-            Some(format!("{all} requests failed, though none may"))
+            Some(format!("{all} of {asked} requests failed, though none may"))
         }
         (_, some) if some > 0 && subject.repeats(fault) => {
             Some(format!("{some} requests failed that a door may send again"))
@@ -192,7 +195,7 @@ mod tests {
         evidence.history.writers[0][300].outcome = Outcome::Refused;
         let told = |fault, evidence: &Evidence| problems(Subject::Copies, fault, evidence);
         let found = told(Fault::Restart, &evidence);
-        assert!(found[0].starts_with("1 requests failed, though none may"), "{found:?}");
+        assert!(found[0].starts_with("1 of 500 requests failed, though none may"), "{found:?}");
         // A number that may be sent again.
         evidence.history.writers[0][300].seq = 1;
         let found = told(Fault::InstanceKill, &evidence);

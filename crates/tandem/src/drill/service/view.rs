@@ -8,8 +8,8 @@
 use super::kit::{ENDPOINT_NAMES, SERVICE};
 use super::subject::Subject;
 use crate::dev::DevCluster;
-use crate::dev::status::{ServiceStatus, Status};
-use crate::drill::view::View;
+use crate::dev::status::{NodeStatus, ServiceStatus, Status, UpstreamStatus};
+use crate::drill::view::{About, View};
 use crate::runtime::clock;
 use crate::runtime::supervisor::{Supervisor, TaskKind};
 use std::sync::Arc;
@@ -64,29 +64,44 @@ fn merge(
 ) -> View {
     let runs = answers.iter().flatten().filter_map(|status| status.service(SERVICE));
     let newest = runs.max_by_key(|service| service.term);
-    let shortcoming = nodes.iter().zip(answers).find_map(|(node, status)| {
-        let Some(status) = status else { return Some(format!("{node} does not answer")) };
-        let unheard = status.nodes.iter().find(|it| it.state.as_deref() != Some("up"));
-        if let Some(unheard) = unheard {
-            let state = unheard.state.as_deref().unwrap_or("unknown");
-            return Some(format!("{node} sees {} as {state}", unheard.name));
-        }
-        match subject {
-            Subject::Postgres => Some("PostgreSQL has a drill of its own".into()),
-            Subject::Singleton => singleton(node, status.service(SERVICE), newest),
+    let said = |(node, status): (&NodeId, &Option<Status>)| {
+        let Some(status) = status else {
+            return vec![(About::Node(node.clone()), format!("{node} does not answer"))];
+        };
+        let mut said = unheard(node, status);
+        let own = status.service(SERVICE);
+        let of_service = |text| vec![(About::Service, text)];
+        said.extend(match subject.rules() {
+            Subject::Singleton => singleton(node, own, newest).map(of_service).unwrap_or_default(),
+            Subject::Partitions => divided(own).map(of_service).unwrap_or_default(),
             Subject::Copies => {
-                copies(status.service(SERVICE)).or_else(|| balanced(node, status, endpoints))
+                let own = copies(own).map(of_service);
+                own.unwrap_or_else(|| balanced(node, status, endpoints))
             }
-            Subject::Partitions => divided(status.service(SERVICE)),
             Subject::Http | Subject::Tcp => balanced(node, status, endpoints),
-        }
-    });
+            Subject::Postgres | Subject::Sessions => {
+                of_service("it has a drill of its own".to_owned())
+            }
+        });
+        said
+    };
+    let said: Vec<(About, String)> = nodes.iter().zip(answers).flat_map(said).collect();
     View {
         primary: newest.and_then(|service| service.primary.clone()),
         leader: answers.iter().flatten().find_map(|status| status.leader.clone()),
-        shortcoming,
+        shortcoming: said.first().map(|(_, text)| text.clone()),
+        blamed: said.into_iter().map(|(about, _)| about).collect(),
         ..View::default()
     }
+}
+
+fn unheard(node: &NodeId, status: &Status) -> Vec<(About, String)> {
+    let unheard = status.nodes.iter().filter(|it| it.state.as_deref() != Some("up"));
+    let said = |it: &NodeStatus| {
+        let state = it.state.as_deref().unwrap_or("unknown");
+        (About::Node(NodeId::new(&*it.name)), format!("{node} sees {} as {state}", it.name))
+    };
+    unheard.map(said).collect()
 }
 
 /// Whether a node has nothing of the service any more.
@@ -154,17 +169,21 @@ fn divided(seen: Option<&ServiceStatus>) -> Option<String> {
     Some(format!("the copy on {} is {state}", away.node))
 }
 
-fn balanced(node: &NodeId, status: &Status, endpoints: usize) -> Option<String> {
+fn balanced(node: &NodeId, status: &Status, endpoints: usize) -> Vec<(About, String)> {
     let Some(service) = status.balanced.iter().find(|it| it.name == SERVICE) else {
-        return Some(format!("{node} does not know the service"));
+        return vec![(About::Service, format!("{node} does not know the service"))];
     };
     let listed = service.upstreams.len();
     if listed != endpoints {
-        return Some(format!("{node} knows {listed} of {endpoints} endpoints"));
+        return vec![(About::Service, format!("{node} knows {listed} of {endpoints} endpoints"))];
     }
-    let down = service.upstreams.iter().find(|it| it.state.as_deref() != Some("up"))?;
-    let state = down.state.as_deref().unwrap_or("unknown");
-    Some(format!("{node} sees endpoint {} as {state}", down.address))
+    let down = service.upstreams.iter().filter(|it| it.state.as_deref() != Some("up"));
+    let said = |it: &UpstreamStatus| {
+        let state = it.state.as_deref().unwrap_or("unknown");
+        let text = format!("{node} sees endpoint {} as {state}", it.address);
+        (About::Endpoint(it.address.clone()), text)
+    };
+    down.map(said).collect()
 }
 
 #[cfg(test)]
@@ -200,6 +219,10 @@ mod tests {
         assert_eq!(two(good(), 2), "");
         assert_eq!(two(status(1, "running", "ejected"), 2), "b sees endpoint y:1 as ejected");
         assert_eq!(two(good(), 3), "a knows 2 of 3 endpoints");
+        let answers = [None, status(1, "running", "ejected")];
+        let blamed = merge(&nodes, &answers, (Subject::Http, 2)).blamed;
+        let expected = [About::Node(nodes[0].clone()), About::Endpoint("y:1".into())];
+        assert_eq!(blamed, expected.into(), "both are seen, whoever is told of first");
         assert_eq!(because([good(), good()], Subject::Copies, 2), "it has no copies");
         assert_eq!(because([good(), good()], Subject::Partitions, 0), "it has no partitions");
     }

@@ -20,6 +20,8 @@ use tokio::net::{TcpListener, TcpStream};
 
 /// Slower than anything nearby, faster than any limit: nobody fails, everybody waits.
 const SLOW: Duration = Duration::from_millis(300);
+/// Slower than a check allows.
+const STALL: Duration = Duration::from_secs(1);
 const BODY_BYTES_MAX: usize = 64 * 1024;
 
 /// How a server answers.
@@ -34,10 +36,15 @@ pub enum Behaviour {
     Lie,
     /// Not at all: it closes the connection after it read the request.
     Break,
+    /// So late that its checks fail too.
+    Stall,
+    /// With 500, its checks too.
+    Fail,
 }
 
 impl Behaviour {
-    const ALL: [Self; 4] = [Self::Well, Self::Slow, Self::Lie, Self::Break];
+    const ALL: [Self; 6] =
+        [Self::Well, Self::Slow, Self::Lie, Self::Break, Self::Stall, Self::Fail];
 
     /// Its word in a path.
     pub const fn word(self) -> &'static str {
@@ -46,6 +53,8 @@ impl Behaviour {
             Self::Slow => "slow",
             Self::Lie => "lie",
             Self::Break => "break",
+            Self::Stall => "stall",
+            Self::Fail => "fail",
         }
     }
 }
@@ -111,19 +120,21 @@ impl Server {
             self.behaviour.store(how as u8, Ordering::Relaxed);
             return Ok(respond(StatusCode::OK, format!("{name} {}\n", how.word())));
         }
-        let Some(id) = path.strip_prefix("/r/") else {
-            return Ok(respond(StatusCode::OK, format!("{name} well\n")));
-        };
-        let behaviour = self.behaviour();
-        match behaviour {
-            Behaviour::Well => {}
-            Behaviour::Slow => tokio::time::sleep(SLOW).await,
-            Behaviour::Lie => {
+        let asked = path.strip_prefix("/r/");
+        match self.behaviour() {
+            Behaviour::Stall => tokio::time::sleep(STALL).await,
+            Behaviour::Slow if asked.is_some() => tokio::time::sleep(SLOW).await,
+            Behaviour::Break if asked.is_some() => return Err(io::Error::other("told to break")),
+            Behaviour::Lie if asked.is_none() => {}
+            Behaviour::Fail | Behaviour::Lie => {
                 let text = "told to fail\n".to_owned();
                 return Ok(respond(StatusCode::INTERNAL_SERVER_ERROR, text));
             }
-            Behaviour::Break => return Err(io::Error::other("told to break")),
+            Behaviour::Well | Behaviour::Slow | Behaviour::Break => {}
         }
+        let Some(id) = asked else {
+            return Ok(respond(StatusCode::OK, format!("{name} well\n")));
+        };
         self.ledger.write(&[Does::Request(id.to_owned())])?;
         Ok(respond(StatusCode::OK, format!("{name} {id}\n")))
     }
@@ -167,6 +178,12 @@ mod tests {
         assert_eq!(ask(address, "/r/three").await, "");
         ask(address, "/drill/slow").await;
         assert!(ask(address, "/r/four").await.ends_with("x four\n"));
+        ask(address, "/drill/fail").await;
+        assert!(ask(address, "/healthz").await.starts_with("HTTP/1.1 500 "), "it says so");
+        ask(address, "/drill/stall").await;
+        let asked = std::time::Instant::now();
+        assert!(ask(address, "/healthz").await.starts_with("HTTP/1.1 200 "));
+        assert!(asked.elapsed() >= STALL);
         let did: Vec<Does> =
             ledger::read(&path, 0).unwrap().0.into_iter().map(|it| it.does).collect();
         assert_eq!(did, ["one", "four"].map(|id| Does::Request(id.into())));

@@ -39,7 +39,7 @@ impl Context {
             }
             return Ok(Box::new(move |own| {
                 promised(own);
-                own.ballot = Some(Ballot { term, position: None });
+                own.ballot = Some(Ballot { term, position: None, held: None });
             }));
         }
         if own.process != Process::Standby {
@@ -60,7 +60,7 @@ impl Context {
             own.stream = Stream::None;
             own.flushed = position.flushed;
             own.data_term = position.data_term;
-            own.ballot = Some(Ballot { term, position: Some(position) });
+            own.ballot = Some(Ballot { term, position: Some(position), held: None });
         }))
     }
 

@@ -8,6 +8,7 @@
 
 use super::{Addresses, Ended, Sources, TICK};
 use crate::consensus::Agreed;
+use crate::driver::hub::DoorWords;
 use crate::proxy::{Balancer, Upstream};
 use crate::runtime::clock;
 use std::collections::{BTreeMap, BTreeSet};
@@ -33,6 +34,8 @@ pub struct Guide {
     pub sources: Sources,
     /// The door.
     pub door: Arc<Balancer>,
+    /// What it says to copies.
+    pub words: DoorWords,
 }
 
 type Everyone = BTreeMap<NodeId, Observed<NodeFacts>>;
@@ -40,7 +43,7 @@ type Everyone = BTreeMap<NodeId, Observed<NodeFacts>>;
 impl Guide {
     /// Keeps the door true until `stop`, or until it is gone.
     pub async fn run(self, stop: CancellationToken) {
-        let Self { service, sources, door } = self;
+        let Self { service, sources, door, words } = self;
         let hub = Arc::clone(&sources.hub);
         let mut told = None;
         let look = |agreed: &Agreed, addresses: &Addresses| {
@@ -58,11 +61,11 @@ impl Guide {
                 Some(in_flight.get(address).copied().unwrap_or(0))
             });
             let waits = uses.values().any(|it| it.in_flight > 0);
-            hub.publish_door(&service, Some(uses));
+            words.say(uses);
             if waits { SOON } else { TICK }
         };
         if sources.follow(stop, look).await == Ended::Gone {
-            hub.publish_door(&service, None);
+            words.close();
         }
     }
 }

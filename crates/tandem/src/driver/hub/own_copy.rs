@@ -3,8 +3,7 @@
 //! Keeps: INV-13 what is known of the copy and how many ended are of one moment.
 
 use super::Hub;
-use super::differs::seat_differs;
-use tandem_core::facts::{InstanceFacts, SeatFacts};
+use tandem_core::facts::{InstanceFacts, SeatFacts, seat_differs};
 use tandem_core::ids::ServiceId;
 use tandem_core::time::Timestamp;
 

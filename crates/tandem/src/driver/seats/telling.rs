@@ -67,7 +67,7 @@ impl Seat {
             let is_new = known.stuck_since.is_none();
             let since = *known.stuck_since.get_or_insert(now);
             let unwell = known.holder.unwell(now).max(now.since(since));
-            (SeatFacts { unwell, ..known.said.clone() }, is_new)
+            (SeatFacts { unwell, mute: true, ..known.said.clone() }, is_new)
         };
         if is_new {
             let message = format!("its copy is not told what it owns: {error}");

@@ -94,8 +94,8 @@ impl SingletonDriver {
                 return;
             }
             Action::Stop => return self.stop_by_plan(why).await,
-            Action::Vote { term } => {
-                self.own.ballot = Some(Ballot { term, position: None });
+            Action::Vote { term, held } => {
+                self.own.ballot = Some(Ballot { term, position: None, held });
                 return;
             }
             // One at a time; what was not written in time is planned again.

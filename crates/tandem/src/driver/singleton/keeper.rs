@@ -94,10 +94,18 @@ impl SingletonDriver {
     }
 
     fn on_started(&mut self) {
-        if !matches!(self.life, Life::Launching(_)) {
-            return;
-        }
         let now = clock::now();
+        match self.life {
+            Life::Launching(_) => {}
+            // Nobody knows of it any more.
+            Life::Nothing => {
+                self.lives += 1;
+                self.life = Life::Ending { kill_at: now, why: Why::Fenced };
+                self.own.process = Process::Stopping;
+                return;
+            }
+            Life::Opening(_) | Life::Runs | Life::Closing(_) | Life::Ending { .. } => return,
+        }
         self.life = Life::Runs;
         self.own.process = Process::Primary;
         self.checks.begin(Origin::Started, now);

@@ -25,6 +25,8 @@ struct Client {
     inbox: Vec<u8>,
     outbox: Vec<u8>,
     lost: bool,
+    /// Nothing of it is read before.
+    greeted: bool,
 }
 
 pub(super) struct Clients {
@@ -68,8 +70,8 @@ impl Clients {
         self.path.parent().unwrap_or(&self.path)
     }
 
-    /// Takes in who knocked, and greets each.
-    pub fn accept(&mut self, greeting: &Message) {
+    /// Takes in who knocked.
+    pub fn accept(&mut self) {
         while let Ok((stream, _)) = self.listener.accept() {
             if self.clients.len() >= CLIENTS_MAX || !is_trusted(&stream) {
                 continue;
@@ -77,17 +79,24 @@ impl Clients {
             if stream.set_nonblocking(true).is_ok() {
                 self.last_id += 1;
                 let (inbox, outbox) = (Vec::new(), Vec::new());
-                let mut client = Client { id: self.last_id, stream, inbox, outbox, lost: false };
-                client.send(greeting);
-                self.clients.push(client);
+                let (id, lost, greeted) = (self.last_id, false, false);
+                self.clients.push(Client { id, stream, inbox, outbox, lost, greeted });
             }
         }
     }
 
-    /// The whole lines that have come, each with its client.
+    /// Tells who was taken in since the last time; after what the others had sent by then was done.
+    pub fn greet(&mut self, greeting: &Message) {
+        for client in self.clients.iter_mut().filter(|client| !client.greeted) {
+            client.greeted = true;
+            client.send(greeting);
+        }
+    }
+
+    /// The whole lines that have come from those who were greeted, each with its client.
     pub fn read(&mut self) -> Vec<(u64, Vec<u8>)> {
         let mut lines = Vec::new();
-        for client in &mut self.clients {
+        for client in self.clients.iter_mut().filter(|client| client.greeted) {
             client.read();
             while let Some(end) = client.inbox.iter().position(|byte| *byte == b'\n') {
                 let mut line: Vec<u8> = client.inbox.drain(..=end).collect();

@@ -124,9 +124,11 @@ fn tick(instance: &mut Instance, clients: &mut Clients) {
     }
 }
 
-/// Obeys what clients have sent; true if one of them released the keeper.
+/// Obeys what clients have sent; true if one of them released the keeper. Who knocked in between is
+/// told what is so after that: a daemon that gave up a connection and comes again, and hears that
+/// nothing runs, must not find that a start which it had sent before is obeyed then (INV-12).
 fn serve(instance: &mut Instance, clients: &mut Clients) -> bool {
-    clients.accept(&Message::Event(Event::Status(status(instance))));
+    clients.accept();
     let mut released = false;
     for (client, line) in clients.read() {
         let (id, result) = match decode(&line) {
@@ -143,6 +145,7 @@ fn serve(instance: &mut Instance, clients: &mut Clients) -> bool {
             clients.drop_one(client);
         }
     }
+    clients.greet(&Message::Event(Event::Status(status(instance))));
     clients.flush();
     released
 }

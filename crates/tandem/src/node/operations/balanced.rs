@@ -91,6 +91,11 @@ fn not_balanced(service: &ServiceId, what: &str) -> Problem {
 }
 
 fn no_such_upstream(known: &Balanced, what: &str) -> Problem {
+    if let Some(of) = &known.leads_to {
+        let because = format!("its endpoints are the copies of {of}");
+        let instead = "tandem drain NODE empties the copy of a node";
+        return Problem::new(codes::ARGUMENT, what, because, instead);
+    }
     let known: Vec<String> = known.upstreams.iter().map(|it| it.address.to_string()).collect();
     let because = "the agreed configuration has no such endpoint";
     let instead = format!("write it as it is written there: {}", known.join(", "));

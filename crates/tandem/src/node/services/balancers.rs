@@ -101,7 +101,8 @@ impl Balancers {
         });
         while !changes.is_empty() {
             let next = changes.remove(self.next(&changes).await);
-            waits.extend(self.change(next).await.err().map(|error| error.to_string()));
+            let is_led = config.balanced.get(&next.0).is_some_and(|it| it.leads_to.is_some());
+            waits.extend(self.change(next, is_led).await.err().map(|error| error.to_string()));
         }
         waits
     }
@@ -137,7 +138,7 @@ impl Balancers {
         })
     }
 
-    async fn change(&self, (service, wanted): Change) -> Result<(), Error> {
+    async fn change(&self, (service, wanted): Change, is_led: bool) -> Result<(), Error> {
         let balancer = self.lock().get(&service).cloned();
         match balancer {
             Some(balancer) => {
@@ -146,7 +147,12 @@ impl Balancers {
                     // It is in its own way: nobody can listen at both.
                     balancer.step_aside().await;
                 }
-                if let Err(error) = balancer.configure(wanted) {
+                // Where it leads is its guide's to say, who may drain somebody just now.
+                let changed = match is_led {
+                    true => balancer.configure_rest(wanted),
+                    false => balancer.configure(wanted),
+                };
+                if let Err(error) = changed {
                     balancer.step_back()?;
                     return Err(error);
                 }
@@ -158,6 +164,11 @@ impl Balancers {
             }
         }
         Ok(())
+    }
+
+    /// The one of a service, if it is open.
+    pub(super) fn door(&self, service: &ServiceId) -> Option<Arc<Balancer>> {
+        self.lock().get(service).cloned()
     }
 
     /// Every balancer as it is now.

@@ -1,6 +1,6 @@
-//! Builds what each command needs on this node: a door, the adapter, the keeper, the driver.
+//! Builds what each command needs on this node: the adapter, the keeper, the driver.
 //! In: `Ground`. Out: running tasks, and where operators' wishes go.
-//! Not here: services of PostgreSQL (`services.rs`).
+//! Not here: services of PostgreSQL (`services.rs`), doors (`alone.rs`, `by_key.rs`, `copies.rs`).
 
 use super::super::{Error, Ground};
 use super::seats::{self, Leased, OwnSeats, leased};
@@ -8,32 +8,21 @@ use super::{AskReceivers, start_witness};
 use crate::config::{self, Command, Config};
 use crate::consensus::Consensus;
 use crate::driver::asks::Asks;
-use crate::driver::guides::alone::Guide;
-use crate::driver::guides::{Addresses, Sources};
 use crate::driver::instance::wishes::Asked;
 use crate::driver::singleton::{Change, SingletonDriver, Wiring};
 use crate::fence::protocol::Limit;
-use crate::proxy::{Balancer, BalancerConfig};
 use crate::runtime::supervisor::TaskKind;
 use crate::service::command::{AtPort, CommandConfig, Health, Probe};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
-use tandem_core::clustering::load_balanced::balance::Policy;
-use tandem_core::clustering::load_balanced::ejection;
 use tandem_core::ids::{NodeId, ServiceId, Term};
 use tandem_core::spec::NodeRole;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 
 /// Wishes that may wait; one more is refused.
 const WISHES_MAX: usize = 4;
-/// For the copy to accept a client's connection.
-const CONNECT: Duration = Duration::from_secs(1);
-/// A connection on which nothing moves for so long is closed.
-const IDLE: Duration = Duration::from_secs(3600);
-
 /// Commands of which one copy runs.
 pub(super) fn alone(config: &Config) -> impl Iterator<Item = (&ServiceId, &Command)> {
     let is_alone = |it: &Command| it.copies.is_none() && it.partitions.is_none();
@@ -70,75 +59,6 @@ struct Followed {
     told: Command,
 }
 
-/// The door of a command of which one copy runs.
-pub(in crate::node) struct CommandDoor {
-    service: ServiceId,
-    pub door: Arc<Balancer>,
-    addresses: watch::Sender<Addresses>,
-}
-
-/// All of them, for as long as the node runs.
-pub(in crate::node) type CommandDoors = Vec<CommandDoor>;
-
-/// Binds them; nobody is led anywhere yet.
-pub(in crate::node) fn open_doors(ground: &Ground) -> Result<CommandDoors, Error> {
-    let Some(node) = ground.config.nodes.get(&ground.args.node) else { return Ok(Vec::new()) };
-    let mut doors = Vec::new();
-    for (service, command) in alone(&ground.config) {
-        let Some(listen) = command.listen else { continue };
-        let config = BalancerConfig {
-            service: service.clone(),
-            listen: listen.on(node),
-            upstreams: Vec::new(),
-            policy: Policy::RoundRobin,
-            // There is one endpoint, whose health its own node tells.
-            limits: ejection::Limits { failures: 0, ..ejection::Limits::default() },
-            check: None,
-            rates: Default::default(),
-            hold_max: command.hold_max,
-            connect_timeout: CONNECT,
-            idle_timeout: IDLE,
-            // Clients of an old place end with it: they were let in by its lease.
-            drain_max: None,
-            sessions_max: command.sessions_max,
-            held_max: command.sessions_max,
-            connections_max: 0,
-            accept_proxy: false,
-            question: None,
-            certificates: Vec::new(),
-            encrypts: false,
-            upstream_tls: None,
-            send_proxy: None,
-            partitions: None,
-            http: None,
-        };
-        let door = Arc::new(Balancer::open(config, &ground.supervisor)?);
-        let addresses = addresses(ground, &ground.config, (service, command));
-        // A copy that is to end waits from now on until this door says that it knows (INV-14).
-        ground.hub.publish_door(service, Some(BTreeMap::new()));
-        let addresses = watch::Sender::new(addresses);
-        doors.push(CommandDoor { service: service.clone(), door, addresses });
-    }
-    Ok(doors)
-}
-
-/// Leads clients from now on.
-pub(in crate::node) fn serve(doors: &CommandDoors, ground: &Ground, consensus: &Consensus) {
-    for CommandDoor { service, door, addresses } in doors {
-        let guide = Guide {
-            service: service.clone(),
-            sources: Sources {
-                hub: ground.hub.clone(),
-                agreed: consensus.state(),
-                addresses: addresses.subscribe(),
-            },
-            door: Arc::clone(door),
-        };
-        let run = guide.run(ground.supervisor.stopping());
-        ground.supervisor.spawn("door of a command", TaskKind::Essential, run);
-    }
-}
-
 /// Where this node reaches each node's copy.
 pub(super) fn addresses(
     ground: &Ground,
@@ -153,6 +73,16 @@ pub(super) fn addresses(
         Some((node.clone(), other.filter(|_| !is_me).copied().unwrap_or(own)))
     };
     nodes.filter_map(reached).collect()
+}
+
+/// The same of one whose copy runs alone: it listens where it did when the daemons began.
+pub(super) fn addresses_begun(
+    ground: &Ground,
+    cluster: &Config,
+    (service, command): (&ServiceId, &Command),
+) -> BTreeMap<NodeId, SocketAddr> {
+    let began = ground.config.commands.get(service).map_or(command.port, |began| began.port);
+    addresses(ground, cluster, (service, &Command { port: began, ..command.clone() }))
 }
 
 pub(in crate::node) fn start(

@@ -13,6 +13,7 @@ use super::balancers::door_config;
 use super::commands::{self, Prepared};
 use crate::config::{Command, Config, Copies};
 use crate::consensus::Consensus;
+use crate::driver::hub::DoorWords;
 use crate::driver::instance::wishes::Asked;
 use crate::driver::singleton::beside::Beside;
 use crate::driver::singleton::beside::doors::{DoorGuide, Place, Wanted};
@@ -36,6 +37,8 @@ const WISHES_MAX: usize = 4;
 struct Open {
     door: Arc<Balancer>,
     wanted: watch::Sender<Wanted>,
+    /// What it says to copies, until it is guided.
+    words: Option<DoorWords>,
 }
 
 /// The driver of one copy.
@@ -73,6 +76,24 @@ fn of(config: &Config) -> impl Iterator<Item = (&ServiceId, &Command, &Copies)> 
     config.commands.iter().filter_map(|(id, it)| Some((id, it, it.copies.as_ref()?)))
 }
 
+/// Where a door of this node may lead that spreads work over the copies of a service.
+pub(super) fn places(
+    ground: &Ground,
+    config: &Config,
+    (service, command): (&ServiceId, &Command),
+) -> Wanted {
+    let zone = config.nodes.get(&ground.args.node).and_then(|node| node.zone.as_ref());
+    let place = |(node, address)| {
+        let it = config.nodes.get(&node)?;
+        // Who does not say where it stands is near to everybody.
+        let far = it.zone.is_some() && zone.is_some() && it.zone.as_ref() != zone;
+        Some((node, Place { address, weight: it.capacity, far }))
+    };
+    let addresses = commands::addresses(ground, config, (service, command));
+    let places = addresses.into_iter().filter_map(place).collect();
+    Wanted { places, suspicion: command.timing.suspicion }
+}
+
 impl CopyServices {
     /// Binds the doors of the configuration that the node starts with; nobody is sent anywhere yet.
     ///
@@ -97,8 +118,8 @@ impl CopyServices {
         let door = Arc::new(Balancer::open(config, &self.ground.supervisor)?);
         let wanted = watch::Sender::new(wanted);
         // A copy that is to end waits from now on until this door says that it knows (INV-14).
-        self.ground.hub.publish_door(service, Some(BTreeMap::new()));
-        self.lock().doors.insert(service.clone(), Open { door, wanted });
+        let words = Some(DoorWords::open(&self.ground.hub, service));
+        self.lock().doors.insert(service.clone(), Open { door, wanted, words });
         Ok(())
     }
 
@@ -116,15 +137,15 @@ impl CopyServices {
 
     /// Lets clients in, once this node knows what it has.
     pub(in crate::node) fn let_in(&self) {
-        let all = self.lock();
-        for service in all.doors.keys() {
-            self.guide(service, &all);
+        for (service, open) in &mut self.lock().doors {
+            self.guide(service, open);
         }
     }
 
-    fn guide(&self, service: &ServiceId, all: &All) {
-        let Some(open) = all.doors.get(service) else { return };
+    fn guide(&self, service: &ServiceId, open: &mut Open) {
+        let Some(words) = open.words.take() else { return };
         let guide = DoorGuide {
+            words,
             service: service.clone(),
             hub: self.ground.hub.clone(),
             wanted: open.wanted.subscribe(),
@@ -215,7 +236,9 @@ impl CopyServices {
             }
             (Some((config, wanted)), false) => {
                 self.open_door(service, config, wanted).map_err(said)?;
-                self.guide(service, &self.lock());
+                if let Some(open) = self.lock().doors.get_mut(service) {
+                    self.guide(service, open);
+                }
             }
             (None, true) => self.close_door(service, command.copies.as_ref()),
             (None, false) => {}
@@ -264,7 +287,8 @@ impl CopyServices {
 
     /// No new clients; those that are there get their time, and copies hear of them until then.
     fn close_door(&self, service: &ServiceId, copies: Option<&Copies>) {
-        let Some(Open { door, wanted }) = self.lock().doors.remove(service) else { return };
+        let Some(Open { door, wanted, words }) = self.lock().doors.remove(service) else { return };
+        words.into_iter().for_each(DoorWords::close);
         let grace = copies.map_or(Duration::ZERO, |copies| copies.drain_max);
         let service = service.clone();
         self.ground.supervisor.spawn("door of copies ends", TaskKind::Session, async move {
@@ -316,19 +340,11 @@ impl CopyServices {
         let ground = &self.ground;
         let node = config.nodes.get(&ground.args.node)?;
         let own = command.copies.as_ref()?.door.as_ref()?;
-        let addresses = commands::addresses(ground, config, (service, command));
-        let place = |(node_id, address)| {
-            let it = config.nodes.get(&node_id)?;
-            // Who does not say where it stands is near to everybody.
-            let far = it.zone.is_some() && node.zone.is_some() && it.zone != node.zone;
-            Some((node_id, Place { address, weight: it.capacity, far }))
-        };
         let mut door = door_config(service, own, node);
         if let Some(http) = &mut door.http {
             http.secret = ground.identity.cookie_secret(service);
         }
-        let places = addresses.into_iter().filter_map(place).collect();
-        Some((door, Wanted { places, suspicion: command.timing.suspicion }))
+        Some((door, places(ground, config, (service, command))))
     }
 
     fn lock(&self) -> MutexGuard<'_, All> {

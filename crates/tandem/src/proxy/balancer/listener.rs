@@ -332,6 +332,11 @@ impl Balancer {
         self.doors.wait().await;
     }
 
+    /// Ready once it was closed and no connection is left.
+    pub async fn ended(&self) {
+        self.connections.wait().await;
+    }
+
     /// Accepts nobody more, gives connections `grace` to end by themselves, then cuts them. False
     /// if some were cut.
     pub async fn close(&self, grace: Duration) -> bool {

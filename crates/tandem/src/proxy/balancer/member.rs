@@ -98,8 +98,13 @@ impl Member {
 
     /// It has one more connection or response, after so long.
     pub(in crate::proxy) fn connected_in(&self, took: Duration) {
+        self.answered_in(Some(took));
+    }
+
+    /// It has one more response, after so long if that is known.
+    pub(in crate::proxy) fn answered_in(&self, took: Option<Duration>) {
         self.served.fetch_add(1, Ordering::Relaxed);
-        self.took(took);
+        took.into_iter().for_each(|took| self.took(took));
     }
 
     /// How long something took there.

@@ -22,6 +22,7 @@ use crate::proxy::balancer::member::Claim;
 use crate::proxy::balancer::session::Shared;
 use std::future::poll_fn;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 use tandem_core::clustering::load_balanced::attempts::{Attempts, Failure as Lost, Next};
 use tandem_core::clustering::load_balanced::ejection::Event;
 use tandem_core::clustering::load_balanced::key::part_of;
@@ -67,11 +68,11 @@ pub(super) async fn run(door: Door<'_>, client: &mut Client, order: Order) -> Af
     let mut search =
         Search { door, order, hold, total, attempts: Attempts::default(), anew: false };
     loop {
-        let reached = match search.reach(client).await {
+        let Reached { claim, stream, of, is_reused, generation } = match search.reach(client).await
+        {
             Ok(reached) => reached,
             Err(nobody) => return unserved(door, client, (order, nobody, begun)),
         };
-        let Reached { claim, stream, of, is_reused, generation } = reached;
         let cookie = cookie(door, client, &claim, order);
         if let Some(routed) = claim.1 {
             rewrite::routed(&mut client.head, order.head_end, routed);
@@ -102,6 +103,7 @@ pub(super) async fn run(door: Door<'_>, client: &mut Client, order: Order) -> Af
             ends_by_close: transfer.ends_by_close,
             has_spoken: transfer.endpoint_spoke,
             took_body: transfer.took_body,
+            waited: transfer.waited(),
             is_stale: end == End::Broke && (is_reused || transfer.endpoint.is_stale()),
             refused: transfer.endpoint.refused(),
         };
@@ -118,7 +120,7 @@ pub(super) async fn run(door: Door<'_>, client: &mut Client, order: Order) -> Af
         return match end {
             End::Switched => tunnel(door, client, (claim, endpoint)).await,
             End::Done { is_reusable: true, .. } => {
-                door.http.pool.put((claim.0.address, of), endpoint, generation);
+                door.http.pool.put((claim.0.address, of), (endpoint, generation), door.shared);
                 finish(door, client, (&claim, order, over))
             }
             _ => finish(door, client, (&claim, order, over)),
@@ -190,6 +192,8 @@ struct Over {
     has_spoken: bool,
     /// Some of the request's body is gone.
     took_body: bool,
+    /// How long the endpoint had the request.
+    waited: Duration,
     /// A connection that was idle before was closed: that is no fault of its endpoint.
     is_stale: bool,
     refused: Option<Refused>,
@@ -212,7 +216,7 @@ impl Over {
     }
 
     const fn is_fault(self) -> bool {
-        !matches!(self.end, End::Cut)
+        !matches!(self.end, End::Cut | End::Overdue)
             && (self.has_spoken
                 || match self.refused {
                     Some(Refused::NewConnection) => true,
@@ -247,7 +251,7 @@ fn finish(
             count(&door.http.tally.abandoned);
             return After::Cut;
         }
-        End::Late if over.status.is_some() => {
+        End::Late | End::Overdue if over.status.is_some() => {
             // A stream of events may be silent for long: no fault, but nobody may keep it for ever.
             count(&door.http.tally.timed_out);
             return cut;
@@ -256,7 +260,7 @@ fn finish(
         End::Refused(_) => return cut,
         End::Broke | End::Misdirected => Failure::Broken,
         End::Nonsense(why) => Failure::Nonsense(why),
-        End::Late => Failure::Late,
+        End::Late | End::Overdue => Failure::Late,
         End::Cut => Failure::Drained,
     };
     match failure {
@@ -283,9 +287,9 @@ fn finish(
         });
         door.shared.group.note(&claim.0, Event::WorkFailed);
     }
-    if failure == Failure::Late {
+    if over.end == End::Late {
         // The worst news that there is of its latency.
-        claim.0.took(door.requests.answer_timeout);
+        claim.0.took(over.waited);
     }
     if let (Failure::Nonsense(why), Some(before)) = (&failure, door.http.says_nonsense()) {
         let (service, address) = (&door.config.service, claim.0.address);

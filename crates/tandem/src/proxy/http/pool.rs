@@ -10,6 +10,7 @@
 
 use super::session::Ends;
 use super::stream::Stream;
+use crate::proxy::balancer::session::Shared;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -72,11 +73,17 @@ impl Pool {
     }
 
     /// Keeps a connection that is between two requests, if others like it are still made.
-    pub(super) fn put(&self, (to, of): Whose, stream: Stream, generation: u64) {
-        if stream.socket().is_none() {
+    pub(super) fn put(
+        &self,
+        (to, of): Whose,
+        (stream, generation): (Stream, u64),
+        shared: &Shared,
+    ) {
+        let stream = match stream {
             // It was one request on a connection that others use.
-            return;
-        }
+            Stream::H2Endpoint(own) => return own.ends_by_itself(&shared.supervisor),
+            own => own,
+        };
         let idle = Idle { of, stream, since: Instant::now() };
         let mut pool = self.lock();
         if pool.generation != generation {
@@ -140,6 +147,9 @@ impl Pool {
 
 /// Neither bytes nor an end have come. Costs no call of the system where nothing has.
 fn is_silent(stream: &Stream) -> bool {
+    if stream.has_unread() {
+        return false;
+    }
     let read = stream.socket().map(|socket| socket.try_read(&mut [0]));
     read.is_some_and(|read| read.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock))
 }

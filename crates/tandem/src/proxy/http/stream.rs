@@ -65,6 +65,12 @@ impl Stream {
         matches!(self, Self::Tls(_))
     }
 
+    /// What decrypts it has more for its reader, or was told of its end, though its socket is
+    /// silent.
+    pub(super) fn has_unread(&self) -> bool {
+        matches!(self, Self::Tls(stream) if !stream.get_ref().1.wants_read())
+    }
+
     /// It ends with the request that it began with.
     pub(super) const fn is_one_request(&self) -> bool {
         matches!(self, Self::H2Client(_))

@@ -7,6 +7,7 @@
 //! Not here: which endpoint, and what an end means (`exchange.rs`).
 //! Tested by: `tests/`.
 
+mod late;
 mod owned;
 mod terms;
 
@@ -151,21 +152,6 @@ impl<'a> Transfer<'a> {
     /// The client takes nothing of its own response.
     fn is_held_up(&self) -> bool {
         self.answer_ready > 0 || self.out_sent < self.client.out.len() || self.holds_back
-    }
-
-    fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<End> {
-        let waits = self.state == State::Head && self.is_sent();
-        let Terms { config, idle_timeout, total, .. } = self.terms;
-        let idle =
-            if waits { self.sent_at + config.answer_timeout } else { self.moved_at + idle_timeout };
-        let deadline = total.map_or(idle, |total| total.min(idle));
-        ready!(self.client.timer.poll(deadline, cx));
-        if self.is_held_up() {
-            return Poll::Ready(End::Left);
-        }
-        let has_all = self.has_taken_all() && !self.is_deaf;
-        let is_client = !waits && self.state == State::Head && has_all;
-        Poll::Ready(if is_client { End::Refused(request::Refusal::TooSlow) } else { End::Late })
     }
 
     /// The request, on its way to the endpoint.
@@ -323,7 +309,7 @@ impl<'a> Transfer<'a> {
     /// Takes one head; false if it has not come whole.
     fn take_head(&mut self) -> Result<bool, End> {
         let (can_reply, is_sent) = (self.can_reply(), self.is_sent());
-        let Client { spare, out, input, kept, .. } = &mut *self.client;
+        let Client { stream, spare, out, input, kept, .. } = &mut *self.client;
         let bytes = spare.unread();
         if !super::session::may_be_whole(bytes, &mut self.seen) {
             return Ok(false);
@@ -355,6 +341,11 @@ impl<'a> Transfer<'a> {
         if status == 101 && !order.upgrades {
             return Err(End::Nonsense("it changes to a protocol that nobody asked for"));
         }
+        if order.upgrades && stream.is_one_request() && (200..300).contains(&status) {
+            return Err(End::Nonsense(
+                "it does not change the protocol, and says that all is well",
+            ));
+        }
         self.unchunk = order.minor == 0 && head.framing == Framing::Chunked;
         if self.unchunk {
             onward.framing = Framing::Close;
@@ -372,7 +363,8 @@ impl<'a> Transfer<'a> {
         self.state = if status == 101 { State::Switched } else { State::Body };
         self.status = Some(status);
         spare.consume(length);
-        self.terms.member.connected_in(self.sent_at.elapsed());
+        // What it says before it has the whole request says nothing of how long it takes.
+        self.terms.member.answered_in(is_sent.then(|| self.sent_at.elapsed()));
         Ok(false)
     }
 

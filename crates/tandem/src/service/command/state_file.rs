@@ -56,16 +56,19 @@ impl State {
 
     fn parse(text: &str) -> Option<Self> {
         let mut state = Self::default();
+        let (mut promised, mut begun) = (None, None);
         for line in text.lines() {
             match line.split_once(' ')? {
-                ("promised", term) => state.promised = Term(term.parse().ok()?),
-                ("begun", term) => state.begun = Term(term.parse().ok()?),
+                ("promised", term) => promised = Some(Term(term.parse().ok()?)),
+                ("begun", term) => begun = Some(Term(term.parse().ok()?)),
                 ("runs", "command") => state.runs = Runs::Command,
                 ("runs", "hook") => state.runs = Runs::Hook,
                 ("recipe", recipe) => state.recipe = recipe.parse().ok()?,
                 _ => return None,
             }
         }
+        // Half a file would be a promise that is forgotten.
+        (state.promised, state.begun) = (promised?, begun?);
         Some(state)
     }
 

@@ -64,6 +64,10 @@ fn what_was_promised_is_found_again_and_a_strange_file_is_no_promise() {
     assert_eq!(State::load(dir.path()).unwrap(), state);
     std::fs::write(dir.path().join("singleton"), "promised much\n").unwrap();
     assert!(State::load(dir.path()).is_err());
+    for half in ["", "promised 9\n", "begun 8\n"] {
+        std::fs::write(State::path(dir.path()), half).unwrap();
+        assert!(State::load(dir.path()).is_err(), "{half:?} is not nothing promised");
+    }
 }
 
 /// Answers each connection with these bytes, or never.

@@ -83,12 +83,19 @@ pub fn ballots<'a>(view: &ControllerView<'a>, term: Term) -> Vec<&'a NodeId> {
 }
 
 /// A ballot is made of a durable promise, so it counts however long ago it was heard; but not one
-/// from before the service was taken out and put back: it waited for no lease of that time.
+/// from before the service was taken out and put back: it waited for no lease of that time. One
+/// that did not wait is the holder's own word, and counts for the appointment that it held: a
+/// daemon that was killed may come back to an older one, and had supported its successor's lease.
 fn has_voted(view: &ControllerView<'_>, node: &NodeId, term: Term) -> bool {
     let told = view.facts.get(node).map(|facts| facts.last_known());
     let own = told.and_then(|facts| facts.instances.get(view.service));
     let own = own.filter(|own| own.revision >= view.state.first_revision());
-    own.and_then(|own| own.ballot).is_some_and(|ballot| ballot.term == term)
+    let is_so = |held: Term| {
+        let appointment = view.state.appointment.as_ref();
+        appointment.is_some_and(|it| it.primary == *node && it.term == held)
+    };
+    own.and_then(|own| own.ballot)
+        .is_some_and(|ballot| ballot.term == term && ballot.held.is_none_or(is_so))
 }
 
 /// A holder that cooperates is asked alone: its word is enough, and no other vote would end its

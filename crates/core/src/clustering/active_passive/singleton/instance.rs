@@ -12,7 +12,7 @@
 
 use crate::cluster::state::{Appointment, ServiceState, Switchover};
 use crate::facts::withdrawal::{Doors, Ending, Wish};
-use crate::facts::{InstanceFacts, Process};
+use crate::facts::{Ballot, InstanceFacts, Process};
 use crate::ids::{NodeId, Term};
 use crate::reason::Reason;
 use crate::spec::Timing;
@@ -57,6 +57,8 @@ pub enum Action {
     Vote {
         /// The term.
         term: Term,
+        /// `Ballot::held`.
+        held: Option<Term>,
     },
     /// Make the term durable as begun, then have the keeper start a copy under the proven lease.
     Start {
@@ -82,7 +84,7 @@ impl fmt::Display for Action {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Promise { term } => write!(f, "promise term {term}"),
-            Self::Vote { term } => write!(f, "vote in term {term}"),
+            Self::Vote { term, .. } => write!(f, "vote in term {term}"),
             Self::Start { term } => write!(f, "start in term {term}"),
             Self::GoOn { term } => write!(f, "go on in term {term}"),
             Self::Withdraw => f.write_str("withdraw from the doors"),
@@ -151,19 +153,25 @@ fn vote(view: &SingletonView<'_>, now: Timestamp) -> Next {
     if view.own.process != Process::Stopped {
         return stay_off(view, of_term("serves no longer: promised term", term));
     }
-    if view.own.ballot.is_some_and(|ballot| ballot.term >= term) {
+    // The holder's own word is proof by itself: its copy is gone and does not start again. It is
+    // that of nobody who only took itself for the holder, since it knew of no later one.
+    let held = view.state.appointment.as_ref().filter(|it| it.primary == *view.me);
+    let held = held.map(|it| it.term);
+    let counts =
+        |ballot: Ballot| ballot.term >= term && (ballot.held.is_none() || ballot.held == held);
+    if view.own.ballot.is_some_and(counts) {
         return wait(of_term("waits for an appointment: promised term", term));
     }
-    // The holder's own word is proof by itself: its copy is gone and does not start again.
-    let holds = view.state.appointment.as_ref().is_some_and(|it| it.primary == *view.me);
     match view.counts_from {
-        Some(until) if until > now && !holds => {
+        Some(until) if until > now && held.is_none() => {
             let ms = until.since(now).as_millis();
             let text = format!("its vote in term {term} counts in {ms} ms: a lease may hold");
             let reason = Reason::new(text).number("term", term.0).number("wait_ms", ms);
             Next { again: Some(until), ..wait(reason) }
         }
-        Some(_) | None => act(Action::Vote { term }, of_term("votes, as promised, in term", term)),
+        Some(_) | None => {
+            act(Action::Vote { term, held }, of_term("votes, as promised, in term", term))
+        }
     }
 }
 

@@ -119,7 +119,7 @@ impl Case {
     fn vote(&mut self, node: &str, term: u64) {
         self.set(node, |own| {
             own.promised = Term(term);
-            own.ballot = Some(Ballot { term: Term(term), position: None });
+            own.ballot = Some(Ballot { term: Term(term), position: None, held: None });
         });
     }
 
@@ -362,9 +362,16 @@ fn a_promise_comes_first_and_a_vote_waits_the_lease_out_but_for_the_holder() {
     assert_eq!(with_state(&state, &me, promised), waits);
     let told = own(|_, own| {
         own.promised = Term(2);
-        own.ballot = Some(Ballot { term: Term(2), position: None });
+        own.ballot = Some(Ballot { term: Term(2), position: None, held: None });
     });
     assert_eq!(told, "wait: waits for an appointment: promised term 2");
+    // What it said as the holder of an earlier term says nothing now.
+    let said = |view: &mut SingletonView<'_>, own: &mut InstanceFacts| {
+        promised(view, own);
+        own.ballot = Some(Ballot { term: Term(2), position: None, held: Some(Term(1)) });
+    };
+    assert_eq!(own(said), "wait: waits for an appointment: promised term 2");
+    assert_eq!(with_state(&state, &me, said), waits);
 }
 
 #[test]

@@ -168,6 +168,7 @@ fn example_of_entry(key: &str) -> Option<Example> {
         "certificates.INDEX.certificate" => ("[{ certificate = '/other', key = '/k' }]", PAIRS),
         "certificates.INDEX.key" => ("[{ certificate = '/c', key = '/other' }]", PAIRS),
         "upstreams.INDEX.address" => ("['10.0.0.8:80', 'x:80']", &[]),
+        "upstreams.INDEX.service" => ("[{ service = 'own' }]", &[]),
         "upstreams.INDEX.weight" => ("[{ address = '10.0.0.9:80', weight = 7 }, 'x:80']", &[]),
         "upstreams.INDEX.zone" => ("[{ address = '10.0.0.9:80', zone = 'here' }, 'x:80']", &[]),
         "upstreams.INDEX.drain" => ("[{ address = '10.0.0.9:80', drain = true }, 'x:80']", &[]),
@@ -205,6 +206,9 @@ fn text(keys: &Keys) -> String {
     for (node, last) in [("a", 1), ("b", 2), ("c", 3)] {
         text += &format!("[nodes.{node}]\naddress = '10.0.0.{last}:7400'\nzone = 'here'\n");
     }
+    // What another service may lead to.
+    text += "[services.own]\nkind = 'command'\nclustering = 'load-balanced'\n\
+             replication = 'none'\ncommand = ['job']\nport = 6500\n";
     text += "[services.s]\n";
     // A table that is written whole has no part of it beside it.
     let is_whole = |key: &str| {

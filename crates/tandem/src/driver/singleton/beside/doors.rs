@@ -7,7 +7,7 @@
 //! gets (`proxy/balancer`), what else a door is by configuration (`node/services/copies.rs`).
 //! Tested by: `tests/copies`.
 
-use crate::driver::hub::Hub;
+use crate::driver::hub::{DoorWords, Hub};
 use crate::proxy::{Balancer, Upstream};
 use crate::runtime::clock;
 use std::collections::BTreeMap;
@@ -56,6 +56,8 @@ pub struct DoorGuide {
     pub wanted: watch::Receiver<Wanted>,
     /// The door.
     pub door: Arc<Balancer>,
+    /// What it says to copies.
+    pub words: DoorWords,
 }
 
 impl DoorGuide {
@@ -73,7 +75,7 @@ impl DoorGuide {
             }
             let uses = self.uses(&wanted, &look);
             let pause = if uses.values().any(|it| it.in_flight > 0) { SOON } else { TICK };
-            self.hub.publish_door(&self.service, Some(uses));
+            self.words.say(uses);
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
@@ -82,7 +84,7 @@ impl DoorGuide {
                 () = tokio::time::sleep(pause) => {}
             }
         }
-        self.hub.publish_door(&self.service, None);
+        self.words.close();
     }
 
     fn look(&self, suspicion: Duration) -> Look {

@@ -1,24 +1,45 @@
 //! A copy that a plan ends while doors lead to it.
 
 use super::*;
+use crate::driver::hub::DoorWords;
 use tandem_core::facts::DoorUse;
 use tandem_core::facts::withdrawal::Wish as OwnWish;
 
 /// What the door of this node says of its copy.
-fn says(it: &Case, uses: Option<DoorUse>) {
+fn says(it: &Served, uses: Option<DoorUse>) {
     let uses = uses.map(|uses| (NodeId::from("a"), uses)).into_iter().collect();
-    it.driver.it.hub.publish_door(&"jobs".into(), Some(uses));
+    it.words.say(uses);
+}
+
+/// A copy, and the one door that leads to it.
+struct Served {
+    case: Case,
+    words: DoorWords,
+}
+
+impl std::ops::Deref for Served {
+    type Target = Case;
+
+    fn deref(&self) -> &Case {
+        &self.case
+    }
+}
+
+impl std::ops::DerefMut for Served {
+    fn deref_mut(&mut self) -> &mut Case {
+        &mut self.case
+    }
 }
 
 fn asks_to_end(asked: &[Command]) -> bool {
     asked.iter().any(|it| matches!(it, Command::Signal { .. }))
 }
 
-async fn served() -> Case {
-    let mut it = case(|config| config.drain_max = LONG);
-    it.runs().await;
-    says(&it, None);
-    it
+async fn served() -> Served {
+    let mut case = case(|config| config.drain_max = LONG);
+    case.runs().await;
+    let words = DoorWords::open(&case.driver.it.hub, &"jobs".into());
+    Served { case, words }
 }
 
 #[tokio::test]

@@ -142,6 +142,17 @@ async fn inv12_a_keeper_that_does_not_answer_is_no_fence() {
     assert_eq!(it.told(EventKind::InstanceFenced).len(), 1);
 }
 
+/// A start that was sent to a keeper which did not answer, and was forgotten since.
+#[tokio::test]
+async fn inv12_what_runs_unasked_is_ended() {
+    let mut it = case(|_| {});
+    it.hears(idle()).await;
+    assert_eq!((it.driver.life, it.driver.own.process), (Life::Nothing, Process::Stopped));
+    it.hears(KeeperEvent::Started { pid: 7 }).await;
+    assert!(matches!(it.driver.life, Life::Ending { why: Why::Fenced, .. }));
+    assert_eq!(it.driver.own.process, Process::Stopping, "nobody else may start one");
+}
+
 #[tokio::test]
 async fn a_user_who_does_not_exist_is_told_and_looked_for_again() {
     let mut it = case(|config| config.run_as = Some("no_such_user_here".into()));

@@ -26,7 +26,8 @@ use tandem_core::cluster::state::Applied;
 use tandem_core::cluster::state::ClusterState;
 use tandem_core::clustering::members::keeps_voters;
 use tandem_core::ids::{ConfigVersion, NodeId, ServiceId};
-use tandem_core::spec::{Durability, NodeRole, Seat};
+use tandem_core::pairing::Kind;
+use tandem_core::spec::{Durability, NodeRole, Seat, ServiceSpec};
 
 /// For a new node to be reached and to hold the log, or a removed one to be out.
 const MEMBER: Duration = Duration::from_secs(20);
@@ -198,8 +199,12 @@ impl NodeOperations {
         if !state.draining.contains(node) {
             self.agree(Command::Drain { node: node.clone(), draining: true }, what).await?;
         }
-        // What it owns is given away in order first; who is silent loses it as its lease passes.
-        let _ = self.wait(SETTLED, |agreed| !owns_partitions(&agreed.state, node)).await;
+        // What it owns or runs is given away in order first; who is silent loses it as its lease
+        // passes.
+        let is_left = |agreed: &Agreed| {
+            !owns_partitions(&agreed.state, node) && !runs_alone(&agreed.state, node)
+        };
+        let _ = self.wait(SETTLED, is_left).await;
         for service in state.services.keys() {
             // A node that does not answer is counted out by its silence.
             if let Err(problem) = self.wish(service, node, Wish::Leave, what).await {
@@ -239,6 +244,17 @@ fn owns_partitions(state: &ClusterState, node: &NodeId) -> bool {
         let owned = |sitting| it.partitions.as_ref().map_or(0, |it| it.owned_by(node, sitting));
         sitting.is_some_and(|sitting| owned(sitting) > 0)
     })
+}
+
+/// Whether it is to run the one copy of a command, which another node could.
+fn runs_alone(state: &ClusterState, node: &NodeId) -> bool {
+    let is_alone = |it: &ServiceSpec| it.pairing.kind() == Kind::Command && it.seat.is_none();
+    let alone = state.services.iter().filter(|(service, it)| {
+        !it.paused && state.spec.services.get(*service).is_some_and(is_alone)
+    });
+    let others = state.spec.data_nodes().filter(|other| *other != node).count();
+    let mut holders = alone.filter_map(|(_, it)| it.appointment.as_ref());
+    others > 0 && holders.any(|appointment| appointment.primary == *node)
 }
 
 /// What forbids it at this moment: votes and commits must go on.

@@ -84,7 +84,7 @@ fn every_way_of_not_being_well_has_its_word() {
         (|own| own.health = Health::Hung(Duration::from_secs(1)), InstanceState::Hung),
         (|own| own.data = Data::Quarantined { reason: "x".into() }, InstanceState::Quarantined),
         (
-            |own| own.ballot = Some(Ballot { term: Term(2), position: None }),
+            |own| own.ballot = Some(Ballot { term: Term(2), position: None, held: None }),
             InstanceState::Promised,
         ),
         (

@@ -60,7 +60,7 @@ fn a_failover_is_told_from_its_cause_to_its_end() {
     instance(&mut seen, "a", |_| {});
     instance(&mut seen, "c", |own| {
         own.promised = Term(2);
-        own.ballot = Some(Ballot { term: Term(2), position: None });
+        own.ballot = Some(Ballot { term: Term(2), position: None, held: None });
     });
     assert_eq!(kinds(watcher.look(seen.clone())), [EventKind::PromiseMade]);
 

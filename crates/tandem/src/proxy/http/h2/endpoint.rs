@@ -15,15 +15,21 @@ use super::{broken, websocket};
 use crate::proxy::http::wire::framing::Framing;
 use crate::proxy::http::wire::request::{self, Method, more_fields};
 use crate::proxy::http::wire::response::INTERIM_MAX;
+use crate::runtime::supervisor::{Supervisor, TaskKind};
 use bytes::Bytes;
 use h2::client::{ResponseFuture, SendRequest};
 use h2::{Reason, RecvStream};
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io::{self, Write};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
 use tokio::io::ReadBuf;
+use tokio::time::timeout;
+
+/// For the end of a response behind its last byte.
+const ENDS_WITHIN: Duration = Duration::from_millis(100);
 
 /// One request at an endpoint.
 pub(in crate::proxy) struct EndpointStream {
@@ -264,6 +270,23 @@ impl EndpointStream {
             Some(incoming) if now == 0 => incoming.poll_read(cx, into),
             Some(_) | None => Poll::Ready(Ok(())),
         }
+    }
+
+    /// Lets a response that was read whole end at its endpoint as well, for which nobody waits: its
+    /// end may come in a frame of its own, and whoever lets go before tells that nobody wants it.
+    pub(in crate::proxy::http) fn ends_by_itself(mut self: Box<Self>, tasks: &Supervisor) {
+        let mut nobody = Context::from_waker(Waker::noop());
+        if self.poll_end(&mut nobody).is_ready() {
+            return;
+        }
+        tasks.spawn("end of a response", TaskKind::Session, async move {
+            let _ = timeout(ENDS_WITHIN, poll_fn(|cx| self.poll_end(cx))).await;
+        });
+    }
+
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(incoming) = &mut self.incoming else { return Poll::Ready(()) };
+        incoming.poll_next(cx).map(|_| ())
     }
 
     /// Nothing more is sent.

@@ -12,7 +12,7 @@ use super::io::{Io, Watch};
 use super::life::Life;
 use super::meter::Peer;
 use super::outgoing::SEND_MAX;
-use super::{ALPN, ENDPOINT_CRUMBS, STREAM_WINDOW, STREAMS_MAX};
+use super::{ALPN, ENDPOINT_CRUMBS, ENDPOINT_RESETS, STREAM_WINDOW, STREAMS_MAX};
 use crate::proxy::http::stream::{Buffer, Stream, Timer};
 use crate::runtime::supervisor::{Supervisor, TaskKind};
 use bytes::Bytes;
@@ -30,7 +30,6 @@ use tokio::time::{Instant, timeout};
 
 /// Every stream may fill its own window: one that nobody reads keeps no other one waiting.
 const ENDPOINT_WINDOW: u32 = STREAM_WINDOW * STREAMS_MAX;
-
 /// So many are opened for one request, if nothing is left of each when its turn comes.
 const GONE_MAX: u32 = 3;
 
@@ -323,6 +322,8 @@ async fn begin(
         .max_header_list_size(u32::try_from(head_bytes_max).unwrap_or(u32::MAX))
         .max_send_buffer_size(SEND_MAX)
         .data_frame_budget(ENDPOINT_CRUMBS)
+        .max_concurrent_reset_streams(ENDPOINT_RESETS)
+        .max_local_error_reset_streams(None)
         // How many it takes at once is not guessed: that would break its rules, or be refused.
         .initial_max_send_streams(0)
         .enable_push(false);
@@ -372,8 +373,8 @@ pub(in crate::proxy) async fn once<T>(
     ask: impl AsyncFnOnce(Stream) -> Result<T, String>,
 ) -> Result<T, String> {
     let connect = std::future::ready(Ok(stream));
-    let begun = begin(connect, 16 * 1024).await?.ok_or("it does not speak HTTP/2")?;
-    let Begun { send, mut driver, is_encrypted } = begun;
+    let begun = begin(connect, 16 * 1024).await?;
+    let Begun { send, mut driver, is_encrypted } = begun.ok_or("it does not speak HTTP/2")?;
     let watch = Arc::clone(&driver.watch);
     let link = Arc::new(Link {
         address,
@@ -384,8 +385,7 @@ pub(in crate::proxy) async fn once<T>(
         watch,
         idle_since: Mutex::new(Instant::now()),
     });
-    let stream = link.stream().map_err(|error| error.to_string())?;
-    let stream = stream.ok_or("it takes no requests")?;
+    let stream = link.stream().map_err(|error| error.to_string())?.ok_or("it takes no requests")?;
     let asked = ask(Stream::H2Endpoint(Box::new(stream)));
     tokio::select! {
         biased;

@@ -119,10 +119,10 @@ impl Work {
                 always if always.is_empty() => target,
                 always => always.clone(),
             };
-            if head.contains("\r\nExpect: 100-continue") && verb != "/refuse" {
+            let early = matches!(verb.as_str(), "/refuse" | "/early" | "/deaf");
+            if head.contains("\r\nExpect: 100-continue") && (!early || verb == "/early") {
                 stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").await.unwrap();
             }
-            let early = matches!(verb.as_str(), "/refuse" | "/early" | "/deaf");
             let mut body = Vec::new();
             if !early {
                 body = match self.body(&mut stream, &mut unread, at, &head).await {

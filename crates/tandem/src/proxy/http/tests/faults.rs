@@ -226,6 +226,36 @@ async fn an_endpoint_that_says_nothing_is_waited_for_only_so_long() {
     let config = http(&[&a], |http| http.total_timeout = Some(Duration::from_millis(100)));
     let balancer = Balancer::open(config, &supervisor).unwrap();
     assert_eq!(get(&balancer, "/never").await.status(), 504);
+    let snapshot = balancer.snapshot();
+    assert_eq!((snapshot.http.unwrap().timed_out, snapshot.endpoints[0].failed), (1, 1));
+}
+
+/// What a request spent in line, or its client with its body, is no fault of the endpoint's.
+#[tokio::test]
+async fn time_that_an_endpoint_did_not_have_is_not_held_against_it() {
+    let (supervisor, a, _) = pair().await;
+    let config = http(&[&a], |http| http.total_timeout = Some(Duration::from_millis(400)));
+    let balancer = Balancer::open(config, &supervisor).unwrap();
+    let mut client = Client::connect(&balancer).await;
+    client.send("POST /never HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n1").await;
+    until(|| balancer.snapshot().endpoints[0].in_flight == 1).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    client.send("2").await;
+    assert_eq!(client.response().await.unwrap().status(), 504);
+    let snapshot = balancer.snapshot();
+    assert_eq!((snapshot.http.unwrap().timed_out, snapshot.endpoints[0].failed), (1, 0));
+}
+
+#[tokio::test]
+async fn who_waits_for_leave_to_send_waits_for_its_endpoint() {
+    let (supervisor, a, _) = pair().await;
+    let config = http(&[&a], |http| http.answer_timeout = Duration::from_millis(100));
+    let balancer = Balancer::open(config, &supervisor).unwrap();
+    let mut client = Client::connect(&balancer).await;
+    let head = "Host: a\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n";
+    client.send(format!("POST /deaf HTTP/1.1\r\n{head}")).await;
+    assert_eq!(client.response().await.unwrap().status(), 504);
+    assert_eq!(balancer.snapshot().endpoints[0].failed, 1);
 }
 
 #[tokio::test]

@@ -33,6 +33,9 @@ pub(in crate::proxy::http) enum End {
     Nonsense(&'static str),
     /// The endpoint took too long.
     Late,
+    /// The request's own time is over, of which the endpoint had the smaller part: it was held,
+    /// waited in line, or its client was slow.
+    Overdue,
     /// The endpoint gets no more work, and had time enough for this.
     Cut,
     /// The endpoint did nothing: what the request belongs to is not its own. The client has seen

@@ -72,3 +72,19 @@ fn a_ballot_from_before_it_was_taken_out_counts_no_longer() {
     }
     assert_eq!(case.steps(), ["propose to appoint a for term 5"]);
 }
+
+/// A daemon that was killed comes back to an earlier agreed state, of which it was the holder: it
+/// may have supported the lease of the next one since.
+#[test]
+fn inv12_the_word_of_who_was_the_holder_is_no_ballot() {
+    let mut case = case();
+    case.state = appointed("a", 2);
+    case.vote("b", 3);
+    for (held, count) in [(Some(Term(1)), 1), (None, 2)] {
+        case.set("c", |own| {
+            own.promised = Term(3);
+            own.ballot = Some(Ballot { term: Term(3), position: None, held });
+        });
+        assert_eq!(case.with_view(|view| election::ballots(view, Term(3)).len()), count);
+    }
+}

@@ -33,6 +33,20 @@ pub fn before(servers: &[&H2Server]) -> BalancerConfig {
     config
 }
 
+/// An endpoint that is told so gives up what it still does for a request.
+#[tokio::test]
+async fn a_response_that_ends_late_was_wanted() {
+    let supervisor = Supervisor::new();
+    let server = H2Server::start(&supervisor, 100).await;
+    let balancer = Balancer::open(before(&[&server]), &supervisor).unwrap();
+    let mut client = Client::connect(&balancer).await;
+    for _ in 0..3 {
+        assert_eq!(client.get("/late-end").await.unwrap().body, "hello");
+    }
+    until(|| server.wanted.lock().unwrap().len() == 3).await;
+    assert_eq!(*server.wanted.lock().unwrap(), [true; 3]);
+}
+
 #[tokio::test]
 async fn what_cannot_be_written_for_http2_is_told_at_once_and_nobodys_fault() {
     let supervisor = Supervisor::new();

@@ -24,6 +24,8 @@ pub struct H2Server {
     pub connections: Arc<AtomicU64>,
     /// Bytes that went out in crumbs.
     pub crumbs: Arc<AtomicU64>,
+    /// Of each response that ended late, whether somebody wanted it to its end.
+    pub wanted: Arc<Mutex<Vec<bool>>>,
     /// It is about to close the connections that it has.
     pub leaving: Arc<Notify>,
     streams_max: u32,
@@ -50,6 +52,7 @@ impl H2Server {
             asked: Arc::default(),
             connections: Arc::default(),
             crumbs: Arc::default(),
+            wanted: Arc::default(),
             leaving: Arc::default(),
             streams_max,
             supervisor: supervisor.clone(),
@@ -103,6 +106,10 @@ impl H2Server {
                     let crumbs = crumbs(respond, Arc::clone(&self.crumbs));
                     self.supervisor.spawn("h2 crumbs", TaskKind::Session, crumbs);
                 }
+                "/late-end" => {
+                    let ends = ends_late(respond, Arc::clone(&self.wanted));
+                    self.supervisor.spawn("h2 late end", TaskKind::Session, ends);
+                }
                 _ => {
                     let answer = answer(request, respond, head);
                     self.supervisor.spawn("h2 stream", TaskKind::Session, answer);
@@ -123,6 +130,17 @@ async fn crumbs(mut respond: SendResponse<Bytes>, sent: Arc<AtomicU64>) {
         }
         sent.fetch_add(1, Ordering::Relaxed);
     }
+}
+
+/// Says all, and that it was all a moment later.
+async fn ends_late(mut respond: SendResponse<Bytes>, wanted: Arc<Mutex<Vec<bool>>>) {
+    let head = Response::builder().header("content-length", 5).body(()).unwrap();
+    let mut out = respond.send_response(head, false).unwrap();
+    out.send_data(Bytes::from_static(b"hello"), false).unwrap();
+    let reset = poll_fn(|cx| out.poll_reset(cx));
+    let reset = tokio::time::timeout(std::time::Duration::from_millis(30), reset).await;
+    wanted.lock().unwrap().push(reset.is_err());
+    let _ = out.send_data(Bytes::new(), true);
 }
 
 fn status(status: u16) -> Response<()> {

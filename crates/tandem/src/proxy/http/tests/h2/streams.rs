@@ -159,7 +159,8 @@ async fn a_websocket_is_opened_by_extended_connect() {
     // To it, 2xx would be a WebSocket.
     let mut plain = client.websocket("/").await;
     assert_eq!(plain.response().await.unwrap().status, 502);
-    assert_eq!(balancer.snapshot().http.unwrap().upgraded, 1);
+    let http = balancer.snapshot().http.unwrap();
+    assert_eq!((http.upgraded, http.broken, http.abandoned), (1, 1, 0), "{http:?}");
 }
 
 #[tokio::test]

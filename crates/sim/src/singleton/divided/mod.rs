@@ -2,6 +2,8 @@
 //! Keeps: INV-13, checked after every step: a process works on a partition from when it is shown as
 //! its own until it confirms the release or its last process is gone; no two do at once.
 
+pub(super) mod files;
+
 use super::{Event, Mutation, World, name};
 use crate::event::Micros;
 use std::collections::BTreeMap;

@@ -2,18 +2,18 @@
 //! Keeps: INV-13 what is released was put out first. The file is there while the daemon is not; it
 //! goes with the machine's power, as its name does.
 
-use super::{Event, Mutation, World};
+use crate::singleton::{Event, Mutation, World};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use tandem_core::clustering::active_active::holder::{Holding, Shown};
 use tandem_core::ids::Term;
 
 /// What a copy that was started for a term reads.
-pub(super) type Files = BTreeMap<Term, Rc<Vec<Holding>>>;
+pub(crate) type Files = BTreeMap<Term, Rc<Vec<Holding>>>;
 
 /// What a daemon knows of the file.
 #[derive(Debug, Default)]
-pub(super) struct PutOut {
+pub(crate) struct PutOut {
     /// Grows with each change of what is shown.
     version: u64,
     shown: Option<Rc<Vec<Holding>>>,
@@ -26,7 +26,7 @@ pub(super) struct PutOut {
 
 impl World {
     /// What the copy may know now: its daemon is asked.
-    pub(super) fn show(&mut self, n: usize) -> Option<Shown> {
+    pub(crate) fn show(&mut self, n: usize) -> Option<Shown> {
         let shown = self.look(n, |holder, view, now| holder.show(view, now))?;
         let put_out = &mut self.nodes[n].daemon.as_mut()?.put_out;
         match &shown {
@@ -44,7 +44,7 @@ impl World {
     }
 
     /// Whether the file says what is shown; it is written if it does not.
-    pub(super) fn is_put_out(&mut self, n: usize) -> bool {
+    pub(crate) fn is_put_out(&mut self, n: usize) -> bool {
         let inc = self.nodes[n].daemons;
         let Some(daemon) = self.nodes[n].daemon.as_mut() else { return false };
         let put_out = &mut daemon.put_out;
@@ -62,7 +62,7 @@ impl World {
         self.options.mutation == Some(Mutation::ReleaseBeforeFile)
     }
 
-    pub(super) fn on_put_out(
+    pub(crate) fn on_put_out(
         &mut self,
         (n, inc): (usize, u32),
         (version, term): (u64, Term),
@@ -87,7 +87,7 @@ impl World {
     }
 
     /// What a daemon answers: what was put out for the copy that is there, and nothing newer.
-    pub(super) fn answer(&mut self, n: usize) -> Option<Rc<Vec<Holding>>> {
+    pub(crate) fn answer(&mut self, n: usize) -> Option<Rc<Vec<Holding>>> {
         let Shown::These { term, .. } = self.show(n)? else { return None };
         let since = self.agreed(n).services.get(self.services.get(n)?)?.sitting;
         let told = self.nodes[n].daemon.as_ref()?.put_out.told.as_ref()?;
@@ -95,7 +95,7 @@ impl World {
     }
 
     /// What a copy finds that reads the file.
-    pub(super) fn read_file(&self, n: usize) -> Option<Rc<Vec<Holding>>> {
+    pub(crate) fn read_file(&self, n: usize) -> Option<Rc<Vec<Holding>>> {
         let node = &self.nodes[n];
         let copy = node.copy.as_ref().filter(|copy| copy.reads_file)?;
         node.files.get(&copy.term).cloned()

@@ -1,13 +1,14 @@
 //! Decides whether what a node says changed enough to wake whoever plans on it.
 //! In: what was said before and now. Out: whether a plan may wait for the difference.
-//! Not here: who is woken (`hub.rs`).
+//! Not here: who is woken (`driver/hub.rs`, and the simulator's).
 
-use std::collections::BTreeMap;
-use tandem_core::facts::Link;
-use tandem_core::facts::{DoorUse, InstanceFacts, NodeFacts, SeatFacts, Stream};
-use tandem_core::ids::NodeId;
+use super::{DoorUse, InstanceFacts, Link, NodeFacts, SeatFacts, Stream};
+use crate::ids::NodeId;
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
 
-pub(super) fn differs(before: &NodeFacts, after: &NodeFacts) -> bool {
+/// Whether what a node says changed.
+pub fn differs(before: &NodeFacts, after: &NodeFacts) -> bool {
     before.instances.len() != after.instances.len()
         || before.draining != after.draining
         || before.doors.len() != after.doors.len()
@@ -25,7 +26,7 @@ pub(super) fn differs(before: &NodeFacts, after: &NodeFacts) -> bool {
 }
 
 /// Whether a door obeys another withdrawal, or something came to its end.
-pub(super) fn door_differs(
+pub fn door_differs(
     before: Option<&BTreeMap<NodeId, DoorUse>>,
     after: Option<&BTreeMap<NodeId, DoorUse>>,
 ) -> bool {
@@ -37,13 +38,13 @@ pub(super) fn door_differs(
         || after.iter().any(|(node, it)| before.get(node).map(is_over) != Some(is_over(it)))
 }
 
-/// Whether something else is released.
-pub(super) fn seat_differs(before: &SeatFacts, after: &SeatFacts) -> bool {
-    before.table != after.table || before.released != after.released
+/// Whether something else is released, or nothing can be.
+pub fn seat_differs(before: &SeatFacts, after: &SeatFacts) -> bool {
+    before.table != after.table || before.released != after.released || before.mute != after.mute
 }
 
 /// Whether something changed that a plan may wait for; positions and ages alone do not count.
-pub(super) fn instance_differs(before: &InstanceFacts, after: &InstanceFacts) -> bool {
+pub fn instance_differs(before: &InstanceFacts, after: &InstanceFacts) -> bool {
     let streams = |facts: &InstanceFacts| matches!(facts.stream, Stream::Connected(_));
     let fed = |facts: &InstanceFacts| -> Vec<(NodeId, bool)> {
         facts.replicas.iter().map(|(node, replica)| (node.clone(), replica.streaming)).collect()

@@ -13,7 +13,6 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use tandem::dev::{DevConfig, Layout};
-use tandem::identity::Identity;
 
 const TANDEM: &str = env!("CARGO_BIN_EXE_tandem");
 const LIMIT: Duration = Duration::from_secs(60);
@@ -189,6 +188,22 @@ impl Machines {
         machine.daemon = Some(command.spawn().unwrap());
     }
 
+    /// A cluster of these nodes from the file that was written; each of them answers.
+    pub async fn found(&mut self, names: &[&str]) {
+        let (first, others) = names.split_first().unwrap();
+        self.init(first);
+        self.start(first);
+        self.reachable(first).await;
+        for node in others {
+            let token = self.token(first, node);
+            self.join(node, &token);
+            self.start_joined(node);
+        }
+        for node in others {
+            self.reachable(node).await;
+        }
+    }
+
     /// The daemon, as an operator does it; its server stays with its keeper.
     pub fn stop(&mut self, name: &str) {
         let machine = self.all.iter_mut().find(|it| it.name == name).unwrap();
@@ -321,44 +336,6 @@ impl Machines {
             said.code == 0 || said.err.contains("TDM0607")
         };
         self.wait("the configuration is applied", at, applied).await;
-    }
-
-    /// Asks for a failover that accepts loss until it is taken, or there is nothing to do.
-    pub async fn failover(&self, at: &str) {
-        let mut last = None;
-        let asked = || {
-            if self.primary(at) == at {
-                return true;
-            }
-            last.insert(self.tandem(at, &["failover", "orders", "--accept-loss"])).code == 0
-        };
-        self.wait("a failover", at, asked).await;
-        println!("{last:?}");
-    }
-
-    /// The first column of the first row, through a node's door.
-    pub async fn sql(&self, at: &str, text: &str) -> String {
-        let identity = Identity::load(self.dir(at)).unwrap();
-        let door = self.of(at).door;
-        let mut config = tokio_postgres::Config::new();
-        config.host(door.ip().to_string()).port(door.port()).user("app").dbname("app");
-        config.password(identity.password(&"orders".into(), "app"));
-        let (client, connection) = config.connect(tokio_postgres::NoTls).await.unwrap();
-        let (answer, _) = tokio::time::timeout(LIMIT, async {
-            let query = async {
-                let rows = client.simple_query(text).await;
-                drop(client);
-                rows
-            };
-            tokio::join!(query, connection)
-        })
-        .await
-        .unwrap();
-        let first = answer.unwrap().into_iter().find_map(|message| match message {
-            tokio_postgres::SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
-            _ => None,
-        });
-        first.unwrap_or_default()
     }
 }
 

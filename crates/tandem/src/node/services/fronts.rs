@@ -1,0 +1,73 @@
+//! Builds the front doors of this node, but for those of PostgreSQL.
+//! In: `Ground`, `Config`. Out: open doors, which lead somewhere once they are let in; what waits.
+//! Not here: what each of them is (the modules beside this one).
+
+use super::super::{Error, Ground};
+use super::alone::AloneDoors;
+use super::balancers::Balancers;
+use super::by_key::KeyDoors;
+use super::copies::CopyServices;
+use super::led::LedDoors;
+use crate::config::Config;
+use crate::consensus::Consensus;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// All of them, for as long as the node runs.
+#[derive(Clone)]
+pub(in crate::node) struct Fronts {
+    pub alone: Arc<AloneDoors>,
+    pub key_doors: Arc<KeyDoors>,
+    pub balancers: Arc<Balancers>,
+    pub led: Arc<LedDoors>,
+    pub copies: Arc<CopyServices>,
+}
+
+impl Fronts {
+    /// Binds them; nobody is led anywhere by what this node knows.
+    ///
+    /// # Errors
+    /// An address cannot be had.
+    pub(in crate::node) fn open(ground: &Arc<Ground>) -> Result<Self, Error> {
+        let alone = Arc::new(AloneDoors::open(ground)?);
+        let key_doors = Arc::new(KeyDoors::open(ground)?);
+        let (identity, supervisor) = (&ground.identity, &ground.supervisor);
+        let balancers = Arc::new(Balancers::open(identity, &ground.config, supervisor)?);
+        let led = Arc::new(LedDoors::open(ground, &balancers));
+        let copies = Arc::new(CopyServices::open(ground)?);
+        Ok(Self { alone, key_doors, balancers, led, copies })
+    }
+
+    /// Lets clients in, once this node knows what it has.
+    pub(in crate::node) fn let_in(&self, consensus: &Consensus) {
+        self.alone.let_in(consensus);
+        self.copies.let_in();
+        self.led.let_in(consensus);
+        self.key_doors.let_in(consensus);
+    }
+
+    /// Goes on with another configuration; what could not be done is said, and done by the next
+    /// call.
+    pub(in crate::node) async fn follow(
+        &self,
+        config: &Config,
+        consensus: &Consensus,
+    ) -> Vec<String> {
+        // What leads elsewhere from now on is let go of before it is changed.
+        self.led.let_go(config).await;
+        let mut waits = self.balancers.follow(config).await;
+        waits.extend(self.copies.follow(config, consensus));
+        waits.extend(self.alone.follow(config, consensus));
+        waits.extend(self.key_doors.follow(config, consensus));
+        self.led.follow(config, &self.balancers, consensus);
+        waits
+    }
+
+    /// This node is removed: nothing of it stays.
+    pub(in crate::node) async fn part(&self, grace: Duration) {
+        self.copies.part();
+        let Self { alone, key_doors, balancers, copies, led: _ } = self;
+        let one = async { tokio::join!(alone.close(grace), key_doors.close(grace)) };
+        tokio::join!(balancers.close(grace), copies.close(grace), one);
+    }
+}
