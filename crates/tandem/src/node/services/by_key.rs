@@ -151,15 +151,15 @@ impl KeyDoors {
     ) -> Result<(), Error> {
         let mut all = self.lock();
         if let Some(open) = all.get(service) {
-            // Before anybody is sent to a node that is new.
-            open.door.configure(door)?;
+            // First what cannot fail, and before anybody is sent to a node that is new.
+            open.door.lead(door.upstreams.clone());
             let is_new = |old: &mut Addresses| {
                 let differs = *old != addresses;
                 *old = addresses;
                 differs
             };
             open.addresses.send_if_modified(is_new);
-            return Ok(());
+            return open.door.configure_rest(door);
         }
         let open = self.bind((door, addresses))?;
         self.guide((service, command), &open, consensus);
