@@ -105,7 +105,10 @@ impl Doors<'_> {
         }
         if now >= until {
             let text = format!("{why}; drain_max has passed, and {in_flight} are cut");
-            return Ending::End(Reason::new(text).number("in_flight", in_flight));
+            let unknown = format!(", beside what {doors} doors have that do not know of it");
+            let text = if doors > 0 { text + &unknown } else { text };
+            let reason = Reason::new(text).number("in_flight", in_flight);
+            return Ending::End(reason.number("doors", doors));
         }
         let text =
             format!("{why}; {in_flight} are not over, and {doors} doors do not know of it yet");

@@ -111,7 +111,8 @@ impl SingletonDriver {
     /// The same as `stop`, once the doors have let go of it, or sessions had their time.
     pub(super) async fn stop_by_plan(&mut self, why: &Reason) {
         if self.life == Life::Runs {
-            if why.numbers().iter().any(|(name, count)| *name == "in_flight" && *count > 0) {
+            let is_left = |name: &str| matches!(name, "in_flight" | "doors");
+            if why.numbers().iter().any(|(name, count)| is_left(name) && *count > 0) {
                 self.tell(EventKind::InstanceWithdrawn, why.text());
             }
             if self.own.pending_restart && self.wish == Wish::Agreed {

@@ -159,7 +159,8 @@ impl KeyDoors {
                 differs
             };
             open.addresses.send_if_modified(is_new);
-            return open.door.configure_rest(door);
+            open.door.configure_rest(door)?;
+            return Ok(());
         }
         let open = self.bind((door, addresses))?;
         self.guide((service, command), &open, consensus);

@@ -9,6 +9,7 @@
 //! out on each node (`node/live.rs`), what is said of it afterwards (`carried.rs`).
 //! Tested by: `tests/members`.
 
+use super::super::moves::singleton::move_max;
 use super::super::seen::{Seen, ServiceSeen};
 use super::super::{NodeOperations, refusals};
 use super::carried::CARRIED_OUT;
@@ -202,9 +203,11 @@ impl NodeOperations {
         // What it owns or runs is given away in order first; who is silent loses it as its lease
         // passes.
         let is_left = |agreed: &Agreed| {
-            !owns_partitions(&agreed.state, node) && !runs_alone(&agreed.state, node)
+            !owns_partitions(&agreed.state, node) && alone(&agreed.state, node).next().is_none()
         };
-        let _ = self.wait(SETTLED, is_left).await;
+        let alone = alone(&state, node).filter_map(|service| self.command_of(service));
+        let longest = alone.map(|command| move_max(&command)).max().unwrap_or_default();
+        let _ = self.wait(SETTLED.max(longest), is_left).await;
         for service in state.services.keys() {
             // A node that does not answer is counted out by its silence.
             if let Err(problem) = self.wish(service, node, Wish::Leave, what).await {
@@ -246,15 +249,15 @@ fn owns_partitions(state: &ClusterState, node: &NodeId) -> bool {
     })
 }
 
-/// Whether it is to run the one copy of a command, which another node could.
-fn runs_alone(state: &ClusterState, node: &NodeId) -> bool {
+/// The commands whose one copy it is to run, which another node could.
+fn alone<'a>(state: &'a ClusterState, node: &'a NodeId) -> impl Iterator<Item = &'a ServiceId> {
     let is_alone = |it: &ServiceSpec| it.pairing.kind() == Kind::Command && it.seat.is_none();
-    let alone = state.services.iter().filter(|(service, it)| {
-        !it.paused && state.spec.services.get(*service).is_some_and(is_alone)
-    });
     let others = state.spec.data_nodes().filter(|other| *other != node).count();
-    let mut holders = alone.filter_map(|(_, it)| it.appointment.as_ref());
-    others > 0 && holders.any(|appointment| appointment.primary == *node)
+    let its = state.services.iter().filter(move |(service, it)| {
+        let holds = it.appointment.as_ref().is_some_and(|it| it.primary == *node);
+        others > 0 && holds && state.spec.services.get(*service).is_some_and(is_alone)
+    });
+    its.map(|(service, _)| service)
 }
 
 /// What forbids it at this moment: votes and commits must go on.
