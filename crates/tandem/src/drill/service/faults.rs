@@ -96,15 +96,15 @@ impl Cast {
     }
 }
 
-/// Whom a node must say something of, where a fault is to be noticed.
-pub fn noticed_of(subject: Subject, fault: Fault, cast: &Cast) -> About {
+/// Of one of whom a node must say something, where a fault is to be noticed.
+pub fn noticed_of(subject: Subject, fault: Fault, cast: &Cast) -> Vec<About> {
+    let endpoint = || About::Endpoint(cast.address.clone());
     match fault {
-        Fault::InstanceFreeze | Fault::Drain if subject.has_endpoints() => {
-            About::Endpoint(cast.address.clone())
-        }
-        // It is listed no more, so it is the number that is not right.
-        Fault::Resize => About::Service,
-        _ => About::Node(cast.node.clone()),
+        Fault::InstanceFreeze | Fault::Drain if subject.has_endpoints() => vec![endpoint()],
+        // It is listed no more, so that the number is not right; or shown until its work is over.
+        Fault::Resize if subject.has_endpoints() => vec![About::Service, endpoint()],
+        Fault::Resize => vec![About::Service],
+        _ => vec![About::Node(cast.node.clone())],
     }
 }
 
@@ -217,9 +217,11 @@ mod tests {
         let drain = injection(Subject::Singleton, Fault::Drain, &cast).unwrap();
         assert_eq!(drain.inject, [Deed::Operate("c".into(), vec!["drain".into(), "b".into()])]);
         let of = |subject, fault| noticed_of(subject, fault, &cast);
-        assert_eq!(of(Subject::Tcp, Fault::Drain), About::Endpoint(cast.address.clone()));
-        assert_eq!(of(Subject::Http, Fault::NodeKill), About::Node("b".into()));
-        assert_eq!(of(Subject::Copies, Fault::NodeCut), About::Node("b".into()));
+        let endpoint = About::Endpoint(cast.address.clone());
+        assert_eq!(of(Subject::Tcp, Fault::Resize), [About::Service, endpoint.clone()]);
+        assert_eq!(of(Subject::Tcp, Fault::Drain), [endpoint]);
+        assert_eq!(of(Subject::Http, Fault::NodeKill), [About::Node("b".into())]);
+        assert_eq!(of(Subject::Copies, Fault::NodeCut), [About::Node("b".into())]);
     }
 
     #[test]

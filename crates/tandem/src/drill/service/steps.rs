@@ -90,7 +90,7 @@ impl Stage {
         Injection { inject, heal }: &Injection,
         (pulse, problems): (&Pulse, &mut Vec<String>),
     ) -> Result<Times, Error> {
-        let (node, victim) = (&cast.node, noticed_of(self.subject, fault, cast));
+        let (node, victims) = (&cast.node, noticed_of(self.subject, fault, cast));
         let flowing = || is_fresh(pulse.last_acked());
         let flows = || pulse.acked() > 0 && flowing();
         if !until(self.bounds.flow_max, flows).await {
@@ -106,7 +106,8 @@ impl Stage {
             (clock::now(), lasts(self.subject, fault), AtomicBool::new(false));
         let lasted = || {
             let view = self.view();
-            noticed.fetch_or(view.blamed.contains(&victim), Ordering::Relaxed);
+            let is_told = victims.iter().any(|victim| view.blamed.contains(victim));
+            noticed.fetch_or(is_told, Ordering::Relaxed);
             let is_whole = view.is_redundant_for(self.bounds.whole_for, clock::now());
             if is_whole {
                 most.fetch_max(self.members.borrow().len(), Ordering::Relaxed);
