@@ -376,7 +376,7 @@ async fn tunnel(
     let mut tunnel = Tunnel::new(client, endpoint, timer, door.config.idle_timeout);
     tokio::select! {
         biased;
-        _ = poll_fn(|cx| tunnel.poll(cx)) => return After::Cut,
+        is_whole = poll_fn(|cx| tunnel.poll(cx)) => if is_whole { return After::Cut },
         () = claim.0.over() => claim.0.was_cut(),
     }
     // Neither side shall take this for the end of what the other one said.

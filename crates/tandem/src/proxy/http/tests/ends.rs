@@ -191,6 +191,18 @@ async fn a_websocket_at_a_drained_endpoint_is_cut_after_a_time_and_told() {
 }
 
 #[tokio::test]
+async fn a_websocket_that_is_silent_for_too_long_ends_by_no_end() {
+    let (supervisor, endpoints) = three().await;
+    let idle_timeout = Duration::from_millis(100);
+    let config = BalancerConfig { idle_timeout, ..config(&[&endpoints[0]]) };
+    let balancer = Balancer::open(config, &supervisor).unwrap();
+    let mut socket = Client::connect(&balancer).await;
+    socket.send(WEBSOCKET).await;
+    assert_eq!(socket.until("hello").await.map(|it| it.ends_with("hello")), Some(true));
+    assert_eq!(socket.end().await, (String::new(), true));
+}
+
+#[tokio::test]
 async fn a_request_that_is_cut_goes_elsewhere_where_it_may_and_is_told_else() {
     let (supervisor, endpoints) = three().await;
     let drain_max = Some(Duration::from_millis(100));
