@@ -10,8 +10,9 @@ use super::super::view;
 use super::Stage;
 use crate::drill::Error;
 use crate::drill::stage::LOOK;
+use crate::telemetry::codes;
 use tandem_core::ids::NodeId;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 impl Stage {
     /// Makes a machine a member; it is started with the file that is applied then.
@@ -47,9 +48,21 @@ impl Stage {
         // From here on its silence is no shortcoming.
         self.members.send_modify(|members| members.retain(|it| it != node));
         self.cluster.expect_end(node)?;
-        self.operate(via, &words(["remove", node.as_str()])).await?;
+        self.remove(via, node).await?;
         self.cluster.ended(node).await?;
         Ok(self.cluster.dismantle(node).await?)
+    }
+
+    /// What is refused until all have heard of the last change is asked for again, as the refusal
+    /// says.
+    async fn remove(&self, via: &NodeId, node: &NodeId) -> Result<(), Error> {
+        let deadline = Instant::now() + self.bounds.flow_max;
+        loop {
+            match self.operate(via, &words(["remove", node.as_str()])).await {
+                Err(error) if is_early(&error) && Instant::now() < deadline => sleep(LOOK).await,
+                removed => return removed.map(drop),
+            }
+        }
     }
 
     /// Where what lets nodes in is kept: where the cluster began.
@@ -71,6 +84,10 @@ impl Stage {
             tracing::warn!(%error, "a node that joined is still there");
         }
     }
+}
+
+fn is_early(error: &Error) -> bool {
+    error.to_string().contains(&codes::BUSY.to_string())
 }
 
 fn words<const COUNT: usize>(words: [&str; COUNT]) -> Vec<String> {
