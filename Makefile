@@ -5,7 +5,7 @@ SEEDS ?= 10000
 DIVIDED ?= 500
 BESIDE ?= 200
 ROUNDS ?= 5
-SERVICES ?= postgres singleton copies sessions partitions http tcp
+SERVICES ?= postgres singleton copies sessions partitions keys http tcp
 
 .DEFAULT_GOAL := help
 .PHONY: help setup build demo dev test lint check fix sim fuzz drill bench bench-pg bench-http bench-tcp test-pg test-http deny
@@ -34,6 +34,7 @@ test: setup lint ## everything that CI runs
 	$(TANDEM) drill --service singleton --fault instance-kill,lie,node-kill,node-cut,scale --json
 	$(TANDEM) drill --service copies --fault instance-kill,lie,drain,scale,change,node-kill --json
 	$(TANDEM) drill --service partitions --fault instance-kill,drain,scale,node-kill --json
+	$(TANDEM) drill --service keys --fault instance-kill,drain,node-kill --json
 	$(TANDEM) drill --service http --fault instance-kill,lie,drain,resize --json
 	$(TANDEM) drill --service tcp --fault instance-kill,resize --json
 

@@ -171,7 +171,8 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let ledger = Arc::new(Ledger::open(&path, "x", 1).unwrap());
-        tasks.spawn("server", TaskKind::Session, serve(listener, ledger, tasks.clone()));
+        let serving = serve(listener, ledger, None, tasks.clone());
+        tasks.spawn("server", TaskKind::Session, serving);
         // The first door is closed: clients have to go on to the next.
         let doors = ["127.0.0.1:1".parse().unwrap(), address];
         let load = Load { writers: 3, pace: Duration::from_millis(1) };

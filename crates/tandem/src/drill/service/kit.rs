@@ -116,12 +116,16 @@ impl Kit {
                 }
                 self.command(&mut text, "");
             }
-            Subject::Partitions => {
+            Subject::Partitions | Subject::Keys => {
                 let _ = writeln!(
                     text,
                     "clustering = \"active-active\"\npartitions = {PARTITIONS}\n\
                      release_max = \"1s\""
                 );
+                if self.subject == Subject::Keys {
+                    // Each request has a key of its own.
+                    text.push_str("door = \"http\"\npartition_key = { path_segment = 2 }\n");
+                }
                 self.command(&mut text, ", \"--divided\"");
             }
             Subject::Copies | Subject::Sessions => {
@@ -225,6 +229,9 @@ mod tests {
                 assert_eq!(greater.nodes[&"b".into()].capacity, GREATER);
                 assert_eq!(greater.nodes[&"a".into()].capacity, 1);
             }
+            let door = config.commands.get(&SERVICE.into()).and_then(|it| it.partitions.as_ref());
+            let by_key = door.is_some_and(|it| it.door.is_some());
+            assert_eq!(by_key, *subject == Subject::Keys);
             let folder = kit.folder.0.clone();
             assert!(folder.exists());
             drop(kit);

@@ -60,7 +60,7 @@ impl Stage {
         let members = watch::Sender::new(nodes);
         let view = view::watch(tasks, Arc::clone(&cluster), subject, members.subscribe());
         // A node that was lost again and again is given no partitions for up to 160 s (H37).
-        let bounds = match subject {
+        let bounds = match subject.rules() {
             Subject::Partitions => {
                 Bounds { whole_max: HELD_OFF_MAX, mended_max: HELD_OFF_MAX, ..Bounds::default() }
             }

@@ -173,6 +173,7 @@ impl Stage {
                 let outage = pieces::nobody_at_work(lines, PARTITIONS, window);
                 (outage, pieces::worked_twice(lines))
             }
+            Subject::Keys => (history.outage(window), pieces::worked_twice(lines)),
             _ => (history.outage(window), 0),
         };
         let since = self.view().redundant_since.unwrap_or(times.over_at);

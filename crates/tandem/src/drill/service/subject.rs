@@ -21,6 +21,8 @@ pub enum Subject {
     Sessions,
     /// A command of which a copy runs on every node, each with its part of the work.
     Partitions,
+    /// The same behind doors that lead each request to the copy that owns its key.
+    Keys,
     /// Requests spread over endpoints that the drill runs.
     Http,
     /// The same by connections.
@@ -86,6 +88,20 @@ const OF_PARTITIONS: &[Fault] = &[
     Fault::DaemonFreeze,
 ];
 
+/// To divided work that clients ask for.
+const OF_KEYS: &[Fault] = &[
+    Fault::InstanceKill,
+    Fault::InstanceFreeze,
+    Fault::Slow,
+    Fault::Lie,
+    Fault::Drain,
+    Fault::Scale,
+    Fault::NodeKill,
+    Fault::NodeCut,
+    Fault::DaemonKill,
+    Fault::DaemonFreeze,
+];
+
 /// To endpoints of requests.
 const OF_HTTP: &[Fault] = &[
     Fault::InstanceKill,
@@ -123,6 +139,7 @@ impl Subject {
         Self::Copies,
         Self::Sessions,
         Self::Partitions,
+        Self::Keys,
         Self::Http,
         Self::Tcp,
     ];
@@ -135,6 +152,7 @@ impl Subject {
             Self::Copies => "copies",
             Self::Sessions => "sessions",
             Self::Partitions => "partitions",
+            Self::Keys => "keys",
             Self::Http => "http",
             Self::Tcp => "tcp",
         }
@@ -148,15 +166,18 @@ impl Subject {
             Self::Copies => OF_COPIES,
             Self::Sessions => OF_SESSIONS,
             Self::Partitions => OF_PARTITIONS,
+            Self::Keys => OF_KEYS,
             Self::Http => OF_HTTP,
             Self::Tcp => OF_TCP,
         }
     }
 
-    /// Whose rules hold for it: copies are copies, however a door chooses among them.
+    /// Whose rules hold for it: copies are copies, however a door chooses among them, and divided
+    /// work is divided whether or not anybody asks for it.
     pub const fn rules(self) -> Self {
         match self {
             Self::Sessions => Self::Copies,
+            Self::Keys => Self::Partitions,
             other => other,
         }
     }
@@ -166,8 +187,8 @@ impl Subject {
         let outage = |seconds| Budget { outage_s: Some(seconds), ..Budget::default() };
         match (self.rules(), fault) {
             (Self::Postgres, _) => fault.budget(),
-            // By hash everybody soon waits for a copy behind the cut, for as long as they do.
-            _ if (self, fault) == (Self::Sessions, Fault::NodeCut) => Budget::default(),
+            // By hash or key everybody soon waits for a copy behind the cut, for as long as they do.
+            (_, Fault::NodeCut) if matches!(self, Self::Sessions | Self::Keys) => Budget::default(),
             (Self::Singleton, Fault::InstanceKill) => outage(0.5),
             (Self::Singleton, Fault::NodeKill | Fault::NodeCut | Fault::DaemonFreeze) => {
                 outage(1.5)
@@ -193,7 +214,7 @@ impl Subject {
             (Self::Tcp, Fault::Drain | Fault::Resize | Fault::NodeCut) => {
                 Budget { failed_share_max: Some(0.0), ..outage(0.0) }
             }
-            (Self::Copies | Self::Sessions | Self::Http | Self::Tcp, _) => outage(0.0),
+            (Self::Copies | Self::Sessions | Self::Keys | Self::Http | Self::Tcp, _) => outage(0.0),
         }
     }
 
@@ -214,7 +235,7 @@ impl Subject {
                 | (Self::Copies, Fault::Restart | Fault::Change)
                 | (Self::Singleton, Fault::Drain | Fault::Switchover | Fault::Scale)
                 | (Self::Singleton, Fault::Change)
-        )
+        ) || matches!((self, fault), (Self::Keys, Fault::Drain | Fault::Scale))
     }
 
     /// Whether every request that may be repeated must be answered.
@@ -225,7 +246,10 @@ impl Subject {
     /// Whether a copy that answers badly is found out by its own checks, and started anew: no door
     /// could send anybody elsewhere.
     pub const fn mends_itself(self, fault: Fault) -> bool {
-        matches!((self, fault), (Self::Singleton | Self::Partitions, Fault::Slow | Fault::Lie))
+        matches!(
+            (self.rules(), fault),
+            (Self::Singleton | Self::Partitions, Fault::Slow | Fault::Lie)
+        )
     }
 
     /// Whether the drill runs endpoints of its own.
@@ -262,7 +286,7 @@ mod tests {
             assert!(!subject.faults().is_empty());
         }
         let error = "redis".parse::<Subject>().unwrap_err().to_string();
-        assert!(error.contains("singleton, copies, sessions, partitions, http"), "{error}");
+        assert!(error.contains("copies, sessions, partitions, keys, http"), "{error}");
         assert_eq!(Subject::Singleton.budget(Fault::InstanceKill).outage_s, Some(0.5));
         assert_eq!(Subject::Postgres.budget(Fault::InstanceKill), Budget::default());
     }

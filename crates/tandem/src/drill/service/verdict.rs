@@ -81,8 +81,8 @@ pub fn problems(subject: Subject, fault: Fault, evidence: &Evidence) -> Vec<Stri
     let window = times.fault();
     let late = |attempt: &Attempt| attempt.ended.since(attempt.sent) >= SLOW;
     let wrong: Option<fn(&Attempt) -> bool> = match fault {
-        // Nobody asks for divided work.
-        _ if subject == Subject::Partitions => None,
+        // Nobody else could be sent what belongs to it: it is waited for, or fails.
+        _ if subject.rules() == Subject::Partitions => None,
         Fault::Lie => Some(|attempt| attempt.outcome != Outcome::Acked),
         Fault::Slow => Some(late),
         _ => None,

@@ -79,7 +79,7 @@ fn merge(
                 own.unwrap_or_else(|| balanced(node, status, endpoints))
             }
             Subject::Http | Subject::Tcp => balanced(node, status, endpoints),
-            Subject::Postgres | Subject::Sessions => {
+            Subject::Postgres | Subject::Sessions | Subject::Keys => {
                 of_service("it has a drill of its own".to_owned())
             }
         });

@@ -56,6 +56,20 @@ impl Works {
         ledger.write(&all)
     }
 
+    /// Writes down that it worked on a request of that partition, if it is its own under that epoch
+    /// or a later one. Nothing is released meanwhile.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn serve(&self, (id, epoch): (u32, u64), request: &str, to: &Ledger) -> io::Result<bool> {
+        let works = self.lock();
+        let Some(own) = works.get(&id).copied().filter(|own| *own >= epoch) else {
+            return Ok(false);
+        };
+        to.write(&[Does::Work { id, epoch: own }, Does::Request(request.to_owned())])?;
+        Ok(true)
+    }
+
     /// Begins what is its own and ends all else; what it has to say that it released.
     fn follow(&self, told: &Told) -> Vec<(u32, u64)> {
         let (owned, other): (Vec<_>, Vec<_>) =
@@ -137,6 +151,24 @@ mod tests {
             ledger::read(&path, 0).unwrap().0.into_iter().map(|it| it.does).collect();
         let work = |id, epoch| Does::Work { id, epoch };
         assert_eq!(did, [Does::Beat, work(0, 1), work(3, 7), Does::Beat, work(3, 7)]);
+    }
+
+    #[test]
+    fn only_what_is_its_own_is_served() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ledger");
+        let (own, works) = (Ledger::open(&path, "a", 1).unwrap(), Works::default());
+        let serves = |id, epoch| works.serve((id, epoch), "r.1.1", &own).unwrap();
+        works.follow(&told(1, &[(0, 2, "owned"), (1, 1, "owned")]));
+        assert!(serves(0, 2) && serves(0, 1), "an earlier epoch was its own, or another's");
+        assert!(!serves(0, 3), "its door knows more than it does");
+        assert!(!serves(5, 1));
+        works.follow(&told(2, &[(0, 2, "releasing"), (1, 1, "owned")]));
+        assert!(!serves(0, 2) && serves(1, 1));
+        let lines = ledger::read(&path, 0).unwrap().0;
+        assert_eq!(lines.len(), 6, "a piece of work and a request each: {lines:?}");
+        assert_eq!(lines[0].does, Does::Work { id: 0, epoch: 2 });
+        assert_eq!(lines[1].does, Does::Request("r.1.1".into()));
     }
 
     #[test]

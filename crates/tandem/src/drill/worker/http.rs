@@ -1,21 +1,25 @@
 //! Talks HTTP as a small server that writes down every request before it answers.
 //! In: `/r/ID` is worked on, `/healthz` is answered, `/drill/HOW` says how to behave from now on.
+//! Where work is divided, one is worked on only if its partition is the copy's own, else it gets
+//! 421 and nothing is done.
 //! Out: `NAME ID`, and the ledger's lines.
 //! Tested by: below.
 
+use super::divided::Works;
 use super::ledger::{Does, Ledger};
 use crate::runtime::supervisor::{Supervisor, TaskKind};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
-use hyper::{Request, Response, StatusCode};
+use hyper::{HeaderMap, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use std::io;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
+use tandem_core::clustering::load_balanced::key;
 use tokio::net::{TcpListener, TcpStream};
 
 /// Slower than anything nearby, faster than any limit: nobody fails, everybody waits.
@@ -67,15 +71,31 @@ impl FromStr for Behaviour {
     }
 }
 
+/// What a copy may work on, of so many partitions.
+#[derive(Clone, Debug)]
+pub struct Divided {
+    /// What it owns.
+    pub works: Arc<Works>,
+    /// How many there are.
+    pub count: u32,
+}
+
 #[derive(Debug)]
 struct Server {
     ledger: Arc<Ledger>,
+    divided: Option<Divided>,
     behaviour: AtomicU8,
 }
 
 /// Answers until `tasks` stop.
-pub async fn serve(listener: TcpListener, ledger: Arc<Ledger>, tasks: Supervisor) {
-    let server = Arc::new(Server { ledger, behaviour: AtomicU8::new(Behaviour::Well as u8) });
+pub async fn serve(
+    listener: TcpListener,
+    ledger: Arc<Ledger>,
+    divided: Option<Divided>,
+    tasks: Supervisor,
+) {
+    let behaviour = AtomicU8::new(Behaviour::Well as u8);
+    let server = Arc::new(Server { ledger, divided, behaviour });
     let stop = tasks.stopping();
     loop {
         let accepted = tokio::select! {
@@ -110,6 +130,7 @@ impl Server {
 
     async fn answer(&self, request: Request<Incoming>) -> io::Result<Response<Full<Bytes>>> {
         let path = request.uri().path().to_owned();
+        let fields = request.headers().clone();
         let body = Limited::new(request.into_body(), BODY_BYTES_MAX).collect().await;
         body.map_err(io::Error::other)?;
         let name = self.ledger.name();
@@ -135,8 +156,31 @@ impl Server {
         let Some(id) = asked else {
             return Ok(respond(StatusCode::OK, format!("{name} well\n")));
         };
-        self.ledger.write(&[Does::Request(id.to_owned())])?;
-        Ok(respond(StatusCode::OK, format!("{name} {id}\n")))
+        Ok(match self.work(id, &fields)? {
+            StatusCode::OK => respond(StatusCode::OK, format!("{name} {id}\n")),
+            refused => respond(refused, format!("{name} did nothing\n")),
+        })
+    }
+}
+
+impl Server {
+    /// Works on a request, if it is the copy's to work on.
+    fn work(&self, id: &str, fields: &HeaderMap) -> io::Result<StatusCode> {
+        let Some(Divided { works, count }) = &self.divided else {
+            self.ledger.write(&[Does::Request(id.to_owned())])?;
+            return Ok(StatusCode::OK);
+        };
+        let number = |name: &str| fields.get(name)?.to_str().ok()?.parse().ok();
+        let Some((of, epoch)) = number("tandem-partition").zip(number("tandem-epoch")) else {
+            return Ok(StatusCode::BAD_REQUEST);
+        };
+        // What the door takes for the key may not be another one than this.
+        let own = key::part(id.as_bytes(), *count);
+        if of != u64::from(own) {
+            return Ok(StatusCode::BAD_REQUEST);
+        }
+        let worked = works.serve((own, epoch), id, &self.ledger)?;
+        Ok(if worked { StatusCode::OK } else { StatusCode::MISDIRECTED_REQUEST })
     }
 }
 
@@ -169,7 +213,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let own = Arc::new(Ledger::open(&path, "x", 1).unwrap());
-        tasks.spawn("server", TaskKind::Session, serve(listener, own, tasks.clone()));
+        tasks.spawn("server", TaskKind::Session, serve(listener, own, None, tasks.clone()));
         assert!(ask(address, "/r/one").await.ends_with("x one\n"));
         assert!(ask(address, "/drill/lie").await.ends_with("x lie\n"));
         assert!(ask(address, "/r/two").await.starts_with("HTTP/1.1 500 "));
@@ -188,5 +232,24 @@ mod tests {
             ledger::read(&path, 0).unwrap().0.into_iter().map(|it| it.does).collect();
         assert_eq!(did, ["one", "four"].map(|id| Does::Request(id.into())));
         assert!(tasks.stop(Duration::from_secs(5)).await);
+    }
+
+    #[test]
+    fn a_request_of_another_partition_than_its_key_says_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let ledger = Arc::new(Ledger::open(&folder.path().join("ledger"), "x", 1).unwrap());
+        let divided = Divided { works: Arc::default(), count: 12 };
+        let behaviour = AtomicU8::new(Behaviour::Well as u8);
+        let server = Server { ledger, divided: Some(divided), behaviour };
+        let told = |partition: &str| {
+            let fields = [("tandem-partition", partition), ("tandem-epoch", "1")];
+            let fields = fields.into_iter().filter(|(_, value)| !value.is_empty());
+            let fields =
+                fields.map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()));
+            server.work("shop-17", &fields.collect()).unwrap()
+        };
+        assert_eq!(told("7"), StatusCode::BAD_REQUEST);
+        assert_eq!(told(""), StatusCode::BAD_REQUEST, "it came past the doors");
+        assert_eq!(told("6"), StatusCode::MISDIRECTED_REQUEST, "it owns nothing");
     }
 }

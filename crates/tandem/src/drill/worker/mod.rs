@@ -17,6 +17,7 @@ use crate::runtime::signals;
 use crate::runtime::supervisor::{Supervisor, TaskKind};
 use clap::Parser;
 use divided::Works;
+use http::Divided;
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -46,6 +47,9 @@ pub struct Arguments {
     /// Whether its work is divided.
     #[arg(long)]
     pub divided: bool,
+    /// Into how many partitions.
+    #[arg(long, env = "TANDEM_PARTITIONS", default_value_t = 0)]
+    pub partitions: u32,
     /// Of which service it is a copy.
     #[arg(long, env = "TANDEM_SERVICE", default_value = "none")]
     pub service: String,
@@ -86,18 +90,19 @@ pub fn run(arguments: &[OsString]) -> Result<(), Error> {
 }
 
 async fn work(arguments: Arguments) -> Result<(), Error> {
-    let Arguments { ledger: path, listen, name, term, divided, service, api } = arguments;
+    let Arguments { ledger: path, listen, name, term, divided, service, api, partitions } =
+        arguments;
     let unwritable = |source| Error::Ledger { path: path.clone(), source };
     let ledger = Arc::new(Ledger::open(&path, &name, term).map_err(unwritable)?);
-    let tasks = Supervisor::new();
+    let (tasks, works) = (Supervisor::new(), Arc::new(Works::default()));
     if let Some(address) = listen {
         let listener = tokio::net::TcpListener::bind(address)
             .await
             .map_err(|source| Error::Listen { address, source })?;
-        let serving = http::serve(listener, Arc::clone(&ledger), tasks.clone());
+        let own = divided.then(|| Divided { works: Arc::clone(&works), count: partitions });
+        let serving = http::serve(listener, Arc::clone(&ledger), own, tasks.clone());
         tasks.spawn("drill service", TaskKind::Session, serving);
     }
-    let works = Arc::new(Works::default());
     if divided {
         let place = api.strip_prefix("http://").and_then(|place| place.parse().ok());
         let place: SocketAddr = place.ok_or(Error::Api { api })?;
