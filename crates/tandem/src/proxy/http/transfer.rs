@@ -14,6 +14,7 @@ mod terms;
 pub(super) use owned::Kept;
 pub(super) use terms::{End, Terms};
 
+use super::h2;
 use super::session::Client;
 use super::stream::{BUFFER, Stream};
 use super::wire::framing::{Bad, Body, Framing};
@@ -72,8 +73,9 @@ pub(super) struct Transfer<'a> {
 }
 
 impl<'a> Transfer<'a> {
-    pub(super) fn new(terms: Terms<'a>, client: &'a mut Client, endpoint: Stream) -> Self {
+    pub(super) fn new(terms: Terms<'a>, client: &'a mut Client, mut endpoint: Stream) -> Self {
         let now = Instant::now();
+        h2::introduce(&mut endpoint, &client.stream, terms.order.minor);
         client.out.clear();
         client.kept.begin();
         client.spare.consume(usize::MAX);
@@ -358,6 +360,7 @@ impl<'a> Transfer<'a> {
         onward.keep_alive = self.keep_alive;
         onward.cookie = self.terms.cookie;
         rewrite::response(out, &head, onward);
+        h2::tell_length(stream, &self.endpoint);
         self.is_reusable = head.keep_alive;
         self.answer = Body::new(head.framing, u64::MAX);
         self.state = if status == 101 { State::Switched } else { State::Body };

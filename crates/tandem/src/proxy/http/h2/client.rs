@@ -8,7 +8,7 @@
 use super::head::{self, Written};
 use super::incoming::Incoming;
 use super::outgoing::Outgoing;
-use super::{broken, io::Watch};
+use super::{Takes, broken, io::Watch};
 use crate::proxy::http::wire::framing::Framing;
 use crate::proxy::http::wire::request::{Method, more_fields};
 use crate::proxy::http::wire::response;
@@ -28,6 +28,10 @@ pub(in crate::proxy) struct ClientStream {
     outgoing: Option<Outgoing>,
     kind: Method,
     is_websocket: bool,
+    /// How long the body of the request is that comes in chunks.
+    counted: Option<u64>,
+    /// And that of the response.
+    length: Option<u64>,
     watch: Arc<Watch>,
 }
 
@@ -39,17 +43,18 @@ impl std::fmt::Debug for ClientStream {
 
 impl ClientStream {
     /// The stream, and the head of its request; none if that breaks the rules, which its client
-    /// is told.
+    /// is told. `endpoints`: what those take of it, and how long its body may be.
     pub(super) fn new(
         request: http::Request<RecvStream>,
         mut respond: SendResponse<Bytes>,
         watch: &Arc<Watch>,
+        endpoints: (Takes, u64),
     ) -> Option<(Self, Vec<u8>)> {
         let (parts, body) = request.into_parts();
         let protocol = parts.extensions.get::<h2::ext::Protocol>();
         let is_websocket = protocol.is_some_and(|protocol| protocol.as_str() == "websocket");
-        let written = head::request(&parts, body.is_end_stream(), is_websocket);
-        let (Ok(Written { text, is_chunked }), true) =
+        let written = head::request(&parts, (body.is_end_stream(), is_websocket), endpoints);
+        let (Ok(Written { text, is_chunked, counted }), true) =
             (written, is_websocket || protocol.is_none())
         else {
             respond.send_reset(Reason::PROTOCOL_ERROR);
@@ -57,8 +62,27 @@ impl ClientStream {
         };
         let kind = if parts.method == http::Method::HEAD { Method::Head } else { Method::Other };
         let incoming = Incoming::new(body, is_chunked);
-        let watch = Arc::clone(watch);
-        Some((Self { incoming, respond, outgoing: None, kind, is_websocket, watch }, text))
+        let stream = Self {
+            incoming,
+            respond,
+            outgoing: None,
+            kind,
+            is_websocket,
+            counted,
+            length: None,
+            watch: Arc::clone(watch),
+        };
+        Some((stream, text))
+    }
+
+    /// How long the body of its request is that comes in chunks; none if nobody knows.
+    pub(super) const fn counted(&self) -> Option<u64> {
+        self.counted
+    }
+
+    /// Its response, in chunks, is so long.
+    pub(super) fn will_have(&mut self, length: Option<u64>) {
+        self.length = length;
     }
 
     fn is_answered(&self) -> bool {
@@ -151,6 +175,7 @@ impl ClientStream {
             answer.headers_mut().remove("sec-websocket-accept");
         }
         let framing = if switches { Framing::Close } else { read.framing };
+        head::says_length(answer.headers_mut(), framing, self.length);
         let is_all = head::is_all(framing);
         let stream = self.respond.send_response(answer, is_all).map_err(broken)?;
         self.outgoing = Some(Outgoing::new(stream, framing, is_all));

@@ -11,7 +11,8 @@ use super::head::{self, Written};
 use super::incoming::Incoming;
 use super::link::Link;
 use super::outgoing::Outgoing;
-use super::{broken, websocket};
+use super::{Takes, broken, websocket};
+use crate::proxy::http::wire::fields;
 use crate::proxy::http::wire::framing::Framing;
 use crate::proxy::http::wire::request::{self, Method, more_fields};
 use crate::proxy::http::wire::response::INTERIM_MAX;
@@ -36,6 +37,12 @@ pub(in crate::proxy) struct EndpointStream {
     link: Arc<Link>,
     send: SendRequest<Bytes>,
     kind: Method,
+    /// What whoever asks takes of a response.
+    takes: Takes,
+    /// How long the body of the request is that comes in chunks.
+    length: Option<u64>,
+    /// And that of the response.
+    counted: Option<u64>,
     /// The key of a WebSocket, if one is asked for.
     key: Option<Vec<u8>>,
     outgoing: Option<Outgoing>,
@@ -75,6 +82,9 @@ impl EndpointStream {
             link,
             send,
             kind: Method::Other,
+            takes: Takes::Length,
+            length: None,
+            counted: None,
             key: None,
             outgoing: None,
             response: None,
@@ -87,6 +97,16 @@ impl EndpointStream {
             was_idle,
             is_stale: false,
         }
+    }
+
+    /// Who asks takes this of a response, and its own body, in chunks, is so long.
+    pub(super) fn asked_by(&mut self, takes: Takes, length: Option<u64>) {
+        (self.takes, self.length) = (takes, length);
+    }
+
+    /// How long the body of a response is that comes in chunks; none if nobody knows.
+    pub(super) const fn counted(&self) -> Option<u64> {
+        self.counted
     }
 
     /// The endpoint did nothing with the request, and said so.
@@ -156,6 +176,9 @@ impl EndpointStream {
         let key = |it: &&httparse::Header<'_>| it.name.eq_ignore_ascii_case("sec-websocket-key");
         let key = read.fields.iter().find(key).map(|it| it.value.to_vec());
         self.key = is_websocket.then(|| key.unwrap_or_default());
+        if self.takes == Takes::Either && teaches(read.fields) {
+            self.takes = Takes::Both;
+        }
         let at = self.link.address.to_string();
         let mut request = head::onward(&read, (self.link.scheme(), &at), is_websocket)?;
         let framing = if is_websocket { Framing::Close } else { read.framing };
@@ -163,6 +186,7 @@ impl EndpointStream {
             let websocket = h2::ext::Protocol::from_static("websocket");
             request.extensions_mut().insert(websocket);
         }
+        head::says_length(request.headers_mut(), framing, self.length);
         let is_all = head::is_all(framing);
         self.link.asked();
         let sent = self.send.send_request(request, is_all);
@@ -213,7 +237,7 @@ impl EndpointStream {
     fn hinted(&mut self, interim: http::Response<()>) {
         self.interim += 1;
         let (parts, ()) = interim.into_parts();
-        self.came(head::response(&parts, false, self.kind));
+        self.came(head::response(&parts, false, (self.kind, Takes::Length)));
         if self.interim > INTERIM_MAX {
             self.failed = Some(io::ErrorKind::InvalidData.into());
         }
@@ -233,12 +257,13 @@ impl EndpointStream {
                 head::field(&mut text, name.as_str(), value.as_bytes());
             }
             text.extend_from_slice(b"\r\n");
-            self.came(Ok(Written { text, is_chunked: false }));
+            self.came(Ok(Written { text, is_chunked: false, counted: None }));
             self.incoming = Some(Incoming::new(body, false));
             return;
         }
-        let written = head::response(&parts, body.is_end_stream(), self.kind);
+        let written = head::response(&parts, body.is_end_stream(), (self.kind, self.takes));
         let is_chunked = written.as_ref().is_ok_and(|written| written.is_chunked);
+        self.counted = written.as_ref().ok().and_then(|written| written.counted);
         self.came(written);
         self.incoming = Some(Incoming::new(body, is_chunked));
     }
@@ -295,6 +320,12 @@ impl EndpointStream {
             outgoing.finish();
         }
     }
+}
+
+/// It says that it takes trailers.
+fn teaches(fields: &[httparse::Header<'_>]) -> bool {
+    let mut said = fields.iter().filter(|it| fields::Field::of(it.name) == fields::Field::Te);
+    said.any(|it| fields::list(it.value).any(|it| it.eq_ignore_ascii_case(b"trailers")))
 }
 
 impl Drop for EndpointStream {

@@ -5,7 +5,7 @@
 use super::head::{self, Written};
 use super::incoming::Incoming;
 use super::meter::{Meter, Peer};
-use super::{PREFACE, serve};
+use super::{PREFACE, Takes, serve};
 use crate::proxy::fuzz::{Random, cases};
 use crate::proxy::http::HttpConfig;
 use crate::proxy::http::tests::fuzz::reader::{self, Ends};
@@ -53,6 +53,7 @@ const FIELDS: &[(&str, &[u8])] = &[
     ("cookie", b"a=b"),
     ("cookie", b"c=d"),
     ("te", b"trailers"),
+    ("trailer", b"sum"),
     ("x-a", b""),
     ("x-b", b" \xc3\xa9\t!"),
     ("x-forwarded-for", b"10.0.0.1"),
@@ -143,7 +144,8 @@ struct Reading {
 
 impl Reading {
     fn new(written: Written, stream: h2::RecvStream) -> Self {
-        let Written { text, is_chunked } = written;
+        let Written { text, is_chunked, counted } = written;
+        assert!(is_chunked || counted.is_none(), "HTTP/1.1 has its length");
         Self { text, incoming: Incoming::new(stream, is_chunked), body: Vec::new(), end: None }
     }
 
@@ -172,6 +174,12 @@ impl Reading {
     }
 }
 
+/// Whoever reads these takes this, the same however they come.
+fn takes(pieces: &[&[u8]]) -> Takes {
+    let length: usize = pieces.iter().map(|piece| piece.len()).sum();
+    [Takes::Length, Takes::Either, Takes::Both][length % 3]
+}
+
 /// What a server of HTTP/2 makes of a client's bytes, which come in these pieces.
 async fn serve_all(pieces: &[&[u8]], soaks: bool) -> Vec<Reading> {
     let (mut near, far) = tokio::io::duplex(1 << 20);
@@ -181,7 +189,7 @@ async fn serve_all(pieces: &[&[u8]], soaks: bool) -> Vec<Reading> {
     let mut connection = serve::builder(&config).handshake::<_, Bytes>(far).await.unwrap();
     // Who answers is kept until the end: dropped, it would reset its stream.
     let (mut seen, mut respond) = (Vec::new(), Vec::new());
-    let mut is_gone = false;
+    let (mut is_gone, takes) = (false, takes(pieces));
     for piece in pieces {
         near.write_all(piece).await.unwrap();
         poll_fn(|cx| {
@@ -194,7 +202,9 @@ async fn serve_all(pieces: &[&[u8]], soaks: bool) -> Vec<Reading> {
                     };
                     let (parts, body) = request.into_parts();
                     respond.push(send);
-                    if let Ok(written) = head::request(&parts, body.is_end_stream(), false) {
+                    let written =
+                        head::request(&parts, (body.is_end_stream(), false), (takes, 100));
+                    if let Ok(written) = written {
                         seen.push(Reading::new(written, body));
                     }
                     moves = true;
@@ -295,7 +305,7 @@ async fn ask(pieces: &[&[u8]], soaks: bool) -> Option<(Reading, Framing)> {
                 && let Poll::Ready(answer) = Pin::new(&mut response).poll(cx)
             {
                 is_over = true;
-                seen = answer.ok().and_then(read);
+                seen = answer.ok().and_then(|answer| read(answer, takes(pieces)));
             }
             if let Some((seen, _)) = &mut seen {
                 seen.poll(cx, soaks);
@@ -307,10 +317,10 @@ async fn ask(pieces: &[&[u8]], soaks: bool) -> Option<(Reading, Framing)> {
     seen
 }
 
-fn read(answer: http::Response<h2::RecvStream>) -> Option<(Reading, Framing)> {
+fn read(answer: http::Response<h2::RecvStream>, takes: Takes) -> Option<(Reading, Framing)> {
     let (parts, body) = answer.into_parts();
     let kind = request::Method::Idempotent;
-    let written = head::response(&parts, body.is_end_stream(), kind).ok()?;
+    let written = head::response(&parts, body.is_end_stream(), (kind, takes)).ok()?;
     let seen = Reading::new(written, body);
     let mut room = request::more_fields();
     let head = response::read(&seen.text, &mut room, kind).ok()?.expect("whole");

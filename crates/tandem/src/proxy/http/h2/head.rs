@@ -6,11 +6,11 @@
 //! Not here: that reader (`wire/request.rs`, `wire/response.rs`).
 //! Tested by: `tests/h2/`.
 
-use super::websocket;
-use crate::proxy::http::wire::fields::Field;
+use super::{Takes, websocket};
+use crate::proxy::http::wire::fields::{self, Field};
 use crate::proxy::http::wire::framing::Framing;
 use crate::proxy::http::wire::{request, response};
-use http::header::{CONTENT_LENGTH, COOKIE, HOST};
+use http::header::{CONTENT_LENGTH, COOKIE, HOST, TRAILER};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
 use std::io::{self, Write};
 
@@ -19,6 +19,9 @@ pub(super) struct Written {
     pub(super) text: Vec<u8>,
     /// Its body comes in chunks.
     pub(super) is_chunked: bool,
+    /// That it comes so though its length is known: trailers may follow, and HTTP/1.1 has them
+    /// behind chunks only, which have no length beside them (RFC 9112, 6.2 and 7.1.2).
+    pub(super) counted: Option<u64>,
 }
 
 /// Why a head cannot be written: its stream breaks the rules of HTTP/2.
@@ -40,16 +43,35 @@ fn is_forbidden(name: &str) -> bool {
     ) && !name.starts_with("proxy-auth")
 }
 
-/// Writes a request. `websocket`: asked for by extended CONNECT (RFC 8441).
+/// The length of a body that is written in chunks all the same.
+fn counted(fields: &HeaderMap, has_ended: bool, takes: Takes) -> Option<u64> {
+    let may = match takes {
+        Takes::Length => false,
+        Takes::Either => fields.contains_key(TRAILER),
+        Takes::Both => true,
+    };
+    if has_ended || !may {
+        return None;
+    }
+    let mut lengths = fields.get_all(CONTENT_LENGTH).iter();
+    let (Some(length), None) = (lengths.next(), lengths.next()) else { return None };
+    fields::length(length.as_bytes())
+}
+
+/// Writes a request. `websocket`: asked for by extended CONNECT (RFC 8441). Those that are longer
+/// than `body_max` keep their length, by which they are refused.
 pub(super) fn request(
     parts: &http::request::Parts,
-    has_ended: bool,
-    websocket: bool,
+    (has_ended, websocket): (bool, bool),
+    (takes, body_max): (Takes, u64),
 ) -> Result<Written, Malformed> {
     let mut text = Vec::with_capacity(512);
     let method = if websocket { &Method::GET } else { &parts.method };
     request_line(&mut text, method, &parts.uri);
-    let is_chunked = fields(&mut text, &parts.headers, has_ended || websocket)?;
+    let counted = counted(&parts.headers, has_ended || websocket, takes);
+    let counted = counted.filter(|length| *length <= body_max);
+    let is_all = has_ended || websocket;
+    let is_chunked = fields(&mut text, &parts.headers, (is_all, counted.is_some()))?;
     let mut cookies = parts.headers.get_all(COOKIE).iter().peekable();
     if cookies.peek().is_some() {
         // They may come in crumbs, which HTTP/1.1 does not know (RFC 9113, 8.2.3).
@@ -65,7 +87,7 @@ pub(super) fn request(
         field(&mut text, "sec-websocket-key", websocket::key().as_bytes());
     }
     text.extend_from_slice(b"\r\n");
-    Ok(Written { text, is_chunked })
+    Ok(Written { text, is_chunked, counted })
 }
 
 /// With the authority in the target, so that the reader finds a field `Host` that differs from it.
@@ -86,13 +108,17 @@ fn request_line(text: &mut Vec<u8>, method: &Method, uri: &Uri) {
 }
 
 /// Writes the fields of a request; true if its body has to come in chunks.
-fn fields(text: &mut Vec<u8>, fields: &HeaderMap, has_ended: bool) -> Result<bool, Malformed> {
+fn fields(
+    text: &mut Vec<u8>,
+    fields: &HeaderMap,
+    (has_ended, is_counted): (bool, bool),
+) -> Result<bool, Malformed> {
     let mut has_length = false;
     for (name, value) in fields {
         if is_forbidden(name.as_str()) {
             return Err(Malformed);
         }
-        if name == COOKIE {
+        if name == COOKIE || (is_counted && name == CONTENT_LENGTH) {
             continue;
         }
         if name == CONTENT_LENGTH {
@@ -155,23 +181,29 @@ fn append(fields: &mut HeaderMap, field: &httparse::Header<'_>) -> io::Result<()
 pub(super) fn response(
     parts: &http::response::Parts,
     has_ended: bool,
-    kind: request::Method,
+    (kind, takes): (request::Method, Takes),
 ) -> Result<Written, Malformed> {
     let mut text = Vec::with_capacity(512);
     let status = parts.status;
     let reason = status.canonical_reason().unwrap_or_default();
     let _ = write!(text, "HTTP/1.1 {} {reason}\r\n", status.as_u16());
+    let is_bodiless = kind == request::Method::Head
+        || status.is_informational()
+        || matches!(status.as_u16(), 204 | 304);
+    let counted = counted(&parts.headers, has_ended || is_bodiless, takes);
     let mut has_length = false;
     for (name, value) in &parts.headers {
         if is_forbidden(name.as_str()) {
             return Err(Malformed);
         }
-        has_length |= name == CONTENT_LENGTH;
+        if name == CONTENT_LENGTH {
+            if counted.is_some() {
+                continue;
+            }
+            has_length = true;
+        }
         field(&mut text, name.as_str(), value.as_bytes());
     }
-    let is_bodiless = kind == request::Method::Head
-        || status.is_informational()
-        || matches!(status.as_u16(), 204 | 304);
     let is_chunked = !is_bodiless && !has_length && !has_ended;
     if is_chunked {
         field(&mut text, "transfer-encoding", b"chunked");
@@ -179,7 +211,14 @@ pub(super) fn response(
         field(&mut text, "content-length", b"0");
     }
     text.extend_from_slice(b"\r\n");
-    Ok(Written { text, is_chunked })
+    Ok(Written { text, is_chunked, counted })
+}
+
+/// Says how long a body is that was written in chunks.
+pub(super) fn says_length(fields: &mut HeaderMap, framing: Framing, length: Option<u64>) {
+    if let (Framing::Chunked, Some(length)) = (framing, length) {
+        fields.insert(CONTENT_LENGTH, HeaderValue::from(length));
+    }
 }
 
 /// Reads a response as it is written for a client.

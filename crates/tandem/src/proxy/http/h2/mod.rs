@@ -23,6 +23,7 @@ mod outgoing;
 mod serve;
 mod websocket;
 
+use super::stream::Stream;
 pub(in crate::proxy) use client::ClientStream;
 pub(in crate::proxy) use endpoint::EndpointStream;
 pub(super) use endpoint::Refused;
@@ -56,6 +57,34 @@ const ENDPOINT_CRUMBS: usize = 256 * STREAM_WINDOW as usize;
 /// Of so many streams that clients left, what an endpoint still sends is passed over unanswered: it
 /// was under way, and is no offence.
 const ENDPOINT_RESETS: usize = 1000;
+
+/// What a reader takes of a message that has a length, and maybe trailers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Takes {
+    /// Its length; trailers are left out.
+    Length,
+    /// Trailers, if they are announced, and then no length.
+    Either,
+    /// Both.
+    Both,
+}
+
+/// Tells an endpoint of HTTP/2 what HTTP/1.1, in which it gets its request, has no words for.
+pub(super) fn introduce(endpoint: &mut Stream, client: &Stream, minor: u8) {
+    let Stream::H2Endpoint(endpoint) = endpoint else { return };
+    match client {
+        Stream::H2Client(client) => endpoint.asked_by(Takes::Both, client.counted()),
+        _ if minor == 0 => endpoint.asked_by(Takes::Length, None),
+        _ => endpoint.asked_by(Takes::Either, None),
+    }
+}
+
+/// Tells a client of HTTP/2 the same of its response.
+pub(super) fn tell_length(client: &mut Stream, endpoint: &Stream) {
+    if let (Stream::H2Client(client), Stream::H2Endpoint(endpoint)) = (client, endpoint) {
+        client.will_have(endpoint.counted());
+    }
+}
 
 /// What ended a stream, for those who know only connections.
 fn broken(error: h2::Error) -> Error {

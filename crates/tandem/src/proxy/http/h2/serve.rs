@@ -12,13 +12,13 @@ use super::io::{Io, Watch};
 use super::life::Life;
 use super::meter::Peer;
 use super::outgoing::SEND_MAX;
-use super::{CLIENT_CRUMBS, CLIENT_WINDOW, STREAM_WINDOW, STREAMS_MAX};
+use super::{CLIENT_CRUMBS, CLIENT_WINDOW, STREAM_WINDOW, STREAMS_MAX, Takes};
 use crate::proxy::balancer::session::Shared;
 use crate::proxy::http::begin::SETTLED;
 use crate::proxy::http::session::{self, Client, Ends, FAREWELL};
 use crate::proxy::http::stream::{Buffer, Stream, Timer};
 use crate::proxy::http::wire::rewrite::Origin;
-use crate::proxy::http::{Http, HttpConfig};
+use crate::proxy::http::{Http, HttpConfig, Protocol};
 use bytes::Bytes;
 use futures::StreamExt as _;
 use futures::future::BoxFuture;
@@ -192,7 +192,9 @@ impl Open<'_> {
     fn begin(&mut self, request: http::Request<RecvStream>, respond: SendResponse<Bytes>) {
         self.room = None;
         let Server { shared, http, origin, ends } = self.server;
-        let Some((stream, head)) = ClientStream::new(request, respond, &self.watch) else {
+        let endpoints = endpoints(shared);
+        let stream = ClientStream::new(request, respond, &self.watch, endpoints);
+        let Some((stream, head)) = stream else {
             http.tally.refused.fetch_add(1, Ordering::Relaxed);
             return;
         };
@@ -211,4 +213,16 @@ impl Open<'_> {
             self.idle_since = Instant::now();
         }
     }
+}
+
+/// What endpoints take of a request, and how long its body may be. Where some speak HTTP/1.1,
+/// nobody knows yet which it will be.
+fn endpoints(shared: &Shared) -> (Takes, u64) {
+    let config = shared.config.borrow();
+    let Some(http) = &config.http else { return (Takes::Length, u64::MAX) };
+    let takes = match http.upstream_protocol {
+        Protocol::Http2 => Takes::Both,
+        Protocol::Http1 | Protocol::Auto => Takes::Either,
+    };
+    (takes, http.body_bytes_max)
 }

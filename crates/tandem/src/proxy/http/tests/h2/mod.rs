@@ -7,3 +7,4 @@ mod links;
 pub mod server;
 mod stalled;
 mod streams;
+mod trailers;

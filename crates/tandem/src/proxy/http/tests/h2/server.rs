@@ -176,6 +176,17 @@ async fn answer(request: Request<RecvStream>, mut respond: SendResponse<Bytes>, 
             response.headers_mut().insert("grpc-status", "5".parse().unwrap());
             respond.send_response(response, true).unwrap();
         }
+        // It says how long it is, and has trailers all the same.
+        "/counted" | "/announced" => {
+            let head = Response::builder().header("content-length", 5);
+            let is_announced = path == "/announced";
+            let head = if is_announced { head.header("trailer", "sum") } else { head };
+            let mut out = respond.send_response(head.body(()).unwrap(), false).unwrap();
+            out.send_data(Bytes::from_static(b"hello"), false).unwrap();
+            let mut trailers = HeaderMap::new();
+            trailers.insert("sum", "7".parse().unwrap());
+            out.send_trailers(trailers).unwrap();
+        }
         "/empty" => _ = respond.send_response(status(204), true),
         "/500" => _ = respond.send_response(status(500), true),
         "/big" => {
