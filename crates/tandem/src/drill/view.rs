@@ -46,8 +46,10 @@ impl View {
 /// Whom something is said of.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum About {
-    /// A node.
+    /// A node, by another one.
     Node(NodeId),
+    /// A node that does not answer whoever drills it: no other node has said a thing.
+    Unasked(NodeId),
     /// An endpoint, by its address.
     Endpoint(String),
     /// The service as a whole.

@@ -39,7 +39,7 @@ pub enum Effect {
     Joined,
     /// There was a node more, all was well with it, and then it was gone.
     Member,
-    /// Some node said that it is not well.
+    /// Whoever was to say that it is not well did (`faults.rs`).
     Noticed,
 }
 
@@ -52,11 +52,12 @@ pub const fn of(subject: Subject, fault: Fault) -> &'static [Effect] {
         (Subject::Singleton, Fault::InstanceKill) => &[Silent],
         (_, Fault::InstanceKill) => &[Silent, Replaced],
         (_, Fault::Slow | Fault::Lie) if subject.mends_itself(fault) => &[Silent, Replaced],
-        (Subject::Singleton | Subject::Partitions, Fault::DaemonKill) => &[Noticed],
         (Subject::Singleton | Subject::Partitions, Fault::DaemonFreeze | Fault::NodeCut) => {
             &[Silent, Noticed]
         }
-        (Subject::Copies, Fault::DaemonKill | Fault::DaemonFreeze | Fault::NodeCut) => {
+        // A daemon that is back within the lease costs nothing.
+        (Subject::Singleton | Subject::Partitions, Fault::DaemonKill)
+        | (Subject::Copies, Fault::DaemonKill | Fault::DaemonFreeze | Fault::NodeCut) => {
             &[GoesOn, Noticed]
         }
         (Subject::Http | Subject::Tcp, Fault::NodeKill | Fault::DaemonKill)
@@ -94,7 +95,7 @@ pub struct Seen<'a> {
     pub window: Window,
     /// When all was over.
     pub over_at: Timestamp,
-    /// Whether a node said meanwhile that it is not well.
+    /// Whether it was said meanwhile that it is not well.
     pub noticed: bool,
     /// How many nodes there were.
     pub members: Members,

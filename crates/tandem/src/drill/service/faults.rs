@@ -96,7 +96,7 @@ impl Cast {
     }
 }
 
-/// Of one of whom a node must say something, where a fault is to be noticed.
+/// Of one of whom something must be said, where a fault is to be noticed: by a node.
 pub fn noticed_of(subject: Subject, fault: Fault, cast: &Cast) -> Vec<About> {
     let endpoint = || About::Endpoint(cast.address.clone());
     match fault {
@@ -104,6 +104,8 @@ pub fn noticed_of(subject: Subject, fault: Fault, cast: &Cast) -> Vec<About> {
         // It is listed no more, so that the number is not right; or shown until its work is over.
         Fault::Resize if subject.has_endpoints() => vec![About::Service, endpoint()],
         Fault::Resize => vec![About::Service],
+        // It is back before any other node may doubt it: what is seen is that it was away.
+        Fault::DaemonKill => vec![About::Unasked(cast.node.clone())],
         _ => vec![About::Node(cast.node.clone())],
     }
 }
@@ -222,6 +224,8 @@ mod tests {
         assert_eq!(of(Subject::Tcp, Fault::Drain), [endpoint]);
         assert_eq!(of(Subject::Http, Fault::NodeKill), [About::Node("b".into())]);
         assert_eq!(of(Subject::Copies, Fault::NodeCut), [About::Node("b".into())]);
+        assert_eq!(of(Subject::Http, Fault::DaemonFreeze), [About::Node("b".into())]);
+        assert_eq!(of(Subject::Http, Fault::DaemonKill), [About::Unasked("b".into())]);
     }
 
     #[test]

@@ -30,7 +30,7 @@ pub struct Times {
     pub over_at: Timestamp,
     /// Whether all was well.
     pub whole: bool,
-    /// Whether a node said while the fault lasted that its victim is not well.
+    /// Whether it was said while the fault lasted that its victim is not well.
     pub noticed: bool,
     /// How many nodes there were when all was well.
     pub members: Members,

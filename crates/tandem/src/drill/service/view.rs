@@ -66,7 +66,8 @@ fn merge(
     let newest = runs.max_by_key(|service| service.term);
     let said = |(node, status): (&NodeId, &Option<Status>)| {
         let Some(status) = status else {
-            return vec![(About::Node(node.clone()), format!("{node} does not answer"))];
+            let text = format!("{node} does not answer");
+            return vec![(About::Unasked(node.clone()), text)];
         };
         let mut said = unheard(node, status);
         let own = status.service(SERVICE);
@@ -221,8 +222,11 @@ mod tests {
         assert_eq!(two(good(), 3), "a knows 2 of 3 endpoints");
         let answers = [None, status(1, "running", "ejected")];
         let blamed = merge(&nodes, &answers, (Subject::Http, 2)).blamed;
-        let expected = [About::Node(nodes[0].clone()), About::Endpoint("y:1".into())];
+        let expected = [About::Unasked(nodes[0].clone()), About::Endpoint("y:1".into())];
         assert_eq!(blamed, expected.into(), "both are seen, whoever is told of first");
+        let answers = [good(), None];
+        let alone = merge(&nodes, &answers, (Subject::Singleton, 0)).blamed;
+        assert!(!alone.contains(&About::Node(nodes[1].clone())), "no node said a thing of b");
         assert_eq!(because([good(), good()], Subject::Copies, 2), "it has no copies");
         assert_eq!(because([good(), good()], Subject::Partitions, 0), "it has no partitions");
     }
