@@ -106,6 +106,17 @@ impl DevCluster {
         }
     }
 
+    /// How often each node's daemon ended though nobody had meant it to, so far.
+    pub fn deaths(&self) -> Vec<(NodeId, usize)> {
+        let deaths = |(node, daemon): (&NodeId, &Daemon)| (node.clone(), daemon.deaths());
+        self.daemons.iter().map(deaths).collect()
+    }
+
+    /// How a node's daemon ended last, in words.
+    pub fn last_end(&self, node: &NodeId) -> String {
+        self.daemons.get(node).map_or_else(|| "it is no node".to_owned(), Daemon::last_end)
+    }
+
     fn silent(&self) -> Error {
         let address = self.layout.nodes.first().map(|place| self.layout.api(place));
         let address = address.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0)));

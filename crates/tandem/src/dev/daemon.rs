@@ -1,5 +1,7 @@
 //! Talks to one `tandem node` process: starts it, and starts it again as systemd would.
 //! States: Up → (it ends) waiting 100 ms → Up; Down until told otherwise.
+//! Every end is noted. One that nobody announced (`mean`) is a daemon that died by itself: being
+//! started again hides that from everything but this.
 //! Not here: PostgreSQL and its keeper, which outlive the daemon.
 //! Tested by: below, with a stand-in for the program.
 
@@ -7,7 +9,8 @@ use crate::runtime::supervisor::{Supervisor, TaskKind};
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::path::PathBuf;
-use std::process::Stdio;
+use std::process::{ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
@@ -37,30 +40,43 @@ pub enum Wanted {
     Down,
 }
 
+/// How a process of it ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct End {
+    /// None if the system does not say.
+    status: Option<ExitStatus>,
+    /// Whether that was announced, or it was to end and did so in peace.
+    meant: bool,
+}
+
 /// One supervised daemon.
 #[derive(Debug)]
 pub struct Daemon {
     wanted: watch::Sender<Wanted>,
     pid: watch::Receiver<Option<i32>>,
-    ends: watch::Receiver<u64>,
+    ends: watch::Receiver<Vec<End>>,
+    /// Which processes somebody is about to end.
+    meant: Meant,
     log: PathBuf,
 }
+
+type Meant = Arc<Mutex<Vec<i32>>>;
 
 impl Daemon {
     /// Starts supervising until `tasks` stops. The daemon itself is left to `Remains`.
     pub fn start(tasks: &Supervisor, launch: Launch, wanted: Wanted) -> Self {
         let (wanted, watched) = watch::channel(wanted);
         let (pid_out, pid) = watch::channel(None);
-        let (ends_out, ends) = watch::channel(0);
-        let log = launch.log.clone();
-        let stop = tasks.stopping();
+        let (ends_out, ends) = watch::channel(Vec::new());
+        let (log, meant) = (launch.log.clone(), Meant::default());
+        let (stop, announced) = (tasks.stopping(), Arc::clone(&meant));
         tasks.spawn("daemon of a node", TaskKind::Session, async move {
             tokio::select! {
                 () = stop.cancelled() => {}
-                () = supervise(&launch, watched, (&pid_out, &ends_out)) => {}
+                () = supervise(&launch, watched, &announced, (&pid_out, &ends_out)) => {}
             }
         });
-        Self { wanted, pid, ends, log }
+        Self { wanted, pid, ends, meant, log }
     }
 
     /// Says whether it shall run; does not end one that does.
@@ -73,10 +89,37 @@ impl Daemon {
         *self.pid.borrow()
     }
 
+    /// Announces that a process of it is about to be ended.
+    pub fn mean(&self, pid: i32) {
+        lock(&self.meant).push(pid);
+    }
+
+    /// How often it ended though nobody had announced that, so far.
+    pub fn deaths(&self) -> usize {
+        self.ends.borrow().iter().filter(|end| !end.meant).count()
+    }
+
+    /// How it ended last, and the last thing that it said.
+    pub fn last_end(&self) -> String {
+        let status = self.ends.borrow().last().and_then(|end| end.status);
+        let status = status.map_or_else(|| "unknown".to_owned(), |it| it.to_string());
+        format!("{status}; {}", self.last_words())
+    }
+
+    /// Whether the last process of it ended in peace; none if none has ended.
+    pub fn ended_well(&self) -> Option<bool> {
+        let last = self.ends.borrow().last().copied()?;
+        Some(last.status.is_some_and(|it| it.success()))
+    }
+
     /// Waits until a process of it has ended; the last thing that it said.
     pub async fn ended(&self) -> String {
         let mut ends = self.ends.clone();
-        let _ = ends.wait_for(|ends| *ends > 0).await;
+        let _ = ends.wait_for(|ends| !ends.is_empty()).await;
+        self.last_words()
+    }
+
+    fn last_words(&self) -> String {
         let log = std::fs::read_to_string(&self.log).unwrap_or_default();
         last_words(&log)
     }
@@ -108,7 +151,8 @@ fn last_words(log: &str) -> String {
 async fn supervise(
     launch: &Launch,
     mut wanted: watch::Receiver<Wanted>,
-    (pid, ends): (&watch::Sender<Option<i32>>, &watch::Sender<u64>),
+    meant: &Meant,
+    (pid, ends): (&watch::Sender<Option<i32>>, &watch::Sender<Vec<End>>),
 ) {
     while wanted.wait_for(|now| *now == Wanted::Up).await.is_ok() {
         let mut child = match spawn(launch) {
@@ -119,12 +163,24 @@ async fn supervise(
                 continue;
             }
         };
-        pid.send_replace(child.id().map(u32::cast_signed));
-        let _ = child.wait().await;
+        let number = child.id().map(u32::cast_signed);
+        pid.send_replace(number);
+        let status = child.wait().await.ok();
+        let was_meant = number.is_some_and(|number| lock(meant).contains(&number));
+        // The kernel may use the number again.
+        lock(meant).retain(|it| Some(*it) != number);
+        let in_peace = status.is_some_and(|it| it.success());
+        let meant = was_meant || (in_peace && *wanted.borrow() == Wanted::Down);
+        // Before anybody may see that it is gone.
+        ends.send_modify(|ends| ends.push(End { status, meant }));
         pid.send_replace(None);
-        ends.send_modify(|ends| *ends += 1);
         tokio::time::sleep(RESTART).await;
     }
+}
+
+fn lock(meant: &Meant) -> MutexGuard<'_, Vec<i32>> {
+    // Nothing panics while it holds the lock.
+    meant.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn spawn(launch: &Launch) -> io::Result<Child> {
@@ -168,16 +224,21 @@ mod tests {
         .await
         .unwrap();
         let first = daemon.pid();
+        daemon.mean(first.unwrap());
         processes::signal(first.unwrap(), Signal::SIGKILL).unwrap();
         timeout(LIMIT, daemon.restarted(first)).await.unwrap();
         let second = daemon.pid();
         assert_ne!(first, second);
+        assert_eq!(daemon.deaths(), 0, "it was announced");
         daemon.want(Wanted::Down);
         processes::signal(second.unwrap(), Signal::SIGKILL).unwrap();
         timeout(LIMIT, daemon.gone()).await.unwrap();
         assert!(timeout(RESTART * 3, daemon.restarted(second)).await.is_err(), "stays down");
         daemon.want(Wanted::Up);
         timeout(LIMIT, daemon.restarted(second)).await.unwrap();
+        assert_eq!(daemon.deaths(), 1, "to be down is not to be killed");
+        assert_eq!(daemon.ended_well(), Some(false));
+        assert!(daemon.last_end().contains("signal: 9"), "{}", daemon.last_end());
         assert!(tasks.stop(LIMIT).await);
         processes::signal(daemon.pid().unwrap(), Signal::SIGKILL).unwrap();
     }

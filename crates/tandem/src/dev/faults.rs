@@ -111,6 +111,7 @@ impl DevCluster {
             known.extend(new.into_iter().cloned());
             known.retain(Process::is_alive);
             for process in &known {
+                self.announce(node, process);
                 processes::signal(process.pid, Signal::SIGKILL)?;
             }
             Ok(known.iter().map(|process| process.pid).collect())
@@ -261,7 +262,19 @@ impl DevCluster {
         if found.is_empty() {
             return Err(Error::NoProcess { node: node.clone(), what });
         }
-        found.iter().try_for_each(|process| processes::signal(process.pid, signal))
+        found.iter().try_for_each(|process| {
+            if matches!(signal, Signal::SIGKILL | Signal::SIGTERM) {
+                self.announce(node, process);
+            }
+            processes::signal(process.pid, signal)
+        })
+    }
+
+    /// A daemon that is ended here did not die by itself.
+    fn announce(&self, node: &NodeId, process: &Process) {
+        if let (Role::Daemon, Some(daemon)) = (process.role, self.daemons.get(node)) {
+            daemon.mean(process.pid);
+        }
     }
 
     /// Acts on a node's processes until `act` names none that is left to act on, twice in a row:
@@ -319,6 +332,16 @@ mod tests {
         let old = cluster.daemons[&b].pid();
         cluster.restart_daemon(&b).await.unwrap();
         assert_ne!(cluster.daemons[&b].pid(), old);
+        assert!(cluster.deaths().iter().all(|(_, deaths)| *deaths == 0), "all of that was meant");
+        processes::signal(cluster.daemons[&b].pid().unwrap(), Signal::SIGKILL).unwrap();
+        timeout(SETTLE_MAX, async {
+            while !cluster.deaths().contains(&(b.clone(), 1)) {
+                sleep(POLL).await;
+            }
+        })
+        .await
+        .unwrap();
+        assert!(cluster.last_end(&b).contains("signal: 9"), "{}", cluster.last_end(&b));
         assert!(matches!(cluster.kill_postmaster(&b), Err(Error::NoProcess { .. })));
         assert!(matches!(cluster.kill_daemon(&NodeId::new("y")), Err(Error::UnknownNode { .. })));
         cluster.stop().await;

@@ -141,6 +141,8 @@ pub enum Error {
     NoProcess { node: NodeId, what: &'static str },
     #[error("node {node} ended while it started: {said}")]
     NodeEnded { node: NodeId, said: String },
+    #[error("node {node} did not end in peace when it was removed: {how}")]
+    EndedBadly { node: NodeId, how: String },
     #[error("cannot signal process {pid}")]
     Signal { pid: i32, source: nix::errno::Errno },
     #[error("processes of node {node} are still there after {seconds} s: {pids:?}")]

@@ -42,7 +42,7 @@ impl DevCluster {
     /// Waits until a node that was removed ended by itself, with everything that it had started.
     ///
     /// # Errors
-    /// When there is no such node, or something of it goes on.
+    /// When there is no such node, it ended otherwise than in peace, or something of it goes on.
     pub async fn ended(&self, node: &NodeId) -> Result<(), Error> {
         let dir = self.layout().place(node)?.dir.clone();
         let left = || processes::of_node(&dir).iter().map(|it| it.pid).collect::<Vec<i32>>();
@@ -51,6 +51,11 @@ impl DevCluster {
         {
             let (node, seconds) = (node.clone(), ENDS_MAX.as_secs());
             return Err(Error::StillRunning { node, seconds, pids: left() });
+        }
+        if let Some(daemon) = self.daemons.get(node)
+            && daemon.ended_well() == Some(false)
+        {
+            return Err(Error::EndedBadly { node: node.clone(), how: daemon.last_end() });
         }
         let deadline = Instant::now() + SETTLE_MAX;
         while !left().is_empty() {
@@ -90,14 +95,14 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let cluster = stand_in(2, &folder.path().join("node")).await;
         let z = NodeId::new("z");
-        for _ in 0..2 {
+        for in_peace in [true, false] {
             let dir = cluster.equip(&z).unwrap();
             let routes = fs::read_to_string(dir.join("routes.toml")).unwrap();
             assert!(routes.contains("[a]") && routes.contains("[b]"), "{routes}");
             cluster.restore_node(&z).unwrap();
             timeout(ENDS_MAX, cluster.daemons[&z].restarted(None)).await.unwrap();
             cluster.expect_end(&z).unwrap();
-            // The stand-in, a shell and what it starts, does not end by itself.
+            // The stand-in, a shell, ends once what it started does.
             let of_node = || processes::of_node(&dir);
             timeout(ENDS_MAX, async {
                 while of_node().len() < 2 {
@@ -107,9 +112,16 @@ mod tests {
             .await
             .unwrap();
             for process in of_node() {
-                processes::signal(process.pid, Signal::SIGKILL).unwrap();
+                if !in_peace || process.role != processes::Role::Daemon {
+                    processes::signal(process.pid, Signal::SIGKILL).unwrap();
+                }
             }
-            cluster.ended(&z).await.unwrap();
+            match cluster.ended(&z).await {
+                Ok(()) => assert!(in_peace, "it was killed"),
+                Err(error) => assert!(!in_peace && error.to_string().contains("signal: 9")),
+            }
+            let deaths = usize::from(!in_peace);
+            assert!(cluster.deaths().contains(&(z.clone(), deaths)), "{:?}", cluster.deaths());
             cluster.dismantle(&z).await.unwrap();
             assert!(!dir.exists());
         }

@@ -21,9 +21,10 @@ use crate::runtime::supervisor::Supervisor;
 use nix::sys::signal::Signal;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Stdio;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tandem_core::ids::NodeId;
 use tokio::process::Command;
@@ -46,6 +47,8 @@ pub struct Stage {
     view: watch::Receiver<View>,
     /// Who is asked: the nodes of the configuration.
     pub(super) members: watch::Sender<Vec<NodeId>>,
+    /// How many deaths of daemons were told of.
+    told: Mutex<BTreeMap<NodeId, usize>>,
 }
 
 impl Stage {
@@ -66,7 +69,32 @@ impl Stage {
             }
             _ => Bounds::default(),
         };
-        Self { subject, cluster, kit, load, bounds, endpoints, view, members }
+        Self {
+            subject,
+            cluster,
+            kit,
+            load,
+            bounds,
+            endpoints,
+            view,
+            members,
+            told: Mutex::default(),
+        }
+    }
+
+    /// In words, each daemon that died by itself since this was asked last: it is started again,
+    /// and what it was in the middle of may cost nobody anything.
+    pub fn deaths(&self) -> Vec<String> {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut problems = Vec::new();
+        for (node, deaths) in self.cluster.deaths() {
+            let before = told.insert(node.clone(), deaths).unwrap_or(0);
+            if deaths > before {
+                let (times, how) = (deaths - before, self.cluster.last_end(&node));
+                problems.push(format!("the daemon of {node} died by itself, {times} times: {how}"));
+            }
+        }
+        problems
     }
 
     /// What was seen last.

@@ -67,6 +67,7 @@ impl Breaks for Stage {
         let victim = cast.victim(self.subject, fault).to_owned();
         let evidence = Evidence { history, lines, times, run, victim };
         problems.extend(verdict::problems(self.subject, fault, &evidence));
+        problems.extend(self.deaths());
         let mut report = self.report(&evidence, (fault, round), problems);
         report.node = match (self.subject.has_endpoints(), &injection.inject[..]) {
             // The fault was about an endpoint: the node that was asked for it is no victim.
