@@ -38,6 +38,12 @@ pub fn nobody_at_work(lines: &[Line], window: Window) -> Duration {
     longest_gap(lines.iter().filter(at_work).map(|line| line.at), window)
 }
 
+/// The outage of a copy that runs alone: what it costs its clients is no shorter than the time in
+/// which it was not at work, and longer where doors do not lead to it yet.
+pub fn outage_of_one(lines: &[Line], history: &History, window: Window) -> Duration {
+    nobody_at_work(lines, window).max(history.outage(window))
+}
+
 /// Which requests of a run were worked on, and how often, as rows of its clients. One that may be
 /// repeated counts once however often a door repeated it, and not at all if its client was told
 /// that it failed: that is no lie, it means "perhaps".
@@ -89,6 +95,18 @@ mod tests {
         let window = Window { from: Timestamp(0), to: Timestamp(40_000) };
         lines.push(beat("b", 3, 35));
         assert_eq!(nobody_at_work(&lines[..4], window), Duration::from_millis(25));
+    }
+
+    #[test]
+    fn an_outage_lasts_until_clients_are_answered_again() {
+        let lines: Vec<Line> = (0..=1000).map(|at| beat("a", 1, at * 10)).collect();
+        let answers = [0, 500, 9_500].map(|at| attempt(1, at, at + 1, Outcome::Acked));
+        let history = History { writers: vec![answers.into()], ..History::default() };
+        let window = Window { from: Timestamp(0), to: Timestamp(10_000_000) };
+        let outage = outage_of_one(&lines, &history, window);
+        assert_eq!(outage, Duration::from_secs(9), "it was at work, and nobody was led there");
+        let silent = [beat("a", 1, 0)];
+        assert_eq!(outage_of_one(&silent, &history, window), Duration::from_secs(10));
     }
 
     #[test]

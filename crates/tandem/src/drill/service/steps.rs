@@ -168,13 +168,18 @@ impl Stage {
         let mut balance = ledger::balance(history, &judge::rows(lines, run, history));
         let (p50, p99) = history.latency();
         let (outage, two) = match self.subject {
-            Subject::Singleton => (judge::nobody_at_work(lines, window), judge::two_at_once(lines)),
+            Subject::Singleton => {
+                (judge::outage_of_one(lines, history, window), judge::two_at_once(lines))
+            }
             Subject::Partitions => {
                 balance.acked = pieces::count(lines);
                 let outage = pieces::nobody_at_work(lines, PARTITIONS, window);
                 (outage, pieces::worked_twice(lines))
             }
-            Subject::Keys => (history.outage(window), pieces::worked_twice(lines)),
+            Subject::Keys => {
+                let idle = pieces::nobody_at_work(lines, PARTITIONS, window);
+                (idle.max(history.outage(window)), pieces::worked_twice(lines))
+            }
             _ => (history.outage(window), 0),
         };
         let since = self.view().redundant_since.unwrap_or(times.over_at);
