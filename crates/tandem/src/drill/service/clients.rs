@@ -22,6 +22,8 @@ use tokio::time::timeout;
 const ANSWER_MAX: Duration = Duration::from_secs(3);
 /// Before the doors are tried from the beginning.
 const DOORS_CLOSED: Duration = Duration::from_millis(20);
+/// How many sessions a client has, which it goes on with in turns.
+const SESSIONS: i64 = 8;
 const STOP_MAX: Duration = Duration::from_secs(10);
 
 /// Whether a request of that number may be repeated.
@@ -34,14 +36,21 @@ pub fn request_id(run: &str, client: usize, seq: i64) -> String {
     format!("{run}.{client}.{seq}")
 }
 
-/// How long a client keeps a connection.
+/// To which of its client's sessions a request of that number belongs.
+pub const fn session(seq: i64) -> i64 {
+    seq % SESSIONS
+}
+
+/// How a client asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Connects {
-    /// As long as it is of use.
-    Once,
-    /// For one request. A door of connections cannot tell whether one that is kept is in use, and
-    /// cuts it with a copy that is moved once that was waited for.
-    ForEach,
+pub enum Manner {
+    /// It keeps a connection as long as that is of use; each request is for itself.
+    Kept,
+    /// A connection for one request. A door of connections cannot tell whether one that is kept is
+    /// in use, and cuts it with a copy that is moved once that was waited for.
+    Anew,
+    /// As `Kept`; each request belongs to one of a few sessions.
+    InSessions,
 }
 
 /// Running clients.
@@ -53,7 +62,7 @@ pub struct Clients {
 
 impl Clients {
     /// Starts them, each at another door.
-    pub fn start(load: &Load, doors: &[SocketAddr], run: &str, connects: Connects) -> Self {
+    pub fn start(load: &Load, doors: &[SocketAddr], run: &str, manner: Manner) -> Self {
         let log = Log::new(load.writers);
         let tasks = Supervisor::new();
         for number in 0..load.writers {
@@ -62,7 +71,7 @@ impl Clients {
                 run: run.into(),
                 doors: doors.into(),
                 pace: load.pace,
-                connects,
+                manner,
                 seq: 0,
             };
             tasks.spawn("drill client", TaskKind::Session, client.work());
@@ -99,7 +108,7 @@ struct Client {
     run: String,
     doors: Vec<SocketAddr>,
     pace: Duration,
-    connects: Connects,
+    manner: Manner,
     seq: i64,
 }
 
@@ -136,7 +145,13 @@ impl Client {
             let repeatable = may_be_repeated(self.seq);
             let method = if repeatable { "GET" } else { "POST" };
             self.pen.sent(self.seq);
-            let answer = timeout(ANSWER_MAX, http.ask(method, &format!("/r/{id}"))).await;
+            let path = match self.manner {
+                Manner::InSessions => {
+                    format!("/r/{}-{}/{id}", self.pen.number, session(self.seq))
+                }
+                Manner::Kept | Manner::Anew => format!("/r/{id}"),
+            };
+            let answer = timeout(ANSWER_MAX, http.ask(method, &path)).await;
             let answer = answer.ok().flatten();
             let right = |it: &Answer| it.status == 200 && it.body.trim_end().ends_with(&id);
             let outcome = match &answer {
@@ -146,7 +161,7 @@ impl Client {
             };
             self.pen.ended(outcome);
             let is_over = answer.is_none_or(|answer| answer.closes);
-            if is_over || self.connects == Connects::ForEach {
+            if is_over || self.manner == Manner::Anew {
                 drop(http);
                 self.pen.pause(self.pace).await;
                 return;
@@ -160,7 +175,7 @@ impl Client {
 mod tests {
     use super::*;
     use crate::drill::testing::until;
-    use crate::drill::worker::{Ledger, read, serve};
+    use crate::drill::worker::{Does, Ledger, Line, read, serve};
     use tokio::net::TcpListener;
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -176,7 +191,7 @@ mod tests {
         // The first door is closed: clients have to go on to the next.
         let doors = ["127.0.0.1:1".parse().unwrap(), address];
         let load = Load { writers: 3, pace: Duration::from_millis(1) };
-        let clients = Clients::start(&load, &doors, "r1", Connects::Once);
+        let clients = Clients::start(&load, &doors, "r1", Manner::Kept);
         until("answers flow", || clients.acked() > 100).await;
         let mut http = Http::connect(address).await.unwrap();
         assert_eq!(http.ask("GET", "/drill/lie").await.unwrap().status, 200);
@@ -187,9 +202,15 @@ mod tests {
         let acked = clients.acked();
         until("answers flow again", || clients.acked() > acked + 50).await;
         let history = clients.stop().await;
-        let short = Clients::start(&load, &doors, "r2", Connects::ForEach);
+        let short = Clients::start(&load, &doors, "r2", Manner::Anew);
         until("answers flow by new connections", || short.acked() > 50).await;
         assert_eq!(short.stop().await.count(Outcome::Refused), 0);
+        let in_sessions = Clients::start(&load, &doors, "r3", Manner::InSessions);
+        until("answers flow in sessions", || in_sessions.acked() > 50).await;
+        let acked = in_sessions.stop().await.count(Outcome::Acked) as usize;
+        let of_run = |line: &Line| matches!(&line.does, Does::Request(id) if id.starts_with("r3."));
+        let worked = read(&path, 0).unwrap().0.iter().filter(|line| of_run(line)).count();
+        assert!(worked >= acked, "what was worked on has the same names");
         assert!(tasks.stop(Duration::from_secs(5)).await);
         assert!(
             history
@@ -199,5 +220,48 @@ mod tests {
         let acked = history.count(Outcome::Acked) as usize;
         let lines = read(&path, 0).unwrap().0;
         assert!(lines.len() >= acked, "{} lines for {acked} answers", lines.len());
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_door_that_resets_what_nobody_uses_is_told() {
+        let (tasks, doors) = (Supervisor::new(), ["ends", "resets"]);
+        let listeners = doors.map(|_| std::net::TcpListener::bind("127.0.0.1:0").unwrap());
+        let addresses = listeners.each_ref().map(|it| it.local_addr().unwrap());
+        for (listener, how) in listeners.into_iter().zip(doors) {
+            listener.set_nonblocking(true).unwrap();
+            let listener = TcpListener::from_std(listener).unwrap();
+            let stop = tasks.stopping();
+            tasks.spawn("door", TaskKind::Session, async move {
+                let serving = async {
+                    while let Ok((stream, _)) = listener.accept().await {
+                        answer_once(stream, how == "resets").await;
+                    }
+                };
+                tokio::select! { () = stop.cancelled() => {}, () = serving => {} }
+            });
+        }
+        let load = Load { writers: 1, pace: Duration::from_millis(50) };
+        let polite = Clients::start(&load, &addresses[..1], "r1", Manner::Kept);
+        until("answers flow", || polite.acked() >= 2).await;
+        assert_eq!(polite.stop().await.turned_away, []);
+        let rude = Clients::start(&load, &addresses[1..], "r2", Manner::Kept);
+        until("answers flow", || rude.acked() >= 2).await;
+        assert!(!rude.stop().await.turned_away.is_empty());
+        assert!(tasks.stop(Duration::from_secs(5)).await);
+    }
+
+    async fn answer_once(mut stream: tokio::net::TcpStream, resets: bool) {
+        let mut asked = [0; 1024];
+        let Ok(length) = stream.read(&mut asked).await else { return };
+        let text = String::from_utf8_lossy(&asked[..length]);
+        let id = text.split(' ').nth(1).unwrap_or_default().trim_start_matches("/r/");
+        let length = id.len();
+        let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{id}");
+        let _ = stream.write_all(answer.as_bytes()).await;
+        if resets {
+            // What was answered has to be there before what breaks it off.
+            let _ = timeout(Duration::from_millis(20), stream.read(&mut asked)).await;
+            let _ = stream.set_zero_linger();
+        }
     }
 }

@@ -64,7 +64,8 @@ pub fn rows(lines: &[Line], run: &str, history: &History) -> Rows {
     rows
 }
 
-fn key(id: &str, run: &str) -> Option<(usize, i64)> {
+/// The client and the number of a request of a run.
+pub fn key(id: &str, run: &str) -> Option<(usize, i64)> {
     let (client, seq) = id.strip_prefix(run)?.strip_prefix('.')?.split_once('.')?;
     Some((client.parse().ok()?, seq.parse().ok()?))
 }

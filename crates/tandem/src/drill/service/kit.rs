@@ -131,7 +131,7 @@ impl Kit {
             Subject::Copies | Subject::Sessions => {
                 let clustering = match self.subject {
                     Subject::Copies => "load-balanced\"\n",
-                    // Each request is a session of its own: all copies have some.
+                    // Before the request's own name stands that of its session.
                     _ => "active-active\"\nhash_key = { path_segment = 2 }\n",
                 };
                 let _ = write!(

@@ -5,7 +5,7 @@
 //! Not here: what each fault does (`faults.rs`), what the evidence proves (`judge.rs`).
 //! Tested by: the drill itself.
 
-use super::clients::{Clients, Connects};
+use super::clients::{Clients, Manner};
 use super::faults::{Cast, Deed, Injection, injection, noticed_of};
 use super::judge;
 use super::kit::{PARTITIONS, SERVICE};
@@ -53,11 +53,14 @@ impl Breaks for Stage {
         let run = format!("{seed}-{fault}-{round}-{}", clock::unix_ms());
         let pulse = match self.subject {
             Subject::Partitions => Pulse::Work(Pieces::start(&self.kit.ledger(), from, PARTITIONS)),
-            Subject::Singleton => {
-                let clients = Clients::start(&self.load, &doors, &run, Connects::ForEach);
-                Pulse::Answers(clients)
+            other => {
+                let manner = match other {
+                    Subject::Singleton => Manner::Anew,
+                    Subject::Sessions => Manner::InSessions,
+                    _ => Manner::Kept,
+                };
+                Pulse::Answers(Clients::start(&self.load, &doors, &run, manner))
             }
-            _ => Pulse::Answers(Clients::start(&self.load, &doors, &run, Connects::Once)),
         };
         let mut problems = Vec::new();
         let broken = self.break_and_heal((fault, &cast), &injection, (&pulse, &mut problems)).await;

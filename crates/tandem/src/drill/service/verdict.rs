@@ -3,6 +3,8 @@
 //! Not here: numbers for the report (`judge.rs`, `pieces.rs`), what a fault must do (`effect.rs`).
 //! Tested by: below: no fault of any service passes where nothing happened.
 
+mod sessions;
+
 use super::clients::may_be_repeated;
 use super::effect::{self, Seen};
 use super::subject::Subject;
@@ -78,6 +80,9 @@ pub struct Evidence {
 pub fn problems(subject: Subject, fault: Fault, evidence: &Evidence) -> Vec<String> {
     let Evidence { history, lines, times, victim, .. } = evidence;
     let mut problems: Vec<String> = failed(subject, fault, evidence).into_iter().collect();
+    if subject == Subject::Sessions {
+        problems.extend(sessions::problems(fault, evidence));
+    }
     let window = times.fault();
     let late = |attempt: &Attempt| attempt.ended.since(attempt.sent) >= SLOW;
     let wrong: Option<fn(&Attempt) -> bool> = match fault {
@@ -139,19 +144,19 @@ fn unnoticed(history: &History, window: Window, wrong: fn(&Attempt) -> bool) -> 
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::super::clients::request_id;
     use super::*;
     use crate::drill::evidence::history::tests::attempt;
     use crate::drill::worker::Does;
 
-    /// Everybody is at work, all the time, and every request is answered.
-    fn nothing_happened(victim: &str) -> Evidence {
+    /// Everybody is at work, all the time, and every request is answered: each by the same.
+    pub fn nothing_happened(victim: &str) -> Evidence {
         let mut lines = Vec::new();
         let mut attempts = Vec::new();
         for ms in (0..12_000_u64).step_by(20) {
             for (name, pid) in ["a", "b", "c", "x", "y", "z"].into_iter().zip(1..) {
-                let request = Does::Request(request_id("r", 0, ms as i64));
+                let request = Does::Request(request_id("r", pid as usize, ms as i64 / 20));
                 let work = Does::Work { id: pid, epoch: 1 };
                 let line =
                     |does| Line { name: name.into(), pid, term: 1, at: Timestamp(ms * 1000), does };

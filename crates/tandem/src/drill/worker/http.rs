@@ -1,5 +1,5 @@
 //! Talks HTTP as a small server that writes down every request before it answers.
-//! In: `/r/ID` is worked on, `/healthz` is answered, `/drill/HOW` says how to behave from now on.
+//! In: `/r/ID` and `/r/SESSION/ID` are worked on, `/healthz` is answered, `/drill/HOW` says how to behave from now on.
 //! Where work is divided, one is worked on only if its partition is the copy's own, else it gets
 //! 421 and nothing is done.
 //! Out: `NAME ID`, and the ledger's lines.
@@ -19,7 +19,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
-use tandem_core::clustering::load_balanced::key;
+use tandem_core::clustering::load_balanced::key::part;
 use tokio::net::{TcpListener, TcpStream};
 
 /// Slower than anything nearby, faster than any limit: nobody fails, everybody waits.
@@ -153,10 +153,11 @@ impl Server {
             }
             Behaviour::Well | Behaviour::Slow | Behaviour::Break => {}
         }
-        let Some(id) = asked else {
+        let Some(asked) = asked else {
             return Ok(respond(StatusCode::OK, format!("{name} well\n")));
         };
-        Ok(match self.work(id, &fields)? {
+        let (key, id) = asked.split_once('/').unwrap_or((asked, asked));
+        Ok(match self.work((key, id), &fields)? {
             StatusCode::OK => respond(StatusCode::OK, format!("{name} {id}\n")),
             refused => respond(refused, format!("{name} did nothing\n")),
         })
@@ -165,7 +166,7 @@ impl Server {
 
 impl Server {
     /// Works on a request, if it is the copy's to work on.
-    fn work(&self, id: &str, fields: &HeaderMap) -> io::Result<StatusCode> {
+    fn work(&self, (key, id): (&str, &str), fields: &HeaderMap) -> io::Result<StatusCode> {
         let Some(Divided { works, count }) = &self.divided else {
             self.ledger.write(&[Does::Request(id.to_owned())])?;
             return Ok(StatusCode::OK);
@@ -175,7 +176,7 @@ impl Server {
             return Ok(StatusCode::BAD_REQUEST);
         };
         // What the door takes for the key may not be another one than this.
-        let own = key::part(id.as_bytes(), *count);
+        let own = part(key.as_bytes(), *count);
         if of != u64::from(own) {
             return Ok(StatusCode::BAD_REQUEST);
         }
@@ -222,6 +223,8 @@ mod tests {
         assert_eq!(ask(address, "/r/three").await, "");
         ask(address, "/drill/slow").await;
         assert!(ask(address, "/r/four").await.ends_with("x four\n"));
+        ask(address, "/drill/well").await;
+        assert!(ask(address, "/r/s7/five").await.ends_with("x five\n"), "whoever's it is");
         ask(address, "/drill/fail").await;
         assert!(ask(address, "/healthz").await.starts_with("HTTP/1.1 500 "), "it says so");
         ask(address, "/drill/stall").await;
@@ -230,7 +233,7 @@ mod tests {
         assert!(asked.elapsed() >= STALL);
         let did: Vec<Does> =
             ledger::read(&path, 0).unwrap().0.into_iter().map(|it| it.does).collect();
-        assert_eq!(did, ["one", "four"].map(|id| Does::Request(id.into())));
+        assert_eq!(did, ["one", "four", "five"].map(|id| Does::Request(id.into())));
         assert!(tasks.stop(Duration::from_secs(5)).await);
     }
 
@@ -246,7 +249,7 @@ mod tests {
             let fields = fields.into_iter().filter(|(_, value)| !value.is_empty());
             let fields =
                 fields.map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()));
-            server.work("shop-17", &fields.collect()).unwrap()
+            server.work(("shop-17", "1"), &fields.collect()).unwrap()
         };
         assert_eq!(told("7"), StatusCode::BAD_REQUEST);
         assert_eq!(told(""), StatusCode::BAD_REQUEST, "it came past the doors");
