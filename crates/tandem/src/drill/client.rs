@@ -25,6 +25,17 @@ pub struct Answer {
     pub closes: bool,
 }
 
+/// What has become of a connection that is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Idle {
+    /// The next request can come.
+    Open,
+    /// The other side has closed it in order, or said something that nobody asked for.
+    Ended,
+    /// It broke it off.
+    Reset,
+}
+
 /// One connection that is kept, for one request after the other.
 #[derive(Debug)]
 pub struct Http {
@@ -41,10 +52,13 @@ impl Http {
         Some(Self { stream, host: address, unread: Vec::new() })
     }
 
-    /// Whether the other side has closed it, or said something that nobody asked for.
-    pub fn is_ended(&self) -> bool {
-        let looked = self.stream.try_read(&mut [0]);
-        !matches!(looked, Err(error) if error.kind() == std::io::ErrorKind::WouldBlock)
+    /// How it is while nobody asks for anything.
+    pub fn idle(&self) -> Idle {
+        match self.stream.try_read(&mut [0]) {
+            Ok(_) => Idle::Ended,
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Idle::Open,
+            Err(_) => Idle::Reset,
+        }
     }
 
     /// Sends a request without a body; none if no whole answer comes.

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 pub struct Log {
     clients: Vec<Mutex<Vec<Attempt>>>,
     closed_doors: Vec<AtomicU64>,
+    turned_away: Mutex<Vec<Timestamp>>,
     acked: AtomicU64,
     last_acked: AtomicU64,
 }
@@ -26,6 +27,7 @@ impl Log {
         Arc::new(Self {
             clients: (0..clients).map(|_| Mutex::default()).collect(),
             closed_doors: (0..clients).map(|_| AtomicU64::new(0)).collect(),
+            turned_away: Mutex::default(),
             acked: AtomicU64::new(0),
             last_acked: AtomicU64::new(0),
         })
@@ -50,6 +52,7 @@ impl Log {
         History {
             writers: self.clients.iter().map(attempts).collect(),
             closed_doors: closed.map(|count| count.load(Ordering::Relaxed)).collect(),
+            turned_away: self.turned_away.lock().unwrap_or_else(PoisonError::into_inner).clone(),
         }
     }
 }
@@ -105,6 +108,12 @@ impl Pen {
         }
     }
 
+    /// One door did not, or took back what it had given.
+    pub fn turned_away(&self) {
+        let now = clock::now();
+        self.log.turned_away.lock().unwrap_or_else(PoisonError::into_inner).push(now);
+    }
+
     /// Waits, unless it shall end.
     pub async fn pause(&self, duration: Duration) {
         tokio::select! {
@@ -128,10 +137,12 @@ mod tests {
         pen.sent(8);
         pen.ended(Outcome::Refused);
         pen.closed_doors();
+        pen.turned_away();
         let history = log.history();
         assert_eq!((log.acked(), history.count(Outcome::Refused)), (1, 1));
         assert_eq!(log.last_acked(), history.writers[1][0].ended);
         assert_eq!((history.writers[0].len(), &history.closed_doors[..]), (0, &[0, 1][..]));
+        assert!(history.turned_away[0] >= log.last_acked());
         stop.cancel();
         pen.pause(Duration::from_secs(600)).await;
         assert!(pen.is_stopped());

@@ -40,6 +40,9 @@ pub struct History {
     pub writers: Vec<Vec<Attempt>>,
     /// How often no front door could be connected to, or let a session in, by writer.
     pub closed_doors: Vec<u64>,
+    /// When a single door refused a connection or reset one that nobody used: a client has another
+    /// door to go to, and was turned away all the same.
+    pub turned_away: Vec<Timestamp>,
 }
 
 /// A stretch of time.
@@ -151,7 +154,7 @@ pub mod tests {
         first.push(attempt(9, 200, 500, Outcome::Unknown));
         first.push(attempt(10, 500, 501, Outcome::Refused));
         let history =
-            History { writers: vec![first, acked(&[30, 400, 800])], closed_doors: Vec::new() };
+            History { writers: vec![first, acked(&[30, 400, 800])], ..History::default() };
         assert_eq!(history.outage(window(15, 1000)), Duration::from_millis(400), "400 to 800");
         assert_eq!(history.outage(window(15, 350)), Duration::from_millis(250), "100 to the edge");
         assert_eq!(history.outage(window(90, 99)), Duration::from_millis(9), "no write at all");
@@ -173,7 +176,7 @@ pub mod tests {
             (0..98).map(|seq| attempt(seq, 0, 2, Outcome::Acked)).collect();
         attempts.extend((98..100).map(|seq| attempt(seq, 0, 50, Outcome::Acked)));
         attempts.push(attempt(100, 0, 3000, Outcome::Unknown));
-        let history = History { writers: vec![attempts], closed_doors: Vec::new() };
+        let history = History { writers: vec![attempts], ..History::default() };
         let (p50, p99) = history.latency();
         assert!(p50.as_micros().abs_diff(2000) < 20, "{p50:?}");
         assert!(p99.as_micros().abs_diff(50_000) < 100, "{p99:?}");

@@ -111,7 +111,7 @@ mod tests {
             ],
             vec![attempt(1, 0, 1, Outcome::Acked), attempt(2, 2, 2, Outcome::Pending)],
         ];
-        History { writers, closed_doors: Vec::new() }
+        History { writers, ..History::default() }
     }
 
     #[test]

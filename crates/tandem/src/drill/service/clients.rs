@@ -7,7 +7,7 @@
 //! Not here: what the history proves (`judge.rs`).
 //! Tested by: below.
 
-use crate::drill::client::{Answer, Http};
+use crate::drill::client::{Answer, Http, Idle};
 use crate::drill::evidence::attempts::{Log, Pen};
 use crate::drill::evidence::history::{History, Outcome};
 use crate::drill::evidence::workload::Load;
@@ -124,6 +124,7 @@ impl Client {
                 self.use_up(http).await;
             } else {
                 failed += 1;
+                self.pen.turned_away();
                 if failed % self.doors.len().max(1) == 0 {
                     self.pen.closed_doors();
                     self.pen.pause(DOORS_CLOSED).await;
@@ -136,9 +137,12 @@ impl Client {
     /// Asks until the connection is of no more use.
     async fn use_up(&mut self, mut http: Http) {
         while !self.pen.is_stopped() {
-            if http.is_ended() {
-                // Closed in order while nobody asked: nothing was sent, and nothing failed.
-                return;
+            match http.idle() {
+                Idle::Open => {}
+                // In order while nobody asked: nothing was sent, and nothing failed.
+                Idle::Ended => return,
+                // A request that is sent at this moment breaks off with it.
+                Idle::Reset => return self.pen.turned_away(),
             }
             self.seq += 1;
             let id = request_id(&self.run, self.pen.number, self.seq);
@@ -176,6 +180,7 @@ mod tests {
     use super::*;
     use crate::drill::testing::until;
     use crate::drill::worker::{Does, Ledger, Line, read, serve};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -198,10 +203,11 @@ mod tests {
         let lied = || clients.log.history().count(Outcome::Refused) > 0;
         until("somebody is told 500", lied).await;
         http.ask("POST", "/drill/well").await.unwrap();
-        assert!(!http.is_ended());
+        assert_eq!(http.idle(), Idle::Open);
         let acked = clients.acked();
         until("answers flow again", || clients.acked() > acked + 50).await;
         let history = clients.stop().await;
+        assert!(!history.turned_away.is_empty(), "the closed door turns clients away");
         let short = Clients::start(&load, &doors, "r2", Manner::Anew);
         until("answers flow by new connections", || short.acked() > 50).await;
         assert_eq!(short.stop().await.count(Outcome::Refused), 0);

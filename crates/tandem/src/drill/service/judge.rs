@@ -116,7 +116,7 @@ mod tests {
         let of_other_run = line("x", 1, 1, Does::Request("rr.2.9".into()));
         let lines = [request(3), request(3), request(4), request(4), request(5), of_other_run];
         let writers = vec![Vec::new(), Vec::new(), vec![attempt(5, 0, 1, Outcome::Refused)]];
-        let history = History { writers, closed_doors: Vec::new() };
+        let history = History { writers, ..History::default() };
         let rows = rows(&lines, "r", &history);
         assert_eq!(rows, Rows::from([((2, 3), 1), ((2, 4), 2)]));
     }

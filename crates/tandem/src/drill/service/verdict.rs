@@ -80,6 +80,9 @@ pub struct Evidence {
 pub fn problems(subject: Subject, fault: Fault, evidence: &Evidence) -> Vec<String> {
     let Evidence { history, lines, times, victim, .. } = evidence;
     let mut problems: Vec<String> = failed(subject, fault, evidence).into_iter().collect();
+    if subject.forgives_nothing(fault) {
+        problems.extend(turned_away(history, times.all()));
+    }
     if subject == Subject::Sessions {
         problems.extend(sessions::problems(fault, evidence));
     }
@@ -120,6 +123,14 @@ fn failed(subject: Subject, fault: Fault, evidence: &Evidence) -> Option<String>
         }
         _ => None,
     }
+}
+
+/// In words, if a door closed to somebody who then had to go to another one.
+fn turned_away(history: &History, window: Window) -> Option<String> {
+    let inside = |at: &&Timestamp| **at >= window.from && **at <= window.to;
+    let times = history.turned_away.iter().filter(inside).count();
+    let text = || format!("doors turned clients away {times} times, though none may");
+    (times > 0).then(text)
 }
 
 /// In words, if what an endpoint does wrong still has a great part once it should have been
@@ -167,7 +178,7 @@ pub mod tests {
         let at = |seconds: u64| Timestamp(seconds * 1_000_000);
         let (fault_at, healed_at, over_at) = (at(2), Some(at(8)), at(11));
         Evidence {
-            history: History { writers: vec![attempts], closed_doors: vec![0] },
+            history: History { writers: vec![attempts], ..History::default() },
             lines,
             times: Times {
                 fault_at,
@@ -208,6 +219,21 @@ pub mod tests {
     }
 
     #[test]
+    fn a_door_that_closes_to_anybody_is_told_where_none_may() {
+        let mut evidence = nothing_happened("a");
+        let is_told = |fault, evidence: &Evidence| {
+            let found = problems(Subject::Singleton, fault, evidence);
+            found.iter().any(|it| it.starts_with("doors turned clients away 2 times"))
+        };
+        let second = |seconds: u64| Timestamp(seconds * 1_000_000);
+        evidence.history.turned_away = [1, 12].map(second).into();
+        assert!(!is_told(Fault::Switchover, &evidence), "not while it lasted");
+        evidence.history.turned_away = [3, 9].map(second).into();
+        assert!(is_told(Fault::Switchover, &evidence));
+        assert!(!is_told(Fault::NodeKill, &evidence), "a node that is dead has no door");
+    }
+
+    #[test]
     fn an_endpoint_that_nobody_noticed_is_told() {
         let wrong = |attempt: &Attempt| attempt.outcome != Outcome::Acked;
         let window = Window { from: Timestamp(0), to: Timestamp(10_000_000) };
@@ -216,7 +242,7 @@ pub mod tests {
             let early = (0..30).map(|at| attempt(at, 1, 2, outcome(at < early)));
             let late = (0..30).map(|at| attempt(at, 4000, 4001, outcome(at < late)));
             let writers = vec![early.chain(late).collect()];
-            unnoticed(&History { writers, closed_doors: Vec::new() }, window, wrong)
+            unnoticed(&History { writers, ..History::default() }, window, wrong)
         };
         assert_eq!(told(10, 3), None);
         assert!(told(10, 10).unwrap().starts_with("33 % of requests"));
