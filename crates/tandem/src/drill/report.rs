@@ -394,10 +394,10 @@ fn summarize(subject: Subject, runs: &[&RunReport]) -> Option<Summary> {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::*;
 
-    fn run(fault: Fault, outage_s: f64) -> RunReport {
+    pub fn run(fault: Fault, outage_s: f64) -> RunReport {
         RunReport {
             fault: fault.name(),
             round: 1,

@@ -97,7 +97,8 @@ pub(super) async fn step(
 ) -> (String, Next) {
     match stage.run(fault, round, seed).await {
         Ok(run) => {
-            if run.redundant_again_s.is_none() {
+            // What could not be healed may look whole: a node that came half way, a copy that lies.
+            if run.redundant_again_s.is_none() || !run.problems.is_empty() {
                 stage.mend().await;
             }
             let line = run.line();
@@ -122,4 +123,46 @@ pub(super) async fn step(
 
 pub(super) fn print(out: &mut (dyn Write + Send), text: &str) -> Result<(), Error> {
     writeln!(out, "{text}").and_then(|()| out.flush()).map_err(|source| Error::Print { source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Subject;
+    use super::super::report::tests::run;
+    use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    /// Each run comes to what is given.
+    struct StandIn {
+        run: RunReport,
+        mended: AtomicUsize,
+    }
+
+    impl Breaks for StandIn {
+        async fn run(&self, _: Fault, _: u32, _: u64) -> Result<RunReport, Error> {
+            Ok(self.run.clone())
+        }
+
+        async fn mend(&self) {
+            self.mended.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    async fn mended(run: RunReport) -> usize {
+        let stage = StandIn { run, mended: AtomicUsize::new(0) };
+        let mut report = Report::new(Subject::Copies, 1);
+        let (_, next) = step(&stage, (Fault::Scale, 1, 1), &mut report).await;
+        assert_eq!((next, report.runs.len()), (Next::GoOn, 1));
+        stage.mended.into_inner()
+    }
+
+    #[tokio::test]
+    async fn what_did_not_end_well_is_mended_though_it_looks_whole() {
+        let well = run(Fault::Scale, 0.0);
+        assert!(well.redundant_again_s.is_some() && well.problems.is_empty());
+        assert_eq!(mended(well.clone()).await, 0);
+        assert_eq!(mended(RunReport { redundant_again_s: None, ..well.clone() }).await, 1);
+        let problems = vec!["tandem drain d: it is no node".to_owned()];
+        assert_eq!(mended(RunReport { problems, ..well }).await, 1);
+    }
 }
