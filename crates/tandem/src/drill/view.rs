@@ -34,6 +34,8 @@ pub struct View {
     pub blamed: BTreeSet<About>,
     /// Since when it is, without a break.
     pub redundant_since: Option<Timestamp>,
+    /// When the nodes were asked for it: what happened later is not in it.
+    pub asked_at: Timestamp,
 }
 
 impl View {
@@ -95,9 +97,11 @@ async fn observe(cluster: &dyn Cluster, sender: &watch::Sender<View>) {
     beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         beat.tick().await;
+        let asked_at = clock::now();
         let answers =
             futures::future::join_all(nodes.iter().map(|node| cluster.status(node))).await;
-        let mut view = merge(&nodes, &answers, cluster.service(), &data_nodes);
+        let merged = merge(&nodes, &answers, cluster.service(), &data_nodes);
+        let mut view = View { asked_at, ..merged };
         if view.shortcoming.is_none() {
             let since = sender.borrow().redundant_since;
             view.redundant_since = since.or_else(|| Some(clock::now()));

@@ -3,7 +3,7 @@
 //! In: a `Fault`. Out: `RunReport`.
 //! States: Whole → Warming → Broken → (healed) Healing → Whole, each with a bound.
 //! Not here: what each fault does (`faults.rs`), what the evidence proves (`judge.rs`).
-//! Tested by: the drill itself.
+//! Tested by: below; the drill itself.
 
 use super::clients::{Clients, Manner};
 use super::faults::{Cast, Deed, Injection, injection, noticed_of};
@@ -19,6 +19,7 @@ use crate::drill::report::{RunReport, milliseconds, seconds};
 use crate::drill::rounds::Breaks;
 use crate::drill::stage::{is_fresh, until};
 use crate::drill::steps::with_causes;
+use crate::drill::view::View;
 use crate::drill::worker::{self, Line};
 use crate::drill::{Error, Fault};
 use crate::runtime::clock;
@@ -26,6 +27,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 use tandem_core::ids::NodeId;
+use tandem_core::time::Timestamp;
 use tokio::time::sleep;
 
 /// How long a fault lasts at least once it is there.
@@ -94,20 +96,42 @@ impl Stage {
         Injection { inject, heal }: &Injection,
         (pulse, problems): (&Pulse, &mut Vec<String>),
     ) -> Result<Times, Error> {
-        let (node, victims) = (&cast.node, noticed_of(self.subject, fault, cast));
-        let flowing = || is_fresh(pulse.last_acked());
-        let flows = || pulse.acked() > 0 && flowing();
+        self.warm(pulse).await?;
+        let (fault_at, share) = (clock::now(), pulse.share(cast.node.as_str()));
+        let before = self.members.borrow().len();
+        self.act_all(inject, problems).await;
+        let (noticed, most) = self.endure((fault, cast), share, (pulse, problems)).await;
+        problems.extend(self.stayed(fault, &cast.node));
+        let healed_at = (!heal.is_empty()).then(clock::now);
+        self.act_all(heal, problems).await;
+        let whole = self.becomes_whole(fault, (pulse, problems)).await;
+        let after = if whole { self.members.borrow().len() } else { 0 };
+        let members = Members { before, most, after };
+        Ok(Times { fault_at, healed_at, over_at: clock::now(), whole, noticed, members })
+    }
+
+    /// Until all is at work, and a while longer.
+    async fn warm(&self, pulse: &Pulse) -> Result<(), Error> {
+        let flows = || pulse.acked() > 0 && is_fresh(pulse.last_acked());
         if !until(self.bounds.flow_max, flows).await {
             let because = self.view().shortcoming.unwrap_or_else(|| "it seems whole".into());
             return Err(Error::NoWrites { seconds: self.bounds.flow_max.as_secs(), because });
         }
         sleep(self.bounds.warming).await;
+        Ok(())
+    }
 
-        let (fault_at, share) = (clock::now(), pulse.share(node.as_str()));
-        let (before, most) = (self.members.borrow().len(), AtomicUsize::new(0));
-        self.act_all(inject, problems).await;
-        let (done_at, lasts, noticed) =
-            (clock::now(), lasts(self.subject, fault), AtomicBool::new(false));
+    /// While a fault lasts: whether it was noticed, and how many nodes there were when all was
+    /// well.
+    async fn endure(
+        &self,
+        (fault, cast): (Fault, &Cast),
+        share: usize,
+        (pulse, problems): (&Pulse, &mut Vec<String>),
+    ) -> (bool, usize) {
+        let (done_at, lasts) = (clock::now(), lasts(self.subject, fault));
+        let victims = noticed_of(self.subject, fault, cast);
+        let (noticed, most) = (AtomicBool::new(false), AtomicUsize::new(0));
         let lasted = || {
             let view = self.view();
             let is_told = victims.iter().any(|victim| view.blamed.contains(victim));
@@ -120,21 +144,28 @@ impl Stage {
                 // What is done in turns, or takes its share, is there once nothing is out of order.
                 (_, Fault::Change | Fault::Restart | Fault::Scale) => is_whole,
                 // Nothing moves while a copy that failed lately may fail again.
-                (Subject::Partitions, Fault::Resize) => pulse.share(node.as_str()) > share,
+                (Subject::Partitions, Fault::Resize) => pulse.share(cast.node.as_str()) > share,
                 _ => true,
             };
-            is_there && clock::now().since(done_at) >= lasts
+            is_there && clock::now().since(done_at) >= lasts && is_fresh(pulse.last_acked())
         };
-        if !until(lasts + self.bounds.flow_max, || lasted() && flowing()).await {
+        if !until(lasts + self.bounds.flow_max, lasted).await {
             let why = self.view().shortcoming.unwrap_or_else(|| "no answers".into());
             problems.push(format!("not as it should be while the fault lasted: {why}"));
         }
-        problems.extend(self.stayed(fault, node));
-        let healed_at = (!heal.is_empty()).then(clock::now);
-        self.act_all(heal, problems).await;
+        (noticed.into_inner(), most.into_inner())
+    }
+
+    /// Waits until nothing is missing any more, now that the fault is healed.
+    async fn becomes_whole(
+        &self,
+        fault: Fault,
+        (pulse, problems): (&Pulse, &mut Vec<String>),
+    ) -> bool {
+        let healed = (fault, clock::now());
         let mended = || {
-            let view = self.view();
-            view.is_redundant_for(self.bounds.whole_for, clock::now()) && flowing()
+            let is_whole = is_mended(&self.view(), healed, self.bounds.whole_for, clock::now());
+            is_whole && is_fresh(pulse.last_acked())
         };
         let whole = until(self.bounds.mended_max, mended).await;
         if !whole {
@@ -142,10 +173,7 @@ impl Stage {
             let limit = self.bounds.mended_max.as_secs();
             problems.push(format!("not whole within {limit} s: {why}"));
         }
-        let (noticed, most) = (noticed.into_inner(), most.into_inner());
-        let after = if whole { self.members.borrow().len() } else { 0 };
-        let members = Members { before, most, after };
-        Ok(Times { fault_at, healed_at, over_at: clock::now(), whole, noticed, members })
+        whole
     }
 
     /// In words, if the only copy is still appointed where the fault should have moved it from.
@@ -213,11 +241,49 @@ impl Stage {
     }
 }
 
+/// Whether nothing is missing since something was healed. What was asked for before that proves
+/// nothing, and what is changed back is done in turns, the first of which takes a while to begin.
+fn is_mended(
+    view: &View,
+    (fault, healed): (Fault, Timestamp),
+    whole_for: Duration,
+    now: Timestamp,
+) -> bool {
+    let begins = if fault == Fault::Change { LASTS } else { Duration::ZERO };
+    view.asked_at > healed.plus(begins) && view.is_redundant_for(whole_for, now)
+}
+
 const fn lasts(subject: Subject, fault: Fault) -> Duration {
     match (subject.rules(), fault) {
         (_, Fault::Slow | Fault::Lie) => LASTS_NOTICED,
         // A copy that is one too many is placed, withdrawn and ended, in turn.
         (Subject::Copies, Fault::Resize) => LASTS_RESIZED,
         _ => LASTS,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn at(ms: u64) -> Timestamp {
+        Timestamp(ms * 1000)
+    }
+
+    #[test]
+    fn what_was_whole_before_it_was_healed_proves_nothing() {
+        let whole_for = Duration::from_millis(1500);
+        // Healed at 10 s, and whole since the fifth second as far as anybody was asked.
+        let is_over = |fault, asked: u64| {
+            let (asked_at, redundant_since) = (at(asked), Some(at(5_000)));
+            let view = View { asked_at, redundant_since, ..View::default() };
+            is_mended(&view, (fault, at(10_000)), whole_for, at(asked + 500))
+        };
+        assert!(!is_over(Fault::Drain, 9_990), "the answers were under way");
+        assert!(is_over(Fault::Drain, 10_010));
+        assert!(!is_over(Fault::Change, 10_310), "the second roll begins only now");
+        assert!(is_over(Fault::Change, 13_010));
+        let broken = View { asked_at: at(13_010), ..View::default() };
+        assert!(!is_mended(&broken, (Fault::Change, at(10_000)), whole_for, at(14_000)));
     }
 }

@@ -6,7 +6,7 @@
 mod sessions;
 
 use super::clients::may_be_repeated;
-use super::effect::{self, Seen};
+use super::effect::{self, Effect, Seen};
 use super::subject::Subject;
 use crate::drill::Fault;
 use crate::drill::evidence::history::{Attempt, History, Outcome, Window};
@@ -99,6 +99,11 @@ pub fn problems(subject: Subject, fault: Fault, evidence: &Evidence) -> Vec<Stri
     let Times { over_at, noticed, members, .. } = *times;
     let seen = Seen { lines, victim, window, over_at, noticed, members };
     problems.extend(effect::of(subject, fault).iter().filter_map(|it| seen.lacks(*it)));
+    if let (Fault::Change, Some(from)) = (fault, times.healed_at) {
+        let back = Seen { window: Window { from, to: over_at }, ..seen };
+        let lacks = back.lacks(Effect::Rolled);
+        problems.extend(lacks.map(|it| format!("when it was changed back: {it}")));
+    }
     problems
 }
 
@@ -203,6 +208,24 @@ pub mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_change_back_is_judged_as_the_change_is() {
+        let mut evidence = nothing_happened("a");
+        // From then on one name after the other has another process.
+        let roll = |evidence: &mut Evidence, from_ms: u64, pid: u32| {
+            for (name, turn) in ["a", "b", "c", "x", "y", "z"].into_iter().zip(0..) {
+                let later = |it: &&mut Line| it.at.0 / 1000 >= from_ms + turn * 300;
+                let own = evidence.lines.iter_mut().filter(|line| line.name == name);
+                own.filter(later).for_each(|line| line.pid += pid);
+            }
+        };
+        roll(&mut evidence, 3_000, 10);
+        let found = problems(Subject::Copies, Fault::Change, &evidence);
+        assert_eq!(found, ["when it was changed back: the copy of a was not started anew"]);
+        roll(&mut evidence, 8_100, 20);
+        assert_eq!(problems(Subject::Copies, Fault::Change, &evidence), Vec::<String>::new());
     }
 
     #[test]

@@ -40,13 +40,14 @@ pub fn watch(
                 () = stop.cancelled() => return,
                 _ = beat.tick() => {}
             }
-            let nodes = members.borrow().clone();
+            let (nodes, asked_at) = (members.borrow().clone(), clock::now());
             let asked = nodes.iter().map(|node| cluster.status(node));
             let answers = futures::future::join_all(asked).await;
             let answers: Vec<Option<Status>> = answers.into_iter().map(Result::ok).collect();
             // One of the drill's own, or a copy on each node.
             let endpoints = if subject.has_endpoints() { ENDPOINTS } else { nodes.len() };
-            let mut view = merge(&nodes, &answers, (subject, endpoints));
+            let merged = merge(&nodes, &answers, (subject, endpoints));
+            let mut view = View { asked_at, ..merged };
             if view.shortcoming.is_none() {
                 let since = sender.borrow().redundant_since;
                 view.redundant_since = since.or_else(|| Some(clock::now()));
