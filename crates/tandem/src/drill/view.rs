@@ -36,6 +36,8 @@ pub struct View {
     pub redundant_since: Option<Timestamp>,
     /// When the nodes were asked for it: what happened later is not in it.
     pub asked_at: Timestamp,
+    /// How many were asked, where those that joined are asked too.
+    pub asked: usize,
 }
 
 impl View {

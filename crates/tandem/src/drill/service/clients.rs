@@ -7,6 +7,7 @@
 //! Not here: what the history proves (`judge.rs`).
 //! Tested by: below.
 
+use super::subject::Subject;
 use crate::drill::client::{Answer, Http, Idle};
 use crate::drill::evidence::attempts::{Log, Pen};
 use crate::drill::evidence::history::{History, Outcome};
@@ -51,6 +52,17 @@ pub enum Manner {
     Anew,
     /// As `Kept`; each request belongs to one of a few sessions.
     InSessions,
+}
+
+impl Manner {
+    /// How the clients of a service do.
+    pub const fn of(subject: Subject) -> Self {
+        match subject {
+            Subject::Singleton => Self::Anew,
+            Subject::Sessions => Self::InSessions,
+            _ => Self::Kept,
+        }
+    }
 }
 
 /// Running clients.

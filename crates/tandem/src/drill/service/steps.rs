@@ -55,12 +55,8 @@ impl Breaks for Stage {
         let run = format!("{seed}-{fault}-{round}-{}", clock::unix_ms());
         let pulse = match self.subject {
             Subject::Partitions => Pulse::Work(Pieces::start(&self.kit.ledger(), from, PARTITIONS)),
-            other => {
-                let manner = match other {
-                    Subject::Singleton => Manner::Anew,
-                    Subject::Sessions => Manner::InSessions,
-                    _ => Manner::Kept,
-                };
+            subject => {
+                let manner = Manner::of(subject);
                 Pulse::Answers(Clients::start(&self.load, &doors, &run, manner))
             }
         };
@@ -98,14 +94,19 @@ impl Stage {
     ) -> Result<Times, Error> {
         self.warm(pulse).await?;
         let (fault_at, share) = (clock::now(), pulse.share(cast.node.as_str()));
-        let before = self.members.borrow().len();
+        let before = self.view().asked;
         self.act_all(inject, problems).await;
+        let guest = (fault == Fault::Scale).then(|| self.guest(&cast.spare)).flatten();
         let (noticed, most) = self.endure((fault, cast), share, (pulse, problems)).await;
         problems.extend(self.stayed(fault, &cast.node));
+        if let Some(guest) = guest {
+            let history = guest.stop().await;
+            problems.extend(verdict::problem_of_guest(&history, cast.spare.as_str()));
+        }
         let healed_at = (!heal.is_empty()).then(clock::now);
         self.act_all(heal, problems).await;
         let whole = self.becomes_whole(fault, (pulse, problems)).await;
-        let after = if whole { self.members.borrow().len() } else { 0 };
+        let after = if whole { self.view().asked } else { 0 };
         let members = Members { before, most, after };
         Ok(Times { fault_at, healed_at, over_at: clock::now(), whole, noticed, members })
     }
@@ -138,7 +139,7 @@ impl Stage {
             noticed.fetch_or(is_told, Ordering::Relaxed);
             let is_whole = view.is_redundant_for(self.bounds.whole_for, clock::now());
             if is_whole {
-                most.fetch_max(self.members.borrow().len(), Ordering::Relaxed);
+                most.fetch_max(view.asked, Ordering::Relaxed);
             }
             let is_there = match (self.subject, fault) {
                 // What is done in turns, or takes its share, is there once nothing is out of order.

@@ -138,6 +138,21 @@ fn turned_away(history: &History, window: Window) -> Option<String> {
     (times > 0).then(text)
 }
 
+/// In words, if the door of a node that joined did not open, or let a client down once it had.
+pub fn problem_of_guest(history: &History, node: &str) -> Option<String> {
+    let all = || history.attempts().map(|(_, attempt)| attempt);
+    let acked = all().filter(|it| it.outcome == Outcome::Acked);
+    let Some(open) = acked.map(|it| it.ended).min() else {
+        return Some(format!("nobody was answered at the door of {node}"));
+    };
+    let bad = |it: &&Attempt| matches!(it.outcome, Outcome::Refused | Outcome::Unknown);
+    let failed = all().filter(|it| it.ended > open).filter(bad).count();
+    let turned_away = history.turned_away.iter().filter(|at| **at > open).count();
+    let text =
+        || format!("at the door of {node} {failed} requests failed, {turned_away} found it closed");
+    (failed + turned_away > 0).then(text)
+}
+
 /// In words, if what an endpoint does wrong still has a great part once it should have been
 /// noticed, or never had one.
 fn unnoticed(history: &History, window: Window, wrong: fn(&Attempt) -> bool) -> Option<String> {
@@ -254,6 +269,23 @@ pub mod tests {
         evidence.history.turned_away = [3, 9].map(second).into();
         assert!(is_told(Fault::Switchover, &evidence));
         assert!(!is_told(Fault::NodeKill, &evidence), "a node that is dead has no door");
+    }
+
+    #[test]
+    fn a_door_of_a_new_node_opens_and_stays_open() {
+        let told = |outcomes: &[Outcome], closed_ms: u64| {
+            let attempts = outcomes.iter().zip(1..);
+            let attempts = attempts.map(|(it, at)| attempt(at, at as u64, at as u64 + 1, *it));
+            let turned_away = vec![Timestamp(closed_ms * 1000)];
+            let history =
+                History { writers: vec![attempts.collect()], turned_away, ..History::default() };
+            problem_of_guest(&history, "d").unwrap_or_default()
+        };
+        let (acked, refused) = (Outcome::Acked, Outcome::Refused);
+        assert_eq!(told(&[refused, acked, acked], 1), "", "it was not open yet");
+        assert!(told(&[refused, refused], 1).contains("nobody was answered"));
+        assert!(told(&[acked, refused], 1).contains("1 requests failed"));
+        assert!(told(&[acked, acked], 9).contains("1 found it closed"));
     }
 
     #[test]

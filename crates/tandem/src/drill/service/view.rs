@@ -1,6 +1,6 @@
 //! Talks to every node again and again, and decides whether a drilled service is whole.
 //! In: statuses. Out: `View`, with the moment since which it is whole.
-//! Whole is: every node answers and sees all others up; the only copy runs and all agree where, or
+//! Whole is: every node answers, knows of all that are asked and no other, and sees them up; the only copy runs and all agree where, or
 //! every endpoint is up at every door, with copies one on each node; of divided work every node has
 //! its part, and nothing moves.
 //! Tested by: below.
@@ -71,6 +71,11 @@ fn merge(
             return vec![(About::Unasked(node.clone()), text)];
         };
         let mut said = unheard(node, status);
+        let (known, asked) = (status.nodes.len(), nodes.len());
+        if known != asked {
+            let text = format!("{node} knows of {known} nodes, and there are {asked}");
+            said.push((About::Service, text));
+        }
         let own = status.service(SERVICE);
         let of_service = |text| vec![(About::Service, text)];
         said.extend(match subject.rules() {
@@ -92,6 +97,7 @@ fn merge(
         primary: newest.and_then(|service| service.primary.clone()),
         leader: answers.iter().flatten().find_map(|status| status.leader.clone()),
         shortcoming: said.first().map(|(_, text)| text.clone()),
+        asked: nodes.len(),
         blamed: said.into_iter().map(|(about, _)| about).collect(),
         ..View::default()
     }
@@ -225,6 +231,12 @@ mod tests {
         let blamed = merge(&nodes, &answers, (Subject::Http, 2)).blamed;
         let expected = [About::Unasked(nodes[0].clone()), About::Endpoint("y:1".into())];
         assert_eq!(blamed, expected.into(), "both are seen, whoever is told of first");
+        // Asked before there was one more, and by a node that has not heard of it.
+        assert_eq!(merge(&nodes, &[good(), good()], (Subject::Singleton, 0)).asked, 2);
+        let more = ["a", "b", "c"].map(NodeId::new);
+        let answers = [good(), good(), good()];
+        let few = merge(&more, &answers, (Subject::Singleton, 0)).shortcoming.unwrap();
+        assert_eq!(few, "a knows of 2 nodes, and there are 3");
         let answers = [good(), None];
         let alone = merge(&nodes, &answers, (Subject::Singleton, 0)).blamed;
         assert!(!alone.contains(&About::Node(nodes[1].clone())), "no node said a thing of b");

@@ -5,12 +5,16 @@
 //! Not here: when the node has its share (`steps.rs`), what that proves (`effect.rs`).
 //! Tested by: below; the drill itself.
 
+use super::super::clients::{Clients, Manner};
 use super::super::faults::Shape;
+use super::super::kit::SERVICE;
 use super::super::view;
 use super::Stage;
 use crate::dev::status::Status;
 use crate::drill::Error;
+use crate::drill::evidence::workload::Load;
 use crate::drill::stage::LOOK;
+use crate::runtime::clock;
 use crate::telemetry::codes;
 use std::time::Duration;
 use tandem_core::ids::NodeId;
@@ -33,6 +37,16 @@ impl Stage {
         patiently(self.bounds.flow_max, || self.apply(via, &shape)).await?;
         self.members.send_modify(|members| members.push(node.clone()));
         Ok(())
+    }
+
+    /// A client at the door of a node that joined; none where the service has no doors.
+    pub(in super::super) fn guest(&self, node: &NodeId) -> Option<Clients> {
+        let layout = self.cluster.layout();
+        let door = layout.door_of(layout.place(node).ok()?, SERVICE)?;
+        let load = Load { writers: 1, ..self.load.clone() };
+        // Requests of a run are counted by its name: these are judged apart.
+        let run = format!("guest-{}", clock::unix_ms());
+        Some(Clients::start(&load, &[door], &run, Manner::of(self.subject)))
     }
 
     /// Empties a node, removes it, and waits until nothing of it is left.
