@@ -115,6 +115,9 @@ pub fn write(path: &Path, text: &str) -> Result<(), Error> {
 }
 
 /// Writes a file that only its owner may read.
+///
+/// # Errors
+/// When it cannot be written.
 pub fn write_private(path: &Path, text: &str) -> Result<(), Error> {
     fs::OpenOptions::new()
         .create(true)

@@ -20,6 +20,7 @@ mod run;
 pub mod status;
 
 pub use cluster::DevCluster;
+pub use folders::write_private;
 pub use layout::{Given, Layout, NodePlace};
 pub use relay::Condition;
 pub use run::{DevArgs, interrupted, run, unless_interrupted, write_how_to_connect};

@@ -5,6 +5,7 @@
 
 use super::faults::Shape;
 use super::subject::Subject;
+use crate::dev;
 use crate::drill::Error;
 use std::fmt::Write as _;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -76,9 +77,15 @@ impl Kit {
         self.folder.0.join("tandem.toml")
     }
 
-    /// Where a token is kept with which a node joins.
-    pub fn token_path(&self) -> PathBuf {
-        self.folder.0.join("token")
+    /// Keeps a token with which a node joins, from everybody else on the machine: it is worth a
+    /// node's identity.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn keep_token(&self, token: &str) -> Result<PathBuf, Error> {
+        let path = self.folder.0.join("token");
+        dev::write_private(&path, token)?;
+        Ok(path)
     }
 
     /// The program that does the work.
@@ -236,6 +243,18 @@ mod tests {
             assert!(folder.exists());
             drop(kit);
             assert!(!folder.exists());
+        }
+    }
+
+    #[test]
+    fn nobody_else_can_read_a_token() {
+        use std::os::unix::fs::PermissionsExt;
+        let kit = Kit::new(Subject::Copies, 3, Path::new("/bin/tandem")).unwrap();
+        for token in ["one", "two"] {
+            let path = kit.keep_token(token).unwrap();
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), token);
+            let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o600);
         }
     }
 }

@@ -26,9 +26,7 @@ impl Stage {
         let dir = self.cluster.equip(node)?;
         let shape = Shape { added: true, ..Shape::default() };
         let token = self.operate(&self.authority(), &words(["token", node.as_str()])).await?;
-        let path = self.kit.token_path();
-        let written = std::fs::write(&path, token);
-        written.map_err(|source| Error::Folder { path: path.clone(), source })?;
+        let path = self.kit.keep_token(&token)?;
         let (path, folder) = (path.display().to_string(), dir.display().to_string());
         let join = ["join", "--node", node.as_str(), "--dir", &folder, "--token-file", &path];
         self.tandem(&[], &words(join)).await?;
