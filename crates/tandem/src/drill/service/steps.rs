@@ -48,7 +48,8 @@ impl Breaks for Stage {
             let because = format!("it is no fault of the service {}", self.subject);
             return Err(Error::Skipped { fault, because });
         };
-        let (_, from) = self.read(0)?;
+        let path = self.kit.ledger();
+        let from = worker::end(&path).map_err(|source| Error::Folder { path, source })?;
         let layout = self.cluster.layout();
         let door = |place| layout.door_of(place, SERVICE);
         let doors: Vec<SocketAddr> = layout.nodes.iter().filter_map(door).collect();
@@ -64,7 +65,7 @@ impl Breaks for Stage {
         let broken = self.break_and_heal((fault, &cast), &injection, (&pulse, &mut problems)).await;
         let history = pulse.stop().await;
         let times = broken?;
-        let (lines, _) = self.read(from)?;
+        let lines = self.read(from)?;
         let victim = cast.victim(self.subject, fault).to_owned();
         let evidence = Evidence { history, lines, times, run, victim };
         problems.extend(verdict::problems(self.subject, fault, &evidence));
@@ -81,9 +82,11 @@ impl Breaks for Stage {
 }
 
 impl Stage {
-    fn read(&self, from: u64) -> Result<(Vec<Line>, u64), Error> {
+    fn read(&self, from: u64) -> Result<Vec<Line>, Error> {
         let path = self.kit.ledger();
-        worker::read(&path, from).map_err(|source| Error::Folder { path, source })
+        let (lines, _) =
+            worker::read(&path, from).map_err(|source| Error::Folder { path, source })?;
+        Ok(lines)
     }
 
     async fn break_and_heal(

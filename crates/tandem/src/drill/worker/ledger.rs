@@ -11,6 +11,9 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use tandem_core::time::Timestamp;
 
+/// Longer than any line.
+const TAIL_BYTES: usize = 4096;
+
 /// What a copy does.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Does {
@@ -129,6 +132,30 @@ pub fn read(path: &Path, from: u64) -> io::Result<(Vec<Line>, u64)> {
     Ok((lines, from + whole as u64))
 }
 
+/// The place after the last whole line: where `read` would come to, without reading all of it.
+///
+/// # Errors
+/// When the file cannot be read; none yet is no error.
+pub fn end(path: &Path) -> io::Result<u64> {
+    use std::os::unix::fs::FileExt;
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+        Err(error) => return Err(error),
+    };
+    let (mut to, mut bytes) = (file.metadata()?.len(), vec![0; TAIL_BYTES]);
+    while to > 0 {
+        let from = to.saturating_sub(TAIL_BYTES as u64);
+        let part = bytes.get_mut(..(to - from) as usize).unwrap_or_default();
+        file.read_exact_at(part, from)?;
+        if let Some(at) = part.iter().rposition(|byte| *byte == b'\n') {
+            return Ok(from + at as u64 + 1);
+        }
+        to = from;
+    }
+    Ok(0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -138,6 +165,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("ledger");
         assert_eq!(read(&path, 0).unwrap(), (Vec::new(), 0), "nothing yet");
+        let ends = || assert_eq!(end(&path).unwrap(), read(&path, 0).unwrap().1);
+        ends();
         let (a, b) = (Ledger::open(&path, "a", 3), Ledger::open(&path, "b", 4));
         let (a, b) = (a.unwrap(), b.unwrap());
         let work = Does::Work { id: 7, epoch: 12 };
@@ -151,7 +180,11 @@ mod tests {
         (&b.file).write_all(b"b 1 1 1 be").unwrap();
         let (lines, next) = read(&path, end).unwrap();
         assert_eq!((lines.len(), lines[0].name.as_str()), (1, "b"), "half a line is no line yet");
+        ends();
         (&b.file).write_all(b"at\n").unwrap();
         assert_eq!(read(&path, next).unwrap().0[0].does, Does::Beat);
+        ends();
+        (&b.file).write_all(&[b'x'; TAIL_BYTES * 2 + 1]).unwrap();
+        ends();
     }
 }

@@ -11,7 +11,7 @@ mod http;
 mod ledger;
 
 pub use http::{Behaviour, serve};
-pub use ledger::{Does, Ledger, Line, read};
+pub use ledger::{Does, Ledger, Line, end, read};
 
 use crate::runtime::signals;
 use crate::runtime::supervisor::{Supervisor, TaskKind};
