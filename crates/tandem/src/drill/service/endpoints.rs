@@ -120,7 +120,9 @@ fn spawn(kit: &Kit, name: &str, address: SocketAddr) -> Result<Child, Error> {
         .arg("--ledger")
         .arg(kit.ledger())
         .args(["--name", name, "--listen", &address.to_string()])
-        .stdin(Stdio::null())
+        // A drill that is killed ends nothing: its end of the pipe closes, and that ends this.
+        .arg("--attended")
+        .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         // Its own group, so that Ctrl-C at our terminal does not reach it before us.

@@ -1,10 +1,10 @@
 //! Talks as a service would that a drill runs: it beats, answers, and writes down all that it does.
 //! In: `Arguments`. Out: lines of a ledger that all copies share; answers to requests.
-//! States: Started → beating and answering → (SIGTERM) Stopped.
+//! States: Started → beating and answering → (SIGTERM; who started it is gone) Stopped.
 //! It is in the product so that a drill needs nothing but the product.
 //! Where its work is divided it works on what its node says that it owns.
 //! Not here: what the lines prove (`service/judge.rs`, `service/pieces.rs`).
-//! Tested by: `ledger.rs`, `http.rs`, `divided.rs`, the drill itself.
+//! Tested by: below, `ledger.rs`, `http.rs`, `divided.rs`, the drill itself.
 
 mod divided;
 mod http;
@@ -20,9 +20,12 @@ use divided::Works;
 use http::Divided;
 use std::ffi::OsString;
 use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::io::AsyncReadExt;
+use tokio::net::unix::pipe::Receiver;
 
 /// Often enough that a gap of 10 ms shows.
 const BEAT: Duration = Duration::from_millis(5);
@@ -56,6 +59,9 @@ pub struct Arguments {
     /// Where its node says what it owns.
     #[arg(long, env = "TANDEM_API", default_value = "")]
     pub api: String,
+    /// Ends once its stdin does, a pipe of whoever started it.
+    #[arg(long)]
+    pub attended: bool,
 }
 
 /// Why it ended too early.
@@ -70,6 +76,8 @@ pub enum Error {
     Listen { address: SocketAddr, source: std::io::Error },
     #[error("TANDEM_API is {api:?}, which is no http://ADDRESS:PORT")]
     Api { api: String },
+    #[error("stdin is no pipe")]
+    Stdin { source: std::io::Error },
     #[error("cannot start")]
     Runtime { source: std::io::Error },
 }
@@ -86,12 +94,16 @@ pub fn run(arguments: &[OsString]) -> Result<(), Error> {
         .enable_all()
         .build()
         .map_err(|source| Error::Runtime { source })?;
-    runtime.block_on(work(arguments))
+    let stdin = arguments.attended.then(|| std::io::stdin().as_fd().try_clone_to_owned());
+    let stdin = stdin.transpose().map_err(|source| Error::Stdin { source })?;
+    runtime.block_on(work(arguments, stdin))
 }
 
-async fn work(arguments: Arguments) -> Result<(), Error> {
-    let Arguments { ledger: path, listen, name, term, divided, service, api, partitions } =
+async fn work(arguments: Arguments, stdin: Option<OwnedFd>) -> Result<(), Error> {
+    let Arguments { ledger: path, listen, name, term, divided, service, api, partitions, .. } =
         arguments;
+    let stdin = stdin.map(Receiver::from_owned_fd).transpose();
+    let mut stdin = stdin.map_err(|source| Error::Stdin { source })?;
     let unwritable = |source| Error::Ledger { path: path.clone(), source };
     let ledger = Arc::new(Ledger::open(&path, &name, term).map_err(unwritable)?);
     let (tasks, works) = (Supervisor::new(), Arc::new(Works::default()));
@@ -125,6 +137,7 @@ async fn work(arguments: Arguments) -> Result<(), Error> {
     };
     let beaten: Result<(), std::io::Error> = tokio::select! {
         () = signals::asked_to_stop() => Ok(()),
+        () = left(stdin.as_mut()) => Ok(()),
         ended = beating => ended,
     };
     beaten.map_err(unwritable)?;
@@ -133,4 +146,37 @@ async fn work(arguments: Arguments) -> Result<(), Error> {
     ledger.write(&[Does::Stop]).map_err(unwritable)?;
     tasks.stop(STOP_MAX).await;
     Ok(())
+}
+
+/// Once whoever started this is gone, however that ended: nobody else would end it, and it writes
+/// as long as it runs.
+async fn left(stdin: Option<&mut Receiver>) {
+    let Some(stdin) = stdin else { return std::future::pending().await };
+    let mut said = [0; 64];
+    while stdin.read(&mut said).await.is_ok_and(|length| length > 0) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn it_ends_with_whoever_started_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ledger");
+        let words = ["drill-service", "--attended", "--name", "x", "--ledger"];
+        let words = words.into_iter().map(OsString::from).chain([path.clone().into()]);
+        let arguments = Arguments::try_parse_from(words).unwrap();
+        let (theirs, ours) = std::io::pipe().unwrap();
+        let working = work(arguments, Some(theirs.into()));
+        let watching = async {
+            let is_at_work = || !read(&path, 0).unwrap().0.is_empty();
+            super::super::testing::until("it works", is_at_work).await;
+            drop(ours);
+        };
+        let both = async { tokio::join!(working, watching).0 };
+        tokio::time::timeout(Duration::from_secs(20), both).await.unwrap().unwrap();
+        let last = read(&path, 0).unwrap().0.pop().unwrap();
+        assert_eq!(last.does, Does::Stop);
+    }
 }
