@@ -133,7 +133,9 @@ impl Client {
             let Some(address) = address else { return };
             if let Some(http) = Http::connect(address).await {
                 failed = 0;
-                self.use_up(http).await;
+                if self.use_up(http).await {
+                    continue;
+                }
             } else {
                 failed += 1;
                 self.pen.turned_away();
@@ -146,15 +148,20 @@ impl Client {
         }
     }
 
-    /// Asks until the connection is of no more use.
-    async fn use_up(&mut self, mut http: Http) {
+    /// Asks until the connection is of no more use; whether its door is, for another one. Clients
+    /// that went from door to door would all wait at the one that leads nowhere before long, and
+    /// what that costs them would say nothing of the others.
+    async fn use_up(&mut self, mut http: Http) -> bool {
         while !self.pen.is_stopped() {
             match http.idle() {
                 Idle::Open => {}
                 // In order while nobody asked: nothing was sent, and nothing failed.
-                Idle::Ended => return,
+                Idle::Ended => return false,
                 // A request that is sent at this moment breaks off with it.
-                Idle::Reset => return self.pen.turned_away(),
+                Idle::Reset => {
+                    self.pen.turned_away();
+                    return false;
+                }
             }
             self.seq += 1;
             let id = request_id(&self.run, self.pen.number, self.seq);
@@ -180,10 +187,11 @@ impl Client {
             if is_over || self.manner == Manner::Anew {
                 drop(http);
                 self.pen.pause(self.pace).await;
-                return;
+                return self.manner == Manner::Anew && outcome == Outcome::Acked;
             }
             self.pen.pause(self.pace).await;
         }
+        false
     }
 }
 
