@@ -20,6 +20,9 @@ const RESTART: Duration = Duration::from_millis(100);
 /// A program that cannot even be started is tried less often.
 const RESTART_UNSTARTABLE: Duration = Duration::from_secs(1);
 
+/// The exit status of what is refused, after which systemd does not start it again.
+const REFUSED: i32 = 3;
+
 /// How to start a daemon.
 #[derive(Clone, Debug)]
 pub struct Launch {
@@ -109,7 +112,7 @@ impl Daemon {
     /// Whether the last process of it ended in peace; none if none has ended.
     pub fn ended_well(&self) -> Option<bool> {
         let last = self.ends.borrow().last().copied()?;
-        Some(last.status.is_some_and(|it| it.success()))
+        Some(last.status.is_some_and(is_peaceful))
     }
 
     /// Waits until a process of it has ended; the last thing that it said.
@@ -169,13 +172,18 @@ async fn supervise(
         let was_meant = number.is_some_and(|number| lock(meant).contains(&number));
         // The kernel may use the number again.
         lock(meant).retain(|it| Some(*it) != number);
-        let in_peace = status.is_some_and(|it| it.success());
+        let in_peace = status.is_some_and(is_peaceful);
         let meant = was_meant || (in_peace && *wanted.borrow() == Wanted::Down);
         // Before anybody may see that it is gone.
         ends.send_modify(|ends| ends.push(End { status, meant }));
         pid.send_replace(None);
         tokio::time::sleep(RESTART).await;
     }
+}
+
+/// Asked to, or because it may not run: as one does that was removed from its cluster.
+fn is_peaceful(status: ExitStatus) -> bool {
+    matches!(status.code(), Some(0 | REFUSED))
 }
 
 fn lock(meant: &Meant) -> MutexGuard<'_, Vec<i32>> {
