@@ -148,9 +148,9 @@ impl Client {
         }
     }
 
-    /// Asks until the connection is of no more use; whether its door is, for another one. Clients
-    /// that went from door to door would all wait at the one that leads nowhere before long, and
-    /// what that costs them would say nothing of the others.
+    /// Asks until the connection is of no more use; whether its door is, for another one: it is if
+    /// it takes connections. Clients that went from door to door would all wait at the one that
+    /// leads nowhere before long, and what that costs them would say nothing of the others.
     async fn use_up(&mut self, mut http: Http) -> bool {
         while !self.pen.is_stopped() {
             match http.idle() {
@@ -187,7 +187,7 @@ impl Client {
             if is_over || self.manner == Manner::Anew {
                 drop(http);
                 self.pen.pause(self.pace).await;
-                return self.manner == Manner::Anew && outcome == Outcome::Acked;
+                return self.manner == Manner::Anew;
             }
             self.pen.pause(self.pace).await;
         }
