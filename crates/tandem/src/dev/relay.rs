@@ -3,7 +3,9 @@
 //! A cut is a black hole, as when a switch stops forwarding: nothing arrives, nothing is closed,
 //! and nobody is told. What was read before waits here and goes on after healing, as TCP would
 //! resend it.
-//! An end and a reset pass through unless cut: they are evidence that nodes act on at once.
+//! An end, a reset and a refusal pass through unless cut: they are evidence that nodes act on at
+//! once. A refusal is only known of once somebody tried, and that one is reset; then nothing
+//! listens here either, until something does at the target.
 //! Not here: which relays there are (`mesh.rs`).
 //! Tested by: below.
 
@@ -16,9 +18,9 @@ use std::io;
 use std::net::{Ipv4Addr, Shutdown, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
-use tokio::time::{Instant, sleep_until};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::{Notify, Semaphore, watch};
+use tokio::time::{Instant, sleep, sleep_until};
 
 /// Read at once; large enough that a base backup does not notice the relay.
 const CHUNK_BYTES: usize = 64 * 1024;
@@ -26,6 +28,10 @@ const CHUNK_BYTES: usize = 64 * 1024;
 const DELAYED_MAX: usize = 256;
 /// Connections through one relay; past it new ones are reset.
 const SESSIONS_MAX: usize = 1024;
+/// Connections that wait in the kernel's queue.
+const BACKLOG: u32 = 1024;
+/// How often a target that refused is asked whether it still does.
+const LOOK: Duration = Duration::from_millis(5);
 
 /// How a link behaves.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -49,13 +55,17 @@ impl Relay {
     /// # Errors
     /// When no port can be opened.
     pub async fn start(tasks: &Supervisor, target: SocketAddr) -> Result<Self, Error> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
-            .await
-            .map_err(|source| Error::Relay { source })?;
-        let address = listener.local_addr().map_err(|source| Error::Relay { source })?;
+        let failed = |source| Error::Relay { source };
+        // It never listens, and keeps the port when nothing else does.
+        let port = bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).map_err(failed)?;
+        let address = port.local_addr().map_err(failed)?;
+        let first = listen(address).map_err(failed)?;
         let (condition, watched) = watch::channel(Condition::default());
-        let serving = serve(listener, target, watched, tasks.clone());
-        tasks.spawn("relay", TaskKind::Session, serving);
+        let (stop, serving) = (tasks.stopping(), serve(first, target, watched, tasks.clone()));
+        tasks.spawn("relay", TaskKind::Session, async move {
+            tokio::select! { () = stop.cancelled() => {}, () = serving => {} }
+            drop(port);
+        });
         Ok(Self { address, condition })
     }
 
@@ -75,25 +85,74 @@ impl Relay {
     }
 }
 
+fn bind(address: SocketAddr) -> io::Result<TcpSocket> {
+    let socket = TcpSocket::new_v4()?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    Ok(socket)
+}
+
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    bind(address)?.listen(BACKLOG)
+}
+
 async fn serve(
-    listener: TcpListener,
+    first: TcpListener,
     target: SocketAddr,
     mut condition: watch::Receiver<Condition>,
     tasks: Supervisor,
 ) {
+    let Ok(address) = first.local_addr() else { return };
+    let mut open = Some(first);
+    loop {
+        let listener = match open.take().map_or_else(|| listen(address), Ok) {
+            Ok(listener) => listener,
+            Err(error) => {
+                tracing::warn!(%address, %error, "a relay cannot listen again");
+                sleep(LOOK).await;
+                continue;
+            }
+        };
+        match accept_all(&listener, target, &mut condition, &tasks).await {
+            Ended::Relay => return,
+            Ended::Socket => drop(listener),
+        }
+        // What is cut takes connections that nobody answers, whatever is behind it.
+        tokio::select! {
+            biased;
+            cut = condition.wait_for(|now| now.cut) => if cut.is_err() { return },
+            () = is_there(target) => {}
+        }
+    }
+}
+
+async fn is_there(target: SocketAddr) {
+    while TcpStream::connect(target).await.is_err() {
+        sleep(LOOK).await;
+    }
+}
+
+/// Until nothing listens at the target.
+async fn accept_all(
+    listener: &TcpListener,
+    target: SocketAddr,
+    condition: &mut watch::Receiver<Condition>,
+    tasks: &Supervisor,
+) -> Ended {
+    let (places, refused) = (Arc::new(Semaphore::new(SESSIONS_MAX)), Arc::new(Notify::new()));
     let stop = tasks.stopping();
-    let places = Arc::new(Semaphore::new(SESSIONS_MAX));
     loop {
         // While cut, new connections stay in the kernel's queue: they look made and nobody answers.
         let accepted = tokio::select! {
-            () = stop.cancelled() => return,
-            accepted = accept_when_open(&listener, &mut condition) => accepted,
+            biased;
+            () = refused.notified() => return Ended::Socket,
+            accepted = accept_when_open(listener, condition) => accepted,
         };
         let client = match accepted {
             Ok(client) => client,
-            Err(Ended::Relay) => return,
+            Err(Ended::Relay) => return Ended::Relay,
             Err(Ended::Socket) => {
-                tokio::time::sleep(Duration::from_millis(10)).await;
+                sleep(Duration::from_millis(10)).await;
                 continue;
             }
         };
@@ -101,11 +160,13 @@ async fn serve(
             reset(&client);
             continue;
         };
-        let (condition, stop) = (condition.clone(), stop.clone());
+        let (condition, stop, refused) = (condition.clone(), stop.clone(), Arc::clone(&refused));
         tasks.spawn("relay connection", TaskKind::Session, async move {
             tokio::select! {
                 () = stop.cancelled() => reset(&client),
-                () = carry(&client, target, condition) => {}
+                is_refused = carry(&client, target, condition) => if is_refused {
+                    refused.notify_one();
+                },
             }
             drop(place);
         });
@@ -142,11 +203,15 @@ fn reset(stream: &TcpStream) {
     let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
 }
 
-async fn carry(client: &TcpStream, target: SocketAddr, condition: watch::Receiver<Condition>) {
+/// True if nothing listens at the target.
+async fn carry(
+    client: &TcpStream,
+    target: SocketAddr,
+    condition: watch::Receiver<Condition>,
+) -> bool {
     let Ok(server) = TcpStream::connect(target).await else {
-        // A refusal is evidence; the closest thing to passing it on is a reset at once.
         reset(client);
-        return;
+        return true;
     };
     let _ = (client.set_nodelay(true), server.set_nodelay(true));
     let there = pump(client, &server, condition.clone());
@@ -155,6 +220,7 @@ async fn carry(client: &TcpStream, target: SocketAddr, condition: watch::Receive
         reset(client);
         reset(&server);
     }
+    false
 }
 
 /// Carries one direction until its end (and passes that on), or until either socket breaks.
@@ -318,16 +384,46 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_refusal_passes_as_a_reset_at_once() {
+    async fn a_refusal_passes_and_its_end_too() {
         let tasks = Supervisor::new();
-        let target = {
-            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-            listener.local_addr().unwrap()
-        };
+        let first = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let target = first.local_addr().unwrap();
         let relay = Relay::start(&tasks, target).await.unwrap();
+        drop(first);
         let mut client = TcpStream::connect(relay.address()).await.unwrap();
         let error = timeout(LIMIT, client.read(&mut [0; 1])).await.unwrap().unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset, "it was too late to refuse");
+        let connect = || TcpStream::connect(relay.address());
+        let refused = async {
+            while connect().await.is_ok() {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(LIMIT, refused).await.expect("connections are refused from then on");
+        relay.set(CUT);
+        let taken = async {
+            while connect().await.is_err() {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(LIMIT, taken).await.expect("behind a cut nobody knows that");
+        relay.set(Condition::default());
+        let target = TcpListener::bind(target).await.unwrap();
+        let passed = async {
+            loop {
+                if let Ok(mut client) = connect().await
+                    && client.write_all(b"x").await.is_ok()
+                {
+                    let (mut server, _) = target.accept().await.unwrap();
+                    // One that only looked says nothing.
+                    if server.read(&mut [0; 1]).await.is_ok_and(|count| count == 1) {
+                        return;
+                    }
+                }
+            }
+        };
+        timeout(LIMIT, passed).await.expect("they pass again");
+        assert!(tasks.stop(LIMIT).await);
     }
 
     #[tokio::test]

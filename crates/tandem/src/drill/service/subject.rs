@@ -187,7 +187,7 @@ impl Subject {
         let outage = |seconds| Budget { outage_s: Some(seconds), ..Budget::default() };
         match (self.rules(), fault) {
             (Self::Postgres, _) => fault.budget(),
-            // By hash or key everybody soon waits for a copy behind the cut, for as long as they do.
+            // By hash or key everybody soon waits for a copy behind the cut, while it lasts.
             (_, Fault::NodeCut) if matches!(self, Self::Sessions | Self::Keys) => Budget::default(),
             (Self::Singleton, Fault::InstanceKill) => outage(0.5),
             (Self::Singleton, Fault::NodeKill | Fault::NodeCut | Fault::DaemonFreeze) => {

@@ -258,14 +258,14 @@ impl EndpointStream {
             }
             text.extend_from_slice(b"\r\n");
             self.came(Ok(Written { text, is_chunked: false, counted: None }));
-            self.incoming = Some(Incoming::new(body, false));
+            self.incoming = Some(Incoming::counted(body, false, &self.link.watch));
             return;
         }
         let written = head::response(&parts, body.is_end_stream(), (self.kind, self.takes));
         let is_chunked = written.as_ref().is_ok_and(|written| written.is_chunked);
         self.counted = written.as_ref().ok().and_then(|written| written.counted);
         self.came(written);
-        self.incoming = Some(Incoming::new(body, is_chunked));
+        self.incoming = Some(Incoming::counted(body, is_chunked, &self.link.watch));
     }
 
     fn came(&mut self, head: Result<Written, head::Malformed>) {

@@ -7,9 +7,11 @@
 //! Tested by: `tests/h2/streams.rs`.
 
 use super::broken;
+use super::io::Watch;
 use bytes::{Buf, Bytes, BytesMut};
 use h2::RecvStream;
 use std::io::{self, Write};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use tokio::io::ReadBuf;
 
@@ -36,7 +38,12 @@ pub(super) struct Incoming {
     failed: Option<io::ErrorKind>,
     /// A chunk ends after the data.
     ends_chunk: bool,
+    /// Told of small frames that were taken.
+    watch: Option<Arc<Watch>>,
 }
+
+/// Frames that are as long are told to nobody: they cost nothing.
+const SMALL: usize = 256;
 
 impl Incoming {
     pub(super) fn new(stream: RecvStream, is_chunked: bool) -> Self {
@@ -50,7 +57,25 @@ impl Incoming {
             behind: BytesMut::new(),
             failed: None,
             ends_chunk: false,
+            watch: None,
         }
+    }
+
+    /// One whose small frames are counted until they are taken.
+    pub(super) fn counted(stream: RecvStream, is_chunked: bool, watch: &Arc<Watch>) -> Self {
+        Self { watch: Some(Arc::clone(watch)), ..Self::new(stream, is_chunked) }
+    }
+
+    fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, h2::Error>>> {
+        let data = self.stream.poll_data(cx);
+        if let (Poll::Ready(Some(Ok(data))), Some(watch)) = (&data, &self.watch)
+            && data.len() < SMALL
+            // The last one costs nothing.
+            && !self.stream.is_end_stream()
+        {
+            watch.took(data.len());
+        }
+        data
     }
 
     /// Ready once there is something, or nothing more will be: then with false.
@@ -70,7 +95,7 @@ impl Incoming {
                 return Poll::Ready(Err(kind.into()));
             }
             match self.state {
-                State::Data => match ready!(self.stream.poll_data(cx)) {
+                State::Data => match ready!(self.poll_data(cx)) {
                     Some(data) => self.take(data.map_err(broken)?),
                     None => self.state = State::Trailers,
                 },
@@ -93,7 +118,7 @@ impl Incoming {
     /// Takes what has come while nobody reads; what it is in the window stays so.
     pub(super) fn soak(&mut self, cx: &mut Context<'_>) {
         while self.state == State::Data && self.failed.is_none() {
-            match self.stream.poll_data(cx) {
+            match self.poll_data(cx) {
                 Poll::Ready(Some(Ok(data))) => self.behind.extend_from_slice(&data),
                 Poll::Ready(Some(Err(error))) => self.failed = Some(broken(error).kind()),
                 Poll::Ready(None) => self.state = State::Trailers,

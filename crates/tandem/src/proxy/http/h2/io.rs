@@ -26,6 +26,7 @@ pub(super) struct Watch {
     /// Milliseconds since then.
     read_at: AtomicU64,
     is_flooded: AtomicBool,
+    is_worn: AtomicBool,
     /// Bytes that were read in this turn.
     turn: AtomicUsize,
     /// Bytes that were sent and that the meter was not told of.
@@ -40,6 +41,7 @@ impl Watch {
             begun,
             read_at: AtomicU64::new(0),
             is_flooded: AtomicBool::new(false),
+            is_worn: AtomicBool::new(false),
             turn: AtomicUsize::new(0),
             written: AtomicU64::new(0),
             meter: Mutex::new(Meter::new(peer, begun.into_std())),
@@ -53,6 +55,16 @@ impl Watch {
 
     pub(super) fn is_flooded(&self) -> bool {
         self.is_flooded.load(Ordering::Relaxed)
+    }
+
+    /// What came on it has cost so much that it shall get no more requests.
+    pub(super) fn is_worn(&self) -> bool {
+        self.is_worn.load(Ordering::Relaxed)
+    }
+
+    /// Somebody took a frame of DATA that was not the end.
+    pub(super) fn took(&self, length: usize) {
+        self.meter().took(length);
     }
 
     /// Whoever drives it has a turn.
@@ -88,6 +100,9 @@ impl Watch {
         meter.wrote(self.written.swap(0, Ordering::Relaxed));
         if !meter.saw(bytes, now.into_std()) {
             self.is_flooded.store(true, Ordering::Relaxed);
+        }
+        if meter.is_worn() {
+            self.is_worn.store(true, Ordering::Relaxed);
         }
     }
 }

@@ -3,7 +3,7 @@
 //! States of a connection: Opening → Open → (idle, GOAWAY, or broken) → Over.
 //! Keeps: while one is being opened nobody opens another one to the same address: who comes
 //! meanwhile waits for it, and learns why it failed. Connections that are no longer wanted take no
-//! more requests, and end when those that they have do.
+//! more requests, and end when those that they have do; so do those that are worn (`meter.rs`).
 //! Not here: connecting (`balancer/dial.rs`), requests (`endpoint.rs`).
 //! Tested by: `tests/h2/endpoints.rs`.
 
@@ -42,7 +42,7 @@ pub(super) struct Link {
     in_flight: AtomicU32,
     /// To any request: until then nobody knows that its endpoint serves at all.
     has_answered: AtomicBool,
-    watch: Arc<Watch>,
+    pub(super) watch: Arc<Watch>,
     idle_since: Mutex<Instant>,
 }
 
@@ -71,8 +71,8 @@ impl Link {
 
     /// How many streams it has at once.
     fn streams_max(&self) -> u32 {
-        let max = self.send.current_max_send_streams().min(STREAMS_MAX as usize);
-        u32::try_from(max).unwrap_or(STREAMS_MAX)
+        let max = u32::try_from(self.send.current_max_send_streams()).unwrap_or(STREAMS_MAX);
+        if self.watch.is_worn() { 0 } else { max.min(STREAMS_MAX) }
     }
 
     /// It takes none, though it has none.

@@ -6,11 +6,16 @@
 //! It may say that it takes more as often as it got something, however fast that is, and measure
 //! how long the way is, as gRPC does by a PING in each round trip. An endpoint has so many heads
 //! for what it was asked: nobody else bounds how many interim ones wait.
+//! An endpoint's connection wears out: the crate `h2` ends one, with all that is under way on it,
+//! when small DATA frames that nobody took have cost more than it may, and counts those of streams
+//! that somebody left as if they were kept for as long as the connection lives; of empty ones that
+//! end nothing it lets each connection have a hundred. So both are counted here alike, and one that
+//! had half of either gets no more requests.
 //! Not here: what the crate `h2` bounds itself: fields that have no end, DATA in crumbs, streams
 //! that are reset before anybody saw them.
-//! Tested by: below, `tests/h2/hostile.rs`.
+//! Tested by: below, `tests/h2/hostile.rs`, `tests/h2/leaving.rs`.
 
-use super::{PREFACE, PREFACE_REST, STREAMS_MAX};
+use super::{ENDPOINT_CRUMBS, PREFACE, PREFACE_REST, STREAMS_MAX};
 use crate::proxy::http::wire::response::INTERIM_MAX;
 use std::time::{Duration, Instant};
 
@@ -20,7 +25,9 @@ const TOKENS_MAX: u32 = 400;
 const REFILL: Duration = Duration::from_millis(20);
 const HEADER: usize = 9;
 
+const DATA: u8 = 0;
 const HEADERS: u8 = 1;
+const END_STREAM: u8 = 1;
 const RST_STREAM: u8 = 3;
 const PING: u8 = 6;
 const WINDOW_UPDATE: u8 = 8;
@@ -37,6 +44,12 @@ const PING_BYTES: u64 = 64;
 const UPDATES: u32 = 16;
 /// Heads of one response: interim ones, the last one, trailers.
 const HEADS: u32 = INTERIM_MAX + 2;
+/// A DATA frame costs what it is shorter than this, and pays with what it is longer.
+const CRUMB: usize = 256;
+/// Of what may be spent on them.
+const CRUMBS_WORN: usize = ENDPOINT_CRUMBS / 2;
+/// Of the hundred that `h2` takes.
+const EMPTY_WORN: u32 = 50;
 /// For all that may be under way.
 const HEADS_MAX: u32 = HEADS * STREAMS_MAX;
 
@@ -93,6 +106,10 @@ pub(super) struct Meter {
     /// Bytes that it was sent and has not paid an update or a PING with.
     written: u64,
     heads: u32,
+    /// What small frames cost that nobody took, as the crate `h2` counts.
+    crumbs: usize,
+    /// Frames of DATA that were empty and no end.
+    empty: u32,
 }
 
 impl Meter {
@@ -111,7 +128,19 @@ impl Meter {
             updates: 0,
             written: 0,
             heads: 0,
+            crumbs: 0,
+            empty: 0,
         }
+    }
+
+    /// Somebody took a frame of DATA that was not the end.
+    pub(super) fn took(&mut self, length: usize) {
+        self.crumbs = self.crumbs.saturating_sub(CRUMB.saturating_sub(length));
+    }
+
+    /// Its connection shall get no more requests.
+    pub(super) const fn is_worn(&self) -> bool {
+        self.crumbs >= CRUMBS_WORN || self.empty >= EMPTY_WORN
     }
 
     /// It is asked something.
@@ -156,6 +185,10 @@ impl Meter {
     }
 
     fn frame(&mut self, kind: u8, now: Instant) -> bool {
+        let [.., flags, _, _, _, _] = self.header;
+        if kind == DATA && self.peer == Peer::Endpoint && flags & END_STREAM == 0 {
+            self.wear();
+        }
         match kind {
             RST_STREAM => self.resets.take(now),
             HEADERS if self.peer == Peer::Endpoint => {
@@ -188,6 +221,14 @@ impl Meter {
                 self.others.take(now)
             }
             _ => self.others.take(now),
+        }
+    }
+
+    fn wear(&mut self) {
+        match self.payload {
+            0 => self.empty = self.empty.saturating_add(1),
+            length if length < CRUMB => self.crumbs = self.crumbs.saturating_add(CRUMB - length),
+            length => self.crumbs = self.crumbs.saturating_sub(length - CRUMB),
         }
     }
 }
@@ -305,5 +346,47 @@ mod tests {
             }
             assert_eq!((meter.resets.left, meter.filled), (TOKENS_MAX - 1, 0), "{step}");
         }
+    }
+
+    /// As many as an endpoint that works may send, and others take.
+    #[test]
+    fn what_is_taken_wears_nothing_and_what_is_not_is_paid_for_by_large_frames() {
+        let now = Instant::now();
+        let crumb = [&[0, 0, 1, DATA, 0, 0, 0, 0, 1][..], b"."].concat();
+        let large = [&[0, 0x40, 0, DATA, 0, 0, 0, 0, 1][..], &[b'.'; 0x4000]].concat();
+        let last = [&[0, 0, 1, DATA, END_STREAM, 0, 0, 0, 1][..], b"."].concat();
+        let mut meter = Meter::new(Peer::Endpoint, now);
+        for _ in 0..CRUMBS_WORN {
+            assert!(meter.saw(&crumb, now) && meter.saw(&last, now) && !meter.is_worn());
+            meter.took(1);
+        }
+        let most = CRUMBS_WORN / 255;
+        for _ in 0..most {
+            assert!(meter.saw(&crumb, now) && !meter.is_worn());
+        }
+        assert!(meter.saw(&large, now));
+        let paid = (0x4000 - CRUMB) / 255;
+        for _ in 0..paid {
+            assert!(meter.saw(&crumb, now) && !meter.is_worn());
+        }
+        assert!(meter.saw(&crumb, now) && meter.saw(&crumb, now) && meter.is_worn());
+        // A client is another matter.
+        let mut meter = Meter::new(Peer::Client, now);
+        meter.payload = 0;
+        for _ in 0..=most {
+            assert!(meter.saw(&crumb, now) && !meter.is_worn());
+        }
+    }
+
+    #[test]
+    fn empty_frames_that_end_nothing_wear_a_connection() {
+        let now = Instant::now();
+        let mut meter = Meter::new(Peer::Endpoint, now);
+        let (empty, end) =
+            ([0, 0, 0, DATA, 0, 0, 0, 0, 1], [0, 0, 0, DATA, END_STREAM, 0, 0, 0, 1]);
+        for _ in 1..EMPTY_WORN {
+            assert!(meter.saw(&empty, now) && meter.saw(&end, now) && !meter.is_worn());
+        }
+        assert!(meter.saw(&empty, now) && meter.is_worn());
     }
 }

@@ -51,6 +51,7 @@ pub struct Sending {
 impl H2 {
     pub async fn connect(supervisor: &Supervisor, balancer: &Balancer) -> Self {
         let tcp = TcpStream::connect(balancer.local_address()).await.unwrap();
+        tcp.set_nodelay(true).unwrap();
         Self::over(supervisor, tcp).await
     }
 

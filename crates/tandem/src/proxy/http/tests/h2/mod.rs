@@ -3,6 +3,7 @@
 pub mod client;
 mod endpoints;
 mod hostile;
+mod leaving;
 mod links;
 pub mod server;
 mod stalled;
