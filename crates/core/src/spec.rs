@@ -116,6 +116,12 @@ impl Seat {
     pub fn name(of: &ServiceId, node: &NodeId) -> ServiceId {
         ServiceId::new(format!("{of}@{node}"))
     }
+
+    /// Whose name that is; none of any other service.
+    pub fn named(name: &ServiceId) -> Option<Self> {
+        let (of, node) = name.as_str().rsplit_once('@')?;
+        Some(Self { of: ServiceId::new(of), node: NodeId::new(node) })
+    }
 }
 
 /// How many copies of a command run side by side.

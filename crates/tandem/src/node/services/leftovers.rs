@@ -3,16 +3,18 @@
 //! node was removed, and keepers would stay that have nothing to keep.
 //! In: the node's folder. Out: nothing but ended copies.
 //! Not here: services that go while the daemon runs (`copies.rs`).
-//! Tested by: `tests/copies`, the drill's `scale`.
+//! Tested by: below, `tests/copies`, the drill's `scale` and `daemon-kill`.
 
 use super::super::Ground;
+use crate::config::Config;
 use crate::fence::client::{Keeper, KeeperEvent};
 use crate::fence::protocol::{Signal, State as Held};
 use crate::runtime::supervisor::{Supervisor, TaskKind};
 use crate::service::command::State;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use tandem_core::ids::ServiceId;
+use tandem_core::ids::{NodeId, ServiceId};
+use tandem_core::spec::Seat;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
@@ -27,7 +29,7 @@ pub(super) async fn end(ground: &Ground) {
     for folder in folders.flatten() {
         let name = folder.file_name();
         let Some(service) = name.to_str().map(ServiceId::new) else { continue };
-        if is_named(ground, &service) || !was_run(&folder.path()) {
+        if is_named(&ground.config, &ground.args.node, &service) || !was_run(&folder.path()) {
             continue;
         }
         let run_dir = run_dir(&folder.path());
@@ -55,10 +57,13 @@ pub(in crate::node) async fn release(dir: &Path) {
     tasks.stop(RELEASED).await;
 }
 
-fn is_named(ground: &Ground, service: &ServiceId) -> bool {
-    let command = ground.config.commands.get(service);
+fn is_named(config: &Config, me: &NodeId, service: &ServiceId) -> bool {
+    // What is divided runs under the name of this node's seat.
+    let of_seat = Seat::named(service).filter(|seat| seat.node == *me);
+    let is_seat = of_seat.and_then(|seat| config.commands.get(&seat.of)?.partitions.as_ref());
+    let command = config.commands.get(service);
     // One that runs alone now has a driver that ends what it finds.
-    command.is_some() || ground.config.services.contains_key(service)
+    is_seat.is_some() || command.is_some() || config.services.contains_key(service)
 }
 
 /// Whatever was run here has a recipe; what ran under a lease has ended by itself.
@@ -94,4 +99,24 @@ async fn finish(keeper: Keeper, mut events: mpsc::Receiver<KeeperEvent>) {
     }
     // Where it still holds something it refuses, and goes by itself once that has ended.
     let _ = keeper.release().await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_daemon_that_starts_again_leaves_its_copy_of_divided_work_alone() {
+        let text = "cluster = \"t\"\n[nodes.a]\naddress = \"192.0.2.1:7400\"\n\
+             [services.work]\nreplication = \"none\"\nclustering = \"active-active\"\n\
+             partitions = 4\nkind = \"command\"\nport = 7490\ncommand = [\"/bin/work\"]\n\
+             [services.web]\nreplication = \"none\"\nclustering = \"active-passive\"\n\
+             kind = \"command\"\nport = 7491\ncommand = [\"/bin/web\"]\n";
+        let config = Config::parse(text, "t").unwrap_or_else(|found| panic!("{found:?}"));
+        let is_named = |name: &str| is_named(&config, &"a".into(), &name.into());
+        assert!(is_named("work@a") && is_named("work") && is_named("web"));
+        assert!(!is_named("work@b"), "another node's");
+        assert!(!is_named("web@a"), "it was divided, and is not any more");
+        assert!(!is_named("gone@a") && !is_named("gone"));
+    }
 }
