@@ -97,6 +97,8 @@ pub(in crate::proxy) struct Group {
     unresolved: Mutex<Vec<String>>,
     /// By which names addresses were found.
     hosts: Mutex<BTreeMap<SocketAddr, Arc<str>>>,
+    /// By which addresses all nodes know what this one reaches by another.
+    agreed: Mutex<BTreeMap<SocketAddr, SocketAddr>>,
     /// Moves when somebody may have come into service.
     pub(super) changed: watch::Sender<()>,
     cuts: Cuts,
@@ -129,6 +131,7 @@ impl Group {
             state: Mutex::new(state),
             unresolved: Mutex::default(),
             hosts: Mutex::default(),
+            agreed: Mutex::default(),
             changed,
             cuts: Cuts::default(),
             freed: Arc::new(Freed::new(me.clone())),
@@ -281,6 +284,12 @@ impl Group {
         *lock(&self.hosts) = hosts;
     }
 
+    /// By which address all nodes know what this one reaches by a way of its own, from the next
+    /// time that endpoints are replaced.
+    pub(in crate::proxy) fn agreed(&self, agreed: BTreeMap<SocketAddr, SocketAddr>) {
+        *lock(&self.agreed) = agreed;
+    }
+
     /// Names that stand for nothing yet.
     pub(in crate::proxy) fn unresolved(&self) -> MutexGuard<'_, Vec<String>> {
         lock(&self.unresolved)
@@ -307,7 +316,11 @@ impl Group {
     /// One that was listed before and still has work is the same again.
     fn member(&self, address: SocketAddr, state: &State) -> Arc<Member> {
         let before = state.gone.iter().find(|member| member.address == address);
-        let member = before.map_or_else(|| Arc::new(Member::new(address, &self.freed)), Arc::clone);
+        let new = || {
+            let agreed = lock(&self.agreed).get(&address).copied().unwrap_or(address);
+            Arc::new(Member::new(address, agreed, &self.freed))
+        };
+        let member = before.map_or_else(new, Arc::clone);
         member.hide(&state.secret);
         member
     }

@@ -211,6 +211,12 @@ impl Balancer {
         self.change(&mut listening, BalancerConfig { upstreams, ..config })
     }
 
+    /// By which address all nodes know what this one reaches by a way of its own: a key and a
+    /// cookie lead to the same endpoint through every node's door.
+    pub fn known_as(&self, agreed: BTreeMap<SocketAddr, SocketAddr>) {
+        self.shared.group.agreed(agreed);
+    }
+
     /// Sends its work there from now on, by addresses. No file and no socket is needed for it, so
     /// it cannot fail: whoever drains an endpoint may rest on it.
     pub fn lead(&self, upstreams: Vec<Upstream>) {

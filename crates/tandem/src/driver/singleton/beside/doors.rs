@@ -30,6 +30,8 @@ const SOON: Duration = Duration::from_millis(10);
 pub struct Place {
     /// Where.
     pub address: SocketAddr,
+    /// Where it listens, which is where nodes without a way of their own reach it.
+    pub agreed: SocketAddr,
     /// How much work it gets, relative to the others.
     pub weight: u32,
     /// It stands in another zone than this node.
@@ -70,6 +72,8 @@ impl DoorGuide {
             let look = self.look(wanted.suspicion);
             let upstreams = upstreams(&wanted, &look);
             if told.as_ref() != Some(&upstreams) {
+                let places = wanted.places.values();
+                self.door.known_as(places.map(|it| (it.address, it.agreed)).collect());
                 self.door.lead(upstreams.clone());
                 told = Some(upstreams);
             }
