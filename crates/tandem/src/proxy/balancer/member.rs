@@ -185,6 +185,11 @@ impl Member {
         self.leaving.over().await;
     }
 
+    /// Whether it gets no more work.
+    pub(in crate::proxy) fn is_leaving(&self) -> bool {
+        self.leaving.has_begun()
+    }
+
     /// Some of its work was cut.
     pub(in crate::proxy) fn was_cut(&self) {
         self.leaving.was_cut();

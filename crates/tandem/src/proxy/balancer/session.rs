@@ -210,6 +210,22 @@ async fn moved(shared: &Shared, claim: &Claim) {
     }
 }
 
+/// Ready once the endpoint gets no more work, if it got some when it was chosen: a copy that was
+/// moved may be behind a cut, and would be waited for until time is up.
+async fn withdrawn(shared: &Shared, claim: &Claim) {
+    if claim.0.is_leaving() {
+        return std::future::pending().await;
+    }
+    // Most take a connection at once: they need no look.
+    sleep(LOOK).await;
+    let mut changed = shared.group.changed();
+    while !claim.0.is_leaving() {
+        if changed.changed().await.is_err() {
+            return std::future::pending().await;
+        }
+    }
+}
+
 /// Finds an endpoint that takes the connection, while the client waits for it.
 async fn endpoint(
     shared: &Shared,
@@ -294,7 +310,13 @@ impl<'a> Search<'a> {
         let address = claim.0.address;
         let begun = Instant::now();
         let connect_timeout = self.shared.config.borrow().connect_timeout;
-        let why = match timeout(connect_timeout, self.dial(address)).await {
+        let dialed = tokio::select! {
+            biased;
+            dialed = timeout(connect_timeout, self.dial(address)) => dialed,
+            // Nothing was sent there: whoever waits goes where work goes now.
+            () = withdrawn(self.shared, &claim) => return None,
+        };
+        let why = match dialed {
             Ok(Ok(server)) => {
                 claim.0.connected_in(begun.elapsed());
                 return Some((claim, server));

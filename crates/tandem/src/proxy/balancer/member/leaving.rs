@@ -50,6 +50,11 @@ impl Leaving {
         *lock(&self.since) = None;
     }
 
+    /// Whether it gets no more work.
+    pub(in crate::proxy::balancer) fn has_begun(&self) -> bool {
+        lock(&self.since).is_some()
+    }
+
     /// How long what it has may still last; none: for as long as it likes.
     pub(in crate::proxy::balancer) fn left(
         &self,

@@ -84,3 +84,34 @@ async fn an_endpoint_that_is_used_again_keeps_what_it_has() {
     assert_eq!(timeout(LIMIT, kept.read_u8()).await.unwrap().unwrap(), b'!');
     assert_eq!((balancer.snapshot().endpoints[0].cut_in, balancer.cuts()), (None, Vec::new()));
 }
+
+/// An endpoint behind a cut: whoever connects hears nothing.
+async fn unreachable() -> (SocketAddr, Vec<TcpStream>, socket2::Socket) {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    socket.listen(0).unwrap();
+    let address = socket.local_addr().unwrap().as_socket().unwrap();
+    let mut waiting = Vec::new();
+    // Nobody accepts: once its queue is full the kernel answers no more.
+    while let Ok(Ok(stream)) =
+        timeout(Duration::from_millis(200), TcpStream::connect(address)).await
+    {
+        waiting.push(stream);
+    }
+    (address, waiting, socket)
+}
+
+#[tokio::test]
+async fn who_waits_for_an_endpoint_that_gets_no_more_work_goes_to_another_at_once() {
+    let (supervisor, mut a, b) = pair().await;
+    let (address, _waiting, _socket) = unreachable().await;
+    a.address = address;
+    let config = BalancerConfig { connect_timeout: LIMIT * 10, ..config(&[&a, &b]) };
+    let balancer = Balancer::open(config.clone(), &supervisor).unwrap();
+    let mut client = TcpStream::connect(balancer.local_address()).await.unwrap();
+    until(&balancer, |it| it.endpoints[0].in_flight == 1).await;
+    balancer.configure(drained(&config)).unwrap();
+    let answered = timeout(LIMIT, client.read_u8()).await.expect("an answer");
+    assert_eq!(answered.unwrap(), b'b');
+    assert_eq!(balancer.snapshot().endpoints[0].failed, 0, "it did nothing wrong");
+}
