@@ -223,6 +223,7 @@ fn balanced() -> BalancedStatus {
                 retried_total: 6,
                 failed_total: 8,
                 ejected_total: 1,
+                cut_total: 5,
                 ..upstream("10.0.0.12:6379", UpstreamState::Down, 0)
             },
         ],
