@@ -214,7 +214,7 @@ async fn start(args: NodeArgs, supervisor: &Supervisor) -> Result<Running, Error
     before::check(&ground).await?;
     let doors = services::open_doors(&ground).await?;
     let fronts = Fronts::open(&ground)?;
-    let Fronts { alone, key_doors, balancers, led: _, copies } = fronts.clone();
+    let Fronts { leased, balancers, led: _, copies } = fronts.clone();
     let transport = Arc::new(RaftOverMesh::default());
     let config = consensus_config(&ground);
     let consensus = Consensus::start(config, transport.clone(), supervisor.clone()).await?;
@@ -263,7 +263,7 @@ async fn start(args: NodeArgs, supervisor: &Supervisor) -> Result<Running, Error
         doors: doors.clone(),
         balancers: balancers.clone(),
         copies: copies.clone(),
-        key_doors: key_doors.clone(),
+        leased: leased.clone(),
         instances,
         commands: started.wishes,
         seats: started.seats,
@@ -271,8 +271,8 @@ async fn start(args: NodeArgs, supervisor: &Supervisor) -> Result<Running, Error
     };
     operate(&ground, parts, &reception).await?;
     let NodeArgs { node, dir, .. } = ground.args.clone();
-    let balanced = (balancers, copies, key_doors);
-    Ok(Running { me: node, dir, applied, gone, doors, balanced, alone, consensus, mesh })
+    let balanced = (balancers, copies, leased);
+    Ok(Running { me: node, dir, applied, gone, doors, balanced, consensus, mesh })
 }
 
 fn consensus_config(ground: &Ground) -> ConsensusConfig {

@@ -1,12 +1,11 @@
 //! Builds what each service needs on this node: doors, the adapter, the keeper, the driver.
 //! In: `Ground`. Out: running tasks.
 
-pub(super) mod alone;
 pub(super) mod balancers;
-pub(super) mod by_key;
 pub(super) mod commands;
 pub(super) mod copies;
 pub(super) mod fronts;
+pub(super) mod leased;
 pub(super) mod led;
 pub(super) mod leftovers;
 pub(super) mod seats;

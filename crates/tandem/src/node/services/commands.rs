@@ -1,6 +1,6 @@
 //! Builds what each command needs on this node: the adapter, the keeper, the driver.
 //! In: `Ground`. Out: running tasks, and where operators' wishes go.
-//! Not here: services of PostgreSQL (`services.rs`), doors (`alone.rs`, `by_key.rs`, `copies.rs`).
+//! Not here: services of PostgreSQL (`services.rs`), doors (`leased.rs`, `copies.rs`).
 
 use super::super::{Error, Ground};
 use super::seats::{self, Leased, OwnSeats, leased};

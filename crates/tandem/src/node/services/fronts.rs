@@ -3,10 +3,9 @@
 //! Not here: what each of them is (the modules beside this one).
 
 use super::super::{Error, Ground};
-use super::alone::AloneDoors;
 use super::balancers::Balancers;
-use super::by_key::KeyDoors;
 use super::copies::CopyServices;
+use super::leased::{Graces, LeasedDoors};
 use super::led::LedDoors;
 use crate::config::Config;
 use crate::consensus::Consensus;
@@ -16,8 +15,7 @@ use std::time::Duration;
 /// All of them, for as long as the node runs.
 #[derive(Clone)]
 pub(in crate::node) struct Fronts {
-    pub alone: Arc<AloneDoors>,
-    pub key_doors: Arc<KeyDoors>,
+    pub leased: Arc<LeasedDoors>,
     pub balancers: Arc<Balancers>,
     pub led: Arc<LedDoors>,
     pub copies: Arc<CopyServices>,
@@ -29,21 +27,19 @@ impl Fronts {
     /// # Errors
     /// An address cannot be had.
     pub(in crate::node) fn open(ground: &Arc<Ground>) -> Result<Self, Error> {
-        let alone = Arc::new(AloneDoors::open(ground)?);
-        let key_doors = Arc::new(KeyDoors::open(ground)?);
+        let leased = Arc::new(LeasedDoors::open(ground)?);
         let (identity, supervisor) = (&ground.identity, &ground.supervisor);
         let balancers = Arc::new(Balancers::open(identity, &ground.config, supervisor)?);
         let led = Arc::new(LedDoors::open(ground, &balancers));
         let copies = Arc::new(CopyServices::open(ground)?);
-        Ok(Self { alone, key_doors, balancers, led, copies })
+        Ok(Self { leased, balancers, led, copies })
     }
 
     /// Lets clients in, once this node knows what it has.
     pub(in crate::node) fn let_in(&self, consensus: &Consensus) {
-        self.alone.let_in(consensus);
+        self.leased.let_in(consensus);
         self.copies.let_in();
         self.led.let_in(consensus);
-        self.key_doors.let_in(consensus);
     }
 
     /// Goes on with another configuration; what could not be done is said, and done by the next
@@ -57,8 +53,7 @@ impl Fronts {
         self.led.let_go(config).await;
         let mut waits = self.balancers.follow(config).await;
         waits.extend(self.copies.follow(config, consensus));
-        waits.extend(self.alone.follow(config, consensus));
-        waits.extend(self.key_doors.follow(config, consensus));
+        waits.extend(self.leased.follow(config, consensus));
         self.led.follow(config, &self.balancers, consensus);
         waits
     }
@@ -66,8 +61,8 @@ impl Fronts {
     /// This node is removed: nothing of it stays.
     pub(in crate::node) async fn part(&self, grace: Duration) {
         self.copies.part();
-        let Self { alone, key_doors, balancers, copies, led: _ } = self;
-        let one = async { tokio::join!(alone.close(grace), key_doors.close(grace)) };
-        tokio::join!(balancers.close(grace), copies.close(grace), one);
+        let Self { leased, balancers, copies, led: _ } = self;
+        let graces = Graces { alone: grace, by_key: grace };
+        tokio::join!(balancers.close(grace), copies.close(grace), leased.close(graces));
     }
 }
