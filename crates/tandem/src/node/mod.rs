@@ -233,9 +233,9 @@ async fn start(args: NodeArgs, supervisor: &Supervisor) -> Result<Running, Error
     let mut places = services::places(&ground);
     let started = commands::start(&ground, &consensus, (&asks, &mut receivers))?;
     let instances = services::start(&ground, &consensus, receivers, &mut places).await?;
-    copies.start(&consensus).await?;
+    copies.start(&consensus.state()).await?;
     let opened = services::let_in(doors, &ground, &consensus, &places).await;
-    fronts.let_in(&consensus);
+    fronts.let_in(&consensus.state());
     control(&ground, &consensus, &mesh, asks);
     let doors = Arc::new(opened);
     let hands = Hands {

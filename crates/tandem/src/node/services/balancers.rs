@@ -69,16 +69,14 @@ impl Balancers {
         Some(wanted)
     }
 
-    /// Goes on with another configuration; what could not be done is said, and done by the next
-    /// call.
-    pub(in crate::node) async fn follow(&self, config: &Config) -> Vec<String> {
+    /// Ends what another configuration has no more: its addresses are free then.
+    pub(in crate::node) async fn end(&self, config: &Config) {
         let gone: Vec<Arc<Balancer>> = {
             let mut open = self.lock();
             let is_gone = |service: &ServiceId| self.wanted(config, service).is_none();
             open.extract_if(.., |service, _| is_gone(service)).map(|(_, it)| it).collect()
         };
         for balancer in gone {
-            // Whoever comes next may want the same address.
             balancer.stop_accepting().await;
             self.supervisor.spawn("balancer drain", TaskKind::Session, async move {
                 let grace = balancer.drain_max().unwrap_or_default();
@@ -88,6 +86,11 @@ impl Balancers {
                 }
             });
         }
+    }
+
+    /// Goes on with another configuration, once what it has no more has ended; what could not be
+    /// done is said, and done by the next call.
+    pub(in crate::node) async fn follow(&self, config: &Config) -> Vec<String> {
         let change = |service: &ServiceId| Some((service.clone(), self.wanted(config, service)?));
         let mut changes: Vec<Change> = config.balanced.keys().filter_map(change).collect();
         let mut waits = Vec::new();

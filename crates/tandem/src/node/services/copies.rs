@@ -9,10 +9,10 @@
 //! Tested by: `tests/copies`.
 
 use super::super::{Error, Ground};
+use super::Agreement;
 use super::balancers::door_config;
 use super::commands::{self, Prepared};
 use crate::config::{Command, Config, Copies};
-use crate::consensus::Consensus;
 use crate::driver::hub::DoorWords;
 use crate::driver::instance::wishes::Asked;
 use crate::driver::singleton::beside::Beside;
@@ -127,10 +127,10 @@ impl CopyServices {
     ///
     /// # Errors
     /// A folder or a keeper cannot be had.
-    pub(in crate::node) async fn start(&self, consensus: &Consensus) -> Result<(), Error> {
+    pub(in crate::node) async fn start(&self, agreed: &Agreement) -> Result<(), Error> {
         super::leftovers::end(&self.ground).await;
         for (service, command, _) in of(&self.ground.config) {
-            self.drive(&self.ground.config, (service, command), consensus)?;
+            self.drive(&self.ground.config, (service, command), agreed)?;
         }
         Ok(())
     }
@@ -159,7 +159,7 @@ impl CopyServices {
         &self,
         config: &Config,
         (service, command): (&ServiceId, &Command),
-        consensus: &Consensus,
+        agreed: &Agreement,
     ) -> Result<(), Error> {
         let ground = &*self.ground;
         let Some(node) = config.nodes.get(&ground.args.node) else { return Ok(()) };
@@ -171,7 +171,7 @@ impl CopyServices {
         let prepared = Prepared::of(ground, node, (service, command));
         // Nobody asks for promises.
         let (_, asks) = mpsc::channel(1);
-        let wiring = commands::wiring(ground, consensus, prepared, (asks, asked, changed))?;
+        let wiring = commands::wiring(ground, agreed, prepared, (asks, asked, changed))?;
         let (ends, ended) = (CancellationToken::new(), CancellationToken::new());
         let beside = Some(Beside::new(ends.clone()));
         let driver = SingletonDriver::new(Wiring { beside, ..wiring });
@@ -189,13 +189,12 @@ impl CopyServices {
         Ok(())
     }
 
-    /// Goes on with another configuration; what could not be done is said, and done by the next
-    /// call.
-    pub(in crate::node) fn follow(&self, config: &Config, consensus: &Consensus) -> Vec<String> {
-        self.end(config);
+    /// Goes on with another configuration, once what it has no more has ended; what could not be
+    /// done is said, and done by the next call.
+    pub(in crate::node) fn follow(&self, config: &Config, agreed: &Agreement) -> Vec<String> {
         let mut waits = Vec::new();
         for (service, command, _) in of(config) {
-            if let Err(because) = self.follow_one(config, (service, command), consensus) {
+            if let Err(because) = self.follow_one(config, (service, command), agreed) {
                 waits.push(format!("{service}: {because}"));
             }
         }
@@ -206,7 +205,7 @@ impl CopyServices {
         &self,
         config: &Config,
         (service, command): (&ServiceId, &Command),
-        consensus: &Consensus,
+        agreed: &Agreement,
     ) -> Result<(), String> {
         let said = |error: Error| error.to_string();
         let (is_known, is_driven) = {
@@ -217,7 +216,7 @@ impl CopyServices {
         match is_driven {
             Some(true) if !is_known => return Err("its copy of before still ends here".to_owned()),
             Some(_) if is_known => self.change(config, (service, command))?,
-            Some(_) | None => self.drive(config, (service, command), consensus).map_err(said)?,
+            Some(_) | None => self.drive(config, (service, command), agreed).map_err(said)?,
         }
         let wanted = self.wanted(config, service, command);
         let has_door = self.lock().doors.contains_key(service);
@@ -240,8 +239,8 @@ impl CopyServices {
                     self.guide(service, open);
                 }
             }
-            (None, true) => self.close_door(service, command.copies.as_ref()),
-            (None, false) => {}
+            // One that goes has ended before.
+            (None, _) => {}
         }
         Ok(())
     }
@@ -265,8 +264,8 @@ impl CopyServices {
         Ok(())
     }
 
-    /// Ends what the configuration has no more.
-    fn end(&self, config: &Config) {
+    /// Ends what the configuration has no more: the addresses of doors are free then.
+    pub(in crate::node) async fn end(&self, config: &Config) {
         let stays = |service: &ServiceId| {
             config.commands.get(service).is_some_and(|command| command.copies.is_some())
         };
@@ -275,9 +274,14 @@ impl CopyServices {
             all.commands.extract_if(.., |service, _| !stays(service)).collect()
         };
         for (service, command) in gone {
-            self.close_door(&service, command.copies.as_ref());
+            self.close_door(&service, command.copies.as_ref()).await;
             if let Some(driven) = self.lock().drivers.get(&service) {
                 driven.ends.cancel();
+            }
+        }
+        for (service, command, copies) in of(config) {
+            if self.wanted(config, service, command).is_none() {
+                self.close_door(service, Some(copies)).await;
             }
         }
         let mut all = self.lock();
@@ -286,13 +290,14 @@ impl CopyServices {
     }
 
     /// No new clients; those that are there get their time, and copies hear of them until then.
-    fn close_door(&self, service: &ServiceId, copies: Option<&Copies>) {
-        let Some(Open { door, wanted, words }) = self.lock().doors.remove(service) else { return };
+    async fn close_door(&self, service: &ServiceId, copies: Option<&Copies>) {
+        let open = self.lock().doors.remove(service);
+        let Some(Open { door, wanted, words }) = open else { return };
         words.into_iter().for_each(DoorWords::close);
+        door.stop_accepting().await;
         let grace = copies.map_or(Duration::ZERO, |copies| copies.drain_max);
         let service = service.clone();
         self.ground.supervisor.spawn("door of copies ends", TaskKind::Session, async move {
-            door.stop_accepting().await;
             if !door.close(grace).await {
                 tracing::warn!(%service, "connections of a removed service were cut");
             }

@@ -3,12 +3,12 @@
 //! Not here: what each of them is (the modules beside this one).
 
 use super::super::{Error, Ground};
+use super::Agreement;
 use super::balancers::Balancers;
 use super::copies::CopyServices;
 use super::leased::{Graces, LeasedDoors};
 use super::led::LedDoors;
 use crate::config::Config;
-use crate::consensus::Consensus;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -36,25 +36,25 @@ impl Fronts {
     }
 
     /// Lets clients in, once this node knows what it has.
-    pub(in crate::node) fn let_in(&self, consensus: &Consensus) {
-        self.leased.let_in(consensus);
+    pub(in crate::node) fn let_in(&self, agreed: &Agreement) {
+        self.leased.let_in(agreed);
         self.copies.let_in();
-        self.led.let_in(consensus);
+        self.led.let_in(agreed);
     }
 
     /// Goes on with another configuration; what could not be done is said, and done by the next
     /// call.
-    pub(in crate::node) async fn follow(
-        &self,
-        config: &Config,
-        consensus: &Consensus,
-    ) -> Vec<String> {
+    pub(in crate::node) async fn follow(&self, config: &Config, agreed: &Agreement) -> Vec<String> {
         // What leads elsewhere from now on is let go of before it is changed.
         self.led.let_go(config).await;
+        // Whoever comes next may want an address that somebody leaves.
+        self.balancers.end(config).await;
+        self.copies.end(config).await;
+        self.leased.end(config).await;
         let mut waits = self.balancers.follow(config).await;
-        waits.extend(self.copies.follow(config, consensus));
-        waits.extend(self.leased.follow(config, consensus));
-        self.led.follow(config, &self.balancers, consensus);
+        waits.extend(self.copies.follow(config, agreed));
+        waits.extend(self.leased.follow(config, agreed));
+        self.led.follow(config, &self.balancers, agreed);
         waits
     }
 

@@ -10,9 +10,8 @@
 
 use super::super::{Error, Ground};
 use super::balancers::door_config;
-use super::commands;
+use super::{Agreement, commands};
 use crate::config::{Command, Config, KeyDoor};
-use crate::consensus::Consensus;
 use crate::driver::guides::alone::Guide;
 use crate::driver::guides::by_key::KeyGuide;
 use crate::driver::guides::{Addresses, Sources};
@@ -151,18 +150,18 @@ impl LeasedDoors {
     }
 
     /// Leads clients from now on.
-    pub(in crate::node) fn let_in(&self, consensus: &Consensus) {
+    pub(in crate::node) fn let_in(&self, agreed: &Agreement) {
         for (service, open) in self.lock().iter_mut() {
-            self.guide(service, open, consensus);
+            self.guide(service, open, agreed);
         }
     }
 
-    fn guide(&self, service: &ServiceId, open: &mut Open, consensus: &Consensus) {
+    fn guide(&self, service: &ServiceId, open: &mut Open, agreed: &Agreement) {
         let Some(unguided) = open.unguided.take() else { return };
         let (service, door) = (service.clone(), Arc::clone(&open.door));
         let sources = Sources {
             hub: Arc::clone(&self.ground.hub),
-            agreed: consensus.state(),
+            agreed: agreed.clone(),
             addresses: open.addresses.subscribe(),
         };
         let supervisor = &self.ground.supervisor;
@@ -179,21 +178,34 @@ impl LeasedDoors {
         }
     }
 
-    /// Goes on with another configuration; what could not be done is said, and done by the next
-    /// call. A command that is new has no copy before the daemons' restart, and no door either.
-    pub(in crate::node) fn follow(&self, config: &Config, consensus: &Consensus) -> Vec<String> {
+    /// A command that is new has no copy before the daemons' restart, and no door either.
+    fn all_wanted<'c>(&self, config: &'c Config) -> BTreeMap<&'c ServiceId, Wanted> {
         let began = |service: &ServiceId| self.ground.config.commands.contains_key(service);
         let commands = config.commands.iter().filter(|(service, _)| began(service));
-        let wanted: BTreeMap<&ServiceId, Wanted> = commands
-            .filter_map(|(service, it)| Some((service, self.wanted(config, (service, it))?)))
-            .collect();
+        let wanted = |it: (&'c ServiceId, &'c Command)| Some((it.0, self.wanted(config, it)?));
+        commands.filter_map(wanted).collect()
+    }
+
+    /// Ends what another configuration has no more: its addresses are free then.
+    pub(in crate::node) async fn end(&self, config: &Config) {
+        let wanted = self.all_wanted(config);
         // One that was taken out and put back meanwhile may be another one.
-        self.close_but(&|service, open| {
+        let stays = |service: &ServiceId, open: &Open| {
             wanted.get(service).is_some_and(|wanted| Made::of(&wanted.door) == open.made)
-        });
+        };
+        let gone: Vec<(ServiceId, Open)> =
+            self.lock().extract_if(.., |service, open| !stays(service, open)).collect();
+        for (service, open) in gone {
+            self.close_one(service, open).await;
+        }
+    }
+
+    /// Goes on with another configuration, once what it has no more has ended; what could not be
+    /// done is said, and done by the next call.
+    pub(in crate::node) fn follow(&self, config: &Config, agreed: &Agreement) -> Vec<String> {
         let mut waits = Vec::new();
-        for (service, wanted) in wanted {
-            if let Err(error) = self.follow_one(service, wanted, consensus) {
+        for (service, wanted) in self.all_wanted(config) {
+            if let Err(error) = self.follow_one(service, wanted, agreed) {
                 waits.push(format!("{service}: {error}"));
             }
         }
@@ -204,12 +216,12 @@ impl LeasedDoors {
         &self,
         service: &ServiceId,
         wanted: Wanted,
-        consensus: &Consensus,
+        agreed: &Agreement,
     ) -> Result<(), Error> {
         let mut all = self.lock();
         let Some(open) = all.get_mut(service) else {
             let mut open = self.bind(service, wanted)?;
-            self.guide(service, &mut open, consensus);
+            self.guide(service, &mut open, agreed);
             all.insert(service.clone(), open);
             return Ok(());
         };
@@ -231,21 +243,19 @@ impl LeasedDoors {
     }
 
     /// No new clients; those that are there get their time, and copies hear of them until then.
-    fn close_but(&self, stays: &dyn Fn(&ServiceId, &Open) -> bool) {
-        let gone: Vec<(ServiceId, Open)> =
-            self.lock().extract_if(.., |service, open| !stays(service, open)).collect();
-        for (service, Open { door, addresses, drain_max, unguided, made: _ }) in gone {
-            if let Some(Unguided::Alone(words)) = unguided {
-                words.close();
-            }
-            let name = "door of a command ends";
-            self.ground.supervisor.spawn(name, TaskKind::Session, async move {
-                if !door.close(drain_max).await {
-                    tracing::warn!(%service, "connections of a door that was closed were cut");
-                }
-                drop(addresses);
-            });
+    async fn close_one(&self, service: ServiceId, open: Open) {
+        let Open { door, addresses, drain_max, unguided, made: _ } = open;
+        if let Some(Unguided::Alone(words)) = unguided {
+            words.close();
         }
+        door.stop_accepting().await;
+        let name = "door of a command ends";
+        self.ground.supervisor.spawn(name, TaskKind::Session, async move {
+            if !door.close(drain_max).await {
+                tracing::warn!(%service, "connections of a door that was closed were cut");
+            }
+            drop(addresses);
+        });
     }
 
     /// Every door by key as it is now; the others have one endpoint, which is shown as a copy.

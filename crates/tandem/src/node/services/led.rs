@@ -10,9 +10,8 @@
 
 use super::super::Ground;
 use super::balancers::Balancers;
-use super::{commands, copies};
+use super::{Agreement, commands, copies};
 use crate::config::{Command, Config};
-use crate::consensus::Consensus;
 use crate::driver::guides::alone::Guide;
 use crate::driver::guides::{Addresses, Sources};
 use crate::driver::hub::DoorWords;
@@ -92,13 +91,13 @@ impl LedDoors {
     }
 
     /// Lets clients in, once this node knows what it has.
-    pub(in crate::node) fn let_in(&self, consensus: &Consensus) {
+    pub(in crate::node) fn let_in(&self, agreed: &Agreement) {
         for led in self.lock().values_mut() {
-            self.guide(led, consensus);
+            self.guide(led, agreed);
         }
     }
 
-    fn guide(&self, led: &mut Led, consensus: &Consensus) {
+    fn guide(&self, led: &mut Led, agreed: &Agreement) {
         let Some(words) = led.words.take() else { return };
         let (hub, door) = (Arc::clone(&self.ground.hub), Arc::clone(&led.door));
         let (service, ended) = (led.of.clone(), led.ended.clone());
@@ -113,7 +112,7 @@ impl LedDoors {
                 });
             }
             Places::Alone(addresses) => {
-                let (agreed, addresses) = (consensus.state(), addresses.subscribe());
+                let (agreed, addresses) = (agreed.clone(), addresses.subscribe());
                 let sources = Sources { hub, agreed, addresses };
                 let guide = Guide { service, sources, door, words };
                 self.ground.supervisor.spawn("door to a copy", TaskKind::Session, async move {
@@ -156,7 +155,7 @@ impl LedDoors {
         &self,
         config: &Config,
         balancers: &Balancers,
-        consensus: &Consensus,
+        agreed: &Agreement,
     ) {
         for (service, of, command) in of(config) {
             let mut all = self.lock();
@@ -166,7 +165,7 @@ impl LedDoors {
             }
             let Some(door) = balancers.door(service) else { continue };
             let mut led = self.led(config, (of, command), door);
-            self.guide(&mut led, consensus);
+            self.guide(&mut led, agreed);
             all.insert(service.clone(), led);
         }
     }
