@@ -2,6 +2,7 @@
 //! In: `Ground`. Out: running tasks.
 
 pub(super) mod balancers;
+mod closing;
 pub(super) mod commands;
 pub(super) mod copies;
 pub(super) mod fronts;

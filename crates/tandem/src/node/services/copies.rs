@@ -11,6 +11,7 @@
 use super::super::{Error, Ground};
 use super::Agreement;
 use super::balancers::door_config;
+use super::closing::{Closing, tell};
 use super::commands::{self, Prepared};
 use crate::config::{Command, Config, Copies};
 use crate::driver::hub::DoorWords;
@@ -63,6 +64,7 @@ struct All {
 pub(in crate::node) struct CopyServices {
     ground: Arc<Ground>,
     all: Mutex<All>,
+    closing: Closing<watch::Sender<Wanted>>,
 }
 
 impl std::fmt::Debug for CopyServices {
@@ -100,9 +102,10 @@ impl CopyServices {
     /// # Errors
     /// An address cannot be had.
     pub(in crate::node) fn open(ground: &Arc<Ground>) -> Result<Self, Error> {
-        let services = Self { ground: Arc::clone(ground), all: Mutex::default() };
-        for (service, command, _) in of(&ground.config) {
-            let wanted = services.wanted(&ground.config, service, command);
+        let ground = Arc::clone(ground);
+        let services = Self { ground, all: Mutex::default(), closing: Closing::default() };
+        for (service, command, _) in of(&services.ground.config) {
+            let wanted = services.wanted(&services.ground.config, service, command);
             let Some((config, wanted)) = wanted else { continue };
             services.open_door(service, config, wanted)?;
         }
@@ -151,8 +154,10 @@ impl CopyServices {
             wanted: open.wanted.subscribe(),
             door: Arc::clone(&open.door),
         };
-        let run = guide.run(self.ground.supervisor.stopping());
-        self.ground.supervisor.spawn("door of copies", TaskKind::Session, run);
+        let stop = self.ground.supervisor.stopping();
+        self.ground.supervisor.spawn("door of copies", TaskKind::Session, async move {
+            guide.run(stop).await.into_iter().for_each(DoorWords::close);
+        });
     }
 
     fn drive(
@@ -192,6 +197,11 @@ impl CopyServices {
     /// Goes on with another configuration, once what it has no more has ended; what could not be
     /// done is said, and done by the next call.
     pub(in crate::node) fn follow(&self, config: &Config, agreed: &Agreement) -> Vec<String> {
+        self.closing.each(|service, wanted| {
+            if let Some(command) = config.commands.get(service) {
+                tell(wanted, places(&self.ground, config, (service, command)));
+            }
+        });
         let mut waits = Vec::new();
         for (service, command, _) in of(config) {
             if let Err(because) = self.follow_one(config, (service, command), agreed) {
@@ -224,11 +234,7 @@ impl CopyServices {
             (Some((config, wanted)), true) => {
                 let all = self.lock();
                 if let Some(open) = all.doors.get(service) {
-                    open.wanted.send_if_modified(|old| {
-                        let is_new = *old != wanted;
-                        *old = wanted;
-                        is_new
-                    });
+                    tell(&open.wanted, wanted);
                     // Where it leads is its guide's to say, who may drain somebody just now.
                     open.door.configure_rest(config).map_err(|error| error.to_string())?;
                 }
@@ -296,6 +302,8 @@ impl CopyServices {
         words.into_iter().for_each(DoorWords::close);
         door.stop_accepting().await;
         let grace = copies.map_or(Duration::ZERO, |copies| copies.drain_max);
+        let wanted = Arc::new(wanted);
+        self.closing.add(service, &wanted);
         let service = service.clone();
         self.ground.supervisor.spawn("door of copies ends", TaskKind::Session, async move {
             if !door.close(grace).await {

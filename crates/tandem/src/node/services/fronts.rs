@@ -9,8 +9,10 @@ use super::copies::CopyServices;
 use super::leased::{Graces, LeasedDoors};
 use super::led::LedDoors;
 use crate::config::Config;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
+use tandem_core::ids::ServiceId;
 
 /// All of them, for as long as the node runs.
 #[derive(Clone)]
@@ -45,16 +47,17 @@ impl Fronts {
     /// Goes on with another configuration; what could not be done is said, and done by the next
     /// call.
     pub(in crate::node) async fn follow(&self, config: &Config, agreed: &Agreement) -> Vec<String> {
-        // What leads elsewhere from now on is let go of before it is changed.
+        // What shall lead elsewhere is let go of before it is changed, and led again if it cannot be.
         self.led.let_go(config).await;
         // Whoever comes next may want an address that somebody leaves.
         self.balancers.end(config).await;
         self.copies.end(config).await;
         self.leased.end(config).await;
-        let mut waits = self.balancers.follow(config).await;
+        let waits = self.balancers.follow(config).await;
+        let (held_back, mut waits): (BTreeSet<ServiceId>, Vec<String>) = waits.into_iter().unzip();
         waits.extend(self.copies.follow(config, agreed));
         waits.extend(self.leased.follow(config, agreed));
-        self.led.follow(config, &self.balancers, agreed);
+        self.led.follow(config, (&self.balancers, &held_back), agreed);
         waits
     }
 

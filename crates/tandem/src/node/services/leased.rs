@@ -10,6 +10,7 @@
 
 use super::super::{Error, Ground};
 use super::balancers::door_config;
+use super::closing::{Closing, tell};
 use super::{Agreement, commands};
 use crate::config::{Command, Config, KeyDoor};
 use crate::driver::guides::alone::Guide;
@@ -84,6 +85,7 @@ pub(in crate::node) struct Graces {
 pub(in crate::node) struct LeasedDoors {
     ground: Arc<Ground>,
     all: Mutex<BTreeMap<ServiceId, Open>>,
+    closing: Closing<watch::Sender<Addresses>>,
 }
 
 impl std::fmt::Debug for LeasedDoors {
@@ -104,9 +106,10 @@ impl LeasedDoors {
     /// # Errors
     /// An address cannot be had.
     pub(in crate::node) fn open(ground: &Arc<Ground>) -> Result<Self, Error> {
-        let doors = Self { ground: Arc::clone(ground), all: Mutex::default() };
-        for (service, command) in &ground.config.commands {
-            let wanted = doors.wanted(&ground.config, (service, command));
+        let ground = Arc::clone(ground);
+        let doors = Self { ground, all: Mutex::default(), closing: Closing::default() };
+        for (service, command) in &doors.ground.config.commands {
+            let wanted = doors.wanted(&doors.ground.config, (service, command));
             let Some(wanted) = wanted else { continue };
             let open = doors.bind(service, wanted)?;
             doors.lock().insert(service.clone(), open);
@@ -168,8 +171,10 @@ impl LeasedDoors {
         let stop = supervisor.stopping();
         match unguided {
             Unguided::Alone(words) => {
-                let run = Guide { service, sources, door, words }.run(stop);
-                supervisor.spawn("door of a command", TaskKind::Session, run);
+                let guide = Guide { service, sources, door, words };
+                supervisor.spawn("door of a command", TaskKind::Session, async move {
+                    guide.run(stop).await.into_iter().for_each(DoorWords::close);
+                });
             }
             Unguided::ByKey { suspicion } => {
                 let run = KeyGuide { work: service, sources, suspicion, door }.run(stop);
@@ -203,6 +208,12 @@ impl LeasedDoors {
     /// Goes on with another configuration, once what it has no more has ended; what could not be
     /// done is said, and done by the next call.
     pub(in crate::node) fn follow(&self, config: &Config, agreed: &Agreement) -> Vec<String> {
+        self.closing.each(|service, addresses| {
+            if let Some(command) = config.commands.get(service) {
+                let it = (service, command);
+                tell(addresses, commands::addresses_begun(&self.ground, config, it));
+            }
+        });
         let mut waits = Vec::new();
         for (service, wanted) in self.all_wanted(config) {
             if let Err(error) = self.follow_one(service, wanted, agreed) {
@@ -230,12 +241,7 @@ impl LeasedDoors {
         if door.partitions.is_some() {
             open.door.lead(door.upstreams.clone());
         }
-        let is_new = |old: &mut Addresses| {
-            let differs = *old != addresses;
-            *old = addresses;
-            differs
-        };
-        open.addresses.send_if_modified(is_new);
+        tell(&open.addresses, addresses);
         open.drain_max = drain_max;
         // Where it leads is its guide's to say.
         open.door.configure_rest(door)?;
@@ -249,6 +255,8 @@ impl LeasedDoors {
             words.close();
         }
         door.stop_accepting().await;
+        let addresses = Arc::new(addresses);
+        self.closing.add(&service, &addresses);
         let name = "door of a command ends";
         self.ground.supervisor.spawn(name, TaskKind::Session, async move {
             if !door.close(drain_max).await {
