@@ -47,7 +47,7 @@ impl Fronts {
     /// Goes on with another configuration; what could not be done is said, and done by the next
     /// call.
     pub(in crate::node) async fn follow(&self, config: &Config, agreed: &Agreement) -> Vec<String> {
-        // What shall lead elsewhere is let go of before it is changed, and led again if it cannot be.
+        // What shall lead elsewhere is let go of before it is changed, and led on if it cannot be.
         self.led.let_go(config).await;
         // Whoever comes next may want an address that somebody leaves.
         self.balancers.end(config).await;

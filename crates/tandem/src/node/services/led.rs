@@ -132,7 +132,7 @@ impl LedDoors {
         }
     }
 
-    /// Lets go of doors that shall lead elsewhere by another configuration, before they are changed.
+    /// Lets go of doors that shall lead elsewhere, before they are changed.
     pub(in crate::node) async fn let_go(&self, config: &Config) {
         let leads = |service: &ServiceId, led: &Led| {
             of(config).any(|(id, of, command)| id == service && led.leads_to((of, command)))
