@@ -38,6 +38,7 @@ async fn an_emptied_node_is_left_and_a_preferred_one_gets_it_back() {
     assert!(back.ms - away.ms >= 55_000, "it ran there for a minute first");
     a_restarted_daemon_goes_on_with_the_same_process(&mut machines, &ledger).await;
     its_own_words_ended_it(&ledger);
+    a_node_that_is_removed_hands_it_over(&mut machines, &ledger).await;
     ledger.no_two_at_once();
 }
 
@@ -68,6 +69,20 @@ fn its_own_words_ended_it(ledger: &Ledger) {
         left.into_iter().map(|node| (node, patients_user().name)).collect();
     assert!(by.iter().any(|(node, _)| node == PREFERRED), "it left the emptied node: {by:?}");
     assert_eq!(stops, by);
+}
+
+/// In order, without being emptied by its owner first.
+async fn a_node_that_is_removed_hands_it_over(machines: &mut Machines, ledger: &Ledger) {
+    let before = ledger.newest();
+    assert_eq!(before.node, PREFERRED);
+    let gone = machines.of(PREFERRED).door.ip();
+    let stay: Vec<_> = doors(machines).into_iter().filter(|door| door.ip() != gone).collect();
+    let clients = Clients::start(&stay);
+    let said = machines.tandem("a", &["remove", PREFERRED]).success();
+    println!("{}", said.out);
+    let away = ledger.grows(&before, |line| line.node != PREFERRED).await;
+    clients.end("a removed node", &[PREFERRED, &away.node]);
+    machines.ends(PREFERRED, "was removed from the cluster by configuration").await;
 }
 
 /// Both of its streams, marked with the service.

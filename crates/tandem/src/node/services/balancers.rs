@@ -9,7 +9,7 @@
 //! Not here: what a balancer does (`proxy/balancer`), the doors of PostgreSQL (`node/services.rs`).
 //! Tested by: `tests/balancer`.
 
-use crate::config::{self, Balanced, Config, UpstreamProtocol};
+use crate::config::{self, Balanced, Command, Config, UpstreamProtocol};
 use crate::identity::Identity;
 use crate::proxy::balancer::{
     Balancer, BalancerConfig, Check, Cut, ProxyVersion, Question, Role, RoleCheck, Snapshot,
@@ -217,11 +217,14 @@ impl Balancers {
 /// What is wrong with which file of which service.
 pub(in crate::node) fn read_certificates(config: &Config) -> Result<(), Error> {
     let Some(node) = config.nodes.values().next() else { return Ok(()) };
-    let of_commands = config
+    let by_key = |it: &Command| it.partitions.as_ref()?.door.as_ref().map(|it| it.door.clone());
+    let door = |it: &Command| it.copies.as_ref().and_then(|it| it.door.clone()).or(by_key(it));
+    let of_commands: BTreeMap<ServiceId, Balanced> = config
         .commands
         .iter()
-        .filter_map(|(service, command)| Some((service, command.copies.as_ref()?.door.as_ref()?)));
-    for (service, own) in config.balanced.iter().chain(of_commands) {
+        .filter_map(|(service, command)| Some((service.clone(), door(command)?)))
+        .collect();
+    for (service, own) in config.balanced.iter().chain(&of_commands) {
         let door = door_config(service, own, node);
         let files = door.files();
         let denied = |file: &&Path| {
