@@ -110,10 +110,10 @@ def an_endpoint_of_http2_that_never_answers_is_504_and_told(w):
 
 
 def a_client_that_leaves_resets_its_stream_only(w):
-    before = w.new.gone.count("/never")
+    before, seen = w.new.gone.count("/never"), len(w.new.saw("/never"))
     old, other = Client1(w.door.ports["new"]), Client2(w.door.ports["new"])
     old.send(get("/never"))
-    wait(lambda: len(w.new.saw("/never")) > 0, "it arrives")
+    wait(lambda: len(w.new.saw("/never")) > seen, "it arrives")
     connections = w.new.connections
     old.sock.close()
     wait(lambda: w.new.gone.count("/never") > before, "the endpoint learns of it")

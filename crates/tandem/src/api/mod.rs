@@ -22,11 +22,11 @@ pub(crate) mod tests;
 
 use crate::api::operations::{Operations, PartitionOf};
 use crate::api::problem::Answer;
-use crate::api::request::{Parameters, bad};
+use crate::api::request::{Parameters, Path, bad};
 use crate::runtime::supervisor::Supervisor;
 use crate::telemetry::codes;
 use crate::telemetry::problem::Problem;
-use axum::extract::{OriginalUri, Path, State};
+use axum::extract::{OriginalUri, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};

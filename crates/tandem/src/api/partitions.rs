@@ -4,16 +4,16 @@
 //! is refused.
 //! Queues: a long poll is one of `Limits::streams_max` streams; a further one is refused.
 //! Not here: what is owned, and what follows (the implementor of `Divided`).
-//! Tested by: `tests/partitions`, with real daemons.
+//! Tested by: `tests/partitions.rs`; `partitions` of the crate, with real daemons.
 
 use crate::api::Shared;
 use crate::api::problem::{Answer, Rejection};
-use crate::api::request::{JsonBody, Parameters, bad};
+use crate::api::request::{JsonBody, Parameters, Path, bad};
 use crate::api::verbs;
 use crate::telemetry::codes;
 use crate::telemetry::problem::Problem;
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::time::Duration;

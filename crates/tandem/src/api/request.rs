@@ -9,7 +9,7 @@ use crate::api::problem::Rejection;
 use crate::telemetry::codes;
 use crate::telemetry::problem::Problem;
 use axum::body::{Body, to_bytes};
-use axum::extract::{FromRequest, FromRequestParts, Query, Request};
+use axum::extract::{self, FromRequest, FromRequestParts, Query, Request};
 use axum::http::header::{HOST, HeaderMap, ORIGIN};
 use axum::http::{Method, request::Parts};
 use axum::middleware::Next;
@@ -76,6 +76,22 @@ impl<T: DeserializeOwned> FromRequestParts<Shared> for Parameters<T> {
         let query = Query::<T>::from_request_parts(parts, shared).await;
         query.map(|Query(value)| Self(value)).map_err(|error| {
             bad("cannot read the parameters", error.body_text(), "correct what follows the ?")
+                .into()
+        })
+    }
+}
+
+/// What stands in the path: as axum's, with our own refusals.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Path<T>(pub(crate) T);
+
+impl<T: DeserializeOwned + Send> FromRequestParts<Shared> for Path<T> {
+    type Rejection = Rejection;
+
+    async fn from_request_parts(parts: &mut Parts, shared: &Shared) -> Result<Self, Rejection> {
+        let path = extract::Path::<T>::from_request_parts(parts, shared).await;
+        path.map(|extract::Path(value)| Self(value)).map_err(|error| {
+            bad("cannot read the path", error.body_text(), "docs/operating/api.md lists every path")
                 .into()
         })
     }

@@ -6,9 +6,9 @@
 
 use crate::api::Shared;
 use crate::api::problem::Answer;
-use crate::api::request::{Parameters, bad};
+use crate::api::request::{Parameters, Path, bad};
 use crate::api::status::{InstanceRole, InstanceState};
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get};

@@ -8,12 +8,12 @@
 use crate::api::Shared;
 use crate::api::operations::{Outcome, Progress, Verb};
 use crate::api::problem::{Answer, Rejection};
-use crate::api::request::JsonBody;
+use crate::api::request::{JsonBody, Path};
 use crate::runtime::supervisor::TaskKind;
 use crate::telemetry::codes;
 use crate::telemetry::problem::Problem;
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;

@@ -115,6 +115,7 @@ pub fn unsafe_change(old: &Config, new: &Config) -> Vec<Problem> {
     }
     command::lease(&mut change);
     command::kept(&mut change);
+    command::keys(&mut change);
     command::ports(&mut change);
     balanced::kinds(&mut change);
     change.problems.into_sorted()
@@ -257,6 +258,7 @@ pub fn needs_restart(old: &Config, new: &Config) -> Vec<Problem> {
     command::anew(&mut change);
     command::ends(&mut change);
     balanced::doors(&mut change);
+    command::doors(&mut change);
     change.problems.into_sorted()
 }
 

@@ -6,7 +6,9 @@
 
 use super::Config;
 use super::show::show;
-use std::collections::BTreeMap;
+use super::valid::Command;
+use std::collections::{BTreeMap, BTreeSet};
+use tandem_core::ids::ServiceId;
 
 /// More lines than this are counted.
 const LINES_MAX: usize = 50;
@@ -15,29 +17,27 @@ type Values = BTreeMap<String, String>;
 
 /// What the new one changes.
 pub fn differences(old: &Config, new: &Config) -> Vec<String> {
+    let unshown = unshown(old, new);
     let (old, new) = (values(old), values(new));
+    let (old_tops, new_tops) = (tops(&old), tops(&new));
     let mut lines = Vec::new();
-    for (before, after, word) in [(&old, &new, "is gone"), (&new, &old, "is new")] {
-        let mut tops: Vec<&str> = before.keys().filter_map(|key| top(key)).collect();
-        tops.dedup();
-        let is_there = |it: &str| after.keys().any(|key| top(key) == Some(it));
-        lines.extend(tops.into_iter().filter(|it| !is_there(it)).map(|it| format!("{it} {word}")));
-    }
-    let stays = |key: &str, other: &Values| {
-        top(key).is_none_or(|it| other.keys().any(|key| top(key) == Some(it)))
-    };
+    lines.extend(old_tops.difference(&new_tops).map(|it| format!("{it} is gone")));
+    lines.extend(new_tops.difference(&old_tops).map(|it| format!("{it} is new")));
+    let stays = |key: &str, other: &BTreeSet<&str>| top(key).is_none_or(|it| other.contains(it));
     const NOTHING: &str = "nothing";
-    for (key, is) in new.iter().filter(|(key, _)| stays(key, &old)) {
+    for (key, is) in new.iter().filter(|(key, _)| stays(key, &old_tops)) {
         let was = old.get(key).map_or(NOTHING, String::as_str);
         if was != is {
             lines.push(format!("{key}: {was} becomes {is}"));
         }
     }
-    for (key, was) in old.iter().filter(|(key, _)| stays(key, &new) && !new.contains_key(*key)) {
+    for (key, was) in old.iter().filter(|(key, _)| stays(key, &new_tops) && !new.contains_key(*key))
+    {
         if was != NOTHING {
             lines.push(format!("{key}: {was} becomes {NOTHING}"));
         }
     }
+    lines.extend(unshown);
     let more = lines.len().saturating_sub(LINES_MAX);
     lines.truncate(LINES_MAX);
     lines.extend((more > 0).then(|| format!("and {more} more")));
@@ -47,6 +47,43 @@ pub fn differences(old: &Config, new: &Config) -> Vec<String> {
 fn values(config: &Config) -> Values {
     let word = |value: Option<String>| value.unwrap_or_else(|| "nothing".to_owned());
     show(config).into_iter().map(|it| (it.key, word(it.value))).collect()
+}
+
+/// What counts and is shown in part: the values of `env`, which may be secrets, and where one word
+/// ends and the next begins.
+fn unshown(old: &Config, new: &Config) -> Vec<String> {
+    let stay = old.commands.iter().filter_map(|(id, it)| Some((id, it, new.commands.get(id)?)));
+    stay.flat_map(|(id, old, new)| unshown_of(id, old, new)).collect()
+}
+
+fn unshown_of(id: &ServiceId, old: &Command, new: &Command) -> Vec<String> {
+    let both = old.env.iter().filter_map(|(name, it)| Some((name, it, new.env.get(name)?)));
+    let changed = both.filter(|(_, before, after)| before != after);
+    let mut lines: Vec<String> =
+        changed.map(|(name, ..)| format!("services.{id}.env.{name} has another value")).collect();
+    for (key, before) in lists(old) {
+        let after = lists(new).into_iter().find(|(other, _)| *other == key);
+        let after = after.map(|(_, words)| words).unwrap_or_default();
+        if before != after && before.join(" ") == after.join(" ") {
+            lines.push(format!("services.{id}.{key}: {before:?} becomes {after:?}"));
+        }
+    }
+    lines
+}
+
+fn lists(it: &Command) -> Vec<(&'static str, &[String])> {
+    let mut lists: Vec<(&str, &[String])> = vec![
+        ("command", &it.command),
+        ("stop", &it.stop),
+        ("on_start", &it.on_start),
+        ("on_stop", &it.on_stop),
+    ];
+    lists.extend(it.partitions.as_ref().map(|it| ("on_partitions", &it.on_partitions[..])));
+    lists
+}
+
+fn tops(values: &Values) -> BTreeSet<&str> {
+    values.keys().filter_map(|key| top(key)).collect()
 }
 
 /// The node or service that a key is of.
@@ -100,5 +137,22 @@ upstreams = ["10.0.0.11:6380"]
         let lines = said(OLD, &held);
         assert!(lines.contains(&"services.cache.rate_limit.total: nothing becomes 9/s".into()));
         assert!(said(&held, OLD).iter().any(|it| it.ends_with("9/s becomes nothing")));
+    }
+
+    #[test]
+    fn what_is_shown_in_part_is_told_without_saying_what_it_is() {
+        let jobs = |env: &str, words: &str| {
+            format!(
+                "cluster = \"shop\"\n[nodes.a]\naddress = \"10.0.0.1:7400\"\n[services.jobs]\n\
+                 kind = \"command\"\nclustering = \"active-passive\"\nreplication = \"none\"\n\
+                 command = [{words}]\nenv = {{ MODE = \"{env}\" }}\n"
+            )
+        };
+        let old = jobs("live", "\"/bin/a\", \"b c\"");
+        let lines = said(&old, &jobs("test", "\"/bin/a\", \"b c\""));
+        assert_eq!(lines, ["services.jobs.env.MODE has another value"]);
+        let lines = said(&old, &jobs("live", "\"/bin/a\", \"b\", \"c\""));
+        assert!(lines.len() == 1 && lines[0].starts_with("services.jobs.command: "), "{lines:?}");
+        assert_eq!(said(&old, &old), Vec::<String>::new());
     }
 }

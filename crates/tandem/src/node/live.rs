@@ -284,7 +284,7 @@ impl Live {
             }
         }
         let consensus = &self.hands.consensus;
-        waits.extend(self.hands.fronts.follow(&self.config, consensus).await);
+        waits.extend(self.hands.fronts.follow(&self.config, &consensus.state()).await);
         waits.extend(self.hands.driven.follow(&self.ground, &self.config, consensus));
         self.again = (!waits.is_empty()).then(|| Instant::now() + AGAIN);
         let me = &self.ground.args.node;

@@ -214,7 +214,7 @@ async fn start(args: NodeArgs, supervisor: &Supervisor) -> Result<Running, Error
     before::check(&ground).await?;
     let doors = services::open_doors(&ground).await?;
     let fronts = Fronts::open(&ground)?;
-    let Fronts { alone, key_doors, balancers, led: _, copies } = fronts.clone();
+    let Fronts { leased, balancers, led: _, copies } = fronts.clone();
     let transport = Arc::new(RaftOverMesh::default());
     let config = consensus_config(&ground);
     let consensus = Consensus::start(config, transport.clone(), supervisor.clone()).await?;
@@ -233,9 +233,9 @@ async fn start(args: NodeArgs, supervisor: &Supervisor) -> Result<Running, Error
     let mut places = services::places(&ground);
     let started = commands::start(&ground, &consensus, (&asks, &mut receivers))?;
     let instances = services::start(&ground, &consensus, receivers, &mut places).await?;
-    copies.start(&consensus).await?;
+    copies.start(&consensus.state()).await?;
     let opened = services::let_in(doors, &ground, &consensus, &places).await;
-    fronts.let_in(&consensus);
+    fronts.let_in(&consensus.state());
     control(&ground, &consensus, &mesh, asks);
     let doors = Arc::new(opened);
     let hands = Hands {
@@ -263,7 +263,7 @@ async fn start(args: NodeArgs, supervisor: &Supervisor) -> Result<Running, Error
         doors: doors.clone(),
         balancers: balancers.clone(),
         copies: copies.clone(),
-        key_doors: key_doors.clone(),
+        leased: leased.clone(),
         instances,
         commands: started.wishes,
         seats: started.seats,
@@ -271,8 +271,8 @@ async fn start(args: NodeArgs, supervisor: &Supervisor) -> Result<Running, Error
     };
     operate(&ground, parts, &reception).await?;
     let NodeArgs { node, dir, .. } = ground.args.clone();
-    let balanced = (balancers, copies, key_doors);
-    Ok(Running { me: node, dir, applied, gone, doors, balanced, alone, consensus, mesh })
+    let balanced = (balancers, copies, leased);
+    Ok(Running { me: node, dir, applied, gone, doors, balanced, consensus, mesh })
 }
 
 fn consensus_config(ground: &Ground) -> ConsensusConfig {

@@ -2,10 +2,9 @@
 //! Instances stay with their keepers.
 //! Not here: how it begins (`node/mod.rs`).
 
-use super::services::alone::AloneDoors;
 use super::services::balancers::Balancers;
-use super::services::by_key::KeyDoors;
 use super::services::copies::CopyServices;
+use super::services::leased::{Graces, LeasedDoors};
 use super::{Error, live};
 use crate::consensus::Consensus;
 use crate::peers::{LinkState, Mesh};
@@ -17,6 +16,8 @@ use tandem_core::ids::{NodeId, ServiceId};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+/// For connections to the one instance or copy, whose clients find it at another node's door.
+const LEASED_GRACE: Duration = Duration::from_millis(200);
 /// For connections through a balancer to end by themselves: a short request does.
 const BALANCED_GRACE: Duration = Duration::from_secs(3);
 /// For another node to lead; less than a primary's lease, which the next start shall find.
@@ -29,8 +30,7 @@ pub(super) struct Running {
     /// Cancelled when the node was removed and nothing of it works any more.
     pub gone: CancellationToken,
     pub doors: Arc<Vec<(ServiceId, Door)>>,
-    pub balanced: (Arc<Balancers>, Arc<CopyServices>, Arc<KeyDoors>),
-    pub alone: Arc<AloneDoors>,
+    pub balanced: (Arc<Balancers>, Arc<CopyServices>, Arc<LeasedDoors>),
     pub consensus: Consensus,
     pub mesh: Mesh,
 }
@@ -39,18 +39,18 @@ impl Running {
     pub(super) async fn close(&self) {
         let own = async {
             for (_, door) in self.doors.iter() {
-                door.close(Duration::from_millis(200)).await;
+                door.close(LEASED_GRACE).await;
             }
-            self.alone.close(Duration::from_millis(200)).await;
             self.hand_on().await;
             self.consensus.shutdown().await;
         };
-        let (balancers, copies, by_key) = &self.balanced;
+        let (balancers, copies, leased) = &self.balanced;
+        let graces = Graces { alone: LEASED_GRACE, by_key: BALANCED_GRACE };
         // Nobody waits for the connections of a balancer but their clients.
         let balanced = async {
             tokio::join!(balancers.close(BALANCED_GRACE), copies.close(BALANCED_GRACE));
         };
-        tokio::join!(balanced, by_key.close(BALANCED_GRACE), own);
+        tokio::join!(balanced, leased.close(graces), own);
     }
 
     pub(super) fn outcome(self) -> Result<(), Error> {

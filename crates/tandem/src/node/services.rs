@@ -1,20 +1,22 @@
 //! Builds what each service needs on this node: doors, the adapter, the keeper, the driver.
 //! In: `Ground`. Out: running tasks.
 
-pub(super) mod alone;
 pub(super) mod balancers;
-pub(super) mod by_key;
+mod closing;
 pub(super) mod commands;
 pub(super) mod copies;
 pub(super) mod fronts;
+pub(super) mod leased;
 pub(super) mod led;
 pub(super) mod leftovers;
 pub(super) mod seats;
+#[cfg(test)]
+mod tests;
 
 use super::user::run_as;
 use super::{Error, Ground};
 use crate::config::{Config, ReadLag, Service};
-use crate::consensus::Consensus;
+use crate::consensus::{Agreed, Consensus};
 use crate::driver::actions::Context;
 use crate::driver::asks::Asks;
 use crate::driver::instance::leaving::Reconfigured;
@@ -41,6 +43,9 @@ use tokio::sync::{mpsc, watch};
 
 /// A replica is at most this far behind where the bound is given in time, in bytes.
 const READ_LAG_BYTES_MAX: u64 = 1 << 30;
+
+/// What is agreed, as this node has heard of it.
+pub(super) type Agreement = watch::Receiver<Agreed>;
 
 /// What each service is asked to promise.
 pub(super) type AskReceivers = BTreeMap<ServiceId, mpsc::Receiver<Term>>;

@@ -11,6 +11,7 @@ mod cluster;
 mod crowd;
 #[path = "../common/http.rs"]
 mod http;
+mod nightly;
 mod reads;
 mod redis;
 #[allow(dead_code, reason = "shared with a test that needs more of it")]

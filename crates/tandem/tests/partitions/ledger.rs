@@ -5,7 +5,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use tandem::runtime::clock;
 
@@ -58,6 +58,10 @@ impl Ledger {
     pub fn new(machines: &Machines, partitions: usize) -> Self {
         let root = PathBuf::from(machines.config_path());
         Self { path: root.parent().unwrap().join("ledger"), partitions }
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// The service, as its owner writes it.

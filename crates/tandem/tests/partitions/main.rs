@@ -8,6 +8,7 @@
 #[path = "../common/divided.rs"]
 mod divided;
 mod example;
+mod file;
 mod hook;
 mod ledger;
 #[allow(dead_code, reason = "shared with a test that needs more of it")]
@@ -43,6 +44,7 @@ async fn no_partition_is_worked_on_twice_whatever_dies() {
     hook::a_hook_hears_of_each_change_and_delays_none(&machines, &ledger).await;
     a_node_that_is_added_gets_its_share(&mut machines, &ledger).await;
     another_bound_counts_at_once(&machines, &ledger).await;
+    file::was_whole_and_never_older(&ledger, &ALL);
     ledger.nobody_works_twice();
 }
 
@@ -64,6 +66,7 @@ async fn founded(machines: &mut Machines, ledger: &Ledger) {
     started(machines, &service).await;
     let workers = ledger.until("all are worked on, evenly", machines, is_even).await;
     told::who_owns_what(machines, &workers);
+    file::says_what_is_worked_on(machines, ledger, &workers).await;
     println!("{}", machines.tandem("b", &["status"]).success().out);
     println!("{}", machines.tandem("b", &["explain", "work"]).success().out);
 }
@@ -97,6 +100,7 @@ async fn a_dead_nodes_share_goes_to_the_others(machines: &mut Machines, ledger: 
     machines.kill("c");
     let after = ledger.until("others work on", machines, |it| without(it, "c")).await;
     assert_eq!(moved(&before, &after), 4, "only its own");
+    file::says_what_is_worked_on(machines, ledger, &after).await;
     let lost: Vec<u64> =
         before.values().filter(|line| line.node == "c").map(|line| ledger.gap_ms(line)).collect();
     println!("a dead node: its partitions are worked on again after {lost:?} ms");

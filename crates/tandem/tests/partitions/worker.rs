@@ -2,6 +2,7 @@
 //! writes into a ledger that all copies share what it works on, every few milliseconds.
 
 use crate::divided::{self, Told, said};
+use crate::file;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
@@ -20,6 +21,7 @@ fn work() {
     let works = Works::default();
     let writes = works.clone();
     std::thread::spawn(move || write(&writes));
+    std::thread::spawn(file::read);
     divided::follow(|told| follow(&works, told), || {});
 }
 

@@ -2,11 +2,12 @@
 
 use crate::machines::Machines;
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, User, geteuid};
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use tandem::runtime::{clock, process};
@@ -14,6 +15,15 @@ use tandem::runtime::{clock, process};
 const LIMIT: Duration = Duration::from_secs(60);
 /// For a request that is under way while others come and go.
 const SLOW: Duration = Duration::from_millis(300);
+
+/// Of the patient one.
+pub const PATIENT_FILES: u64 = 321;
+
+/// Whom the patient one runs as: only root can choose another.
+pub fn patients_user() -> User {
+    let me = User::from_uid(geteuid()).unwrap().unwrap();
+    if me.uid.is_root() { User::from_name("nobody").unwrap().unwrap() } else { me }
+}
 
 /// The command: writes a line every few milliseconds, and answers who it is at its port.
 #[test]
@@ -149,21 +159,42 @@ impl Ledger {
             .concat()
     }
 
-    /// One whose lease is longer than a restart of a daemon takes.
+    /// One whose lease is longer than a restart of a daemon takes; of another user where that is
+    /// possible. Only its own `stop` ends it before `stop_max`.
     pub fn patient(&self) -> String {
-        let ledger = self.path.display();
+        let ledger = self.beside("patient");
+        fs::write(&ledger, "").unwrap();
+        fs::set_permissions(&ledger, fs::Permissions::from_mode(0o666)).unwrap();
+        let (ledger, user) = (ledger.display(), patients_user().name);
         format!(
             "\n[services.patient]\nkind = \"command\"\nclustering = \"active-passive\"\n\
-             replication = \"none\"\nlease = \"10s\"\n\
-             command = [\"sh\", \"-c\", \"echo runs $TANDEM_NODE $TANDEM_TERM $$ 0 >> \
-             {ledger}.patient; echo patient is up; echo patient complains >&2; \
-             exec sleep 600\"]\n"
+             replication = \"none\"\nlease = \"10s\"\nrun_as = \"{user}\"\n\
+             command = [\"sh\", \"-c\", \"trap '' TERM; echo $$ > pid; \
+             echo runs $TANDEM_NODE $TANDEM_TERM $$ 0 >> {ledger}; \
+             echo patient is up; echo patient complains >&2; exec sleep 600\"]\n\
+             stop = [\"sh\", \"-c\", \"echo stops $TANDEM_NODE $(id -un) >> {ledger}; \
+             kill -KILL $(cat pid)\"]\nstop_max = \"50s\"\n\
+             limits = {{ nofile = {PATIENT_FILES}, core = 0 }}\n"
         )
+    }
+
+    fn beside(&self, what: &str) -> PathBuf {
+        PathBuf::from(format!("{}.{what}", self.path.display()))
+    }
+
+    /// Each end of that one by its own `stop`: on which node, by whom.
+    pub fn patient_stops(&self) -> Vec<(String, String)> {
+        let text = fs::read_to_string(self.beside("patient")).unwrap_or_default();
+        let parse = |line: &str| {
+            let (node, by) = line.strip_prefix("stops ")?.split_once(' ')?;
+            Some((node.to_owned(), by.to_owned()))
+        };
+        text.lines().filter_map(parse).collect()
     }
 
     /// Each start of that one.
     pub fn patient_starts(&self) -> Vec<Line> {
-        let text = fs::read_to_string(format!("{}.patient", self.path.display()));
+        let text = fs::read_to_string(self.beside("patient"));
         text.unwrap_or_default().lines().filter_map(Line::parse).collect()
     }
 

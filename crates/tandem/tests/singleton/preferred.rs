@@ -2,7 +2,7 @@
 //! preferred. Beside it one that has a long lease, whose daemon is restarted meanwhile.
 
 use crate::clients::Clients;
-use crate::ledger::{Ledger, Line};
+use crate::ledger::{Ledger, Line, PATIENT_FILES, patients_user};
 use crate::machines::Machines;
 use crate::{doors, founded, serves};
 use std::fs;
@@ -21,6 +21,7 @@ async fn an_emptied_node_is_left_and_a_preferred_one_gets_it_back() {
     let first = ledger.newest();
     assert_eq!(first.node, PREFERRED, "where it is preferred it begins");
     what_it_prints_is_in_the_nodes_log(&machines, &ledger).await;
+    it_runs_as_its_owner_wrote(&machines, &ledger);
     let clients = Clients::start(&doors(&machines));
     let said = machines.tandem("a", &["drain", PREFERRED]).success();
     println!("{}", said.out);
@@ -36,7 +37,52 @@ async fn an_emptied_node_is_left_and_a_preferred_one_gets_it_back() {
     println!("a preferred node: after {} ms", back.ms - away.ms);
     assert!(back.ms - away.ms >= 55_000, "it ran there for a minute first");
     a_restarted_daemon_goes_on_with_the_same_process(&mut machines, &ledger).await;
+    its_own_words_ended_it(&ledger);
+    a_node_that_is_removed_hands_it_over(&mut machines, &ledger).await;
     ledger.no_two_at_once();
+}
+
+/// What the kernel says of it: its user, its folder, how far it may go.
+fn it_runs_as_its_owner_wrote(machines: &Machines, ledger: &Ledger) {
+    let Line { node, pid, .. } = ledger.patient_starts().pop().unwrap();
+    let proc = |file: &str| fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap();
+    let uid = patients_user().uid;
+    let uids = format!("Uid:\t{uid}\t{uid}\t{uid}\t{uid}");
+    assert!(proc("status").lines().any(|line| line == uids), "{uids}: {}", proc("status"));
+    let folder = fs::read_link(format!("/proc/{pid}/cwd")).unwrap();
+    assert_eq!(folder, machines.dir(&node).join("services/patient/work").canonicalize().unwrap());
+    let limits = proc("limits");
+    for (name, most) in [("Max open files", PATIENT_FILES), ("Max core file size", 0)] {
+        let line = limits.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+        let words: Vec<&str> = line.split_whitespace().collect();
+        assert_eq!(words[..2], [most.to_string(), most.to_string()], "{name}: {limits}");
+    }
+}
+
+/// SIGTERM does nothing to it: wherever it was moved away from, `stop` ended it, as its user.
+fn its_own_words_ended_it(ledger: &Ledger) {
+    let mut left: Vec<String> =
+        ledger.patient_starts().into_iter().map(|start| start.node).collect();
+    left.pop();
+    let stops = ledger.patient_stops();
+    let by: Vec<(String, String)> =
+        left.into_iter().map(|node| (node, patients_user().name)).collect();
+    assert!(by.iter().any(|(node, _)| node == PREFERRED), "it left the emptied node: {by:?}");
+    assert_eq!(stops, by);
+}
+
+/// In order, without being emptied by its owner first.
+async fn a_node_that_is_removed_hands_it_over(machines: &mut Machines, ledger: &Ledger) {
+    let before = ledger.newest();
+    assert_eq!(before.node, PREFERRED);
+    let gone = machines.of(PREFERRED).door.ip();
+    let stay: Vec<_> = doors(machines).into_iter().filter(|door| door.ip() != gone).collect();
+    let clients = Clients::start(&stay);
+    let said = machines.tandem("a", &["remove", PREFERRED]).success();
+    println!("{}", said.out);
+    let away = ledger.grows(&before, |line| line.node != PREFERRED).await;
+    clients.end("a removed node", &[PREFERRED, &away.node]);
+    machines.ends(PREFERRED, "was removed from the cluster by configuration").await;
 }
 
 /// Both of its streams, marked with the service.

@@ -1,6 +1,9 @@
 //! Talks like a node, without being one: answers what a test put into it.
 
 mod numbers;
+mod seat;
+
+pub(crate) use seat::{Seat, own};
 
 use crate::api::balanced::{
     BalancedStatus, CertificateStatus, QuantilesStatus, UpstreamState, UpstreamStatus,
@@ -39,6 +42,9 @@ pub(crate) struct Fake {
     pub(crate) refuse: Mutex<Option<Refused>>,
     /// Verbs wait until this is notified, if set.
     pub(crate) hold: Option<std::sync::Arc<Notify>>,
+    /// Its copy of `work`.
+    pub(crate) seat: Option<Arc<Seat>>,
+    pub(crate) status: Mutex<Status>,
 }
 
 impl Fake {
@@ -49,13 +55,15 @@ impl Fake {
             asked: Mutex::default(),
             refuse: Mutex::default(),
             hold: None,
+            seat: None,
+            status: Mutex::new(status()),
         }
     }
 }
 
 impl Operations for Fake {
     fn status(&self) -> Status {
-        status()
+        self.status.lock().unwrap().clone()
     }
 
     fn events_since(&self, seq: u64) -> Vec<Event> {
@@ -110,8 +118,9 @@ impl Operations for Fake {
         RoleCheck { service: service.cloned(), role: None, serves: false, reason, ..role }
     }
 
-    fn divided(&self, _service: &ServiceId) -> Option<Arc<dyn Divided>> {
-        None
+    fn divided(&self, service: &ServiceId) -> Option<Arc<dyn Divided>> {
+        let seat = self.seat.clone().filter(|_| service.as_str() == "work")?;
+        Some(seat)
     }
 
     fn metrics(&self) -> MetricsSnapshot {
@@ -214,6 +223,7 @@ fn balanced() -> BalancedStatus {
                 retried_total: 6,
                 failed_total: 8,
                 ejected_total: 1,
+                cut_total: 5,
                 ..upstream("10.0.0.12:6379", UpstreamState::Down, 0)
             },
         ],

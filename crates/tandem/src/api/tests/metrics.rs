@@ -77,3 +77,30 @@ async fn every_family_is_described_once_and_holds_its_samples() {
     assert!(unknown.iter().all(|series| !page.contains(series)), "not known is left out");
     served.stop().await;
 }
+
+/// One that is out beside one that is well.
+#[tokio::test]
+async fn each_endpoint_has_its_numbers() {
+    let served = serve().await;
+    let page = text(served.send(Method::GET, "/metrics", &[], "").await).await;
+    for (name, well, out) in [
+        ("up", "1", "0"),
+        ("draining", "0", "0"),
+        ("ejected", "0", "0"),
+        ("share_ratio", "1", "0"),
+        ("in_flight", "4", "0"),
+        ("sessions_total", "900", "900"),
+        ("failed_total", "0", "8"),
+        ("retried_total", "0", "6"),
+        ("ejected_total", "0", "1"),
+        ("cut_total", "0", "5"),
+    ] {
+        for (host, value) in [("10.0.0.11", well), ("10.0.0.12", out)] {
+            let labels = format!(r#"service="cache",upstream="{host}:6379""#);
+            let line = format!("tandem_upstream_{name}{{{labels}}} {value}");
+            assert!(page.lines().any(|seen| seen == line), "{line} is not in\n{page}");
+        }
+    }
+    assert!(!page.contains("its checks fail"), "each wording of a reason would be a new series");
+    served.stop().await;
+}

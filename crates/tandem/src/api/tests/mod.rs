@@ -4,6 +4,7 @@ mod events;
 pub(crate) mod fake;
 mod limits;
 mod metrics;
+mod partitions;
 mod role;
 mod status;
 mod verbs;

@@ -1,6 +1,7 @@
 //! The documented JSON, field by field: a failure here is a change that users notice.
 
 use super::fake;
+use crate::api::balanced::BalancedStatus;
 use crate::api::status::{InstanceState, Status};
 use serde_json::json;
 
@@ -97,10 +98,28 @@ fn cache() -> serde_json::Value {
              "share_percent": 0, "far": true, "in_flight": 0, "latency_ms": null,
              "name": "cache2:6379", "rate_per_s": 0.0, "quantiles": null,
              "sessions_total": 900, "failed_total": 8, "retried_total": 6, "ejected_total": 1,
-             "cut_total": 0},
+             "cut_total": 5},
         ],
         "warnings": ["cache3 cannot be looked up"],
     })
+}
+
+/// A command with a door of its own, as `tandem status` has it in two lists.
+#[tokio::test]
+async fn a_service_that_runs_shows_its_door() {
+    let served = super::serve().await;
+    let door = {
+        let mut status = served.fake.status.lock().unwrap();
+        let door = BalancedStatus { name: "orders".into(), ..status.balanced.remove(0) };
+        status.balanced.push(door.clone());
+        serde_json::to_value(door).unwrap()
+    };
+    let (_, mut whole) = served.get("/v1/status").await;
+    let mut expected = whole["services"][0].take();
+    assert!(expected["door"].is_null(), "in the list of all it is beside it");
+    expected["door"] = door;
+    assert_eq!(served.get("/v1/services/orders").await, (200, expected));
+    served.stop().await;
 }
 
 #[test]

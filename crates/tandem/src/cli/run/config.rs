@@ -130,13 +130,24 @@ async fn edit(
 ) -> Result<(), Error> {
     let running = client.read::<RunningConfig>("/v1/config").await?;
     let version = running.version;
+    let text = format!("nothing was changed: version {version} goes on");
     let Some(edited) = edited::edit(running, editor).await? else {
-        terminal.line(format_args!("nothing was changed: version {version} goes on"))?;
-        return Ok(());
+        let outcome = Outcome::done(text).field("version", version.0);
+        return match terminal.wants_json() {
+            true => show(&outcome, terminal),
+            false => Ok(terminal.line(outcome.message)?),
+        };
     };
     let outcome = apply(client, edited.text, version).await.map_err(|problem| {
         let path = edited.path.display();
-        Problem { try_: format!("{}; what you wrote is in {path}", problem.try_), ..problem }
+        // Applied as it is, it would take back what somebody else has applied.
+        let try_ = if problem.code == codes::CHANGED_MEANWHILE {
+            format!("tandem config edit again, and bring over what you wrote, which is in {path}")
+        } else {
+            let apply = format!("tandem config apply {path} --expect {version}");
+            format!("{}; what you wrote is kept: correct it, then {apply}", problem.try_)
+        };
+        Problem { try_, ..problem }
     })?;
     edited::discard(&edited.path);
     show(&outcome, terminal)

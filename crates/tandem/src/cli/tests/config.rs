@@ -1,7 +1,7 @@
 //! `tandem config`.
 
 use super::{Remembers, ok, refused};
-use crate::api::operations::Verb;
+use crate::api::operations::{Refused, Verb};
 use crate::api::tests::{Served, fake, serve};
 use crate::cli::Error;
 use crate::cli::client::Client;
@@ -58,19 +58,44 @@ async fn what_is_running_is_edited_and_applied_on_the_version_that_was_read() {
     let (_, outcome) = edits(&served, editor(folder.path(), "exit 7")).await;
     let Err(Error::Problem(problem)) = outcome else { panic!("{outcome:?}") };
     assert!(problem.because.contains("ended with exit status: 7"), "{problem}");
+    let (_, outcome) = edits(&served, editor(folder.path(), "echo '# mine' >> $1; exit 7")).await;
+    let Err(Error::Problem(problem)) = outcome else { panic!("{outcome:?}") };
+    let (_, command) = problem.try_.split_once("tandem config apply ").unwrap();
+    let (path, expected) = command.split_once(" --expect ").unwrap();
+    assert_eq!((expected, mine(path).as_str()), ("3", "cluster = \"shop\"\n# mine\n"));
     assert_eq!(served.fake.asked.lock().unwrap().len(), 0, "nothing more was applied");
+}
+
+/// What stands in a file that was kept, which goes.
+fn mine(path: &str) -> String {
+    let text = std::fs::read_to_string(path).unwrap();
+    std::fs::remove_file(path).unwrap();
+    text
 }
 
 #[tokio::test]
 async fn what_was_written_is_kept_where_somebody_else_came_first() {
     let served = serve().await;
     let folder = tempfile::tempdir().unwrap();
-    *served.fake.refuse.lock().unwrap() = Some(fake::refusal());
-    let (_, outcome) = edits(&served, editor(folder.path(), "echo '# mine' >> $1")).await;
-    let Err(Error::Problem(problem)) = outcome else { panic!("{outcome:?}") };
-    let (_, path) = problem.try_.split_once("what you wrote is in ").unwrap();
-    assert_eq!(std::fs::read_to_string(path).unwrap(), "cluster = \"shop\"\n# mine\n");
-    std::fs::remove_file(path).unwrap();
+    let mine_is_refused = async |code| {
+        let refusal = Refused { code, ..fake::refusal() };
+        *served.fake.refuse.lock().unwrap() = Some(refusal);
+        let editor = editor(folder.path(), "echo '# mine' >> $1");
+        match edits(&served, editor).await.1 {
+            Err(Error::Problem(problem)) => problem,
+            outcome => panic!("{outcome:?}"),
+        }
+    };
+    let problem = mine_is_refused(codes::CONFIG_NOT_VALID).await;
+    let (_, command) = problem.try_.split_once("tandem config apply ").unwrap();
+    assert_eq!(mine(command.strip_suffix(" --expect 3").unwrap()), "cluster = \"shop\"\n# mine\n");
+    let problem = mine_is_refused(codes::CHANGED_MEANWHILE).await;
+    let (_, path) = problem.try_.split_once("what you wrote, which is in ").unwrap();
+    assert_eq!(mine(path), "cluster = \"shop\"\n# mine\n");
+    assert!(
+        !problem.try_.contains("config apply"),
+        "that would take back what is there: {problem}"
+    );
 }
 
 #[tokio::test]

@@ -41,7 +41,7 @@ async fn one_partition_says_whose_it_is_and_what_it_waits_for() {
 key \"shop-17\" has the hash 0x8675b487e9e6323a: partition 6 of 12
 work  partition 6 of 12  epoch 4  releasing  owner a  to c
 a was asked to release it to c [epoch 4]
-  releasing for 3200 ms; past 10000 ms its copy is ended
+  seen releasing for 3200 ms; past 10000 ms its copy is ended
   waits for a
   requests are held: it is being released
 

@@ -5,8 +5,10 @@
 
 use super::Change;
 use crate::config::problem::Say;
-use crate::config::valid::Command;
+use crate::config::show::listen;
+use crate::config::valid::{Command, KeyDoor};
 use crate::config::value::print_duration;
+use tandem_core::clustering::load_balanced::key::Source;
 use tandem_core::ids::ServiceId;
 
 fn both<'a>(change: &Change<'a>) -> Vec<(&'a ServiceId, &'a Command, &'a Command)> {
@@ -55,19 +57,6 @@ pub(super) fn kept(change: &mut Change<'_>) {
             let instead = "take the service out, apply, wait until it has ended, then put it back";
             change.refuse(&format!("services.{id}.partitions"), Say::new(what, because, instead));
         }
-        let key = |it: &Command| {
-            it.partitions.as_ref().and_then(|it| Some(it.door.as_ref()?.key.clone()))
-        };
-        if let (Some(before), Some(after)) = (key(old), key(new))
-            && before != after
-        {
-            let what = format!("services.{id}: partition_key would change");
-            let because = "nodes adopt a file one after the other: two owners would get what \
-                           belongs to one key";
-            let instead = "take the service out, apply, wait until it has ended, then put it back";
-            change
-                .refuse(&format!("services.{id}.partition_key"), Say::new(what, because, instead));
-        }
         if let (Some(before), Some(after)) = (door(old), door(new))
             && before != after
         {
@@ -75,6 +64,29 @@ pub(super) fn kept(change: &mut Change<'_>) {
             let because = "connections that are open speak to the door as it was";
             let instead = "make a new service beside it, move the clients, then remove this one";
             change.refuse(&format!("services.{id}.door"), Say::new(what, because, instead));
+        }
+    }
+}
+
+/// What a key is, by whatever that goes, does not change while somebody works for it.
+pub(super) fn keys(change: &mut Change<'_>) {
+    for (id, old, new) in both(change) {
+        let door = |it: &Command| it.partitions.as_ref().and_then(|it| it.door.clone());
+        let (Some(old), Some(new)) = (door(old), door(new)) else { continue };
+        // Whose word is taken for a client's address, and for what only a proxy may say.
+        let by_word = matches!(new.key, Source::Address | Source::Header(_));
+        let trusted = |it: &KeyDoor| it.door.http.as_ref().map(|http| http.trusted.clone());
+        let differ = [
+            ("partition_key", old.key != new.key),
+            ("trusted", by_word && trusted(&old) != trusted(&new)),
+            ("accept_proxy", by_word && old.door.accept_proxy != new.door.accept_proxy),
+        ];
+        for (key, _) in differ.into_iter().filter(|(_, differs)| *differs) {
+            let what = format!("services.{id}: {key} would change");
+            let because = "nodes adopt a file one after the other: two owners would get what \
+                           belongs to one key";
+            let instead = "take the service out, apply, wait until it has ended, then put it back";
+            change.refuse(&format!("services.{id}.{key}"), Say::new(what, because, instead));
         }
     }
 }
@@ -116,6 +128,32 @@ pub(super) fn restarts(change: &mut Change<'_>) {
                        copy by it";
         let instead = "restart the daemons one after the other, the one that runs it last";
         change.restart(&format!("services.{id}"), Say::new(what, because, instead));
+    }
+}
+
+/// Doors that close or move.
+pub(super) fn doors(change: &mut Change<'_>) {
+    for (id, old, new) in both(change) {
+        let (Some(before), after) = (old.listen, new.listen) else { continue };
+        if after == Some(before) {
+            continue;
+        }
+        let was = listen(before);
+        let (what, because) = match after {
+            Some(after) => (
+                format!("the front door of {id} moves on every node"),
+                format!(
+                    "listen changes from {was} to {}: new ones must be made there",
+                    listen(after)
+                ),
+            ),
+            None => (
+                format!("the front door of {id} closes on every node"),
+                format!("the new file has no listen, which was {was}: nobody is let in any more"),
+            ),
+        };
+        let say = Say::new(what, because, "tell the clients first");
+        change.weaker(&format!("services.{id}.listen"), say);
     }
 }
 

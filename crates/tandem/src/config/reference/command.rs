@@ -98,11 +98,13 @@ rows! {
             change while the service is there."
         because "only the owner knows what of a request says where it belongs",
     "services.NAME.drain_max": "duration, \"0s\" to \"1h\"" = Computed("\"30s\"; where one copy \
-        runs alone \"2s\", or hold_max if that is less, and at most \"1min\"");
+        runs alone \"2s\", or the shortest hold_max of a door to it if that is less, and at most \
+        \"1min\"");
         "Before a copy is stopped by a plan (switchover, drain, restart, another configuration), \
             doors send it nothing new, and what it still serves has so long to end; then it is \
             stopped all the same. Where one copy runs alone, doors hold whoever comes meanwhile, \
-            so that it must not be more than `hold_max`."
+            so that it must not be more than `hold_max`, its own or that of a service whose \
+            upstreams name it."
         because "requests are over by then; connections that stay open would delay it for ever",
     "services.NAME.door": "\"tcp\" or \"http\"" = Value("tcp");
         "Whether the door spreads connections, whatever they carry, or HTTP requests; the keys of \

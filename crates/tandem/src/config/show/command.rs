@@ -69,8 +69,9 @@ fn key_door_values(door: Option<&KeyDoor>, values: &mut Vec<Value>) {
 fn copies_values(service: &Command, values: &mut Vec<Value>) {
     let drain_alone = Some(print_duration(service.drain_max));
     let Some(copies) = &service.copies else {
-        let has_door = service.listen.is_some() && service.partitions.is_none();
-        values.extend(has_door.then(|| ("drain_max".to_owned(), drain_alone)));
+        // A door of another service may lead there, if it listens.
+        let is_reached = service.port.is_some() && service.partitions.is_none();
+        values.extend(is_reached.then(|| ("drain_max".to_owned(), drain_alone)));
         return;
     };
     let replicas = copies.replicas.map(|replicas| replicas.to_string());

@@ -6,11 +6,13 @@
 //! Tested by: `config/tests/command.rs`.
 
 mod copies;
+mod drain;
 mod partitions;
 mod words;
 
 pub use copies::Copies;
 use copies::Front;
+pub(super) use drain::bound as bound_drains;
 pub use partitions::{KeyDoor, Partitions};
 
 use super::checker::{Checker, Limits, Shape, Span};
@@ -188,7 +190,7 @@ pub(super) fn service(
         Some(_) => None,
         None => copies::check(raw, (pairing, shape), front, check),
     };
-    let drain_max = copies::drain_alone(raw, pairing, front, check);
+    let drain_max = drain::alone(raw, pairing, check);
     Some(Command {
         pairing: pairing?,
         drain_max,

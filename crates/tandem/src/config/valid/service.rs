@@ -81,6 +81,7 @@ pub(super) fn all(file: &raw::File, shape: Shape, check: &mut Checker<'_, '_>) -
             }
         }
     }
+    command::bound_drains(file, &mut services, check);
     services
 }
 

@@ -41,8 +41,9 @@ pub struct Guide {
 type Everyone = BTreeMap<NodeId, Observed<NodeFacts>>;
 
 impl Guide {
-    /// Keeps the door true until `stop`, or until it is gone.
-    pub async fn run(self, stop: CancellationToken) {
+    /// Keeps the door true until `stop`, or until nobody says any more where copies are: then what
+    /// it says to them is handed back, and still stands.
+    pub async fn run(self, stop: CancellationToken) -> Option<DoorWords> {
         let Self { service, sources, door, words } = self;
         let hub = Arc::clone(&sources.hub);
         let mut told = None;
@@ -64,9 +65,7 @@ impl Guide {
             words.say(uses);
             if waits { SOON } else { TICK }
         };
-        if sources.follow(stop, look).await == Ended::Gone {
-            words.close();
-        }
+        (sources.follow(stop, look).await == Ended::Gone).then_some(words)
     }
 }
 

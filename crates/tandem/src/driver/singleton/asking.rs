@@ -115,13 +115,22 @@ impl SingletonDriver {
             if why.numbers().iter().any(|(name, count)| is_left(name) && *count > 0) {
                 self.tell(EventKind::InstanceWithdrawn, why.text());
             }
-            if self.own.pending_restart && self.wish == Wish::Agreed {
+            // Where it moves, another node starts it.
+            if self.own.pending_restart && self.wish == Wish::Agreed && !self.moves() {
                 let message = "its configuration has changed: it is started anew";
                 self.tell(EventKind::ServiceReloaded, message);
             }
         }
         self.wish = Wish::Agreed;
         self.stop(Why::Planned).await;
+    }
+
+    /// Whether another node shall run it.
+    fn moves(&self) -> bool {
+        let agreed = self.it.agreed.borrow();
+        let state = agreed.state.services.get(self.service());
+        let switchover = state.and_then(|state| state.switchover.as_ref());
+        switchover.is_some_and(|it| it.to != *self.it.hub.me())
     }
 
     /// Asks it to end, in order.

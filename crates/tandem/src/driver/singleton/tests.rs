@@ -14,6 +14,7 @@ mod beside;
 mod changes;
 mod divided;
 mod limits;
+mod starts;
 mod withdrawn;
 mod without;
 

@@ -29,9 +29,9 @@ use super::handler::{Local, Operate};
 use super::live::Applied;
 use super::services::OwnInstances;
 use super::services::balancers::Balancers;
-use super::services::by_key::KeyDoors;
 use super::services::commands::CommandWishes;
 use super::services::copies::CopyServices;
+use super::services::leased::LeasedDoors;
 use super::services::seats::OwnSeats;
 use crate::api::explain::{Explanation, Finding, OnePartition};
 use crate::api::metrics::MetricsSnapshot;
@@ -75,7 +75,7 @@ pub(super) struct Ground {
     pub doors: Arc<Vec<(ServiceId, Door)>>,
     pub balancers: Arc<Balancers>,
     pub copies: Arc<CopyServices>,
-    pub key_doors: Arc<KeyDoors>,
+    pub leased: Arc<LeasedDoors>,
     pub instances: OwnInstances,
     pub commands: CommandWishes,
     pub seats: OwnSeats,
@@ -106,7 +106,7 @@ impl Ground {
     fn doors_of_endpoints(&self) -> Vec<Snapshot> {
         let mut all = self.balancers.snapshots();
         all.extend(self.copies.snapshots());
-        all.extend(self.key_doors.snapshots());
+        all.extend(self.leased.snapshots());
         all
     }
 }

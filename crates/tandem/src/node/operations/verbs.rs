@@ -4,6 +4,7 @@
 //! Tested by: the modules named above, and against three nodes.
 
 use super::balanced::Draining;
+use super::moves::singleton::move_max;
 use super::{NodeOperations, refusals};
 use crate::api::operations::{Outcome, Refused, Verb};
 use crate::config::NewNode;
@@ -21,6 +22,8 @@ use tandem_core::spec::NodeRole;
 
 /// For the primaries of a node to move away.
 const EMPTIED: Duration = Duration::from_secs(30);
+/// The same where clients are let finish first; `copies/verbs.rs` has the rest of a verb's time.
+const EMPTIED_MAX: Duration = Duration::from_secs(40);
 /// For the newest agreed state to reach this node; an election may be under way.
 const NEWEST: Duration = Duration::from_secs(3);
 /// For a change to be seen on this node.
@@ -149,6 +152,13 @@ pub(super) fn unsettled<'a>(
     services.iter().filter(|service| !is_settled(service)).collect()
 }
 
+/// Whether all of them are on their way to another node.
+fn is_moving(state: &ClusterState, services: &BTreeSet<ServiceId>) -> bool {
+    let is_moving =
+        |it: &ServiceId| state.services.get(it).is_some_and(|it| it.switchover.is_some());
+    services.iter().all(is_moving)
+}
+
 impl NodeOperations {
     async fn pause(&self, service: &ServiceId, paused: bool) -> Result<Outcome, Refused> {
         let word = if paused { "pause" } else { "resume" };
@@ -201,7 +211,9 @@ impl NodeOperations {
                 && primary_of(&agreed.state, &node).is_empty()
                 && unsettled(&agreed.state, &on_it).is_empty()
         };
-        if self.wait(EMPTIED, is_empty).await.is_some() {
+        let commands = on_it.iter().filter_map(|service| self.command_of(service));
+        let longest = commands.map(|it| move_max(&it)).max().unwrap_or_default();
+        if self.wait(EMPTIED.max(longest).min(EMPTIED_MAX), is_empty).await.is_some() {
             return Ok(self.emptied(node).await);
         }
         let agreed = self.seen().agreed;
@@ -215,11 +227,12 @@ impl NodeOperations {
             let names = services.join(", ");
             format!("{node} is no primary any more; the new primary of {names} does not serve yet")
         } else {
-            format!(
-                "{node} will not become primary, and still is of {}: no other node can take over \
-                 yet",
-                services.join(", ")
-            )
+            let because = match is_moving(&agreed, &left) {
+                true => "they are being moved: clients there have up to drain_max to end",
+                false => "no other node can take over yet",
+            };
+            let names = services.join(", ");
+            format!("{node} will not become primary, and still is of {names}: {because}")
         };
         Ok(Outcome::accepted(message).field("node", node.as_str()).field("services", services))
     }

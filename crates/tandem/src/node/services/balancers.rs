@@ -9,7 +9,7 @@
 //! Not here: what a balancer does (`proxy/balancer`), the doors of PostgreSQL (`node/services.rs`).
 //! Tested by: `tests/balancer`.
 
-use crate::config::{self, Balanced, Config, UpstreamProtocol};
+use crate::config::{self, Balanced, Command, Config, UpstreamProtocol};
 use crate::identity::Identity;
 use crate::proxy::balancer::{
     Balancer, BalancerConfig, Check, Cut, ProxyVersion, Question, Role, RoleCheck, Snapshot,
@@ -30,6 +30,8 @@ use tandem_core::clustering::load_balanced::retry;
 use tandem_core::ids::{NodeId, ServiceId};
 
 type Open = BTreeMap<ServiceId, Arc<Balancer>>;
+/// Services that are not yet what they shall be, and why.
+pub(super) type Waits = Vec<(ServiceId, String)>;
 /// What a service shall be.
 type Change = (ServiceId, BalancerConfig);
 
@@ -69,16 +71,14 @@ impl Balancers {
         Some(wanted)
     }
 
-    /// Goes on with another configuration; what could not be done is said, and done by the next
-    /// call.
-    pub(in crate::node) async fn follow(&self, config: &Config) -> Vec<String> {
+    /// Ends what another configuration has no more: its addresses are free then.
+    pub(in crate::node) async fn end(&self, config: &Config) {
         let gone: Vec<Arc<Balancer>> = {
             let mut open = self.lock();
             let is_gone = |service: &ServiceId| self.wanted(config, service).is_none();
             open.extract_if(.., |service, _| is_gone(service)).map(|(_, it)| it).collect()
         };
         for balancer in gone {
-            // Whoever comes next may want the same address.
             balancer.stop_accepting().await;
             self.supervisor.spawn("balancer drain", TaskKind::Session, async move {
                 let grace = balancer.drain_max().unwrap_or_default();
@@ -88,6 +88,11 @@ impl Balancers {
                 }
             });
         }
+    }
+
+    /// Goes on with another configuration, once what it has no more has ended; what could not be
+    /// done is said, and done by the next call.
+    pub(super) async fn follow(&self, config: &Config) -> Waits {
         let change = |service: &ServiceId| Some((service.clone(), self.wanted(config, service)?));
         let mut changes: Vec<Change> = config.balanced.keys().filter_map(change).collect();
         let mut waits = Vec::new();
@@ -95,14 +100,17 @@ impl Balancers {
         changes.retain(|change| match self.may_move(change) {
             Ok(()) => true,
             Err(error) => {
-                waits.push(error.to_string());
+                waits.push((change.0.clone(), error.to_string()));
                 false
             }
         });
         while !changes.is_empty() {
             let next = changes.remove(self.next(&changes).await);
-            let is_led = config.balanced.get(&next.0).is_some_and(|it| it.leads_to.is_some());
-            waits.extend(self.change(next, is_led).await.err().map(|error| error.to_string()));
+            let service = next.0.clone();
+            let is_led = config.balanced.get(&service).is_some_and(|it| it.leads_to.is_some());
+            if let Err(error) = self.change(next, is_led).await {
+                waits.push((service, error.to_string()));
+            }
         }
         waits
     }
@@ -209,11 +217,14 @@ impl Balancers {
 /// What is wrong with which file of which service.
 pub(in crate::node) fn read_certificates(config: &Config) -> Result<(), Error> {
     let Some(node) = config.nodes.values().next() else { return Ok(()) };
-    let of_commands = config
+    let by_key = |it: &Command| it.partitions.as_ref()?.door.as_ref().map(|it| it.door.clone());
+    let door = |it: &Command| it.copies.as_ref().and_then(|it| it.door.clone()).or(by_key(it));
+    let of_commands: BTreeMap<ServiceId, Balanced> = config
         .commands
         .iter()
-        .filter_map(|(service, command)| Some((service, command.copies.as_ref()?.door.as_ref()?)));
-    for (service, own) in config.balanced.iter().chain(of_commands) {
+        .filter_map(|(service, command)| Some((service.clone(), door(command)?)))
+        .collect();
+    for (service, own) in config.balanced.iter().chain(&of_commands) {
         let door = door_config(service, own, node);
         let files = door.files();
         let denied = |file: &&Path| {
@@ -422,6 +433,10 @@ health = false
         Balancers::open(&Arc::new(identity), config, &Supervisor::new()).unwrap()
     }
 
+    async fn follow(balancers: &Balancers, config: &Config) -> Vec<String> {
+        balancers.follow(config).await.into_iter().map(|(_, because)| because).collect()
+    }
+
     #[tokio::test]
     async fn services_exchange_their_addresses() {
         let (one, two) = (endpoint("one").await, endpoint("two").await);
@@ -431,7 +446,7 @@ health = false
         };
         let balancers = open(&config(a, b));
         for (at_one, at_two) in [(a, b), (b, a), (a, b), (b, c), (c, a), (a, c)] {
-            assert_eq!(balancers.follow(&config(at_one, at_two)).await, [""; 0]);
+            assert_eq!(follow(&balancers, &config(at_one, at_two)).await, [""; 0]);
             assert_eq!([answers(at_one).await, answers(at_two).await], ["one", "two"]);
         }
     }
@@ -449,14 +464,14 @@ health = false
             it.push_str(missing);
             let changed = of(&[first, second]);
             for _ in 0..2 {
-                let waits = balancers.follow(&changed).await.join("; ");
+                let waits = follow(&balancers, &changed).await.join("; ");
                 let said = format!("service {bad}: a certificate cannot be used: /none.crt");
                 assert!(waits.contains(&said), "{waits}");
                 assert_eq!([answers(a).await, answers(b).await], ["one", "two"], "{bad} is bad");
             }
             // The file is there, or is asked for no more.
             let mended = of(&[service("one", b, one), service("two", a, two)]);
-            assert_eq!(balancers.follow(&mended).await, [""; 0]);
+            assert_eq!(follow(&balancers, &mended).await, [""; 0]);
             assert_eq!([answers(b).await, answers(a).await], ["one", "two"]);
         }
     }
@@ -469,13 +484,13 @@ health = false
         let all = SocketAddr::from(([0, 0, 0, 0], own.port()));
         let balancers = open(&of(&[service("one", own, one)]));
         for at in [all, own, all] {
-            assert_eq!(balancers.follow(&of(&[service("one", at, one)])).await, [""; 0], "{at}");
+            assert_eq!(follow(&balancers, &of(&[service("one", at, one)])).await, [""; 0], "{at}");
             assert_eq!(answers(own).await, "one");
         }
         // What cannot be done leaves it where it is.
         let missing = "certificates = [{ certificate = \"/none.crt\", key = \"/none.key\" }]\n";
         let bad = of(&[[&service("one", own, one), missing].concat()]);
-        assert_eq!(balancers.follow(&bad).await.len(), 1);
+        assert_eq!(follow(&balancers, &bad).await.len(), 1);
         assert_eq!(answers(own).await, "one");
     }
 

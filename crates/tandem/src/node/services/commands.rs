@@ -1,10 +1,10 @@
 //! Builds what each command needs on this node: the adapter, the keeper, the driver.
 //! In: `Ground`. Out: running tasks, and where operators' wishes go.
-//! Not here: services of PostgreSQL (`services.rs`), doors (`alone.rs`, `by_key.rs`, `copies.rs`).
+//! Not here: services of PostgreSQL (`services.rs`), doors (`leased.rs`, `copies.rs`).
 
 use super::super::{Error, Ground};
 use super::seats::{self, Leased, OwnSeats, leased};
-use super::{AskReceivers, start_witness};
+use super::{Agreement, AskReceivers, start_witness};
 use crate::config::{self, Command, Config};
 use crate::consensus::Consensus;
 use crate::driver::asks::Asks;
@@ -111,7 +111,7 @@ pub(in crate::node) fn start(
         let (changes, changed) = mpsc::channel(CHANGES_MAX);
         let (work, told) = (it.work.clone(), it.command.clone());
         driven.insert(it.id.clone(), Followed { changes, work, told });
-        let wiring = wiring(ground, consensus, prepared, (asks, receiver, changed))?;
+        let wiring = wiring(ground, &consensus.state(), prepared, (asks, receiver, changed))?;
         start_one(ground, Wiring { divided, ..wiring });
         started.wishes.insert(it.work.clone(), sender);
     }
@@ -229,7 +229,7 @@ pub(super) type Requests = (mpsc::Receiver<Term>, mpsc::Receiver<Asked>, mpsc::R
 /// What the driver of a command is connected to; one that runs alone, unless that is changed.
 pub(super) fn wiring(
     ground: &Ground,
-    consensus: &Consensus,
+    agreed: &Agreement,
     Prepared { config, limits }: Prepared,
     (asks, wishes, changes): Requests,
 ) -> Result<Wiring, Error> {
@@ -242,7 +242,7 @@ pub(super) fn wiring(
         hub: ground.hub.clone(),
         explanations: ground.explanations.clone(),
         supervisor: ground.supervisor.clone(),
-        agreed: consensus.state(),
+        agreed: agreed.clone(),
         asks,
         wishes,
         changes,

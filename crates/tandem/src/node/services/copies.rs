@@ -9,10 +9,11 @@
 //! Tested by: `tests/copies`.
 
 use super::super::{Error, Ground};
+use super::Agreement;
 use super::balancers::door_config;
+use super::closing::{Closing, tell};
 use super::commands::{self, Prepared};
 use crate::config::{Command, Config, Copies};
-use crate::consensus::Consensus;
 use crate::driver::hub::DoorWords;
 use crate::driver::instance::wishes::Asked;
 use crate::driver::singleton::beside::Beside;
@@ -63,6 +64,7 @@ struct All {
 pub(in crate::node) struct CopyServices {
     ground: Arc<Ground>,
     all: Mutex<All>,
+    closing: Closing<watch::Sender<Wanted>>,
 }
 
 impl std::fmt::Debug for CopyServices {
@@ -101,9 +103,10 @@ impl CopyServices {
     /// # Errors
     /// An address cannot be had.
     pub(in crate::node) fn open(ground: &Arc<Ground>) -> Result<Self, Error> {
-        let services = Self { ground: Arc::clone(ground), all: Mutex::default() };
-        for (service, command, _) in of(&ground.config) {
-            let wanted = services.wanted(&ground.config, service, command);
+        let ground = Arc::clone(ground);
+        let services = Self { ground, all: Mutex::default(), closing: Closing::default() };
+        for (service, command, _) in of(&services.ground.config) {
+            let wanted = services.wanted(&services.ground.config, service, command);
             let Some((config, wanted)) = wanted else { continue };
             services.open_door(service, config, wanted)?;
         }
@@ -128,10 +131,10 @@ impl CopyServices {
     ///
     /// # Errors
     /// A folder or a keeper cannot be had.
-    pub(in crate::node) async fn start(&self, consensus: &Consensus) -> Result<(), Error> {
+    pub(in crate::node) async fn start(&self, agreed: &Agreement) -> Result<(), Error> {
         super::leftovers::end(&self.ground).await;
         for (service, command, _) in of(&self.ground.config) {
-            self.drive(&self.ground.config, (service, command), consensus)?;
+            self.drive(&self.ground.config, (service, command), agreed)?;
         }
         Ok(())
     }
@@ -152,15 +155,17 @@ impl CopyServices {
             wanted: open.wanted.subscribe(),
             door: Arc::clone(&open.door),
         };
-        let run = guide.run(self.ground.supervisor.stopping());
-        self.ground.supervisor.spawn("door of copies", TaskKind::Session, run);
+        let stop = self.ground.supervisor.stopping();
+        self.ground.supervisor.spawn("door of copies", TaskKind::Session, async move {
+            guide.run(stop).await.into_iter().for_each(DoorWords::close);
+        });
     }
 
     fn drive(
         &self,
         config: &Config,
         (service, command): (&ServiceId, &Command),
-        consensus: &Consensus,
+        agreed: &Agreement,
     ) -> Result<(), Error> {
         let ground = &*self.ground;
         let Some(node) = config.nodes.get(&ground.args.node) else { return Ok(()) };
@@ -172,7 +177,7 @@ impl CopyServices {
         let prepared = Prepared::of(ground, node, (service, command));
         // Nobody asks for promises.
         let (_, asks) = mpsc::channel(1);
-        let wiring = commands::wiring(ground, consensus, prepared, (asks, asked, changed))?;
+        let wiring = commands::wiring(ground, agreed, prepared, (asks, asked, changed))?;
         let (ends, ended) = (CancellationToken::new(), CancellationToken::new());
         let beside = Some(Beside::new(ends.clone()));
         let driver = SingletonDriver::new(Wiring { beside, ..wiring });
@@ -190,13 +195,17 @@ impl CopyServices {
         Ok(())
     }
 
-    /// Goes on with another configuration; what could not be done is said, and done by the next
-    /// call.
-    pub(in crate::node) fn follow(&self, config: &Config, consensus: &Consensus) -> Vec<String> {
-        self.end(config);
+    /// Goes on with another configuration, once what it has no more has ended; what could not be
+    /// done is said, and done by the next call.
+    pub(in crate::node) fn follow(&self, config: &Config, agreed: &Agreement) -> Vec<String> {
+        self.closing.each(|service, wanted| {
+            if let Some(command) = config.commands.get(service) {
+                tell(wanted, places(&self.ground, config, (service, command)));
+            }
+        });
         let mut waits = Vec::new();
         for (service, command, _) in of(config) {
-            if let Err(because) = self.follow_one(config, (service, command), consensus) {
+            if let Err(because) = self.follow_one(config, (service, command), agreed) {
                 waits.push(format!("{service}: {because}"));
             }
         }
@@ -207,7 +216,7 @@ impl CopyServices {
         &self,
         config: &Config,
         (service, command): (&ServiceId, &Command),
-        consensus: &Consensus,
+        agreed: &Agreement,
     ) -> Result<(), String> {
         let said = |error: Error| error.to_string();
         let (is_known, is_driven) = {
@@ -218,7 +227,7 @@ impl CopyServices {
         match is_driven {
             Some(true) if !is_known => return Err("its copy of before still ends here".to_owned()),
             Some(_) if is_known => self.change(config, (service, command))?,
-            Some(_) | None => self.drive(config, (service, command), consensus).map_err(said)?,
+            Some(_) | None => self.drive(config, (service, command), agreed).map_err(said)?,
         }
         let wanted = self.wanted(config, service, command);
         let has_door = self.lock().doors.contains_key(service);
@@ -226,11 +235,7 @@ impl CopyServices {
             (Some((config, wanted)), true) => {
                 let all = self.lock();
                 if let Some(open) = all.doors.get(service) {
-                    open.wanted.send_if_modified(|old| {
-                        let is_new = *old != wanted;
-                        *old = wanted;
-                        is_new
-                    });
+                    tell(&open.wanted, wanted);
                     // Where it leads is its guide's to say, who may drain somebody just now.
                     open.door.configure_rest(config).map_err(|error| error.to_string())?;
                 }
@@ -241,8 +246,8 @@ impl CopyServices {
                     self.guide(service, open);
                 }
             }
-            (None, true) => self.close_door(service, command.copies.as_ref()),
-            (None, false) => {}
+            // One that goes has ended before.
+            (None, _) => {}
         }
         Ok(())
     }
@@ -266,8 +271,8 @@ impl CopyServices {
         Ok(())
     }
 
-    /// Ends what the configuration has no more.
-    fn end(&self, config: &Config) {
+    /// Ends what the configuration has no more: the addresses of doors are free then.
+    pub(in crate::node) async fn end(&self, config: &Config) {
         let stays = |service: &ServiceId| {
             config.commands.get(service).is_some_and(|command| command.copies.is_some())
         };
@@ -276,9 +281,14 @@ impl CopyServices {
             all.commands.extract_if(.., |service, _| !stays(service)).collect()
         };
         for (service, command) in gone {
-            self.close_door(&service, command.copies.as_ref());
+            self.close_door(&service, command.copies.as_ref()).await;
             if let Some(driven) = self.lock().drivers.get(&service) {
                 driven.ends.cancel();
+            }
+        }
+        for (service, command, copies) in of(config) {
+            if self.wanted(config, service, command).is_none() {
+                self.close_door(service, Some(copies)).await;
             }
         }
         let mut all = self.lock();
@@ -287,13 +297,16 @@ impl CopyServices {
     }
 
     /// No new clients; those that are there get their time, and copies hear of them until then.
-    fn close_door(&self, service: &ServiceId, copies: Option<&Copies>) {
-        let Some(Open { door, wanted, words }) = self.lock().doors.remove(service) else { return };
+    async fn close_door(&self, service: &ServiceId, copies: Option<&Copies>) {
+        let open = self.lock().doors.remove(service);
+        let Some(Open { door, wanted, words }) = open else { return };
         words.into_iter().for_each(DoorWords::close);
+        door.stop_accepting().await;
         let grace = copies.map_or(Duration::ZERO, |copies| copies.drain_max);
+        let wanted = Arc::new(wanted);
+        self.closing.add(service, &wanted);
         let service = service.clone();
         self.ground.supervisor.spawn("door of copies ends", TaskKind::Session, async move {
-            door.stop_accepting().await;
             if !door.close(grace).await {
                 tracing::warn!(%service, "connections of a removed service were cut");
             }

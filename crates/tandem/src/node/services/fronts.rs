@@ -3,21 +3,21 @@
 //! Not here: what each of them is (the modules beside this one).
 
 use super::super::{Error, Ground};
-use super::alone::AloneDoors;
+use super::Agreement;
 use super::balancers::Balancers;
-use super::by_key::KeyDoors;
 use super::copies::CopyServices;
+use super::leased::{Graces, LeasedDoors};
 use super::led::LedDoors;
 use crate::config::Config;
-use crate::consensus::Consensus;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
+use tandem_core::ids::ServiceId;
 
 /// All of them, for as long as the node runs.
 #[derive(Clone)]
 pub(in crate::node) struct Fronts {
-    pub alone: Arc<AloneDoors>,
-    pub key_doors: Arc<KeyDoors>,
+    pub leased: Arc<LeasedDoors>,
     pub balancers: Arc<Balancers>,
     pub led: Arc<LedDoors>,
     pub copies: Arc<CopyServices>,
@@ -29,45 +29,43 @@ impl Fronts {
     /// # Errors
     /// An address cannot be had.
     pub(in crate::node) fn open(ground: &Arc<Ground>) -> Result<Self, Error> {
-        let alone = Arc::new(AloneDoors::open(ground)?);
-        let key_doors = Arc::new(KeyDoors::open(ground)?);
+        let leased = Arc::new(LeasedDoors::open(ground)?);
         let (identity, supervisor) = (&ground.identity, &ground.supervisor);
         let balancers = Arc::new(Balancers::open(identity, &ground.config, supervisor)?);
         let led = Arc::new(LedDoors::open(ground, &balancers));
         let copies = Arc::new(CopyServices::open(ground)?);
-        Ok(Self { alone, key_doors, balancers, led, copies })
+        Ok(Self { leased, balancers, led, copies })
     }
 
     /// Lets clients in, once this node knows what it has.
-    pub(in crate::node) fn let_in(&self, consensus: &Consensus) {
-        self.alone.let_in(consensus);
+    pub(in crate::node) fn let_in(&self, agreed: &Agreement) {
+        self.leased.let_in(agreed);
         self.copies.let_in();
-        self.led.let_in(consensus);
-        self.key_doors.let_in(consensus);
+        self.led.let_in(agreed);
     }
 
     /// Goes on with another configuration; what could not be done is said, and done by the next
     /// call.
-    pub(in crate::node) async fn follow(
-        &self,
-        config: &Config,
-        consensus: &Consensus,
-    ) -> Vec<String> {
-        // What leads elsewhere from now on is let go of before it is changed.
+    pub(in crate::node) async fn follow(&self, config: &Config, agreed: &Agreement) -> Vec<String> {
+        // What shall lead elsewhere is let go of before it is changed, and led on if it cannot be.
         self.led.let_go(config).await;
-        let mut waits = self.balancers.follow(config).await;
-        waits.extend(self.copies.follow(config, consensus));
-        waits.extend(self.alone.follow(config, consensus));
-        waits.extend(self.key_doors.follow(config, consensus));
-        self.led.follow(config, &self.balancers, consensus);
+        // Whoever comes next may want an address that somebody leaves.
+        self.balancers.end(config).await;
+        self.copies.end(config).await;
+        self.leased.end(config).await;
+        let waits = self.balancers.follow(config).await;
+        let (held_back, mut waits): (BTreeSet<ServiceId>, Vec<String>) = waits.into_iter().unzip();
+        waits.extend(self.copies.follow(config, agreed));
+        waits.extend(self.leased.follow(config, agreed));
+        self.led.follow(config, (&self.balancers, &held_back), agreed);
         waits
     }
 
     /// This node is removed: nothing of it stays.
     pub(in crate::node) async fn part(&self, grace: Duration) {
         self.copies.part();
-        let Self { alone, key_doors, balancers, copies, led: _ } = self;
-        let one = async { tokio::join!(alone.close(grace), key_doors.close(grace)) };
-        tokio::join!(balancers.close(grace), copies.close(grace), one);
+        let Self { leased, balancers, copies, led: _ } = self;
+        let graces = Graces { alone: grace, by_key: grace };
+        tokio::join!(balancers.close(grace), copies.close(grace), leased.close(graces));
     }
 }

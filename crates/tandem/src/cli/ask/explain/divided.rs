@@ -46,7 +46,7 @@ pub(super) fn one(of: &OnePartition) -> String {
     let _ = writeln!(page, "\n{}", words(because));
     if let Some(ms) = of.releasing_ms {
         let max = of.release_max_ms;
-        let _ = writeln!(page, "  releasing for {ms} ms; past {max} ms its copy is ended");
+        let _ = writeln!(page, "  seen releasing for {ms} ms; past {max} ms its copy is ended");
     }
     if let Some(node) = &of.waits_for {
         let _ = writeln!(page, "  waits for {node}");

@@ -44,9 +44,11 @@ pub async fn edit(
 
 fn edit_here(running: &RunningConfig, editor: Option<String>) -> Result<Option<Edited>, Problem> {
     let path = write(running)?;
-    open(&editor.unwrap_or_else(editor_of_environment), &path)?;
+    if let Err(because) = open(&editor.unwrap_or_else(editor_of_environment), &path) {
+        return Err(not_ended_well(running, &path, because));
+    }
     let text = crate::config::read_file(&path).map_err(|error| {
-        let instead = format!("correct {} and apply it", path.display());
+        let instead = format!("correct it and: {}", as_read(running, &path));
         Problem::caused_by(codes::CANNOT_READ_FILE, "cannot read what was edited", &error, instead)
     })?;
     if text == running.text {
@@ -91,17 +93,31 @@ fn write(running: &RunningConfig) -> Result<PathBuf, Problem> {
 }
 
 /// With the arguments that are written behind its name.
-fn open(editor: &str, path: &Path) -> Result<(), Problem> {
+fn open(editor: &str, path: &Path) -> Result<(), String> {
     let mut words = editor.split_whitespace();
     let status = Command::new(words.next().unwrap_or(EDITOR)).args(words).arg(path).status();
-    let because = match status {
-        Ok(status) if status.success() => return Ok(()),
-        Ok(status) => format!("{editor} ended with {status}"),
-        Err(error) => format!("{editor} cannot be run: {error}"),
+    match status {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => Err(format!("{editor} ended with {status}")),
+        Err(error) => Err(format!("{editor} cannot be run: {error}")),
+    }
+}
+
+/// What was written is kept.
+fn not_ended_well(running: &RunningConfig, path: &Path, because: String) -> Problem {
+    let is_as_it_was = fs::read_to_string(path).is_ok_and(|text| text == running.text);
+    let instead = if is_as_it_was {
+        discard(path);
+        "name an editor: --editor, or the variable EDITOR; nothing was applied".to_owned()
+    } else {
+        format!("nothing was applied; if you mean what you wrote: {}", as_read(running, path))
     };
-    discard(path);
-    let instead = "name an editor: --editor, or the variable EDITOR; nothing was applied";
-    Err(Problem::new(codes::ARGUMENT, "cannot edit the configuration", because, instead))
+    Problem::new(codes::ARGUMENT, "cannot edit the configuration", because, instead)
+}
+
+/// What applies a file, if nobody else has applied anything since.
+pub fn as_read(running: &RunningConfig, path: &Path) -> String {
+    format!("tandem config apply {} --expect {}", path.display(), running.version)
 }
 
 fn not_edited(path: &Path, error: &io::Error) -> Problem {

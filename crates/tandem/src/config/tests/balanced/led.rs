@@ -54,6 +54,43 @@ fn a_door_may_lead_to_the_copies_of_a_command() {
     assert_eq!(lines(&problems(&front("8000", "8000\nhealth = false"))), [""; 0]);
 }
 
+/// Whoever comes while sessions of before still have time is held at every door that leads there.
+#[test]
+fn what_one_copy_has_to_end_is_compared_with_each_door_to_it() {
+    let alone = |port: &str, hold_max: &str| {
+        let passive = "active-passive\"\nreplication = \"none\"\ncommand";
+        let text = front("load-balanced\"\nreplication = \"none\"\ncommand", passive);
+        let text = text.replace("port = 9100", port);
+        text.replace("listen = 8000", &format!("listen = 8000\nhold_max = \"{hold_max}\""))
+    };
+    let drain_max = |text: &str| parse(text).commands[&"app".into()].drain_max.as_millis();
+    let written = "port = 9100\ndrain_max = \"3s\"";
+    assert_eq!(
+        drain_max(&alone(written, "3s")),
+        3000,
+        "it has no `listen`, and a door all the same"
+    );
+    assert_eq!(drain_max(&alone("port = 9100", "3s")), 2000);
+    assert_eq!(drain_max(&alone("port = 9100", "500ms")), 500);
+    assert_eq!(drain_max(&alone("listen = 8100", "500ms")), 500, "its own holds for longer");
+    for port in [written, "listen = 8100\nhold_max = \"4s\"\ndrain_max = \"3s\""] {
+        let found = problems(&alone(port, "2s"));
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert_eq!(found[0].what, "services.app.drain_max is more than hold_max of front");
+    }
+    // The door's own mistake is what is told.
+    let found = problems(&alone(written, "none"));
+    assert!(found.len() == 1 && found[0].what.contains("front.hold_max"), "{found:?}");
+    let found = problems(&alone(written, "3s").replace("{ service = \"app\" }", "\"e:1\""));
+    assert_eq!(found[0].what, "services.app.drain_max has no effect");
+    let value = |text: &str| {
+        let shown = show(&parse(text));
+        let found = shown.iter().find(|it| it.key == "services.app.drain_max");
+        found.and_then(|it| it.value.clone())
+    };
+    assert_eq!(value(&alone(written, "3s")).as_deref(), Some("3s"));
+}
+
 #[test]
 fn what_no_door_can_lead_to_is_told() {
     let to = |words: &str| front("{ service = \"app\" }", words);

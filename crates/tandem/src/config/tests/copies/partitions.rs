@@ -115,6 +115,21 @@ fn what_a_key_is_does_not_change_while_the_service_is_there() {
     let new = parse(&work("= 12", &DOOR.replace("X-Shop", "X-Other")));
     let told = lines(&unsafe_change(&old, &new));
     assert!(told.iter().any(|line| line.contains("partition_key would change")), "{told:?}");
+    for (key, more) in
+        [("trusted", "trusted = [\"10.0.0.0/8\"]\n"), ("accept_proxy", "accept_proxy = true\n")]
+    {
+        let new = parse(&work("= 12", &format!("{DOOR}\n{more}")));
+        let told = lines(&unsafe_change(&old, &new));
+        assert!(told.iter().any(|it| it.contains(&format!("{key} would change"))), "{told:?}");
+        let segment = |more: &str| {
+            let by_path = DOOR.replace("{ header = \"X-Shop\" }", "{ path_segment = 1 }");
+            parse(&work("= 12", &format!("{by_path}\n{more}")))
+        };
+        assert!(
+            unsafe_change(&segment(""), &segment(more)).is_empty(),
+            "nobody's word counts there"
+        );
+    }
     let held = parse(&work("= 12", &DOOR.replace("= 7", "= 8")));
     assert!(unsafe_change(&old, &held).is_empty());
     assert_eq!(lines(&needs_restart(&old, &held)), [""; 0], "its door changes while it runs");

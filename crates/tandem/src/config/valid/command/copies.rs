@@ -35,13 +35,6 @@ const DRAIN: Span = Span {
     because: "a restart of all copies waits for it once per node",
 };
 
-/// Where one copy runs, new clients are held until the last session of before has ended.
-const DRAIN_ALONE: Span = Span {
-    range: Duration::ZERO..=Duration::from_secs(60),
-    default: Duration::from_secs(2),
-    because: "clients that come meanwhile are held for so long",
-};
-
 /// What every command has of a door.
 #[derive(Clone, Copy)]
 pub(in crate::config::valid) struct Front {
@@ -81,35 +74,6 @@ pub(in crate::config::valid) fn check(
     };
     let door = door(raw, (pairing, usual), front, check);
     Some(Copies { replicas, drain_max, door })
-}
-
-/// For what the one copy still serves to end before it is stopped by a plan.
-pub(in crate::config::valid) fn drain_alone(
-    raw: &raw::Command,
-    pairing: Option<Pairing>,
-    front: Front,
-    check: &mut Checker<'_, '_>,
-) -> Duration {
-    let is_alone = pairing.is_none_or(|it| it.clustering() == Clustering::ActivePassive);
-    if !is_alone {
-        return Duration::ZERO;
-    }
-    let path = format!("services.{}.drain_max", raw.name.get_ref());
-    let usual = Span { default: DRAIN_ALONE.default.min(front.hold_max), ..DRAIN_ALONE };
-    let drain_max = check.duration(&path, raw.drain_max.as_ref(), &usual);
-    let Some(written) = &raw.drain_max else { return drain_max };
-    let (what, because, instead) = if front.listen.is_none() {
-        let because = "without `listen` there is no front door";
-        (format!("{path} has no effect"), because, "write listen, or remove it")
-    } else if drain_max > front.hold_max {
-        let because = "who comes meanwhile is held for hold_max, and would be turned away while \
-                       sessions of before still have time";
-        (format!("{path} is more than hold_max"), because, "write less, or a longer hold_max")
-    } else {
-        return drain_max;
-    };
-    check.problems.error(Code::Contradiction, &written.span(), Say::new(what, because, instead));
-    drain_max
 }
 
 /// What sort of door it is.

@@ -63,8 +63,9 @@ pub struct DoorGuide {
 }
 
 impl DoorGuide {
-    /// Keeps the door true until `stop`, or until nobody can change what it shall be.
-    pub async fn run(mut self, stop: CancellationToken) {
+    /// Keeps the door true until `stop`, or until nobody can change what it shall be: then what it
+    /// says to copies is handed back, and still stands.
+    pub async fn run(mut self, stop: CancellationToken) -> Option<DoorWords> {
         let mut changed = self.hub.changed();
         let mut told = None;
         loop {
@@ -82,13 +83,12 @@ impl DoorGuide {
             self.words.say(uses);
             tokio::select! {
                 biased;
-                () = stop.cancelled() => return,
-                result = self.wanted.changed() => if result.is_err() { break },
-                result = changed.changed() => if result.is_err() { return },
+                () = stop.cancelled() => return None,
+                result = self.wanted.changed() => if result.is_err() { return Some(self.words) },
+                result = changed.changed() => if result.is_err() { return None },
                 () = tokio::time::sleep(pause) => {}
             }
         }
-        self.words.close();
     }
 
     fn look(&self, suspicion: Duration) -> Look {

@@ -1,6 +1,7 @@
 //! A configuration that changes under a copy.
 
 use super::*;
+use tandem_core::cluster::state::Switchover;
 
 fn other(it: &Case, change: impl FnOnce(&mut CommandConfig)) -> Change {
     let mut config = it.driver.it.config.clone();
@@ -29,6 +30,22 @@ async fn other_words_start_the_copy_anew_and_other_limits_of_time_do_not() {
     it.hears(KeeperEvent::Started { pid: 8 }).await;
     it.go_on(Answer::Done).await;
     assert_eq!(it.driver.life, Life::Runs, "once");
+}
+
+#[tokio::test]
+async fn one_that_moves_while_its_configuration_changes_is_not_said_to_start_anew() {
+    let mut it = case(|_| {});
+    it.runs().await;
+    it.agreed.send_modify(|agreed| {
+        let services = &mut Arc::make_mut(&mut agreed.state).services;
+        let to_another = Switchover { to: "b".into(), deadline_unix_ms: u64::MAX };
+        services.values_mut().for_each(|it| it.switchover = Some(to_another.clone()));
+    });
+    let change = other(&it, |config| config.command = vec!["another".into()]);
+    it.driver.on_change(change);
+    assert!(it.go_on(Answer::Done).await.iter().any(is_signal));
+    assert!(matches!(it.driver.life, Life::Ending { why: Why::Planned, .. }));
+    assert_eq!(it.told(EventKind::ServiceReloaded).len(), 0);
 }
 
 #[tokio::test]

@@ -109,7 +109,7 @@ pub(in crate::node::operations) fn one(
         owner,
         to,
         waits_for: wait.node().cloned(),
-        releasing_ms: since.map(|since| ms(now.since(since))),
+        releasing_ms: since.filter(|_| state == State::Releasing).map(|it| ms(now.since(it))),
         release_max_ms: partitions.map_or(0, |it| ms(it.release_max)),
         because: Reason::from(&because),
         route: route(service, partition).filter(|_| has_door),

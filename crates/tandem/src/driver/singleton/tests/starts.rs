@@ -1,0 +1,52 @@
+//! What of the configuration reaches the keeper with a start: whom it runs as, where, how far.
+
+use super::*;
+use crate::fence::protocol::{Lease, Limit, StartSpec, User};
+use crate::runtime::user;
+
+/// Starts it; what the keeper was asked to run.
+async fn started(mut it: Case) -> (Case, StartSpec) {
+    it.hears(idle()).await;
+    it.go_on(Answer::Done).await;
+    loop {
+        // Who its user is comes first, where it has one.
+        if let Some(Command::Start(spec)) = it.written(Answer::Done).await.pop() {
+            return (it, spec);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_start_says_whom_it_runs_as_where_and_how_far() {
+    // Another user is one that only root can become.
+    let me = nix::unistd::User::from_uid(nix::unistd::geteuid()).unwrap().unwrap();
+    let name = if me.uid.is_root() { "nobody".to_owned() } else { me.name };
+    let mut it = case(|config| {
+        config.run_as = Some(name.clone());
+        config.cwd = "/srv/{node}/work".into();
+        config.env = [("PLACE".to_owned(), "of {node}".to_owned())].into();
+    });
+    it.driver.it.limits = [(Limit::Nofile, 4096), (Limit::Core, 0)].into();
+    let (it, spec) = started(it).await;
+    let expected = user::find(&name).unwrap();
+    assert_eq!(expected.is_some(), me.uid.is_root(), "{name}");
+    let expected = expected.map(|it| User { uid: it.uid, gid: it.gid, groups: it.groups });
+    assert_eq!(spec.user, expected);
+    assert_eq!(spec.cwd, std::path::Path::new("/srv/a/work"));
+    assert_eq!(spec.limits, [(Limit::Nofile, 4096), (Limit::Core, 0)].into());
+    assert_eq!(spec.argv, ["job"]);
+    assert_eq!(spec.log_file, it.driver.it.config.log_file());
+    assert_eq!((&*spec.env["PLACE"], &*spec.env["TANDEM_TERM"]), ("of a", "3"));
+    assert!(matches!(spec.lease, Lease::Until(_)), "{:?}", spec.lease);
+}
+
+/// A hook, a check and what asks it to end are the copy's own, too.
+#[tokio::test]
+async fn what_runs_beside_it_runs_as_it_does() {
+    let mut it = case(|config| config.on_start = vec!["attach".into(), "{node}".into()]);
+    it.driver.it.limits = [(Limit::Nofile, 4096)].into();
+    let (it, hook) = started(it).await;
+    assert_eq!(hook.argv, ["attach", "a"]);
+    let own = it.driver.spec(&["job".into()], hook.lease);
+    assert_eq!(StartSpec { argv: own.argv.clone(), ..hook.clone() }, own);
+}
