@@ -394,10 +394,10 @@ fn summarize(subject: Subject, runs: &[&RunReport]) -> Option<Summary> {
 }
 
 #[cfg(test)]
-pub mod tests {
+mod tests {
     use super::*;
 
-    pub fn run(fault: Fault, outage_s: f64) -> RunReport {
+    fn run(fault: Fault, outage_s: f64) -> RunReport {
         RunReport {
             fault: fault.name(),
             round: 1,

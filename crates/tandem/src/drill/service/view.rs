@@ -1,8 +1,8 @@
 //! Talks to every node again and again, and decides whether a drilled service is whole.
 //! In: statuses. Out: `View`, with the moment since which it is whole.
-//! Whole is: every node answers, knows of all that are asked and no other, and sees them up; the only copy runs and all agree where, or
-//! every endpoint is up at every door, with copies one on each node; of divided work every node has
-//! its part, and nothing moves.
+//! Whole is: every node answers, knows of all that are asked and no other, and sees them up; the
+//! only copy runs and all agree where, or every endpoint is up at every door, with copies one on
+//! each node; of divided work every node has its part, and nothing moves.
 //! Tested by: below.
 
 use super::kit::{ENDPOINT_NAMES, SERVICE};

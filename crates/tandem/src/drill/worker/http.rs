@@ -1,5 +1,6 @@
 //! Talks HTTP as a small server that writes down every request before it answers.
-//! In: `/r/ID` and `/r/SESSION/ID` are worked on, `/healthz` is answered, `/drill/HOW` says how to behave from now on.
+//! In: `/r/ID` and `/r/SESSION/ID` are worked on, `/healthz` is answered, `/drill/HOW` says how to
+//! behave from now on.
 //! Where work is divided, one is worked on only if its partition is the copy's own, else it gets
 //! 421 and nothing is done.
 //! Out: `NAME ID`, and the ledger's lines.

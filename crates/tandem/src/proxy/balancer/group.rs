@@ -5,6 +5,7 @@
 //! Not here: the rules (`tandem_core::clustering::load_balanced`).
 //! Tested by: `tests.rs`.
 
+mod known;
 mod sweep;
 
 use super::BalancerConfig;
@@ -273,26 +274,6 @@ impl Group {
         drop(state);
         tracing::info!(service = %self.service, endpoints = wanted.len(), "endpoints replaced");
         self.changed.send_replace(());
-    }
-
-    /// The name by which an address was found; none if it was written as an address.
-    pub(in crate::proxy) fn host(&self, address: SocketAddr) -> Option<Arc<str>> {
-        lock(&self.hosts).get(&address).cloned()
-    }
-
-    pub(in crate::proxy) fn hosts(&self, hosts: BTreeMap<SocketAddr, Arc<str>>) {
-        *lock(&self.hosts) = hosts;
-    }
-
-    /// By which address all nodes know what this one reaches by a way of its own, from the next
-    /// time that endpoints are replaced.
-    pub(in crate::proxy) fn agreed(&self, agreed: BTreeMap<SocketAddr, SocketAddr>) {
-        *lock(&self.agreed) = agreed;
-    }
-
-    /// Names that stand for nothing yet.
-    pub(in crate::proxy) fn unresolved(&self) -> MutexGuard<'_, Vec<String>> {
-        lock(&self.unresolved)
     }
 
     /// Goes on with other rules.

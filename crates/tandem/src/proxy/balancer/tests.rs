@@ -1,21 +1,20 @@
 //! Drives whole balancers against endpoints that do as they are told.
 
+mod agreed;
 mod blame;
 mod drain;
 mod encrypted;
 mod limits;
 mod resets;
 
-use super::group::{Group, Picked, Wanted, Wish};
 use super::*;
 use crate::proxy::Error;
 use crate::runtime::supervisor::Supervisor;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use tandem_core::clustering::load_balanced::attempts::Attempts;
 use tandem_core::clustering::load_balanced::ejection::{Condition, Limits};
-use tandem_core::clustering::load_balanced::{rate, rendezvous};
+use tandem_core::clustering::load_balanced::rate;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, sleep, timeout};
@@ -391,34 +390,4 @@ async fn a_drain_outlives_every_other_change_and_what_fails() {
     }
     balancer.lead(config(&[&a]).upstreams);
     assert_eq!(letter(&balancer).await, Some(b'a'));
-}
-
-#[tokio::test]
-async fn a_key_belongs_to_one_endpoint_through_every_nodes_door() {
-    let at = |port: u16| SocketAddr::from(([127, 0, 0, 1], port));
-    // Each node reaches the same three by ways of its own.
-    let doors = [0_u16, 100, 200].map(|way| {
-        let group = Group::new(&BalancerConfig { policy: Policy::Hash, ..config(&[]) });
-        let places = || (7001..=7003).map(|port| (at(port + way), at(port)));
-        group.agreed(places().collect());
-        let wanted = |(address, _)| Wanted {
-            upstream: "x:1".into(),
-            address,
-            weight: 1,
-            far: false,
-            drain: false,
-        };
-        group.replace(&places().map(wanted).collect::<Vec<Wanted>>());
-        group
-    });
-    for key in 0..50_u64 {
-        let key = Some(rendezvous::hash(&key.to_be_bytes()));
-        let homes = doors.each_ref().map(|group| {
-            let attempts = &Attempts::default();
-            let wish = Wish { key, attempts, token: None, in_flight_max: 0, held_max: 10 };
-            let Picked::Place(claim) = group.ask(wish) else { panic!("nobody serves") };
-            claim.0.address.port() % 100
-        });
-        assert_eq!(homes, [homes[0]; 3], "{key:?}");
-    }
 }
