@@ -26,8 +26,9 @@ pub(super) struct Checks {
 }
 
 impl Checks {
-    pub(super) fn begin(&mut self, origin: Origin, now: Timestamp) {
-        *self = Self { it: checks::Checks::new(origin, now), next: now, ..Self::default() };
+    fn begin(&mut self, origin: Origin, kept: Option<Option<Health>>, now: Timestamp) {
+        let it = checks::Checks::new(origin, now);
+        *self = Self { it, next: now, asking: false, kept };
     }
 
     /// Whether it was found running, and is not known yet to be well or not.
@@ -52,6 +53,18 @@ impl Checks {
 }
 
 impl SingletonDriver {
+    /// From here on the present copy is judged. One that waits to be started otherwise is asked as
+    /// before; where nobody remembers that (a daemon that was restarted) it is not asked at all:
+    /// what only its successor can answer would end it before its turn.
+    pub(super) fn begin_checks(&mut self, origin: Origin) {
+        let (now, is_outdated) = (clock::now(), self.is_outdated());
+        let kept = is_outdated.then(|| self.checks.kept.take().unwrap_or_default());
+        self.checks.begin(origin, kept, now);
+        if self.asked().is_none() {
+            self.serves(now);
+        }
+    }
+
     /// How the present copy is asked, if it is.
     pub(super) fn asked(&self) -> Option<&Health> {
         self.checks.kept.as_ref().unwrap_or(&self.it.config.health).as_ref()

@@ -57,10 +57,7 @@ impl SingletonDriver {
                 self.life = Life::Runs;
                 self.own.process = Process::Primary;
                 self.own.promoted = self.durable.begun;
-                self.checks.begin(Origin::Found, clock::now());
-                if self.it.config.health.is_none() {
-                    self.serves(clock::now());
-                }
+                self.begin_checks(Origin::Found);
                 self.tell(EventKind::InstanceAdopted, "a running command was taken over");
             }
             State::Running { .. } | State::Starting { .. } | State::Ending { .. } => {
@@ -94,13 +91,12 @@ impl SingletonDriver {
     }
 
     fn on_started(&mut self) {
-        let now = clock::now();
         match self.life {
             Life::Launching(_) => {}
             // Nobody knows of it any more.
             Life::Nothing => {
                 self.lives += 1;
-                self.life = Life::Ending { kill_at: now, why: Why::Fenced };
+                self.life = Life::Ending { kill_at: clock::now(), why: Why::Fenced };
                 self.own.process = Process::Stopping;
                 return;
             }
@@ -108,10 +104,7 @@ impl SingletonDriver {
         }
         self.life = Life::Runs;
         self.own.process = Process::Primary;
-        self.checks.begin(Origin::Started, now);
-        if self.it.config.health.is_none() {
-            self.serves(now);
-        }
+        self.begin_checks(Origin::Started);
         let term = self.own.promoted;
         self.tell(EventKind::InstanceStarted, format!("runs in term {term}"));
     }

@@ -67,6 +67,30 @@ async fn a_change_that_came_while_no_daemon_was_there_counts() {
 }
 
 #[tokio::test]
+async fn who_waits_for_its_turn_is_not_asked_what_only_its_successor_can_answer() {
+    let mut before = case(|config| config.health = exec(&["true"]));
+    before.runs().await;
+    let both = |config: &mut CommandConfig| {
+        config.command = vec!["another".into()];
+        config.health = exec(&["false"]);
+    };
+    // Found by the daemon after, which never knew the old check.
+    let mut next = case(|config| {
+        both(config);
+        config.cwd = before.driver.it.config.cwd.clone();
+    });
+    next.driver.durable = before.kept();
+    next.hears(running()).await;
+    assert!(next.driver.is_outdated() && next.driver.asked().is_none());
+    assert!(next.driver.own.serving.is_some(), "it works as it did");
+    // The same daemon, which only lost its keeper's line for a moment.
+    let change = other(&before, both);
+    before.driver.on_change(change);
+    before.hears(running()).await;
+    assert_eq!(before.driver.asked().cloned(), exec(&["true"]));
+}
+
+#[tokio::test]
 async fn what_failed_is_tried_at_once_with_other_words() {
     let mut it = case(|_| {});
     it.runs().await;
