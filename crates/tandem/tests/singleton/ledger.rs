@@ -173,7 +173,7 @@ impl Ledger {
              echo runs $TANDEM_NODE $TANDEM_TERM $$ 0 >> {ledger}; \
              echo patient is up; echo patient complains >&2; exec sleep 600\"]\n\
              stop = [\"sh\", \"-c\", \"echo stops $TANDEM_NODE $(id -un) >> {ledger}; \
-             kill -KILL $(cat pid)\"]\nstop_max = \"50s\"\n\
+             kill -KILL $(cat pid)\"]\nstop_max = \"5s\"\n\
              limits = {{ nofile = {PATIENT_FILES}, core = 0 }}\n"
         )
     }
