@@ -4,6 +4,7 @@ TANDEM = target/debug/tandem
 SEEDS ?= 10000
 DIVIDED ?= 500
 BESIDE ?= 200
+KEYED ?= 200
 ROUNDS ?= 5
 SERVICES ?= postgres singleton copies sessions partitions keys http tcp
 
@@ -55,11 +56,12 @@ fix: ## format, apply clippy's suggestions, rewrite what is generated
 	$(CARGO) fmt --all
 	$(CARGO) xtask gen
 
-sim: ## simulate 10,000 seeds (SEEDS=n) 500 of divided work (DIVIDED=n), 200 of copies (BESIDE=n), or one (SEED=n, OF=copies)
+sim: ## simulate 10,000 seeds (SEEDS=n) 500 of divided work (DIVIDED=n), 200 of its doors (KEYED=n), 200 of copies (BESIDE=n), or one (SEED=n, OF=copies)
 	$(CARGO) run --quiet --package tandem-sim -- \
 		$(if $(SEED),--seed $(SEED) $(addprefix --,$(OF)),--seeds $(SEEDS))
 	$(if $(SEED),,$(CARGO) run --quiet --package tandem-sim -- --partitions --seeds $(DIVIDED))
 	$(if $(SEED),,$(CARGO) run --quiet --package tandem-sim -- --copies --seeds $(BESIDE))
+	$(if $(SEED),,$(CARGO) run --quiet --package tandem-sim -- --keys --seeds $(KEYED))
 
 fuzz: ## parsers of strangers' bytes with SEEDS cases each; FUZZ_SEED=n repeats one
 	FUZZ_SEEDS=$(SEEDS) $(CARGO) test --package tandem --lib -- fuzz

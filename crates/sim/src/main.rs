@@ -8,7 +8,7 @@ use tandem_sim::singleton::{self, What};
 
 const USAGE: &str = "usage: tandem-sim [--seeds N] [--start N] [--seed N] [--nodes 3|2+w|5] \
     [--trace] [--lines N] [--mutate NAME] [--threads N] [--failures N] \
-    [--singleton | --partitions | --copies]";
+    [--singleton | --partitions | --copies | --keys]";
 
 /// A command, and how it is clustered; without one it is PostgreSQL.
 #[derive(Clone, Copy)]
@@ -16,11 +16,15 @@ enum Of {
     Singleton,
     Partitions,
     Copies,
+    /// Work that is divided, with doors by key.
+    Keys,
 }
 
 impl Of {
     fn from_word(word: &str) -> Option<Self> {
-        [Self::Singleton, Self::Partitions, Self::Copies].into_iter().find(|of| of.word() == word)
+        [Self::Singleton, Self::Partitions, Self::Copies, Self::Keys]
+            .into_iter()
+            .find(|of| of.word() == word)
     }
 
     const fn word(self) -> &'static str {
@@ -28,16 +32,18 @@ impl Of {
             Self::Singleton => "--singleton",
             Self::Partitions => "--partitions",
             Self::Copies => "--copies",
+            Self::Keys => "--keys",
         }
     }
 
     fn options(self, seed: u64) -> singleton::Options {
         let what = match self {
             Self::Singleton => What::Alone,
-            Self::Partitions => What::Divided(singleton::partitions_of(seed)),
+            Self::Partitions | Self::Keys => What::Divided(singleton::partitions_of(seed)),
             Self::Copies => What::Beside,
         };
-        singleton::Options { what, ..singleton::Options::default() }
+        let keyed = matches!(self, Self::Keys);
+        singleton::Options { what, keyed, ..singleton::Options::default() }
     }
 }
 

@@ -37,6 +37,11 @@ impl Agreement {
         &self.states[self.states.len() - 1]
     }
 
+    /// All but the first so many, in their order.
+    pub fn after(&self, seen: usize) -> &[Rc<ClusterState>] {
+        self.states.get(seen..).unwrap_or_default()
+    }
+
     fn append(&mut self, command: &Command) {
         let mut state = (**self.last()).clone();
         if state.apply(command) == Applied::Changed {

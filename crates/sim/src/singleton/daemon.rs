@@ -2,7 +2,7 @@
 
 use super::divided::files::PutOut;
 use super::doors::Session;
-use super::{Event, World, beside};
+use super::{Event, What, World, beside, keyed};
 use crate::event::Micros;
 use crate::node::hub::Hub;
 use std::collections::BTreeMap;
@@ -35,6 +35,8 @@ pub(super) struct Daemon {
     /// Of copies side by side: the own one, and the door.
     pub copy: beside::Own,
     pub door: beside::Door,
+    /// Of work that is divided.
+    pub keyed: keyed::Door,
 }
 
 /// What a daemon does for one service.
@@ -97,6 +99,10 @@ impl World {
                 planned: String::new(),
             }
         };
+        let partitions = match self.options.what {
+            What::Divided(count) => count,
+            What::Alone | What::Beside => 0,
+        };
         let daemon = Daemon {
             parts: (0..self.services.len()).map(part).collect(),
             leads: false,
@@ -110,6 +116,7 @@ impl World {
             since: self.now,
             copy: beside::Own::default(),
             door: beside::Door::default(),
+            keyed: keyed::Door::new(partitions, now),
         };
         // What was agreed last may not be known to be so yet, to a daemon that starts.
         let unknown = self.rng.below(30);
@@ -127,6 +134,7 @@ impl World {
         if self.is_beside() {
             self.begin_beside(n, inc);
         }
+        self.begin_keyed(n, inc);
     }
 
     /// A plan wants to look again.
@@ -145,6 +153,7 @@ impl World {
             self.push(self.now + TICK, Event::Tick { n, inc });
             self.lead(n);
             self.plan_guide(n);
+            self.plan_routes(n);
             self.drive(n);
             self.control(n);
         }
@@ -154,6 +163,7 @@ impl World {
     pub(super) fn hub_changed(&mut self, n: usize) {
         if self.nodes[n].awake() {
             self.plan_guide(n);
+            self.plan_routes(n);
             self.drive(n);
             self.control(n);
         }

@@ -1,6 +1,6 @@
 //! Names what can happen to a cluster of commands.
 
-use super::{beside, faults};
+use super::{beside, faults, keyed};
 use std::rc::Rc;
 use tandem_core::clustering::active_active::holder::{Floor, Holding};
 use tandem_core::facts::NodeFacts;
@@ -31,6 +31,7 @@ pub(super) enum Event {
     PutOut { n: usize, inc: u32, version: u64, term: Term, shown: Rc<Vec<Holding>> },
     Drive { n: usize, inc: u32 },
     Beside(beside::Event),
+    Keyed(keyed::Event),
     Applied { n: usize, upto: usize },
     AgreementTick,
     Elect { round: u64 },
@@ -48,7 +49,7 @@ pub(super) enum Event {
 
 impl Event {
     /// Whose processes take part: a frozen node's events wait for its thaw, a dead one's are lost.
-    pub(super) const fn node(&self) -> Option<(usize, bool)> {
+    pub(super) fn node(&self) -> Option<(usize, bool)> {
         match self {
             Self::Tick { n, .. }
             | Self::BeatTick { n, .. }
@@ -74,6 +75,7 @@ impl Event {
             | Self::Finish { n, .. }
             | Self::Confirmed { n, .. } => Some((*n, false)),
             Self::Beside(event) => event.node(),
+            Self::Keyed(event) => event.node(),
             Self::AgreementTick
             | Self::Elect { .. }
             | Self::Commit { .. }

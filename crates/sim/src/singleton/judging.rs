@@ -32,7 +32,8 @@ impl World {
 
     fn what_is_missing(&self) -> Option<String> {
         if let Some(work) = &self.work {
-            return self.what_is_missing_of(work);
+            let missing = self.what_is_missing_of(work);
+            return missing.or_else(|| self.what_is_missing_of_keys());
         }
         if self.is_beside() {
             return self.what_is_missing_beside();

@@ -27,6 +27,8 @@ pub(super) struct Disk {
 pub(super) struct Copy {
     /// What its process works on, and under which epoch.
     pub works: BTreeMap<PartitionId, Epoch>,
+    /// What of that it begins something new on.
+    pub begins: BTreeMap<PartitionId, Epoch>,
     /// The newest that it was shown.
     pub saw: u64,
     /// It reads the file, and never asks.
@@ -178,6 +180,7 @@ impl World {
             self.copy_failed(n);
         }
         self.cut_requests(n, life);
+        self.cut_works(n, life);
         self.note(n, || "the copy is gone".into());
         let inc = self.nodes[n].daemons;
         self.after(100, 3_000, Event::Ended { n, inc, life });
@@ -194,6 +197,8 @@ impl World {
         node.daemon = None;
         node.files.clear();
         self.drop_requests(n);
+        self.drop_keyed(n);
+        self.forget_works(n);
         self.reconsider_leader();
     }
 
@@ -205,6 +210,7 @@ impl World {
         node.inbox.retain(|event| event.node().is_none_or(|(_, is_for_daemon)| !is_for_daemon));
         self.daemon_is_refused(n);
         self.drop_requests(n);
+        self.drop_keyed(n);
         self.reconsider_leader();
     }
 

@@ -17,6 +17,7 @@ mod event;
 mod faults;
 mod founding;
 mod judging;
+mod keyed;
 mod machine;
 mod network;
 mod owner;
@@ -76,6 +77,26 @@ pub enum Mutation {
     CountStale,
     /// It is everybody's turn to start anew.
     TurnOfAll,
+    /// A door by key keeps the route that it had.
+    KeepOldRoute,
+    /// It leads to whoever shall release.
+    LeadToReleasing,
+    /// It leads to nodes that are silent.
+    LeadToSilent,
+    /// Whoever waits does not hear of routes.
+    RouteWakesNobody,
+    /// What was turned away is sent again, whoever else was.
+    AskAtOnce,
+    /// Nobody looks again who waits for one that asks for all.
+    GateSleeps,
+    /// That one was taken changes nothing.
+    GateStays,
+    /// Requests are held for ever.
+    HoldForEver,
+    /// A copy serves what it does not own.
+    ServeAnybodys,
+    /// It confirms a release while it works on requests.
+    ConfirmWhileBusy,
 }
 
 /// How a command is clustered.
@@ -99,6 +120,8 @@ pub struct Options {
     pub calm: bool,
     /// How it is clustered.
     pub what: What,
+    /// Of work that is divided: with doors by key, and clients.
+    pub keyed: bool,
     /// Lines of trace to keep.
     pub trace: usize,
 }
@@ -129,6 +152,7 @@ pub struct World {
     events: u64,
     ids: u64,
     side: beside::Side,
+    keyed: keyed::Side,
     /// How many partitions were given to somebody.
     pub given: u64,
     /// For what is under way where a copy is to end.
@@ -180,6 +204,7 @@ impl World {
             events: 0,
             ids: 0,
             side: beside::Side::default(),
+            keyed: keyed::Side::new(seed),
             given: 0,
             drain_max: Duration::from_millis([2_000, 300, 20_000, 0][(seed % 4) as usize]),
             last_start: None,
@@ -189,6 +214,9 @@ impl World {
         }
         world.after(200_000, 400_000, Event::Elect { round: 0 });
         world.push(100_000, Event::AgreementTick);
+        if options.keyed {
+            world.push(0, Event::Keyed(keyed::Event::Judge));
+        }
         if !options.calm {
             world.after(0, 5_000_000, Event::Fault);
             world.push(FAULTS_UNTIL, Event::Heal);
@@ -296,6 +324,7 @@ impl World {
             }
             Event::Drive { n, inc } => self.on_drive(n, inc),
             Event::Beside(event) => self.handle_beside(event),
+            Event::Keyed(event) => self.handle_keyed(event),
             Event::Applied { n, upto } => self.on_applied(n, upto),
             Event::AgreementTick => self.on_agreement_tick(),
             Event::Elect { round } => self.on_elect(round),

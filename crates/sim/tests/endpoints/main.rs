@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, reason = "a test's helpers fail the test")]
 
 mod door;
+mod hanging;
 mod world;
 mod zones;
 
@@ -204,4 +205,5 @@ fn mutations_are_found() {
     assert!(found(zones::zones, Mutation::StaysNear));
     assert!(found(slow, Mutation::NobodyIsSlow));
     assert!(found(slow, Mutation::SlowIsAbsolute));
+    assert!(found(hanging::hanging, Mutation::SilenceIsQuick));
 }

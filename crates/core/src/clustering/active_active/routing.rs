@@ -4,9 +4,9 @@
 //! Keeps: INV-8 what a node said too long ago counts only where this node is cut off itself: then
 //! what it knew last is all that there is. A route may be old, so it never permits anything: who
 //! owns a partition is agreed (INV-13), and a copy that does not says so to the door.
-//! Not here: what becomes of a request that a copy turns away (`load_balanced/gate.rs`), its key
+//! Not here: what becomes of a request that a copy turns away (`load_balanced/owners.rs`), its key
 //! (`load_balanced/key.rs`), the sockets (the shell).
-//! Tested by: `tests/routing.rs`, `tests/partitions` of the shell.
+//! Tested by: `tests/routing.rs`, the simulator (`sim/src/singleton/keyed`), `tests/keys`.
 
 use crate::cluster::partitions::Partition;
 use crate::cluster::state::ServiceState;

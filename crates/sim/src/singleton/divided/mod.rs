@@ -156,13 +156,14 @@ impl World {
         }
         copy.saw = order;
         let mut events = Vec::new();
-        let mut works = BTreeMap::new();
+        let (mut works, mut begins) = (BTreeMap::new(), BTreeMap::new());
         for it in shown {
             let held = (it.partition, it.epoch);
             let does = copy.works.contains_key(&it.partition);
             match it.releasing {
                 None => {
                     works.insert(it.partition, it.epoch);
+                    begins.insert(it.partition, it.epoch);
                 }
                 Some(_) if does => {
                     works.insert(it.partition, it.epoch);
@@ -171,7 +172,8 @@ impl World {
                 Some(_) => events.push(Event::Confirmed { n, life, held }),
             }
         }
-        copy.works = works;
+        (copy.works, copy.begins) = (works, begins);
+        self.end_what_is_lost(n);
         for event in events {
             // One in ten never ends its work in time.
             let slow = self.rng.chance(10) && matches!(event, Event::Finish { .. });
@@ -181,10 +183,12 @@ impl World {
     }
 
     pub(super) fn on_finish(&mut self, n: usize, life: u64, held: (PartitionId, Epoch)) {
+        // What it has begun is work on it; it looks again.
+        let is_busy = self.is_busy(n, life, held.0);
         let Some(copy) = self.nodes[n].copy.as_mut().filter(|copy| copy.life == life) else {
             return;
         };
-        if copy.works.get(&held.0) == Some(&held.1) {
+        if !is_busy && copy.works.get(&held.0) == Some(&held.1) {
             copy.works.remove(&held.0);
             self.after(100, 5_000, Event::Confirmed { n, life, held });
         }

@@ -74,7 +74,7 @@ pub(in crate::proxy::http) fn request(
 pub(in crate::proxy::http) fn routed(
     out: &mut Vec<u8>,
     end: usize,
-    Routed { partition, epoch }: Routed,
+    Routed { partition, epoch, at: _ }: Routed,
 ) {
     out.truncate(end.saturating_sub(2));
     out.extend_from_slice(b"Tandem-Partition: ");
@@ -243,6 +243,7 @@ fn line(out: &mut Vec<u8>, parts: &[&str]) {
 mod tests {
     use super::*;
     use tandem_core::ids::{Epoch, PartitionId};
+    use tandem_core::time::Timestamp;
 
     const STRANGER: Origin = Origin {
         ip: IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1)),
@@ -290,7 +291,8 @@ mod tests {
         let end = out.len();
         for (partition, epoch) in [(7, 123), (7, 4)] {
             let (partition, epoch) = (PartitionId(partition), Epoch(epoch));
-            routed(&mut out, end, Routed { partition, epoch });
+            let at = Timestamp(0);
+            routed(&mut out, end, Routed { partition, epoch, at });
         }
         let text = String::from_utf8(out).unwrap();
         let ours: Vec<&str> = text.lines().filter(|line| line.contains("andem")).collect();

@@ -3,12 +3,15 @@
 //! States of a partition: open → (turned away) closed: one request in each `PACE` asks → (taken)
 //! open. Another epoch opens it: its owner has turned nothing away yet.
 //! A copy hears of what it owns a moment after the doors do. All who wait would ask it at once, be
-//! turned away, and ask again; so one asks for all.
-//! Not here: where the owner is (`active_active/routing.rs`), whether a request may be sent once
-//! more (the shell, which knows what was sent).
+//! turned away, and ask again; so one asks for all. What was sent before what was turned away says
+//! nothing of now, even if it is answered later: its owner had begun it while it still did.
+//! Keeps: INV-15 who turned one away is asked by one at a time.
+//! Not here: where the owner is (`owners.rs`), whether a request may be sent once more (the shell,
+//! which knows what was sent).
 //! Tested by: below.
 
-use super::attempts::PACE;
+use super::Routed;
+use crate::clustering::load_balanced::attempts::PACE;
 use crate::ids::{Epoch, PartitionId};
 use crate::time::Timestamp;
 use alloc::collections::BTreeMap;
@@ -17,6 +20,8 @@ use alloc::collections::BTreeMap;
 struct Gate {
     epoch: Epoch,
     again: Timestamp,
+    /// When the last was sent that was turned away.
+    sent: Timestamp,
 }
 
 /// The partitions whose owner turned a request away; those of a door.
@@ -41,23 +46,29 @@ impl Gates {
     }
 
     /// It was turned away; true if it was open until now.
-    pub fn turned_away(&mut self, partition: PartitionId, epoch: Epoch, now: Timestamp) -> bool {
-        let known = self.closed.get(&partition).map(|gate| gate.epoch);
-        if known.is_none_or(|known| known <= epoch) {
-            self.closed.insert(partition, Gate { epoch, again: now.plus(PACE) });
+    pub fn turned_away(&mut self, it: Routed, now: Timestamp) -> bool {
+        let Routed { partition, epoch, at } = it;
+        let known = self.closed.get(&partition).copied();
+        let sent = known.filter(|gate| gate.epoch == epoch).map_or(at, |gate| gate.sent.max(at));
+        if known.is_none_or(|gate| gate.epoch <= epoch) {
+            self.closed.insert(partition, Gate { epoch, again: now.plus(PACE), sent });
         }
-        known.is_none_or(|known| known < epoch)
+        known.is_none_or(|gate| gate.epoch < epoch)
     }
 
     /// It was taken; true if others waited for that.
-    pub fn taken(&mut self, partition: PartitionId, epoch: Epoch) -> bool {
-        let is_it = self.closed.get(&partition).is_some_and(|gate| gate.epoch <= epoch);
-        is_it && self.closed.remove(&partition).is_some()
+    pub fn taken(&mut self, it: Routed) -> bool {
+        let opens =
+            |gate: &Gate| gate.epoch < it.epoch || gate.epoch == it.epoch && gate.sent <= it.at;
+        let is_it = self.closed.get(&it.partition).is_some_and(opens);
+        is_it && self.closed.remove(&it.partition).is_some()
     }
 
-    /// Forgets those that are owned under another epoch, or by nobody.
+    /// Forgets those that are owned under another epoch. One whose owner is known no more may be
+    /// its again, and has then not taken anything.
     pub fn keep(&mut self, epoch_of: impl Fn(PartitionId) -> Option<Epoch>) {
-        self.closed.retain(|partition, gate| epoch_of(*partition) == Some(gate.epoch));
+        self.closed
+            .retain(|partition, gate| epoch_of(*partition).is_none_or(|epoch| epoch == gate.epoch));
     }
 
     /// When somebody may ask who may not now, of those who wait. A gate that nobody waits at may
@@ -83,33 +94,53 @@ mod tests {
         may
     }
 
+    fn routed(epoch: u64, at: Timestamp) -> Routed {
+        Routed { partition: IT, epoch: Epoch(epoch), at }
+    }
+
     #[test]
     fn one_asks_for_all_until_one_is_taken() {
         let mut gates = Gates::default();
+        let first = routed(3, NOW);
         assert!(asks(&mut gates, 3, NOW) && asks(&mut gates, 3, NOW));
-        assert!(gates.turned_away(IT, Epoch(3), NOW) && !gates.turned_away(IT, Epoch(3), NOW));
+        assert!(gates.turned_away(first, NOW) && !gates.turned_away(first, NOW));
         assert!(!asks(&mut gates, 3, NOW));
         let later = NOW.plus(PACE);
         assert_eq!(gates.deadline(|partition| partition == IT), Some(later));
         assert_eq!(gates.deadline(|_| false), None, "nobody waits there");
         assert!(asks(&mut gates, 3, later) && !asks(&mut gates, 3, later), "one, not all");
         assert!(gates.is_open(PartitionId(8), Epoch(3), later), "others are not concerned");
-        assert!(gates.taken(IT, Epoch(3)) && !gates.taken(IT, Epoch(3)));
+        let second = routed(3, later);
+        assert!(gates.taken(second) && !gates.taken(second));
+        assert!(asks(&mut gates, 3, later) && asks(&mut gates, 3, later));
+    }
+
+    #[test]
+    fn what_was_sent_before_what_was_turned_away_opens_nothing() {
+        let mut gates = Gates::default();
+        let later = NOW.plus(PACE);
+        gates.turned_away(routed(3, later), later);
+        gates.turned_away(routed(3, NOW), later);
+        assert!(!gates.taken(routed(3, NOW)), "begun before it was asked back");
+        assert!(!asks(&mut gates, 3, later));
+        assert!(gates.taken(routed(3, later)), "sent with it, and there after it");
         assert!(asks(&mut gates, 3, later) && asks(&mut gates, 3, later));
     }
 
     #[test]
     fn another_owner_is_asked_at_once_and_an_old_word_closes_nothing() {
         let mut gates = Gates::default();
-        gates.turned_away(IT, Epoch(3), NOW);
+        gates.turned_away(routed(3, NOW), NOW);
         assert!(asks(&mut gates, 4, NOW) && asks(&mut gates, 4, NOW));
-        assert!(gates.turned_away(IT, Epoch(4), NOW));
-        assert!(!gates.turned_away(IT, Epoch(3), NOW.plus(PACE)));
+        assert!(gates.turned_away(routed(4, NOW), NOW));
+        assert!(!gates.turned_away(routed(3, NOW), NOW.plus(PACE)));
         assert!(!asks(&mut gates, 4, NOW));
-        assert!(!gates.taken(IT, Epoch(3)), "somebody else took that");
+        assert!(!gates.taken(routed(3, NOW)), "somebody else took that");
         gates.keep(|_| Some(Epoch(4)));
         assert!(!asks(&mut gates, 4, NOW));
         gates.keep(|_| None);
+        assert!(!asks(&mut gates, 4, NOW), "it has taken nothing, and may be the owner again");
+        gates.keep(|_| Some(Epoch(5)));
         assert_eq!(gates.deadline(|_| true), None);
     }
 }

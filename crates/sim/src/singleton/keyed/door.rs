@@ -1,0 +1,226 @@
+//! Drives the door of each node: who it knows to own what, who waits there, and who goes.
+//! Not here: the same in the shell (`proxy/balancer/group.rs`, `waiting.rs`, `driver/guides`).
+
+use super::clients::At;
+use super::{Event, Sent};
+use crate::event::Micros;
+use crate::singleton::{Event as Outer, Mutation, World, index, name};
+use std::rc::Rc;
+use std::time::Duration;
+use tandem_core::clustering::active_active::routing::{Held, Route, RoutingView, routes};
+use tandem_core::clustering::load_balanced::line::Line;
+use tandem_core::clustering::load_balanced::owners::{Choice, Owned, Owners, Room, Routed};
+use tandem_core::clustering::load_balanced::retry::{Budget, Limits};
+use tandem_core::ids::PartitionId;
+use tandem_core::spec::Timing;
+use tandem_core::time::Timestamp;
+
+/// Who waits looks again no sooner than that, with nothing but time.
+const LOOK: Micros = 100_000;
+
+/// The door of one node; lost with its daemon.
+#[derive(Debug)]
+pub(crate) struct Door {
+    pub(super) owners: Owners<usize>,
+    /// Those who wait, by request.
+    pub(super) line: Line<u64>,
+    pub(super) budget: Budget,
+    planned: bool,
+    wakes: Option<Micros>,
+}
+
+/// What somebody gets.
+#[derive(Clone, Copy, Debug)]
+enum Given {
+    /// A place at an endpoint.
+    Place(Sent),
+    /// Its owner failed it.
+    Tried,
+}
+
+impl Door {
+    pub(crate) fn new(partitions: u32, now: Timestamp) -> Self {
+        Self {
+            owners: Owners::new(partitions),
+            line: Line::default(),
+            budget: Budget::new(Limits::default(), now),
+            planned: false,
+            wakes: None,
+        }
+    }
+}
+
+impl World {
+    pub(super) fn door_by_key(&mut self, n: usize) -> Option<&mut Door> {
+        self.nodes[n].daemon.as_mut().map(|daemon| &mut daemon.keyed)
+    }
+
+    /// The door looks soon: it is a task of its own.
+    pub(crate) fn plan_routes(&mut self, n: usize) {
+        let inc = self.nodes[n].daemons;
+        if !self.options.keyed {
+            return;
+        }
+        let Some(door) = self.door_by_key(n) else { return };
+        if !std::mem::replace(&mut door.planned, true) {
+            // Some daemons have much else to do.
+            let most = if self.rng.chance(3) { 300_000 } else { 2_000 };
+            self.after(20, most, Outer::Keyed(Event::Guide { n, inc }));
+        }
+    }
+
+    pub(super) fn on_routes(&mut self, n: usize, inc: u32) {
+        if !self.is_daemon(n, inc) {
+            return;
+        }
+        let found = self.routes_of(n);
+        let mutation = self.options.mutation;
+        let Some(door) = self.door_by_key(n) else { return };
+        door.planned = false;
+        let before: Vec<Option<Owned<usize>>> =
+            (0..).take(found.len()).map(|id| door.owners.owner(PartitionId(id))).collect();
+        let spoilt = |(before, route): (Option<Owned<usize>>, Route)| match (mutation, route) {
+            (Some(Mutation::KeepOldRoute), Route::To(..)) if before.is_some() => before,
+            (Some(Mutation::LeadToReleasing), Route::Held(Held::Releasing)) => before,
+            (_, Route::To(node, epoch)) => Some(Owned { address: index(&node), epoch }),
+            (_, Route::Held(_)) => None,
+        };
+        let all = before.into_iter().zip(found).map(spoilt).collect();
+        let is_new = door.owners.replace(all);
+        if is_new && mutation != Some(Mutation::RouteWakesNobody) {
+            self.serve_keyed(n);
+        }
+    }
+
+    fn routes_of(&self, n: usize) -> Vec<Route> {
+        let now = self.nodes[n].clock.at(self.now);
+        let agreed = self.agreed(n);
+        let Some(service) = &self.work else { return Vec::new() };
+        let is_blind = self.options.mutation == Some(Mutation::LeadToSilent);
+        let suspicion = Timing::of_command().suspicion;
+        let view = RoutingView {
+            service,
+            nodes: &agreed.spec.nodes,
+            services: &agreed.services,
+            facts: &self.known(n, 0, now),
+            suspicion: if is_blind { Duration::from_secs(3_600) } else { suspicion },
+        };
+        routes(&view, now)
+    }
+
+    /// A request wants a place, or one in the line of those who wait for it.
+    pub(super) fn ask_keyed(&mut self, n: usize, id: u64) {
+        let Some(partition) = self.keyed.requests.get(&id).map(|it| it.partition) else { return };
+        let at = Some(u64::from(partition.0));
+        let held_max = self.keyed.limits.held_max;
+        let Some(door) = self.door_by_key(n) else { return };
+        if !door.line.is_before(at)
+            && let Some(given) = self.choose(n, id)
+        {
+            return self.give(n, id, given);
+        }
+        let Some(door) = self.door_by_key(n) else { return };
+        let Some(ticket) = door.line.join(at, id, held_max) else {
+            return self.crowded(n, id);
+        };
+        let since = self.now;
+        if let Some(request) = self.keyed.requests.get_mut(&id) {
+            request.at = At::Line { ticket, since };
+        }
+        self.waits_still(n, id);
+        self.serve_keyed(n);
+    }
+
+    /// Gives what there is to those who wait, in the order in which they came.
+    pub(super) fn serve_keyed(&mut self, n: usize) {
+        let Some(door) = self.door_by_key(n) else { return };
+        let mut line = std::mem::take(&mut door.line);
+        let served = line.serve(|id| self.choose(n, *id));
+        if let Some(door) = self.door_by_key(n) {
+            door.line = line;
+        }
+        for (id, given) in served {
+            self.give(n, id, given);
+        }
+        self.plan_wake(n);
+    }
+
+    fn choose(&mut self, n: usize, id: u64) -> Option<Given> {
+        let now = self.nodes[n].clock.at(self.now);
+        let inc = self.nodes[n].daemons;
+        let at_once = self.options.mutation == Some(Mutation::AskAtOnce);
+        let request = self.keyed.requests.get(&id)?;
+        let max = self.keyed.limits.in_flight_max;
+        let room = |to: &usize| match request.attempts.may_ask(to) {
+            true if max == usize::MAX => Room::Free,
+            true if self.keyed.in_flight((n, inc), *to) < max => Room::Free,
+            true => Room::Full,
+            false => Room::Tried,
+        };
+        let owners = &mut self.nodes[n].daemon.as_mut()?.keyed.owners;
+        let choice = match owners.owner(request.partition).filter(|_| at_once) {
+            Some(Owned { address, epoch }) => {
+                Choice::To(address, Routed { partition: request.partition, epoch, at: now })
+            }
+            None => owners.choose(request.partition, room, now),
+        };
+        let (to, routed) = match choice {
+            Choice::To(to, routed) => (to, routed),
+            Choice::Tried => return Some(Given::Tried),
+            Choice::Wait => return None,
+        };
+        let connects = self.rng.chance(20);
+        let request = self.keyed.requests.get_mut(&id)?;
+        request.no += 1;
+        let (no, at, lasts) = (request.no, self.now, request.lasts);
+        let sent = Sent { id, no, door: n, inc, to, routed, at, lasts, connects };
+        request.at = At::Sent { sent, is_reached: false };
+        Some(Given::Place(sent))
+    }
+
+    fn give(&mut self, n: usize, id: u64, given: Given) {
+        match given {
+            Given::Tried => self.another_round(n, id),
+            Given::Place(sent) => {
+                let to = sent.to;
+                self.note(n, || {
+                    let Routed { partition, epoch, .. } = sent.routed;
+                    format!("request {id} of partition {partition} goes to {}, {epoch}", name(to))
+                });
+                self.judge_sent(&sent);
+                let it = Rc::new(sent);
+                let at = self.way_of_request(n, to);
+                self.push_keyed(at, Event::Arrives { n: to, it: it.clone() });
+                self.wait_for_answer(it);
+            }
+        }
+    }
+
+    /// Somebody in line looks again, where nothing but time lets them go.
+    pub(super) fn plan_wake(&mut self, n: usize) {
+        let (inc, now) = (self.nodes[n].daemons, self.now);
+        let clock = self.nodes[n].clock;
+        let Some(door) = self.door_by_key(n) else { return };
+        let line = &door.line;
+        let deadline = door.owners.deadline(|partition| line.waits_at(u64::from(partition.0)));
+        let Some(deadline) = deadline else { return };
+        let at = clock.when(deadline).max(now + LOOK);
+        if door.wakes.is_none_or(|planned| planned > at || planned < now) {
+            door.wakes = Some(at);
+            self.push_keyed(at, Event::Wakes { n, inc });
+        }
+    }
+
+    pub(super) fn on_wakes(&mut self, n: usize, inc: u32) {
+        if !self.is_daemon(n, inc) {
+            return;
+        }
+        if let Some(door) = self.door_by_key(n) {
+            door.wakes = None;
+        }
+        if self.options.mutation == Some(Mutation::GateSleeps) {
+            return;
+        }
+        self.serve_keyed(n);
+    }
+}
