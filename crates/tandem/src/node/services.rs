@@ -5,6 +5,7 @@ pub(super) mod balancers;
 mod closing;
 pub(super) mod commands;
 pub(super) mod copies;
+mod counting;
 pub(super) mod fronts;
 pub(super) mod leased;
 pub(super) mod led;

@@ -11,6 +11,7 @@
 use super::super::{Error, Ground};
 use super::balancers::door_config;
 use super::closing::{Closing, tell};
+use super::counting::{Counting, counts};
 use super::{Agreement, commands};
 use crate::config::{Command, Config, KeyDoor};
 use crate::driver::guides::alone::Guide;
@@ -44,6 +45,8 @@ struct Wanted {
     drain_max: Duration,
     /// What a node said longer ago is not known to be so now.
     suspicion: Duration,
+    /// None where one copy runs.
+    counting: Option<Counting>,
 }
 
 /// The door of one command.
@@ -51,6 +54,8 @@ struct Wanted {
 struct Open {
     door: Arc<Balancer>,
     addresses: watch::Sender<Addresses>,
+    /// None where one copy runs, and while it changes.
+    counting: watch::Sender<Option<Counting>>,
     made: Made,
     drain_max: Duration,
     unguided: Option<Unguided>,
@@ -136,11 +141,12 @@ impl LeasedDoors {
                 (BalancerConfig { upstreams, partitions, http, ..door }, BY_KEY_ENDS_WITHIN)
             }
         };
-        Some(Wanted { door, addresses, drain_max, suspicion: command.timing.suspicion })
+        let (suspicion, counting) = (command.timing.suspicion, Counting::of(command));
+        Some(Wanted { door, addresses, drain_max, suspicion, counting })
     }
 
     fn bind(&self, service: &ServiceId, wanted: Wanted) -> Result<Open, Error> {
-        let Wanted { door, addresses, drain_max, suspicion } = wanted;
+        let Wanted { door, addresses, drain_max, suspicion, counting } = wanted;
         let made = Made::of(&door);
         let door = Arc::new(Balancer::open(door, &self.ground.supervisor)?);
         let unguided = match made.partitions {
@@ -148,8 +154,8 @@ impl LeasedDoors {
             None => Unguided::Alone(DoorWords::open(&self.ground.hub, service)),
             Some(_) => Unguided::ByKey { suspicion },
         };
-        let addresses = watch::Sender::new(addresses);
-        Ok(Open { door, addresses, made, drain_max, unguided: Some(unguided) })
+        let (addresses, counting) = (watch::Sender::new(addresses), watch::Sender::new(counting));
+        Ok(Open { door, addresses, counting, made, drain_max, unguided: Some(unguided) })
     }
 
     /// Leads clients from now on.
@@ -177,7 +183,8 @@ impl LeasedDoors {
                 });
             }
             Unguided::ByKey { suspicion } => {
-                let run = KeyGuide { work: service, sources, suspicion, door }.run(stop);
+                let counts = counts(&service, open.counting.subscribe());
+                let run = KeyGuide { work: service, sources, suspicion, door, counts }.run(stop);
                 supervisor.spawn("door by key", TaskKind::Session, run);
             }
         }
@@ -236,21 +243,31 @@ impl LeasedDoors {
             all.insert(service.clone(), open);
             return Ok(());
         };
-        let Wanted { door, addresses, drain_max, suspicion: _ } = wanted;
+        let Wanted { door, addresses, drain_max, counting, suspicion: _ } = wanted;
         // First what cannot fail, and before anybody is sent to a node that is new.
         if door.partitions.is_some() {
             open.door.lead(door.upstreams.clone());
         }
         tell(&open.addresses, addresses);
         open.drain_max = drain_max;
+        let counts_otherwise = *open.counting.borrow() != counting;
+        if counts_otherwise {
+            // It leads nobody until it has changed, also where it cannot.
+            open.counting.send_replace(None);
+            open.door.route(Vec::new());
+        }
         // Where it leads is its guide's to say.
         open.door.configure_rest(door)?;
+        if counts_otherwise {
+            open.counting.send_replace(counting);
+            open.addresses.send_modify(|_| {});
+        }
         Ok(())
     }
 
     /// No new clients; those that are there get their time, and copies hear of them until then.
     async fn close_one(&self, service: ServiceId, open: Open) {
-        let Open { door, addresses, drain_max, unguided, made: _ } = open;
+        let Open { door, addresses, drain_max, unguided, made: _, counting: _ } = open;
         if let Some(Unguided::Alone(words)) = unguided {
             words.close();
         }
