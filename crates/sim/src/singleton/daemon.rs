@@ -60,6 +60,13 @@ pub(super) struct Part {
 }
 
 impl World {
+    const fn partitions(&self) -> u32 {
+        match self.options.what {
+            What::Divided(count) => count,
+            What::Alone | What::Beside => 0,
+        }
+    }
+
     pub(super) fn on_start_daemon(&mut self, n: usize) {
         let node = &self.nodes[n];
         if node.daemon.is_some() {
@@ -99,10 +106,6 @@ impl World {
                 planned: String::new(),
             }
         };
-        let partitions = match self.options.what {
-            What::Divided(count) => count,
-            What::Alone | What::Beside => 0,
-        };
         let daemon = Daemon {
             parts: (0..self.services.len()).map(part).collect(),
             leads: false,
@@ -116,7 +119,7 @@ impl World {
             since: self.now,
             copy: beside::Own::default(),
             door: beside::Door::default(),
-            keyed: keyed::Door::new(partitions, now),
+            keyed: keyed::Door::new(self.partitions(), now),
         };
         // What was agreed last may not be known to be so yet, to a daemon that starts.
         let unknown = self.rng.below(30);

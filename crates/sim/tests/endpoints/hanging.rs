@@ -105,7 +105,7 @@ impl Few {
 /// Most take a few milliseconds, a few take long: by these the others look slow beside one whose
 /// last answer was quick.
 fn usual(random: u64) -> Option<Duration> {
-    let millis = if random % 40 == 0 { 60 } else { 1 + random % 5 };
+    let millis = if random.is_multiple_of(40) { 60 } else { 1 + random % 5 };
     Some(Duration::from_millis(millis))
 }
 

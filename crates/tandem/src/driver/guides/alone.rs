@@ -2,6 +2,7 @@
 //! still has there.
 //! In: agreed state, facts. Out: an endpoint that takes work, or none: then clients are held;
 //! `DoorUse`s.
+//! Where another copy serves, the one before is gone (INV-12): what waits for it waits for nobody.
 //! Keeps: INV-14 the door is told first that nobody is led to a copy that withdraws, then the copy.
 //! Not here: the decision (`tandem_core`, `singleton/door.rs`), what a connection gets (`proxy`).
 //! Tested by: `tests/singleton`.
@@ -57,6 +58,9 @@ impl Guide {
                 told = Some(upstreams);
             }
             let in_flight = door.in_flight();
+            if let Some(to) = to.filter(|to| in_flight.iter().any(|(at, n)| at != *to && *n > 0)) {
+                door.cut_elsewhere(*to);
+            }
             let uses = Withdrawn::of(&service, &everyone).uses(|node| {
                 let address = addresses.get(node)?;
                 Some(in_flight.get(address).copied().unwrap_or(0))

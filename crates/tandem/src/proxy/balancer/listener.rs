@@ -331,6 +331,11 @@ impl Balancer {
         self.shared.group.in_flight()
     }
 
+    /// Cuts what is left at every other place than this one.
+    pub fn cut_elsewhere(&self, there: SocketAddr) {
+        self.shared.group.cut_elsewhere(there);
+    }
+
     /// Closes its door, which is free for others then; connections stay.
     pub async fn stop_accepting(&self) {
         self.shared.closing.cancel();

@@ -7,6 +7,7 @@
 use super::{Group, Member, lock};
 use crate::proxy::balancer::member::leaving::Cut;
 use crate::runtime::clock;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -30,11 +31,19 @@ impl Group {
             if count > 0 {
                 let (service, address, upstream) =
                     (&self.service, member.address, member.upstream());
-                tracing::warn!(%service, %address, count, "what was left was cut: drain_max");
+                tracing::warn!(%service, %address, count, "what was left was cut");
                 self.cuts.push(Cut { address, upstream, count });
             }
         }
         lock(&self.state).forget();
+    }
+
+    /// Cuts what is left anywhere but there: nobody is at work at any other place.
+    pub(in crate::proxy::balancer) fn cut_elsewhere(&self, there: SocketAddr) {
+        let state = lock(&self.state);
+        let all = state.members.iter().chain(&state.gone);
+        let left = all.filter(|it| it.address != there && it.has_work() && it.is_leaving());
+        left.for_each(|member| member.leaving.cut());
     }
 
     /// Ejects who takes much longer than the others.

@@ -44,6 +44,25 @@ async fn an_idle_connection_to_a_drained_endpoint_is_cut_after_a_time_and_told()
 }
 
 #[tokio::test]
+async fn what_is_left_where_nobody_is_any_more_is_cut_at_once() {
+    let (supervisor, a, b) = pair().await;
+    let long = Some(Duration::from_secs(3600));
+    let config = BalancerConfig { drain_max: long, ..config(&[&a, &b]) };
+    let balancer = Balancer::open(config.clone(), &supervisor).unwrap();
+    let (_, mut gone) = ask(&balancer).await.unwrap();
+    let (letter, mut stays) = ask(&balancer).await.unwrap();
+    assert_eq!(letter, b'b');
+    balancer.cut_elsewhere(b.address);
+    gone.write_all(b"!").await.unwrap();
+    assert_eq!(timeout(LIMIT, gone.read_u8()).await.unwrap().unwrap(), b'!', "it still gets work");
+    balancer.configure(drained(&config)).unwrap();
+    balancer.cut_elsewhere(b.address);
+    assert!(is_reset(&mut gone).await);
+    stays.write_all(b"!").await.unwrap();
+    assert_eq!(timeout(LIMIT, stays.read_u8()).await.unwrap().unwrap(), b'!');
+}
+
+#[tokio::test]
 async fn a_connection_to_an_endpoint_that_is_listed_no_more_is_cut_after_a_time() {
     let (supervisor, a, b) = pair().await;
     let both = BalancerConfig { drain_max: BRIEF, ..config(&[&a, &b]) };
