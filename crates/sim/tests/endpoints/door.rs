@@ -38,8 +38,6 @@ pub enum Mutation {
     NobodyIsSlow,
     /// What takes long is slow, whatever the others take.
     SlowIsAbsolute,
-    /// What answers nothing counts as it did when it answered last.
-    SilenceIsQuick,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,7 +6,6 @@
 #![allow(clippy::unwrap_used, reason = "a test's helpers fail the test")]
 
 mod door;
-mod hanging;
 mod world;
 mod zones;
 
@@ -205,5 +204,4 @@ fn mutations_are_found() {
     assert!(found(zones::zones, Mutation::StaysNear));
     assert!(found(slow, Mutation::NobodyIsSlow));
     assert!(found(slow, Mutation::SlowIsAbsolute));
-    assert!(found(hanging::hanging, Mutation::SilenceIsQuick));
 }

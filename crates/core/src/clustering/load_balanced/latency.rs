@@ -6,10 +6,6 @@
 //! `KNOWN_FOR` says nothing: faded further, an endpoint without work would seem the fastest of all.
 //! Work that fails is a slow sample, however fast it failed, and for a while counts as if it were
 //! still in flight: what refuses at once would else look idle and quick, and draw all work to it.
-//! Silence is a sample too, one that is not over: an endpoint that hangs answers nothing by which
-//! it would be known, and the last that it did say grows better as it fades. So what was handed
-//! over since it last answered anything counts as slow as that is old, once there are `SILENT_MIN`
-//! of it: a single one may be a long poll, and whatever else is answered shows that it lives.
 //! Not here: what a sample is (the shell: the time to connect, or to the first byte of an answer).
 //! Tested by: below, and `sim/tests/endpoints`, which found that.
 
@@ -24,8 +20,6 @@ const KNOWN_FOR: Duration = Duration::from_secs(10);
 const FAILED: Duration = Duration::from_secs(1);
 /// After this time half of what failed is done with.
 const FAILED_HALF: Duration = Duration::from_secs(1);
-/// So many that wait for their first answer make a silence.
-const SILENT_MIN: u32 = 2;
 /// One failure, in the unit that is halved.
 const FAILURE: u64 = 1 << 10;
 
@@ -36,53 +30,9 @@ pub struct Latency {
     at: Timestamp,
     failures: u64,
     failed_at: Timestamp,
-    /// Handed over since the last answer, and not taken back.
-    unanswered: u32,
-    /// When the first of these was.
-    silent_since: Timestamp,
-    answers: Round,
 }
 
-/// Between two answers of an endpoint.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Round(u64);
-
 impl Latency {
-    /// Work was handed over whole at `now`: an answer is owed, or `left`.
-    pub fn asked(&mut self, now: Timestamp) -> Round {
-        if self.unanswered == 0 {
-            self.silent_since = now;
-        }
-        self.unanswered = self.unanswered.saturating_add(1);
-        self.answers
-    }
-
-    /// An answer began, to whatever it was.
-    pub fn answered(&mut self) {
-        self.unanswered = 0;
-        self.answers.0 += 1;
-    }
-
-    /// What was handed over in this round has no answer at `now`, and nobody waits for it.
-    pub fn left(&mut self, asked: Round, now: Timestamp) {
-        if asked != self.answers {
-            return;
-        }
-        // Who waited in vain for long has measured something, though not how long it takes.
-        let silent_us = self.silent_us(now);
-        if silent_us > self.faded_us(now) {
-            self.sample(Duration::from_micros(silent_us), now);
-        }
-        self.unanswered = self.unanswered.saturating_sub(1);
-    }
-
-    fn silent_us(&self, now: Timestamp) -> u64 {
-        if self.unanswered < SILENT_MIN {
-            return 0;
-        }
-        u64::try_from(now.since(self.silent_since).as_micros()).unwrap_or(u64::MAX)
-    }
-
     /// Takes note of work that failed at `now`.
     pub fn failed(&mut self, now: Timestamp) {
         self.sample(FAILED, now);
@@ -114,10 +64,6 @@ impl Latency {
 
     /// Microseconds at `now`; 0 if there was no sample of late, and only then.
     pub fn mean_us(&self, now: Timestamp) -> u64 {
-        self.faded_us(now).max(self.silent_us(now))
-    }
-
-    fn faded_us(&self, now: Timestamp) -> u64 {
         let passed = now.since(self.at);
         if self.mean_us == 0 || passed >= KNOWN_FOR {
             return 0;
@@ -201,50 +147,5 @@ mod tests {
         latency.failed(Timestamp(0).plus(ms(3_000)));
         assert_eq!(latency.failing(Timestamp(0).plus(ms(3_000))), 2);
         assert_eq!(latency.failing(Timestamp(u64::MAX)), 0);
-    }
-
-    #[test]
-    fn silence_counts_as_long_as_it_lasts_and_any_answer_ends_it() {
-        let at = |millis| Timestamp(0).plus(ms(millis));
-        let mut latency = Latency::default();
-        latency.sample(ms(4), at(0));
-        assert_eq!(latency.mean_us(at(2_500)), 3_000, "who is asked nothing owes nothing");
-        latency.asked(at(2_500));
-        assert_eq!(latency.mean_us(at(2_500)), 3_000);
-        assert_eq!(latency.mean_us(at(5_000)), 2_000, "it may be a long poll");
-        latency.asked(at(5_000));
-        assert_eq!(latency.mean_us(at(5_000)), 2_500_000, "since the first of them");
-        assert_eq!(latency.mean_us(at(60_000)), 57_500_000, "it is not forgotten while it lasts");
-        latency.answered();
-        latency.sample(ms(4), at(60_000));
-        assert_eq!(latency.mean_us(at(60_000)), 4_000);
-        // One of the two still waits: there was an answer since.
-        latency.asked(at(60_000));
-        assert_eq!(latency.mean_us(at(62_500)), 3_000);
-    }
-
-    #[test]
-    fn who_leaves_measured_at_least_as_long_as_it_waited() {
-        let at = |millis| Timestamp(0).plus(ms(millis));
-        let mut latency = Latency::default();
-        latency.sample(ms(4), at(0));
-        let rounds = [latency.asked(at(0)), latency.asked(at(0))];
-        latency.left(rounds[0], at(2_000));
-        assert_eq!(latency.mean_us(at(2_000)), 2_000_000);
-        latency.left(rounds[1], at(4_500));
-        assert_eq!(latency.mean_us(at(4_500)), 1_500_000, "one alone adds nothing");
-        // Those of another round are nobody's.
-        let old = latency.asked(at(4_500));
-        latency.answered();
-        latency.asked(at(4_500));
-        latency.asked(at(4_500));
-        latency.left(old, at(4_600));
-        assert_eq!(latency.silent_us(at(4_600)), 100_000);
-        // It draws nothing down.
-        let mut slow = Latency::default();
-        slow.sample(ms(100), at(0));
-        let rounds = [slow.asked(at(0)), slow.asked(at(0))];
-        rounds.iter().for_each(|round| slow.left(*round, at(10)));
-        assert_eq!(slow.mean_us(at(10)), 99_900);
     }
 }

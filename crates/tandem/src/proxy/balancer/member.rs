@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tandem_core::clustering::load_balanced::balance::Load;
 use tandem_core::clustering::load_balanced::ejection::Condition;
-use tandem_core::clustering::load_balanced::latency::{Latency, Round};
+use tandem_core::clustering::load_balanced::latency::Latency;
 use tandem_core::clustering::load_balanced::pace::{Pace, Recent};
 use tandem_core::clustering::load_balanced::quantiles::Times;
 use tandem_core::clustering::load_balanced::rendezvous;
@@ -76,15 +76,6 @@ struct Took {
     recent: Recent,
 }
 
-impl Took {
-    fn took(&mut self, took: Duration) {
-        let now = clock::now();
-        self.latency.sample(took, now);
-        self.times.sample(took, now);
-        self.recent.sample(took, now);
-    }
-}
-
 impl Member {
     pub(super) fn new(address: SocketAddr, agreed: SocketAddr, freed: &Arc<Freed>) -> Self {
         Self {
@@ -116,19 +107,16 @@ impl Member {
     /// It has one more response, after so long if that is known.
     pub(in crate::proxy) fn answered_in(&self, took: Option<Duration>) {
         self.served.fetch_add(1, Ordering::Relaxed);
-        let mut of = lock(&self.took);
-        of.latency.answered();
-        took.into_iter().for_each(|took| of.took(took));
+        took.into_iter().for_each(|took| self.took(took));
     }
 
     /// How long something took there.
     pub(in crate::proxy) fn took(&self, took: Duration) {
-        lock(&self.took).took(took);
-    }
-
-    /// It has all of a request, and owes an answer.
-    pub(in crate::proxy) fn asked(&self) -> Owed<'_> {
-        Owed(self, lock(&self.took).latency.asked(clock::now()))
+        let now = clock::now();
+        let mut of = lock(&self.took);
+        of.latency.sample(took, now);
+        of.times.sample(took, now);
+        of.recent.sample(took, now);
     }
 
     /// How long work takes here of late; asked once in a while.
@@ -266,23 +254,6 @@ impl Member {
             is_full: self.is_full(bounds.in_flight_max),
             cut_in: self.leaving.left(bounds.drain_max, now),
         }
-    }
-}
-
-/// An answer that an endpoint owes; dropped when nobody waits for it any more.
-#[derive(Debug)]
-pub(in crate::proxy) struct Owed<'a>(&'a Member, Round);
-
-impl Owed<'_> {
-    /// It came.
-    pub(in crate::proxy) fn came(self) {
-        std::mem::forget(self);
-    }
-}
-
-impl Drop for Owed<'_> {
-    fn drop(&mut self) {
-        lock(&self.0.took).latency.left(self.1, clock::now());
     }
 }
 

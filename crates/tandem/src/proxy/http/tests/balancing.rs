@@ -302,20 +302,3 @@ async fn who_waits_goes_when_an_endpoint_may_have_more() {
     balancer.configure(more).unwrap();
     assert_eq!(waits.response().await.unwrap().body, "a");
 }
-
-#[tokio::test]
-async fn an_endpoint_that_owes_answers_is_as_slow_as_it_is_silent() {
-    let (_supervisor, _endpoint, balancer) = one().await;
-    let mut waiting = Vec::new();
-    for _ in 0..2 {
-        let mut client = Client::connect(&balancer).await;
-        client.send("GET /never HTTP/1.1\r\nHost: a\r\n\r\n").await;
-        waiting.push(client);
-    }
-    let latency_us = || balancer.snapshot().endpoints[0].latency_us;
-    until(|| latency_us() > 1_000_000).await;
-    // Any answer says that it lives, though these two still wait.
-    assert_eq!(get(&balancer, "/").await.body, "a");
-    assert!(latency_us() < 1_000_000, "{}", latency_us());
-    assert_eq!(balancer.snapshot().endpoints[0].in_flight, 2);
-}
