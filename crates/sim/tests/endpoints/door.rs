@@ -38,6 +38,10 @@ pub enum Mutation {
     NobodyIsSlow,
     /// What takes long is slow, whatever the others take.
     SlowIsAbsolute,
+    /// What answers nothing counts as it did when it answered last.
+    SilenceIsQuick,
+    /// Who was answered late after a silence measured how long the next will take.
+    LateIsSlow,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -249,6 +253,8 @@ impl Door {
                 Mutation::PeaksNeverFade => self.worst_us[at],
                 _ => self.latency[at].mean_us(now),
             },
+            // A session here is answered once it begins, and what takes long has begun.
+            is_silent: false,
             far: self.far[at] && self.mutation != Mutation::NobodyIsFar,
             name: hash(&at.to_be_bytes()),
         };

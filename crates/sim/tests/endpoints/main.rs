@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, reason = "a test's helpers fail the test")]
 
 mod door;
+mod hanging;
 mod world;
 mod zones;
 

@@ -6,7 +6,9 @@
 //! requests that cost the same, least-connections for long sessions, hash for caches. What has no
 //! key under hash is chosen for as by default: nobody knows where it belongs, and one endpoint for
 //! all of it would drown. How much slower or faster one of two counts is bounded: a single answer
-//! that took long shall not send all the rest to the others until they drown.
+//! that took long shall not send all the rest to the others until they drown. One that is silent
+//! counts as that much slower than the other, however quick it was: few clients, each of which asks
+//! again once it has its answer, would all end up there.
 //! Keeps: INV-7 as far as a choice can: a group with a share left always has an answer.
 //! Not here: whose share is zero (`ejection.rs`).
 //! Tested by: below.
@@ -79,6 +81,8 @@ pub struct Load {
     pub in_flight: u32,
     /// How slow it is, in microseconds; 0 is not known.
     pub latency_us: u64,
+    /// It hangs, as far as this can be told (`latency.rs`).
+    pub is_silent: bool,
     /// In another zone than the one who chooses.
     pub far: bool,
     /// The hash of its name, for `Policy::Hash`.
@@ -183,9 +187,15 @@ fn better_of_two(loads: &[Load], random: [u64; 2]) -> Option<usize> {
     // What is not known yet is taken to be as slow as the other.
     let known = a.latency_us.max(b.latency_us).max(1);
     let believed = |load: &Load| if load.latency_us == 0 { known } else { load.latency_us };
-    let slow_max = believed(a).min(believed(b)).saturating_mul(SLOWER_MAX);
-    let latency = |load: &Load| believed(load).min(slow_max);
-    let better = cost(b, latency(b)) < cost(a, latency(a));
+    let (slow_a, slow_b) = match (a.is_silent, b.is_silent) {
+        (true, false) => (SLOWER_MAX, 1),
+        (false, true) => (1, SLOWER_MAX),
+        _ => {
+            let slow_max = believed(a).min(believed(b)).saturating_mul(SLOWER_MAX);
+            (believed(a).min(slow_max), believed(b).min(slow_max))
+        }
+    };
+    let better = cost(b, slow_b) < cost(a, slow_a);
     Some(if better { second } else { first })
 }
 
@@ -434,5 +444,18 @@ mod tests {
             count[balance.choose(&loads, Draw { key: None, ..draw }).unwrap()] += 1;
         }
         assert!(count[0] > 100 && count[1] > 100 && count[2] == 0, "{count:?}");
+    }
+
+    #[test]
+    fn one_that_is_silent_gets_what_the_others_cannot_take() {
+        let mut loads = shares([1, 1]);
+        (loads[0].latency_us, loads[1].latency_us) = (100, 5_000_000);
+        (loads[0].is_silent, loads[0].in_flight) = (true, 2);
+        assert_eq!(count(Policy::PeakEwma, &loads, 100), [0, 100], "however quick it was");
+        loads[1].in_flight = 3 * 16;
+        assert_eq!(count(Policy::PeakEwma, &loads, 100), [100, 0], "it has room, if it lives");
+        loads[1].is_silent = true;
+        loads[1].in_flight = 2;
+        assert_eq!(count(Policy::PeakEwma, &loads, 100), [100, 0], "both are: as ever");
     }
 }

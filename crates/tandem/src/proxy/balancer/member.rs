@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tandem_core::clustering::load_balanced::balance::Load;
 use tandem_core::clustering::load_balanced::ejection::Condition;
-use tandem_core::clustering::load_balanced::latency::Latency;
+use tandem_core::clustering::load_balanced::latency::{Latency, Round};
 use tandem_core::clustering::load_balanced::pace::{Pace, Recent};
 use tandem_core::clustering::load_balanced::quantiles::Times;
 use tandem_core::clustering::load_balanced::rendezvous;
@@ -76,6 +76,14 @@ struct Took {
     recent: Recent,
 }
 
+impl Took {
+    /// For operators, and for who is slower than the others.
+    fn seen(&mut self, took: Duration, now: Timestamp) {
+        self.times.sample(took, now);
+        self.recent.sample(took, now);
+    }
+}
+
 impl Member {
     pub(super) fn new(address: SocketAddr, agreed: SocketAddr, freed: &Arc<Freed>) -> Self {
         Self {
@@ -99,24 +107,36 @@ impl Member {
         }
     }
 
-    /// It has one more connection or response, after so long.
+    /// It has one more connection, after so long.
     pub(in crate::proxy) fn connected_in(&self, took: Duration) {
-        self.answered_in(Some(took));
+        self.served.fetch_add(1, Ordering::Relaxed);
+        self.took(took);
     }
 
-    /// It has one more response, after so long if that is known.
-    pub(in crate::proxy) fn answered_in(&self, took: Option<Duration>) {
+    /// It has one more response: one that it owed, after so long, or before it had all of what it
+    /// was asked.
+    pub(in crate::proxy) fn answered(&self, owed: Option<(Owed<'_>, Duration)>) {
         self.served.fetch_add(1, Ordering::Relaxed);
-        took.into_iter().for_each(|took| self.took(took));
+        let (mut of, now) = (lock(&self.took), clock::now());
+        match owed {
+            Some((owed, took)) => {
+                of.latency.answered(owed.came(), took, now);
+                of.seen(took, now);
+            }
+            None => of.latency.spoke(now),
+        }
     }
 
     /// How long something took there.
     pub(in crate::proxy) fn took(&self, took: Duration) {
-        let now = clock::now();
-        let mut of = lock(&self.took);
+        let (mut of, now) = (lock(&self.took), clock::now());
         of.latency.sample(took, now);
-        of.times.sample(took, now);
-        of.recent.sample(took, now);
+        of.seen(took, now);
+    }
+
+    /// It has all of a request, and owes an answer.
+    pub(in crate::proxy) fn asked(&self) -> Owed<'_> {
+        Owed(self, lock(&self.took).latency.asked(clock::now()))
     }
 
     /// How long work takes here of late; asked once in a while.
@@ -209,6 +229,7 @@ impl Member {
             share: if is_full { 0 } else { share },
             in_flight: in_flight.saturating_add(latency.failing(now)),
             latency_us: latency.mean_us(now),
+            is_silent: latency.is_silent(now),
             far: self.far.load(Ordering::Relaxed),
             name: self.name,
         }
@@ -254,6 +275,24 @@ impl Member {
             is_full: self.is_full(bounds.in_flight_max),
             cut_in: self.leaving.left(bounds.drain_max, now),
         }
+    }
+}
+
+/// An answer that an endpoint owes; dropped when nobody waits for it any more.
+#[derive(Debug)]
+pub(in crate::proxy) struct Owed<'a>(&'a Member, Round);
+
+impl Owed<'_> {
+    fn came(self) -> Round {
+        let round = self.1;
+        std::mem::forget(self);
+        round
+    }
+}
+
+impl Drop for Owed<'_> {
+    fn drop(&mut self) {
+        lock(&self.0.took).latency.left(self.1);
     }
 }
 

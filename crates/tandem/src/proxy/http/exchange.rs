@@ -107,7 +107,7 @@ pub(super) async fn run(door: Door<'_>, client: &mut Client, order: Order) -> Af
             is_stale: end == End::Broke && (is_reused || transfer.endpoint.is_stale()),
             refused: transfer.endpoint.refused(),
         };
-        let endpoint = transfer.endpoint;
+        let endpoint = transfer.into_endpoint();
         if end == End::Misdirected {
             match is_asked_again(&mut search, client, claim).await {
                 Ok(()) => continue,

@@ -21,6 +21,7 @@ use super::wire::framing::{Bad, Body, Framing};
 use super::wire::request::{self, no_fields};
 use super::wire::response::{self, INTERIM_MAX};
 use super::wire::rewrite::{self, Onward};
+use crate::proxy::balancer::member::Owed;
 use std::task::{Context, Poll, ready};
 use tokio::time::Instant;
 
@@ -69,6 +70,8 @@ pub(super) struct Transfer<'a> {
     /// Something came from the endpoint.
     pub(super) endpoint_spoke: bool,
     sent_at: Instant,
+    /// There while the endpoint owes an answer to all that it was sent.
+    owed: Option<Owed<'a>>,
     moved_at: Instant,
 }
 
@@ -103,6 +106,7 @@ impl<'a> Transfer<'a> {
             keep_alive: false,
             endpoint_spoke: false,
             sent_at: now,
+            owed: None,
             moved_at: now,
         }
     }
@@ -139,6 +143,11 @@ impl<'a> Transfer<'a> {
     /// The client has had no response, not even the beginning of one.
     pub(super) fn can_reply(&self) -> bool {
         self.status.is_none() && (self.out_sent == 0 || self.out_sent == self.client.out.len())
+    }
+
+    /// What is left of it: nobody waits for an answer any more.
+    pub(super) fn into_endpoint(self) -> Stream {
+        self.endpoint
     }
 
     fn is_sent(&self) -> bool {
@@ -191,6 +200,7 @@ impl<'a> Transfer<'a> {
             }
             if self.body.is_done() {
                 self.sent_at = Instant::now();
+                self.owed = self.status.is_none().then(|| self.terms.member.asked());
                 return Poll::Ready(Ok(()));
             }
             let Client { stream, input, .. } = &mut *self.client;
@@ -367,7 +377,8 @@ impl<'a> Transfer<'a> {
         self.status = Some(status);
         spare.consume(length);
         // What it says before it has the whole request says nothing of how long it takes.
-        self.terms.member.answered_in(is_sent.then(|| self.sent_at.elapsed()));
+        let owed = self.owed.take().filter(|_| is_sent);
+        self.terms.member.answered(owed.map(|owed| (owed, self.sent_at.elapsed())));
         Ok(false)
     }
 

@@ -93,6 +93,8 @@ impl Readers {
             share: if Some(&member.node) == avoid { 0 } else { share },
             in_flight: sessions_of(sessions, &member.node),
             latency_us: member.latency.mean_us(now),
+            // Sessions are not followed statement by statement.
+            is_silent: false,
             far: member.far,
             name: rendezvous::hash(member.node.as_str().as_bytes()),
         };

@@ -9,6 +9,7 @@ use tandem_core::clustering::load_balanced::ejection::Condition;
 use tandem_core::clustering::load_balanced::key::Source;
 use tandem_core::clustering::load_balanced::retry;
 use tokio::io::AsyncWriteExt;
+use tokio::time::timeout;
 
 pub async fn pair() -> (Supervisor, Endpoint, Endpoint) {
     let supervisor = Supervisor::new();
@@ -327,4 +328,34 @@ async fn whoever_takes_nothing_or_streams_nothing_is_cut_and_no_endpoint_blamed(
     let snapshot = balancer.snapshot();
     assert_eq!(snapshot.http.unwrap().timed_out, 1);
     assert_eq!((snapshot.endpoints[0].failed, snapshot.endpoints[0].in_flight), (0, 0));
+}
+
+/// By latency alone all of them would go there: the other one is known to be slow.
+#[tokio::test]
+async fn an_endpoint_that_hangs_draws_a_few_clients_and_not_all() {
+    let (supervisor, a, b) = pair().await;
+    let with = |answer_timeout| {
+        let mut config = http(&[&a, &b], |http| http.answer_timeout = answer_timeout);
+        config.policy = Policy::PeakEwma;
+        config
+    };
+    let balancer = Balancer::open(with(Duration::from_millis(100)), &supervisor).unwrap();
+    b.always("/never");
+    while get(&balancer, "/").await.status() != 504 {}
+    b.always("");
+    for _ in 0..10 {
+        assert_eq!(get(&balancer, "/").await.body, "a", "it is known to be the quick one");
+    }
+    balancer.configure(with(LIMIT)).unwrap();
+    a.always("/never");
+    let (mut waiting, mut served) = (Vec::new(), 0);
+    for _ in 0..10 {
+        let mut client = Client::connect(&balancer).await;
+        client.send("GET / HTTP/1.1\r\nHost: shop\r\n\r\n").await;
+        match timeout(Duration::from_millis(50), client.response()).await {
+            Ok(response) => served += u32::from(response.unwrap().body == "b"),
+            Err(_) => waiting.push(client),
+        }
+    }
+    assert!(waiting.len() <= 3 && served >= 7, "{} wait, {served} served", waiting.len());
 }
