@@ -18,7 +18,8 @@ pub struct Log {
     closed_doors: Vec<AtomicU64>,
     turned_away: Mutex<Vec<Timestamp>>,
     acked: AtomicU64,
-    last_acked: AtomicU64,
+    /// Of each client.
+    last_acked: Vec<AtomicU64>,
 }
 
 impl Log {
@@ -29,7 +30,7 @@ impl Log {
             closed_doors: (0..clients).map(|_| AtomicU64::new(0)).collect(),
             turned_away: Mutex::default(),
             acked: AtomicU64::new(0),
-            last_acked: AtomicU64::new(0),
+            last_acked: (0..clients).map(|_| AtomicU64::new(0)).collect(),
         })
     }
 
@@ -38,9 +39,18 @@ impl Log {
         self.acked.load(Ordering::Relaxed)
     }
 
-    /// When the last of it was.
+    /// When the last of it was, whoever's that is.
     pub fn last_acked(&self) -> Timestamp {
-        Timestamp(self.last_acked.load(Ordering::Relaxed))
+        self.last().max().unwrap_or_default()
+    }
+
+    /// When that of the client was who waits longest: never, if one has nothing yet.
+    pub fn last_of_all(&self) -> Timestamp {
+        self.last().min().unwrap_or_default()
+    }
+
+    fn last(&self) -> impl Iterator<Item = Timestamp> {
+        self.last_acked.iter().map(|at| Timestamp(at.load(Ordering::Relaxed)))
     }
 
     /// All of it.
@@ -97,7 +107,9 @@ impl Pen {
         }
         if outcome == Outcome::Acked {
             self.log.acked.fetch_add(1, Ordering::Relaxed);
-            self.log.last_acked.fetch_max(ended.0, Ordering::Relaxed);
+            if let Some(last) = self.log.last_acked.get(self.number) {
+                last.fetch_max(ended.0, Ordering::Relaxed);
+            }
         }
     }
 
@@ -143,6 +155,12 @@ mod tests {
         assert_eq!(log.last_acked(), history.writers[1][0].ended);
         assert_eq!((history.writers[0].len(), &history.closed_doors[..]), (0, &[0, 1][..]));
         assert!(history.turned_away[0] >= log.last_acked());
+        assert_eq!(log.last_of_all(), Timestamp(0), "the other one has nothing");
+        let other = Pen::new(&log, 0, stop.clone());
+        other.sent(1);
+        other.ended(Outcome::Acked);
+        assert_eq!(log.last_of_all(), history.writers[1][0].ended);
+        assert_eq!(log.last_acked(), log.history().writers[0][0].ended);
         stop.cancel();
         pen.pause(Duration::from_secs(600)).await;
         assert!(pen.is_stopped());

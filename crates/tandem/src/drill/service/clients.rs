@@ -101,6 +101,11 @@ impl Clients {
         self.log.last_acked()
     }
 
+    /// When that was so of the client who waits longest.
+    pub fn last_of_all(&self) -> Timestamp {
+        self.log.last_of_all()
+    }
+
     /// Ends the clients, and hands over what they saw.
     pub async fn stop(self) -> History {
         self.tasks.stop(STOP_MAX).await;

@@ -25,6 +25,8 @@ pub enum Effect {
     Silent,
     /// Another process began there.
     Replaced,
+    /// Another process began, there or elsewhere.
+    Succeeded,
     /// The process that was at work there still is, and no other began.
     GoesOn,
     /// It gets no work, and had some before.
@@ -46,10 +48,10 @@ pub enum Effect {
 /// What a fault must do.
 pub const fn of(subject: Subject, fault: Fault) -> &'static [Effect] {
     use Effect::{
-        AtWork, GoesOn, Grown, Joined, Member, Noticed, Replaced, Rolled, Silent, Unused,
+        AtWork, GoesOn, Grown, Joined, Member, Noticed, Replaced, Rolled, Silent, Succeeded, Unused,
     };
     match (subject.rules(), fault) {
-        (Subject::Singleton, Fault::InstanceKill) => &[Silent],
+        (Subject::Singleton, Fault::InstanceKill | Fault::InstanceFreeze) => &[Silent, Succeeded],
         (_, Fault::InstanceKill) => &[Silent, Replaced],
         (_, Fault::Slow | Fault::Lie) if subject.mends_itself(fault) => &[Silent, Replaced],
         (Subject::Singleton | Subject::Partitions, Fault::DaemonFreeze | Fault::NodeCut) => {
@@ -65,6 +67,8 @@ pub const fn of(subject: Subject, fault: Fault) -> &'static [Effect] {
         (_, Fault::NodeKill) => &[Silent, Noticed],
         // A check that only connects is answered by the kernel, whatever the process does.
         (Subject::Http, Fault::InstanceFreeze) => &[Silent, Noticed],
+        // What stands still falls silent by itself: that its own checks found it out is what counts.
+        (Subject::Copies | Subject::Partitions, Fault::InstanceFreeze) => &[Silent, Replaced],
         (_, Fault::InstanceFreeze | Fault::Switchover) => &[Silent],
         // Connections that are there stay there, and requests come with them.
         (Subject::Tcp, Fault::Drain | Fault::Resize) => &[Noticed],
@@ -147,6 +151,7 @@ impl<'a> Seen<'a> {
         match effect {
             Effect::Silent => still().then(|| format!("the process of {victim} is still at work")),
             Effect::Replaced => (!began(whole)).then(|| format!("no other began on {victim}")),
+            Effect::Succeeded => self.not_succeeded(),
             Effect::GoesOn => (!still() || began(self.window.to))
                 .then(|| format!("the copy of {victim} did not go on")),
             Effect::Unused => self.gets_work(),
@@ -181,6 +186,15 @@ impl<'a> Seen<'a> {
         }
         let mut left = self.within(self.over_at.minus(LATELY), self.over_at);
         left.any(|line| self.own(&line)).then(|| format!("{victim} left and is still at work"))
+    }
+
+    fn not_succeeded(&self) -> Option<String> {
+        let (before, after): (Vec<_>, Vec<_>) =
+            self.lines.iter().partition(|line| line.at <= self.window.from);
+        let known: BTreeSet<Copy<'_>> =
+            before.iter().map(|it| (it.name.as_str(), it.pid)).collect();
+        let began = after.iter().any(|it| !known.contains(&(it.name.as_str(), it.pid)));
+        (!began).then(|| format!("no other began after that of {}", self.victim))
     }
 
     fn gets_work(&self) -> Option<String> {
@@ -259,6 +273,11 @@ mod tests {
         assert!(lacks(Effect::Replaced, &goes_on).is_some());
         assert_eq!(lacks(Effect::Replaced, &replaced), None);
         assert!(lacks(Effect::Replaced, &gone).is_some());
+        assert!(lacks(Effect::Succeeded, &goes_on).is_some());
+        assert_eq!(lacks(Effect::Succeeded, &replaced), None);
+        assert!(lacks(Effect::Succeeded, &gone).is_some(), "the other one was there before");
+        let elsewhere = [beats("a", 1, 0..2100), beats("b", 9, 3000..8000)];
+        assert_eq!(lacks(Effect::Succeeded, &elsewhere), None);
         assert_eq!(lacks(Effect::GoesOn, &goes_on), None);
         assert!(
             lacks(Effect::GoesOn, &replaced).is_some() && lacks(Effect::GoesOn, &gone).is_some()

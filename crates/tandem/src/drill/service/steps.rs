@@ -2,7 +2,7 @@
 //! again, count.
 //! In: a `Fault`. Out: `RunReport`.
 //! States: Whole → Warming → Broken → (healed) Healing → Whole, each with a bound.
-//! Not here: what each fault does (`faults.rs`), what the evidence proves (`judge.rs`).
+//! Not here: what each fault does (`faults.rs`), what the evidence proves (`verdict.rs`).
 //! Tested by: below; the drill itself.
 
 use super::clients::{Clients, Manner};
@@ -36,6 +36,8 @@ const LASTS: Duration = Duration::from_secs(3);
 const LASTS_NOTICED: Duration = Duration::from_secs(6);
 /// How long fewer copies are wanted.
 const LASTS_RESIZED: Duration = Duration::from_secs(8);
+/// Why it is not whole, if no node says a thing.
+const UNANSWERED: &str = "it seems whole, and not everybody is answered";
 
 impl Breaks for Stage {
     async fn mend(&self) {
@@ -54,12 +56,12 @@ impl Breaks for Stage {
         let door = |place| layout.door_of(place, SERVICE);
         let doors: Vec<SocketAddr> = layout.nodes.iter().filter_map(door).collect();
         let run = format!("{seed}-{fault}-{round}-{}", clock::unix_ms());
-        let pulse = match self.subject {
-            Subject::Partitions => Pulse::Work(Pieces::start(&self.kit.ledger(), from, PARTITIONS)),
-            subject => {
-                let manner = Manner::of(subject);
-                Pulse::Answers(Clients::start(&self.load, &doors, &run, manner))
-            }
+        let (is_divided, is_asked) =
+            (self.subject.rules() == Subject::Partitions, self.subject != Subject::Partitions);
+        let manner = Manner::of(self.subject);
+        let pulse = Pulse {
+            clients: is_asked.then(|| Clients::start(&self.load, &doors, &run, manner)),
+            pieces: is_divided.then(|| Pieces::start(&self.kit.ledger(), from, PARTITIONS)),
         };
         let mut problems = Vec::new();
         let broken = self.break_and_heal((fault, &cast), &injection, (&pulse, &mut problems)).await;
@@ -114,11 +116,11 @@ impl Stage {
         Ok(Times { fault_at, healed_at, over_at: clock::now(), whole, noticed, members })
     }
 
-    /// Until all is at work, and a while longer.
+    /// Until all is at work and every client is answered, and a while longer.
     async fn warm(&self, pulse: &Pulse) -> Result<(), Error> {
-        let flows = || pulse.acked() > 0 && is_fresh(pulse.last_acked());
+        let flows = || pulse.acked() > 0 && is_fresh(pulse.last_of_all());
         if !until(self.bounds.flow_max, flows).await {
-            let because = self.view().shortcoming.unwrap_or_else(|| "it seems whole".into());
+            let because = self.view().shortcoming.unwrap_or_else(|| UNANSWERED.into());
             return Err(Error::NoWrites { seconds: self.bounds.flow_max.as_secs(), because });
         }
         sleep(self.bounds.warming).await;
@@ -169,11 +171,11 @@ impl Stage {
         let healed = (fault, clock::now());
         let mended = || {
             let is_whole = is_mended(&self.view(), healed, self.bounds.whole_for, clock::now());
-            is_whole && is_fresh(pulse.last_acked())
+            is_whole && is_fresh(pulse.last_of_all())
         };
         let whole = until(self.bounds.mended_max, mended).await;
         if !whole {
-            let why = self.view().shortcoming.unwrap_or_else(|| "no answers".into());
+            let why = self.view().shortcoming.unwrap_or_else(|| UNANSWERED.into());
             let limit = self.bounds.mended_max.as_secs();
             problems.push(format!("not whole within {limit} s: {why}"));
         }
@@ -260,6 +262,8 @@ fn is_mended(
 const fn lasts(subject: Subject, fault: Fault) -> Duration {
     match (subject.rules(), fault) {
         (_, Fault::Slow | Fault::Lie) => LASTS_NOTICED,
+        // It is started anew by then, and the others go on meanwhile: nothing else is waited for.
+        (Subject::Copies, Fault::InstanceFreeze) => LASTS_NOTICED,
         // A copy that is one too many is placed, withdrawn and ended, in turn.
         (Subject::Copies, Fault::Resize) => LASTS_RESIZED,
         _ => LASTS,

@@ -226,6 +226,27 @@ pub mod tests {
     }
 
     #[test]
+    fn no_freeze_passes_that_is_only_sat_out() {
+        let freezes = |fault: &&Fault| matches!(fault, Fault::InstanceFreeze | Fault::DaemonFreeze);
+        for subject in Subject::ALL.iter().filter(|it| **it != Subject::Postgres) {
+            for fault in subject.faults().iter().filter(freezes) {
+                // A check that only connects is answered by the kernel.
+                if (*subject, *fault) == (Subject::Tcp, Fault::InstanceFreeze) {
+                    continue;
+                }
+                let is_endpoint = subject.has_endpoints() && *fault == Fault::InstanceFreeze;
+                let victim = if is_endpoint { "x" } else { "a" };
+                let mut evidence = nothing_happened(victim);
+                let window = evidence.times.fault();
+                let stands = |at: Timestamp| at > window.from && at < window.to;
+                evidence.lines.retain(|line| line.name != victim || !stands(line.at));
+                let found = problems(*subject, *fault, &evidence);
+                assert!(!found.is_empty(), "{subject} {fault}: nobody did a thing");
+            }
+        }
+    }
+
+    #[test]
     fn a_change_back_is_judged_as_the_change_is() {
         let mut evidence = nothing_happened("a");
         // From then on one name after the other has another process.
