@@ -23,8 +23,9 @@ use tokio::time::timeout;
 const ANSWER_MAX: Duration = Duration::from_secs(3);
 /// Before the doors are tried from the beginning.
 const DOORS_CLOSED: Duration = Duration::from_millis(20);
-/// How many sessions a client has, which it goes on with in turns.
-const SESSIONS: i64 = 8;
+/// How many sessions a client has, which it goes on with in turns: odd, so that each has requests
+/// of both kinds.
+const SESSIONS: i64 = 7;
 const STOP_MAX: Duration = Duration::from_secs(10);
 
 /// Whether a request of that number may be repeated.
@@ -207,6 +208,14 @@ mod tests {
     use crate::drill::worker::{Does, Ledger, Line, read, serve};
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
+
+    #[test]
+    fn each_session_has_requests_of_both_kinds() {
+        let kinds: std::collections::BTreeSet<(i64, bool)> =
+            (1..=28).map(|seq| (session(seq), may_be_repeated(seq))).collect();
+        let sessions: std::collections::BTreeSet<i64> = kinds.iter().map(|(of, _)| *of).collect();
+        assert_eq!(kinds.len(), 2 * sessions.len(), "{kinds:?}");
+    }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn what_clients_were_told_is_in_the_ledger() {

@@ -6,6 +6,7 @@
 //! Not here: what must not happen (`judge.rs`, `pieces.rs`).
 //! Tested by: below, `verdict.rs`.
 
+use super::judge::key;
 use super::subject::Subject;
 use super::verdict::Members;
 use crate::drill::Fault;
@@ -93,6 +94,8 @@ type Copy<'a> = (&'a str, u32);
 pub struct Seen<'a> {
     /// All of it.
     pub lines: &'a [Line],
+    /// The name of the run: what others ask for proves nothing of its doors.
+    pub run: &'a str,
     /// Whom it was about: a node, or an endpoint.
     pub victim: &'a str,
     /// While it lasted.
@@ -173,7 +176,12 @@ impl<'a> Seen<'a> {
 
     /// What it was for, by the ledger: it may run, and nobody needs it.
     fn is_work(&self, line: &&'a Line) -> bool {
-        self.own(line) && matches!(line.does, Does::Request(_) | Does::Work { .. })
+        let is_wanted = match &line.does {
+            Does::Request(id) => key(id, self.run).is_some(),
+            Does::Work { .. } => true,
+            Does::Start | Does::Beat | Does::Stop => false,
+        };
+        self.own(line) && is_wanted
     }
 
     fn not_joined(&self) -> Option<String> {
@@ -259,7 +267,8 @@ mod tests {
         let window = Window { from: Timestamp(2_000_000), to: Timestamp(6_000_000) };
         let over_at = Timestamp(8_000_000);
         let members = Members { before: 3, most: 3, after: 3 };
-        let seen = Seen { lines: &lines, victim: "a", window, over_at, noticed: false, members };
+        let (lines, run, victim) = (&lines[..], "r", "a");
+        let seen = Seen { lines, run, victim, window, over_at, noticed: false, members };
         seen.lacks(effect)
     }
 
@@ -315,6 +324,10 @@ mod tests {
         assert_eq!(told(&idle), "a joined and had no work in the end");
         let early = [others.clone(), asks(3000..4000)];
         assert_eq!(told(&early), "a joined and had no work in the end");
+        let mut of_guest = asks(3000..6500);
+        of_guest.iter_mut().for_each(|it| it.does = Does::Request("guest-r.0.1".into()));
+        let led = [others.clone(), of_guest];
+        assert_eq!(told(&led), "a joined and had no work in the end", "by no door of the others");
         assert_eq!(told(&[others.clone(), asks(3000..8000)]), "a left and is still at work");
         assert!(told(&[others, asks(0..6500)]).contains("nothing is proven"));
     }
@@ -325,7 +338,8 @@ mod tests {
             let window = Window { from: Timestamp(0), to: Timestamp(0) };
             let (victim, over_at) = ("d", Timestamp(0));
             let members = Members { before: 3, most, after };
-            let seen = Seen { lines: &[], victim, window, over_at, noticed: false, members };
+            let noticed = false;
+            let seen = Seen { lines: &[], run: "r", victim, window, over_at, noticed, members };
             seen.lacks(Effect::Member)
         };
         assert_eq!(told(4, 3), None);

@@ -64,7 +64,8 @@ impl Breaks for Stage {
             pieces: is_divided.then(|| Pieces::start(&self.kit.ledger(), from, PARTITIONS)),
         };
         let mut problems = Vec::new();
-        let broken = self.break_and_heal((fault, &cast), &injection, (&pulse, &mut problems)).await;
+        let watched = (&pulse, &mut problems);
+        let broken = self.break_and_heal((fault, &cast), &run, &injection, watched).await;
         let history = pulse.stop().await;
         let times = broken?;
         let lines = self.read(from)?;
@@ -94,6 +95,7 @@ impl Stage {
     async fn break_and_heal(
         &self,
         (fault, cast): (Fault, &Cast),
+        run: &str,
         Injection { inject, heal }: &Injection,
         (pulse, problems): (&Pulse, &mut Vec<String>),
     ) -> Result<Times, Error> {
@@ -101,7 +103,7 @@ impl Stage {
         let (fault_at, share) = (clock::now(), pulse.share(cast.node.as_str()));
         let before = self.view().asked;
         self.act_all(inject, problems).await;
-        let guest = (fault == Fault::Scale).then(|| self.guest(&cast.spare)).flatten();
+        let guest = (fault == Fault::Scale).then(|| self.guest(&cast.spare, run)).flatten();
         let (noticed, most) = self.endure((fault, cast), share, (pulse, problems)).await;
         problems.extend(self.stayed(fault, &cast.node));
         if let Some(guest) = guest {

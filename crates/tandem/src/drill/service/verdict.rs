@@ -76,9 +76,14 @@ pub struct Evidence {
     pub victim: String,
 }
 
+/// The name of what is asked at the door of a node that joins while a run lasts: judged apart.
+pub fn guest_of(run: &str) -> String {
+    format!("guest-{run}")
+}
+
 /// What must not be, whatever else a report says.
 pub fn problems(subject: Subject, fault: Fault, evidence: &Evidence) -> Vec<String> {
-    let Evidence { history, lines, times, victim, .. } = evidence;
+    let Evidence { history, lines, times, victim, run, .. } = evidence;
     let mut problems: Vec<String> = failed(subject, fault, evidence).into_iter().collect();
     if subject.forgives_nothing(fault) {
         problems.extend(turned_away(history, times.all()));
@@ -97,7 +102,7 @@ pub fn problems(subject: Subject, fault: Fault, evidence: &Evidence) -> Vec<Stri
     };
     problems.extend(wrong.and_then(|wrong| unnoticed(history, window, wrong)));
     let Times { over_at, noticed, members, .. } = *times;
-    let seen = Seen { lines, victim, window, over_at, noticed, members };
+    let seen = Seen { lines, run, victim, window, over_at, noticed, members };
     problems.extend(effect::of(subject, fault).iter().filter_map(|it| seen.lacks(*it)));
     if let (Fault::Change, Some(from)) = (fault, times.healed_at) {
         let back = Seen { window: Window { from, to: over_at }, ..seen };
@@ -192,6 +197,12 @@ pub mod tests {
                 let line =
                     |does| Line { name: name.into(), pid, term: 1, at: Timestamp(ms * 1000), does };
                 lines.extend([Does::Beat, request, work].map(line));
+            }
+            // A client at a, and a guest, whose door leads it as the others lead that client.
+            for run in ["r".to_owned(), guest_of("r")] {
+                let does = Does::Request(request_id(&run, 0, ms as i64 / 20));
+                let at = Timestamp(ms * 1000);
+                lines.push(Line { name: "a".into(), pid: 1, term: 1, at, does });
             }
             attempts.push(attempt(ms as i64, ms, ms + 2, Outcome::Acked));
         }

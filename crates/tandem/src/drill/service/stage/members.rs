@@ -8,13 +8,13 @@
 use super::super::clients::{Clients, Manner};
 use super::super::faults::Shape;
 use super::super::kit::SERVICE;
+use super::super::verdict::guest_of;
 use super::super::view;
 use super::Stage;
 use crate::dev::status::Status;
 use crate::drill::Error;
 use crate::drill::evidence::workload::Load;
 use crate::drill::stage::LOOK;
-use crate::runtime::clock;
 use crate::telemetry::codes;
 use std::time::Duration;
 use tandem_core::ids::NodeId;
@@ -38,13 +38,11 @@ impl Stage {
     }
 
     /// A client at the door of a node that joined; none where the service has no doors.
-    pub(in super::super) fn guest(&self, node: &NodeId) -> Option<Clients> {
+    pub(in super::super) fn guest(&self, node: &NodeId, run: &str) -> Option<Clients> {
         let layout = self.cluster.layout();
         let door = layout.door_of(layout.place(node).ok()?, SERVICE)?;
         let load = Load { writers: 1, ..self.load.clone() };
-        // Requests of a run are counted by its name: these are judged apart.
-        let run = format!("guest-{}", clock::unix_ms());
-        Some(Clients::start(&load, &[door], &run, Manner::of(self.subject)))
+        Some(Clients::start(&load, &[door], &guest_of(run), Manner::of(self.subject)))
     }
 
     /// Empties a node, removes it, and waits until nothing of it is left.

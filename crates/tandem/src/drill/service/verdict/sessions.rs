@@ -4,12 +4,13 @@
 //! A session has a home, where it was before the fault. It may be elsewhere while its home is the
 //! victim, and at the victim where the fault leads some there: a node that joins, or the door of
 //! one that is cut off, which reaches nobody else. In the end it is at home again.
+//! The door of a node that joins leads each session where the other doors lead it.
 //! Not here: to which session a request belongs (`clients.rs`).
 //! Tested by: below.
 
 use super::super::clients::session;
 use super::super::judge::key;
-use super::Evidence;
+use super::{Evidence, guest_of};
 use crate::drill::Fault;
 use crate::drill::worker::{Does, Line};
 use std::collections::{BTreeMap, BTreeSet};
@@ -50,6 +51,9 @@ pub fn problems(fault: Fault, evidence: &Evidence) -> Vec<String> {
             let all = homes.len();
             problems.push(format!("{moved} of {all} sessions moved to the node that joined"));
         }
+        if fault == Fault::Scale {
+            problems.extend(led_apart(evidence, &steady, (end.minus(STEADY), end)));
+        }
     }
     let end = places(evidence, over_at.minus(STEADY), over_at);
     let away = end.iter().filter(|(of, places)| {
@@ -71,7 +75,7 @@ fn strayed(fault: Fault, evidence: &Evidence, homes: &BTreeMap<Session, &str>) -
     }
     let leads_there = matches!(fault, Fault::Scale | Fault::NodeCut);
     let (from, to) = (evidence.times.fault_at, evidence.times.over_at);
-    let strays = requests(evidence, from, to).filter_map(|(of, place)| {
+    let strays = requests(evidence, &evidence.run, from, to).filter_map(|(of, place)| {
         let home = *homes.get(&of)?;
         let may = home == place || home == victim || (leads_there && place == victim);
         (!may).then_some((of, home, place))
@@ -85,6 +89,30 @@ fn strayed(fault: Fault, evidence: &Evidence, homes: &BTreeMap<Session, &str>) -
     ))
 }
 
+/// In words, if the door of a node that joined does not lead as the others do. Its guest goes on
+/// with the sessions of the first client.
+fn led_apart(
+    evidence: &Evidence,
+    steady: &Places<'_>,
+    (from, to): (Timestamp, Timestamp),
+) -> Option<String> {
+    let mut led = Places::new();
+    for (of, place) in requests(evidence, &guest_of(&evidence.run), from, to) {
+        led.entry(of).or_default().insert(place);
+    }
+    let both = || led.iter().filter_map(|(of, there)| Some((of, there, steady.get(of)?)));
+    if both().next().is_none() {
+        let victim = &evidence.victim;
+        return Some(format!("no session was seen at the door of {victim} and at another one"));
+    }
+    let ((client, number), there, here) = both().find(|(_, there, here)| there != here)?;
+    let names = |of: &BTreeSet<&str>| of.iter().copied().collect::<Vec<&str>>().join(", ");
+    let (victim, there, here) = (&evidence.victim, names(there), names(here));
+    Some(format!(
+        "the door of {victim} leads session {client}.{number} to {there}, others lead it to {here}"
+    ))
+}
+
 fn apart((client, number): Session, places: &BTreeSet<&str>, when: &str) -> Option<String> {
     let names: Vec<&str> = places.iter().copied().collect();
     let text = || format!("session {client}.{number} was at {} at once {when}", names.join(", "));
@@ -93,20 +121,21 @@ fn apart((client, number): Session, places: &BTreeSet<&str>, when: &str) -> Opti
 
 fn places(evidence: &Evidence, from: Timestamp, to: Timestamp) -> Places<'_> {
     let mut places = Places::new();
-    for (of, place) in requests(evidence, from, to) {
+    for (of, place) in requests(evidence, &evidence.run, from, to) {
         places.entry(of).or_default().insert(place);
     }
     places
 }
 
-fn requests(
-    evidence: &Evidence,
+fn requests<'a>(
+    evidence: &'a Evidence,
+    run: &str,
     from: Timestamp,
     to: Timestamp,
-) -> impl Iterator<Item = (Session, &str)> {
+) -> impl Iterator<Item = (Session, &'a str)> {
     let of = move |line: &Line| {
         let Does::Request(id) = &line.does else { return None };
-        let (client, seq) = key(id, &evidence.run)?;
+        let (client, seq) = key(id, run)?;
         Some((client, session(seq)))
     };
     let inside = move |line: &&Line| line.at > from && line.at <= to;
@@ -179,6 +208,17 @@ mod tests {
         let mut evidence = led((2, 0), 3_000..8_500, &["d"]);
         evidence.victim = "d".into();
         assert_eq!(told(Fault::Scale, &evidence), "");
+        let of_guest = |line: &Line| match &line.does {
+            Does::Request(id) => key(id, &guest_of("r")).is_some(),
+            _ => false,
+        };
+        let mut apart = evidence.clone();
+        let of_one = apart.lines.iter_mut().filter(|line| of_guest(line)).step_by(7);
+        of_one.for_each(|line| line.name = "d".into());
+        let expected = "the door of d leads session 0.0 to d, others lead it to a";
+        assert_eq!(told(Fault::Scale, &apart), expected);
+        apart.lines.retain(|line| !of_guest(line));
+        assert!(told(Fault::Scale, &apart).contains("no session was seen at the door of d"));
         assert!(told(Fault::Drain, &evidence).contains("strayed"));
         for line in evidence.lines.iter_mut().filter(|it| it.at.0 > 7_000_000) {
             line.name = "d".into();
