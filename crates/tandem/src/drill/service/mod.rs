@@ -50,7 +50,8 @@ pub async fn run(
     let faults = if args.faults.is_empty() { all } else { &args.faults };
     rounds::on_cluster(args, &config, |cluster, tasks| async move {
         let load = Load { writers: args.writers, ..Load::default() };
-        let stage = Stage::new((args.subject, kit, endpoints), cluster, load, &tasks);
+        let about = (args.subject, kit, endpoints);
+        let stage = Stage::new(about, faults, cluster, load, &tasks);
         rounds::rounds(args, &stage, faults, (report, out)).await
     })
     .await

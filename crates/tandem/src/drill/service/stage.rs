@@ -39,6 +39,8 @@ const HELD_OFF_MAX: Duration = Duration::from_secs(240);
 /// A cluster with a service that can be broken.
 pub struct Stage {
     pub(super) subject: Subject,
+    /// What is done to it in a round, in order.
+    faults: Vec<Fault>,
     pub(super) cluster: Arc<DevCluster>,
     pub(super) kit: Arc<Kit>,
     pub(super) load: Load,
@@ -55,6 +57,7 @@ impl Stage {
     /// Sets the stage. What watches the cluster ends with `tasks`.
     pub fn new(
         (subject, kit, endpoints): (Subject, Arc<Kit>, Endpoints),
+        faults: &[Fault],
         cluster: Arc<DevCluster>,
         load: Load,
         tasks: &Supervisor,
@@ -71,6 +74,7 @@ impl Stage {
         };
         Self {
             subject,
+            faults: faults.into(),
             cluster,
             kit,
             load,
@@ -127,10 +131,7 @@ impl Stage {
         let [node, other, ..] = &nodes[..] else {
             return Err(Error::TooFewNodes { needed: 2, data_nodes: nodes.len() });
         };
-        // Another one each time: what just lied gets little work for a while.
-        let turn = self.subject.faults().iter().position(|it| *it == fault).unwrap_or(0);
-        let endpoints = self.kit.endpoints.len().max(1);
-        let endpoint = (random.random_range(0..endpoints) + turn) % endpoints;
+        let endpoint = endpoint((&self.faults, fault), seed, round, self.kit.endpoints.len());
         let address = self.endpoints.address(endpoint).map(|it| it.to_string());
         let address = address.unwrap_or_default();
         let (node, other, spare) = (node.clone(), other.clone(), self.kit.spare());
@@ -230,5 +231,40 @@ impl Stage {
                 tracing::debug!(%error, "not mended");
             }
         }
+    }
+}
+
+/// Which endpoint a fault is about, of so many. The next fault is about the next one, into the next
+/// round too: one that was just slow, or lied, gets little work for a while, and nothing that is
+/// done to it then proves anything.
+fn endpoint((faults, fault): (&[Fault], Fault), seed: u64, round: u32, endpoints: usize) -> usize {
+    let endpoints = endpoints.max(1);
+    let first = StdRng::seed_from_u64(seed).random_range(0..endpoints);
+    let rounds = round.saturating_sub(1) as usize;
+    let at = faults.iter().position(|it| *it == fault).unwrap_or(0);
+    (first + (rounds % endpoints) * (faults.len() % endpoints) + at) % endpoints
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_endpoint_is_hit_twice_in_a_row() {
+        let all = Subject::Http.faults();
+        let some = [Fault::Slow, Fault::Resize];
+        let two = [Fault::InstanceFreeze, Fault::Drain];
+        for faults in [all, &some, &two] {
+            for seed in 0..20 {
+                let of = |fault: &Fault, round| endpoint((faults, *fault), seed, round, 3);
+                let rounds = (1..=4).flat_map(|round| faults.iter().map(move |it| of(it, round)));
+                let hit: Vec<usize> = rounds.collect();
+                assert!(hit.windows(2).all(|two| two[0] != two[1]), "seed {seed}: {hit:?}");
+                let again = (1..=4).flat_map(|round| faults.iter().map(move |it| of(it, round)));
+                assert_eq!(hit, again.collect::<Vec<usize>>(), "repeated by its seed");
+            }
+        }
+        let firsts = (0..20).map(|seed| endpoint((all, all[0]), seed, 1, 3));
+        assert_eq!(firsts.collect::<std::collections::BTreeSet<_>>().len(), 3, "by lot");
     }
 }
