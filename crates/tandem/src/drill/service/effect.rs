@@ -8,7 +8,7 @@
 
 use super::judge::key;
 use super::subject::Subject;
-use super::verdict::Members;
+use super::verdict::{Members, newcomers_of};
 use crate::drill::Fault;
 use crate::drill::evidence::history::Window;
 use crate::drill::worker::{Does, Line};
@@ -32,6 +32,8 @@ pub enum Effect {
     GoesOn,
     /// It gets no work, and had some before.
     Unused,
+    /// No new connection leads there, and some did before.
+    Unchosen,
     /// It works on more partitions than before.
     Grown,
     /// Every process was replaced, one after the other.
@@ -49,7 +51,8 @@ pub enum Effect {
 /// What a fault must do.
 pub const fn of(subject: Subject, fault: Fault) -> &'static [Effect] {
     use Effect::{
-        AtWork, GoesOn, Grown, Joined, Member, Noticed, Replaced, Rolled, Silent, Succeeded, Unused,
+        AtWork, GoesOn, Grown, Joined, Member, Noticed, Replaced, Rolled, Silent, Succeeded,
+        Unchosen, Unused,
     };
     match (subject.rules(), fault) {
         (Subject::Singleton, Fault::InstanceKill | Fault::InstanceFreeze) => &[Silent, Succeeded],
@@ -72,7 +75,7 @@ pub const fn of(subject: Subject, fault: Fault) -> &'static [Effect] {
         (Subject::Copies | Subject::Partitions, Fault::InstanceFreeze) => &[Silent, Replaced],
         (_, Fault::InstanceFreeze | Fault::Switchover) => &[Silent],
         // Connections that are there stay there, and requests come with them.
-        (Subject::Tcp, Fault::Drain | Fault::Resize) => &[Noticed],
+        (Subject::Tcp, Fault::Drain | Fault::Resize) => &[Noticed, Unchosen],
         (Subject::Http, Fault::Drain | Fault::Resize) | (Subject::Partitions, Fault::Drain) => {
             &[Unused]
         }
@@ -158,6 +161,7 @@ impl<'a> Seen<'a> {
             Effect::GoesOn => (!still() || began(self.window.to))
                 .then(|| format!("the copy of {victim} did not go on")),
             Effect::Unused => self.gets_work(),
+            Effect::Unchosen => self.is_chosen(),
             Effect::Grown => {
                 let (before, after) =
                     (pieces(self.before(), victim), pieces(self.lately(), victim));
@@ -213,6 +217,23 @@ impl<'a> Seen<'a> {
         }
         let still = self.lately().filter(work).count();
         (still > 0).then(|| format!("{victim} still gets work: {still} in the last second"))
+    }
+
+    fn is_chosen(&self) -> Option<String> {
+        let (victim, run) = (self.victim, newcomers_of(self.run));
+        let comes = |line: &&Line| match &line.does {
+            Does::Request(id) => key(id, &run).is_some(),
+            Does::Start | Does::Beat | Does::Stop | Does::Work { .. } => false,
+        };
+        if !self.before().filter(|it| self.own(it)).any(|line| comes(&line)) {
+            return Some(format!("nobody who came was led to {victim} before: nothing is proven"));
+        }
+        if !self.lately().any(|line| comes(&line)) {
+            return Some("nobody came in the last second, so nothing is proven".into());
+        }
+        let still = self.lately().filter(|it| self.own(it)).filter(comes).count();
+        let text = || format!("{still} new connections led to {victim} in the last second");
+        (still > 0).then(text)
     }
 
     fn not_rolled(&self) -> Option<String> {
@@ -309,6 +330,25 @@ mod tests {
         };
         assert_eq!(lacks(Effect::Grown, &[works(0, 0..8000), works(1, 3000..8000)]), None);
         assert!(lacks(Effect::Grown, &[works(0, 0..8000)]).is_some());
+    }
+
+    #[test]
+    fn where_new_connections_lead_is_told_apart_from_those_that_are_kept() {
+        let asks = |name, ms: std::ops::Range<u64>, run: &str| -> Vec<Line> {
+            let does = || Does::Request(format!("{run}.1.1"));
+            ms.step_by(100).map(|at| line(name, 1, at, does())).collect()
+        };
+        // What is kept goes on throughout.
+        let kept = asks("a", 0..8000, "r");
+        let elsewhere = asks("b", 0..8000, "newcomers-r");
+        let told = |parts: &[Vec<Line>]| lacks(Effect::Unchosen, parts).unwrap_or_default();
+        let until = |ms| asks("a", 0..ms, "newcomers-r");
+        assert_eq!(told(&[kept.clone(), elsewhere.clone(), until(2500)]), "");
+        let goes_on = told(&[kept.clone(), elsewhere.clone(), until(8000)]);
+        assert_eq!(goes_on, "10 new connections led to a in the last second");
+        let never = told(&[kept.clone(), elsewhere]);
+        assert_eq!(never, "nobody who came was led to a before: nothing is proven");
+        assert!(told(&[kept, until(2500)]).starts_with("nobody came"));
     }
 
     #[test]

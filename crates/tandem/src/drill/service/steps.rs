@@ -15,6 +15,7 @@ use super::stage::Stage;
 use super::subject::Subject;
 use super::verdict::{self, Evidence, Members, Times};
 use crate::drill::evidence::ledger;
+use crate::drill::evidence::workload::Load;
 use crate::drill::report::{RunReport, milliseconds, seconds};
 use crate::drill::rounds::Breaks;
 use crate::drill::stage::{is_fresh, until};
@@ -36,6 +37,8 @@ const LASTS: Duration = Duration::from_secs(3);
 const LASTS_NOTICED: Duration = Duration::from_secs(6);
 /// How long fewer copies are wanted.
 const LASTS_RESIZED: Duration = Duration::from_secs(8);
+/// Of those who connect for each request.
+const NEWCOMERS_PER_DOOR: usize = 2;
 /// Why it is not whole, if no node says a thing.
 const UNANSWERED: &str = "it seems whole, and not everybody is answered";
 
@@ -63,10 +66,14 @@ impl Breaks for Stage {
             clients: is_asked.then(|| Clients::start(&self.load, &doors, &run, manner)),
             pieces: is_divided.then(|| Pieces::start(&self.kit.ledger(), from, PARTITIONS)),
         };
+        let newcomers = self.newcomers(fault, &doors, &run);
         let mut problems = Vec::new();
         let watched = (&pulse, &mut problems);
         let broken = self.break_and_heal((fault, &cast), &run, &injection, watched).await;
         let history = pulse.stop().await;
+        if let Some(newcomers) = newcomers {
+            problems.extend(verdict::problem_of_newcomers(&newcomers.stop().await));
+        }
         let times = broken?;
         let lines = self.read(from)?;
         let victim = cast.victim(self.subject, fault).to_owned();
@@ -85,6 +92,17 @@ impl Breaks for Stage {
 }
 
 impl Stage {
+    /// Clients who connect for each request, where those of the run keep their connections and an
+    /// endpoint shall get no new ones: several at each door, so that none of it is avoided for what
+    /// others keep there.
+    fn newcomers(&self, fault: Fault, doors: &[SocketAddr], run: &str) -> Option<Clients> {
+        let is_asked =
+            self.subject == Subject::Tcp && matches!(fault, Fault::Drain | Fault::Resize);
+        let load = Load { writers: doors.len() * NEWCOMERS_PER_DOOR, ..self.load.clone() };
+        let run = verdict::newcomers_of(run);
+        is_asked.then(|| Clients::start(&load, doors, &run, Manner::Anew))
+    }
+
     fn read(&self, from: u64) -> Result<Vec<Line>, Error> {
         let path = self.kit.ledger();
         let (lines, _) =

@@ -81,6 +81,11 @@ pub fn guest_of(run: &str) -> String {
     format!("guest-{run}")
 }
 
+/// The name of what is asked by connections of its own each, beside clients that keep theirs.
+pub fn newcomers_of(run: &str) -> String {
+    format!("newcomers-{run}")
+}
+
 /// What must not be, whatever else a report says.
 pub fn problems(subject: Subject, fault: Fault, evidence: &Evidence) -> Vec<String> {
     let Evidence { history, lines, times, victim, run, .. } = evidence;
@@ -155,6 +160,16 @@ pub fn problem_of_guest(history: &History, node: &str) -> Option<String> {
     let turned_away = history.turned_away.iter().filter(|at| **at > open).count();
     let text =
         || format!("at the door of {node} {failed} requests failed, {turned_away} found it closed");
+    (failed + turned_away > 0).then(text)
+}
+
+/// In words, if somebody who connected anew was let down where none may be.
+pub fn problem_of_newcomers(history: &History) -> Option<String> {
+    let bad = |it: &Outcome| matches!(it, Outcome::Refused | Outcome::Unknown);
+    let failed = history.attempts().filter(|(_, it)| bad(&it.outcome)).count();
+    let turned_away = history.turned_away.len();
+    let text =
+        || format!("of new connections {failed} failed, and {turned_away} found a door closed");
     (failed + turned_away > 0).then(text)
 }
 
@@ -318,6 +333,19 @@ pub mod tests {
         assert!(told(&[refused, refused], 1).contains("nobody was answered"));
         assert!(told(&[acked, refused], 1).contains("1 requests failed"));
         assert!(told(&[acked, acked], 9).contains("1 found it closed"));
+    }
+
+    #[test]
+    fn whoever_connects_anew_is_let_down_by_nothing() {
+        let told = |outcome, turned_away: &[Timestamp]| {
+            let (writers, turned_away) =
+                (vec![vec![attempt(1, 1, 2, outcome)]], turned_away.into());
+            problem_of_newcomers(&History { writers, turned_away, ..History::default() })
+        };
+        assert_eq!(told(Outcome::Acked, &[]), None);
+        assert!(told(Outcome::Refused, &[]).unwrap().contains("1 failed"));
+        assert!(told(Outcome::Unknown, &[]).unwrap().contains("1 failed"));
+        assert!(told(Outcome::Acked, &[Timestamp(1)]).unwrap().contains("1 found a door closed"));
     }
 
     #[test]
