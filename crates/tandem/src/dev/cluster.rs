@@ -112,9 +112,14 @@ impl DevCluster {
         self.daemons.iter().map(deaths).collect()
     }
 
-    /// How a node's daemon ended last, in words.
-    pub fn last_end(&self, node: &NodeId) -> String {
-        self.daemons.get(node).map_or_else(|| "it is no node".to_owned(), Daemon::last_end)
+    /// How a node's daemon ended last though nobody had meant it to, in words.
+    pub fn last_death(&self, node: &NodeId) -> String {
+        self.daemons.get(node).map_or_else(|| "it is no node".to_owned(), Daemon::last_death)
+    }
+
+    /// The number of the process of a node's daemon, while there is one.
+    pub fn daemon_pid(&self, node: &NodeId) -> Option<i32> {
+        self.daemons.get(node).and_then(Daemon::pid)
     }
 
     fn silent(&self) -> Error {

@@ -44,12 +44,22 @@ pub enum Wanted {
 }
 
 /// How a process of it ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct End {
     /// None if the system does not say.
     status: Option<ExitStatus>,
     /// Whether that was announced, or it was to end and did so in peace.
     meant: bool,
+    /// The last thing that it said: the next one writes to the same log.
+    said: String,
+}
+
+impl End {
+    fn told(end: Option<&Self>) -> String {
+        let Some(Self { status, said, .. }) = end else { return "it has not ended".to_owned() };
+        let status = status.map_or_else(|| "unknown".to_owned(), |it| it.to_string());
+        format!("{status}; {said}")
+    }
 }
 
 /// One supervised daemon.
@@ -60,7 +70,6 @@ pub struct Daemon {
     ends: watch::Receiver<Vec<End>>,
     /// Which processes somebody is about to end.
     meant: Meant,
-    log: PathBuf,
 }
 
 type Meant = Arc<Mutex<Vec<i32>>>;
@@ -71,7 +80,7 @@ impl Daemon {
         let (wanted, watched) = watch::channel(wanted);
         let (pid_out, pid) = watch::channel(None);
         let (ends_out, ends) = watch::channel(Vec::new());
-        let (log, meant) = (launch.log.clone(), Meant::default());
+        let meant = Meant::default();
         let (stop, announced) = (tasks.stopping(), Arc::clone(&meant));
         tasks.spawn("daemon of a node", TaskKind::Session, async move {
             tokio::select! {
@@ -79,7 +88,7 @@ impl Daemon {
                 () = supervise(&launch, watched, &announced, (&pid_out, &ends_out)) => {}
             }
         });
-        Self { wanted, pid, ends, meant, log }
+        Self { wanted, pid, ends, meant }
     }
 
     /// Says whether it shall run; does not end one that does.
@@ -104,27 +113,25 @@ impl Daemon {
 
     /// How it ended last, and the last thing that it said.
     pub fn last_end(&self) -> String {
-        let status = self.ends.borrow().last().and_then(|end| end.status);
-        let status = status.map_or_else(|| "unknown".to_owned(), |it| it.to_string());
-        format!("{status}; {}", self.last_words())
+        End::told(self.ends.borrow().last())
+    }
+
+    /// The same of the last end that nobody had announced.
+    pub fn last_death(&self) -> String {
+        End::told(self.ends.borrow().iter().rfind(|end| !end.meant))
     }
 
     /// Whether the last process of it ended in peace; none if none has ended.
     pub fn ended_well(&self) -> Option<bool> {
-        let last = self.ends.borrow().last().copied()?;
-        Some(last.status.is_some_and(is_peaceful))
+        let ends = self.ends.borrow();
+        Some(ends.last()?.status.is_some_and(is_peaceful))
     }
 
     /// Waits until a process of it has ended; the last thing that it said.
     pub async fn ended(&self) -> String {
         let mut ends = self.ends.clone();
-        let _ = ends.wait_for(|ends| !ends.is_empty()).await;
-        self.last_words()
-    }
-
-    fn last_words(&self) -> String {
-        let log = std::fs::read_to_string(&self.log).unwrap_or_default();
-        last_words(&log)
+        let ends = ends.wait_for(|ends| !ends.is_empty()).await;
+        ends.ok().and_then(|ends| Some(ends.last()?.said.clone())).unwrap_or_default()
     }
 
     /// Waits until no process of it runs.
@@ -175,7 +182,8 @@ async fn supervise(
         let in_peace = status.is_some_and(is_peaceful);
         let meant = was_meant || (in_peace && *wanted.borrow() == Wanted::Down);
         // Before anybody may see that it is gone.
-        ends.send_modify(|ends| ends.push(End { status, meant }));
+        let said = last_words(&std::fs::read_to_string(&launch.log).unwrap_or_default());
+        ends.send_modify(|ends| ends.push(End { status, meant, said }));
         pid.send_replace(None);
         tokio::time::sleep(RESTART).await;
     }
@@ -247,6 +255,13 @@ mod tests {
         assert_eq!(daemon.deaths(), 1, "to be down is not to be killed");
         assert_eq!(daemon.ended_well(), Some(false));
         assert!(daemon.last_end().contains("signal: 9"), "{}", daemon.last_end());
+        let third = daemon.pid();
+        daemon.mean(third.unwrap());
+        processes::signal(third.unwrap(), Signal::SIGTERM).unwrap();
+        timeout(LIMIT, daemon.restarted(third)).await.unwrap();
+        let ends = (daemon.deaths(), daemon.last_end(), daemon.last_death());
+        assert!(ends.0 == 1 && ends.1.contains("signal: 15"), "{ends:?}");
+        assert!(ends.2.contains("signal: 9"), "that one nobody had announced: {ends:?}");
         assert!(tasks.stop(LIMIT).await);
         processes::signal(daemon.pid().unwrap(), Signal::SIGKILL).unwrap();
     }

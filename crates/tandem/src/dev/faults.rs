@@ -341,7 +341,7 @@ mod tests {
         })
         .await
         .unwrap();
-        assert!(cluster.last_end(&b).contains("signal: 9"), "{}", cluster.last_end(&b));
+        assert!(cluster.last_death(&b).contains("signal: 9"), "{}", cluster.last_death(&b));
         assert!(matches!(cluster.kill_postmaster(&b), Err(Error::NoProcess { .. })));
         assert!(matches!(cluster.kill_daemon(&NodeId::new("y")), Err(Error::UnknownNode { .. })));
         cluster.stop().await;

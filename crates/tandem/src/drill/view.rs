@@ -34,7 +34,7 @@ pub struct View {
     pub blamed: BTreeSet<About>,
     /// Since when it is, without a break.
     pub redundant_since: Option<Timestamp>,
-    /// When the nodes were asked for it: what happened later is not in it.
+    /// When the nodes were asked for it, where that counts: what happened later is not in it.
     pub asked_at: Timestamp,
     /// How many were asked, where those that joined are asked too.
     pub asked: usize,
@@ -53,7 +53,7 @@ pub enum About {
     /// A node, by another one.
     Node(NodeId),
     /// A node that does not answer whoever drills it: no other node has said a thing.
-    Unasked(NodeId),
+    NoAnswer(NodeId),
     /// An endpoint, by its address.
     Endpoint(String),
     /// The service as a whole.
@@ -99,11 +99,9 @@ async fn observe(cluster: &dyn Cluster, sender: &watch::Sender<View>) {
     beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         beat.tick().await;
-        let asked_at = clock::now();
         let answers =
             futures::future::join_all(nodes.iter().map(|node| cluster.status(node))).await;
-        let merged = merge(&nodes, &answers, cluster.service(), &data_nodes);
-        let mut view = View { asked_at, ..merged };
+        let mut view = merge(&nodes, &answers, cluster.service(), &data_nodes);
         if view.shortcoming.is_none() {
             let since = sender.borrow().redundant_since;
             view.redundant_since = since.or_else(|| Some(clock::now()));

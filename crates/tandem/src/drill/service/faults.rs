@@ -96,7 +96,8 @@ impl Cast {
     }
 }
 
-/// Of one of whom something must be said, where a fault is to be noticed: by a node.
+/// Of one of whom something must be said, where a fault is to be noticed by nodes. By none, if it
+/// is over before any may doubt the victim: there its process shows that it was away (`steps.rs`).
 pub fn noticed_of(subject: Subject, fault: Fault, cast: &Cast) -> Vec<About> {
     let endpoint = || About::Endpoint(cast.address.clone());
     match fault {
@@ -104,8 +105,7 @@ pub fn noticed_of(subject: Subject, fault: Fault, cast: &Cast) -> Vec<About> {
         // It is listed no more, so that the number is not right; or shown until its work is over.
         Fault::Resize if subject.has_endpoints() => vec![About::Service, endpoint()],
         Fault::Resize => vec![About::Service],
-        // It is back before any other node may doubt it: what is seen is that it was away.
-        Fault::DaemonKill => vec![About::Unasked(cast.node.clone())],
+        Fault::DaemonKill => Vec::new(),
         _ => vec![About::Node(cast.node.clone())],
     }
 }
@@ -225,7 +225,7 @@ mod tests {
         assert_eq!(of(Subject::Http, Fault::NodeKill), [About::Node("b".into())]);
         assert_eq!(of(Subject::Copies, Fault::NodeCut), [About::Node("b".into())]);
         assert_eq!(of(Subject::Http, Fault::DaemonFreeze), [About::Node("b".into())]);
-        assert_eq!(of(Subject::Http, Fault::DaemonKill), [About::Unasked("b".into())]);
+        assert_eq!(of(Subject::Http, Fault::DaemonKill), []);
     }
 
     #[test]

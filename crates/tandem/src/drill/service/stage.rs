@@ -94,7 +94,7 @@ impl Stage {
         for (node, deaths) in self.cluster.deaths() {
             let before = told.insert(node.clone(), deaths).unwrap_or(0);
             if deaths > before {
-                let (times, how) = (deaths - before, self.cluster.last_end(&node));
+                let (times, how) = (deaths - before, self.cluster.last_death(&node));
                 problems.push(format!("the daemon of {node} died by itself, {times} times: {how}"));
             }
         }
@@ -230,6 +230,10 @@ impl Stage {
             if let Err(error) = self.act(&deed).await {
                 tracing::debug!(%error, "not mended");
             }
+        }
+        // The run that was mended for has failed already; the next one is not to blame.
+        for death in self.deaths() {
+            tracing::warn!("{death}, before all was mended");
         }
     }
 }

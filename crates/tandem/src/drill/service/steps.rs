@@ -119,10 +119,14 @@ impl Stage {
     ) -> Result<Times, Error> {
         self.warm(pulse).await?;
         let (fault_at, share) = (clock::now(), pulse.share(cast.node.as_str()));
-        let before = self.view().asked;
+        let (before, daemon) = (self.view().asked, self.cluster.daemon_pid(&cast.node));
         self.act_all(inject, problems).await;
         let guest = (fault == Fault::Scale).then(|| self.guest(&cast.spare, run)).flatten();
-        let (noticed, most) = self.endure((fault, cast), share, (pulse, problems)).await;
+        let (told, most) = self.endure((fault, cast), share, (pulse, problems)).await;
+        // It is back before any node may doubt it, and may be away between two looks at it.
+        let is_another =
+            || self.cluster.daemon_pid(&cast.node).is_some_and(|it| Some(it) != daemon);
+        let noticed = told || (fault == Fault::DaemonKill && is_another());
         problems.extend(self.stayed(fault, &cast.node));
         if let Some(guest) = guest {
             let history = guest.stop().await;
@@ -140,7 +144,9 @@ impl Stage {
     async fn warm(&self, pulse: &Pulse) -> Result<(), Error> {
         let flows = || pulse.acked() > 0 && is_fresh(pulse.last_of_all());
         if !until(self.bounds.flow_max, flows).await {
-            let because = self.view().shortcoming.unwrap_or_else(|| UNANSWERED.into());
+            let shortcoming = self.view().shortcoming.unwrap_or_else(|| UNANSWERED.into());
+            let told: Vec<String> = std::iter::once(shortcoming).chain(self.deaths()).collect();
+            let because = told.join("; ");
             return Err(Error::NoWrites { seconds: self.bounds.flow_max.as_secs(), because });
         }
         sleep(self.bounds.warming).await;

@@ -68,7 +68,7 @@ fn merge(
     let said = |(node, status): (&NodeId, &Option<Status>)| {
         let Some(status) = status else {
             let text = format!("{node} does not answer");
-            return vec![(About::Unasked(node.clone()), text)];
+            return vec![(About::NoAnswer(node.clone()), text)];
         };
         let mut said = unheard(node, status);
         let (known, asked) = (status.nodes.len(), nodes.len());
@@ -229,7 +229,7 @@ mod tests {
         assert_eq!(two(good(), 3), "a knows 2 of 3 endpoints");
         let answers = [None, status(1, "running", "ejected")];
         let blamed = merge(&nodes, &answers, (Subject::Http, 2)).blamed;
-        let expected = [About::Unasked(nodes[0].clone()), About::Endpoint("y:1".into())];
+        let expected = [About::NoAnswer(nodes[0].clone()), About::Endpoint("y:1".into())];
         assert_eq!(blamed, expected.into(), "both are seen, whoever is told of first");
         // Asked before there was one more, and by a node that has not heard of it.
         assert_eq!(merge(&nodes, &[good(), good()], (Subject::Singleton, 0)).asked, 2);
