@@ -71,7 +71,7 @@ pub const fn of(subject: Subject, fault: Fault) -> &'static [Effect] {
         (_, Fault::NodeKill) => &[Silent, Noticed],
         // A check that only connects is answered by the kernel, whatever the process does.
         (Subject::Http, Fault::InstanceFreeze) => &[Silent, Noticed],
-        // What stands still falls silent by itself: that its own checks found it out is what counts.
+        // What stands still falls silent by itself: that its checks found it out is what counts.
         (Subject::Copies | Subject::Partitions, Fault::InstanceFreeze) => &[Silent, Replaced],
         (_, Fault::InstanceFreeze | Fault::Switchover) => &[Silent],
         // Connections that are there stay there, and requests come with them.

@@ -90,7 +90,7 @@ pub fn newcomers_of(run: &str) -> String {
 pub fn problems(subject: Subject, fault: Fault, evidence: &Evidence) -> Vec<String> {
     let Evidence { history, lines, times, victim, run, .. } = evidence;
     let mut problems: Vec<String> = failed(subject, fault, evidence).into_iter().collect();
-    if subject.forgives_nothing(fault) {
+    if subject.forgives_nothing(fault) || subject.repeats(fault) {
         problems.extend(turned_away(history, times.all()));
     }
     if subject == Subject::Sessions {
@@ -316,6 +316,13 @@ pub mod tests {
         evidence.history.turned_away = [3, 9].map(second).into();
         assert!(is_told(Fault::Switchover, &evidence));
         assert!(!is_told(Fault::NodeKill, &evidence), "a node that is dead has no door");
+        let found = problems(Subject::Copies, Fault::InstanceKill, &evidence);
+        let of_doors = found.iter().filter(|it| it.starts_with("doors turned clients away"));
+        assert_eq!(
+            of_doors.count(),
+            1,
+            "what a door makes up for is no reason to close: {found:?}"
+        );
     }
 
     #[test]

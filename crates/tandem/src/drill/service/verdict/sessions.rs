@@ -19,6 +19,9 @@ use tandem_core::time::Timestamp;
 
 /// Nothing changes any more at the end of a fault, and of a run.
 const STEADY: Duration = Duration::from_secs(1);
+/// Longer than doors take to hear of a copy that is there again, or is to go: one that was at work
+/// for so long before and after a request could have had it.
+const SETTLED: Duration = Duration::from_millis(500);
 /// A node that joins may take this part of all sessions: of four nodes a quarter is its share, and
 /// chance adds to that.
 const MOVED_PERCENT_MAX: usize = 50;
@@ -69,15 +72,22 @@ pub fn problems(fault: Fault, evidence: &Evidence) -> Vec<String> {
 /// In words, if sessions were led away from a node that the fault is not about.
 fn strayed(fault: Fault, evidence: &Evidence, homes: &BTreeMap<Session, &str>) -> Option<String> {
     let victim = evidence.victim.as_str();
-    // All are victims, one after the other.
-    if fault == Fault::Restart {
-        return None;
-    }
+    let lives = lives(&evidence.lines);
+    let was_there = |home: &str, at: Timestamp| {
+        let own = lives.iter().filter(|((name, _), _)| *name == home);
+        let (from, to) = (at.minus(SETTLED), at.plus(SETTLED));
+        own.map(|(_, (first, last))| (*first, *last)).any(|(it, last)| it <= from && last >= to)
+    };
     let leads_there = matches!(fault, Fault::Scale | Fault::NodeCut);
     let (from, to) = (evidence.times.fault_at, evidence.times.over_at);
-    let strays = requests(evidence, &evidence.run, from, to).filter_map(|(of, place)| {
+    let strays = requests(evidence, &evidence.run, from, to).filter_map(|(of, place, at)| {
         let home = *homes.get(&of)?;
-        let may = home == place || home == victim || (leads_there && place == victim);
+        let may = home == place
+            || match fault {
+                // All are victims, one after the other.
+                Fault::Restart => !was_there(home, at),
+                _ => home == victim || (leads_there && place == victim),
+            };
         (!may).then_some((of, home, place))
     });
     let strays: Vec<(Session, &str, &str)> = strays.collect();
@@ -89,6 +99,16 @@ fn strayed(fault: Fault, evidence: &Evidence, homes: &BTreeMap<Session, &str>) -
     ))
 }
 
+/// From when to when each process wrote that it is at work.
+fn lives(lines: &[Line]) -> BTreeMap<(&str, u32), (Timestamp, Timestamp)> {
+    let mut lives = BTreeMap::new();
+    for line in lines {
+        let life = lives.entry((line.name.as_str(), line.pid)).or_insert((line.at, line.at));
+        life.1 = line.at;
+    }
+    lives
+}
+
 /// In words, if the door of a node that joined does not lead as the others do. Its guest goes on
 /// with the sessions of the first client.
 fn led_apart(
@@ -97,7 +117,7 @@ fn led_apart(
     (from, to): (Timestamp, Timestamp),
 ) -> Option<String> {
     let mut led = Places::new();
-    for (of, place) in requests(evidence, &guest_of(&evidence.run), from, to) {
+    for (of, place, _) in requests(evidence, &guest_of(&evidence.run), from, to) {
         led.entry(of).or_default().insert(place);
     }
     let both = || led.iter().filter_map(|(of, there)| Some((of, there, steady.get(of)?)));
@@ -121,7 +141,7 @@ fn apart((client, number): Session, places: &BTreeSet<&str>, when: &str) -> Opti
 
 fn places(evidence: &Evidence, from: Timestamp, to: Timestamp) -> Places<'_> {
     let mut places = Places::new();
-    for (of, place) in requests(evidence, &evidence.run, from, to) {
+    for (of, place, _) in requests(evidence, &evidence.run, from, to) {
         places.entry(of).or_default().insert(place);
     }
     places
@@ -132,7 +152,7 @@ fn requests<'a>(
     run: &str,
     from: Timestamp,
     to: Timestamp,
-) -> impl Iterator<Item = (Session, &'a str)> {
+) -> impl Iterator<Item = (Session, &'a str, Timestamp)> {
     let of = move |line: &Line| {
         let Does::Request(id) = &line.does else { return None };
         let (client, seq) = key(id, run)?;
@@ -140,7 +160,7 @@ fn requests<'a>(
     };
     let inside = move |line: &&Line| line.at > from && line.at <= to;
     let lines = evidence.lines.iter().filter(inside);
-    lines.filter_map(move |line| Some((of(line)?, line.name.as_str())))
+    lines.filter_map(move |line| Some((of(line)?, line.name.as_str(), line.at)))
 }
 
 #[cfg(test)]
@@ -201,6 +221,22 @@ mod tests {
         let both = led((1, 4), 2_500..8_500, &["b", "c"]);
         assert!(told(Fault::NodeKill, &both).contains("at b, c at once"));
         assert_eq!(told(Fault::Lie, &both), "", "one that was let in again is ejected again");
+    }
+
+    #[test]
+    fn a_copy_that_starts_anew_has_its_sessions_elsewhere_only_while_it_does() {
+        // The copy of b is another one from 4 s on, and was away for a while before.
+        let restarted = |away: std::ops::Range<u64>| {
+            let mut evidence = led((2, 0), away, &["a"]);
+            let gone = |line: &Line| (3_500..4_000).contains(&(line.at.0 / 1000));
+            evidence.lines.retain(|line| line.name != "b" || !gone(line));
+            let new = |it: &&mut Line| it.name == "b" && it.at.0 >= 4_000_000;
+            evidence.lines.iter_mut().filter(new).for_each(|line| line.pid = 22);
+            told(Fault::Restart, &evidence)
+        };
+        assert_eq!(restarted(3_100..4_400), "", "doors let go of it first, and hear of it then");
+        assert!(restarted(2_500..4_400).contains("session 2.0 from b to a"));
+        assert!(restarted(3_100..5_000).contains("session 2.0 from b to a"));
     }
 
     #[test]
