@@ -39,8 +39,6 @@ pub enum Behaviour {
     Slow,
     /// With 500; what it says of its health is that all is well.
     Lie,
-    /// Not at all: it closes the connection after it read the request.
-    Break,
     /// So late that its checks fail too.
     Stall,
     /// With 500, its checks too.
@@ -48,8 +46,7 @@ pub enum Behaviour {
 }
 
 impl Behaviour {
-    const ALL: [Self; 6] =
-        [Self::Well, Self::Slow, Self::Lie, Self::Break, Self::Stall, Self::Fail];
+    const ALL: [Self; 5] = [Self::Well, Self::Slow, Self::Lie, Self::Stall, Self::Fail];
 
     /// Its word in a path.
     pub const fn word(self) -> &'static str {
@@ -57,7 +54,6 @@ impl Behaviour {
             Self::Well => "well",
             Self::Slow => "slow",
             Self::Lie => "lie",
-            Self::Break => "break",
             Self::Stall => "stall",
             Self::Fail => "fail",
         }
@@ -117,7 +113,7 @@ async fn converse(stream: TcpStream, server: Arc<Server>) {
         let server = Arc::clone(&server);
         async move { server.answer(request).await }
     });
-    // A client that leaves, and being told to break, are no news.
+    // A client that leaves is no news.
     let _ = hyper::server::conn::http1::Builder::new()
         .serve_connection(TokioIo::new(stream), answering)
         .await;
@@ -146,13 +142,12 @@ impl Server {
         match self.behaviour() {
             Behaviour::Stall => tokio::time::sleep(STALL).await,
             Behaviour::Slow if asked.is_some() => tokio::time::sleep(SLOW).await,
-            Behaviour::Break if asked.is_some() => return Err(io::Error::other("told to break")),
             Behaviour::Lie if asked.is_none() => {}
             Behaviour::Fail | Behaviour::Lie => {
                 let text = "told to fail\n".to_owned();
                 return Ok(respond(StatusCode::INTERNAL_SERVER_ERROR, text));
             }
-            Behaviour::Well | Behaviour::Slow | Behaviour::Break => {}
+            Behaviour::Well | Behaviour::Slow => {}
         }
         let Some(asked) = asked else {
             return Ok(respond(StatusCode::OK, format!("{name} well\n")));
@@ -220,8 +215,6 @@ mod tests {
         assert!(ask(address, "/drill/lie").await.ends_with("x lie\n"));
         assert!(ask(address, "/r/two").await.starts_with("HTTP/1.1 500 "));
         assert!(ask(address, "/healthz").await.starts_with("HTTP/1.1 200 "), "it lies");
-        ask(address, "/drill/break").await;
-        assert_eq!(ask(address, "/r/three").await, "");
         ask(address, "/drill/slow").await;
         assert!(ask(address, "/r/four").await.ends_with("x four\n"));
         ask(address, "/drill/well").await;
