@@ -193,6 +193,10 @@ impl Subject {
             (Self::Singleton, Fault::NodeKill | Fault::NodeCut | Fault::DaemonFreeze) => {
                 outage(1.5)
             }
+            // Somebody waits for each part: for the copy that begins anew on its node, or from the
+            // release of what moves until its next owner begins.
+            _ if self == Self::Keys && fault == Fault::InstanceKill => outage(0.5),
+            _ if self == Self::Keys && matches!(fault, Fault::Drain | Fault::Scale) => outage(1.0),
             // Their leases pass, and all that they owned is worked on elsewhere.
             (Self::Partitions, Fault::NodeKill | Fault::NodeCut | Fault::DaemonFreeze) => {
                 outage(1.5)
@@ -214,7 +218,9 @@ impl Subject {
             (Self::Tcp, Fault::Drain | Fault::Resize | Fault::NodeCut) => {
                 Budget { failed_share_max: Some(0.0), ..outage(0.0) }
             }
-            (Self::Copies | Self::Sessions | Self::Keys | Self::Http | Self::Tcp, _) => outage(0.0),
+            (Self::Copies | Self::Http | Self::Tcp, _) => outage(0.0),
+            // Never asked for: the rules of others hold for them.
+            (Self::Sessions | Self::Keys, _) => Budget::default(),
         }
     }
 
@@ -278,6 +284,18 @@ impl FromStr for Subject {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_keys_may_cost_is_their_own_where_they_are_moved() {
+        let of = |subject: Subject, fault| subject.budget(fault).outage_s;
+        for fault in [Fault::Drain, Fault::Scale] {
+            assert_eq!(of(Subject::Keys, fault), Some(1.0), "somebody waits for the next owner");
+            assert_eq!(of(Subject::Partitions, fault), None);
+        }
+        assert_eq!(of(Subject::Keys, Fault::InstanceKill), Some(0.5));
+        assert_eq!(of(Subject::Keys, Fault::NodeKill), of(Subject::Partitions, Fault::NodeKill));
+        assert_eq!(of(Subject::Sessions, Fault::Drain), of(Subject::Copies, Fault::Drain));
+    }
 
     #[test]
     fn each_has_a_name_and_faults_of_its_own() {
