@@ -8,6 +8,7 @@ use super::server::H2Server;
 use crate::proxy::balancer::Balancer;
 use crate::proxy::http::tests::support::{LIMIT, until};
 use crate::runtime::supervisor::{Supervisor, TaskKind};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -50,6 +51,7 @@ impl Script {
         let mut left = self.left.subscribe();
         let settings = frame(SETTINGS, 0, 0, &[]);
         let (mut preface, mut header, mut waits) = ([0; 24], Vec::new(), None);
+        let mut gone = BTreeSet::new();
         if write.write_all(&settings).await.is_err() || read.read_exact(&mut preface).await.is_err()
         {
             return;
@@ -80,6 +82,12 @@ impl Script {
             header.clear();
             if read.read_exact(&mut payload).await.is_err() {
                 return;
+            }
+            // Once for each who left. Of those whom the crate `h2` does not remember, for too many
+            // left within a second, it answers each frame by another reset: whoever answers that
+            // by a frame does so without end, and wears the connection out.
+            if kind == RST_STREAM && !gone.insert(stream) {
+                continue;
             }
             let bytes = match kind {
                 HEADERS if is_first && stream == 1 => {
@@ -160,8 +168,9 @@ async fn witness(script: Script, clients: u32) -> u64 {
 
 #[tokio::test]
 async fn clients_that_leave_one_after_another_break_no_connection() {
-    // On a busy machine a second one may be there before the first has room again.
-    assert!((1..=2).contains(&witness(Script::new(0, 1), 1_500).await));
+    // On a quick machine not all are remembered. Either way, what comes for them is less than a
+    // tenth of what wears a connection out.
+    assert_eq!(witness(Script::new(0, 1), 1_500).await, 1);
 }
 
 /// The crate `h2` counts them for as long as their connection lives, though nobody keeps them.
