@@ -129,11 +129,12 @@ impl<E: Copy + PartialEq> Owners<E> {
         }
     }
 
-    /// It was turned away. True if nobody but one at a time may go there from now on: until when
+    /// It was turned away. True if only one in each `PACE` may go there from now on: until when
     /// those who wait have to look again is another question then.
     pub fn turned_away(&mut self, it: Routed, now: Timestamp) -> bool {
-        // Somebody else has it by now: that one has turned nothing away.
-        let is_it = self.owner(it.partition).is_some_and(|owned| owned.epoch == it.epoch);
+        // Somebody else has it by now: that one has turned nothing away. Where nobody is known to
+        // own it, the same one may be well again in a moment, and has still taken nothing.
+        let is_it = self.owner(it.partition).is_none_or(|owned| owned.epoch == it.epoch);
         is_it && self.gates.turned_away(it, now)
     }
 
@@ -182,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn who_turned_somebody_away_is_asked_by_one_for_all_until_another_owns_it() {
+    fn who_turned_somebody_away_is_asked_by_one_in_each_pace_until_another_owns_it() {
         let mut owners = Owners::new(2);
         owners.replace(vec![None, owned('a', 1)]);
         let routed = Routed { partition: IT, epoch: Epoch(1), at: NOW };
@@ -201,5 +202,24 @@ mod tests {
         assert_eq!(asks(&mut owners, later), Choice::To('b', next));
         assert!(!owners.turned_away(routed, later), "an old word closes nothing");
         assert_eq!(asks(&mut owners, later), Choice::To('b', next));
+    }
+
+    #[test]
+    fn who_turned_somebody_away_while_it_was_not_led_to_is_not_asked_by_all_once_it_is() {
+        let mut owners = Owners::new(2);
+        owners.replace(vec![None, owned('a', 4)]);
+        let routed = Routed { partition: IT, epoch: Epoch(4), at: NOW };
+        assert_eq!(asks(&mut owners, NOW), Choice::To('a', routed));
+        // Its copy is not well for a moment, and what was under way is turned away in it.
+        owners.replace(vec![None, None]);
+        assert!(owners.turned_away(routed, NOW));
+        owners.replace(vec![None, owned('a', 4)]);
+        assert_eq!(asks(&mut owners, NOW), Choice::Wait);
+        // Under another epoch it has turned nothing away.
+        owners.replace(vec![None, None]);
+        owners.replace(vec![None, owned('a', 5)]);
+        let next = Routed { epoch: Epoch(5), ..routed };
+        assert_eq!(asks(&mut owners, NOW), Choice::To('a', next));
+        assert_eq!(asks(&mut owners, NOW), Choice::To('a', next));
     }
 }

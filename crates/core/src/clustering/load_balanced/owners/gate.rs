@@ -3,9 +3,10 @@
 //! States of a partition: open → (turned away) closed: one request in each `PACE` asks → (taken)
 //! open. Another epoch opens it: its owner has turned nothing away yet.
 //! A copy hears of what it owns a moment after the doors do. All who wait would ask it at once, be
-//! turned away, and ask again; so one asks for all. What was sent before what was turned away says
-//! nothing of now, even if it is answered later: its owner had begun it while it still did.
-//! Keeps: INV-15 who turned one away is asked by one at a time.
+//! turned away, and ask again; so one asks for all. What was on its way when the last one turned
+//! away came back says nothing of now, even if it is answered later: its owner may have begun it
+//! while it still did. Which of two reached it first is not known: one had to connect before.
+//! Keeps: INV-15 who turned one away is asked by one in each `PACE`.
 //! Not here: where the owner is (`owners.rs`), whether a request may be sent once more (the shell,
 //! which knows what was sent).
 //! Tested by: below.
@@ -20,8 +21,8 @@ use alloc::collections::BTreeMap;
 struct Gate {
     epoch: Epoch,
     again: Timestamp,
-    /// When the last was sent that was turned away.
-    sent: Timestamp,
+    /// When the last one came back that was turned away.
+    heard: Timestamp,
 }
 
 /// The partitions whose owner turned a request away; those of a door.
@@ -47,19 +48,18 @@ impl Gates {
 
     /// It was turned away; true if it was open until now.
     pub fn turned_away(&mut self, it: Routed, now: Timestamp) -> bool {
-        let Routed { partition, epoch, at } = it;
-        let known = self.closed.get(&partition).copied();
-        let sent = known.filter(|gate| gate.epoch == epoch).map_or(at, |gate| gate.sent.max(at));
-        if known.is_none_or(|gate| gate.epoch <= epoch) {
-            self.closed.insert(partition, Gate { epoch, again: now.plus(PACE), sent });
+        let Routed { partition, epoch, at: _ } = it;
+        let known = self.closed.get(&partition).map(|gate| gate.epoch);
+        if known.is_none_or(|known| known <= epoch) {
+            self.closed.insert(partition, Gate { epoch, again: now.plus(PACE), heard: now });
         }
-        known.is_none_or(|gate| gate.epoch < epoch)
+        known.is_none_or(|known| known < epoch)
     }
 
     /// It was taken; true if others waited for that.
     pub fn taken(&mut self, it: Routed) -> bool {
         let opens =
-            |gate: &Gate| gate.epoch < it.epoch || gate.epoch == it.epoch && gate.sent <= it.at;
+            |gate: &Gate| gate.epoch < it.epoch || gate.epoch == it.epoch && gate.heard < it.at;
         let is_it = self.closed.get(&it.partition).is_some_and(opens);
         is_it && self.closed.remove(&it.partition).is_some()
     }
@@ -116,15 +116,22 @@ mod tests {
     }
 
     #[test]
-    fn what_was_sent_before_what_was_turned_away_opens_nothing() {
+    fn what_was_on_its_way_when_one_was_turned_away_opens_nothing() {
         let mut gates = Gates::default();
-        let later = NOW.plus(PACE);
-        gates.turned_away(routed(3, later), later);
-        gates.turned_away(routed(3, NOW), later);
-        assert!(!gates.taken(routed(3, NOW)), "begun before it was asked back");
-        assert!(!asks(&mut gates, 3, later));
-        assert!(gates.taken(routed(3, later)), "sent with it, and there after it");
-        assert!(asks(&mut gates, 3, later) && asks(&mut gates, 3, later));
+        // The first one waits for its connection. The second one, sent after it, is there before,
+        // and begun; then the partition is asked back, and the first one arrives.
+        let (second, heard) = (NOW.plus(PACE), NOW.plus(PACE * 9));
+        gates.turned_away(routed(3, NOW), heard);
+        assert!(!gates.taken(routed(3, NOW)) && !gates.taken(routed(3, second)));
+        assert!(!gates.taken(routed(3, heard)), "sent with it, or before");
+        let later = heard.plus(PACE);
+        assert!(asks(&mut gates, 3, later) && !asks(&mut gates, 3, later));
+        // Another one of before comes back: what asks meanwhile may be there before or after it.
+        gates.turned_away(routed(3, second), later.plus(PACE / 2));
+        assert!(!gates.taken(routed(3, later)));
+        let last = later.plus(PACE * 2);
+        assert!(asks(&mut gates, 3, last) && gates.taken(routed(3, last)));
+        assert!(asks(&mut gates, 3, last) && asks(&mut gates, 3, last));
     }
 
     #[test]
