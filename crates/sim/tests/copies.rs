@@ -3,8 +3,9 @@
 
 #![allow(clippy::print_stdout, reason = "tests say what they measured")]
 
-use tandem_sim::runner::run_each;
-use tandem_sim::singleton::{Mutation, Options, What, World, run, tell};
+mod kit;
+
+use tandem_sim::singleton::{Mutation, Options, What, World};
 
 /// Seeds without a mutation.
 const SEEDS: u64 = 60;
@@ -17,21 +18,12 @@ fn options() -> Options {
 
 #[test]
 fn what_is_planned_loses_no_request_and_all_serve_again() {
-    let outcome = run_each(0..SEEDS, &|seed| run(seed, options()), (2, 1), &|_| {});
-    if let Some(failure) = outcome.failures.first() {
-        let (_, lines) = tell(failure.seed, Options { trace: 200, ..options() });
-        panic!("{failure:?}\n{}", lines.join("\n"));
-    }
+    kit::nobody_fails(0..SEEDS, &|_| options());
 }
 
 /// Looked for from a seed on that is near one which shows it: most coincidences are rare.
 fn is_caught(mutation: Mutation, first: u64) {
-    let broken = Options { mutation: Some(mutation), ..options() };
-    let failure = (first..first + MUTATED).find_map(|seed| run(seed, broken));
-    let failure = failure.unwrap_or_else(|| panic!("{mutation:?} is not caught"));
-    println!("{mutation:?}: seed {}: {}", failure.seed, failure.violation);
-    assert!(failure.violation.starts_with("INV-14"), "{failure:?}");
-    assert!(run(failure.seed, options()).is_none(), "seed {} fails anyway", failure.seed);
+    kit::is_caught(first..first + MUTATED, mutation, ("INV-14", ""), &|_| options());
 }
 
 #[test]

@@ -3,8 +3,9 @@
 
 #![allow(clippy::print_stdout, reason = "tests say what they measured")]
 
-use tandem_sim::runner::run_each;
-use tandem_sim::singleton::{Mutation, Options, What, World, partitions_of, run, tell};
+mod kit;
+
+use tandem_sim::singleton::{Mutation, Options, What, World, partitions_of};
 
 /// Seeds without a mutation.
 const SEEDS: u64 = 300;
@@ -17,21 +18,11 @@ fn options(seed: u64) -> Options {
 
 #[test]
 fn no_partition_is_worked_on_twice_and_all_are_again() {
-    let outcome = run_each(0..SEEDS, &|seed| run(seed, options(seed)), (2, 1), &|_| {});
-    if let Some(failure) = outcome.failures.first() {
-        let (_, lines) = tell(failure.seed, Options { trace: 200, ..options(failure.seed) });
-        panic!("{failure:?}\n{}", lines.join("\n"));
-    }
+    kit::nobody_fails(0..SEEDS, &options);
 }
 
 fn is_caught(mutation: Mutation) {
-    let broken = |seed| Options { mutation: Some(mutation), ..options(seed) };
-    let failure = (0..MUTATED).find_map(|seed| run(seed, broken(seed)));
-    let failure = failure.unwrap_or_else(|| panic!("{mutation:?} is not caught"));
-    println!("{mutation:?}: seed {}", failure.seed);
-    assert!(failure.violation.starts_with("INV-13"), "{failure:?}");
-    let seed = failure.seed;
-    assert!(run(seed, options(seed)).is_none(), "seed {seed} fails anyway");
+    kit::is_caught(0..MUTATED, mutation, ("INV-13", ""), &options);
 }
 
 #[test]

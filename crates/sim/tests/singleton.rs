@@ -1,8 +1,11 @@
 //! INV-12: a singleton never runs twice, whatever breaks; and what breaks the proof is noticed.
 //! INV-14: no session at its doors is cut by a plan before its time.
 
-use tandem_sim::runner::run_each;
-use tandem_sim::singleton::{Mutation, Options, World, run, tell};
+#![allow(clippy::print_stdout, reason = "tests say what they measured")]
+
+mod kit;
+
+use tandem_sim::singleton::{Mutation, Options, World};
 
 /// Seeds without a mutation.
 const SEEDS: u64 = 600;
@@ -11,23 +14,15 @@ const MUTATED: u64 = 4_000;
 
 #[test]
 fn a_singleton_never_runs_twice_and_comes_back() {
-    let outcome = run_each(0..SEEDS, &|seed| run(seed, Options::default()), (2, 1), &|_| {});
-    if let Some(failure) = outcome.failures.first() {
-        let (_, lines) = tell(failure.seed, Options { trace: 200, ..Options::default() });
-        panic!("{failure:?}\n{}", lines.join("\n"));
-    }
+    kit::nobody_fails(0..SEEDS, &|_| Options::default());
 }
 
 fn is_caught(mutation: Mutation) {
     is_caught_by("INV-12", mutation);
 }
 
-fn is_caught_by(invariant: &str, mutation: Mutation) {
-    let broken = Options { mutation: Some(mutation), ..Options::default() };
-    let failure = (0..MUTATED).find_map(|seed| run(seed, broken));
-    let failure = failure.unwrap_or_else(|| panic!("{mutation:?} is not caught"));
-    assert!(failure.violation.starts_with(invariant), "{failure:?}");
-    assert!(run(failure.seed, Options::default()).is_none(), "seed {} fails anyway", failure.seed);
+fn is_caught_by(invariant: &'static str, mutation: Mutation) {
+    kit::is_caught(0..MUTATED, mutation, (invariant, ""), &|_| Options::default());
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! Runs the shipped decisions about a singleton on a fake world: machines, keepers, clocks that
 //! drift, a network that loses, an agreement that may lose its leader; from a seed.
 //! Keeps: INV-12, checked after every step: a copy runs from its start until its last process is
-//! gone, and no two run at once. INV-14: a plan cuts no session that a door has there.
+//! gone, and no two run at once. INV-13 for each partition (`divided`). INV-14: a plan cuts no
+//! session that a door has there (`doors`, `beside`). INV-15 with doors by key (`keyed`).
 //!
 //! What it does not find: a keeper that wakes from a freeze a moment after the copy it guards, and
 //! a process that SIGKILL does not end (`docs/adr/0014-singletons.md` says what then).
@@ -83,6 +84,10 @@ pub enum Mutation {
     LeadToReleasing,
     /// It leads to nodes that are silent.
     LeadToSilent,
+    /// It leads to copies that do not run, or are not well.
+    LeadToDown,
+    /// It leads to whoever is proven gone.
+    LeadToPassed,
     /// Whoever waits does not hear of routes.
     RouteWakesNobody,
     /// What was turned away is sent again, whoever else was.
@@ -91,6 +96,12 @@ pub enum Mutation {
     GateSleeps,
     /// That one was taken changes nothing.
     GateStays,
+    /// That one was taken opens, whenever it was sent.
+    OldAnswerOpens,
+    /// Who turned somebody away is forgotten while the door leads there no more.
+    ForgetWhileAway,
+    /// Who turns somebody away is not heard while the door leads there no more.
+    DeafWhileAway,
     /// Requests are held for ever.
     HoldForEver,
     /// A copy serves what it does not own.

@@ -186,10 +186,15 @@ impl World {
     fn is_done(&mut self, it: &Sent) {
         let n = it.door;
         self.judge_taken(it);
+        self.keyed.answered += 1;
         self.keyed.requests.remove(&it.id);
-        let sleeps = self.options.mutation == Some(Mutation::GateStays);
+        let (mutation, mut routed) = (self.options.mutation, it.routed);
+        if mutation == Some(Mutation::OldAnswerOpens) {
+            routed.at = Timestamp(u64::MAX);
+        }
+        let sleeps = mutation == Some(Mutation::GateStays);
         if let Some(door) = self.door_by_key(n).filter(|_| !sleeps) {
-            door.owners.taken(it.routed);
+            door.owners.taken(routed);
         }
     }
 
@@ -198,8 +203,11 @@ impl World {
         self.keyed.turned_away += 1;
         self.note(n, || format!("request {} is turned away by {}", it.id, name(it.to)));
         self.judge_turned_away(it);
+        let is_deaf = self.options.mutation == Some(Mutation::DeafWhileAway);
         let Some(door) = self.door_by_key(n) else { return };
-        door.owners.turned_away(it.routed, now);
+        if !is_deaf || door.owners.owner(it.routed.partition).is_some() {
+            door.owners.turned_away(it.routed, now);
+        }
         if self.keyed.requests.get(&it.id).is_some_and(|it| it.long) {
             return self.fails(n, it.id, Why::TurnedAway);
         }

@@ -11,9 +11,10 @@ use tandem_core::clustering::active_active::routing::{Held, Route, RoutingView, 
 use tandem_core::clustering::load_balanced::line::Line;
 use tandem_core::clustering::load_balanced::owners::{Choice, Owned, Owners, Room, Routed};
 use tandem_core::clustering::load_balanced::retry::{Budget, Limits};
-use tandem_core::ids::PartitionId;
+use tandem_core::facts::{NodeFacts, Process};
+use tandem_core::ids::{Epoch, PartitionId, Term};
 use tandem_core::spec::Timing;
-use tandem_core::time::Timestamp;
+use tandem_core::time::{Observed, Timestamp};
 
 /// Who waits looks again no sooner than that, with nothing but time.
 const LOOK: Micros = 100_000;
@@ -36,6 +37,16 @@ enum Given {
     Place(Sent),
     /// Its owner failed it.
     Tried,
+}
+
+/// Whatever a node said of its copies, they are taken to be well.
+fn all_well(told: &mut Observed<NodeFacts>, now: Timestamp) {
+    let mut facts = told.last_known().clone();
+    for own in facts.instances.values_mut() {
+        (own.process, own.promoted) = (Process::Primary, Term(u64::MAX));
+        own.serving = Some(own.promoted);
+    }
+    *told = Observed::new(facts, now.minus(told.age(now)));
 }
 
 impl Door {
@@ -73,6 +84,7 @@ impl World {
         if !self.is_daemon(n, inc) {
             return;
         }
+        self.note_away(n);
         let found = self.routes_of(n);
         let mutation = self.options.mutation;
         let Some(door) = self.door_by_key(n) else { return };
@@ -85,7 +97,11 @@ impl World {
             (_, Route::To(node, epoch)) => Some(Owned { address: index(&node), epoch }),
             (_, Route::Held(_)) => None,
         };
-        let all = before.into_iter().zip(found).map(spoilt).collect();
+        let all: Vec<Option<Owned<usize>>> = before.into_iter().zip(found).map(spoilt).collect();
+        if mutation == Some(Mutation::ForgetWhileAway) {
+            let foreign = Owned { address: n, epoch: Epoch(u64::MAX) };
+            door.owners.replace(all.iter().map(|it| it.or(Some(foreign))).collect());
+        }
         let is_new = door.owners.replace(all);
         if is_new && mutation != Some(Mutation::RouteWakesNobody) {
             self.serve_keyed(n);
@@ -96,13 +112,22 @@ impl World {
         let now = self.nodes[n].clock.at(self.now);
         let agreed = self.agreed(n);
         let Some(service) = &self.work else { return Vec::new() };
-        let is_blind = self.options.mutation == Some(Mutation::LeadToSilent);
+        let mutation = self.options.mutation;
+        let is_blind = mutation == Some(Mutation::LeadToSilent);
+        let mut services = agreed.services.clone();
+        if mutation == Some(Mutation::LeadToPassed) {
+            services.values_mut().for_each(|seat| seat.sitting = Term(0));
+        }
+        let mut facts = self.known(n, 0, now);
+        if mutation == Some(Mutation::LeadToDown) {
+            facts.values_mut().for_each(|told| all_well(told, now));
+        }
         let suspicion = Timing::of_command().suspicion;
         let view = RoutingView {
             service,
             nodes: &agreed.spec.nodes,
-            services: &agreed.services,
-            facts: &self.known(n, 0, now),
+            services: &services,
+            facts: &facts,
             suspicion: if is_blind { Duration::from_secs(3_600) } else { suspicion },
         };
         routes(&view, now)

@@ -3,7 +3,9 @@
 //! Keeps: INV-15: a copy begins and answers only what it owns then, under the epoch that it was led
 //! by or a later one; a door leads by the newest that its node knows; whoever waits goes on soon
 //! after somebody takes it, and waits no longer than may be; whoever turned a request away is asked
-//! by one at a time.
+//! by one in each 0.1 s.
+
+mod known;
 
 use super::clients::{At, Request, Why};
 use super::worker::Work;
@@ -15,7 +17,7 @@ use std::time::Duration;
 use tandem_core::cluster::partitions::{Owner, Partition};
 use tandem_core::clustering::load_balanced::attempts::PACE;
 use tandem_core::facts::{InstanceFacts, Process};
-use tandem_core::ids::{Epoch, NodeId, PartitionId};
+use tandem_core::ids::{Epoch, PartitionId};
 use tandem_core::spec::Timing;
 
 /// How often it is looked.
@@ -41,6 +43,8 @@ pub(super) struct Judged {
     could_go: BTreeMap<(usize, PartitionId), Since>,
     /// What the door's node knows: the epoch, and whether it is being released.
     known: BTreeMap<(usize, PartitionId), (Epoch, bool, Micros)>,
+    /// Why whoever owns it does not take it, as the door's node knows, and since when.
+    away: BTreeMap<(usize, PartitionId), (known::Away, Micros)>,
     /// Since when it hears a majority.
     heard: BTreeMap<usize, Micros>,
     /// The daemon of the door, and since when it is awake.
@@ -57,8 +61,8 @@ pub(super) struct Judged {
 struct Turned {
     inc: u32,
     epoch: Epoch,
-    /// When the last was sent that it turned away.
-    sent: Micros,
+    /// When the last one came back that it turned away.
+    heard: Micros,
     /// When it was asked last.
     asked: Micros,
 }
@@ -150,6 +154,10 @@ impl World {
             let what = format!("{what}, and knew of {epoch}, releasing {is_releasing}");
             return self.broken(what);
         }
+        if let Some((why, since)) = self.keyed.judged.away.get(&at).filter(|it| is_old(&it.1)) {
+            let ago = (self.now - since) / 1000;
+            return self.broken(format!("{what}, and knew for {ago} ms: {why:?}"));
+        }
         let heard = self.keyed.judged.heard.get(&n).copied();
         let silent = self.silent_for(n, it.to);
         let late = Duration::from_micros(DOOR_LATE);
@@ -169,28 +177,18 @@ impl World {
         }
     }
 
-    /// For how long a door's node has not heard another one; none: it never has.
-    fn silent_for(&self, n: usize, peer: usize) -> Option<Duration> {
-        let now = self.nodes[n].clock.at(self.now);
-        if n == peer {
-            return Some(Duration::ZERO);
-        }
-        let facts = &self.nodes[n].daemon.as_ref()?.parts[0].hub.facts;
-        facts.get(&self.nodes[peer].id).map(|it| it.age(now))
-    }
-
     pub(super) fn judge_turned_away(&mut self, it: &Sent) {
         let (at, epoch, now) = ((it.door, it.routed.partition), it.routed.epoch, self.now);
         let owner = self.door_by_key(it.door).and_then(|door| door.owners.owner(at.1));
         let all = &mut self.keyed.judged.turned;
-        if owner.is_none_or(|owner| owner.epoch != epoch) {
+        if owner.is_some_and(|owner| owner.epoch != epoch) {
             return;
         }
         match all.get_mut(&at).filter(|turned| turned.inc == it.inc && turned.epoch >= epoch) {
-            Some(turned) if turned.epoch == epoch => turned.sent = turned.sent.max(it.at),
+            Some(turned) if turned.epoch == epoch => turned.heard = now,
             Some(_) => {}
             None => {
-                all.insert(at, Turned { inc: it.inc, epoch, sent: it.at, asked: now });
+                all.insert(at, Turned { inc: it.inc, epoch, heard: now, asked: now });
             }
         }
     }
@@ -198,9 +196,9 @@ impl World {
     pub(super) fn judge_taken(&mut self, it: &Sent) {
         self.keyed.judged.served.insert(it.door, self.now);
         let at = (it.door, it.routed.partition);
-        // What was sent before what was turned away says nothing of now.
+        // What was on its way when one was turned away says nothing of now.
         let turned = self.keyed.judged.turned.get(&at);
-        if turned.is_some_and(|turned| turned.epoch <= it.routed.epoch && it.at >= turned.sent) {
+        if turned.is_some_and(|turned| turned.epoch <= it.routed.epoch && it.at > turned.heard) {
             self.keyed.judged.turned.remove(&at);
         }
     }
@@ -238,6 +236,7 @@ impl World {
             }
             self.keyed.judged.awake.entry(n).or_insert((inc, self.now));
             self.note_heard(n);
+            self.note_away(n);
             let agreed = self.agreed(n);
             let table = self.work.as_ref().and_then(|work| agreed.services.get(work));
             let table = table.and_then(|it| it.partitions.as_ref());
@@ -254,37 +253,13 @@ impl World {
     }
 
     fn forget_door(&mut self, n: usize) {
-        let Judged { could_lead, could_go, known, heard, awake, .. } = &mut self.keyed.judged;
+        let Judged { could_lead, could_go, known, away, heard, awake, .. } = &mut self.keyed.judged;
+        away.retain(|(door, _), _| *door != n);
         could_lead.retain(|(door, _), _| *door != n);
         could_go.retain(|(door, _), _| *door != n);
         known.retain(|(door, _), _| *door != n);
         heard.remove(&n);
         awake.remove(&n);
-    }
-
-    fn hears_majority(&self, n: usize) -> bool {
-        let suspicion = Timing::of_command().suspicion;
-        let agreed = self.agreed(n);
-        let is_heard =
-            |it: &&NodeId| self.silent_for(n, index(it)).is_some_and(|age| age <= suspicion);
-        let nodes = &agreed.spec.nodes;
-        nodes.keys().filter(is_heard).count() * 2 > nodes.len()
-    }
-
-    fn note_heard(&mut self, n: usize) {
-        if self.hears_majority(n) {
-            self.keyed.judged.heard.entry(n).or_insert(self.now);
-        } else {
-            self.keyed.judged.heard.remove(&n);
-        }
-    }
-
-    fn note_known(&mut self, n: usize, partition: PartitionId, it: &Partition) {
-        let is = (it.epoch, it.releasing.is_some());
-        let known = self.keyed.judged.known.entry((n, partition)).or_insert((is.0, is.1, self.now));
-        if (known.0, known.1) != is {
-            *known = (is.0, is.1, self.now);
-        }
     }
 
     /// The copy that would take a request now, which comes from there.

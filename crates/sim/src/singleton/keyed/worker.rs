@@ -77,7 +77,6 @@ impl World {
     pub(super) fn on_keyed_ends(&mut self, n: usize, it: &Rc<Sent>) {
         let Some(work) = self.keyed.works.remove(&(it.id, it.no)) else { return };
         self.judge_ends(&work);
-        self.keyed.answered += 1;
         self.reply(n, it, How::Done);
     }
 
