@@ -102,6 +102,8 @@ pub enum Mutation {
     ForgetWhileAway,
     /// Who turns somebody away is not heard while the door leads there no more.
     DeafWhileAway,
+    /// Whoever waits does not hear that one was taken.
+    OpensUnsaid,
     /// Requests are held for ever.
     HoldForEver,
     /// A copy serves what it does not own.

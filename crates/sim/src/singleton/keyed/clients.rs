@@ -67,7 +67,9 @@ impl Side {
         let is_it = |it: &&Request| {
             it.door == n && it.inc == inc && matches!(it.at, At::Sent { sent, .. } if sent.to == to)
         };
-        self.requests.values().filter(is_it).count()
+        let is_read = |it: &&Sent| it.door == n && it.inc == inc && it.to == to;
+        let reads = self.reads.values().filter(is_read).count();
+        self.requests.values().filter(is_it).count() + reads
     }
 }
 
@@ -130,6 +132,7 @@ impl World {
         let Some(request) = self.keyed.requests.get(&id).filter(|it| it.hold <= now) else {
             return;
         };
+        let frees = matches!(request.at, At::Sent { .. });
         match request.at {
             At::Line { ticket, .. } => {
                 if let Some(door) = self.door_by_key(n) {
@@ -142,7 +145,9 @@ impl World {
             At::Sent { .. } => {}
         }
         self.fails(n, id, Why::Expired);
-        self.serve_keyed(n);
+        if frees {
+            self.serve_keyed(n);
+        }
     }
 
     pub(super) fn crowded(&mut self, n: usize, id: u64) {
@@ -180,7 +185,9 @@ impl World {
             How::Late => self.fails(n, id, Why::Late),
         }
         // What it had there is over: whoever waits for that place may go.
-        self.serve_keyed(n);
+        if !self.keyed.reads.contains_key(&id) {
+            self.serve_keyed(n);
+        }
     }
 
     fn is_done(&mut self, it: &Sent) {
@@ -188,13 +195,25 @@ impl World {
         self.judge_taken(it);
         self.keyed.answered += 1;
         self.keyed.requests.remove(&it.id);
+        if self.rng.chance(10) {
+            // Its client is slow, and the copy has to wait for it.
+            self.keyed.reads.insert(it.id, *it);
+            self.after(1_000, 3_000_000, Outer::Keyed(Event::Read { it: *it }));
+        }
         let (mutation, mut routed) = (self.options.mutation, it.routed);
         if mutation == Some(Mutation::OldAnswerOpens) {
             routed.at = Timestamp(u64::MAX);
         }
         let sleeps = mutation == Some(Mutation::GateStays);
-        if let Some(door) = self.door_by_key(n).filter(|_| !sleeps) {
-            door.owners.taken(routed);
+        let Some(door) = self.door_by_key(n).filter(|_| !sleeps) else { return };
+        if door.owners.taken(routed) && mutation != Some(Mutation::OpensUnsaid) {
+            self.serve_keyed(n);
+        }
+    }
+
+    pub(super) fn on_read(&mut self, it: &Sent) {
+        if self.keyed.reads.remove(&it.id).is_some() {
+            self.serve_keyed(it.door);
         }
     }
 
@@ -205,8 +224,10 @@ impl World {
         self.judge_turned_away(it);
         let is_deaf = self.options.mutation == Some(Mutation::DeafWhileAway);
         let Some(door) = self.door_by_key(n) else { return };
-        if !is_deaf || door.owners.owner(it.routed.partition).is_some() {
-            door.owners.turned_away(it.routed, now);
+        let hears = !is_deaf || door.owners.owner(it.routed.partition).is_some();
+        let closes = hears && door.owners.turned_away(it.routed, now);
+        if closes {
+            self.tell_line(n);
         }
         if self.keyed.requests.get(&it.id).is_some_and(|it| it.long) {
             return self.fails(n, it.id, Why::TurnedAway);
@@ -289,5 +310,6 @@ impl World {
     /// A daemon is gone, and its door with all who waited there; what copies do goes on.
     pub(crate) fn drop_keyed(&mut self, n: usize) {
         self.keyed.requests.retain(|_, request| request.door != n);
+        self.keyed.reads.retain(|_, it| it.door != n);
     }
 }

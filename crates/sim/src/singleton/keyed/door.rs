@@ -1,10 +1,11 @@
 //! Drives the door of each node: who it knows to own what, who waits there, and who goes.
 //! Not here: the same in the shell (`proxy/balancer/group.rs`, `waiting.rs`, `driver/guides`).
 
-use super::clients::At;
+use super::clients::{At, Request};
 use super::{Event, Sent};
 use crate::event::Micros;
 use crate::singleton::{Event as Outer, Mutation, World, index, name};
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 use tandem_core::clustering::active_active::routing::{Held, Route, RoutingView, routes};
@@ -27,7 +28,9 @@ pub(crate) struct Door {
     pub(super) line: Line<u64>,
     pub(super) budget: Budget,
     planned: bool,
-    wakes: Option<Micros>,
+    /// When who of those that wait look again, by request and ticket, with nothing but time: each
+    /// as that was when it came, when it last looked, or when all were told to look.
+    wakes: BTreeMap<Micros, Vec<(u64, u64)>>,
 }
 
 /// What somebody gets.
@@ -56,7 +59,7 @@ impl Door {
             line: Line::default(),
             budget: Budget::new(Limits::default(), now),
             planned: false,
-            wakes: None,
+            wakes: BTreeMap::new(),
         }
     }
 }
@@ -104,7 +107,7 @@ impl World {
         }
         let is_new = door.owners.replace(all);
         if is_new && mutation != Some(Mutation::RouteWakesNobody) {
-            self.serve_keyed(n);
+            self.tell_line(n);
         }
     }
 
@@ -154,6 +157,20 @@ impl World {
         }
         self.waits_still(n, id);
         self.serve_keyed(n);
+        self.plan_wakes(n, vec![(id, ticket)]);
+    }
+
+    /// Something changed: all who wait look, and when they do again is another question now.
+    pub(super) fn tell_line(&mut self, n: usize) {
+        self.serve_keyed(n);
+        let Some(door) = self.door_by_key(n) else { return };
+        door.wakes.clear();
+        let in_line = |(id, it): (&u64, &Request)| match it.at {
+            At::Line { ticket, .. } if it.door == n => Some((*id, ticket)),
+            At::Line { .. } | At::Pauses | At::Sent { .. } => None,
+        };
+        let all = self.keyed.requests.iter().filter_map(in_line).collect();
+        self.plan_wakes(n, all);
     }
 
     /// Gives what there is to those who wait, in the order in which they came.
@@ -167,7 +184,6 @@ impl World {
         for (id, given) in served {
             self.give(n, id, given);
         }
-        self.plan_wake(n);
     }
 
     fn choose(&mut self, n: usize, id: u64) -> Option<Given> {
@@ -221,31 +237,47 @@ impl World {
         }
     }
 
-    /// Somebody in line looks again, where nothing but time lets them go.
-    pub(super) fn plan_wake(&mut self, n: usize) {
+    /// Those who still wait look again, where nothing but time lets them go.
+    fn plan_wakes(&mut self, n: usize, mut who: Vec<(u64, u64)>) {
         let (inc, now) = (self.nodes[n].daemons, self.now);
         let clock = self.nodes[n].clock;
-        let Some(door) = self.door_by_key(n) else { return };
-        let line = &door.line;
-        let deadline = door.owners.deadline(|partition| line.waits_at(u64::from(partition.0)));
-        let Some(deadline) = deadline else { return };
+        let Some(deadline) = self.deadline_of_line(n) else { return };
+        who.retain(|it| self.is_in_line(*it));
         let at = clock.when(deadline).max(now + LOOK);
-        if door.wakes.is_none_or(|planned| planned > at || planned < now) {
-            door.wakes = Some(at);
-            self.push_keyed(at, Event::Wakes { n, inc });
+        let Some(door) = self.door_by_key(n).filter(|_| !who.is_empty()) else { return };
+        let planned = door.wakes.entry(at).or_default();
+        let is_first = planned.is_empty();
+        planned.extend(who);
+        if is_first {
+            self.push_keyed(at, Event::Wakes { n, inc, at });
         }
     }
 
-    pub(super) fn on_wakes(&mut self, n: usize, inc: u32) {
+    fn deadline_of_line(&mut self, n: usize) -> Option<Timestamp> {
+        let door = self.door_by_key(n)?;
+        door.owners.deadline(|partition| door.line.waits_at(u64::from(partition.0)))
+    }
+
+    fn is_in_line(&self, (id, ticket): (u64, u64)) -> bool {
+        let at = self.keyed.requests.get(&id).map(|it| it.at);
+        matches!(at, Some(At::Line { ticket: now, .. }) if now == ticket)
+    }
+
+    pub(super) fn on_wakes(&mut self, (n, inc): (usize, u32), at: Micros) {
         if !self.is_daemon(n, inc) {
             return;
         }
-        if let Some(door) = self.door_by_key(n) {
-            door.wakes = None;
-        }
-        if self.options.mutation == Some(Mutation::GateSleeps) {
+        let Some(mut who) = self.door_by_key(n).and_then(|door| door.wakes.remove(&at)) else {
+            return;
+        };
+        who.retain(|it| self.is_in_line(*it));
+        if who.is_empty() || self.options.mutation == Some(Mutation::GateSleeps) {
             return;
         }
-        self.serve_keyed(n);
+        let now = self.nodes[n].clock.at(self.now);
+        if self.deadline_of_line(n).is_some_and(|deadline| deadline <= now) {
+            self.serve_keyed(n);
+        }
+        self.plan_wakes(n, who);
     }
 }

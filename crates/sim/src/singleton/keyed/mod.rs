@@ -34,7 +34,7 @@ pub(super) enum Event {
     /// A pause is over.
     Asks { n: usize, inc: u32, id: u64 },
     /// Somebody in line may have a turn, with nothing but time.
-    Wakes { n: usize, inc: u32 },
+    Wakes { n: usize, inc: u32, at: Micros },
     /// Nobody took it in time.
     Expires { n: usize, inc: u32, id: u64 },
     /// It reaches a copy, or not.
@@ -45,6 +45,8 @@ pub(super) enum Event {
     Replies { n: usize, it: Rc<Sent>, how: How },
     /// The door hears of it.
     Answered { it: Rc<Sent>, how: How },
+    /// The client has read its answer to the end.
+    Read { it: Sent },
     /// It is looked whether all is as it shall be.
     Judge,
 }
@@ -59,6 +61,7 @@ impl Event {
             | Self::Wakes { n, .. }
             | Self::Expires { n, .. } => Some((*n, true)),
             Self::Answered { it, .. } => Some((it.door, true)),
+            Self::Read { it } => Some((it.door, true)),
             Self::Arrives { n, .. } | Self::Ends { n, .. } | Self::Replies { n, .. } => {
                 Some((*n, false))
             }
@@ -103,6 +106,8 @@ pub(super) enum How {
 #[derive(Debug)]
 pub(super) struct Side {
     requests: BTreeMap<u64, clients::Request>,
+    /// Answers that clients still read, by request: each has its place at the copy until then.
+    reads: BTreeMap<u64, Sent>,
     /// What copies work on.
     works: BTreeMap<(u64, u32), worker::Work>,
     limits: Limits,
@@ -133,6 +138,7 @@ impl Side {
         };
         Self {
             requests: BTreeMap::new(),
+            reads: BTreeMap::new(),
             works: BTreeMap::new(),
             limits,
             judged: judging::Judged::default(),
@@ -155,12 +161,13 @@ impl World {
             Event::Guide { n, inc } => self.on_routes(n, inc),
             Event::Client { n, inc } => self.on_keyed_client(n, inc),
             Event::Asks { n, inc, id } => self.on_pause_over(n, inc, id),
-            Event::Wakes { n, inc } => self.on_wakes(n, inc),
+            Event::Wakes { n, inc, at } => self.on_wakes((n, inc), at),
             Event::Expires { n, inc, id } => self.on_expires(n, inc, id),
             Event::Arrives { n, it } => self.on_keyed_arrives(n, &it),
             Event::Ends { n, it } => self.on_keyed_ends(n, &it),
             Event::Replies { n, it, how } => self.on_replies(n, it, how),
             Event::Answered { it, how } => self.on_keyed_answered(&it, how),
+            Event::Read { it } => self.on_read(&it),
             Event::Judge => self.judge_keyed(),
         }
     }
