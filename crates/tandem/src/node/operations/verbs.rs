@@ -18,6 +18,7 @@ use std::time::Duration;
 use tandem_core::cluster::command::{Command, ServiceCommand};
 use tandem_core::cluster::state::{Applied, ClusterState, Phase, ServiceState};
 use tandem_core::ids::{NodeId, ServiceId};
+use tandem_core::pairing::Kind;
 use tandem_core::spec::NodeRole;
 
 /// For the primaries of a node to move away.
@@ -159,6 +160,19 @@ fn is_moving(state: &ClusterState, services: &BTreeSet<ServiceId>) -> bool {
     services.iter().all(is_moving)
 }
 
+/// Why a node still has them. Only what is left of a command has `drain_max`.
+pub(super) fn why_left(state: &ClusterState, services: &BTreeSet<ServiceId>) -> &'static str {
+    let is_command = |it| it == Some(Kind::Command);
+    let kind = |it: &ServiceId| state.spec.services.get(it).map(|spec| spec.pairing.kind());
+    match is_moving(state, services) {
+        true if services.iter().map(kind).all(is_command) => {
+            "they are being moved: clients there have up to drain_max to end"
+        }
+        true => "they are being moved",
+        false => "no other node can take over yet",
+    }
+}
+
 impl NodeOperations {
     async fn pause(&self, service: &ServiceId, paused: bool) -> Result<Outcome, Refused> {
         let word = if paused { "pause" } else { "resume" };
@@ -227,10 +241,7 @@ impl NodeOperations {
             let names = services.join(", ");
             format!("{node} is no primary any more; the new primary of {names} does not serve yet")
         } else {
-            let because = match is_moving(&agreed, &left) {
-                true => "they are being moved: clients there have up to drain_max to end",
-                false => "no other node can take over yet",
-            };
+            let because = why_left(&agreed, &left);
             let names = services.join(", ");
             format!("{node} will not become primary, and still is of {names}: {because}")
         };

@@ -96,3 +96,22 @@ fn what_came_and_went_is_found_in_the_history() {
     agree(&mut seen, appoint(3, "c", Cause::NodeDied, vec![rule("c", &["a", "b"])]));
     assert!(matches!(end(&seen, asked), Move::Done(line) if line.term == Term(2)));
 }
+
+#[test]
+fn only_what_is_left_of_a_command_has_a_drain_max() {
+    use super::super::verbs::why_left;
+    let to = || ServiceCommand::RequestSwitchover { to: "b".into(), deadline_unix_ms: u64::MAX };
+    let command = THREE
+        .replace("\"postgres\"", "\"command\"\ncommand = [\"/srv/orders\"]")
+        .replace("\"primary-replica\"", "\"none\"");
+    let why = |text: &str, moves: bool| {
+        let mut seen = cluster(text, "a");
+        if moves {
+            agree(&mut seen, to());
+        }
+        why_left(&seen.agreed, &[orders()].into())
+    };
+    assert_eq!(why(&command, false), "no other node can take over yet");
+    assert!(why(&command, true).ends_with("clients there have up to drain_max to end"));
+    assert_eq!(why(THREE, true), "they are being moved");
+}
