@@ -5,18 +5,18 @@
 //! Each step may be the last before a crash: repeating the verb goes on from there (INV-6).
 //! Keeps: H48 one member at a time, none that costs a majority; INV-4 no commit rule names a node
 //! that nobody can ask for a promise; no change may leave fewer standbys than commits wait for.
-//! Not here: what forbids a change by the two texts alone (`config::unsafe_change`), carrying it
-//! out on each node (`node/live.rs`), what is said of it afterwards (`carried.rs`).
+//! Not here: what forbids a change by the two texts alone (`config::unsafe_change`), how one that
+//! goes gives away what it has (`aside.rs`), carrying it out on each node (`node/live.rs`), what is
+//! said of it afterwards (`carried.rs`).
 //! Tested by: `tests/members`.
 
-use super::super::moves::singleton::move_max;
 use super::super::seen::{Seen, ServiceSeen};
 use super::super::{NodeOperations, refusals};
+use super::aside;
 use super::carried::CARRIED_OUT;
 use crate::api::operations::{Outcome, Refused};
 use crate::config::{self, Config};
 use crate::consensus::{self, Agreed};
-use crate::driver::wire::Wish;
 use crate::peers::LinkState;
 use crate::telemetry::codes;
 use crate::telemetry::problem::{Problem, chain};
@@ -24,18 +24,14 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 use tandem_core::cluster::command::{self, Command};
 use tandem_core::cluster::state::Applied;
-use tandem_core::cluster::state::ClusterState;
 use tandem_core::clustering::members::keeps_voters;
-use tandem_core::ids::{ConfigVersion, NodeId, ServiceId};
-use tandem_core::pairing::Kind;
-use tandem_core::spec::{Durability, NodeRole, Seat, ServiceSpec};
+use tandem_core::ids::{ConfigVersion, NodeId};
+use tandem_core::spec::{Durability, NodeRole};
 
 /// For a new node to be reached and to hold the log, or a removed one to be out.
 const MEMBER: Duration = Duration::from_secs(20);
 /// For a node that runs to be dialled.
 const DIALLED: Duration = Duration::from_secs(5);
-/// For commits not to wait for a node that is to go.
-const SETTLED: Duration = Duration::from_secs(15);
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// Who comes and who goes.
@@ -190,74 +186,6 @@ impl NodeOperations {
             _ => refusals::not_agreed(what, &error),
         })
     }
-
-    /// Has the copies of a node stop, and waits until no commit can need them.
-    async fn step_aside(&self, node: &NodeId, role: NodeRole, what: &str) -> Result<(), Problem> {
-        if role == NodeRole::Witness {
-            return Ok(());
-        }
-        let state = self.agreed_state(what)?;
-        if !state.draining.contains(node) {
-            self.agree(Command::Drain { node: node.clone(), draining: true }, what).await?;
-        }
-        // What it owns or runs is given away in order first; who is silent loses it as its lease
-        // passes.
-        let is_left = |agreed: &Agreed| {
-            !owns_partitions(&agreed.state, node) && alone(&agreed.state, node).next().is_none()
-        };
-        let alone = alone(&state, node).filter_map(|service| self.command_of(service));
-        let longest = alone.map(|command| move_max(&command)).max().unwrap_or_default();
-        let _ = self.wait(SETTLED.max(longest), is_left).await;
-        for service in state.services.keys() {
-            // A node that does not answer is counted out by its silence.
-            if let Err(problem) = self.wish(service, node, Wish::Leave, what).await {
-                tracing::info!(%node, %service, %problem, "does not step aside by itself");
-            }
-        }
-        let counted = |agreed: &Agreed| -> Vec<ServiceId> {
-            let counts = |it: &tandem_core::cluster::state::ServiceState| {
-                it.appointment.iter().flat_map(|it| &it.rules).any(|rule| {
-                    rule.primary == *node || rule.acks > 0 && rule.standbys.contains(node)
-                })
-            };
-            let services = agreed.state.services.iter();
-            services.filter(|(_, it)| counts(it)).map(|(name, _)| name.clone()).collect()
-        };
-        if self.wait(SETTLED, |agreed| counted(agreed).is_empty()).await.is_some() {
-            return Ok(());
-        }
-        let left = counted(&self.ground().consensus.state().borrow());
-        let _ = self.agree(Command::Drain { node: node.clone(), draining: false }, what).await;
-        Err(Problem::new(
-            codes::WOULD_LOSE_QUORUM,
-            what,
-            format!(
-                "commits of {} still count on {node}",
-                left.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
-            ),
-            "tandem explain shows why the commit rule does not change",
-        ))
-    }
-}
-
-/// Whether its copies may work on something.
-fn owns_partitions(state: &ClusterState, node: &NodeId) -> bool {
-    state.services.iter().any(|(service, it)| {
-        let sitting = state.services.get(&Seat::name(service, node)).map(|seat| seat.sitting);
-        let owned = |sitting| it.partitions.as_ref().map_or(0, |it| it.owned_by(node, sitting));
-        sitting.is_some_and(|sitting| owned(sitting) > 0)
-    })
-}
-
-/// The commands whose one copy it is to run, which another node could.
-fn alone<'a>(state: &'a ClusterState, node: &'a NodeId) -> impl Iterator<Item = &'a ServiceId> {
-    let is_alone = |it: &ServiceSpec| it.pairing.kind() == Kind::Command && it.seat.is_none();
-    let others = state.spec.data_nodes().filter(|other| *other != node).count();
-    let its = state.services.iter().filter(move |(service, it)| {
-        let holds = it.appointment.as_ref().is_some_and(|it| it.primary == *node);
-        others > 0 && holds && state.spec.services.get(*service).is_some_and(is_alone)
-    });
-    its.map(|(service, _)| service)
 }
 
 /// What forbids it at this moment: votes and commits must go on.
@@ -314,9 +242,9 @@ fn check_commits(
     let Some(appointment) = service.appointment() else { return Ok(()) };
     let name = service.name;
     if let Some(node) = goes.filter(|node| appointment.primary == **node) {
-        // A command is moved before its node goes (`step_aside`), where it may be.
-        if !service.state.paused && alone(&service.seen.agreed, node).any(|it| it == name) {
-            return Ok(());
+        // A command is moved before its node goes, where it may be.
+        if !service.state.paused && aside::alone(&service.seen.agreed, node).any(|it| it == name) {
+            return aside::can_move(service, node, what);
         }
         let because = format!("{node} is the {} of {name}", service.holder_word());
         let advice = match service.state.paused {

@@ -6,6 +6,7 @@
 //! Tested by: `tests/members`.
 
 mod apply;
+mod aside;
 mod carried;
 mod settings;
 
