@@ -89,8 +89,7 @@ pub(super) fn places(
         let it = config.nodes.get(&node)?;
         // Who does not say where it stands is near to everybody.
         let far = it.zone.is_some() && zone.is_some() && it.zone.as_ref() != zone;
-        let agreed = command.instance_address(it)?;
-        Some((node, Place { address, agreed, weight: it.capacity, far }))
+        Some((node, Place { address, weight: it.capacity, far }))
     };
     let addresses = commands::addresses(ground, config, (service, command));
     let places = addresses.into_iter().filter_map(place).collect();

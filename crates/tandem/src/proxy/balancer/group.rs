@@ -98,8 +98,8 @@ pub(in crate::proxy) struct Group {
     unresolved: Mutex<Vec<String>>,
     /// By which names addresses were found.
     hosts: Mutex<BTreeMap<SocketAddr, Arc<str>>>,
-    /// By which addresses all nodes know what this one reaches by another.
-    agreed: Mutex<BTreeMap<SocketAddr, SocketAddr>>,
+    /// What all nodes call what this one reaches there.
+    agreed: Mutex<BTreeMap<SocketAddr, Arc<str>>>,
     /// Moves when somebody may have come into service.
     pub(super) changed: watch::Sender<()>,
     cuts: Cuts,
@@ -208,9 +208,8 @@ impl Group {
         }
         let mut state = lock(&self.state);
         let now = clock::now();
-        let Some(at) = state.members.iter().position(|m| m.address == member.address) else {
-            return;
-        };
+        let is_it = |it: &Arc<Member>| std::ptr::eq(&**it, member);
+        let Some(at) = state.members.iter().position(is_it) else { return };
         if !state.health.step(at, event, now) {
             return;
         }
@@ -238,13 +237,16 @@ impl Group {
     /// Goes on with these addresses; what stays keeps its past and its connections.
     pub(in crate::proxy) fn replace(&self, wanted: &[Wanted]) {
         let mut state = lock(&self.state);
-        if state.wanted == wanted {
+        let is_same = |it: &Arc<Member>| it.agreed == self.agreed_name(it.address);
+        if state.wanted == wanted && state.members.iter().all(is_same) {
             return;
         }
         let now = clock::now();
         let (mut members, mut kept) = (Vec::new(), Vec::new());
         for wanted in wanted {
-            let before = state.members.iter().position(|m| m.address == wanted.address);
+            // What is there by another name is another one.
+            let is_it = |m: &Arc<Member>| m.address == wanted.address && is_same(m);
+            let before = state.members.iter().position(is_it);
             let member = match before {
                 Some(at) => Arc::clone(&state.members[at]),
                 None => self.member(wanted.address, &state),
@@ -296,12 +298,10 @@ impl Group {
 
     /// One that was listed before and still has work is the same again.
     fn member(&self, address: SocketAddr, state: &State) -> Arc<Member> {
-        let before = state.gone.iter().find(|member| member.address == address);
-        let new = || {
-            let agreed = lock(&self.agreed).get(&address).copied().unwrap_or(address);
-            Arc::new(Member::new(address, agreed, &self.freed))
-        };
-        let member = before.map_or_else(new, Arc::clone);
+        let agreed = self.agreed_name(address);
+        let is_it = |member: &&Arc<Member>| member.address == address && member.agreed == agreed;
+        let new = || Arc::new(Member::new(address, &agreed, &self.freed));
+        let member = state.gone.iter().find(is_it).map_or_else(new, Arc::clone);
         member.hide(&state.secret);
         member
     }

@@ -211,9 +211,9 @@ impl Balancer {
         self.change(&mut listening, BalancerConfig { upstreams, ..config })
     }
 
-    /// By which address all nodes know what this one reaches by a way of its own: a key and a
-    /// cookie lead to the same endpoint through every node's door.
-    pub fn known_as(&self, agreed: BTreeMap<SocketAddr, SocketAddr>) {
+    /// What all nodes call what each reaches by a way of its own, from the next `lead` on: a key
+    /// and a cookie lead to the same endpoint through every node's door.
+    pub fn known_as(&self, agreed: BTreeMap<SocketAddr, Arc<str>>) {
         self.shared.group.agreed(agreed);
     }
 

@@ -28,8 +28,8 @@ use tandem_core::time::Timestamp;
 #[derive(Debug)]
 pub(in crate::proxy) struct Member {
     pub(in crate::proxy) address: SocketAddr,
-    /// The address that all nodes have for it, by which they give it the same keys and cookies.
-    agreed: SocketAddr,
+    /// What all nodes call it, by which they give it the same keys and cookies.
+    pub(super) agreed: Arc<str>,
     pub(super) weight: AtomicU32,
     pub(super) far: AtomicBool,
     name: u64,
@@ -85,13 +85,13 @@ impl Took {
 }
 
 impl Member {
-    pub(super) fn new(address: SocketAddr, agreed: SocketAddr, freed: &Arc<Freed>) -> Self {
+    pub(super) fn new(address: SocketAddr, agreed: &Arc<str>, freed: &Arc<Freed>) -> Self {
         Self {
             address,
-            agreed,
+            agreed: Arc::clone(agreed),
             weight: AtomicU32::new(1),
             far: AtomicBool::new(false),
-            name: rendezvous::hash(agreed.to_string().as_bytes()),
+            name: rendezvous::hash(agreed.as_bytes()),
             upstream: Mutex::new(Arc::from("")),
             token: AtomicU64::new(0),
             in_flight: AtomicU32::new(0),
@@ -162,7 +162,7 @@ impl Member {
     }
 
     pub(super) fn hide(&self, secret: &[u8; 32]) {
-        let hash = blake3::keyed_hash(secret, self.agreed.to_string().as_bytes());
+        let hash = blake3::keyed_hash(secret, self.agreed.as_bytes());
         let [a, b, c, d, e, f, g, h, ..] = *hash.as_bytes();
         self.token.store(u64::from_be_bytes([a, b, c, d, e, f, g, h]), Ordering::Relaxed);
     }

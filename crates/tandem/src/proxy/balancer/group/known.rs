@@ -18,10 +18,16 @@ impl Group {
         *lock(&self.hosts) = hosts;
     }
 
-    /// By which address all nodes know what this one reaches by a way of its own, from the next
-    /// time that endpoints are replaced.
-    pub(in crate::proxy) fn agreed(&self, agreed: BTreeMap<SocketAddr, SocketAddr>) {
+    /// What all nodes call what each reaches by a way of its own, from the next time that endpoints
+    /// are replaced.
+    pub(in crate::proxy) fn agreed(&self, agreed: BTreeMap<SocketAddr, Arc<str>>) {
         *lock(&self.agreed) = agreed;
+    }
+
+    /// What all nodes call an endpoint: what they agree on, or where it is.
+    pub(super) fn agreed_name(&self, address: SocketAddr) -> Arc<str> {
+        let agreed = lock(&self.agreed).get(&address).cloned();
+        agreed.unwrap_or_else(|| address.to_string().into())
     }
 
     /// Names that stand for nothing yet.
