@@ -409,6 +409,28 @@ mod tests {
         assert!(matches!(turn.await, Ok(Picked::Place(_))));
     }
 
+    /// Between when it was given a place and when it knew.
+    #[tokio::test]
+    async fn whose_endpoint_was_drained_before_it_got_there_goes_elsewhere() {
+        let supervisor = Supervisor::new();
+        let config = super::super::tests::config(&[]);
+        let balancer = Balancer::open(config, &supervisor).unwrap();
+        let Shared { group, .. } = &*balancer.shared;
+        let address = ([127, 0, 0, 1], 1).into();
+        let lead = |drain| {
+            let upstream = Arc::from("one");
+            group.replace(&[Wanted { upstream, address, weight: 1, far: false, drain }]);
+        };
+        lead(false);
+        let attempts = Attempts::default();
+        let (key, token, in_flight_max, held_max) = (None, None, 0, 1);
+        let wish = Wish { key, attempts: &attempts, token, in_flight_max, held_max };
+        let Picked::Place(claim) = group.ask(wish) else { panic!("it serves") };
+        lead(true);
+        let goes = super::super::session::goes_elsewhere(&balancer.shared, &claim);
+        assert!(timeout(Duration::from_secs(20), goes).await.is_ok());
+    }
+
     #[tokio::test]
     async fn what_is_accepted_is_kept_alive() {
         let listener = bind(([127, 0, 0, 1], 0).into()).unwrap();

@@ -210,19 +210,25 @@ async fn moved(shared: &Shared, claim: &Claim) {
     }
 }
 
-/// Ready once the endpoint gets no more work, if it got some when it was chosen: a copy that was
-/// moved may be behind a cut, and would be waited for until time is up.
+/// Ready once the endpoint gets no more work: a copy that was moved may be behind a cut, and would
+/// be waited for until time is up.
 async fn withdrawn(shared: &Shared, claim: &Claim) {
-    if claim.0.is_leaving() {
-        return std::future::pending().await;
-    }
-    // Most take a connection at once: they need no look.
-    sleep(LOOK).await;
     let mut changed = shared.group.changed();
     while !claim.0.is_leaving() {
         if changed.changed().await.is_err() {
             return std::future::pending().await;
         }
+    }
+}
+
+/// Ready once an endpoint that is still to take a connection is the wrong one for it.
+pub(in crate::proxy) async fn goes_elsewhere(shared: &Shared, claim: &Claim) {
+    // Most take a connection at once: they need no look.
+    sleep(LOOK).await;
+    tokio::select! {
+        biased;
+        () = withdrawn(shared, claim) => {}
+        () = moved(shared, claim) => {}
     }
 }
 
@@ -314,7 +320,7 @@ impl<'a> Search<'a> {
             biased;
             dialed = timeout(connect_timeout, self.dial(address)) => dialed,
             // Nothing was sent there: whoever waits goes where work goes now.
-            () = withdrawn(self.shared, &claim) => return None,
+            () = goes_elsewhere(self.shared, &claim) => return None,
         };
         let why = match dialed {
             Ok(Ok(server)) => {

@@ -16,7 +16,7 @@ use super::{HTTP2, Protocol};
 use crate::proxy::balancer::ProxyVersion;
 use crate::proxy::balancer::group::{Picked, Wish};
 use crate::proxy::balancer::member::Claim;
-use crate::proxy::balancer::session::HeldCount;
+use crate::proxy::balancer::session::{HeldCount, goes_elsewhere};
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -80,7 +80,17 @@ impl Search<'_> {
             // After that: what is made by what counted before is kept for nobody.
             let said = self.said(client);
             let of = said.map(|(_, ends)| ends);
-            let why = match self.connection(client, address, said).await? {
+            let connection = tokio::select! {
+                biased;
+                connection = self.connection(client, address, said) => connection?,
+                // Nothing was sent there: whoever waits goes where work goes now.
+                () = goes_elsewhere(self.door.shared, &claim) => {
+                    drop(claim);
+                    self.may_go_on()?;
+                    continue;
+                }
+            };
+            let why = match connection {
                 Ok((stream, is_reused)) => {
                     return Ok(Reached { claim, stream, of, is_reused, generation });
                 }
@@ -97,13 +107,15 @@ impl Search<'_> {
                 claim.0.retried();
             }
             drop(claim);
-            if self.door.shared.closing.is_cancelled() {
-                return Err(Nobody::Closing);
-            }
+            self.may_go_on()?;
             if next != Next::AtOnce {
                 self.pause(client).await?;
             }
         }
+    }
+
+    fn may_go_on(&self) -> Result<(), Nobody> {
+        if self.door.shared.closing.is_cancelled() { Err(Nobody::Closing) } else { Ok(()) }
     }
 
     /// Whom an endpoint is told that the client is, and how: as it is now, for a request may have

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::proxy::balancer::Cut;
+use crate::proxy::http::tests::support::unreachable;
 
 const BRIEF: Option<Duration> = Some(Duration::from_millis(100));
 
@@ -102,22 +103,6 @@ async fn an_endpoint_that_is_used_again_keeps_what_it_has() {
     kept.write_all(b"!").await.unwrap();
     assert_eq!(timeout(LIMIT, kept.read_u8()).await.unwrap().unwrap(), b'!');
     assert_eq!((balancer.snapshot().endpoints[0].cut_in, balancer.cuts()), (None, Vec::new()));
-}
-
-/// An endpoint behind a cut: whoever connects hears nothing.
-async fn unreachable() -> (SocketAddr, Vec<TcpStream>, socket2::Socket) {
-    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-    socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
-    socket.listen(0).unwrap();
-    let address = socket.local_addr().unwrap().as_socket().unwrap();
-    let mut waiting = Vec::new();
-    // Nobody accepts: once its queue is full the kernel answers no more.
-    while let Ok(Ok(stream)) =
-        timeout(Duration::from_millis(200), TcpStream::connect(address)).await
-    {
-        waiting.push(stream);
-    }
-    (address, waiting, socket)
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use super::balancing::three;
 use super::faults::{dead, pair};
 use super::support::*;
-use crate::proxy::balancer::{Balancer, BalancerConfig};
+use crate::proxy::balancer::{Balancer, BalancerConfig, Snapshot};
 use crate::runtime::supervisor::Supervisor;
 use std::time::Duration;
 use tandem_core::clustering::load_balanced::ejection::Condition;
@@ -43,6 +43,25 @@ async fn who_leaves_while_it_is_held_is_not_served_later() {
     drop(client);
     until(|| balancer.snapshot().sessions == 0).await;
     assert_eq!(balancer.snapshot().http.unwrap().abandoned, 1);
+}
+
+#[tokio::test]
+async fn who_waits_for_an_endpoint_that_gets_no_more_work_goes_to_another_at_once() {
+    let (supervisor, mut a, b) = pair().await;
+    let (address, _waiting, _socket) = unreachable().await;
+    a.address = address;
+    let (connect_timeout, hold_max) = (LIMIT * 10, LIMIT * 10);
+    let config = BalancerConfig { connect_timeout, hold_max, ..config(&[&a, &b]) };
+    let balancer = Balancer::open(config.clone(), &supervisor).unwrap();
+    let mut client = Client::connect(&balancer).await;
+    client.send("POST / HTTP/1.1\r\nHost: shop\r\nContent-Length: 2\r\n\r\nno").await;
+    until(|| balancer.snapshot().endpoints[0].in_flight == 1).await;
+    let mut drained = config;
+    drained.upstreams[0].drain = true;
+    balancer.configure(drained).unwrap();
+    assert_eq!(client.response().await.unwrap().body, "b");
+    let Snapshot { endpoints, retried, .. } = balancer.snapshot();
+    assert_eq!((endpoints[0].failed, retried), (0, 0), "it did nothing wrong");
 }
 
 #[tokio::test]

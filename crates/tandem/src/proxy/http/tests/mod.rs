@@ -14,6 +14,6 @@ mod limits;
 mod messages;
 mod mutations;
 mod owners;
-mod support;
+pub(in crate::proxy) mod support;
 pub(in crate::proxy) mod tls;
 mod upstream_tls;

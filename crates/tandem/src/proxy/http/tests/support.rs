@@ -192,3 +192,19 @@ pub fn random(seed: u64) -> impl FnMut(u64) -> u64 {
         next % below
     }
 }
+
+/// An endpoint behind a cut: whoever connects hears nothing.
+pub async fn unreachable() -> (std::net::SocketAddr, Vec<TcpStream>, socket2::Socket) {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    socket.listen(0).unwrap();
+    let address = socket.local_addr().unwrap().as_socket().unwrap();
+    let mut waiting = Vec::new();
+    // Nobody accepts: once its queue is full the kernel answers no more.
+    while let Ok(Ok(stream)) =
+        timeout(Duration::from_millis(200), TcpStream::connect(address)).await
+    {
+        waiting.push(stream);
+    }
+    (address, waiting, socket)
+}

@@ -105,6 +105,26 @@ async fn what_nobody_owns_waits_and_what_somebody_owns_does_not() {
     assert_eq!(held(&balancer), 0);
 }
 
+/// Its copy may be behind a cut; and a door by key has each of them for ever.
+#[tokio::test]
+async fn who_waits_for_an_owner_to_take_a_connection_goes_to_the_next_one_at_once() {
+    let (supervisor, mut a, b) = super::faults::pair().await;
+    let (address, _waiting, _socket) = unreachable().await;
+    a.address = address;
+    for counts_requests in [true, false] {
+        let (connect_timeout, hold_max) = (LIMIT * 10, LIMIT * 10);
+        let mut config = BalancerConfig { connect_timeout, hold_max, ..keyed(&[&a, &b]) };
+        config.http = config.http.filter(|_| counts_requests);
+        let balancer = Balancer::open(config, &supervisor).unwrap();
+        balancer.route(routes(owned(&a, 1), owned(&a, 1)));
+        let mut client = asks(&balancer, "/", "").await;
+        until(|| balancer.snapshot().endpoints[0].in_flight == 1).await;
+        balancer.route(routes(owned(&b, 2), owned(&b, 2)));
+        assert_eq!(client.response().await.unwrap().body, "b", "{counts_requests}");
+        assert_eq!(balancer.snapshot().endpoints[0].failed, 0, "it did nothing wrong");
+    }
+}
+
 #[tokio::test]
 async fn what_waits_for_too_long_or_in_too_long_a_line_is_told_so() {
     let supervisor = Supervisor::new();
