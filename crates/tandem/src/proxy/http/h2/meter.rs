@@ -28,6 +28,7 @@ const HEADER: usize = 9;
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 const END_STREAM: u8 = 1;
+const PADDED: u8 = 8;
 const RST_STREAM: u8 = 3;
 const PING: u8 = 6;
 const WINDOW_UPDATE: u8 = 8;
@@ -45,7 +46,7 @@ const UPDATES: u32 = 16;
 /// Heads of one response: interim ones, the last one, trailers.
 const HEADS: u32 = INTERIM_MAX + 2;
 /// A DATA frame costs what it is shorter than this, and pays with what it is longer.
-const CRUMB: usize = 256;
+pub(super) const CRUMB: usize = 256;
 /// Of what may be spent on them.
 const CRUMBS_WORN: usize = ENDPOINT_CRUMBS / 2;
 /// Of the hundred that `h2` takes.
@@ -99,6 +100,8 @@ pub(super) struct Meter {
     filled: usize,
     /// So much of the frame is still to come.
     payload: usize,
+    /// That begins by how much of it is padding, which `h2` takes off before it counts.
+    is_padded: bool,
     peer: Peer,
     resets: Tokens,
     others: Tokens,
@@ -122,6 +125,7 @@ impl Meter {
             header: [0; HEADER],
             filled: 0,
             payload: preface,
+            is_padded: false,
             peer,
             resets: Tokens::new(now),
             others: Tokens::new(now),
@@ -163,6 +167,9 @@ impl Meter {
     pub(super) fn saw(&mut self, mut bytes: &[u8], now: Instant) -> bool {
         while !bytes.is_empty() {
             if self.payload > 0 {
+                if std::mem::take(&mut self.is_padded) {
+                    self.wear(self.payload.saturating_sub(1 + usize::from(bytes[0])));
+                }
                 let now = self.payload.min(bytes.len());
                 self.payload -= now;
                 bytes = &bytes[now..];
@@ -187,7 +194,10 @@ impl Meter {
     fn frame(&mut self, kind: u8, now: Instant) -> bool {
         let [.., flags, _, _, _, _] = self.header;
         if kind == DATA && self.peer == Peer::Endpoint && flags & END_STREAM == 0 {
-            self.wear();
+            self.is_padded = flags & PADDED != 0 && self.payload > 0;
+            if !self.is_padded {
+                self.wear(self.payload);
+            }
         }
         match kind {
             RST_STREAM => self.resets.take(now),
@@ -224,8 +234,8 @@ impl Meter {
         }
     }
 
-    fn wear(&mut self) {
-        match self.payload {
+    fn wear(&mut self, carried: usize) {
+        match carried {
             0 => self.empty = self.empty.saturating_add(1),
             length if length < CRUMB => self.crumbs = self.crumbs.saturating_add(CRUMB - length),
             length => self.crumbs = self.crumbs.saturating_sub(length - CRUMB),
@@ -375,6 +385,32 @@ mod tests {
         meter.payload = 0;
         for _ in 0..=most {
             assert!(meter.saw(&crumb, now) && !meter.is_worn());
+        }
+    }
+
+    /// As the crate `h2` counts it, which strips what carries nothing.
+    #[test]
+    fn padding_pays_for_nothing_wherever_frames_are_cut() {
+        let now = Instant::now();
+        let padded = |carried: usize, flags: u8| {
+            let padding = 0xff - carried;
+            let head = [0, 1, 0, DATA, PADDED | flags, 0, 0, 0, 1, u8::try_from(padding).unwrap()];
+            [&head[..], &vec![b'.'; 0xff]].concat()
+        };
+        let most = CRUMBS_WORN.div_ceil(CRUMB - 1);
+        for step in [1, 10, 400] {
+            let worn_by = |carried, flags| {
+                let mut meter = Meter::new(Peer::Endpoint, now);
+                let is_worn = |_: &usize| {
+                    let bytes = padded(carried, flags);
+                    assert!(bytes.chunks(step).all(|bytes| meter.saw(bytes, now)));
+                    meter.is_worn()
+                };
+                (1..=most).find(is_worn)
+            };
+            assert_eq!(worn_by(1, 0), Some(most), "{step}");
+            assert_eq!(worn_by(0, 0), usize::try_from(EMPTY_WORN).ok(), "{step}");
+            assert_eq!(worn_by(1, END_STREAM), None, "{step}");
         }
     }
 
