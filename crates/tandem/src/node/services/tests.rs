@@ -7,6 +7,8 @@ use crate::driver::hub::Hub;
 use crate::node::NodeArgs;
 use crate::runtime::supervisor::Supervisor;
 use crate::telemetry::events::EventLog;
+use std::net::Ipv4Addr;
+use std::sync::atomic::{AtomicU8, Ordering};
 use tandem_core::cluster::state::{Appointment, ClusterState, Phase, ServiceState};
 use tandem_core::facts::{DoorUse, NodeFacts, Process, Told};
 use tandem_core::ids::ConfigVersion;
@@ -25,8 +27,10 @@ struct Node {
 }
 
 fn of(services: &[&str]) -> Config {
-    let nodes = "cluster = \"shop\"\n[nodes.a]\naddress = \"127.0.0.1:7400\"\n";
-    Config::parse(&[nodes, &services.concat()].concat(), "t").unwrap()
+    let bind = own();
+    let nodes =
+        format!("cluster = \"shop\"\n[nodes.a]\naddress = \"127.0.0.1:7400\"\nbind = \"{bind}\"\n");
+    Config::parse(&[nodes, services.concat()].concat(), "t").unwrap()
 }
 
 fn agreed(config: &Config, version: u64) -> Agreed {
@@ -83,8 +87,20 @@ impl Node {
     }
 }
 
+/// An address of this machine that nobody but this test has: what it frees stays free.
+fn own() -> Ipv4Addr {
+    static TESTS: AtomicU8 = AtomicU8::new(0);
+    thread_local! {
+        static OWN: Ipv4Addr = {
+            let [.., process] = std::process::id().to_be_bytes();
+            Ipv4Addr::new(127, 79, process, 1 + TESTS.fetch_add(1, Ordering::Relaxed))
+        };
+    }
+    OWN.with(|own| *own)
+}
+
 fn free() -> SocketAddr {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+    std::net::TcpListener::bind((own(), 0)).unwrap().local_addr().unwrap()
 }
 
 /// A command with a port that nobody listens at.
@@ -143,7 +159,7 @@ async fn answers(address: SocketAddr) -> String {
 /// It leads where it did, and says what it has there, until it leads elsewhere.
 #[tokio::test]
 async fn a_led_door_that_cannot_change_is_led_on() {
-    let (at, taken, other) = (free(), TcpListener::bind("127.0.0.1:0").await.unwrap(), free());
+    let (at, taken, other) = (free(), TcpListener::bind((own(), 0)).await.unwrap(), free());
     let (web, jobs) = (command("web", "active-passive", ""), command("jobs", "active-passive", ""));
     let front = |at: SocketAddr, to: &str| tcp("front", at, to);
     let to_web = front(at, "{ service = \"web\" }");
@@ -191,7 +207,7 @@ async fn inv14_a_door_that_closes_answers_a_copy_of_a_node_that_was_added_since(
         let node = Node::begins(&[&before]);
         let (web, b) = (ServiceId::from("web"), NodeId::from("b"));
         let port = node.ground.config.commands[&web].port.unwrap();
-        let listener = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
+        let listener = TcpListener::bind((own(), port)).await.unwrap();
         let serves = copy(Process::Primary, None);
         node.ground.hub.publish(&web, &serves, crate::runtime::clock::now());
         let client = TcpStream::connect(at).await.unwrap();
