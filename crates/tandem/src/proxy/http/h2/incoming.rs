@@ -8,6 +8,7 @@
 
 use super::broken;
 use super::io::Watch;
+use super::meter::CRUMB;
 use bytes::{Buf, Bytes, BytesMut};
 use h2::RecvStream;
 use std::io::{self, Write};
@@ -42,9 +43,6 @@ pub(super) struct Incoming {
     watch: Option<Arc<Watch>>,
 }
 
-/// Frames that are as long are told to nobody: they cost nothing.
-const SMALL: usize = 256;
-
 impl Incoming {
     pub(super) fn new(stream: RecvStream, is_chunked: bool) -> Self {
         Self {
@@ -69,8 +67,8 @@ impl Incoming {
     fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, h2::Error>>> {
         let data = self.stream.poll_data(cx);
         if let (Poll::Ready(Some(Ok(data))), Some(watch)) = (&data, &self.watch)
-            && data.len() < SMALL
-            // The last one costs nothing.
+            // Longer ones cost nothing, nor does the last one.
+            && data.len() < CRUMB
             && !self.stream.is_end_stream()
         {
             watch.took(data.len());
