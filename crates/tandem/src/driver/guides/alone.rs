@@ -47,7 +47,7 @@ impl Guide {
     pub async fn run(self, stop: CancellationToken) -> Option<DoorWords> {
         let Self { service, sources, door, words } = self;
         let hub = Arc::clone(&sources.hub);
-        let mut told = None;
+        let (mut told, mut led) = (None, BTreeSet::new());
         let look = |agreed: &Agreed, addresses: &Addresses| {
             let everyone = hub.everyone();
             let to = target(&service, agreed, &everyone).and_then(|node| addresses.get(node));
@@ -57,10 +57,12 @@ impl Guide {
                 door.lead(upstreams.clone());
                 told = Some(upstreams);
             }
-            let in_flight = door.in_flight();
-            if let Some(to) = to.filter(|to| in_flight.iter().any(|(at, n)| at != *to && *n > 0)) {
-                door.cut_elsewhere(*to);
+            if let Some(to) = to {
+                // What else the door has, or had before it led here, is not this command's.
+                led.insert(*to);
+                door.cut_elsewhere(*to, &led);
             }
+            let in_flight = door.in_flight();
             let uses = Withdrawn::of(&service, &everyone).uses(|node| {
                 let address = addresses.get(node)?;
                 Some(in_flight.get(address).copied().unwrap_or(0))

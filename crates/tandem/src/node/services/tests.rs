@@ -242,3 +242,48 @@ async fn inv14_a_door_that_closes_answers_a_copy_of_a_node_that_was_added_since(
         tokio::time::timeout(LIMIT, ended).await.unwrap_or_else(|_| panic!("{before}"));
     }
 }
+
+/// Whoever is appointed may be long in starting, and its node may be all that is left by then.
+#[tokio::test]
+async fn what_waits_at_a_copy_whose_node_was_removed_is_cut_once_another_one_serves() {
+    let at = free();
+    let door = format!("listen = \"{at}\"\nhold_max = \"60s\"\ndrain_max = \"60s\"\n");
+    let web = command("web", "active-passive", &door);
+    let [.., process, test] = own().octets();
+    let there = Ipv4Addr::new(127, 80, process, test);
+    let b = format!("[nodes.b]\naddress = \"127.0.0.2:7400\"\nbind = \"{there}\"\n");
+    let node = Node::begins(&[&web, &b]);
+    let (id, b) = (ServiceId::from("web"), NodeId::from("b"));
+    let listener = node.ground.config.commands[&id].port.map(|port| (there, port)).unwrap();
+    let listener = TcpListener::bind(listener).await.unwrap();
+    node.agreed.send_modify(|agreed| {
+        let mut state = ClusterState::clone(&agreed.state);
+        let appointed = state.services.get_mut(&id).unwrap().appointment.as_mut().unwrap();
+        appointed.primary = b.clone();
+        agreed.state = Arc::new(state);
+    });
+    let mut client = TcpStream::connect(at).await.unwrap();
+    let says = || NodeFacts {
+        node: b.clone(),
+        told: Told { start: 1, number: 1 },
+        config_version: ConfigVersion(1),
+        draining: false,
+        doors: BTreeMap::new(),
+        links: BTreeMap::new(),
+        instances: [(id.clone(), copy(Process::Primary, None))].into(),
+    };
+    let is_led = async {
+        loop {
+            node.ground.hub.heard(says());
+            let soon = Duration::from_millis(200);
+            if let Ok(accepted) = tokio::time::timeout(soon, listener.accept()).await {
+                break accepted.unwrap();
+            }
+        }
+    };
+    let _waits = tokio::time::timeout(LIMIT, is_led).await.unwrap();
+    assert_eq!(node.follows(&[&web]).await, [""; 0]);
+    node.ground.hub.publish(&id, &copy(Process::Primary, None), crate::runtime::clock::now());
+    let end = tokio::time::timeout(LIMIT, client.read_u8()).await.expect("an end");
+    assert_eq!(end.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
+}

@@ -10,6 +10,7 @@
 //! Tested by: `tests.rs`.
 
 use super::listener::keep_alive;
+use super::member::progress::Progress;
 use crate::proxy::flow::Flow;
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
@@ -69,12 +70,12 @@ impl Silence {
 
     fn poll(
         &mut self,
-        moved: bool,
+        moved: Option<Instant>,
         endpoint: Option<&TcpStream>,
         cx: &mut Context<'_>,
     ) -> Poll<()> {
-        if moved {
-            self.moved_at = Instant::now();
+        if let Some(at) = moved {
+            self.moved_at = at;
         }
         while self.timer.as_mut().poll(cx).is_ready() {
             if let (true, Some(endpoint)) = (std::mem::take(&mut self.is_new), endpoint) {
@@ -108,10 +109,14 @@ impl Copying {
 
     /// Copies to the end, or until `over`: then an error. False if the endpoint took the connection
     /// and did nothing with it.
-    pub(super) async fn run<T>(mut self, over: impl Future<Output = T>) -> Result<bool, T> {
+    pub(super) async fn run<T>(
+        mut self,
+        progress: &Progress,
+        over: impl Future<Output = T>,
+    ) -> Result<bool, T> {
         let worked = tokio::select! {
             biased;
-            worked = self.copy() => Ok(worked),
+            worked = self.copy(progress) => Ok(worked),
             why = over => Err(why),
         };
         if worked.is_err() {
@@ -120,8 +125,8 @@ impl Copying {
         worked
     }
 
-    async fn copy(&mut self) -> bool {
-        let end = poll_fn(|cx| self.poll(cx)).await;
+    async fn copy(&mut self, progress: &Progress) -> bool {
+        let end = poll_fn(|cx| self.poll(progress, cx)).await;
         let past = Past {
             client_spoke: self.client_spoke,
             endpoint_spoke: self.endpoint_spoke,
@@ -131,8 +136,13 @@ impl Copying {
         let Self { client, endpoint, up, down, silence, .. } = self;
         silence.shorten(silence.max.min(HALF_OPEN_MAX));
         let is_whole = match end {
-            End::Closed(Side::Client) => one_way(endpoint, client, (down, silence)).await,
-            End::Closed(Side::Endpoint) => one_way(client, endpoint, (up, silence)).await,
+            End::Closed(Side::Client) => {
+                one_way(endpoint, client, (down, silence), Some(progress)).await
+            }
+            End::Closed(Side::Endpoint) => {
+                progress.is_whole();
+                one_way(client, endpoint, (up, silence), None).await
+            }
             End::Idle => true,
             End::Broke(_) => false,
         };
@@ -151,7 +161,7 @@ impl Copying {
     }
 
     /// Ready when one way is over, one side broke, or nothing moved for too long.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+    fn poll(&mut self, progress: &Progress, cx: &mut Context<'_>) -> Poll<End> {
         let (mut up_moved, mut down_moved) = (false, false);
         let Self { client, endpoint, up, down, looks, .. } = self;
         let up = copy_and_close(up, (client, endpoint), cx, (&mut up_moved, looks));
@@ -174,7 +184,8 @@ impl Copying {
         match ends.into_iter().flatten().find(is_broken).or(ends[0]).or(ends[1]) {
             Some(end) => Poll::Ready(end),
             None => {
-                let moved = up_moved || down_moved;
+                let moved = (up_moved || down_moved).then(Instant::now);
+                progress.note(moved.filter(|_| down_moved), !self.down.is_empty());
                 self.silence.poll(moved, Some(&self.endpoint), cx).map(|()| End::Idle)
             }
         }
@@ -247,6 +258,7 @@ async fn one_way(
     from: &mut TcpStream,
     to: &mut TcpStream,
     (flow, silence): (&mut Flow, &mut Silence),
+    progress: Option<&Progress>,
 ) -> bool {
     if from.shutdown().await.is_err() {
         return false;
@@ -258,7 +270,11 @@ async fn one_way(
             // Both ways are over: to close the connection says it.
             Poll::Ready(Way::Closed) => Poll::Ready(true),
             Poll::Ready(Way::ReadBroke | Way::WriteBroke) => Poll::Ready(false),
-            Poll::Pending => silence.poll(moved, None, cx).map(|()| false),
+            Poll::Pending => {
+                let moved = moved.then(Instant::now);
+                progress.iter().for_each(|it| it.note(moved, !flow.is_empty()));
+                silence.poll(moved, None, cx).map(|()| false)
+            }
         }
     });
     tokio::select! {

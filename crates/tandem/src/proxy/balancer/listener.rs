@@ -21,7 +21,7 @@ use crate::proxy::listener::bind;
 use crate::runtime::supervisor::{Supervisor, TaskKind};
 use accepting::Accepting;
 use socket2::{SockRef, TcpKeepalive};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -331,9 +331,9 @@ impl Balancer {
         self.shared.group.in_flight()
     }
 
-    /// Cuts what is left at every other place than this one.
-    pub fn cut_elsewhere(&self, there: SocketAddr) {
-        self.shared.group.cut_elsewhere(there);
+    /// Cuts what is left at every other place than this one that work was led to.
+    pub fn cut_elsewhere(&self, there: SocketAddr, led: &BTreeSet<SocketAddr>) {
+        self.shared.group.cut_elsewhere(there, led);
     }
 
     /// Closes its door, which is free for others then; connections stay.

@@ -5,13 +5,15 @@
 //! Tested by: `tests.rs`.
 
 pub(super) mod leaving;
+pub(in crate::proxy) mod progress;
 
 use super::BalancerConfig;
 use super::owners::Routed;
 use super::snapshot::EndpointSnapshot;
 use super::waiting::Freed;
 use crate::runtime::clock;
-use leaving::Leaving;
+use leaving::{Leaving, Over};
+use progress::Progress;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -199,10 +201,16 @@ impl Member {
         self.is_slow.store(is_slow, Ordering::Relaxed);
     }
 
-    /// Ready when what it has must end: it gets no more work, and had time enough. The work says so
-    /// with `was_cut`.
-    pub(in crate::proxy) async fn over(&self) {
-        self.leaving.over().await;
+    /// Ready when what it has must end. The work says so with `was_cut`. What came from a copy that
+    /// is gone may get to its client, within the time that there is.
+    pub(in crate::proxy) async fn over(&self, progress: &Progress) {
+        if self.leaving.over().await == Over::Gone {
+            tokio::select! {
+                biased;
+                () = self.leaving.late() => {}
+                () = progress.quiet() => {}
+            }
+        }
     }
 
     /// Whether it gets no more work.

@@ -16,6 +16,7 @@ use super::header::{self, HEADER_MAX, Parsed};
 use super::limiter::{self, Rates};
 use super::listener::Tally;
 use super::member::Claim;
+use super::member::progress::Progress;
 use crate::proxy::http::{self, Http, Shows, Stream};
 use crate::runtime::clock;
 use crate::runtime::supervisor::Supervisor;
@@ -104,11 +105,11 @@ pub(in crate::proxy) async fn serve(shared: &Shared, mut client: TcpStream, from
         Box::pin(encrypted::copy(shared, &config, both, claim)).await;
         return;
     };
-    let copying = Copying::new(client, server, config.idle_timeout);
+    let (copying, progress) = (Copying::new(client, server, config.idle_timeout), Progress::new());
     let ended = tokio::select! {
         biased;
         () = shared.stop.cancelled() => return,
-        ended = copying.run(over(shared, &claim)) => ended,
+        ended = copying.run(&progress, over(shared, &claim, &progress)) => ended,
     };
     note(shared, &claim, ended);
 }
@@ -123,10 +124,10 @@ enum Why {
 }
 
 /// Ready when a connection ends though neither side has ended it.
-async fn over(shared: &Shared, claim: &Claim) -> Why {
+async fn over(shared: &Shared, claim: &Claim, progress: &Progress) -> Why {
     tokio::select! {
         biased;
-        () = claim.0.over() => Why::Cut,
+        () = claim.0.over(progress) => Why::Cut,
         () = moved(shared, claim) => Why::Moved,
     }
 }

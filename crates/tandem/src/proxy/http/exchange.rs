@@ -19,6 +19,7 @@ use super::wire::rewrite;
 use super::{Http, HttpConfig, Tally};
 use crate::proxy::balancer::BalancerConfig;
 use crate::proxy::balancer::member::Claim;
+use crate::proxy::balancer::member::progress::Progress;
 use crate::proxy::balancer::session::Shared;
 use std::future::poll_fn;
 use std::sync::atomic::Ordering;
@@ -81,6 +82,7 @@ pub(super) async fn run(door: Door<'_>, client: &mut Client, order: Order) -> Af
             config: door.requests,
             idle_timeout: door.config.idle_timeout,
             member: &claim.0,
+            progress: &Progress::new(),
             order,
             cookie: cookie.as_deref(),
             routed: claim.1.map(|routed| (&*door.shared.group, routed)),
@@ -91,7 +93,7 @@ pub(super) async fn run(door: Door<'_>, client: &mut Client, order: Order) -> Af
         let end = tokio::select! {
             biased;
             end = poll_fn(|cx| transfer.poll(cx)) => end,
-            () = claim.0.over() => {
+            () = claim.0.over(terms.progress) => {
                 claim.0.was_cut();
                 End::Cut
             }
@@ -373,11 +375,12 @@ async fn tunnel(
     let Client { stream, input, spare, timer, .. } = client;
     let client = Side { stream, input };
     let endpoint = Side { stream: &mut endpoint, input: spare };
-    let mut tunnel = Tunnel::new(client, endpoint, timer, door.config.idle_timeout);
+    let progress = Progress::new();
+    let mut tunnel = Tunnel::new(client, endpoint, timer, (door.config.idle_timeout, &progress));
     tokio::select! {
         biased;
         is_whole = poll_fn(|cx| tunnel.poll(cx)) => if is_whole { return After::Cut },
-        () = claim.0.over() => claim.0.was_cut(),
+        () = claim.0.over(&progress) => claim.0.was_cut(),
     }
     // Neither side shall take this for the end of what the other one said.
     tunnel.endpoint.stream.reset_when_dropped();

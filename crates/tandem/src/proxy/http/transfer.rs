@@ -120,7 +120,8 @@ impl<'a> Transfer<'a> {
         {
             return Poll::Ready(end);
         }
-        if let Poll::Ready(end) = self.poll_down(cx, &mut moved) {
+        let mut answer_moved = false;
+        if let Poll::Ready(end) = self.poll_down(cx, &mut answer_moved) {
             return Poll::Ready(end);
         }
         if self.is_held_up() {
@@ -134,9 +135,9 @@ impl<'a> Transfer<'a> {
         if is_gone.is_ready() {
             return Poll::Ready(End::Left);
         }
-        if moved {
-            self.moved_at = Instant::now();
-        }
+        let moved = (moved || answer_moved).then(Instant::now);
+        self.moved_at = moved.unwrap_or(self.moved_at);
+        self.terms.progress.note(moved.filter(|_| answer_moved), self.is_held_up());
         self.poll_timer(cx)
     }
 

@@ -6,6 +6,7 @@
 //! Tested by: `tests/`.
 
 use super::stream::{BUFFER, Buffer, Stream, Timer};
+use crate::proxy::balancer::member::progress::Progress;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::task::{Context, Poll, ready};
@@ -20,13 +21,13 @@ const HALF_OPEN_MAX: Duration = Duration::from_secs(60);
 /// the endpoint took the connection and did nothing with it.
 pub(in crate::proxy) async fn relay<T>(
     (mut client, mut endpoint): (Stream, Stream),
-    idle_timeout: Duration,
+    (idle_timeout, progress): (Duration, &Progress),
     over: impl Future<Output = T>,
 ) -> Result<bool, T> {
     let (mut up, mut down, mut timer) = (Buffer::default(), Buffer::default(), Timer::new());
     let from = Side { stream: &mut client, input: &mut up };
     let to = Side { stream: &mut endpoint, input: &mut down };
-    let mut tunnel = Tunnel::new(from, to, &mut timer, idle_timeout);
+    let mut tunnel = Tunnel::new(from, to, &mut timer, (idle_timeout, progress));
     let is_whole = tokio::select! {
         biased;
         is_whole = poll_fn(|cx| tunnel.poll(cx)) => Ok(is_whole),
@@ -53,6 +54,7 @@ pub(super) struct Tunnel<'a> {
     pub(super) endpoint: Side<'a>,
     pub(super) timer: &'a mut Timer,
     pub(super) idle_timeout: Duration,
+    progress: &'a Progress,
     begun: Instant,
     moved_at: Instant,
     up_is_over: bool,
@@ -68,7 +70,7 @@ impl<'a> Tunnel<'a> {
         client: Side<'a>,
         endpoint: Side<'a>,
         timer: &'a mut Timer,
-        idle_timeout: Duration,
+        (idle_timeout, progress): (Duration, &'a Progress),
     ) -> Self {
         let begun = Instant::now();
         Self {
@@ -76,6 +78,7 @@ impl<'a> Tunnel<'a> {
             endpoint,
             timer,
             idle_timeout,
+            progress,
             begun,
             moved_at: begun,
             up_is_over: false,
@@ -114,9 +117,12 @@ impl<'a> Tunnel<'a> {
         if self.up_is_over && self.down_is_over {
             return Poll::Ready(true);
         }
-        if up.moved || down.moved {
-            self.moved_at = Instant::now();
+        let moved = (up.moved || down.moved).then(Instant::now);
+        self.moved_at = moved.unwrap_or(self.moved_at);
+        if self.down_is_over {
+            self.progress.is_whole();
         }
+        self.progress.note(moved.filter(|_| down.moved), down.holds);
         let is_half = self.up_is_over || self.down_is_over;
         let most = if is_half { HALF_OPEN_MAX } else { Duration::MAX };
         ready!(self.timer.poll(self.moved_at + self.idle_timeout.min(most), cx));
@@ -146,6 +152,8 @@ struct Seen {
     spoke: bool,
     /// Bytes went to the other.
     moved: bool,
+    /// It does not take all that there is.
+    holds: bool,
 }
 
 /// How one way ended.
@@ -179,6 +187,7 @@ fn copy(
         while !from.input.is_empty() {
             let Poll::Ready(written) = to.stream.poll_write_both(cx, (from.input.unread(), &[]))
             else {
+                seen.holds = true;
                 // What it waits for may never come.
                 ready!(from.stream.poll_gone(cx));
                 return Poll::Ready(Way::ReadBroke);
@@ -189,6 +198,7 @@ fn copy(
             seen.moved = true;
         }
         let Poll::Ready(flushed) = to.stream.poll_flush(cx) else {
+            seen.holds = true;
             ready!(from.stream.poll_gone(cx));
             return Poll::Ready(Way::ReadBroke);
         };

@@ -5,8 +5,9 @@
 //! Tested by: `../tests/drain.rs`.
 
 use super::{Group, Member, lock};
-use crate::proxy::balancer::member::leaving::Cut;
+use crate::proxy::balancer::member::leaving::{Cut, Over};
 use crate::runtime::clock;
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -24,7 +25,10 @@ impl Group {
         let all = state.members.iter().chain(&state.gone);
         let is_meant = |member: &&Arc<Member>| member.leaving.has_news() || is_late(member);
         let meant: Vec<Arc<Member>> = all.filter(is_meant).map(Arc::clone).collect();
-        meant.iter().filter(|member| is_late(member)).for_each(|member| member.leaving.cut());
+        meant
+            .iter()
+            .filter(|member| is_late(member))
+            .for_each(|member| member.leaving.cut(Over::Late));
         drop(state);
         for member in meant {
             let count = member.leaving.tell();
@@ -38,12 +42,17 @@ impl Group {
         lock(&self.state).forget();
     }
 
-    /// Cuts what is left anywhere but there: nobody is at work at any other place.
-    pub(in crate::proxy::balancer) fn cut_elsewhere(&self, there: SocketAddr) {
+    /// Cuts what is left where work was led, but for there: nobody is at work at any other of them.
+    pub(in crate::proxy::balancer) fn cut_elsewhere(
+        &self,
+        there: SocketAddr,
+        led: &BTreeSet<SocketAddr>,
+    ) {
         let state = lock(&self.state);
         let all = state.members.iter().chain(&state.gone);
-        let left = all.filter(|it| it.address != there && it.has_work() && it.is_leaving());
-        left.for_each(|member| member.leaving.cut());
+        let is_left = |it: &&Arc<Member>| it.address != there && led.contains(&it.address);
+        let left = all.filter(is_left).filter(|it| it.has_work() && it.is_leaving());
+        left.for_each(|member| member.leaving.cut(Over::Gone));
     }
 
     /// Ejects who takes much longer than the others.

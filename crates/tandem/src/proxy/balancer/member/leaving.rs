@@ -29,12 +29,22 @@ pub struct Cut {
     pub count: u64,
 }
 
+/// Why work is cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::proxy::balancer) enum Over {
+    /// Its endpoint gets no more, and had time enough.
+    Late,
+    /// Nobody is there any more who had it.
+    Gone,
+}
+
 /// What of an endpoint's work is to end.
 #[derive(Debug, Default)]
 pub(in crate::proxy::balancer) struct Leaving {
     since: Mutex<Option<Timestamp>>,
     /// Tells all that is there.
     end: Notify,
+    gone: Notify,
     cut: AtomicU64,
     told: AtomicU64,
 }
@@ -66,12 +76,24 @@ impl Leaving {
     }
 
     /// Cuts what is there, and not what comes: so it is called until nothing is left.
-    pub(in crate::proxy::balancer) fn cut(&self) {
-        self.end.notify_waiters();
+    pub(in crate::proxy::balancer) fn cut(&self, why: Over) {
+        match why {
+            Over::Late => self.end.notify_waiters(),
+            Over::Gone => self.gone.notify_waiters(),
+        }
+    }
+
+    /// Ready when work that is there must end.
+    pub(in crate::proxy::balancer) async fn over(&self) -> Over {
+        tokio::select! {
+            biased;
+            () = self.end.notified() => Over::Late,
+            () = self.gone.notified() => Over::Gone,
+        }
     }
 
     /// Ready when work that is there has lasted for long enough.
-    pub(in crate::proxy::balancer) async fn over(&self) {
+    pub(in crate::proxy::balancer) async fn late(&self) {
         self.end.notified().await;
     }
 

@@ -11,6 +11,7 @@ use super::{Shared, endpoint, note, over};
 use crate::proxy::balancer::BalancerConfig;
 use crate::proxy::balancer::listener::keep_alive;
 use crate::proxy::balancer::member::Claim;
+use crate::proxy::balancer::member::progress::Progress;
 use crate::proxy::http::{Stream, relay};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -50,10 +51,12 @@ pub(super) async fn copy(
         // As one in clear, which asks for it once it has lasted.
         let _ = keep_alive(socket);
     }
+    let progress = Progress::new();
+    let (terms, over) = ((config.idle_timeout, &progress), over(shared, &claim, &progress));
     let ended = tokio::select! {
         biased;
         () = shared.stop.cancelled() => return,
-        ended = relay((client, server), config.idle_timeout, over(shared, &claim)) => ended,
+        ended = relay((client, server), terms, over) => ended,
     };
     note(shared, &claim, ended);
 }

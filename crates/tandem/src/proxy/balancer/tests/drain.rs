@@ -53,11 +53,17 @@ async fn what_is_left_where_nobody_is_any_more_is_cut_at_once() {
     let (_, mut gone) = ask(&balancer).await.unwrap();
     let (letter, mut stays) = ask(&balancer).await.unwrap();
     assert_eq!(letter, b'b');
-    balancer.cut_elsewhere(b.address);
+    let led = [a.address, b.address].into();
+    balancer.cut_elsewhere(b.address, &led);
     gone.write_all(b"!").await.unwrap();
     assert_eq!(timeout(LIMIT, gone.read_u8()).await.unwrap().unwrap(), b'!', "it still gets work");
     balancer.configure(drained(&config)).unwrap();
-    balancer.cut_elsewhere(b.address);
+    balancer.cut_elsewhere(b.address, &[b.address].into());
+    // For longer than what has just moved would keep it.
+    sleep(Duration::from_millis(1500)).await;
+    gone.write_all(b"!").await.unwrap();
+    assert_eq!(timeout(LIMIT, gone.read_u8()).await.unwrap().unwrap(), b'!', "nobody led there");
+    balancer.cut_elsewhere(b.address, &led);
     assert!(is_reset(&mut gone).await);
     stays.write_all(b"!").await.unwrap();
     assert_eq!(timeout(LIMIT, stays.read_u8()).await.unwrap().unwrap(), b'!');
@@ -118,4 +124,37 @@ async fn who_waits_for_an_endpoint_that_gets_no_more_work_goes_to_another_at_onc
     let answered = timeout(LIMIT, client.read_u8()).await.expect("an answer");
     assert_eq!(answered.unwrap(), b'b');
     assert_eq!(balancer.snapshot().endpoints[0].failed, 0, "it did nothing wrong");
+}
+
+/// What it said it may have said to its end.
+#[tokio::test]
+async fn what_a_copy_said_before_it_was_gone_gets_to_a_client_that_is_slow() {
+    const ALL: usize = 16 << 20;
+    for closes in [true, false] {
+        let supervisor = Supervisor::new();
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let b = Endpoint::start(&supervisor, b'b').await;
+        let mut config = config(&[&b, &b]);
+        config.upstreams[0].port = listener.local_addr().unwrap().port();
+        let led = [listener.local_addr().unwrap(), b.address].into();
+        let balancer = Balancer::open(config.clone(), &supervisor).unwrap();
+        let mut client = TcpStream::connect(balancer.local_address()).await.unwrap();
+        let (mut copy, _) = timeout(LIMIT, listener.accept()).await.unwrap().unwrap();
+        supervisor.spawn("copy", crate::runtime::supervisor::TaskKind::Session, async move {
+            copy.write_all(&vec![b'.'; ALL]).await.unwrap();
+            if !closes {
+                let _ = copy.read_u8().await;
+            }
+        });
+        assert_eq!(client.peek(&mut [0]).await.unwrap(), 1);
+        balancer.configure(drained(&config)).unwrap();
+        // It takes nothing for longer than anybody waits who has nothing for it.
+        for _ in 0..3 {
+            balancer.cut_elsewhere(b.address, &led);
+            sleep(Duration::from_millis(500)).await;
+        }
+        let mut all = Vec::new();
+        let end = timeout(LIMIT, client.read_to_end(&mut all)).await.expect("an end");
+        assert_eq!((all.len(), end.is_ok()), (ALL, closes), "an end that was said, or a reset");
+    }
 }

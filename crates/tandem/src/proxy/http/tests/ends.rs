@@ -64,6 +64,25 @@ async fn who_waits_for_an_endpoint_that_gets_no_more_work_goes_to_another_at_onc
     assert_eq!((endpoints[0].failed, retried), (0, 0), "it did nothing wrong");
 }
 
+/// What a copy said that is gone may be a whole answer.
+#[tokio::test]
+async fn an_answer_that_is_at_the_door_gets_to_a_client_that_is_slow() {
+    let (supervisor, a, b) = pair().await;
+    let mut config = config(&[&a, &b]);
+    let balancer = Balancer::open(config.clone(), &supervisor).unwrap();
+    let mut client = Client::connect(&balancer).await;
+    client.send("GET /big HTTP/1.1\r\nHost: shop\r\n\r\n").await;
+    assert_eq!(client.stream.peek(&mut [0]).await.unwrap(), 1);
+    config.upstreams[0].drain = true;
+    balancer.configure(config).unwrap();
+    let led = [a.address, b.address].into();
+    for _ in 0..3 {
+        balancer.cut_elsewhere(b.address, &led);
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    assert_eq!(client.response().await.unwrap().body.len(), 30_000_000);
+}
+
 #[tokio::test]
 async fn who_reads_nothing_through_a_tunnel_is_idle() {
     let (supervisor, a, _) = pair().await;

@@ -3,6 +3,7 @@
 
 use crate::proxy::balancer::group::Group;
 use crate::proxy::balancer::member::Member;
+use crate::proxy::balancer::member::progress::Progress;
 use crate::proxy::balancer::owners::Routed;
 use crate::proxy::http::HttpConfig;
 use crate::proxy::http::session::Order;
@@ -49,6 +50,8 @@ pub(in crate::proxy::http) struct Terms<'a> {
     pub(in crate::proxy::http) config: &'a HttpConfig,
     pub(in crate::proxy::http) idle_timeout: Duration,
     pub(in crate::proxy::http) member: &'a Member,
+    /// Told how far the answer is.
+    pub(in crate::proxy::http) progress: &'a Progress,
     pub(in crate::proxy::http) order: Order,
     /// To set in the response.
     pub(in crate::proxy::http) cookie: Option<&'a str>,
