@@ -114,6 +114,21 @@ fn a_copy_that_confirms_a_release_while_it_serves_is_caught() {
     is_caught(Mutation::ConfirmWhileBusy, "does not own");
 }
 
+#[test]
+fn a_door_that_lets_wait_what_it_led_to_who_is_gone_is_caught() {
+    is_caught(Mutation::CutNobody);
+}
+
+#[test]
+fn a_door_that_forgets_where_it_led_what_it_leads_nowhere_now_is_caught() {
+    is_caught(Mutation::ForgetLed);
+}
+
+#[test]
+fn a_door_that_cuts_what_was_released_is_caught() {
+    is_caught(Mutation::CutReleased);
+}
+
 /// Without faults everybody is served, and next to nobody is turned away.
 #[test]
 fn a_calm_world_serves() {

@@ -110,6 +110,12 @@ pub enum Mutation {
     ServeAnybodys,
     /// It confirms a release while it works on requests.
     ConfirmWhileBusy,
+    /// A door by key lets wait what it led to copies that are gone.
+    CutNobody,
+    /// It forgets where it led what it leads nowhere for now.
+    ForgetLed,
+    /// It cuts what was led to whoever is not the owner any more.
+    CutReleased,
 }
 
 /// How a command is clustered.

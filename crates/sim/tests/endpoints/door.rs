@@ -122,7 +122,7 @@ impl Request {
     fn note(&mut self, at: usize, how: Failure) {
         match how {
             Failure::Refused | Failure::Declined => self.refused.push(at),
-            Failure::Misdirected => {}
+            Failure::Misdirected | Failure::Gone => {}
             Failure::Stale | Failure::Broke => self.have_it.push(at),
         }
     }

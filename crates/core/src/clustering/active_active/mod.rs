@@ -6,14 +6,15 @@
 //! earlier copies were proven gone. `controller` moves partitions: it never gives one away before
 //! its owner released it, or its owner's sitting passed. `holder` is what a node tells its copy,
 //! and what it says to be released. Why it is safe: `docs/adr/0015-partitions.md`. `routing` is
-//! where doors send what belongs to a partition (`docs/adr/0017-doors-by-key.md`).
-//! `standing` is what operators are told of it all.
+//! where doors send what belongs to a partition (`docs/adr/0017-doors-by-key.md`), `led` what of it
+//! waits for nobody. `standing` is what operators are told of it all.
 //!
 //! The first four meet only in agreed state and facts, so each may crash between any two steps.
 //! Keeps: INV-13, by its parts.
 
 pub mod controller;
 pub mod holder;
+pub mod led;
 pub mod placement;
 pub mod routing;
 pub mod seat;

@@ -1,6 +1,7 @@
 //! What moves when, what a node shows and releases, when a seat gets a new sitting.
 
 mod holder;
+mod led;
 mod routing;
 mod standing;
 

@@ -6,6 +6,8 @@
 //! What carried nothing may be tried elsewhere as often as one likes; only its pace has a bound, so
 //! that a group that refuses is not flooded. What was sent may have been done: to none twice, and
 //! to `SENDS_MAX` in all, or one request that breaks endpoints would go round and break them all.
+//! What was at a copy that is proven gone comes all at once to those who took over from it: where
+//! the budget does not pay for it, it waits as well, and is not lost.
 //! Keeps: H43 nothing is sent again to an endpoint that may have done it; nobody who refused is
 //! asked again before everybody else who serves was.
 //! Not here: who is chosen (`balance.rs`), whether a request may be repeated and the budget
@@ -35,6 +37,8 @@ pub enum Failure {
     Misdirected,
     /// It was sent, and there was no answer.
     Broke,
+    /// It was sent, and whoever had it is proven gone. What is at its place by now is another.
+    Gone,
 }
 
 /// What comes next.
@@ -73,19 +77,30 @@ impl<E: PartialEq> Attempts<E> {
     /// Takes note of a failure; `pay` is asked whether there may be another attempt now, if there
     /// may be one at all.
     pub fn failed(&mut self, endpoint: E, how: Failure, pay: impl FnOnce() -> bool) -> Next {
-        match how {
+        let unpaid = match how {
             Failure::Refused => {
                 self.refused.push(endpoint);
                 return if pay() { Next::AtOnce } else { Next::Paced };
             }
             // Whose it is may be the same endpoint's, which has not heard of it yet.
             Failure::Misdirected => return if pay() { Next::AtOnce } else { Next::Paced },
-            Failure::Declined => self.refused.push(endpoint),
-            Failure::Stale => {}
-            Failure::Broke => self.have_it.push(endpoint),
-        }
+            Failure::Declined => {
+                self.refused.push(endpoint);
+                Next::Over
+            }
+            Failure::Broke => {
+                self.have_it.push(endpoint);
+                Next::Over
+            }
+            Failure::Stale => Next::Over,
+            Failure::Gone => Next::Paced,
+        };
         self.sends += 1;
-        if self.sends < SENDS_MAX && pay() { Next::AtOnce } else { Next::Over }
+        match self.sends < SENDS_MAX {
+            true if pay() => Next::AtOnce,
+            true => unpaid,
+            false => Next::Over,
+        }
     }
 
     /// Nobody who serves may be asked: whoever refused may be, in another round.
@@ -143,6 +158,16 @@ mod tests {
         assert_eq!(attempts.failed('a', Failure::Misdirected, || false), Next::Paced);
         assert!(attempts.may_ask(&'a'));
         assert_eq!(attempts.failed('a', Failure::Broke, || false), Next::Over, "that is another");
+    }
+
+    #[test]
+    fn what_somebody_had_who_is_gone_goes_on_though_nobody_pays_and_so_often() {
+        let mut attempts = Attempts::default();
+        assert_eq!(attempts.failed('a', Failure::Gone, || true), Next::AtOnce);
+        assert!(attempts.may_ask(&'a'), "another is there by now");
+        assert_eq!(attempts.failed('a', Failure::Gone, || false), Next::Paced);
+        let nobody_pays = || panic!("what may not be is not paid for");
+        assert_eq!(attempts.failed('b', Failure::Gone, nobody_pays), Next::Over);
     }
 
     #[test]

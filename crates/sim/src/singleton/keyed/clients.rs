@@ -57,11 +57,21 @@ pub(super) enum Why {
     Broken,
     /// No answer in time: 504.
     Late,
+    /// Whoever had it is gone: 504.
+    Lost,
     /// It cannot be sent once more: 421.
     TurnedAway,
 }
 
 impl Side {
+    /// All that is on its way, or at a copy.
+    pub(super) fn sent(&self) -> impl Iterator<Item = Sent> {
+        self.requests.values().filter_map(|it| match it.at {
+            At::Sent { sent, .. } => Some(sent),
+            At::Line { .. } | At::Pauses => None,
+        })
+    }
+
     /// What a door has at a node's copy.
     pub(super) fn in_flight(&self, (n, inc): (usize, u32), to: usize) -> usize {
         let is_it = |it: &&Request| {
@@ -181,7 +191,7 @@ impl World {
             How::Misdirected => self.is_misdirected(it),
             How::Refused if is_reached => {}
             How::Refused => self.tries_again(it, Failure::Refused),
-            How::Broke => self.is_broken(it),
+            How::Broke => self.is_broken(it, (Failure::Stale, Why::Broken)),
             How::Late => self.fails(n, id, Why::Late),
         }
         // What it had there is over: whoever waits for that place may go.
@@ -235,18 +245,33 @@ impl World {
         self.tries_again(it, Failure::Misdirected);
     }
 
-    fn is_broken(&mut self, it: &Sent) {
+    /// It is known that it waits for nobody.
+    pub(super) fn on_cut(&mut self, it: &Sent) {
+        self.judge_cut(it);
+        let Some(request) = self.keyed.requests.get_mut(&it.id) else { return };
+        let At::Sent { is_reached, .. } = request.at else { return };
+        if it.connects && !is_reached {
+            // Nothing was sent.
+            request.at = At::Pauses;
+            self.serve_keyed(it.door);
+            self.waits_still(it.door, it.id);
+            return self.ask_keyed(it.door, it.id);
+        }
+        self.is_broken(it, (Failure::Gone, Why::Lost));
+    }
+
+    fn is_broken(&mut self, it: &Sent, (how, why): (Failure, Why)) {
         let (n, id) = (it.door, it.id);
         let hold = self.nodes[n].clock.at(self.now).plus(self.keyed.limits.hold_max);
         let now = self.now;
         let Some(request) = self.keyed.requests.get_mut(&id) else { return };
         if !request.repeatable {
-            return self.fails(n, id, Why::Broken);
+            return self.fails(n, id, why);
         }
         // It had found somebody: what it waits from here on is another wait.
         (request.waits_since, request.hold) = (now, hold);
         self.plan_end_of_wait(n, id);
-        self.tries_again(it, Failure::Stale);
+        self.tries_again(it, how);
     }
 
     fn tries_again(&mut self, it: &Sent, how: Failure) {

@@ -8,12 +8,13 @@ use crate::singleton::{Event as Outer, Mutation, World, index, name};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
+use tandem_core::clustering::active_active::led::Led;
 use tandem_core::clustering::active_active::routing::{Held, Route, RoutingView, routes};
 use tandem_core::clustering::load_balanced::line::Line;
 use tandem_core::clustering::load_balanced::owners::{Choice, Owned, Owners, Room, Routed};
 use tandem_core::clustering::load_balanced::retry::{Budget, Limits};
 use tandem_core::facts::{NodeFacts, Process};
-use tandem_core::ids::{Epoch, PartitionId, Term};
+use tandem_core::ids::{Epoch, NodeId, PartitionId, Term};
 use tandem_core::spec::Timing;
 use tandem_core::time::{Observed, Timestamp};
 
@@ -24,6 +25,7 @@ const LOOK: Micros = 100_000;
 #[derive(Debug)]
 pub(crate) struct Door {
     pub(super) owners: Owners<usize>,
+    led: Led<usize>,
     /// Those who wait, by request.
     pub(super) line: Line<u64>,
     pub(super) budget: Budget,
@@ -56,6 +58,7 @@ impl Door {
     pub(crate) fn new(partitions: u32, now: Timestamp) -> Self {
         Self {
             owners: Owners::new(partitions),
+            led: Led::default(),
             line: Line::default(),
             budget: Budget::new(Limits::default(), now),
             planned: false,
@@ -88,7 +91,7 @@ impl World {
             return;
         }
         self.note_away(n);
-        let found = self.routes_of(n);
+        let (found, gone) = self.routes_of(n);
         let mutation = self.options.mutation;
         let Some(door) = self.door_by_key(n) else { return };
         door.planned = false;
@@ -101,20 +104,42 @@ impl World {
             (_, Route::Held(_)) => None,
         };
         let all: Vec<Option<Owned<usize>>> = before.into_iter().zip(found).map(spoilt).collect();
+        // What is led from here on is led anew, and not cut.
+        let cut = self.cut_by(n, &gone, &all);
+        let Some(door) = self.door_by_key(n) else { return };
         if mutation == Some(Mutation::ForgetWhileAway) {
             let foreign = Owned { address: n, epoch: Epoch(u64::MAX) };
             door.owners.replace(all.iter().map(|it| it.or(Some(foreign))).collect());
         }
         let is_new = door.owners.replace(all);
+        cut.iter().for_each(|sent| self.on_cut(sent));
         if is_new && mutation != Some(Mutation::RouteWakesNobody) {
             self.tell_line(n);
+        } else if !cut.is_empty() {
+            self.serve_keyed(n);
         }
     }
 
-    fn routes_of(&self, n: usize) -> Vec<Route> {
+    /// What waits at places from where whoever had it is gone.
+    fn cut_by(&self, n: usize, gone: &[usize], all: &[Option<Owned<usize>>]) -> Vec<Sent> {
+        let inc = self.nodes[n].daemons;
+        let releases = self.options.mutation == Some(Mutation::CutReleased);
+        let is_moved = |sent: &Sent| {
+            let to = all.iter().zip(0..).find(|(_, id)| sent.routed.partition == PartitionId(*id));
+            to.and_then(|(owned, _)| *owned).is_some_and(|owned| owned.address != sent.to)
+        };
+        let is_cut = |sent: &Sent| {
+            let is_it = sent.door == n && sent.inc == inc;
+            is_it && (gone.contains(&sent.to) || releases && is_moved(sent))
+        };
+        self.keyed.sent().filter(is_cut).collect()
+    }
+
+    /// Where each partition is led, and from where whoever was led to before is gone.
+    fn routes_of(&mut self, n: usize) -> (Vec<Route>, Vec<usize>) {
         let now = self.nodes[n].clock.at(self.now);
         let agreed = self.agreed(n);
-        let Some(service) = &self.work else { return Vec::new() };
+        let Some(service) = &self.work else { return (Vec::new(), Vec::new()) };
         let mutation = self.options.mutation;
         let is_blind = mutation == Some(Mutation::LeadToSilent);
         let mut services = agreed.services.clone();
@@ -133,7 +158,29 @@ impl World {
             facts: &facts,
             suspicion: if is_blind { Duration::from_secs(3_600) } else { suspicion },
         };
-        routes(&view, now)
+        let found = routes(&view, now);
+        let leads: Vec<(usize, NodeId)> = found
+            .iter()
+            .filter_map(|route| match route {
+                Route::To(node, _) => Some((index(node), node.clone())),
+                Route::Held(_) => None,
+            })
+            .collect();
+        let Some(daemon) = self.nodes[n].daemon.as_ref() else { return (found, Vec::new()) };
+        let mut led = daemon.keyed.led.clone();
+        let mut gone = led.look(&view, leads.clone());
+        match self.options.mutation {
+            Some(Mutation::CutNobody) => gone.clear(),
+            Some(Mutation::ForgetLed) => {
+                led = Led::default();
+                led.look(&view, leads);
+            }
+            _ => {}
+        }
+        if let Some(door) = self.door_by_key(n) {
+            door.led = led;
+        }
+        (found, gone)
     }
 
     /// A request wants a place, or one in the line of those who wait for it.

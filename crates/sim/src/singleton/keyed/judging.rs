@@ -3,9 +3,11 @@
 //! Keeps: INV-15: a copy begins and answers only what it owns then, under the epoch that it was led
 //! by or a later one; a door leads by the newest that its node knows; whoever waits goes on soon
 //! after somebody takes it, and waits no longer than may be; whoever turned a request away is asked
-//! by one in each 0.1 s.
+//! by one in each 0.1 s; nobody waits for a copy of which its door knows that it is gone, and for
+//! no other reason is anybody cut.
 
 mod known;
+mod lost;
 
 use super::clients::{At, Request, Why};
 use super::worker::Work;
@@ -17,7 +19,7 @@ use std::time::Duration;
 use tandem_core::cluster::partitions::{Owner, Partition};
 use tandem_core::clustering::load_balanced::attempts::PACE;
 use tandem_core::facts::{InstanceFacts, Process};
-use tandem_core::ids::{Epoch, PartitionId};
+use tandem_core::ids::{Epoch, NodeId, PartitionId, Term};
 use tandem_core::spec::Timing;
 
 /// How often it is looked.
@@ -49,10 +51,14 @@ pub(super) struct Judged {
     heard: BTreeMap<usize, Micros>,
     /// The daemon of the door, and since when it is awake.
     awake: BTreeMap<usize, (u32, Micros)>,
+    /// The sitting of a node's copy that the door's node knows of, and since when.
+    sittings: BTreeMap<(usize, usize), (Term, Micros)>,
     turned: BTreeMap<(usize, PartitionId), Turned>,
     served: BTreeMap<usize, Micros>,
     /// Whose each partition is, from which epoch on, by so many agreed states.
     owners: BTreeMap<PartitionId, (Owner, Epoch)>,
+    /// Whose each was, by epoch.
+    past: BTreeMap<(PartitionId, Epoch), Owner>,
     seen: usize,
 }
 
@@ -94,25 +100,6 @@ impl World {
             return true;
         };
         index(&owner.node) == work.n && (*first..=it.epoch).contains(&work.epoch)
-    }
-
-    /// Whose each partition is, and from which epoch on.
-    fn note_owners(&mut self) {
-        let Some(work) = &self.work else { return };
-        let judged = &mut self.keyed.judged;
-        for state in self.agreement.after(judged.seen) {
-            judged.seen += 1;
-            let table = state.services.get(work).and_then(|it| it.partitions.as_ref());
-            let Some(table) = table else { continue };
-            for (id, it) in table.iter() {
-                let known = judged.owners.get(&id).map(|(owner, _)| owner);
-                match &it.owner {
-                    Some(owner) if known == Some(owner) => {}
-                    Some(owner) => _ = judged.owners.insert(id, (owner.clone(), it.epoch)),
-                    None => _ = judged.owners.remove(&id),
-                }
-            }
-        }
     }
 
     pub(super) fn judge_begins(&mut self, work: &Work, it: &Sent) {
@@ -217,6 +204,7 @@ impl World {
             Why::Broken => !it.repeatable && had || it.repeatable && (it.unpaid || it.no >= 3),
             Why::Late => matches!(it.at, At::Sent { sent, .. } if self.now >= sent.at + ANSWER_MAX),
             Why::TurnedAway => it.long,
+            Why::Lost => !it.repeatable && had,
         };
         if !is_right {
             self.broken(format!("{} tells {why:?} after {waited} us: {it:?}", name(n)));
@@ -237,6 +225,7 @@ impl World {
             self.keyed.judged.awake.entry(n).or_insert((inc, self.now));
             self.note_heard(n);
             self.note_away(n);
+            self.judge_lost(n);
             let agreed = self.agreed(n);
             let table = self.work.as_ref().and_then(|work| agreed.services.get(work));
             let table = table.and_then(|it| it.partitions.as_ref());
@@ -253,8 +242,10 @@ impl World {
     }
 
     fn forget_door(&mut self, n: usize) {
-        let Judged { could_lead, could_go, known, away, heard, awake, .. } = &mut self.keyed.judged;
+        let Judged { could_lead, could_go, known, away, heard, awake, sittings, .. } =
+            &mut self.keyed.judged;
         away.retain(|(door, _), _| *door != n);
+        sittings.retain(|(door, _), _| *door != n);
         could_lead.retain(|(door, _), _| *door != n);
         could_go.retain(|(door, _), _| *door != n);
         known.retain(|(door, _), _| *door != n);

@@ -6,15 +6,19 @@ use crate::clustering::active_active::routing::{Held, Route, RoutingView, routes
 const SUSPICION: Duration = Duration::from_secs(1);
 
 impl Case {
-    fn routes(&self) -> Vec<Route> {
-        let view = RoutingView {
+    /// What a door's node knows.
+    pub(super) fn seen<T>(&self, look: impl FnOnce(&RoutingView<'_>) -> T) -> T {
+        look(&RoutingView {
             service: &work(),
             nodes: &self.state.spec.nodes,
             services: &self.state.services,
             facts: &self.facts,
             suspicion: SUSPICION,
-        };
-        routes(&view, NOW)
+        })
+    }
+
+    pub(super) fn routes(&self) -> Vec<Route> {
+        self.seen(|view| routes(view, NOW))
     }
 
     /// Each in a word: its owner, or why it is held.
@@ -29,7 +33,7 @@ impl Case {
         self.routes().iter().map(word).collect()
     }
 
-    fn silent(&mut self, node: &str) {
+    pub(super) fn silent(&mut self, node: &str) {
         let old = self.facts[&NodeId::from(node)].last_known().clone();
         self.facts.insert(node.into(), Observed::new(old, Timestamp(0)));
     }
