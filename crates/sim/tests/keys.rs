@@ -116,17 +116,17 @@ fn a_copy_that_confirms_a_release_while_it_serves_is_caught() {
 
 #[test]
 fn a_door_that_lets_wait_what_it_led_to_who_is_gone_is_caught() {
-    is_caught(Mutation::CutNobody);
+    is_caught(Mutation::CutNobody, "for a copy known gone");
 }
 
 #[test]
 fn a_door_that_forgets_where_it_led_what_it_leads_nowhere_now_is_caught() {
-    is_caught(Mutation::ForgetLed);
+    is_caught(Mutation::ForgetLed, "for a copy known gone");
 }
 
 #[test]
 fn a_door_that_cuts_what_was_released_is_caught() {
-    is_caught(Mutation::CutReleased);
+    is_caught(Mutation::CutReleased, "which may be answered");
 }
 
 /// Without faults everybody is served, and next to nobody is turned away.

@@ -161,7 +161,7 @@ pub struct UpstreamStatus {
     /// How often it was ejected.
     pub ejected_total: u64,
     /// Connections or requests that were cut: it got no more, and they had not ended within
-    /// `drain_max`.
+    /// `drain_max`; or whoever had them is gone.
     #[serde(default)]
     pub cut_total: u64,
 }

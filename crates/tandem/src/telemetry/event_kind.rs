@@ -209,7 +209,8 @@ kinds! {
     DoorUnserved = "door.unserved" Warn,
     /// An endpoint of a service takes work again.
     DoorServed = "door.served" Info,
-    /// What an endpoint still had was cut: it gets no more work, and `drain_max` was over.
+    /// What an endpoint still had was cut: it gets no more work, and `drain_max` was over; or
+    /// whoever had it is gone.
     EndpointCut = "endpoint.cut" Warn,
     /// A node leads the consensus, and plans.
     LeaderElected = "leader.elected" Info,

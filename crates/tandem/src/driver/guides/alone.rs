@@ -56,11 +56,11 @@ impl Guide {
             if told.as_ref() != Some(&upstreams) {
                 door.lead(upstreams.clone());
                 told = Some(upstreams);
-            }
-            if let Some(to) = to {
-                // What else the door has, or had before it led here, is not this command's.
-                led.insert(*to);
-                door.cut_elsewhere(*to, &led);
+                if let Some(to) = to {
+                    // What else the door has, or had before it led here, is not this command's.
+                    led.insert(*to);
+                    door.cut_elsewhere(*to, &led);
+                }
             }
             let in_flight = door.in_flight();
             let uses = Withdrawn::of(&service, &everyone).uses(|node| {

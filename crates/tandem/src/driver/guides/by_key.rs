@@ -1,5 +1,6 @@
 //! Tells a front door by key who owns each partition.
-//! In: agreed state, facts. Out: an address and an epoch for each, or none: then clients are held.
+//! In: agreed state, facts. Out: an address and an epoch for each, or none: then clients are held;
+//! from where owners are gone, so that nobody waits for them.
 //! Keeps: INV-8 by the core's decision. A door permits nothing: what it says may be old, and who is
 //! asked answers whether it owns it (INV-13). A door that counts keys otherwise than what is agreed
 //! leads nobody: two owners would work for one of them.
@@ -8,12 +9,13 @@
 
 use super::{Addresses, Sources, TICK};
 use crate::consensus::Agreed;
-use crate::driver::hub::Hub;
 use crate::proxy::{Balancer, Owned};
 use crate::runtime::clock;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tandem_core::cluster::state::ClusterState;
+use tandem_core::clustering::active_active::led::Led;
 use tandem_core::clustering::active_active::routing::{Route, RoutingView, routes};
 use tandem_core::ids::ServiceId;
 use tokio_util::sync::CancellationToken;
@@ -46,35 +48,42 @@ impl KeyGuide {
     pub async fn run(self, stop: CancellationToken) {
         let Self { work, sources, suspicion, door, mut counts } = self;
         let hub = Arc::clone(&sources.hub);
+        let mut led = Led::default();
         let look = |agreed: &Agreed, addresses: &Addresses| {
-            door.route(match counts(&agreed.state) {
-                true => owners((&work, suspicion), &hub, agreed, addresses),
+            let view = RoutingView {
+                service: &work,
+                nodes: &agreed.state.spec.nodes,
+                services: &agreed.state.services,
+                facts: &hub.everyone(),
+                suspicion,
+            };
+            let routes = match counts(&agreed.state) {
+                true => routes(&view, clock::now()),
                 false => Vec::new(),
-            });
+            };
+            let (routes, gone) = owners(&view, routes, (&mut led, addresses));
+            door.route(routes, &gone);
             TICK
         };
         sources.follow(stop, look).await;
     }
 }
 
+/// Where each route leads, and where whoever was led to before is gone.
 fn owners(
-    (service, suspicion): (&ServiceId, Duration),
-    hub: &Hub,
-    agreed: &Agreed,
-    addresses: &Addresses,
-) -> Vec<Option<Owned>> {
-    let view = RoutingView {
-        service,
-        nodes: &agreed.state.spec.nodes,
-        services: &agreed.state.services,
-        facts: &hub.everyone(),
-        suspicion,
-    };
-    let owned = |route| match route {
+    view: &RoutingView<'_>,
+    routes: Vec<Route>,
+    (led, addresses): (&mut Led<SocketAddr>, &Addresses),
+) -> (Vec<Option<Owned>>, Vec<SocketAddr>) {
+    let mut leads = Vec::new();
+    let mut owned = |route| match route {
         Route::To(node, epoch) => {
-            addresses.get(&node).map(|address| Owned { address: *address, epoch })
+            let address = *addresses.get(&node)?;
+            leads.push((address, node));
+            Some(Owned { address, epoch })
         }
         Route::Held(_) => None,
     };
-    routes(&view, clock::now()).into_iter().map(owned).collect()
+    let owned = routes.into_iter().map(&mut owned).collect();
+    (owned, led.look(view, leads))
 }

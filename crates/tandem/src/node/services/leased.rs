@@ -254,7 +254,7 @@ impl LeasedDoors {
         if counts_otherwise {
             // It leads nobody until it has changed, also where it cannot.
             open.counting.send_replace(None);
-            open.door.route(Vec::new());
+            open.door.route(Vec::new(), &[]);
         }
         // Where it leads is its guide's to say.
         open.door.configure_rest(door)?;

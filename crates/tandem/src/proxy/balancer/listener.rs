@@ -305,9 +305,13 @@ impl Balancer {
         }
     }
 
-    /// Where the work of each partition goes from now on, in their order; none: it waits.
-    pub fn route(&self, routes: Vec<Option<Owned>>) {
-        self.shared.group.route(routes);
+    /// Where the work of each partition goes from now on, in their order; none: it waits. Whoever
+    /// was at the places that are `gone` is so: what they had is cut.
+    pub fn route(&self, routes: Vec<Option<Owned>>, gone: &[SocketAddr]) {
+        if !gone.is_empty() {
+            sweep::leave(&self.shared, gone);
+        }
+        self.shared.group.route(routes, gone);
     }
 
     /// What was cut at endpoints that get no more work since the last call.

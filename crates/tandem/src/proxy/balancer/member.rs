@@ -4,7 +4,7 @@
 //! Not here: whether it may have work (`group.rs`).
 //! Tested by: `tests.rs`.
 
-pub(super) mod leaving;
+pub(in crate::proxy) mod leaving;
 pub(in crate::proxy) mod progress;
 
 use super::BalancerConfig;
@@ -201,18 +201,6 @@ impl Member {
         self.is_slow.store(is_slow, Ordering::Relaxed);
     }
 
-    /// Ready when what it has must end. The work says so with `was_cut`. What came from a copy that
-    /// is gone may get to its client, within the time that there is.
-    pub(in crate::proxy) async fn over(&self, progress: &Progress) {
-        if self.leaving.over().await == Over::Gone {
-            tokio::select! {
-                biased;
-                () = self.leaving.late() => {}
-                () = progress.quiet() => {}
-            }
-        }
-    }
-
     /// Whether it gets no more work.
     pub(in crate::proxy) fn is_leaving(&self) -> bool {
         self.leaving.has_begun()
@@ -304,17 +292,39 @@ impl Drop for Owed<'_> {
     }
 }
 
-/// A place at an endpoint, until dropped; and as what it has it, where work has owners.
+/// A place at an endpoint, until dropped; as what it has it, where work has owners; and after how
+/// many cuts there.
 #[derive(Debug)]
 pub(in crate::proxy) struct Claim(
     pub(in crate::proxy) Arc<Member>,
     pub(in crate::proxy) Option<Routed>,
+    u64,
 );
 
 impl Claim {
+    /// Made, as cuts are, while the group is locked: so one is before the other.
     pub(super) fn new(member: &Arc<Member>, routed: Option<Routed>) -> Self {
         member.in_flight.fetch_add(1, Ordering::AcqRel);
-        Self(Arc::clone(member), routed)
+        Self(Arc::clone(member), routed, member.leaving.cuts())
+    }
+
+    /// Ready when what has this place must end, before anything came from there.
+    pub(in crate::proxy) async fn cut(&self) -> Over {
+        self.0.leaving.over(self.2).await
+    }
+
+    /// Ready when what has this place must end. It says so with `was_cut`. What came from a copy
+    /// that is gone may get to its client, within the time that there is.
+    pub(in crate::proxy) async fn over(&self, progress: &Progress) -> Over {
+        let why = self.cut().await;
+        if why == Over::Gone {
+            tokio::select! {
+                biased;
+                () = self.0.leaving.late(self.2) => {}
+                () = progress.quiet() => {}
+            }
+        }
+        why
     }
 }
 

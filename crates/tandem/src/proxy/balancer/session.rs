@@ -117,7 +117,7 @@ pub(in crate::proxy) async fn serve(shared: &Shared, mut client: TcpStream, from
 /// Why a connection ends that neither side has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Why {
-    /// Its endpoint gets no more work, and had time enough.
+    /// Its endpoint gets no more work, and had time enough; or nobody is there any more who had it.
     Cut,
     /// What it belongs to is somebody else's.
     Moved,
@@ -127,7 +127,7 @@ enum Why {
 async fn over(shared: &Shared, claim: &Claim, progress: &Progress) -> Why {
     tokio::select! {
         biased;
-        () = claim.0.over(progress) => Why::Cut,
+        _ = claim.over(progress) => Why::Cut,
         () = moved(shared, claim) => Why::Moved,
     }
 }
@@ -230,6 +230,7 @@ pub(in crate::proxy) async fn goes_elsewhere(shared: &Shared, claim: &Claim) {
         biased;
         () = withdrawn(shared, claim) => {}
         () = moved(shared, claim) => {}
+        _ = claim.cut() => {}
     }
 }
 

@@ -4,7 +4,7 @@
 //! it is idempotent and has no body, or its endpoint says that it did nothing with it and nothing
 //! of its body was taken; if the budget pays for it; three times in all, and never to an endpoint
 //! that may have done it. What is turned away as somebody else's is asked for again while it is
-//! held, beyond the budget at a slow pace.
+//! held, beyond the budget at a slow pace, as is what a copy had that is proven gone.
 //! Not here: the bytes (`transfer.rs`), the search (`reach.rs`).
 //! Tested by: `tests/`.
 
@@ -18,8 +18,8 @@ use super::wire::request::{Method, Refusal};
 use super::wire::rewrite;
 use super::{Http, HttpConfig, Tally};
 use crate::proxy::balancer::BalancerConfig;
-use crate::proxy::balancer::member::Claim;
 use crate::proxy::balancer::member::progress::Progress;
+use crate::proxy::balancer::member::{Claim, leaving};
 use crate::proxy::balancer::session::Shared;
 use std::future::poll_fn;
 use std::sync::atomic::Ordering;
@@ -93,9 +93,9 @@ pub(super) async fn run(door: Door<'_>, client: &mut Client, order: Order) -> Af
         let end = tokio::select! {
             biased;
             end = poll_fn(|cx| transfer.poll(cx)) => end,
-            () = claim.0.over(terms.progress) => {
+            why = claim.over(terms.progress) => {
                 claim.0.was_cut();
-                End::Cut
+                End::Cut(why)
             }
         };
         let over = Over {
@@ -110,14 +110,17 @@ pub(super) async fn run(door: Door<'_>, client: &mut Client, order: Order) -> Af
             refused: transfer.endpoint.refused(),
         };
         let endpoint = transfer.into_endpoint();
-        if end == End::Misdirected {
-            match is_asked_again(&mut search, client, claim).await {
+        let next = match end {
+            End::Misdirected => turned_away(&mut search, &claim),
+            _ if over.may_repeat(order) => again(&mut search, &claim, over),
+            _ => Next::Over,
+        };
+        if next != Next::Over {
+            drop(claim);
+            match search.goes_on(client, next).await {
                 Ok(()) => continue,
                 Err(nobody) => return unserved(door, client, (order, nobody, begun)),
             }
-        }
-        if over.may_repeat(order) && is_tried_again(&mut search, &claim, over) {
-            continue;
         }
         return match end {
             End::Switched => tunnel(door, client, (claim, endpoint)).await,
@@ -142,26 +145,21 @@ fn refusal_of(door: Door<'_>, order: Order) -> Option<Failure> {
 }
 
 /// A request that was turned away waits for its owner to be known, or to know it.
-async fn is_asked_again(
-    search: &mut Search<'_>,
-    client: &mut Client,
-    claim: Claim,
-) -> Result<(), Nobody> {
-    let pay = || search.door.http.may_retry();
-    let next = search.attempts.failed(claim.0.address, Lost::Misdirected, pay);
+fn turned_away(search: &mut Search<'_>, claim: &Claim) -> Next {
     claim.0.retried();
-    drop(claim);
     search.anew = false;
-    if next == Next::Paced { search.pause(client).await } else { Ok(()) }
+    let pay = || search.door.http.may_retry();
+    search.attempts.failed(claim.0.address, Lost::Misdirected, pay)
 }
 
-/// Whether a request whose connection broke before an answer is sent once more.
-fn is_tried_again(search: &mut Search<'_>, claim: &Claim, over: Over) -> bool {
+/// What comes next for a request whose connection broke, or was cut, before an answer.
+fn again(search: &mut Search<'_>, claim: &Claim, over: Over) -> Next {
     let door = search.door;
     let how = match over.refused {
         Some(Refused::Request | Refused::NewConnection) => Lost::Declined,
         Some(Refused::Connection) => Lost::Stale,
         None if over.is_stale => Lost::Stale,
+        None if over.end == End::Cut(leaving::Over::Gone) => Lost::Gone,
         // Only its owner can do it, here or wherever that is next; what is repeated is done once.
         None if claim.1.is_some() => Lost::Stale,
         None => Lost::Broke,
@@ -169,7 +167,7 @@ fn is_tried_again(search: &mut Search<'_>, claim: &Claim, over: Over) -> bool {
     let pay = || door.http.may_retry();
     let next = search.attempts.failed(claim.0.address, how, pay);
     if next == Next::Over {
-        return false;
+        return next;
     }
     claim.0.retried();
     search.anew = how == Lost::Stale;
@@ -179,7 +177,7 @@ fn is_tried_again(search: &mut Search<'_>, claim: &Claim, over: Over) -> bool {
         claim.0.failed_because(BROKE);
         door.shared.group.note(&claim.0, Event::WorkFailed);
     }
-    true
+    next
 }
 
 /// What is known of a transfer that ended.
@@ -204,7 +202,7 @@ struct Over {
 impl Over {
     /// Nothing was done, or what was done twice is done once (H43).
     fn may_repeat(self, order: Order) -> bool {
-        matches!(self.end, End::Broke | End::Cut)
+        matches!(self.end, End::Broke | End::Cut(_))
             && !self.has_spoken
             && match self.refused {
                 Some(_) => !self.took_body,
@@ -218,7 +216,7 @@ impl Over {
     }
 
     const fn is_fault(self) -> bool {
-        !matches!(self.end, End::Cut | End::Overdue)
+        !matches!(self.end, End::Cut(_) | End::Overdue)
             && (self.has_spoken
                 || match self.refused {
                     Some(Refused::NewConnection) => true,
@@ -263,12 +261,12 @@ fn finish(
         End::Broke | End::Misdirected => Failure::Broken,
         End::Nonsense(why) => Failure::Nonsense(why),
         End::Late | End::Overdue => Failure::Late,
-        End::Cut => Failure::Drained,
+        End::Cut(why) => Failure::Cut(why),
     };
     match failure {
         Failure::Late => _ = count(&door.http.tally.timed_out),
         // Counted as cut, at its endpoint.
-        Failure::Drained => {}
+        Failure::Cut(_) => {}
         _ => _ = count(&door.http.tally.broken),
     }
     if over.is_fault() {
@@ -284,7 +282,7 @@ fn finish(
             | Failure::NoKey(_)
             | Failure::TwoKeys(..)
             | Failure::Unowned(..)
-            | Failure::Drained
+            | Failure::Cut(_)
             | Failure::Limited(_) => BROKE.to_owned(),
         });
         door.shared.group.note(&claim.0, Event::WorkFailed);
@@ -380,7 +378,7 @@ async fn tunnel(
     tokio::select! {
         biased;
         is_whole = poll_fn(|cx| tunnel.poll(cx)) => if is_whole { return After::Cut },
-        () = claim.0.over(&progress) => claim.0.was_cut(),
+        _ = claim.over(&progress) => claim.0.was_cut(),
     }
     // Neither side shall take this for the end of what the other one said.
     tunnel.endpoint.stream.reset_when_dropped();

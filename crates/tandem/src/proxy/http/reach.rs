@@ -108,9 +108,7 @@ impl Search<'_> {
             }
             drop(claim);
             self.may_go_on()?;
-            if next != Next::AtOnce {
-                self.pause(client).await?;
-            }
+            self.goes_on(client, next).await?;
         }
     }
 
@@ -203,9 +201,9 @@ impl Search<'_> {
         http.links.open(address, opening).await
     }
 
-    /// Nobody is asked for a moment.
-    pub(super) async fn pause(&self, client: &mut Client) -> Result<(), Nobody> {
-        self.hold(client, sleep(PACE)).await
+    /// Nobody is asked for a moment, unless it may go on at once.
+    pub(super) async fn goes_on(&self, client: &mut Client, next: Next) -> Result<(), Nobody> {
+        if next == Next::AtOnce { Ok(()) } else { self.hold(client, sleep(PACE)).await }
     }
 
     async fn place(&mut self, client: &mut Client) -> Result<Claim, Nobody> {
@@ -225,9 +223,8 @@ impl Search<'_> {
 
     async fn next_round(&mut self, client: &mut Client) -> Result<(), Nobody> {
         match self.attempts.next_round() {
-            Next::AtOnce => Ok(()),
-            Next::Paced => self.pause(client).await,
             Next::Over => Err(Nobody::Tried),
+            next => self.goes_on(client, next).await,
         }
     }
 

@@ -6,6 +6,7 @@
 
 use super::key::Doubt;
 use super::wire::request::Refusal;
+use crate::proxy::balancer::member::leaving::Over;
 use std::io::Write;
 use std::time::Duration;
 use tandem_core::clustering::load_balanced::key::Source;
@@ -22,9 +23,9 @@ pub(super) enum Failure {
     Crowded,
     /// The balancer is about to close.
     Closing,
-    /// Its endpoint gets no more work, and had time enough to end what it has; it may have done
-    /// this.
-    Drained,
+    /// Its endpoint gets no more work, and had time enough to end what it has; or is gone. It may
+    /// have done this.
+    Cut(Over),
     /// Its endpoint closed the connection.
     Broken,
     /// Its endpoint did nothing with it, and nobody else can have it: some of its body is gone.
@@ -99,10 +100,15 @@ pub(super) fn failure(
         Failure::Closing => {
             (503, "Service Unavailable", format!("this door of service {service} is closing"))
         }
-        Failure::Drained => (
+        Failure::Cut(Over::Late) => (
             504,
             "Gateway Timeout",
             format!("the endpoint of service {service} was taken out before it had answered"),
+        ),
+        Failure::Cut(Over::Gone) => (
+            504,
+            "Gateway Timeout",
+            format!("the copy of service {service} that had the request is lost without an answer"),
         ),
         Failure::Broken => {
             (502, "Bad Gateway", format!("the endpoint of service {service} broke the connection"))

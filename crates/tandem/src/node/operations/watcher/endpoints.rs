@@ -197,7 +197,9 @@ fn name(of: &EndpointSnapshot) -> String {
 /// What an endpoint had that gets no more work.
 pub(super) fn cut(service: &ServiceId, cut: &Cut) -> Draft {
     let Cut { address, upstream, count } = cut;
-    let message = format!("{count} left at {upstream} were cut: it gets no more, and had its time");
+    let message = format!(
+        "{count} left at {upstream} were cut: they had their time, or who had them is gone"
+    );
     Draft::new(EventKind::EndpointCut, message)
         .service(service)
         .field("address", address.to_string())

@@ -4,7 +4,7 @@
 //! Not here: what a choice looks at (`group.rs`).
 //! Tested by: `../tests/drain.rs`.
 
-use super::{Group, Member, lock};
+use super::{Group, Member, State, lock};
 use crate::proxy::balancer::member::leaving::{Cut, Over};
 use crate::runtime::clock;
 use std::collections::BTreeSet;
@@ -25,10 +25,7 @@ impl Group {
         let all = state.members.iter().chain(&state.gone);
         let is_meant = |member: &&Arc<Member>| member.leaving.has_news() || is_late(member);
         let meant: Vec<Arc<Member>> = all.filter(is_meant).map(Arc::clone).collect();
-        meant
-            .iter()
-            .filter(|member| is_late(member))
-            .for_each(|member| member.leaving.cut(Over::Late));
+        meant.iter().filter(|member| is_late(member)).for_each(|it| it.leaving.cut(Over::Late));
         drop(state);
         for member in meant {
             let count = member.leaving.tell();
@@ -48,11 +45,8 @@ impl Group {
         there: SocketAddr,
         led: &BTreeSet<SocketAddr>,
     ) {
-        let state = lock(&self.state);
-        let all = state.members.iter().chain(&state.gone);
-        let is_left = |it: &&Arc<Member>| it.address != there && led.contains(&it.address);
-        let left = all.filter(is_left).filter(|it| it.has_work() && it.is_leaving());
-        left.for_each(|member| member.leaving.cut(Over::Gone));
+        let is_meant = |it: &Member| it.address != there && led.contains(&it.address);
+        lock(&self.state).cut_gone(|it| is_meant(it) && it.is_leaving());
     }
 
     /// Ejects who takes much longer than the others.
@@ -82,6 +76,15 @@ impl Group {
     /// What was cut since the last call.
     pub(in crate::proxy::balancer) fn cuts(&self) -> Vec<Cut> {
         self.cuts.take()
+    }
+}
+
+impl State {
+    /// Cuts what waits for copies that are gone.
+    pub(in crate::proxy::balancer) fn cut_gone(&self, is_meant: impl Fn(&Member) -> bool) {
+        let all = self.members.iter().chain(&self.gone);
+        let meant = all.filter(|it| it.has_work() && is_meant(it));
+        meant.for_each(|member| member.leaving.cut(Over::Gone));
     }
 }
 

@@ -25,18 +25,24 @@ pub(super) async fn run(shared: Arc<Shared>, pause: Duration) {
             () = shared.stop.cancelled() => return,
             () = sleep(pause) => {}
         }
-        let members = shared.group.members();
-        let addresses: Vec<SocketAddr> = members.iter().map(|member| member.address).collect();
-        if let Some(http) = &shared.http {
-            let idle_timeout = shared.config().http.as_ref().map(|http| http.idle_timeout);
-            http.sweep(&addresses, idle_timeout.unwrap_or_default());
-        }
+        leave(&shared, &[]);
         shared.group.cut_overdue();
         shared.group.judge();
         if round.is_multiple_of(RENEW) {
             renew(&shared, &shared.config().service);
         }
     }
+}
+
+/// Closes connections to endpoints that nobody uses, and all that are idle to these: whoever was at
+/// their other end is gone, and behind a cut nobody says so.
+pub(super) fn leave(shared: &Shared, gone: &[SocketAddr]) {
+    let Some(http) = &shared.http else { return };
+    let members = shared.group.members();
+    let addresses = members.iter().map(|member| member.address);
+    let addresses: Vec<SocketAddr> = addresses.filter(|it| !gone.contains(it)).collect();
+    let idle_timeout = shared.config().http.as_ref().map(|http| http.idle_timeout);
+    http.sweep(&addresses, idle_timeout.unwrap_or_default());
 }
 
 /// Reads certificates again that were written anew.

@@ -1,11 +1,14 @@
-//! Keeps the work of an endpoint that gets no more of it, and cuts what has not ended in time.
-//! In: that it is drained or listed no more, `drain_max`. Out: `Cut`s, what is cut.
+//! Keeps the work of an endpoint that gets no more of it, and cuts what has not ended in time; and
+//! what waits there for a copy that is gone.
+//! In: that it is drained or listed no more, `drain_max`; that who was there is gone. Out: `Cut`s,
+//! what is cut.
 //! States: Taking → (drained, or listed no more) Leaving → (`drain_max`) what is left is cut;
 //! Leaving → (used again) Taking.
-//! Keeps: a cut is no failure of its endpoint.
+//! Keeps: INV-15 a cut ends all that had its place before, whether or not anybody waits for its end
+//! just then, and nothing that got one after. A cut is no failure of its endpoint.
 //! Queues: nobody takes the `Cut`s: the oldest goes.
 //! Not here: who gets no more work (`group.rs`).
-//! Tested by: `tests/drain.rs`, `http/tests/ends.rs`.
+//! Tested by: below, `tests/drain.rs`, `http/tests/ends.rs`, `http/tests/owners/gone.rs`.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -31,7 +34,7 @@ pub struct Cut {
 
 /// Why work is cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::proxy::balancer) enum Over {
+pub(in crate::proxy) enum Over {
     /// Its endpoint gets no more, and had time enough.
     Late,
     /// Nobody is there any more who had it.
@@ -42,9 +45,14 @@ pub(in crate::proxy::balancer) enum Over {
 #[derive(Debug, Default)]
 pub(in crate::proxy::balancer) struct Leaving {
     since: Mutex<Option<Timestamp>>,
+    /// So often was cut what was there: work that came before is over.
+    cuts: AtomicU64,
+    /// So often when that was last because nobody is there who had it.
+    gone: AtomicU64,
+    /// And when that was last because it had time enough.
+    late: AtomicU64,
     /// Tells all that is there.
     end: Notify,
-    gone: Notify,
     cut: AtomicU64,
     told: AtomicU64,
 }
@@ -75,26 +83,45 @@ impl Leaving {
         Some(until.since(now))
     }
 
-    /// Cuts what is there, and not what comes: so it is called until nothing is left.
+    /// By which work that comes now is told from what comes after a cut.
+    pub(in crate::proxy::balancer) fn cuts(&self) -> u64 {
+        self.cuts.load(Ordering::Acquire)
+    }
+
+    /// Cuts what is there, and not what comes. Its group is locked: one at a time.
     pub(in crate::proxy::balancer) fn cut(&self, why: Over) {
-        match why {
-            Over::Late => self.end.notify_waiters(),
-            Over::Gone => self.gone.notify_waiters(),
+        let cuts = self.cuts() + 1;
+        let last = match why {
+            Over::Gone => &self.gone,
+            Over::Late => &self.late,
+        };
+        last.store(cuts, Ordering::Release);
+        self.cuts.store(cuts, Ordering::Release);
+        self.end.notify_waiters();
+    }
+
+    /// Ready once work is cut that came after so many cuts.
+    pub(in crate::proxy::balancer) async fn over(&self, came: u64) -> Over {
+        loop {
+            // It is told what happens from here on; what happened before is looked at.
+            let told = self.end.notified();
+            if self.cuts() > came {
+                let is_gone = self.gone.load(Ordering::Acquire) > came;
+                return if is_gone { Over::Gone } else { Over::Late };
+            }
+            told.await;
         }
     }
 
-    /// Ready when work that is there must end.
-    pub(in crate::proxy::balancer) async fn over(&self) -> Over {
-        tokio::select! {
-            biased;
-            () = self.end.notified() => Over::Late,
-            () = self.gone.notified() => Over::Gone,
+    /// Ready once work is cut that came after so many cuts and had time enough.
+    pub(in crate::proxy::balancer) async fn late(&self, came: u64) {
+        loop {
+            let told = self.end.notified();
+            if self.late.load(Ordering::Acquire) > came {
+                return;
+            }
+            told.await;
         }
-    }
-
-    /// Ready when work that is there has lasted for long enough.
-    pub(in crate::proxy::balancer) async fn late(&self) {
-        self.end.notified().await;
     }
 
     pub(in crate::proxy::balancer) fn was_cut(&self) {
@@ -139,4 +166,35 @@ impl Cuts {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // Nothing here leaves a value half changed when it panics.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::time::timeout;
+
+    /// Whether work is over now that came after so many cuts.
+    async fn over(leaving: &Leaving, came: u64) -> Option<Over> {
+        timeout(Duration::ZERO, leaving.over(came)).await.ok()
+    }
+
+    #[tokio::test]
+    async fn a_cut_ends_what_came_before_it_whoever_waits_for_that_and_nothing_after() {
+        let leaving = Leaving::default();
+        let first = leaving.cuts();
+        assert_eq!(over(&leaving, first).await, None);
+        // Nobody waits for it just then.
+        leaving.cut(Over::Late);
+        let second = leaving.cuts();
+        assert_eq!(
+            [over(&leaving, first).await, over(&leaving, second).await],
+            [Some(Over::Late), None]
+        );
+        let cut = async { leaving.cut(Over::Gone) };
+        let (told, ()) = tokio::join!(leaving.over(second), cut);
+        assert_eq!(told, Over::Gone);
+        assert_eq!(over(&leaving, leaving.cuts()).await, None);
+        leaving.cut(Over::Late);
+        assert_eq!(over(&leaving, second).await, Some(Over::Gone), "that came first");
+    }
 }

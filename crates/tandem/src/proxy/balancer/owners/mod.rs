@@ -64,9 +64,11 @@ impl Owners {
 }
 
 impl Group {
-    /// Work goes to these owners from now on, in the order of partitions.
-    pub(in crate::proxy) fn route(&self, routes: Vec<Option<Owned>>) {
+    /// Work goes to these owners from now on, in the order of partitions. What went to copies that
+    /// are gone from these places is cut: all that went there before, and nothing that goes now.
+    pub(in crate::proxy) fn route(&self, routes: Vec<Option<Owned>>, gone: &[SocketAddr]) {
         let mut state = lock(&self.state);
+        state.cut_gone(|member| gone.contains(&member.address));
         if state.owners.as_mut().is_some_and(|owners| owners.known.replace(routes)) {
             drop(state);
             self.changed.send_replace(());

@@ -3,6 +3,7 @@
 
 use crate::proxy::balancer::group::Group;
 use crate::proxy::balancer::member::Member;
+use crate::proxy::balancer::member::leaving::Over;
 use crate::proxy::balancer::member::progress::Progress;
 use crate::proxy::balancer::owners::Routed;
 use crate::proxy::http::HttpConfig;
@@ -37,8 +38,8 @@ pub(in crate::proxy::http) enum End {
     /// The request's own time is over, of which the endpoint had the smaller part: it was held,
     /// waited in line, or its client was slow.
     Overdue,
-    /// The endpoint gets no more work, and had time enough for this.
-    Cut,
+    /// The endpoint gets no more work, and had time enough for this; or whoever had it is gone.
+    Cut(Over),
     /// The endpoint did nothing: what the request belongs to is not its own. The client has seen
     /// nothing of that, and all of the request is there to be sent once more.
     Misdirected,

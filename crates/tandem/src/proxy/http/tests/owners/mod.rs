@@ -1,5 +1,7 @@
 //! What belongs to a partition gets its owner, and waits where there is none.
 
+mod gone;
+
 use super::support::*;
 use super::tls::{client, connect, issue};
 use crate::proxy::balancer::{Balancer, BalancerConfig, Owned, OwnersSnapshot};
@@ -58,7 +60,7 @@ fn held(balancer: &Balancer) -> u64 {
 #[tokio::test]
 async fn a_request_goes_to_the_owner_of_its_key_and_says_as_what() {
     let (_supervisor, a, b, balancer) = two().await;
-    balancer.route(routes(owned(&b, 9), owned(&a, 1)));
+    balancer.route(routes(owned(&b, 9), owned(&a, 1)), &[]);
     let forged = "Tandem-Epoch: 99\r\nTandem-Partition: 99\r\n";
     let head = asks(&balancer, "/head", forged).await.response().await.unwrap().body;
     let own = part(SHOP.as_bytes(), PARTITIONS);
@@ -71,7 +73,7 @@ async fn a_request_goes_to_the_owner_of_its_key_and_says_as_what() {
 #[tokio::test]
 async fn a_request_without_a_key_is_told_what_it_lacks() {
     let (_supervisor, a, b, balancer) = two().await;
-    balancer.route(routes(owned(&b, 1), owned(&a, 1)));
+    balancer.route(routes(owned(&b, 1), owned(&a, 1)), &[]);
     let mut client = Client::connect(&balancer).await;
     let refused = client.get("/").await.unwrap();
     assert_eq!(refused.status(), 400);
@@ -87,7 +89,7 @@ async fn what_nobody_owns_waits_and_what_somebody_owns_does_not() {
     let (_supervisor, a, _b, balancer) = two().await;
     let mut early = asks(&balancer, "/", "").await;
     until(|| held(&balancer) == 1).await;
-    balancer.route(routes(None, owned(&a, 1)));
+    balancer.route(routes(None, owned(&a, 1)), &[]);
     let mut late = asks(&balancer, "/", "").await;
     until(|| held(&balancer) == 2).await;
     let other = (0..99).map(|key| key.to_string());
@@ -99,7 +101,7 @@ async fn what_nobody_owns_waits_and_what_somebody_owns_does_not() {
     client.send(format!("GET / HTTP/1.1\r\nHost: shop\r\nX-Shop: {other}\r\n\r\n")).await;
     assert_eq!(client.response().await.unwrap().body, "a", "others do not wait for it");
     assert_eq!(held(&balancer), 2);
-    balancer.route(routes(owned(&a, 3), owned(&a, 1)));
+    balancer.route(routes(owned(&a, 3), owned(&a, 1)), &[]);
     assert_eq!(early.response().await.unwrap().body, "a");
     assert_eq!(late.response().await.unwrap().body, "a");
     assert_eq!(held(&balancer), 0);
@@ -132,7 +134,7 @@ async fn what_waits_for_too_long_or_in_too_long_a_line_is_told_so() {
     let hold_max = Duration::from_millis(300);
     let config = BalancerConfig { hold_max, held_max: 1, ..keyed(&[&a]) };
     let balancer = Balancer::open(config, &supervisor).unwrap();
-    balancer.route(routes(None, owned(&a, 1)));
+    balancer.route(routes(None, owned(&a, 1)), &[]);
     let mut first = asks(&balancer, "/", "").await;
     until(|| held(&balancer) == 1).await;
     let crowded = asks(&balancer, "/", "").await.response().await.unwrap();
@@ -162,10 +164,10 @@ async fn what_a_copy_turns_away_goes_to_the_next_owner_whole() {
     let (_supervisor, a, b, balancer) = two().await;
     a.always("/421");
     b.always("/echo");
-    balancer.route(routes(owned(&a, 1), owned(&a, 1)));
+    balancer.route(routes(owned(&a, 1), owned(&a, 1)), &[]);
     let mut client = posts(&balancer, "not to be lost").await;
     until(|| owners(&balancer).misdirected > 0).await;
-    balancer.route(routes(owned(&b, 2), owned(&a, 1)));
+    balancer.route(routes(owned(&b, 2), owned(&a, 1)), &[]);
     let answer = client.response().await.unwrap();
     assert_eq!((answer.status(), answer.body.as_str()), (200, "not to be lost"));
     let sent = b.bytes();
@@ -177,7 +179,7 @@ async fn what_a_copy_turns_away_goes_to_the_next_owner_whole() {
 async fn a_copy_that_does_not_know_yet_what_it_owns_is_asked_again() {
     let (_supervisor, a, _b, balancer) = two().await;
     a.always("/421");
-    balancer.route(routes(owned(&a, 1), owned(&a, 1)));
+    balancer.route(routes(owned(&a, 1), owned(&a, 1)), &[]);
     let mut clients = Vec::new();
     for _ in 0..20 {
         clients.push(asks(&balancer, "/", "").await);
@@ -198,7 +200,7 @@ async fn a_copy_that_does_not_know_yet_what_it_owns_is_asked_again() {
 async fn a_body_that_is_too_long_to_be_kept_is_turned_away_for_good() {
     let (_supervisor, a, b, balancer) = two().await;
     a.always("/421");
-    balancer.route(routes(owned(&a, 1), owned(&b, 1)));
+    balancer.route(routes(owned(&a, 1), owned(&b, 1)), &[]);
     let mut client = posts(&balancer, &"x".repeat(100_000)).await;
     assert_eq!(client.response().await.unwrap().status(), 421);
     assert_eq!(owners(&balancer).misdirected, 1);
@@ -213,13 +215,13 @@ async fn a_connection_goes_to_the_owner_of_its_source_and_ends_when_that_is_anot
     let balancer = Balancer::open(config, &supervisor).unwrap();
     let own = part(b"127.0.0.1", PARTITIONS);
     let to = |shop: Option<Owned>| (0..PARTITIONS).map(|id| shop.filter(|_| id == own)).collect();
-    balancer.route(to(owned(&a, 1)));
+    balancer.route(to(owned(&a, 1)), &[]);
     let mut client = Client::connect(&balancer).await;
     assert_eq!(client.get("/").await.unwrap().body, "a");
     // It is asked back: its owner ends what it does there.
-    balancer.route(to(None));
+    balancer.route(to(None), &[]);
     assert_eq!(client.get("/").await.unwrap().body, "a");
-    balancer.route(to(owned(&b, 2)));
+    balancer.route(to(owned(&b, 2)), &[]);
     assert_eq!(client.rest().await, "");
     assert_eq!(get(&balancer, "/").await.body, "b");
 }
@@ -280,8 +282,8 @@ async fn an_encrypted_connection_ends_as_well_when_its_owner_is_another() {
             let shop = Owned { address: addresses[at], epoch: Epoch(epoch) };
             (0..PARTITIONS).map(|id| (id == own).then_some(shop)).collect()
         };
-        balancer.route(to(0, 1));
-        let route = || balancer.route(to(1, 2));
+        balancer.route(to(0, 1), &[]);
+        let route = || balancer.route(to(1, 2), &[]);
         if is_shown {
             let mut stream = connect(&balancer, &client(&[&shown]), "shop.example").await.unwrap();
             is_led_away(&mut stream, route).await;
@@ -299,7 +301,7 @@ async fn an_encrypted_connection_ends_as_well_when_its_owner_is_another() {
 #[tokio::test]
 async fn a_key_that_could_be_read_in_two_ways_is_refused() {
     let (_supervisor, a, b, balancer) = two().await;
-    balancer.route(routes(owned(&b, 1), owned(&a, 1)));
+    balancer.route(routes(owned(&b, 1), owned(&a, 1)), &[]);
     for (fields, why) in [
         ("X-Shop: one\r\nx-shop: two\r\n", "the header X-Shop is there twice"),
         ("X-Shop: one\r\nConnection: x-shop\r\n", "Connection takes the header X-Shop out"),
@@ -324,14 +326,14 @@ async fn what_broke_after_a_long_answer_waits_for_the_next_owner_like_any_other(
     let config = BalancerConfig { hold_max: Duration::from_millis(300), ..keyed(&[&a, &b]) };
     let balancer = Balancer::open(config, &supervisor).unwrap();
     a.always("/never");
-    balancer.route(routes(owned(&a, 1), owned(&a, 1)));
+    balancer.route(routes(owned(&a, 1), owned(&a, 1)), &[]);
     let mut client = asks(&balancer, "/", "").await;
     until(|| a.requests() == 1).await;
     tokio::time::sleep(Duration::from_millis(500)).await;
-    balancer.route(routes(None, owned(&b, 1)));
+    balancer.route(routes(None, owned(&b, 1)), &[]);
     a.stop.cancel();
     until(|| held(&balancer) == 1).await;
-    balancer.route(routes(owned(&b, 2), owned(&b, 1)));
+    balancer.route(routes(owned(&b, 2), owned(&b, 1)), &[]);
     assert_eq!(client.response().await.unwrap().body, "b");
 }
 
@@ -340,11 +342,11 @@ async fn what_broke_after_a_long_answer_waits_for_the_next_owner_like_any_other(
 async fn routes_of_another_number_of_partitions_lead_nowhere() {
     let (_supervisor, a, b, balancer) = two().await;
     for count in [PARTITIONS * 2, PARTITIONS - 1] {
-        balancer.route((0..count).map(|_| owned(&a, 1)).collect());
+        balancer.route((0..count).map(|_| owned(&a, 1)).collect(), &[]);
         let mut client = asks(&balancer, "/", "").await;
         until(|| held(&balancer) == 1).await;
         assert_eq!(owners(&balancer).routed, 0);
-        balancer.route(routes(owned(&b, 2), owned(&b, 2)));
+        balancer.route(routes(owned(&b, 2), owned(&b, 2)), &[]);
         assert_eq!(client.response().await.unwrap().body, "b");
     }
     assert_eq!(a.requests(), 0);
