@@ -54,8 +54,9 @@ const CLIENT_WINDOW: u32 = 1024 * 1024;
 const CLIENT_CRUMBS: usize = 4 * 1024 * 1024;
 /// An endpoint, whose connection others use too: a stream full of single bytes.
 const ENDPOINT_CRUMBS: usize = 256 * STREAM_WINDOW as usize;
-/// Of so many streams that clients left within a second, what an endpoint still sends is passed over
-/// unanswered: it was under way, and is no offence. Of others, each frame is answered by a reset.
+/// Of so many streams that clients left within a second, what an endpoint still sends is passed
+/// over unanswered: it was under way, and is no offence. Of others, each frame is answered by a
+/// reset.
 const ENDPOINT_RESETS: usize = 1000;
 
 /// What a reader takes of a message that has a length, and maybe trailers.
