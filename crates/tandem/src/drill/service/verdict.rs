@@ -264,7 +264,7 @@ pub mod tests {
                 let victim = if is_endpoint { "x" } else { "a" };
                 let mut evidence = nothing_happened(victim);
                 let window = evidence.times.fault();
-                let stands = |at: Timestamp| at > window.from && at < window.to;
+                let stands = |at: Timestamp| at > window.from && at <= window.to;
                 evidence.lines.retain(|line| line.name != victim || !stands(line.at));
                 let found = problems(*subject, *fault, &evidence);
                 assert!(!found.is_empty(), "{subject} {fault}: nobody did a thing");
