@@ -2,7 +2,9 @@
 # A worker of a service whose work is divided, behind a door by key. It counts visits per shop; each shop
 # belongs to one partition, so that one worker alone counts them, whatever door a visitor came through.
 #
-# 1. Serve a request only if its Tandem-Partition is "owned" here now, under its Tandem-Epoch or a later one.
+# 1. Serve a request only if its Tandem-Partition is "owned" here now, under its Tandem-Epoch or a later one, and
+#    its Tandem-Epoch is greater than "before": a door that sends a smaller one has not heard that the service was
+#    taken out and put back, perhaps with another key.
 # 2. Else do nothing at all and answer 421: the door finds who owns it.
 # 3. What is "releasing" was asked back: serve nothing more of it, then say that it is released. Here one
 #    request is served after the other, so nothing of it is under way when that is said.
@@ -19,7 +21,7 @@ my $door = IO::Socket::INET->new(LocalAddr => $ENV{TANDEM_BIND}, LocalPort => $E
     Listen => 64, ReuseAddr => 1) or die "cannot listen: $@";
 my $select = IO::Select->new($door);
 my (%owned, %visits, %unread); # epochs by partition; counts by partition and shop; bytes by connection
-my ($version, $news) = (0, undef);
+my ($version, $before, $news) = (0, 0, undef);
 $SIG{PIPE} = 'IGNORE';
 
 # Sends one request to the API of this node; its connection, or nothing while the daemon is away.
@@ -47,6 +49,8 @@ sub hear {
     if (!defined $newer) { select undef, undef, undef, 0.1; return }
     return if $newer <= $version;
     $version = $newer;
+    ($before) = $told =~ /"before":(\d+)/;
+    $before //= 0; # an older release does not say it
     my (%now, %asked_back);
     while ($told =~ /"id":(\d+),"epoch":(\d+),"state":"(\w+)"/g) {
         if ($3 eq 'owned') { $now{$1} = $2 } else { $asked_back{$1} = $2 }
@@ -67,7 +71,7 @@ sub serve {
     my ($epoch) = $head =~ /^Tandem-Epoch: (\d+)\r$/mi;
     my ($shop) = $head =~ m{^\S+ /([^/ ?]+)};
     return (400, "no shop\n") unless defined $id && defined $epoch && defined $shop;
-    return (421, '') unless defined $owned{$id} && $owned{$id} >= $epoch;
+    return (421, '') unless defined $owned{$id} && $before < $epoch && $epoch <= $owned{$id};
     my $visit = ++$visits{$id}{$shop};
     return (200, "$shop: visit $visit, counted by $node as partition $id of epoch $owned{$id}\n");
 }

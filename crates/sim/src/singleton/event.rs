@@ -1,8 +1,9 @@
 //! Names what can happen to a cluster of commands.
 
+use super::divided::files::Told;
 use super::{beside, faults, keyed};
 use std::rc::Rc;
-use tandem_core::clustering::active_active::holder::{Floor, Holding};
+use tandem_core::clustering::active_active::holder::Floor;
 use tandem_core::facts::NodeFacts;
 use tandem_core::ids::{Epoch, PartitionId, Term};
 use tandem_core::time::Timestamp;
@@ -24,11 +25,11 @@ pub(super) enum Event {
     Dies { n: usize, life: u64 },
     Gone { n: usize, life: u64 },
     Look { n: usize, life: u64 },
-    Saw { n: usize, life: u64, order: u64, shown: Rc<Vec<Holding>> },
+    Saw { n: usize, life: u64, order: u64, shown: Rc<Told> },
     Finish { n: usize, life: u64, held: (PartitionId, Epoch) },
     Confirmed { n: usize, life: u64, held: (PartitionId, Epoch) },
     FloorWritten { n: usize, inc: u32, floor: Floor },
-    PutOut { n: usize, inc: u32, version: u64, term: Term, shown: Rc<Vec<Holding>> },
+    PutOut { n: usize, inc: u32, version: u64, term: Term, shown: Rc<Told> },
     Drive { n: usize, inc: u32 },
     Beside(beside::Event),
     Keyed(keyed::Event),

@@ -29,6 +29,8 @@ pub(super) struct Copy {
     pub works: BTreeMap<PartitionId, Epoch>,
     /// What of that it begins something new on.
     pub begins: BTreeMap<PartitionId, Epoch>,
+    /// What was sent under that epoch, or a smaller one, was of an earlier table.
+    pub before: Epoch,
     /// The newest that it was shown.
     pub saw: u64,
     /// It reads the file, and never asks.

@@ -54,6 +54,10 @@ pub struct OwnPartitions {
     /// For how long the copy may run on what is proven now. Not in the file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lease_ms: Option<u64>,
+    /// What a door sends under this epoch, or a smaller one, it counted by what is over: it is
+    /// turned away. An older release did not say it.
+    #[serde(default)]
+    pub before: Epoch,
     /// What it owns.
     pub partitions: Vec<OwnPartition>,
 }

@@ -75,6 +75,8 @@ pub struct Own {
     pub since: Term,
     /// Until when it may run on what is proven now.
     pub lease: Timestamp,
+    /// Epochs up to that one were of work that was divided otherwise.
+    pub before: Epoch,
     /// What it owns.
     pub partitions: Vec<Holding>,
     /// To be made durable before it is told.
@@ -90,8 +92,8 @@ pub struct Seat {
     told: watch::Sender<Option<Own>>,
 }
 
-/// For which term, and what.
-type Told = (Term, Vec<Holding>);
+/// For which term, after which epoch, and what.
+type Told = (Term, Epoch, Vec<Holding>);
 
 #[derive(Debug)]
 struct Known {
@@ -173,13 +175,13 @@ impl Seat {
     /// What the copy may know; none while that is not known itself.
     pub fn own(&self) -> Option<Own> {
         let shown = self.look(|known, view, now| {
-            let ((term, partitions), durable) = known.show(view, now)?;
-            Some((term, partitions, durable, known.version))
+            let (told, durable) = known.show(view, now)?;
+            Some((told, durable, known.version))
         });
-        let ((term, partitions, durable, version), since) = shown?;
+        let (((term, before, partitions), durable, version), since) = shown?;
         self.changed.send_if_modified(|told| std::mem::replace(told, version) != version);
         let lease = self.it.hub.leased(&self.it.seat);
-        Some(Own { version, term, since, lease, partitions, durable })
+        Some(Own { version, term, since, lease, before, partitions, durable })
     }
 
     /// The process works on it no more.
@@ -377,11 +379,11 @@ impl Divided for Seat {
 impl Known {
     /// What is shown now.
     fn show(&mut self, view: &HolderView<'_>, now: Timestamp) -> Option<(Told, Option<Floor>)> {
-        let Shown::These { term, partitions, durable } = self.holder.show(view, now) else {
+        let Shown::These { term, before, partitions, durable } = self.holder.show(view, now) else {
             self.shown = None;
             return None;
         };
-        let shown = (term, partitions);
+        let shown = (term, before, partitions);
         if self.shown.as_ref() != Some(&shown) {
             self.version += 1;
             self.shown = Some(shown.clone());

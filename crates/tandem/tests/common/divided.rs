@@ -12,9 +12,10 @@ pub fn said(name: &str) -> String {
     std::env::var(name).unwrap_or_default()
 }
 
-/// Hears for ever of the node's partitions. `hear` says which it let go: it works on them under
-/// that epoch never again. `done` comes once that was said.
-pub fn follow(mut hear: impl FnMut(&[Told]) -> Vec<(u64, u64)>, mut done: impl FnMut()) -> ! {
+/// Hears for ever of the node's partitions, and up to which epoch the work was divided otherwise.
+/// `hear` says which it let go: it works on them under that epoch never again. `done` comes once
+/// that was said.
+pub fn follow(mut hear: impl FnMut(&[Told], u64) -> Vec<(u64, u64)>, mut done: impl FnMut()) -> ! {
     let mut version = 0;
     let path = format!("/v1/services/{}/partitions", said("TANDEM_SERVICE"));
     loop {
@@ -26,7 +27,7 @@ pub fn follow(mut hear: impl FnMut(&[Told]) -> Vec<(u64, u64)>, mut done: impl F
         version = told["version"].as_u64().unwrap();
         let all: Vec<Told> =
             told["partitions"].as_array().unwrap().iter().map(Told::parse).collect();
-        for (id, epoch) in hear(&all) {
+        for (id, epoch) in hear(&all, told["before"].as_u64().unwrap()) {
             let body = format!("{{\"epoch\":{epoch}}}");
             let answer = ask("POST", &format!("{path}/{id}/release"), &body);
             println!("released {id} of epoch {epoch}: {answer:?}");

@@ -26,10 +26,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 use tandem_core::clustering::load_balanced::key::part;
 
 const NODES: [&str; 3] = ["a", "b", "c"];
 const PARTITIONS: u32 = 12;
+const LIMIT: Duration = Duration::from_secs(30);
 
 /// The service as its owner writes it, and where it is.
 struct Work {
@@ -243,7 +245,47 @@ async fn copies_are_told_another_number_of_partitions(machines: &Machines, work:
         let (head, body) = once(copy, &request).await;
         assert!(head.starts_with("HTTP/1.1 421 "), "{node} counts otherwise: {head} {body}");
     }
+    copies_turn_away_what_an_earlier_table_led_there(machines, work).await;
     work.nobody_worked_twice();
+}
+
+/// INV-15: as a door sends it that has not heard of another number: its node was cut off from some,
+/// or its daemon frozen.
+async fn copies_turn_away_what_an_earlier_table_led_there(machines: &Machines, work: &Work) {
+    let is = PARTITIONS * 2;
+    let is_shared_out = |status: &Value| {
+        let nodes = status["services"][0]["partitions"]["nodes"].as_array();
+        nodes.is_some_and(|all| all.iter().all(|it| it["owned"] == 8 && it["releasing"] == 0))
+    };
+    for node in NODES {
+        machines.until(node, "all is shared out", is_shared_out).await;
+        let path = "/v1/services/work/partitions";
+        let own = format!("GET {path} HTTP/1.1\r\nHost: api\r\n\r\n");
+        let (_, told) = once(machines.of(node).api, &own).await;
+        let told: Value = serde_json::from_str(&told).unwrap();
+        let (id, before) = (&told["partitions"][0]["id"], told["before"].as_u64().unwrap());
+        assert!(before > 0, "{told}");
+        let mut keys = (0..).map(|key: u32| key.to_string());
+        let key = keys.find(|key| part(key.as_bytes(), is) == *id).unwrap();
+        let copy = SocketAddr::new(machines.of(node).api.ip(), work.port);
+        let ask = async |epoch: u64| {
+            let name = format!("{node}-{epoch}");
+            let length = name.len();
+            let request = format!(
+                "POST /work HTTP/1.1\r\nHost: shop\r\nX-Shop: {key}\r\nTandem-Partition: {id}\r\n\
+                 Tandem-Epoch: {epoch}\r\nContent-Length: {length}\r\n\r\n{name}"
+            );
+            once(copy, &request).await.0
+        };
+        // Once it has taken over what it owns.
+        let limit = Instant::now() + LIMIT;
+        while !ask(before + 1).await.starts_with("HTTP/1.1 200 ") {
+            assert!(Instant::now() < limit, "{node} does not work: {told}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let head = ask(before).await;
+        assert!(head.starts_with("HTTP/1.1 421 "), "{node} works for an earlier table: {head}");
+    }
 }
 
 /// Without a majority nobody owns anything: what comes is held, and told when it passes its bound.

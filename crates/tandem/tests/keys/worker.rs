@@ -16,8 +16,17 @@ const WORK: Duration = Duration::from_millis(5);
 /// How long it takes to take over what it is given. Doors know of it before, and are turned away.
 const TAKES_OVER: Duration = Duration::from_millis(150);
 
-/// What it owns, and under which epoch. While a request is worked on nothing is released.
-type Owned = Arc<Mutex<BTreeMap<u64, u64>>>;
+/// What it owns. While a request is worked on nothing is released.
+type Owned = Arc<Mutex<Own>>;
+
+/// What a copy may work on.
+#[derive(Default)]
+struct Own {
+    /// Under which epoch.
+    all: BTreeMap<u64, u64>,
+    /// What is sent under that epoch, or a smaller one, was counted by what is over.
+    before: u64,
+}
 
 /// As the documents say it, and not as Tandem computes it: FNV-1a, then SplitMix64's finalizer.
 pub fn partition(key: &str, partitions: u64) -> u64 {
@@ -48,16 +57,16 @@ fn serve() {
 
 /// Learns what it owns, and lets go the rest.
 fn follow(owned: &Owned) {
-    let next = RefCell::new(BTreeMap::new());
-    let hear = |told: &[Told]| {
+    let next = RefCell::new(Own::default());
+    let hear = |told: &[Told], before: u64| {
         let which = |releasing: bool| {
             let of = told.iter().filter(move |it| it.releasing == releasing);
             of.map(|it| (it.id, it.epoch))
         };
         let now: BTreeMap<u64, u64> = which(false).collect();
         // What it does not own any more it lets go of first.
-        owned.lock().unwrap().retain(|id, epoch| now.get(id) == Some(epoch));
-        *next.borrow_mut() = now;
+        owned.lock().unwrap().all.retain(|id, epoch| now.get(id) == Some(epoch));
+        *next.borrow_mut() = Own { all: now, before };
         which(true).collect()
     };
     divided::follow(hear, || {
@@ -125,14 +134,17 @@ fn work(asked: &Asked, owned: &Owned, ledger: &Mutex<File>) -> (&'static str, St
     let (Some(id), Some(epoch)) = (asked.partition, asked.epoch) else {
         return ("500 Strange", "the door does not say what it is".to_owned());
     };
+    let owned = owned.lock().unwrap();
+    // It did nothing, and says so. First of what another table led here: the key of that is
+    // counted otherwise.
+    let misdirected = ("421 Misdirected Request", String::new());
+    if epoch <= owned.before {
+        return misdirected;
+    }
     if partition(&asked.key, count) != id {
         return ("500 Strange", format!("{} is none of {id}", asked.key));
     }
-    let owned = owned.lock().unwrap();
-    // It did nothing, and says so.
-    let Some(own) = owned.get(&id).filter(|own| **own >= epoch) else {
-        return ("421 Misdirected Request", String::new());
-    };
+    let Some(own) = owned.all.get(&id).filter(|own| **own >= epoch) else { return misdirected };
     std::thread::sleep(WORK);
     let (node, pid) = (said("TANDEM_NODE"), std::process::id());
     let line = format!("{id} {own} {node} {pid} {}\n", asked.body);

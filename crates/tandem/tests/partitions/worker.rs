@@ -22,7 +22,7 @@ fn work() {
     let writes = works.clone();
     std::thread::spawn(move || write(&writes));
     std::thread::spawn(file::read);
-    divided::follow(|told| follow(&works, told), || {});
+    divided::follow(|told, _| follow(&works, told), || {});
 }
 
 /// Begins what is its own, ends all else; what it has to confirm.

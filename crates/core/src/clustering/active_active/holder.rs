@@ -6,7 +6,8 @@
 //! before no process can work on it, whatever state a restarted daemon begins from: the revision
 //! that it was asked back on is durable before anybody is told, and nothing older is shown again.
 //! So what was told to be releasing is never told to be owned again under the same epoch, and a
-//! process that confirms again speaks of work that is over.
+//! process that confirms again speaks of work that is over. INV-15 a copy knows up to which epoch
+//! its work was divided otherwise, whatever a door that has not heard of it goes by.
 //! The order of a caller: `show`, make durable, put out, look at the copy again, `release`, tell.
 //! Not here: who owns what (`controller.rs`), the file and the requests (the shell).
 //! Tested by: `tests.rs`, and the simulator (`sim/src/singleton`).
@@ -55,6 +56,9 @@ pub enum Shown {
     These {
         /// For copies that were started for this term, or go on in it.
         term: Term,
+        /// The greatest epoch that there was before the work was divided as it is: what was sent
+        /// under that one, or a smaller one, was counted by what is over.
+        before: Epoch,
         /// In order.
         partitions: Vec<Holding>,
         /// To be made durable before anybody is told.
@@ -157,7 +161,8 @@ impl Holder {
         if view.own.promoted < view.seat.sitting {
             partitions.clear();
         }
-        Shown::These { term: view.own.promoted, partitions, durable: self.needed() }
+        let (term, before) = (view.own.promoted, view.work.before.epoch);
+        Shown::These { term, before, partitions, durable: self.needed() }
     }
 
     /// What must be durable before what is being released is told.

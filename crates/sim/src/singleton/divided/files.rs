@@ -6,21 +6,29 @@ use crate::singleton::{Event, Mutation, World};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use tandem_core::clustering::active_active::holder::{Holding, Shown};
-use tandem_core::ids::Term;
+use tandem_core::ids::{Epoch, Term};
+
+/// What a copy is told.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Told {
+    /// Epochs up to that one were of an earlier table.
+    pub before: Epoch,
+    pub all: Vec<Holding>,
+}
 
 /// What a copy that was started for a term reads.
-pub(crate) type Files = BTreeMap<Term, Rc<Vec<Holding>>>;
+pub(crate) type Files = BTreeMap<Term, Rc<Told>>;
 
 /// What a daemon knows of the file.
 #[derive(Debug, Default)]
 pub(crate) struct PutOut {
     /// Grows with each change of what is shown.
     version: u64,
-    shown: Option<Rc<Vec<Holding>>>,
+    shown: Option<Rc<Told>>,
     term: Term,
     written: Option<u64>,
     /// What was put out last: for which term, in which sitting.
-    told: Option<(Term, Term, Rc<Vec<Holding>>)>,
+    told: Option<(Term, Term, Rc<Told>)>,
     writing: bool,
 }
 
@@ -31,12 +39,13 @@ impl World {
         let put_out = &mut self.nodes[n].daemon.as_mut()?.put_out;
         match &shown {
             Shown::NotYet => put_out.shown = None,
-            Shown::These { term, partitions, .. } => {
-                let is_same = put_out.shown.as_deref() == Some(partitions);
+            Shown::These { term, before, partitions, .. } => {
+                let told = Told { before: *before, all: partitions.clone() };
+                let is_same = put_out.shown.as_deref() == Some(&told);
                 if !is_same || put_out.term != *term {
                     put_out.version += 1;
                     put_out.term = *term;
-                    put_out.shown = Some(Rc::new(partitions.clone()));
+                    put_out.shown = Some(Rc::new(told));
                 }
             }
         }
@@ -66,7 +75,7 @@ impl World {
         &mut self,
         (n, inc): (usize, u32),
         (version, term): (u64, Term),
-        shown: &Rc<Vec<Holding>>,
+        shown: &Rc<Told>,
     ) {
         if !self.is_daemon(n, inc) {
             return;
@@ -87,7 +96,7 @@ impl World {
     }
 
     /// What a daemon answers: what was put out for the copy that is there, and nothing newer.
-    pub(crate) fn answer(&mut self, n: usize) -> Option<Rc<Vec<Holding>>> {
+    pub(crate) fn answer(&mut self, n: usize) -> Option<Rc<Told>> {
         let Shown::These { term, .. } = self.show(n)? else { return None };
         let since = self.agreed(n).services.get(self.services.get(n)?)?.sitting;
         let told = self.nodes[n].daemon.as_ref()?.put_out.told.as_ref()?;
@@ -95,7 +104,7 @@ impl World {
     }
 
     /// What a copy finds that reads the file.
-    pub(crate) fn read_file(&self, n: usize) -> Option<Rc<Vec<Holding>>> {
+    pub(crate) fn read_file(&self, n: usize) -> Option<Rc<Told>> {
         let node = &self.nodes[n];
         let copy = node.copy.as_ref().filter(|copy| copy.reads_file)?;
         node.files.get(&copy.term).cloned()

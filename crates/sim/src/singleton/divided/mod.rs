@@ -6,12 +6,13 @@ pub(super) mod files;
 
 use super::{Event, Mutation, World, name};
 use crate::event::Micros;
+use files::Told;
 use std::collections::BTreeMap;
 use std::time::Duration;
 use tandem_core::cluster::command::ServiceCommand;
 use tandem_core::cluster::partitions::{Owner, Partition, What};
 use tandem_core::cluster::state::ClusterState;
-use tandem_core::clustering::active_active::holder::{Floor, Holder, HolderView, Holding, Shown};
+use tandem_core::clustering::active_active::holder::{Floor, Holder, HolderView, Shown};
 use tandem_core::clustering::active_active::placement::balance;
 use tandem_core::clustering::active_passive::singleton::Action;
 use tandem_core::clustering::active_passive::{Plan, Step};
@@ -147,7 +148,7 @@ impl World {
     }
 
     /// It begins what is its own, ends what it shall release, drops what is not there.
-    pub(super) fn on_saw(&mut self, n: usize, life: u64, (order, shown): (u64, &[Holding])) {
+    pub(super) fn on_saw(&mut self, n: usize, life: u64, (order, shown): (u64, &Told)) {
         let Some(copy) = self.nodes[n].copy.as_mut().filter(|copy| copy.life == life) else {
             return;
         };
@@ -157,7 +158,7 @@ impl World {
         copy.saw = order;
         let mut events = Vec::new();
         let (mut works, mut begins) = (BTreeMap::new(), BTreeMap::new());
-        for it in shown {
+        for it in &shown.all {
             let held = (it.partition, it.epoch);
             let does = copy.works.contains_key(&it.partition);
             match it.releasing {
@@ -172,7 +173,7 @@ impl World {
                 Some(_) => events.push(Event::Confirmed { n, life, held }),
             }
         }
-        (copy.works, copy.begins) = (works, begins);
+        (copy.works, copy.begins, copy.before) = (works, begins, shown.before);
         self.end_what_is_lost(n);
         for event in events {
             // One in ten never ends its work in time.

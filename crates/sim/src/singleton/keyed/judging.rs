@@ -261,7 +261,8 @@ impl World {
     ) -> Option<(usize, u64, Epoch)> {
         let node = &self.nodes[to];
         let copy = node.copy.as_ref().filter(|copy| !copy.dying)?;
-        let owns = copy.begins.get(&partition).is_some_and(|own| *own >= epoch);
+        let owns =
+            copy.begins.get(&partition).is_some_and(|own| *own >= epoch && copy.before < epoch);
         let is_there = node.powered && !node.frozen && self.net.both(n, to);
         (is_there && owns).then_some((to, copy.life, epoch))
     }

@@ -38,7 +38,8 @@ impl World {
         };
         let takes_all = self.options.mutation == Some(Mutation::ServeAnybodys);
         let owned = copy.begins.get(&it.routed.partition).copied();
-        let owned = owned.filter(|epoch| *epoch >= it.routed.epoch);
+        let led_by = it.routed.epoch;
+        let owned = owned.filter(|own| copy.before < led_by && led_by <= *own);
         let Some(epoch) = owned.or(takes_all.then_some(it.routed.epoch)) else {
             return self.reply(n, it, How::Misdirected);
         };

@@ -35,6 +35,7 @@ async fn what_a_copy_owns_is_told_at_once_where_it_does_not_know_it() {
     let (served, _seat) = serve_seat(Some(7), Limits::default()).await;
     let expected = json!({
         "service": "work", "node": "a", "term": 4, "version": 7, "lease_ms": 1400,
+        "before": 1,
         "partitions": [
             {"id": 4, "epoch": 7, "state": "releasing", "deadline_ms": 900},
             {"id": 5, "epoch": 2, "state": "owned"},

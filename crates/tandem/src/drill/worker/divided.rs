@@ -21,14 +21,25 @@ const ANSWER_MAX: Duration = Duration::from_secs(8);
 /// A node whose daemon is away, or does not know yet, is asked again after this.
 const AGAIN: Duration = Duration::from_millis(5);
 
-/// What it works on, under which epoch.
+/// What it works on.
 #[derive(Debug, Default)]
-pub struct Works(Mutex<BTreeMap<u32, u64>>);
+pub struct Works(Mutex<Own>);
+
+#[derive(Debug, Default)]
+struct Own {
+    /// Under which epoch.
+    all: BTreeMap<u32, u64>,
+    /// What is sent under that epoch, or a smaller one, was counted by what is over.
+    before: u64,
+}
 
 /// What a node says that its copy owns.
 #[derive(Debug, Deserialize)]
-struct Told {
+pub(super) struct Told {
     version: u64,
+    /// An older release does not say it.
+    #[serde(default)]
+    before: u64,
     partitions: Vec<ToldPartition>,
 }
 
@@ -40,7 +51,7 @@ struct ToldPartition {
 }
 
 impl Works {
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<u32, u64>> {
+    fn lock(&self) -> MutexGuard<'_, Own> {
         // Nothing panics while it holds the lock.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -51,19 +62,25 @@ impl Works {
     /// When it cannot be written.
     pub fn beat(&self, ledger: &Ledger) -> io::Result<()> {
         let works = self.lock();
-        let pieces = works.iter().map(|(id, epoch)| Does::Work { id: *id, epoch: *epoch });
+        let pieces = works.all.iter().map(|(id, epoch)| Does::Work { id: *id, epoch: *epoch });
         let all: Vec<Does> = std::iter::once(Does::Beat).chain(pieces).collect();
         ledger.write(&all)
     }
 
+    /// Whether that epoch is of an earlier table: whoever goes by it counts keys otherwise.
+    pub fn is_over(&self, epoch: u64) -> bool {
+        epoch <= self.lock().before
+    }
+
     /// Writes down that it worked on a request of that partition, if it is its own under that epoch
-    /// or a later one. Nothing is released meanwhile.
+    /// or a later one, and the epoch is one of the present table. Nothing is released meanwhile.
     ///
     /// # Errors
     /// When it cannot be written.
     pub fn serve(&self, (id, epoch): (u32, u64), request: &str, to: &Ledger) -> io::Result<bool> {
         let works = self.lock();
-        let Some(own) = works.get(&id).copied().filter(|own| *own >= epoch) else {
+        let takes = |own: &u64| works.before < epoch && epoch <= *own;
+        let Some(own) = works.all.get(&id).copied().filter(takes) else {
             return Ok(false);
         };
         to.write(&[Does::Work { id, epoch: own }, Does::Request(request.to_owned())])?;
@@ -71,11 +88,11 @@ impl Works {
     }
 
     /// Begins what is its own and ends all else; what it has to say that it released.
-    fn follow(&self, told: &Told) -> Vec<(u32, u64)> {
+    pub(super) fn follow(&self, told: &Told) -> Vec<(u32, u64)> {
         let (owned, other): (Vec<_>, Vec<_>) =
             told.partitions.iter().partition(|it| it.state == "owned");
         let pair = |it: &&ToldPartition| (it.id, it.epoch);
-        *self.lock() = owned.iter().map(pair).collect();
+        *self.lock() = Own { all: owned.iter().map(pair).collect(), before: told.before };
         other.iter().map(pair).collect()
     }
 }
@@ -133,7 +150,7 @@ mod tests {
             epoch: *epoch,
             state: (*state).to_owned(),
         });
-        Told { version, partitions: all.collect() }
+        Told { version, before: 0, partitions: all.collect() }
     }
 
     #[test]
@@ -165,6 +182,8 @@ mod tests {
         assert!(!serves(5, 1));
         works.follow(&told(2, &[(0, 2, "releasing"), (1, 1, "owned")]));
         assert!(!serves(0, 2) && serves(1, 1));
+        works.follow(&Told { before: 4, ..told(3, &[(1, 6, "owned")]) });
+        assert!(!serves(1, 4), "its door counts as before");
         let lines = ledger::read(&path, 0).unwrap().0;
         assert_eq!(lines.len(), 6, "a piece of work and a request each: {lines:?}");
         assert_eq!(lines[0].does, Does::Work { id: 0, epoch: 2 });
@@ -174,8 +193,12 @@ mod tests {
     #[test]
     fn what_a_node_says_is_read() {
         let text = r#"{"service":"work","node":"a","term":3,"version":12,"lease_ms":812,
-            "partitions":[{"id":7,"epoch":2,"state":"releasing","deadline_ms":9200}]}"#;
+            "before":1,"partitions":[{"id":7,"epoch":2,"state":"releasing","deadline_ms":9200}]}"#;
         let told: Told = serde_json::from_str(text).unwrap();
-        assert_eq!((told.version, Works::default().follow(&told)), (12, vec![(7, 2)]));
+        assert_eq!((told.version, told.before), (12, 1));
+        assert_eq!(Works::default().follow(&told), [(7, 2)]);
+        let of_an_older_release: Told =
+            serde_json::from_str(&text.replace("\"before\":1,", "")).unwrap();
+        assert_eq!(of_an_older_release.before, 0, "none is refused");
     }
 }

@@ -171,6 +171,10 @@ impl Server {
         let Some((of, epoch)) = number("tandem-partition").zip(number("tandem-epoch")) else {
             return Ok(StatusCode::BAD_REQUEST);
         };
+        // It counts otherwise, and so would be told that the client is wrong.
+        if works.is_over(epoch) {
+            return Ok(StatusCode::MISDIRECTED_REQUEST);
+        }
         // What the door takes for the key may not be another one than this.
         let own = part(key.as_bytes(), *count);
         if of != u64::from(own) {
@@ -235,7 +239,8 @@ mod tests {
     fn a_request_of_another_partition_than_its_key_says_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         let ledger = Arc::new(Ledger::open(&folder.path().join("ledger"), "x", 1).unwrap());
-        let divided = Divided { works: Arc::default(), count: 12 };
+        let works: Arc<Works> = Arc::default();
+        let divided = Divided { works: Arc::clone(&works), count: 12 };
         let behaviour = AtomicU8::new(Behaviour::Well as u8);
         let server = Server { ledger, divided: Some(divided), behaviour };
         let told = |partition: &str| {
@@ -248,5 +253,8 @@ mod tests {
         assert_eq!(told("7"), StatusCode::BAD_REQUEST);
         assert_eq!(told(""), StatusCode::BAD_REQUEST, "it came past the doors");
         assert_eq!(told("6"), StatusCode::MISDIRECTED_REQUEST, "it owns nothing");
+        let later = r#"{"version":1,"before":1,"partitions":[]}"#;
+        works.follow(&serde_json::from_str(later).unwrap());
+        assert_eq!(told("7"), StatusCode::MISDIRECTED_REQUEST, "the door counts as before");
     }
 }

@@ -156,8 +156,8 @@ mod tests {
             deadline_ms: None,
         };
         let (service, node, partitions) = ("work".into(), "a".into(), vec![it]);
-        let term = Term(term);
-        OwnPartitions { service, node, term, version, lease_ms: None, partitions }
+        let (term, before) = (Term(term), Epoch(1));
+        OwnPartitions { service, node, term, version, lease_ms: None, before, partitions }
     }
 
     #[test]
@@ -189,5 +189,12 @@ mod tests {
         write(dir.path(), &own(5, 70), Term(5)).unwrap();
         fs::write(folder(dir.path()).join("damaged.json"), "{").unwrap();
         assert_eq!(newest(dir.path()).unwrap(), 70);
+        // An older release says less, and a newer one may say more.
+        for (version, more) in [(80, ""), (90, r#""before":4,"more":[],"#)] {
+            let known = r#""service":"work","node":"a","term":5,"partitions":[]"#;
+            let text = format!(r#"{{"version":{version},{more}{known}}}"#);
+            fs::write(folder(dir.path()).join("another.json"), text).unwrap();
+            assert_eq!(newest(dir.path()).unwrap(), version);
+        }
     }
 }

@@ -32,6 +32,7 @@ impl Seat {
             term: own.term,
             version: own.version,
             lease_ms: None,
+            before: own.before,
             partitions: own.partitions.iter().map(partition).collect(),
         }
     }

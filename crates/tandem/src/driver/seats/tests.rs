@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::api::partitions::Holds;
+use std::collections::BTreeMap;
 use std::path::Path;
 use tandem_core::cluster::command::{Command, Config, ServiceCommand};
 use tandem_core::cluster::partitions::{Change, Owner, What};
@@ -200,4 +201,27 @@ async fn who_goes_by_what_is_owned_hears_that_nothing_is_once_the_service_is_gon
     let again = told.borrow().clone().unwrap();
     assert_eq!(again.partitions, first.partitions);
     assert!(again.version > last.version);
+}
+
+#[tokio::test]
+async fn inv15_a_copy_is_told_which_epochs_were_of_an_earlier_table() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut state = agreed();
+    let mut it = case(dir.path(), state.clone());
+    it.go_on().await;
+    let first = read(dir.path());
+    assert_eq!((first.before, first.partitions[0].epoch), (Epoch(0), Epoch(1)));
+    let with = state.spec.clone();
+    for services in [BTreeMap::new(), with.services.clone()] {
+        let spec = ClusterSpec { services, ..with.clone() };
+        let config = Box::new(Config { text: String::new(), spec });
+        let expected = state.config_version;
+        assert_eq!(state.apply(&Command::Configure { expected, config }), Applied::Changed);
+    }
+    it.agreed.send_modify(|agreed| agreed.state = Arc::new(state));
+    it.go_on().await;
+    let back = read(dir.path());
+    assert!(back.version > first.version, "{back:?}");
+    assert_eq!(back.before, Epoch(1), "whoever owns any of it has a later one: {back:?}");
+    assert_eq!(Divided::own(&*it.seat).map(|own| own.before), Some(Epoch(1)));
 }

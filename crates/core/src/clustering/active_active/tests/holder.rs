@@ -154,3 +154,27 @@ fn a_copy_of_another_sitting_and_a_state_of_before_show_nothing() {
     own.holder = Holder::new(Floor { table: ConfigVersion(2), revision: Revision(0) });
     assert_eq!(own.show(), None, "another table");
 }
+
+/// A door that has not heard that it was put back counts keys as before.
+#[test]
+fn inv15_a_copy_knows_which_epochs_were_of_an_earlier_table() {
+    let before = |own: &mut Own| match own.see(|holder, view| holder.show(view, NOW)) {
+        Shown::NotYet => None,
+        Shown::These { before, .. } => Some(before),
+    };
+    let mut own = Own::new();
+    assert_eq!(before(&mut own), Some(Epoch(0)), "there was none");
+    let mut case = case(3);
+    case.go();
+    let with = case.state.spec.clone();
+    for services in [BTreeMap::new(), with.services.clone()] {
+        let spec = ClusterSpec { services, ..with.clone() };
+        let config = Box::new(Config { text: String::new(), spec });
+        let expected = case.state.config_version;
+        assert_eq!(case.state.apply(&Command::Configure { expected, config }), Applied::Changed);
+    }
+    own.work = case.state.services[&work()].clone();
+    let max = own.work.partitions.as_ref().map(|table| table.epoch_max());
+    assert_eq!(before(&mut own), max, "whoever gets one gets a later epoch");
+    assert_eq!(before(&mut own), Some(Epoch(1)));
+}

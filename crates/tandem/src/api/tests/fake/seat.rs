@@ -47,6 +47,7 @@ pub(crate) fn own(version: u64) -> OwnPartitions {
         term: Term(4),
         version,
         lease_ms: Some(1400),
+        before: Epoch(1),
         partitions: vec![one(4, 7, Holds::Releasing, Some(900)), one(5, 2, Holds::Owned, None)],
     }
 }

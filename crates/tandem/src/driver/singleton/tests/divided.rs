@@ -12,7 +12,8 @@ fn own(version: u64, owned: &[u32], releasing: &[u32]) -> Own {
     let owned = owned.iter().map(holding(None));
     let partitions = owned.chain(releasing.iter().map(holding(Some(Timestamp(5))))).collect();
     let lease = Timestamp(0);
-    Own { version, term: Term(3), since: Term(3), lease, partitions, durable: None }
+    let (term, since, before) = (Term(3), Term(3), Epoch(0));
+    Own { version, term, since, lease, before, partitions, durable: None }
 }
 
 /// With a hook that cannot be run: what would run it is not there.
