@@ -284,7 +284,8 @@ impl Live {
             }
         }
         let consensus = &self.hands.consensus;
-        waits.extend(self.hands.fronts.follow(&self.config, &consensus.state()).await);
+        let (config, agreed) = ((self.version, &*self.config), consensus.state());
+        waits.extend(self.hands.fronts.follow(config, &agreed).await);
         waits.extend(self.hands.driven.follow(&self.ground, &self.config, consensus));
         self.again = (!waits.is_empty()).then(|| Instant::now() + AGAIN);
         let me = &self.ground.args.node;

@@ -12,7 +12,7 @@ use crate::config::Config;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
-use tandem_core::ids::ServiceId;
+use tandem_core::ids::{ConfigVersion, ServiceId};
 
 /// All of them, for as long as the node runs.
 #[derive(Clone)]
@@ -46,7 +46,11 @@ impl Fronts {
 
     /// Goes on with another configuration; what could not be done is said, and done by the next
     /// call.
-    pub(in crate::node) async fn follow(&self, config: &Config, agreed: &Agreement) -> Vec<String> {
+    pub(in crate::node) async fn follow(
+        &self,
+        (version, config): (ConfigVersion, &Config),
+        agreed: &Agreement,
+    ) -> Vec<String> {
         // What shall lead elsewhere is let go of before it is changed, and led on if it cannot be.
         self.led.let_go(config).await;
         // Whoever comes next may want an address that somebody leaves.
@@ -56,7 +60,7 @@ impl Fronts {
         let waits = self.balancers.follow(config).await;
         let (held_back, mut waits): (BTreeSet<ServiceId>, Vec<String>) = waits.into_iter().unzip();
         waits.extend(self.copies.follow(config, agreed));
-        waits.extend(self.leased.follow(config, agreed));
+        waits.extend(self.leased.follow((version, config), agreed));
         self.led.follow(config, (&self.balancers, &held_back), agreed);
         waits
     }

@@ -27,7 +27,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tandem_core::clustering::load_balanced::balance::Policy;
 use tandem_core::clustering::load_balanced::ejection;
-use tandem_core::ids::ServiceId;
+use tandem_core::ids::{ConfigVersion, ServiceId};
 use tokio::sync::watch;
 
 /// For the one copy to accept a client's connection.
@@ -54,18 +54,17 @@ struct Wanted {
 struct Open {
     door: Arc<Balancer>,
     addresses: watch::Sender<Addresses>,
-    /// None where one copy runs, and while it changes.
-    counting: watch::Sender<Option<Counting>>,
     made: Made,
     drain_max: Duration,
     unguided: Option<Unguided>,
 }
 
 /// What never changes of a door.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct Made {
-    /// How many there are; none where one copy runs.
-    partitions: Option<u32>,
+    /// Whoever waits there has a partition by that: what counts otherwise is another door. None
+    /// where one copy runs.
+    counting: Option<Counting>,
     takes_requests: bool,
 }
 
@@ -76,6 +75,9 @@ enum Unguided {
     Alone(DoorWords),
     ByKey {
         suspicion: Duration,
+        counting: Counting,
+        /// The configuration that says so.
+        read: ConfigVersion,
     },
 }
 
@@ -100,8 +102,9 @@ impl std::fmt::Debug for LeasedDoors {
 }
 
 impl Made {
-    const fn of(door: &BalancerConfig) -> Self {
-        Self { partitions: door.partitions, takes_requests: door.http.is_some() }
+    fn of(wanted: &Wanted) -> Self {
+        let takes_requests = wanted.door.http.is_some();
+        Self { counting: wanted.counting.clone(), takes_requests }
     }
 }
 
@@ -111,12 +114,12 @@ impl LeasedDoors {
     /// # Errors
     /// An address cannot be had.
     pub(in crate::node) fn open(ground: &Arc<Ground>) -> Result<Self, Error> {
-        let ground = Arc::clone(ground);
-        let doors = Self { ground, all: Mutex::default(), closing: Closing::default() };
+        let (all, closing) = (Mutex::default(), Closing::default());
+        let doors = Self { ground: Arc::clone(ground), all, closing };
         for (service, command) in &doors.ground.config.commands {
             let wanted = doors.wanted(&doors.ground.config, (service, command));
             let Some(wanted) = wanted else { continue };
-            let open = doors.bind(service, wanted)?;
+            let open = doors.bind(service, wanted, ground.version)?;
             doors.lock().insert(service.clone(), open);
         }
         Ok(doors)
@@ -145,17 +148,22 @@ impl LeasedDoors {
         Some(Wanted { door, addresses, drain_max, suspicion, counting })
     }
 
-    fn bind(&self, service: &ServiceId, wanted: Wanted) -> Result<Open, Error> {
+    fn bind(
+        &self,
+        service: &ServiceId,
+        wanted: Wanted,
+        read: ConfigVersion,
+    ) -> Result<Open, Error> {
+        let made = Made::of(&wanted);
         let Wanted { door, addresses, drain_max, suspicion, counting } = wanted;
-        let made = Made::of(&door);
         let door = Arc::new(Balancer::open(door, &self.ground.supervisor)?);
-        let unguided = match made.partitions {
+        let unguided = match counting {
             // A copy that is to end waits from now on until this door says that it knows (INV-14).
             None => Unguided::Alone(DoorWords::open(&self.ground.hub, service)),
-            Some(_) => Unguided::ByKey { suspicion },
+            Some(counting) => Unguided::ByKey { suspicion, counting, read },
         };
-        let (addresses, counting) = (watch::Sender::new(addresses), watch::Sender::new(counting));
-        Ok(Open { door, addresses, counting, made, drain_max, unguided: Some(unguided) })
+        let (addresses, unguided) = (watch::Sender::new(addresses), Some(unguided));
+        Ok(Open { door, addresses, made, drain_max, unguided })
     }
 
     /// Leads clients from now on.
@@ -182,8 +190,8 @@ impl LeasedDoors {
                     guide.run(stop).await.into_iter().for_each(DoorWords::close);
                 });
             }
-            Unguided::ByKey { suspicion } => {
-                let counts = counts(&service, open.counting.subscribe());
+            Unguided::ByKey { suspicion, counting, read } => {
+                let counts = counts(&service, counting, read);
                 let run = KeyGuide { work: service, sources, suspicion, door, counts }.run(stop);
                 supervisor.spawn("door by key", TaskKind::Session, run);
             }
@@ -203,7 +211,7 @@ impl LeasedDoors {
         let wanted = self.all_wanted(config);
         // One that was taken out and put back meanwhile may be another one.
         let stays = |service: &ServiceId, open: &Open| {
-            wanted.get(service).is_some_and(|wanted| Made::of(&wanted.door) == open.made)
+            wanted.get(service).is_some_and(|wanted| Made::of(wanted) == open.made)
         };
         let gone: Vec<(ServiceId, Open)> =
             self.lock().extract_if(.., |service, open| !stays(service, open)).collect();
@@ -214,7 +222,11 @@ impl LeasedDoors {
 
     /// Goes on with another configuration, once what it has no more has ended; what could not be
     /// done is said, and done by the next call.
-    pub(in crate::node) fn follow(&self, config: &Config, agreed: &Agreement) -> Vec<String> {
+    pub(in crate::node) fn follow(
+        &self,
+        (version, config): (ConfigVersion, &Config),
+        agreed: &Agreement,
+    ) -> Vec<String> {
         self.closing.each(|service, addresses| {
             if let Some(command) = config.commands.get(service) {
                 let it = (service, command);
@@ -223,7 +235,7 @@ impl LeasedDoors {
         });
         let mut waits = Vec::new();
         for (service, wanted) in self.all_wanted(config) {
-            if let Err(error) = self.follow_one(service, wanted, agreed) {
+            if let Err(error) = self.follow_one(service, wanted, (version, agreed)) {
                 waits.push(format!("{service}: {error}"));
             }
         }
@@ -234,40 +246,29 @@ impl LeasedDoors {
         &self,
         service: &ServiceId,
         wanted: Wanted,
-        agreed: &Agreement,
+        (version, agreed): (ConfigVersion, &Agreement),
     ) -> Result<(), Error> {
         let mut all = self.lock();
         let Some(open) = all.get_mut(service) else {
-            let mut open = self.bind(service, wanted)?;
+            let mut open = self.bind(service, wanted, version)?;
             self.guide(service, &mut open, agreed);
             all.insert(service.clone(), open);
             return Ok(());
         };
-        let Wanted { door, addresses, drain_max, counting, suspicion: _ } = wanted;
+        let Wanted { door, addresses, drain_max, suspicion: _, counting: _ } = wanted;
         // First what cannot fail, and before anybody is sent to a node that is new.
         if door.partitions.is_some() {
             open.door.lead(door.upstreams.clone());
         }
         tell(&open.addresses, addresses);
         open.drain_max = drain_max;
-        let counts_otherwise = *open.counting.borrow() != counting;
-        if counts_otherwise {
-            // It leads nobody until it has changed, also where it cannot.
-            open.counting.send_replace(None);
-            open.door.route(Vec::new(), &[]);
-        }
         // Where it leads is its guide's to say.
-        open.door.configure_rest(door)?;
-        if counts_otherwise {
-            open.counting.send_replace(counting);
-            open.addresses.send_modify(|_| {});
-        }
-        Ok(())
+        Ok(open.door.configure_rest(door)?)
     }
 
     /// No new clients; those that are there get their time, and copies hear of them until then.
     async fn close_one(&self, service: ServiceId, open: Open) {
-        let Open { door, addresses, drain_max, unguided, made: _, counting: _ } = open;
+        let Open { door, addresses, drain_max, unguided, made: _ } = open;
         if let Some(Unguided::Alone(words)) = unguided {
             words.close();
         }
@@ -286,7 +287,7 @@ impl LeasedDoors {
     /// Every door by key as it is now; the others have one endpoint, which is shown as a copy.
     pub(in crate::node) fn snapshots(&self) -> Vec<Snapshot> {
         let all = self.lock();
-        let by_key = all.values().filter(|open| open.made.partitions.is_some());
+        let by_key = all.values().filter(|open| open.made.counting.is_some());
         by_key.map(|open| open.door.snapshot()).collect()
     }
 
@@ -294,7 +295,7 @@ impl LeasedDoors {
     pub(in crate::node) async fn close(&self, graces: Graces) {
         let doors = std::mem::take(&mut *self.lock());
         let close = |(service, Open { door, made, .. }): (ServiceId, Open)| async move {
-            let grace = if made.partitions.is_some() { graces.by_key } else { graces.alone };
+            let grace = if made.counting.is_some() { graces.by_key } else { graces.alone };
             if !door.close(grace).await {
                 tracing::info!(%service, "connections were cut");
             }

@@ -83,7 +83,8 @@ impl Node {
         let config = of(services);
         let version = self.agreed.borrow().index + 1;
         self.agreed.send_replace(agreed(&config, version));
-        self.fronts.follow(&config, &self.agreed.subscribe()).await
+        let config = (ConfigVersion(version), &config);
+        self.fronts.follow(config, &self.agreed.subscribe()).await
     }
 }
 
@@ -133,6 +134,46 @@ async fn a_door_that_is_another_one_is_open_at_its_old_address_at_once() {
         let waits = node.follows(&[&next]).await;
         assert_eq!(waits, [""; 0], "{next}");
         TcpStream::connect(at).await.unwrap();
+    }
+}
+
+/// By another key it would belong to another owner.
+#[tokio::test]
+async fn inv15_what_waits_at_a_door_by_key_that_counts_otherwise_is_told_to_come_again() {
+    let at = free();
+    let by = |more: &str| {
+        let more = format!("listen = \"{at}\"\npartitions = 4\ndoor = \"http\"\n{more}\n");
+        command("work", "active-active", &more)
+    };
+    let by_shop = "partition_key = { header = \"X-Shop\" }";
+    let by_cookie = "partition_key = { cookie = \"sid\" }";
+    let trusting = format!("{by_shop}\ntrusted = [\"10.0.0.0/8\"]");
+    let proxied = format!("{by_shop}\naccept_proxy = true");
+    let node = Node::begins(&[&by(by_shop)]);
+    let held = || node.fronts.leased.snapshots()[0].held;
+    let changes = [by_shop, by_cookie, by_shop, &trusting, by_shop, &proxied];
+    for (before, after) in changes.into_iter().zip(&changes[1..]) {
+        let mut client = TcpStream::connect(at).await.unwrap();
+        let request = b"GET / HTTP/1.1\r\nHost: shop\r\nX-Shop: 1\r\nCookie: sid=1\r\n\r\n";
+        tokio::io::AsyncWriteExt::write_all(&mut client, request).await.unwrap();
+        let waits = async {
+            while held() == 0 {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(LIMIT, waits).await.unwrap();
+        for hold_max in ["60s", "70s"] {
+            let same = by(&format!("{before}\nhold_max = \"{hold_max}\""));
+            assert_eq!(node.follows(&[&same]).await, [""; 0]);
+            assert_eq!(held(), 1, "that changes no key");
+        }
+        assert_eq!(node.follows(&[&by(&format!("{after}\nhold_max = \"60s\""))]).await, [""; 0]);
+        assert_eq!(held(), 0, "{after}: it is another door");
+        let mut answer = String::new();
+        let read = tokio::time::timeout(LIMIT, client.read_to_string(&mut answer));
+        read.await.unwrap_or_else(|_| panic!("{after}: it waits still")).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 503 "), "{after}: {answer}");
+        assert!(answer.contains("Retry-After"), "{after}: {answer}");
     }
 }
 
