@@ -19,7 +19,7 @@ use std::time::Duration;
 use tandem_core::cluster::partitions::{Owner, Partition};
 use tandem_core::clustering::load_balanced::attempts::PACE;
 use tandem_core::facts::{InstanceFacts, Process};
-use tandem_core::ids::{Epoch, NodeId, PartitionId, Term};
+use tandem_core::ids::{Epoch, PartitionId, Term};
 use tandem_core::spec::Timing;
 
 /// How often it is looked.

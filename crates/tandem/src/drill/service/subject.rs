@@ -187,8 +187,8 @@ impl Subject {
         let outage = |seconds| Budget { outage_s: Some(seconds), ..Budget::default() };
         match (self.rules(), fault) {
             (Self::Postgres, _) => fault.budget(),
-            // By hash or key everybody soon waits for a copy behind the cut, while it lasts.
-            (_, Fault::NodeCut) if matches!(self, Self::Sessions | Self::Keys) => Budget::default(),
+            // By hash everybody soon waits for a copy behind the cut, while it lasts.
+            (_, Fault::NodeCut) if self == Self::Sessions => Budget::default(),
             (Self::Singleton, Fault::InstanceKill) => outage(0.5),
             (Self::Singleton, Fault::NodeKill | Fault::NodeCut | Fault::DaemonFreeze) => {
                 outage(1.5)
@@ -307,5 +307,7 @@ mod tests {
         assert!(error.contains("copies, sessions, partitions, keys, http"), "{error}");
         assert_eq!(Subject::Singleton.budget(Fault::InstanceKill).outage_s, Some(0.5));
         assert_eq!(Subject::Postgres.budget(Fault::InstanceKill), Budget::default());
+        let cut = [Subject::Keys, Subject::Sessions].map(|it| it.budget(Fault::NodeCut).outage_s);
+        assert_eq!(cut, [Some(1.5), None]);
     }
 }

@@ -110,11 +110,7 @@ pub(super) async fn run(door: Door<'_>, client: &mut Client, order: Order) -> Af
             refused: transfer.endpoint.refused(),
         };
         let endpoint = transfer.into_endpoint();
-        let next = match end {
-            End::Misdirected => turned_away(&mut search, &claim),
-            _ if over.may_repeat(order) => again(&mut search, &claim, over),
-            _ => Next::Over,
-        };
+        let next = next(&mut search, &claim, (order, over));
         if next != Next::Over {
             drop(claim);
             match search.goes_on(client, next).await {
@@ -142,6 +138,15 @@ fn refusal_of(door: Door<'_>, order: Order) -> Option<Failure> {
     let source = || door.requests.hash_key.clone();
     let doubt = order.doubt.map(|doubt| Failure::TwoKeys(source(), doubt));
     doubt.or_else(|| order.key.is_none().then(|| Failure::NoKey(source())))
+}
+
+/// What comes next for a request that ended so.
+fn next(search: &mut Search<'_>, claim: &Claim, (order, over): (Order, Over)) -> Next {
+    match over.end {
+        End::Misdirected => turned_away(search, claim),
+        _ if over.may_repeat(order) => again(search, claim, over),
+        _ => Next::Over,
+    }
 }
 
 /// A request that was turned away waits for its owner to be known, or to know it.

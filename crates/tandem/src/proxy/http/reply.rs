@@ -100,16 +100,7 @@ pub(super) fn failure(
         Failure::Closing => {
             (503, "Service Unavailable", format!("this door of service {service} is closing"))
         }
-        Failure::Cut(Over::Late) => (
-            504,
-            "Gateway Timeout",
-            format!("the endpoint of service {service} was taken out before it had answered"),
-        ),
-        Failure::Cut(Over::Gone) => (
-            504,
-            "Gateway Timeout",
-            format!("the copy of service {service} that had the request is lost without an answer"),
-        ),
+        Failure::Cut(why) => (504, "Gateway Timeout", cut(service, why)),
         Failure::Broken => {
             (502, "Bad Gateway", format!("the endpoint of service {service} broke the connection"))
         }
@@ -154,6 +145,18 @@ pub(super) fn failure(
     let more = retry_after.map_or_else(String::new, |after| format!("Retry-After: {after}\r\n"));
     write(out, (status, reason), &more, (&why, manner));
     status
+}
+
+/// Says why nobody waits for an answer any more.
+fn cut(service: &ServiceId, why: Over) -> String {
+    match why {
+        Over::Late => {
+            format!("the endpoint of service {service} was taken out before it had answered")
+        }
+        Over::Gone => {
+            format!("the copy of service {service} that had the request is lost without an answer")
+        }
+    }
 }
 
 /// Where a key stands, in words.

@@ -118,10 +118,10 @@ async fn who_waits_for_an_owner_to_take_a_connection_goes_to_the_next_one_at_onc
         let mut config = BalancerConfig { connect_timeout, hold_max, ..keyed(&[&a, &b]) };
         config.http = config.http.filter(|_| counts_requests);
         let balancer = Balancer::open(config, &supervisor).unwrap();
-        balancer.route(routes(owned(&a, 1), owned(&a, 1)));
+        balancer.route(routes(owned(&a, 1), owned(&a, 1)), &[]);
         let mut client = asks(&balancer, "/", "").await;
         until(|| balancer.snapshot().endpoints[0].in_flight == 1).await;
-        balancer.route(routes(owned(&b, 2), owned(&b, 2)));
+        balancer.route(routes(owned(&b, 2), owned(&b, 2)), &[]);
         assert_eq!(client.response().await.unwrap().body, "b", "{counts_requests}");
         assert_eq!(balancer.snapshot().endpoints[0].failed, 0, "it did nothing wrong");
     }
