@@ -75,7 +75,7 @@ struct Story {
 /// Most take a millisecond or so, a few take long: by these the others look slow beside one whose
 /// last answers were quick.
 fn usual(random: u64) -> Option<Duration> {
-    let micros = if random % 100 == 0 { 20_000 } else { 300 + random % 1_500 };
+    let micros = if random.is_multiple_of(100) { 20_000 } else { 300 + random % 1_500 };
     Some(Duration::from_micros(micros))
 }
 
