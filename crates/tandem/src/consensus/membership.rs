@@ -24,6 +24,9 @@ const TRANSFER_LEASES: u32 = 10;
 
 /// How long to wait for members to be heard of before they count as dead, in leases.
 const LIVE_LEASES: u32 = 2;
+/// How long to wait for a majority of members to be heard of, in leases. Who is alive is heard of
+/// within one, unless the machine is busy; and a refusal costs a node that joins its membership.
+const MAJORITY_LEASES: u32 = 10;
 
 /// Pause between attempts at a change.
 const CHANGE_PAUSE: Duration = Duration::from_millis(20);
@@ -144,7 +147,7 @@ impl Consensus {
         self.wait_for_log(&node, until).await?;
         let mut after = voters;
         after.insert(node.clone());
-        self.check_majority(after).await?;
+        self.check_majority(after, until).await?;
         let change = ChangeMembers::AddVoterIds(BTreeSet::from([node]));
         self.change_members(change, until).await?;
         Ok(())
@@ -160,7 +163,7 @@ impl Consensus {
             if after.is_empty() {
                 return refuse(Refusal::LastVoter { node });
             }
-            self.check_majority(after.clone()).await?;
+            self.check_majority(after.clone(), until).await?;
             if node == self.inner.me {
                 return self.pass_leadership_on(&after).await;
             }
@@ -292,14 +295,19 @@ impl Consensus {
     }
 
     /// H48: refuses what would leave fewer live voters than a majority needs.
-    async fn check_majority(&self, voters: BTreeSet<NodeId>) -> Result<(), Outcome> {
+    async fn check_majority(
+        &self,
+        voters: BTreeSet<NodeId>,
+        until: Instant,
+    ) -> Result<(), Outcome> {
         let needed = voters.len() / 2 + 1;
         // Only who answers from now on counts: a voter that has just died was heard of just before.
         let asked = Instant::now();
         let live = |metrics: &Metrics| {
             self.heard_within(metrics, asked.elapsed()).intersection(&voters).count()
         };
-        let patience = self.inner.timing.election_max * LIVE_LEASES;
+        let patience = self.inner.timing.election_max * MAJORITY_LEASES;
+        let patience = patience.min(until.saturating_duration_since(asked));
         let waiting = self.inner.raft.wait(Some(patience));
         let waited = waiting.metrics(|metrics| live(metrics) >= needed, "a live majority").await;
         match waited {
