@@ -43,12 +43,14 @@ pub(super) struct Copying {
     looks: u8,
 }
 
-/// Rings when nothing has moved for too long. The timer is moved only when it rings: a byte costs
-/// no more than a look at the clock.
+/// Rings when nothing has moved for too long. The timer is moved only when it rings, and asked only
+/// when it may have: a byte costs no more than a look at the clock.
 struct Silence {
     timer: Pin<Box<Sleep>>,
     max: Duration,
     moved_at: Instant,
+    /// The timer knows whom to wake.
+    is_set: bool,
     /// It has not rung yet.
     is_new: bool,
 }
@@ -56,7 +58,7 @@ struct Silence {
 impl Silence {
     fn new(max: Duration) -> Self {
         let timer = Box::pin(sleep(max.min(KEEP_ALIVE_AFTER)));
-        Self { timer, max, moved_at: Instant::now(), is_new: true }
+        Self { timer, max, moved_at: Instant::now(), is_set: false, is_new: true }
     }
 
     /// Less is too long from now on.
@@ -65,6 +67,7 @@ impl Silence {
         if max < self.max {
             self.max = max;
             self.timer.as_mut().reset(self.moved_at + max);
+            self.is_set = false;
         }
     }
 
@@ -76,7 +79,11 @@ impl Silence {
     ) -> Poll<()> {
         if let Some(at) = moved {
             self.moved_at = at;
+            if self.is_set && !self.timer.is_elapsed() {
+                return Poll::Pending;
+            }
         }
+        self.is_set = true;
         while self.timer.as_mut().poll(cx).is_ready() {
             if let (true, Some(endpoint)) = (std::mem::take(&mut self.is_new), endpoint) {
                 let _ = keep_alive(endpoint);

@@ -20,6 +20,8 @@ use super::member::progress::Progress;
 use crate::proxy::http::{self, Http, Shows, Stream};
 use crate::runtime::clock;
 use crate::runtime::supervisor::Supervisor;
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -106,12 +108,18 @@ pub(in crate::proxy) async fn serve(shared: &Shared, mut client: TcpStream, from
         return;
     };
     let (copying, progress) = (Copying::new(client, server, config.idle_timeout), Progress::new());
+    let over = when_woken(over(shared, &claim, &progress));
     let ended = tokio::select! {
         biased;
-        () = shared.stop.cancelled() => return,
-        ended = copying.run(&progress, over(shared, &claim, &progress)) => ended,
+        () = when_woken(shared.stop.cancelled()) => return,
+        ended = copying.run(&progress, over) => ended,
     };
     note(shared, &claim, ended);
+}
+
+/// Asks it once it has something to say, and not whenever a byte moves.
+async fn when_woken<T>(what: impl Future<Output = T>) -> T {
+    FuturesUnordered::from_iter([what]).select_next_some().await
 }
 
 /// Why a connection ends that neither side has ended.

@@ -102,12 +102,16 @@ impl NodeOperations {
         if !was_drained {
             self.agree(drain(true), what).await?;
         }
-        if let Err(problem) = self.give_away(&state, node, what).await {
-            if !was_drained {
-                let _ = self.agree(drain(false), what).await;
-            }
-            return Err(problem);
+        let left = self.leave(&state, node, what).await;
+        if left.is_err() && !was_drained {
+            let _ = self.agree(drain(false), what).await;
         }
+        left
+    }
+
+    /// One that is drained: until nothing needs it.
+    async fn leave(&self, state: &ClusterState, node: &NodeId, what: &str) -> Result<(), Problem> {
+        self.give_away(state, node, what).await?;
         for service in state.services.keys() {
             // A node that does not answer is counted out by its silence.
             if let Err(problem) = self.wish(service, node, Wish::Leave, what).await {
@@ -119,7 +123,6 @@ impl NodeOperations {
             return Ok(());
         }
         let left = counted(&self.ground().consensus.state().borrow());
-        let _ = self.agree(drain(false), what).await;
         let because = format!("commits of {} still count on {node}", names(&left));
         let advice = "tandem explain shows why the commit rule does not change";
         Err(Problem::new(codes::WOULD_LOSE_QUORUM, what, because, advice))
