@@ -35,8 +35,8 @@ test: setup lint ## everything that CI runs
 	$(TANDEM) drill --service singleton --fault instance-kill,lie,node-kill,node-cut,daemon-freeze,scale --json
 	$(TANDEM) drill --service copies --fault instance-kill,instance-freeze,lie,drain,scale,change,node-kill --json
 	$(TANDEM) drill --service sessions --fault drain,node-kill --json
-	$(TANDEM) drill --service partitions --fault instance-kill,drain,scale,node-kill,daemon-freeze --json
-	$(TANDEM) drill --service keys --fault instance-kill,drain,node-kill,daemon-kill --json
+	$(TANDEM) drill --service partitions --fault instance-kill,drain,scale,change,node-kill,daemon-freeze --json
+	$(TANDEM) drill --service keys --fault instance-kill,drain,change,node-kill,daemon-kill --json
 	$(TANDEM) drill --service http --fault instance-kill,lie,drain,resize --json
 	$(TANDEM) drill --service tcp --fault instance-kill,resize --json
 

@@ -55,6 +55,12 @@ fn a_seat_that_is_passed_before_its_lease_is_over_is_caught() {
     is_caught(Mutation::VoteAtOnce);
 }
 
+#[test]
+fn a_copy_that_starts_anew_with_all_its_work_is_caught() {
+    let says = ("INV-14", "starts anew while it works");
+    kit::is_caught(0..MUTATED, Mutation::StartAnewWithWork, says, &options);
+}
+
 /// A world in which everything is worked on.
 fn working(seed: u64) -> World {
     let options = Options { calm: true, what: What::Divided(12), trace: 120, ..Options::default() };

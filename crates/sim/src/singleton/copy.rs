@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 use tandem_core::cluster::lease::{Proof, counts_from, valid_until};
 use tandem_core::cluster::state::{ClusterState, ServiceState};
+use tandem_core::clustering::active_active::seat::is_emptied_first;
 use tandem_core::clustering::active_passive::singleton::{
     Action, RAN_WELL_AFTER, SingletonView, instance, retry_after,
 };
@@ -105,6 +106,9 @@ impl World {
         // Nobody is led to seats.
         let own_facts = self.own_facts(n).filter(|_| self.work.is_none());
         let (service, drain_max) = (self.services[s].clone(), self.drain_max);
+        let agreed = self.agreed(n);
+        let is_emptied_first = mutation != Some(Mutation::StartAnewWithWork)
+            && spec.seat.as_ref().is_some_and(|it| is_emptied_first(&agreed, it));
         let Machine { id, daemon, .. } = &mut self.nodes[n];
         let Some(daemon) = daemon.as_mut() else { return };
         let part = &mut daemon.parts[s];
@@ -126,6 +130,7 @@ impl World {
             counts_from: counts_from.filter(|_| mutation != Some(Mutation::VoteAtOnce)),
             retry_at: part.retry_at,
             wish: part.wish,
+            is_emptied_first,
             doors: Doors {
                 me: id,
                 service: &service,
@@ -155,6 +160,7 @@ impl World {
             Some(action) if running.is_none() => {
                 if action == Action::Stop {
                     self.judge_stop(n);
+                    self.judge_start_anew(n, s);
                 }
                 self.begin((n, s), action);
             }

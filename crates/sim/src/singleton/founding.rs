@@ -21,7 +21,8 @@ pub(super) fn founded(
         role: if node.witness { NodeRole::Witness } else { NodeRole::Data },
         zone: None,
         priority: node.priority,
-        capacity: 1,
+        // From one to three times as much as another one, and all alike where all is calm.
+        capacity: 1 + node.priority / 100,
     };
     let clustering = match what {
         What::Alone => Clustering::ActivePassive,

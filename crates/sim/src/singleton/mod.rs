@@ -116,6 +116,8 @@ pub enum Mutation {
     ForgetLed,
     /// It cuts what was led to whoever is not the owner any more.
     CutReleased,
+    /// A copy whose configuration has changed starts anew with all that it owns.
+    StartAnewWithWork,
 }
 
 /// How a command is clustered.

@@ -176,13 +176,22 @@ fn not_released(
     (service, id, epoch): (&ServiceId, PartitionId, Epoch),
     refused: Refused,
 ) -> Problem {
+    let what = format!("cannot take partition {id} of {service} as released");
     let because = match refused {
+        Refused::NotYet => {
+            return Problem::new(
+                codes::PARTITIONS_UNKNOWN,
+                what,
+                "that it is asked back is being written down at this moment",
+                "say it again",
+            );
+        }
         Refused::NotItsOwn => format!("the copy here does not own it under epoch {epoch}"),
         Refused::NotAsked => "it was not asked to: it is the copy's own, and stays so".to_owned(),
     };
     Problem::new(
         codes::NOT_RELEASED,
-        format!("cannot take partition {id} of {service} as released"),
+        what,
         because,
         "look at its partitions again, and confirm only those that are \"releasing\"",
     )

@@ -262,6 +262,10 @@ impl Seat {
                 // Its reader may go by what it read before: nothing more is released.
                 return self.cannot_tell(&error).await;
             }
+            // Before anybody is told, who may answer at once.
+            if !self.is_put_out(&own) {
+                return Some(clock::now());
+            }
             *written = own.version;
             self.told.send_replace(Some(own.clone()));
             self.known().told = Some(own);

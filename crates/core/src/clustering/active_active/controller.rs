@@ -1,10 +1,12 @@
 //! Decides which partition changes hands, and when it may.
 //! In: `ControllerView` of a command whose work is divided. Out: `Plan`: at most one command, for
 //! many partitions.
-//! States of a node: away → well → (fails, is emptied, silent) keeps or leaves what it owns.
+//! States of a node: away → well → (fails, is emptied, silent) keeps or leaves what it owns; well →
+//! (its copy is out of date, and it is its turn) leaves all of it → starts anew → well.
 //! Keeps: INV-13 a partition is given only if nobody owns it, its owner's sitting passed, or its
 //! owner said "released" for exactly that epoch; INV-6 planned on a revision and on epochs; H37 a
-//! node that was lost again and again is given nothing for a while.
+//! node that was lost again and again is given nothing for a while; INV-14 one copy at a time is
+//! emptied to start anew, while all the others work: one that does not come back stops the round.
 //! Not here: who shall own what (`placement.rs`), sittings (`seat.rs`), what is said of it all
 //! (`standing.rs`).
 //! Tested by: `tests.rs`, and the simulator (`sim/src/singleton`).
@@ -53,6 +55,8 @@ pub struct Place {
     pub runs: bool,
     /// It is being emptied.
     pub draining: bool,
+    /// Its copy runs as an earlier configuration said.
+    pub is_outdated: bool,
     /// Why it is as it is.
     pub why: String,
 }
@@ -84,6 +88,7 @@ pub fn places(view: &ControllerView<'_>, now: Timestamp) -> BTreeMap<NodeId, Pla
         view.data_nodes().map(|node| (node.clone(), place(view, node, now))).collect();
     let fit = |it: &Place| it.gains && !it.draining;
     if places.values().any(fit) {
+        give_turn(view, &mut places);
         for it in places.values_mut().filter(|it| it.draining) {
             (it.keeps, it.gains) = (false, false);
         }
@@ -97,6 +102,36 @@ pub fn places(view: &ControllerView<'_>, now: Timestamp) -> BTreeMap<NodeId, Pla
         it.keeps = (it.keeps || it.gains) && !(some && it.draining);
     }
     places
+}
+
+/// Copies that are out of date start anew once they own nothing (`singleton/instance.rs`). One that
+/// owns nothing is given nothing until then; of the others one is emptied, as soon as all that are
+/// heard work: the one that has least left, which is the one that is being emptied.
+fn give_turn(view: &ControllerView<'_>, places: &mut BTreeMap<NodeId, Place>) {
+    let Some(table) = &view.state.partitions else { return };
+    let owned: BTreeMap<NodeId, usize> =
+        places.iter().map(|(node, it)| (node.clone(), table.owned_by(node, it.sitting))).collect();
+    for (node, it) in places.iter_mut().filter(|(_, it)| it.is_outdated) {
+        if owned[node] == 0 {
+            (it.gains, it.why) = (false, "starts its copy anew, which is out of date".into());
+        }
+    }
+    let works = |it: &Place| it.gains || !it.answers || it.draining;
+    if !places.values().all(works) {
+        return;
+    }
+    let stays = |node: &NodeId| {
+        let is_its = |it: &&Owner| it.node == *node;
+        let all = table.iter().filter(|(_, it)| it.releasing.is_none());
+        all.filter_map(|(_, it)| it.owner.as_ref()).filter(is_its).count()
+    };
+    let others =
+        |node: &NodeId| places.iter().any(|(other, it)| other != node && it.gains && !it.draining);
+    let waits = places.iter().filter(|(_, it)| it.is_outdated && !it.draining);
+    let next = waits.map(|(node, _)| node).min_by_key(|node| stays(node)).cloned();
+    let Some(it) = next.filter(others).and_then(|node| places.get_mut(&node)) else { return };
+    (it.keeps, it.gains) = (false, false);
+    it.why = "is emptied first: its copy is out of date, and starts anew".into();
 }
 
 fn place(view: &ControllerView<'_>, node: &NodeId, now: Timestamp) -> Place {
@@ -115,6 +150,7 @@ fn place(view: &ControllerView<'_>, node: &NodeId, now: Timestamp) -> Place {
         gains: false,
         runs: false,
         draining,
+        is_outdated: false,
         why: why.to_string(),
     };
     let (Some(own), Some(seat)) = (own, seat) else { return away("it is not heard") };
@@ -131,7 +167,7 @@ fn place(view: &ControllerView<'_>, node: &NodeId, now: Timestamp) -> Place {
     if !runs(own, seat) {
         return keeps;
     }
-    let runs = Place { runs: true, ..keeps };
+    let runs = Place { runs: true, is_outdated: own.pending_restart, ..keeps };
     match held_off(view, seat) {
         Some(ms) => Place { why: format!("was lost again and again, waits {ms} ms (H37)"), ..runs },
         None if own.starts_failed > 0 => Place { why: "its copy failed lately".into(), ..runs },

@@ -8,7 +8,8 @@
 //! So what was told to be releasing is never told to be owned again under the same epoch, and a
 //! process that confirms again speaks of work that is over. INV-15 a copy knows up to which epoch
 //! its work was divided otherwise, whatever a door that has not heard of it goes by.
-//! The order of a caller: `show`, make durable, put out, look at the copy again, `release`, tell.
+//! The order of a caller: `show`, make durable, put out, look at the copy again and say so
+//! (`put_out`), tell the copy, `release`, tell.
 //! Not here: who owns what (`controller.rs`), the file and the requests (the shell).
 //! Tested by: `tests.rs`, and the simulator (`sim/src/singleton`).
 
@@ -97,6 +98,8 @@ pub enum Refused {
     NotItsOwn,
     /// Nobody asked for it.
     NotAsked,
+    /// That it is asked back is not where every copy sees it yet: to be said again.
+    NotYet,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -187,11 +190,22 @@ impl Holder {
         if self.owned.get(&partition) != Some(&epoch) {
             return Err(Refused::NotItsOwn);
         }
+        let asked = self.asked.get_mut(&partition).filter(|asked| asked.epoch == epoch);
+        let asked = asked.ok_or(Refused::NotAsked)?;
         // Before it is put out nobody was told: a word now is not about what is told then.
-        let is_told = |asked: &&mut Asked| asked.epoch == epoch && asked.ends.is_some();
-        let asked = self.asked.get_mut(&partition).filter(is_told);
-        asked.ok_or(Refused::NotAsked)?.done = true;
+        asked.ends.ok_or(Refused::NotYet)?;
+        asked.done = true;
         Ok(())
+    }
+
+    /// What was shown is where every copy sees it that starts from now on, by a look at the copy
+    /// that was taken after that; whoever goes by it is told only then, so that no word of it comes
+    /// too early, whatever was shown meanwhile.
+    pub fn put_out(&mut self, shown: &[Holding], view: &HolderView<'_>) {
+        for it in shown.iter().filter(|it| it.releasing.is_some()) {
+            let asked = self.asked.get_mut(&it.partition).filter(|asked| asked.epoch == it.epoch);
+            asked.into_iter().for_each(|asked| _ = asked.ends.get_or_insert(view.ends));
+        }
     }
 
     /// What follows, once what was shown last is where every copy that starts from now on sees it,

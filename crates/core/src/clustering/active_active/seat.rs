@@ -13,7 +13,7 @@
 
 use crate::cluster::command::ServiceCommand;
 use crate::cluster::seats::{Earlier, SeatCommand};
-use crate::cluster::state::{Appointment, Cause, Phase};
+use crate::cluster::state::{Appointment, Cause, ClusterState, Phase};
 use crate::clustering::active_passive::singleton::{ballots, judge, recruits};
 use crate::clustering::active_passive::verdict::Verdict;
 use crate::clustering::active_passive::{ControllerView, Plan};
@@ -24,6 +24,16 @@ use crate::spec::Seat;
 use crate::time::Timestamp;
 use alloc::format;
 use alloc::string::ToString as _;
+
+/// INV-14: whether what its copy owns is given to others before it starts anew, which it waits for:
+/// there are others.
+pub fn is_emptied_first(state: &ClusterState, seat: &Seat) -> bool {
+    let sitting = state.services.get(&Seat::name(&seat.of, &seat.node)).map(|it| it.sitting);
+    let table = state.services.get(&seat.of).and_then(|it| it.partitions.as_ref());
+    let owned = table.zip(sitting).map_or(0, |(it, sitting)| it.owned_by(&seat.node, sitting));
+    let is_other = |node: &&NodeId| **node != seat.node && !state.draining.contains(*node);
+    owned > 0 && state.spec.data_nodes().any(|node| is_other(&node))
+}
 
 /// Plans for one seat.
 pub fn plan(view: &ControllerView<'_>, seat: &Seat, now: Timestamp) -> Plan {

@@ -4,6 +4,7 @@ mod holder;
 mod led;
 mod routing;
 mod standing;
+mod turns;
 
 use crate::cluster::command::{Command, Config, ServiceCommand};
 use crate::cluster::partitions::{Change, Owner, What};
@@ -163,6 +164,14 @@ fn the_first_plan_gives_everything_and_the_next_nothing() {
     assert_eq!(case.owners(), "aabbcc");
     assert_eq!(case.go(), "");
     assert!(case.plan(&work()).reason.text().starts_with("6 of 6 partitions are owned"));
+}
+
+#[test]
+fn who_can_do_more_is_given_more() {
+    let mut case = case(8);
+    case.state.spec.nodes.get_mut(&NodeId::from("c")).unwrap().capacity = 2;
+    case.go();
+    assert_eq!(case.owners(), "aabbcccc");
 }
 
 #[test]

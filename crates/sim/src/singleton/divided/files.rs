@@ -87,6 +87,7 @@ impl World {
         files.retain(|term, _| *term >= since);
         files.values_mut().for_each(|file| *file = shown.clone());
         files.insert(term, shown.clone());
+        self.look(n, |holder, view, _| holder.put_out(&shown.all, view));
         if let Some(daemon) = self.nodes[n].daemon.as_mut() {
             daemon.put_out.writing = false;
             daemon.put_out.written = Some(version);

@@ -4,6 +4,8 @@
 
 pub(super) mod files;
 
+use super::daemon::Part;
+use super::machine::Machine;
 use super::{Event, Mutation, World, name};
 use crate::event::Micros;
 use files::Told;
@@ -13,9 +15,9 @@ use tandem_core::cluster::command::ServiceCommand;
 use tandem_core::cluster::partitions::{Owner, Partition, What};
 use tandem_core::cluster::state::ClusterState;
 use tandem_core::clustering::active_active::holder::{Floor, Holder, HolderView, Shown};
-use tandem_core::clustering::active_active::placement::balance;
 use tandem_core::clustering::active_passive::singleton::Action;
 use tandem_core::clustering::active_passive::{Plan, Step};
+use tandem_core::facts::withdrawal::Wish;
 use tandem_core::facts::{NodeFacts, Process};
 use tandem_core::ids::{Epoch, NodeId, PartitionId, ServiceId};
 use tandem_core::spec::Seat;
@@ -224,12 +226,43 @@ impl World {
         }
     }
 
-    /// Whether everything is worked on, by shares that are even.
+    /// A copy ends, since its configuration has changed: others have its work, if there are others.
+    pub(super) fn judge_start_anew(&mut self, n: usize, s: usize) {
+        let Machine { id, copy, daemon, .. } = &self.nodes[n];
+        let is_meant = |it: &&Part| it.own.pending_restart && it.wish == Wish::Agreed;
+        let part = daemon.as_ref().map(|daemon| &daemon.parts[s]).filter(is_meant);
+        let (Some(_), Some(copy), true) = (part, copy, self.work.is_some()) else { return };
+        let agreed = self.agreed(n);
+        let is_other = |node: &&NodeId| *node != id && !agreed.draining.contains(*node);
+        let table = self.work.as_ref().and_then(|work| agreed.services.get(work));
+        let owned =
+            table.and_then(|it| it.partitions.as_ref()).into_iter().flat_map(|it| it.iter());
+        let is_its = |it: &Partition| it.owner.as_ref().is_some_and(|owner| owner.node == *id);
+        let works = owned.filter(|(of, it)| is_its(it) && copy.works.contains_key(of)).count();
+        if works > 0 && agreed.spec.data_nodes().any(|node| is_other(&node)) {
+            let what = format!("{} starts anew while it works on {works} partitions", name(n));
+            self.violate(format!("INV-14: {what}"));
+        }
+    }
+
+    /// Whether everything is worked on, by shares that are even, and by copies as they shall be.
     pub(super) fn what_is_missing_of(&self, work: &ServiceId) -> Option<String> {
         let state = self.agreement.last().clone();
         let table = state.services.get(work)?.partitions.as_ref()?;
         self.what_is_not_worked_on(work)
             .or_else(|| self.what_is_uneven(&state, table.iter().map(|(_, it)| it)))
+            .or_else(|| self.what_is_outdated())
+    }
+
+    fn what_is_outdated(&self) -> Option<String> {
+        let is_old = |n: &usize| {
+            let daemon = self.nodes[*n].daemon.as_ref();
+            // A witness has no copy.
+            let part = daemon.and_then(|daemon| daemon.parts.get(self.own_part(*n)));
+            part.is_some_and(|part| part.own.pending_restart)
+        };
+        let waits = (0..self.nodes.len()).find(is_old)?;
+        Some(format!("the copy of {} waits to start anew", name(waits)))
     }
 
     /// Where the agreed table has somebody who really works on it.
@@ -263,10 +296,19 @@ impl World {
         if all.iter().filter(steady).count() < all.len() {
             return None;
         }
-        let weights = all.iter().filter(fit).map(|node| ((*node).clone(), 1)).collect();
-        let owners: Vec<Option<NodeId>> =
+        let fit: Vec<&NodeId> = all.iter().filter(fit).copied().collect();
+        let owned: Vec<Option<NodeId>> =
             table.map(|it| it.owner.as_ref().map(|owner| owner.node.clone())).collect();
-        (balance(&owners, &weights) != owners).then(|| format!("uneven: {owners:?}"))
+        let capacity = |node: &NodeId| state.spec.nodes.get(node).map_or(0, |it| it.capacity);
+        let total: u32 = fit.iter().map(|node| capacity(node)).sum();
+        let is_even = |node: &&&NodeId| {
+            let share = owned.len() as u64 * u64::from(capacity(node));
+            let (least, most) = (share / u64::from(total), share.div_ceil(u64::from(total)));
+            let has = owned.iter().flatten().filter(|owner| owner == *node).count() as u64;
+            (least..=most).contains(&has)
+        };
+        let uneven = fit.iter().find(|node| !is_even(node))?;
+        Some(format!("uneven, for {uneven} with {}: {owned:?}", capacity(uneven)))
     }
 
     /// Who owns each partition, as agreed.

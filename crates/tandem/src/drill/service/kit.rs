@@ -113,14 +113,14 @@ impl Kit {
         if self.subject != Subject::Partitions {
             let _ = writeln!(text, "listen = {DOOR}");
         }
+        if shape.changed {
+            text.push_str(CHANGED);
+        }
         match self.subject {
             // PostgreSQL has a cluster of its own: it is asked for nothing here.
             Subject::Postgres => {}
             Subject::Singleton => {
                 text.push_str("clustering = \"active-passive\"\n");
-                if shape.changed {
-                    text.push_str(CHANGED);
-                }
                 self.command(&mut text, "");
             }
             Subject::Partitions | Subject::Keys => {
@@ -148,9 +148,6 @@ impl Kit {
                 );
                 if let Some(replicas) = shape.replicas {
                     let _ = writeln!(text, "replicas = {replicas}");
-                }
-                if shape.changed {
-                    text.push_str(CHANGED);
                 }
                 self.command(&mut text, "");
             }
@@ -204,6 +201,7 @@ fn free_addresses() -> Result<Vec<SocketAddr>, Error> {
 mod tests {
     use super::*;
     use crate::config::Config;
+    use crate::drill::Fault;
 
     #[test]
     fn what_it_writes_can_be_run() {
@@ -226,6 +224,8 @@ mod tests {
                 let config = Config::parse(&fewer, "t").unwrap();
                 let copies = config.commands[&SERVICE.into()].copies.as_ref().unwrap();
                 assert_eq!(copies.replicas, Some(2));
+            }
+            if subject.faults().contains(&Fault::Change) {
                 let changed = kit.text(&Shape { changed: true, ..Shape::default() });
                 let changed = &Config::parse(&changed, "t").unwrap().commands[&SERVICE.into()];
                 assert_ne!(changed.env, config.commands[&SERVICE.into()].env);

@@ -82,6 +82,7 @@ const OF_PARTITIONS: &[Fault] = &[
     Fault::Drain,
     Fault::Scale,
     Fault::Resize,
+    Fault::Change,
     Fault::NodeKill,
     Fault::NodeCut,
     Fault::DaemonKill,
@@ -96,6 +97,7 @@ const OF_KEYS: &[Fault] = &[
     Fault::Lie,
     Fault::Drain,
     Fault::Scale,
+    Fault::Change,
     Fault::NodeKill,
     Fault::NodeCut,
     Fault::DaemonKill,
@@ -196,7 +198,11 @@ impl Subject {
             // Somebody waits for each part: for the copy that begins anew on its node, or from the
             // release of what moves until its next owner begins.
             _ if self == Self::Keys && fault == Fault::InstanceKill => outage(0.5),
-            _ if self == Self::Keys && matches!(fault, Fault::Drain | Fault::Scale) => outage(1.0),
+            _ if self == Self::Keys
+                && matches!(fault, Fault::Drain | Fault::Scale | Fault::Change) =>
+            {
+                outage(1.0)
+            }
             // Their leases pass, and all that they owned is worked on elsewhere.
             (Self::Partitions, Fault::NodeKill | Fault::NodeCut | Fault::DaemonFreeze) => {
                 outage(1.5)
@@ -241,7 +247,7 @@ impl Subject {
                 | (Self::Copies, Fault::Restart | Fault::Change)
                 | (Self::Singleton, Fault::Drain | Fault::Switchover | Fault::Scale)
                 | (Self::Singleton, Fault::Change)
-        ) || matches!((self, fault), (Self::Keys, Fault::Drain | Fault::Scale))
+        ) || matches!((self, fault), (Self::Keys, Fault::Drain | Fault::Scale | Fault::Change))
     }
 
     /// Whether every request that may be repeated must be answered.
@@ -288,7 +294,7 @@ mod tests {
     #[test]
     fn what_keys_may_cost_is_their_own_where_they_are_moved() {
         let of = |subject: Subject, fault| subject.budget(fault).outage_s;
-        for fault in [Fault::Drain, Fault::Scale] {
+        for fault in [Fault::Drain, Fault::Scale, Fault::Change] {
             assert_eq!(of(Subject::Keys, fault), Some(1.0), "somebody waits for the next owner");
             assert_eq!(of(Subject::Partitions, fault), None);
         }

@@ -8,7 +8,7 @@
 use super::kit::{ENDPOINT_NAMES, SERVICE};
 use super::subject::Subject;
 use crate::dev::DevCluster;
-use crate::dev::status::{NodeStatus, ServiceStatus, Status, UpstreamStatus};
+use crate::dev::status::{InstanceStatus, NodeStatus, ServiceStatus, Status, UpstreamStatus};
 use crate::drill::view::{About, View};
 use crate::runtime::clock;
 use crate::runtime::supervisor::{Supervisor, TaskKind};
@@ -172,9 +172,14 @@ fn divided(seen: Option<&ServiceStatus>) -> Option<String> {
     if most - least > 1 {
         return Some(format!("one node owns {most} partitions, another one {least}"));
     }
-    let away = seen.instances.iter().find(|it| it.state.as_deref() != Some("running"))?;
-    let state = away.state.as_deref().unwrap_or("unknown");
-    Some(format!("the copy on {} is {state}", away.node))
+    let is_away = |it: &&InstanceStatus| it.state.as_deref() != Some("running");
+    if let Some(away) = seen.instances.iter().find(is_away) {
+        let state = away.state.as_deref().unwrap_or("unknown");
+        return Some(format!("the copy on {} is {state}", away.node));
+    }
+    // One that serves, and of which something is said.
+    let why = |it: &InstanceStatus| Some(format!("{}: {}", it.node, it.reason.as_ref()?));
+    seen.instances.iter().find_map(why)
 }
 
 fn balanced(node: &NodeId, status: &Status, endpoints: usize) -> Vec<(About, String)> {

@@ -44,6 +44,15 @@ impl Seat {
         done.unwrap_or_else(|error| Err(Error::task(error)))
     }
 
+    /// Every copy that starts from now on sees that. False where there is no such seat any more.
+    pub(super) fn is_put_out(&self, own: &Own) -> bool {
+        let put_out = self.look(|known, view, _| {
+            known.holder.put_out(&own.partitions, view);
+            Some(())
+        });
+        put_out.is_some()
+    }
+
     pub(super) async fn make_durable(&self, floor: Floor) -> Result<(), Error> {
         let dir = self.it.dir.clone();
         let write = move || files::store_floor(&dir, floor);

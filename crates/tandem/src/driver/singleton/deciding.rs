@@ -7,15 +7,14 @@
 
 use super::SingletonDriver;
 use crate::runtime::clock;
-use std::collections::BTreeMap;
 use std::time::Duration;
 use tandem_core::cluster::lease::counts_from;
-use tandem_core::cluster::state::ServiceState;
+use tandem_core::cluster::state::{ClusterState, ServiceState};
+use tandem_core::clustering::active_active::seat::is_emptied_first;
 use tandem_core::clustering::active_passive::singleton::{Next, SingletonView, instance};
 use tandem_core::facts::Process;
 use tandem_core::facts::withdrawal::{Doors, Wish};
-use tandem_core::ids::NodeId;
-use tandem_core::spec::{NodeSpec, ServiceSpec, Timing};
+use tandem_core::spec::{ServiceSpec, Timing};
 use tandem_core::time::Timestamp;
 
 /// A new holder asks this often for the proof of its lease, and for so long.
@@ -26,7 +25,7 @@ impl SingletonDriver {
     pub(super) async fn decide(
         &mut self,
         (spec, state): (&ServiceSpec, &ServiceState),
-        nodes: &BTreeMap<NodeId, NodeSpec>,
+        agreed: &ClusterState,
         lease: Option<Timestamp>,
     ) -> Option<Timestamp> {
         let now = clock::now();
@@ -45,10 +44,11 @@ impl SingletonDriver {
             counts_from: counts_from(spec, state, &self.answered, self.memory.since()),
             retry_at: self.retry_at.max(self.away_until),
             wish: if leaves { Wish::Leave } else { self.wish },
+            is_emptied_first: spec.seat.as_ref().is_some_and(|it| is_emptied_first(agreed, it)),
             doors: Doors {
                 me: &me,
                 service: self.service(),
-                nodes,
+                nodes: &agreed.spec.nodes,
                 facts: &facts,
                 suspicion,
                 drain_max,

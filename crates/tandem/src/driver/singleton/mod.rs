@@ -329,8 +329,7 @@ impl SingletonDriver {
         let lease = self.hold_lease(&spec, &state, &voters).await;
         self.own.pending_restart = self.is_outdated();
         self.check_health();
-        let nodes = &agreed.state.spec.nodes;
-        let again = self.decide((&spec, &state), nodes, lease).await;
+        let again = self.decide((&spec, &state), &agreed.state, lease).await;
         self.publish();
         again
     }

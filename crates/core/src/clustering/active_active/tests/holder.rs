@@ -79,6 +79,7 @@ fn a_release_waits_for_the_process_and_what_it_is_told_of_it_is_durable_before()
     assert_eq!(own.durable(), Some(floor));
     own.holder.is_durable(floor);
     assert_eq!(own.durable(), None, "not written again");
+    assert_eq!(confirm(&mut own, 1), Err(Refused::NotYet), "nobody was told");
     assert_eq!(own.release(), [0; 0]);
     assert_eq!(confirm(&mut own, 2), Err(Refused::NotItsOwn));
     assert_eq!(confirm(&mut own, 1), Ok(()));
@@ -93,6 +94,22 @@ fn a_release_waits_for_the_process_and_what_it_is_told_of_it_is_durable_before()
     own.change(1, What::Keep);
     assert_eq!(own.show(), Some(vec![Holding { epoch: Epoch(2), ..MINE }]));
     assert_eq!(own.release(), [0; 0], "that epoch is over");
+}
+
+/// More was agreed while a file was written: the copy is told the file at once, and answers.
+#[test]
+fn a_word_about_what_was_put_out_counts_whatever_was_shown_since() {
+    let mut own = Own::new();
+    own.change(1, What::Release("b".into()));
+    let shown = own.show().unwrap();
+    let confirm = |own: &mut Own| own.holder.confirm(PartitionId(0), Epoch(1));
+    own.see(|holder, view| holder.put_out(&[MINE], view));
+    assert_eq!(confirm(&mut own), Err(Refused::NotYet), "that said nothing of it");
+    own.see(|holder, view| holder.put_out(&shown, view));
+    own.work.revision = own.work.revision.next();
+    assert_eq!(own.show(), Some(shown));
+    assert_eq!(confirm(&mut own), Ok(()));
+    assert_eq!(own.release(), [0]);
 }
 
 #[test]

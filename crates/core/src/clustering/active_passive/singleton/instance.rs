@@ -6,7 +6,8 @@
 //! Keeps: INV-12 it starts only where it is appointed, with a proven lease, and ends at once where
 //! it is not: a fence waits for no door, and a copy that waits for doors has its lease as ever;
 //! INV-2 a promise comes before everything else; INV-6 what was done is not planned again; INV-14
-//! what serves is withdrawn before it is stopped by a plan.
+//! what serves is withdrawn before it is stopped by a plan, and what owns a part of divided work is
+//! emptied before it starts anew for its configuration.
 //! Not here: who is appointed (`controller.rs`), what proves a lease (`cluster/lease.rs`).
 //! Tested by: `tests.rs`, and the simulator (`sim/src/singleton`).
 
@@ -41,6 +42,9 @@ pub struct SingletonView<'a> {
     pub retry_at: Timestamp,
     /// What an operator or the node wants of this copy.
     pub wish: Wish,
+    /// It owns work that others take first, where it is to start anew since its configuration has
+    /// changed (`active_active/seat.rs`).
+    pub is_emptied_first: bool,
     /// What is known of the doors that may lead here.
     pub doors: Doors<'a>,
 }
@@ -188,6 +192,10 @@ fn hold(view: &SingletonView<'_>, appointment: &Appointment, now: Timestamp) -> 
         Process::Primary => match ends(view) {
             Some(why) => end(view, &why, now),
             None if own.withdrawn.is_some() => act(Action::Return, of_term("stays in term", term)),
+            None if own.pending_restart => {
+                let words = "is out of date, and starts anew once others own its work; in term";
+                wait(of_term(words, term))
+            }
             None => wait(of_term("runs in term", term)),
         },
         Process::Stopped => match leaves(view) {
@@ -215,7 +223,7 @@ fn ends(view: &SingletonView<'_>) -> Option<Reason> {
         Wish::Restart => Some(Reason::new("it shall start anew")),
         Wish::Agreed => {
             let why = Reason::new("its configuration has changed, so it starts anew");
-            view.own.pending_restart.then_some(why)
+            (view.own.pending_restart && !view.is_emptied_first).then_some(why)
         }
     }
 }

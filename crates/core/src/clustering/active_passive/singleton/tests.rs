@@ -302,6 +302,7 @@ fn with_state(
         counts_from: None,
         retry_at: Timestamp(0),
         wish: Wish::Agreed,
+        is_emptied_first: false,
         doors: case.doors(me, &service),
     };
     change(&mut view, &mut facts);

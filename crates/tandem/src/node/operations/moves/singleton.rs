@@ -20,6 +20,7 @@ use tandem_core::clustering::active_passive::singleton::{self, FAILURES_MAX};
 use tandem_core::facts::{Data, InstanceFacts, Process};
 use tandem_core::ids::{NodeId, ServiceId};
 use tandem_core::pairing::Kind;
+use tandem_core::spec::Seat;
 
 /// Besides sessions that end, a stop and two hooks.
 const MOVE: Duration = Duration::from_secs(10);
@@ -146,9 +147,13 @@ impl NodeOperations {
     ) -> Result<Outcome, Refused> {
         let began = clock::now();
         let runs_there = {
-            let seen = self.seen();
-            let appointment = seen.service(&service).and_then(|it| it.appointment());
-            appointment.is_some_and(|it| it.primary == node)
+            let (seen, seat) = (self.seen(), Seat::name(&service, &node));
+            let holds = |name: &ServiceId| {
+                let state = seen.agreed.services.get(name);
+                let appointment = state.and_then(|state| state.appointment.as_ref());
+                appointment.is_some_and(|it| it.primary == node)
+            };
+            holds(&service) || holds(&seat)
         };
         self.wish(&service, &node, Wish::Restart, what).await?;
         let message = |words: &str| format!("{service} on {node} {words}");

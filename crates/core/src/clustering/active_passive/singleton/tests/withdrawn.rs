@@ -49,6 +49,7 @@ impl Served {
             counts_from: None,
             retry_at: Timestamp(0),
             wish: self.wish,
+            is_emptied_first: false,
             doors: self.case.doors(&me, &service),
         };
         let next = plan_copy(&view, self.at);
