@@ -195,27 +195,31 @@ fn better_of_two(loads: &[Load], random: [u64; 2]) -> Option<usize> {
             (believed(a).min(slow_max), believed(b).min(slow_max))
         }
     };
-    let better = cost(b, slow_b) < cost(a, slow_a);
+    // Where nothing is going on, the first was drawn by its share already: the other one is not
+    // better for a greater share, and one with a smaller share is for as much as it is quicker.
+    let is_idle = a.in_flight == 0 && b.in_flight == 0;
+    let share_b = if is_idle { b.share.min(a.share) } else { b.share };
+    let better = cost(b, slow_b, share_b) < cost(a, slow_a, a.share);
     Some(if better { second } else { first })
 }
 
-/// What one more would wait there.
-fn cost(load: &Load, latency_us: u64) -> u128 {
+/// What one more would wait there, if that has such a share.
+fn cost(load: &Load, latency_us: u64, share: u32) -> u128 {
     let distance = if load.far { FAR } else { 1 };
     // A share is at most 32 bits: the quotient keeps that much.
     let work = (u128::from(latency_us) * u128::from(distance)) << 32;
-    work / u128::from(load.share.max(1)) * (u128::from(load.in_flight) + 1)
+    work / u128::from(share.max(1)) * (u128::from(load.in_flight) + 1)
 }
 
-/// Equals are told apart by `random`, so that many doors that start together do not all choose the
-/// first.
+/// Those that have nothing to do are equals, whatever their share. Equals are drawn by their share:
+/// so many doors that start together do not all choose the first, and where there is little to do
+/// it is not all done by the one with the greatest share.
 fn least(loads: &[Load], random: u64) -> Option<usize> {
-    let cost = |load: &Load| (load.share > 0).then(|| self::cost(load, 1));
+    let most = loads.iter().map(|load| load.share).max()?;
+    let share = |load: &Load| if load.in_flight == 0 { most } else { load.share };
+    let cost = |load: &Load| (load.share > 0).then(|| self::cost(load, 1, share(load)));
     let least = loads.iter().filter_map(cost).min()?;
-    let equals = |load: &&Load| cost(load) == Some(least);
-    let count = loads.iter().filter(equals).count() as u64;
-    let nth = usize::try_from(random.checked_rem(count)?).ok()?;
-    loads.iter().enumerate().filter(|(_, load)| equals(load)).nth(nth).map(|(at, _)| at)
+    drawn(loads, random, |_, load| cost(load) == Some(least))
 }
 
 fn owner(loads: &[Load], key: u64) -> Option<usize> {
@@ -444,6 +448,28 @@ mod tests {
             count[balance.choose(&loads, Draw { key: None, ..draw }).unwrap()] += 1;
         }
         assert!(count[0] > 100 && count[1] > 100 && count[2] == 0, "{count:?}");
+    }
+
+    /// One request after the other: nothing is in flight when the next one comes.
+    #[test]
+    fn where_there_is_little_to_do_each_does_its_share() {
+        for policy in [Policy::PeakEwma, Policy::LeastConnections] {
+            let mut loads = shares([100, 300]);
+            let few = count(policy, &loads, 4000)[0];
+            assert!((900..1100).contains(&few), "{policy:?}: {few}");
+            // One that starts slowly, though it is a little quicker.
+            loads = shares([10, 100]);
+            (loads[0].latency_us, loads[1].latency_us) = (90, 100);
+            let few = count(policy, &loads, 4000)[0];
+            assert!((280..450).contains(&few), "{policy:?}: {few}");
+            loads[1].in_flight = 1;
+            let busy = count(policy, &loads, 100)[0];
+            assert_eq!(busy, if policy == Policy::LeastConnections { 100 } else { 0 });
+        }
+        let mut loads = shares([100, 300]);
+        loads[1].latency_us = 1_000;
+        loads[0].latency_us = 100;
+        assert_eq!(count(Policy::PeakEwma, &loads, 1000)[0], 1000, "so much quicker");
     }
 
     #[test]

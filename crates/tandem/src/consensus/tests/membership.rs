@@ -97,6 +97,23 @@ async fn a_change_that_costs_the_majority_is_refused() {
     propose(&leader, drain("x")).await;
 }
 
+/// On a busy machine, for longer than a lease.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_heard_of_a_little_late_counts_as_alive() {
+    let cluster = Cluster::founded(&["a", "b", "c"]).await;
+    let (leader, others) = (cluster.leader().await, cluster.others().await);
+    let (late, goes) = (&others[0].inner.me, &others[1].inner.me);
+    let answers = (late.clone(), leader.inner.me.clone());
+    cluster.net.with(|switches| switches.cuts.insert(answers));
+    let hears_again = async {
+        tokio::time::sleep(RaftTiming::default().election_max * 3).await;
+        cluster.net.heal();
+    };
+    let (removed, ()) = tokio::join!(leader.remove_member(goes, SOON), hears_again);
+    removed.unwrap();
+    propose(&leader, drain("x")).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_does_not_catch_up_stays_a_learner() {
     let cluster = Cluster::founded(&["a", "b", "c"]).await;
