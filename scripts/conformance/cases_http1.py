@@ -62,10 +62,10 @@ def chunks_that_two_readers_could_read_in_two_ways_are_refused(w):
                    "1\r\na\n0\r\n\r\n", "11111111111111111\r\n", "1;\n\r\na\r\n0\r\n\r\n"]:
         client = Client1(w.door.ports["old"])
         smuggled = "GET /smuggled HTTP/1.1\r\nHost: shop\r\n\r\n"
+        # It stays open: nothing but what was sent ends the request.
         client.send(POST.format("/echo") + chunks + smuggled)
-        client.sock.shutdown(socket.SHUT_WR)
         rest = client.rest()
-        assert rest.startswith((b"HTTP/1.1 400", b"HTTP/1.1 502")) or rest == b"", (chunks, rest)
+        assert rest.startswith(b"HTTP/1.1 400"), (chunks, rest)
         assert rest.count(b"HTTP/1.1 ") <= 1, (chunks, rest)
     assert not w.old.saw("/smuggled"), w.old.heads[before:]
 

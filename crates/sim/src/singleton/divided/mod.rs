@@ -229,7 +229,9 @@ impl World {
     /// A copy ends, since its configuration has changed: others have its work, if there are others.
     pub(super) fn judge_start_anew(&mut self, n: usize, s: usize) {
         let Machine { id, copy, daemon, .. } = &self.nodes[n];
-        let is_meant = |it: &&Part| it.own.pending_restart && it.wish == Wish::Agreed;
+        let is_meant = |it: &&Part| {
+            it.own.pending_restart && it.own.serving.is_some() && it.wish == Wish::Agreed
+        };
         let part = daemon.as_ref().map(|daemon| &daemon.parts[s]).filter(is_meant);
         let (Some(_), Some(copy), true) = (part, copy, self.work.is_some()) else { return };
         let agreed = self.agreed(n);

@@ -223,7 +223,9 @@ fn ends(view: &SingletonView<'_>) -> Option<Reason> {
         Wish::Restart => Some(Reason::new("it shall start anew")),
         Wish::Agreed => {
             let why = Reason::new("its configuration has changed, so it starts anew");
-            (view.own.pending_restart && !view.is_emptied_first).then_some(why)
+            // One that is not well serves nobody: what was changed may mend it.
+            let waits = view.is_emptied_first && view.own.serving.is_some();
+            (view.own.pending_restart && !waits).then_some(why)
         }
     }
 }

@@ -96,7 +96,7 @@ async fn when_all_fail_the_budget_ends_the_retries() {
         assert_eq!(client.get("/").await.unwrap().status(), 502);
     }
     let http = balancer.snapshot().http.unwrap();
-    assert!(http.retried <= 20 && http.over_budget >= 80, "{http:?}");
+    assert!((15..=20).contains(&http.retried) && http.over_budget >= 80, "{http:?}");
     assert!(a.requests() + b.requests() <= 120, "{}", a.requests() + b.requests());
 }
 

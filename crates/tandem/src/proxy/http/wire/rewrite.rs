@@ -58,11 +58,15 @@ pub(in crate::proxy::http) fn request(
     // HTTP/1.0 may have none, HTTP/1.1 must have one, if only an empty one.
     line(out, &["Host: ", head.host.unwrap_or_default()]);
     framing(out, head.framing);
+    // RFC 9110, 10.1.4: whoever sends it says that it is for the next hop alone.
     if teaches {
         line(out, &["TE: trailers"]);
     }
-    if let Some(protocol) = head.upgrade {
-        line(out, &["Connection: upgrade\r\nUpgrade: ", protocol]);
+    match (teaches, head.upgrade) {
+        (true, None) => line(out, &["Connection: TE"]),
+        (true, Some(protocol)) => line(out, &["Connection: TE, upgrade\r\nUpgrade: ", protocol]),
+        (false, Some(protocol)) => line(out, &["Connection: upgrade\r\nUpgrade: ", protocol]),
+        (false, None) => {}
     }
     forwarded(out, head, origin);
     out.extend_from_slice(b"\r\n");
@@ -311,7 +315,7 @@ mod tests {
             STRANGER,
         );
         let wanted = "POST /a?b HTTP/1.1\r\nTrailer: Digest\r\nA: b\r\nHost: shop\r\n\
-             Content-Length: 7\r\nTE: trailers\r\nX-Forwarded-For: 192.0.2.1\r\n\
+             Content-Length: 7\r\nTE: trailers\r\nConnection: TE\r\nX-Forwarded-For: 192.0.2.1\r\n\
              X-Forwarded-Proto: http\r\nX-Forwarded-Host: shop\r\n\
              Forwarded: for=192.0.2.1;proto=http;host=\"shop\"\r\n\r\n";
         assert_eq!(sent, wanted);

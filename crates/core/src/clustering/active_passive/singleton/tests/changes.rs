@@ -91,15 +91,17 @@ fn inv12_the_word_of_who_was_the_holder_is_no_ballot() {
 
 #[test]
 fn inv14_what_owns_work_that_others_take_waits_for_them_before_it_starts_anew() {
-    let outdated = |change: fn(&mut SingletonView<'_>)| {
+    let outdated = |change: fn(&mut SingletonView<'_>, &mut InstanceFacts)| {
         own(|view, own| {
             runs(own, 1);
             (own.pending_restart, view.is_emptied_first) = (true, true);
-            change(view);
+            change(view, own);
         })
     };
     let waits = "wait: is out of date, and starts anew once others own its work; in term 1";
-    assert_eq!(outdated(|_| {}), waits);
-    assert_eq!(outdated(|view| view.is_emptied_first = false), "stop in good order");
-    assert_eq!(outdated(|view| view.wish = Wish::Restart), "stop in good order", "by name");
+    assert_eq!(outdated(|_, _| {}), waits);
+    let ends = "stop in good order";
+    assert_eq!(outdated(|view, _| view.is_emptied_first = false), ends);
+    assert_eq!(outdated(|view, _| view.wish = Wish::Restart), ends, "by name");
+    assert_eq!(outdated(|_, own| own.serving = None), ends, "it is not well");
 }
