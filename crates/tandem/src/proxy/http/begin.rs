@@ -59,11 +59,14 @@ async fn accept(
     client: TcpStream,
 ) -> Option<Stream> {
     let Some(tls) = http.tls() else { return Some(Stream::Plain(client)) };
+    let settled = Instant::now() + SETTLED;
     let accept = timeout(config.head_timeout, TlsAcceptor::from(tls).accept(client));
     let accepted = tokio::select! {
         biased;
         () = last_word(shared) => return None,
         accepted = accept => accepted,
+        // Nobody knows yet whether it ever says anything.
+        () = makes_room(http, settled) => return None,
     };
     let Ok(Ok(stream)) = accepted else {
         shared.tally.refused.fetch_add(1, Ordering::Relaxed);

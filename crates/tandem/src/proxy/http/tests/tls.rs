@@ -68,6 +68,24 @@ async fn say(mut stream: Encrypted) -> String {
     all
 }
 
+/// They connect, and no more: the door is full of them.
+#[tokio::test]
+async fn strangers_that_never_shake_hands_make_room() {
+    let supervisor = Supervisor::new();
+    let endpoint = Endpoint::start(&supervisor, 'a').await;
+    let dir = tempfile::tempdir().unwrap();
+    let shop = issue(dir.path(), "shop", &["shop.example"]);
+    let mut config = http(&[&endpoint], |http| {
+        http.certificates = vec![shop.clone()];
+        http.head_timeout = LIMIT * 10;
+    });
+    config.sessions_max = 2;
+    let balancer = Balancer::open(config, &supervisor).unwrap();
+    let mut strangers = [Client::connect(&balancer).await, Client::connect(&balancer).await];
+    assert_eq!(strangers[0].rest().await, "", "the one that came first");
+    assert!(ask(&balancer, &[&shop], "shop.example").await.is_some());
+}
+
 #[tokio::test]
 async fn each_name_has_its_certificate_and_they_are_renewed_while_it_runs() {
     let supervisor = Supervisor::new();
