@@ -309,6 +309,9 @@ impl World {
             let has = owned.iter().flatten().filter(|owner| owner == *node).count() as u64;
             (least..=most).contains(&has)
         };
+        if let Some(stray) = owned.iter().flatten().find(|owner| !fit.contains(owner)) {
+            return Some(format!("uneven, for {stray} is drained: {owned:?}"));
+        }
         let uneven = fit.iter().find(|node| !is_even(node))?;
         Some(format!("uneven, for {uneven} with {}: {owned:?}", capacity(uneven)))
     }
