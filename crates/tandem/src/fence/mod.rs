@@ -10,3 +10,4 @@ pub mod keeper;
 pub mod program;
 pub mod protocol;
 pub mod stub;
+mod watch;

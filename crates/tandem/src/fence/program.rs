@@ -1,21 +1,22 @@
 //! Talks to a program that is run beside an instance: a check, what asks it to end, a hook.
 //! In: a `StartSpec`, whose lease says nothing here, and a limit. Out: how it ended.
 //! Keeps: H50 past its limit it is killed; H3 it is killed with its daemon. However it ends, it is
-//! over only once no process of its session is left.
+//! over only once no process is left that it started, in whatever session.
 //! It is started as an instance is, by the stub: its user, its limits, its log and its priority are
 //! the instance's, and what waits for a disk is not this process.
-//! Not here: the instance and what needs a lease, whose parent is the keeper.
+//! Not here: what it leaves once it has ended (`watch.rs`), the instance and what needs a lease,
+//! whose parent is the keeper.
 //! Tested by: `tests/keeper`.
 
 use super::protocol::StartSpec;
-use super::stub::{self, Order, Session};
+use super::stub::{self, Order};
 use crate::runtime::process::{self, Process};
 use std::io::{self, PipeReader, Read as _};
 use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 use tokio::process::{Child, Command};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 /// Killed and still there after this is stuck in the kernel.
@@ -76,11 +77,17 @@ pub enum Error {
 /// Kills it whole, however this ends.
 struct Tree(Option<Process>);
 
+impl Tree {
+    /// Whom that was for.
+    fn kill(&mut self) -> Vec<Process> {
+        let leader = self.0.take().filter(Process::is_still_there);
+        leader.map(|leader| process::kill_tree(leader.pid)).unwrap_or_default()
+    }
+}
+
 impl Drop for Tree {
     fn drop(&mut self) {
-        if let Some(leader) = self.0.filter(Process::is_still_there) {
-            process::kill_tree(leader.pid);
-        }
+        self.kill();
     }
 }
 
@@ -98,7 +105,7 @@ pub async fn run(
     let failed = |source| Error::Run { program: program.clone(), source };
     let (mut child, mut why) = start(exe, spec).map_err(failed)?;
     let leader = child.id().and_then(|pid| i32::try_from(pid).ok()).and_then(process::read);
-    let tree = Tree(leader);
+    let mut tree = Tree(leader);
     let ended = tokio::select! {
         biased;
         ended = timeout(limit, child.wait()) => ended.map_err(|_| Error::Hangs {
@@ -107,19 +114,15 @@ pub async fn run(
         }),
         () = cancel.cancelled() => Err(Error::Cancelled { program: program.clone() }),
     };
-    // Does nothing where it has ended. What made a session of its own is found only below it.
-    drop(tree);
     if ended.is_err() {
+        let killed = tree.kill();
         let _ = timeout(GONE_WITHIN, child.wait()).await;
+        let pids = until_gone(killed).await;
+        if !pids.is_empty() {
+            return Err(Error::Stuck { program, pids });
+        }
     }
-    let left = match leader {
-        Some(leader) => end_session(Session { leader: leader.pid, started: leader.started }).await,
-        None => Vec::new(),
-    };
     let status = ended?.map_err(failed)?;
-    if !left.is_empty() {
-        return Err(Error::Stuck { program, pids: left });
-    }
     let why = read(&mut why);
     match status.success() {
         _ if !why.is_empty() => Err(Error::NotStarted { why }),
@@ -128,21 +131,15 @@ pub async fn run(
     }
 }
 
-/// Kills every process of a session until none is left; those that do not die.
-async fn end_session(session: Session) -> Vec<i32> {
-    let ending = async {
-        loop {
-            // Every process of the machine is looked at.
-            let left = tokio::task::spawn_blocking(move || session.kill()).await;
-            if left.is_ok_and(|left| left.is_empty()) {
-                return;
-            }
-            sleep(LOOK_AGAIN).await;
+/// Waits for processes that were killed; those that do not die.
+async fn until_gone(mut killed: Vec<Process>) -> Vec<i32> {
+    let deadline = Instant::now() + GONE_WITHIN;
+    loop {
+        killed.retain(Process::is_still_alive);
+        if killed.is_empty() || Instant::now() > deadline {
+            return killed.iter().map(|process| process.pid).collect();
         }
-    };
-    match timeout(GONE_WITHIN, ending).await {
-        Ok(()) => Vec::new(),
-        Err(_elapsed) => session.alive().iter().map(|left| left.pid).collect(),
+        sleep(LOOK_AGAIN).await;
     }
 }
 

@@ -9,6 +9,7 @@
 //! Tested by: `tests/keeper`.
 
 use crate::fence::protocol::{Limit, StartSpec, User, WhenOrphaned};
+use crate::fence::watch;
 use crate::runtime::process::{self, Process};
 use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
 use nix::unistd::{Gid, Uid};
@@ -22,18 +23,22 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitCode, Stdio};
 use tandem_core::time::Timestamp;
 
 /// The hidden subcommand.
 pub const SUBCOMMAND: &str = "keeper-exec";
 /// In the run directory: which session the last instance has.
 const NOTE: &str = "instance.session";
+/// As a shell's of what cannot be run.
+const NOTHING_RAN: u8 = 126;
 
 /// What the keeper tells the stub. The environment is not in it: it is the stub's own.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Order {
-    keeper: i32,
+    pub(super) keeper: i32,
+    /// Whatever it leaves is ended, by a process in between.
+    is_watched: bool,
     /// Where its session is noted, if it is an instance.
     run_dir: Option<PathBuf>,
     nice: i32,
@@ -50,13 +55,21 @@ impl Order {
     /// The order for `spec`, given by this process, the keeper of `run_dir`; `nice` is the priority
     /// to go back to.
     pub fn new(spec: &StartSpec, run_dir: &Path, nice: i32) -> Self {
-        Self { run_dir: Some(run_dir.to_owned()), ..Self::beside(spec, nice) }
+        let run_dir = Some(run_dir.to_owned());
+        Self { run_dir, is_watched: false, ..Self::beside(spec, nice) }
+    }
+
+    /// The same, given by the process in between, which is this one.
+    pub(super) fn unwatched(&self) -> Self {
+        let keeper = getpid().as_raw_nonzero().get();
+        Self { keeper, is_watched: false, ..self.clone() }
     }
 
     /// The order for a program beside an instance, given by this process, its parent.
     pub fn beside(spec: &StartSpec, nice: i32) -> Self {
         Self {
             keeper: getpid().as_raw_nonzero().get(),
+            is_watched: true,
             run_dir: None,
             nice,
             oom_score_adj: spec.oom_score_adj,
@@ -79,9 +92,6 @@ pub enum Error {
     /// The order names no program.
     #[error("no program was given")]
     NoProgram,
-    /// Standard input is not usable.
-    #[error("cannot keep the pipe to the keeper: {0}")]
-    Pipe(#[source] io::Error),
     /// Without the note a later keeper could not end what is left of this instance.
     #[error("cannot note the session in {path}: {source}")]
     Note {
@@ -148,19 +158,25 @@ pub enum Error {
     },
 }
 
-/// Becomes the ordered program; returns only if that failed, after telling the keeper.
-pub fn run(order: &str) -> Error {
+/// Becomes the ordered program, or runs one to its end that is watched; the status to end with. It
+/// was told to the keeper if nothing ran.
+pub fn run(order: &str) -> ExitCode {
     // Closed by the exec: what the keeper takes for "the program runs".
     let mut pipe = match io::stdin().as_fd().try_clone_to_owned() {
         Ok(pipe) => File::from(pipe),
-        Err(error) => return Error::Pipe(error),
+        Err(_nobody_to_tell) => return ExitCode::from(NOTHING_RAN),
     };
-    let error = match serde_json::from_str(order) {
-        Ok(order) => become_program(&order),
-        Err(error) => Error::Order(error),
-    };
-    let _ = write!(pipe, "{error}");
-    error
+    match serde_json::from_str(order).map_err(Error::Order).and_then(|order| carry_out(&order)) {
+        Ok(status) => ExitCode::from(status),
+        Err(error) => {
+            let _ = write!(pipe, "{error}");
+            ExitCode::from(NOTHING_RAN)
+        }
+    }
+}
+
+fn carry_out(order: &Order) -> Result<u8, Error> {
+    if order.is_watched { watch::run(order) } else { Err(become_program(order)) }
 }
 
 fn become_program(order: &Order) -> Error {

@@ -132,14 +132,14 @@ pub fn in_session(session: i32) -> Vec<Process> {
     pids().filter_map(read).filter(|process| process.session == session).collect()
 }
 
-/// Kills a process and everything below it; returns their ids. For faults made on purpose:
-/// a keeper does it better, because orphans become its children.
-pub fn kill_tree(pid: i32) -> Vec<i32> {
+/// Kills a process and everything below it; returns them. Orphans are found only where they become
+/// children of one of these.
+pub fn kill_tree(pid: i32) -> Vec<Process> {
     let root = read(pid);
     root.iter().for_each(|process| process.signal(Signal::STOP));
     let held: Vec<Process> = root.into_iter().chain(stop_family(pid)).collect();
     held.iter().for_each(|process| process.signal(Signal::KILL));
-    held.iter().map(|process| process.pid).collect()
+    held
 }
 
 /// Every process below `pid` that is alive, stopped, so that nobody forks while the list is made.
@@ -249,7 +249,7 @@ mod tests {
         let killed = kill_tree(pid);
         assert_eq!(killed.len(), 4, "{killed:?}");
         root.wait().unwrap();
-        while killed.iter().any(|pid| is_alive(*pid)) {
+        while killed.iter().any(Process::is_still_alive) {
             assert!(std::time::Instant::now() < deadline);
             std::thread::yield_now();
         }

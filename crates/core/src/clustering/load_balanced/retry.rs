@@ -3,7 +3,8 @@
 //! Retries help while few requests fail. When all fail they are the load that keeps a service from
 //! coming back, so they are paid from a budget: a part of each request, and a few in every second.
 //! Keeps: in any span of time there are at most `percent` of its requests, plus `floor_per_second`
-//! for its length, plus `SAVED_SECONDS` of either, retries.
+//! for its length, plus `SAVED_SECONDS` of either, retries; and two for each that is known to have
+//! gone well.
 //! Not here: whether a request may be repeated at all (the shell knows what was sent).
 //! Tested by: below.
 
@@ -81,6 +82,16 @@ impl Budget {
         paid
     }
 
+    /// One that was paid for went well: it was no load on what is down. Its cost comes back, and as
+    /// much again, so that those who wait for a service that is there again come in twice as many
+    /// with each round.
+    pub fn worked(&mut self) {
+        let room = self.earned_max().saturating_sub(self.earned);
+        let earned = room.min(2 * COST);
+        self.earned += earned;
+        self.given = (self.given + (2 * COST - earned) * MICROS).min(self.given_max());
+    }
+
     fn earned_max(&self) -> u64 {
         u64::from(self.limits.percent).min(COST) * SAVED_REQUESTS
     }
@@ -140,6 +151,26 @@ mod tests {
         assert!(!budget.retry(Timestamp(0)));
     }
 
+    /// Thousands wait for a service that is down: it hears little of them, and once it is there all
+    /// come in within a few rounds.
+    #[test]
+    fn what_went_well_pays_for_twice_as_many() {
+        let mut budget = Budget::new(LIMITS, Timestamp(0));
+        assert_eq!(retries(&mut budget, 5_000, Timestamp(MICROS)), 20);
+        let (mut waiting, mut now, mut rounds) = (5_000, Timestamp(MICROS), 0);
+        while waiting > 0 {
+            now = Timestamp(now.0 + MICROS / 10);
+            let served = retries(&mut budget, waiting, now);
+            (0..served).for_each(|_| budget.worked());
+            (waiting, rounds) = (waiting - served, rounds + 1);
+        }
+        assert!((8..30).contains(&rounds), "{rounds}");
+        let mut none = Budget::new(Limits { percent: 0, floor_per_second: 10 }, now);
+        assert_eq!(retries(&mut none, 50, now), 10);
+        none.worked();
+        assert_eq!(retries(&mut none, 50, now), 2, "the floor saves it up where nothing else does");
+    }
+
     /// In every span of a random history, however it is cut.
     #[test]
     fn amplification_stays_within_the_budget() {
@@ -156,7 +187,7 @@ mod tests {
             let limits = Limits { percent, floor_per_second };
             let mut now = Timestamp(draw(1_000_000));
             let mut budget = Budget::new(limits, now);
-            let (mut history, mut seen) = (Vec::new(), (0_u64, 0_u64));
+            let (mut history, mut seen) = (Vec::new(), (0_u64, 0_u64, 0_u64));
             for _ in 0..400 {
                 let longest = if draw(10) == 0 { 4_000_000 } else { 20_000 };
                 now = Timestamp(now.0 + draw(longest));
@@ -165,7 +196,12 @@ mod tests {
                     seen.0 += 1;
                 }
                 for _ in 0..draw(60) {
-                    seen.1 += u64::from(budget.retry(now));
+                    let paid = budget.retry(now);
+                    seen.1 += u64::from(paid);
+                    if paid && draw(8) == 0 {
+                        budget.worked();
+                        seen.2 += 1;
+                    }
                 }
                 history.push((now, seen));
             }
@@ -175,7 +211,8 @@ mod tests {
                     let seconds = (to.0 - from.0).div_ceil(MICROS);
                     let floor = u64::from(floor_per_second);
                     let saved = u64::from(percent) * SAVED_REQUESTS / 100 + floor * SAVED_SECONDS;
-                    let allowed = requests * u64::from(percent) / 100 + floor * seconds + saved + 1;
+                    let earned = requests * u64::from(percent) / 100 + 2 * (after.2 - before.2);
+                    let allowed = earned + floor * seconds + saved + 1;
                     assert!(after.1 - before.1 <= allowed, "{limits:?} {requests} {seconds}");
                 }
             }

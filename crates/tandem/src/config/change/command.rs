@@ -80,6 +80,10 @@ pub(super) fn keys(change: &mut Change<'_>) {
             ("partition_key", old.key != new.key),
             ("trusted", by_word && trusted(&old) != trusted(&new)),
             ("accept_proxy", by_word && old.door.accept_proxy != new.door.accept_proxy),
+            (
+                "accept_proxy_from",
+                by_word && old.door.accept_proxy_from != new.door.accept_proxy_from,
+            ),
         ];
         for (key, _) in differ.into_iter().filter(|(_, differs)| *differs) {
             let what = format!("services.{id}: {key} would change");

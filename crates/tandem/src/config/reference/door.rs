@@ -48,7 +48,13 @@ rows! {
     "services.NAME.accept_proxy": "true or false" = Value("false");
         "Clients come through another proxy that says who they are by the PROXY protocol, \
             version 1 or 2; a connection without it is closed."
-        because "who may leave it out could claim to be anybody: so it is all of them or none",
+        because "whoever sends it can claim to be anybody: see that only the proxy reaches the \
+            door, or name it in `accept_proxy_from`",
+    "services.NAME.accept_proxy_from": "list of IP addresses and networks" = Unset("everybody who \
+        connects has to say it");
+        "With `accept_proxy`: only who connects from there says who its client is, and must. \
+            Everybody else is a client for itself: a header from there is no header."
+        because "only the owner knows where the proxies are",
     "services.NAME.send_proxy": "\"v1\" or \"v2\"" = Unset("endpoints see the node's address");
         "Endpoints are told who the client is by the PROXY protocol, checks that ask something \
             included. With http a connection to an endpoint then belongs to one client's \

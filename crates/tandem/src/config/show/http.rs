@@ -19,8 +19,11 @@ pub(super) fn certificates(of: &[Certificate], values: &mut Vec<Value>) {
     }
 }
 
+pub(super) fn networks(written: &[String]) -> Option<String> {
+    (!written.is_empty()).then(|| written.join(", "))
+}
+
 pub(super) fn values(http: &Http, service: &Balanced, values: &mut Vec<Value>) {
-    let trusted = (!http.trusted.is_empty()).then(|| http.trusted.join(", "));
     certificates(&http.certificates, values);
     let retry = if http.retry.is_some() { "on" } else { "false" };
     let mut all = vec![
@@ -34,7 +37,7 @@ pub(super) fn values(http: &Http, service: &Balanced, values: &mut Vec<Value>) {
         ("in_flight_max", http.in_flight_max.map(|max| max.to_string())),
         ("upstream_idle_max", Some(http.upstream_idle_max.to_string())),
         ("upstream_idle_timeout", Some(print_duration(http.upstream_idle_timeout))),
-        ("trusted", trusted),
+        ("trusted", networks(&http.trusted)),
         ("sticky", http.sticky.clone()),
         ("upstream_protocol", Some(http.upstream_protocol.word().to_owned())),
         ("http2", Some(http.http2.to_string())),

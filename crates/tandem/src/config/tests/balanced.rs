@@ -23,6 +23,7 @@ connect_timeout = "300ms"
 idle_timeout = "10min"
 accept_proxy = true
 send_proxy = "v2"
+accept_proxy_from = ["10.0.0.0/8", "fd00::1"]
 held_max = 40
 connections_max = 30
 drain_max = "20s"
@@ -71,6 +72,7 @@ fn every_key_is_read() {
     assert_eq!(service.idle_timeout.as_secs(), 600);
     assert_eq!(service.drain_max, Some(Duration::from_secs(20)));
     assert!(service.accept_proxy && service.send_proxy == Some(ProxyVersion::V2));
+    assert_eq!(service.accept_proxy_from, ["10.0.0.0/8", "fd00::1"]);
     let shown = show(&config);
     let value = |key: &str| {
         let found = shown.iter().find(|it| it.key == format!("services.cache.{key}"));
@@ -213,9 +215,15 @@ fn what_cannot_be_run_is_told_at_its_place() {
         ("share_max = 40", "latency = 1", "TDM0208 error 32:86 +1: services.cache.ejection.l"),
         ("share_max = 40", "share_max = 101", "TDM0208 error 32:88 +3: services.cache.ejection.s"),
         ("accept_proxy = true", "accept_proxy = 1", "TDM0206 error 38:16 +1: services.cache.acce"),
+        ("fd00::1", "proxy", "TDM0207 error 40:36 +7: services.cache.accept_proxy_from = "),
+        (
+            "accept_proxy = true",
+            "",
+            "TDM0220 error 40:21 +25: services.cache.accept_proxy_from has",
+        ),
         ("\"v2\"", "\"v3\"", "TDM0207 error 39:14 +4: services.cache.send_proxy = \"v3\" cannot"),
-        ("held_max = 40", "held_max = 0", "TDM0208 error 40:12 +1: services.cache.held_max = 0"),
-        ("connections_max = 30", "connections_max = 0", "TDM0208 error 41:19 +1: services.cach"),
+        ("held_max = 40", "held_max = 0", "TDM0208 error 41:12 +1: services.cache.held_max = 0"),
+        ("connections_max = 30", "connections_max = 0", "TDM0208 error 42:19 +1: services.cach"),
         ("\"none\"", "\"primary-replica\"", "TDM0211 error 26:14 +15: tcp as load-balanced with"),
     ] {
         let (found, words) = told(&cache(old, new));

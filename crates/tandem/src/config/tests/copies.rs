@@ -106,6 +106,7 @@ fn keys_of_a_door_are_refused_where_they_have_no_effect() {
         ("rate_limit", "{ total = \"5/s\" }"),
         ("connect_timeout", "\"1s\""),
         ("accept_proxy", "true"),
+        ("accept_proxy_from", "[\"10.0.0.1\"]\naccept_proxy = true"),
         ("send_proxy", "\"v2\""),
         ("upstream_tls", "{ ca = \"/ca\" }"),
         ("certificates", "[{ certificate = \"/c\", key = \"/k\" }]"),

@@ -62,6 +62,8 @@ pub struct Balanced {
     pub drain_max: Option<Duration>,
     /// Clients say who they are by the PROXY protocol, and must.
     pub accept_proxy: bool,
+    /// Those who do and must, as written; empty: everybody.
+    pub accept_proxy_from: Vec<String>,
     /// Endpoints are told who the client is by the PROXY protocol.
     pub send_proxy: Option<ProxyVersion>,
     /// What a check asks for; none: it only connects.
@@ -256,6 +258,7 @@ pub(super) fn door(
         idle_timeout,
         drain_max: None,
         accept_proxy: is_set(&raw.accept_proxy),
+        accept_proxy_from: accept_proxy_from(raw, check),
         send_proxy,
         question,
         role: role::check(raw, check),
@@ -265,6 +268,22 @@ pub(super) fn door(
         rate_limit: rate::check(raw, check),
         http,
     })
+}
+
+/// Whose headers are taken.
+fn accept_proxy_from(raw: &raw::Balanced, check: &mut Checker<'_, '_>) -> Vec<String> {
+    let of = |key: &str| format!("services.{}.{key}", raw.name.get_ref());
+    let path = of("accept_proxy_from");
+    let is_unreadable = raw.accept_proxy.is_none() && check.is_written(&of("accept_proxy"));
+    if !raw.accept_proxy_from.is_empty() && !is_set(&raw.accept_proxy) && !is_unreadable {
+        let what = format!("{path} has no effect");
+        let because = "without accept_proxy nobody is asked who its client is";
+        let say = Say::new(what, because, "write accept_proxy = true, or remove it");
+        let place = check.place_of(&path);
+        check.problems.error(Code::Contradiction, &place, say);
+    }
+    let written = raw.accept_proxy_from.iter();
+    written.filter_map(|it| check.read(&path, Some(it), http::network)).collect()
 }
 
 pub(super) fn is_set(flag: &raw::Flag) -> bool {

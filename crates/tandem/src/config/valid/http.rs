@@ -304,7 +304,7 @@ pub(super) fn cookie(text: &str) -> Result<String, Unreadable> {
     Err(unreadable(because, "write it like \"place\""))
 }
 
-fn network(text: &str) -> Result<String, Unreadable> {
+pub(super) fn network(text: &str) -> Result<String, Unreadable> {
     let (ip, bits) = text.split_once('/').map_or((text, None), |(ip, bits)| (ip, Some(bits)));
     let is_number = |bits: &str| bits.bytes().all(|byte| byte.is_ascii_digit());
     let read = ip.parse::<IpAddr>().ok().and_then(|ip| {

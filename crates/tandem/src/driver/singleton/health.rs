@@ -14,13 +14,16 @@ use crate::telemetry::event_kind::EventKind;
 use std::time::Duration;
 use tandem_core::clustering::checks::{self, Answer, Limits, Origin, Verdict};
 use tandem_core::time::Timestamp;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// What is known of the present copy.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub(super) struct Checks {
     it: checks::Checks,
     next: Timestamp,
     asking: bool,
+    /// Ends who asks now, when dropped: the next copy is none of its business.
+    asks: Option<DropGuard>,
     /// It waits to be started otherwise: how it is asked until then.
     kept: Option<Option<Health>>,
 }
@@ -28,7 +31,7 @@ pub(super) struct Checks {
 impl Checks {
     fn begin(&mut self, origin: Origin, kept: Option<Option<Health>>, now: Timestamp) {
         let it = checks::Checks::new(origin, now);
-        *self = Self { it, next: now, asking: false, kept };
+        *self = Self { it, next: now, kept, ..Self::default() };
     }
 
     /// Whether it was found running, and is not known yet to be well or not.
@@ -44,6 +47,11 @@ impl Checks {
     /// When to ask again.
     fn due(&self) -> Option<Timestamp> {
         (!self.asking).then_some(self.next)
+    }
+
+    /// The copy ends, or has.
+    pub(super) fn leave(&mut self) {
+        self.asks = None;
     }
 
     /// Others are meant for its successor from now on, or, with none, for itself.
@@ -84,20 +92,23 @@ impl SingletonDriver {
         self.checks.asking = true;
         self.checks.next = now.plus(self.checks.it.pause(&limits(&health)));
         let (life, sender, limit) = (self.lives, self.finished.0.clone(), health.timeout);
+        let stop = self.it.supervisor.stopping().child_token();
+        self.checks.asks = Some(stop.clone().drop_guard());
         let at = match health.probe {
             Probe::Port(at) => at,
-            Probe::Exec(words) => return self.check_by_program(&words, limit),
+            Probe::Exec(words) => return self.check_by_program(&words, limit, stop),
         };
         let config = self.it.config.clone();
         self.it.supervisor.spawn("check of a command", TaskKind::Session, async move {
-            let answer = config.check(&at, limit).await;
+            let asked = stop.run_until_cancelled(config.check(&at, limit)).await;
+            let Some(answer) = asked else { return };
             let _ = sender.send(Finished::Checked { life, answer }).await;
         });
     }
 
-    fn check_by_program(&self, words: &[String], limit: Duration) {
+    fn check_by_program(&self, words: &[String], limit: Duration, stop: CancellationToken) {
         let (life, sender) = (self.lives, self.finished.0.clone());
-        let (program, stop) = (self.program(words), self.it.supervisor.stopping());
+        let program = self.program(words);
         self.it.supervisor.spawn("check of a command", TaskKind::Session, async move {
             let answer = program.run(limit, &stop).await.map_err(|error| error.to_string());
             let _ = sender.send(Finished::Checked { life, answer }).await;

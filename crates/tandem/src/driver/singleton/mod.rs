@@ -312,6 +312,9 @@ impl SingletonDriver {
         self.it.hub.rest(self.service(), state.as_ref().is_some_and(|it| self.holds(it)));
         self.publish();
         self.enforce(now).await;
+        if self.life != Life::Runs {
+            self.checks.leave();
+        }
         self.fence_beside_keeper(now);
         self.tell_of_partitions();
         self.follow_output(now);

@@ -15,7 +15,7 @@ use crate::proxy::balancer::{
     Balancer, BalancerConfig, Check, Cut, ProxyVersion, Question, Role, RoleCheck, Snapshot,
     Upstream,
 };
-use crate::proxy::{Certificate, Error, HttpCheck, HttpConfig, Protocol, UpstreamTls};
+use crate::proxy::{Certificate, Error, HttpCheck, HttpConfig, Network, Protocol, UpstreamTls};
 use crate::runtime::supervisor::{Supervisor, TaskKind};
 use futures::future::join_all;
 use std::collections::BTreeMap;
@@ -292,6 +292,7 @@ pub(super) fn door_config(
         held_max: own.held_max,
         connections_max: own.connections_max.unwrap_or(0),
         accept_proxy: own.accept_proxy,
+        accept_proxy_from: networks(&own.accept_proxy_from),
         send_proxy: own.send_proxy.map(version),
         partitions: None,
         http: own
@@ -299,6 +300,10 @@ pub(super) fn door_config(
             .as_ref()
             .map(|requests| HttpConfig { limit_key: limit_key(own), ..http(requests) }),
     }
+}
+
+fn networks(written: &[String]) -> Vec<Network> {
+    written.iter().filter_map(|network| network.parse().ok()).collect()
 }
 
 fn question(of: &config::Question) -> Question {
@@ -357,7 +362,7 @@ fn http(own: &config::Http) -> HttpConfig {
         retry: own.retry.unwrap_or(retry::Limits { percent: 0, floor_per_second: 0 }),
         errors_count: own.errors_count,
         // Checked where they were read.
-        trusted: own.trusted.iter().filter_map(|network| network.parse().ok()).collect(),
+        trusted: networks(&own.trusted),
         upstream_protocol: protocol(own.upstream_protocol),
         http2: own.http2,
         certificates: own.certificates.iter().map(certificate).collect(),

@@ -21,7 +21,7 @@ pub(super) struct Counting {
     partitions: u32,
     key: Source,
     trusted: Vec<String>,
-    accept_proxy: bool,
+    accept_proxy: Option<Vec<String>>,
 }
 
 impl Counting {
@@ -35,7 +35,8 @@ impl Counting {
             partitions: partitions.count,
             key: own.key.clone(),
             trusted: http.map(|http| http.trusted.clone()).unwrap_or_default(),
-            accept_proxy: by_word && own.door.accept_proxy,
+            accept_proxy: (by_word && own.door.accept_proxy)
+                .then(|| own.door.accept_proxy_from.clone()),
         })
     }
 }
@@ -111,6 +112,7 @@ mod tests {
             "partitions = 24\npartition_key = { header = \"X-Shop\" }".to_owned(),
             "partitions = 12\npartition_key = { cookie = \"sid\" }".to_owned(),
             [KEY, "\naccept_proxy = true"].concat(),
+            [KEY, "\naccept_proxy = true\naccept_proxy_from = [\"10.0.0.1\"]"].concat(),
             [KEY, "\ntrusted = [\"10.0.0.0/8\"]"].concat(),
         ] {
             assert!(is_it(&own));

@@ -12,7 +12,7 @@ use super::group::Group;
 use super::limiter::Rates;
 use super::owners::Owned;
 use super::resolve::Names;
-use super::session::Shared;
+use super::session::{Connects, Shared};
 use super::snapshot::Snapshot;
 use super::{BalancerConfig, Cut, ProxyVersion, Upstream, check, resolve};
 use crate::proxy::Error;
@@ -28,7 +28,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
@@ -113,6 +113,8 @@ impl Balancer {
                 supervisor: supervisor.clone(),
                 tally,
                 rates,
+                connects: Connects::new(),
+                room: Notify::new(),
                 http,
                 closing,
                 stop: stop.clone(),

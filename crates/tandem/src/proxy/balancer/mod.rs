@@ -34,9 +34,9 @@ pub use owners::{Owned, OwnersSnapshot};
 pub use snapshot::{EndpointSnapshot, Snapshot};
 
 use super::Error;
-use super::http::{Certificate, Certificates, Http, HttpCheck, HttpConfig};
+use super::http::{Certificate, Certificates, Http, HttpCheck, HttpConfig, Network};
 use dial::Dialer;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tandem_core::clustering::load_balanced::balance::Policy;
@@ -87,6 +87,8 @@ pub struct BalancerConfig {
     pub connections_max: u32,
     /// Clients say who they are by the PROXY protocol, and must.
     pub accept_proxy: bool,
+    /// Those who do, while the others are clients for themselves; empty: everybody does.
+    pub accept_proxy_from: Vec<Network>,
     /// Endpoints are told who the client is by the PROXY protocol.
     pub send_proxy: Option<ProxyVersion>,
     /// Work belongs to one of so many partitions by its key, and goes to its owner alone, whom
@@ -97,6 +99,12 @@ pub struct BalancerConfig {
 }
 
 impl BalancerConfig {
+    /// Whether whoever connects from there has to say who its client is.
+    fn expects_header_from(&self, peer: IpAddr) -> bool {
+        let among = &self.accept_proxy_from;
+        self.accept_proxy && (among.is_empty() || among.iter().any(|it| it.contains(peer)))
+    }
+
     /// Its files of certificates and keys.
     pub fn files(&self) -> Vec<&Path> {
         let of_requests = self.http.iter().flat_map(|http| &http.certificates);

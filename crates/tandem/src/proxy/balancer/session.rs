@@ -3,15 +3,18 @@
 //! States: (PROXY header) → Held → Connected → (one side closes) half open → Ended.
 //! Keeps: a connect that fails is tried at another endpoint, since nothing was sent (H43); what
 //! breaks later is not: nobody here knows what it meant.
-//! Not here: who is chosen (`group.rs`), the bytes (`copying.rs`).
+//! Full: whoever has said nothing yet makes room for others.
+//! Not here: who is chosen (`group.rs`), how an endpoint is found (`session/search.rs`), the bytes
+//! (`copying.rs`).
 //! Tested by: `tests.rs`.
 
 mod encrypted;
+mod search;
 
 use super::BalancerConfig;
 use super::copying::Copying;
 use super::dial::Dialer;
-use super::group::{Group, Picked, Wish};
+use super::group::{Group, Picked};
 use super::header::{self, HEADER_MAX, Parsed};
 use super::limiter::{self, Rates};
 use super::listener::Tally;
@@ -22,22 +25,24 @@ use crate::runtime::clock;
 use crate::runtime::supervisor::Supervisor;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
+pub(in crate::proxy) use search::Connects;
+use search::Search;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-use tandem_core::clustering::load_balanced::attempts::{Attempts, Failure, PACE};
 use tandem_core::clustering::load_balanced::ejection::Event;
-use tandem_core::clustering::load_balanced::rendezvous;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
-use tokio::sync::watch;
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 /// For a PROXY header, which the neighbour sends with its first packet.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
+/// Whoever has been silent for so long may have to make room.
+pub(in crate::proxy) const SETTLED: Duration = Duration::from_secs(1);
 /// For how long a held client is not looked at, and a change is not looked for.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -54,6 +59,10 @@ pub(in crate::proxy) struct Shared {
     pub(in crate::proxy) supervisor: Supervisor,
     pub(in crate::proxy) tally: Tally,
     pub(in crate::proxy) rates: Rates,
+    /// What pays for connects that are tried again.
+    pub(in crate::proxy) connects: Connects,
+    /// Wakes whoever has been silent for longest, to make room for somebody else.
+    pub(in crate::proxy) room: Notify,
     /// There if it balances requests and not connections.
     pub(in crate::proxy) http: Option<Http>,
     /// No new sessions.
@@ -72,8 +81,13 @@ impl Shared {
 pub(in crate::proxy) async fn serve(shared: &Shared, mut client: TcpStream, from: SocketAddr) {
     let config = shared.config();
     let count = |counter: &AtomicU64| counter.fetch_add(1, Ordering::Relaxed);
-    let who = if config.accept_proxy {
-        match timeout(HEADER_TIMEOUT, read_header(&mut client)).await {
+    let who = if config.expects_header_from(from.ip()) {
+        let read = tokio::select! {
+            biased;
+            read = timeout(HEADER_TIMEOUT, read_header(&mut client)) => read,
+            () = makes_room(shared, Instant::now() + SETTLED) => return,
+        };
+        match read {
             Ok(Ok(said)) => said.unwrap_or(from),
             Ok(Err(_)) | Err(_) => {
                 count(&shared.tally.refused);
@@ -170,6 +184,13 @@ impl Drop for HeldCount<'_> {
     }
 }
 
+/// Ready when somebody else needs the place of whoever has been silent for longest. Who says one
+/// thing after the other does not even wait for it: that would cost each request two locks.
+pub(in crate::proxy) async fn makes_room(shared: &Shared, settled: Instant) {
+    sleep_until(settled).await;
+    shared.room.notified().await;
+}
+
 /// Reads a header and not one byte more: looks first, then takes what it found.
 async fn read_header(client: &mut TcpStream) -> io::Result<Option<SocketAddr>> {
     let mut bytes = [0; HEADER_MAX];
@@ -250,8 +271,8 @@ async fn endpoint(
 ) -> Option<(Claim, Stream)> {
     let _held = HeldCount::new(&shared.tally.held);
     let mut search = Search::new(shared, config, (who, door));
-    let mut picked = search.ask();
-    if let Picked::Place(claim) = picked {
+    let mut picked = Some(search.ask());
+    if let Some(Picked::Place(claim)) = picked {
         // Nearly always the first one takes it: what guards a longer wait costs more than that.
         let first = tokio::select! {
             biased;
@@ -261,7 +282,7 @@ async fn endpoint(
         if first.is_some() {
             return first;
         }
-        picked = search.ask();
+        picked = None;
     }
     let found = tokio::select! {
         biased;
@@ -273,101 +294,6 @@ async fn endpoint(
         shared.tally.expired.fetch_add(1, Ordering::Relaxed);
     }
     found
-}
-
-/// A connection's search for an endpoint.
-struct Search<'a> {
-    shared: &'a Shared,
-    config: &'a BalancerConfig,
-    /// Who the client is, and where it came to.
-    ends: (SocketAddr, SocketAddr),
-    key: u64,
-    attempts: Attempts<SocketAddr>,
-}
-
-impl<'a> Search<'a> {
-    fn new(shared: &'a Shared, config: &'a BalancerConfig, ends: (SocketAddr, SocketAddr)) -> Self {
-        let key = rendezvous::hash(ends.0.ip().to_canonical().to_string().as_bytes());
-        Self { shared, config, ends, key, attempts: Attempts::default() }
-    }
-
-    /// None if more wait than may.
-    async fn go_on(mut self, mut picked: Picked) -> Option<(Claim, Stream)> {
-        loop {
-            picked = match picked {
-                Picked::Place(claim) => match self.connect(claim).await {
-                    Some(found) => return Some(found),
-                    None => self.ask(),
-                },
-                Picked::Tried => {
-                    // Once more, after a pause: nothing was sent to anybody.
-                    self.attempts.next_round();
-                    sleep(PACE).await;
-                    self.ask()
-                }
-                Picked::Wait(waiting) => waiting.turn(self.shared).await,
-                Picked::Full => return None,
-            };
-        }
-    }
-
-    fn ask(&self) -> Picked {
-        self.shared.group.ask(Wish {
-            key: Some(self.key),
-            attempts: &self.attempts,
-            token: None,
-            in_flight_max: self.config.connections_max,
-            held_max: self.config.held_max,
-        })
-    }
-
-    /// None: the endpoint does not take it.
-    async fn connect(&mut self, claim: Claim) -> Option<(Claim, Stream)> {
-        let address = claim.0.address;
-        let begun = Instant::now();
-        let connect_timeout = self.shared.config.borrow().connect_timeout;
-        let dialed = tokio::select! {
-            biased;
-            dialed = timeout(connect_timeout, self.dial(address)) => dialed,
-            // Nothing was sent there: whoever waits goes where work goes now.
-            () = goes_elsewhere(self.shared, &claim) => return None,
-        };
-        let why = match dialed {
-            Ok(Ok(server)) => {
-                claim.0.connected_in(begun.elapsed());
-                return Some((claim, server));
-            }
-            Ok(Err(error)) => error.to_string(),
-            Err(_) => "no answer in time".to_owned(),
-        };
-        claim.0.failed_because(why);
-        self.shared.group.note(&claim.0, Event::WorkFailed);
-        self.shared.tally.retried.fetch_add(1, Ordering::Relaxed);
-        claim.0.retried();
-        // A connect costs an endpoint next to nothing, and a client waits for it: no budget.
-        self.attempts.failed(address, Failure::Refused, || true);
-        None
-    }
-}
-
-impl Search<'_> {
-    /// A connection, the endpoint told who it is for, and encrypted where it wants that.
-    async fn dial(&self, address: SocketAddr) -> io::Result<Stream> {
-        let Self { shared, ends: (who, door), .. } = self;
-        // As it is now: whoever was held goes as its endpoint wants it by now.
-        let config = shared.config();
-        let mut server = TcpStream::connect(address).await?;
-        let _ = server.set_nodelay(true);
-        if let Some(version) = config.send_proxy {
-            server.write_all(&header::write(version, *who, *door)).await?;
-        }
-        if !config.encrypts {
-            return Ok(Stream::Plain(server));
-        }
-        let host = shared.group.host(address);
-        // Every connection would have room for it, the many in clear as well.
-        Box::pin(shared.dialer.encrypt(server, address, host.as_deref())).await
-    }
 }
 
 /// Until somebody may have come into service; false where nothing but time has passed.

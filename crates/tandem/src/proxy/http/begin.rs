@@ -10,20 +10,18 @@ use super::session::{Client, poll_head, run};
 use super::stream::{Buffer, Stream};
 use super::wire::rewrite::Origin;
 use super::{Http, HttpConfig, h2};
-use crate::proxy::balancer::session::Shared;
+use crate::proxy::balancer::session::{SETTLED, Shared, makes_room};
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::net::TcpStream;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
 /// How long a door that closes still serves what comes on an idle connection: it was sent before
 /// its client could know.
 pub(super) const LAST_WORD: Duration = Duration::from_secs(1);
-/// Whoever has been idle for so long may have to make room.
-pub(super) const SETTLED: Duration = Duration::from_secs(1);
 
 /// Serves one client to its end.
 pub(in crate::proxy) async fn serve(
@@ -66,7 +64,7 @@ async fn accept(
         () = last_word(shared) => return None,
         accepted = accept => accepted,
         // Nobody knows yet whether it ever says anything.
-        () = makes_room(http, settled) => return None,
+        () = makes_room(shared, settled) => return None,
     };
     let Ok(Ok(stream)) = accepted else {
         shared.tally.refused.fetch_add(1, Ordering::Relaxed);
@@ -85,7 +83,7 @@ async fn speak(server: h2::Server<'_>, config: &HttpConfig, stream: Stream) {
         return;
     }
     if config.http2 && !client.stream.is_encrypted() {
-        match begins((server.shared, server.http), config, &mut client).await {
+        match begins(server.shared, config, &mut client).await {
             Some(true) => {
                 h2::serve(server, config, (client.stream, client.input)).await;
                 return;
@@ -98,11 +96,7 @@ async fn speak(server: h2::Server<'_>, config: &HttpConfig, stream: Stream) {
 }
 
 /// Whether its first bytes are those of HTTP/2; none if there are none.
-async fn begins(
-    (shared, http): (&Shared, &Http),
-    config: &HttpConfig,
-    client: &mut Client,
-) -> Option<bool> {
+async fn begins(shared: &Shared, config: &HttpConfig, client: &mut Client) -> Option<bool> {
     let mut deadline = Instant::now() + config.keep_alive;
     let settled = Instant::now() + SETTLED;
     let mut is_silent = true;
@@ -125,7 +119,7 @@ async fn begins(
             filled = fill => filled,
             // What has begun to come may still come.
             () = last_word(shared), if is_silent => return None,
-            () = makes_room(http, settled), if is_silent => return None,
+            () = makes_room(shared, settled), if is_silent => return None,
         };
         if !filled.is_ok_and(|bytes| bytes > 0) {
             // Half a word is no HTTP/2; whoever speaks HTTP/1.1 says what is wrong with it.
@@ -138,11 +132,4 @@ async fn begins(
 pub(super) async fn last_word(shared: &Shared) {
     shared.closing.cancelled().await;
     sleep(LAST_WORD).await;
-}
-
-/// Ready when somebody else needs the place of whoever has been idle for longest. Who asks one
-/// thing after the other does not even wait for it: that would cost each request two locks.
-pub(super) async fn makes_room(http: &Http, settled: Instant) {
-    sleep_until(settled).await;
-    http.room.notified().await;
 }

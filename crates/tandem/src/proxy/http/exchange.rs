@@ -24,7 +24,7 @@ use crate::proxy::balancer::session::Shared;
 use std::future::poll_fn;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
-use tandem_core::clustering::load_balanced::attempts::{Attempts, Failure as Lost, Next};
+use tandem_core::clustering::load_balanced::attempts::{Failure as Lost, Next};
 use tandem_core::clustering::load_balanced::ejection::Event;
 use tandem_core::clustering::load_balanced::key::part_of;
 use tokio::time::Instant;
@@ -66,8 +66,7 @@ pub(super) async fn run(door: Door<'_>, client: &mut Client, order: Order) -> Af
     let total = door.requests.total_timeout.map(|total| begun + total);
     let hold = begun + door.config.hold_max;
     door.http.budget(tandem_core::clustering::load_balanced::retry::Budget::request);
-    let mut search =
-        Search { door, order, hold, total, attempts: Attempts::default(), anew: false };
+    let mut search = Search::new((door, order), (hold, total));
     loop {
         let Reached { claim, stream, of, is_reused, generation } = match search.reach(client).await
         {

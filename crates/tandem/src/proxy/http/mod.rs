@@ -47,7 +47,6 @@ use tandem_core::clustering::load_balanced::retry::{self, Budget};
 use tandem_core::ids::ServiceId;
 use tls::Loaded;
 pub(super) use tls::{Certificates, Shows};
-use tokio::sync::Notify;
 use tokio::time::Instant;
 pub(super) use tunnel::relay;
 
@@ -211,8 +210,6 @@ pub(super) struct Http {
     tls: Shows,
     tally: Tally,
     nonsense: Mutex<Nonsense>,
-    /// Wakes whoever has been idle for longest, to make room for somebody else.
-    room: Notify,
 }
 
 /// Responses that were not understood and not said.
@@ -239,7 +236,6 @@ impl Http {
             tls,
             tally: Tally::default(),
             nonsense: Mutex::default(),
-            room: Notify::new(),
         })
     }
 
@@ -261,11 +257,6 @@ impl Http {
     /// Reads certificates again whose files were written anew.
     pub(super) fn renew(&self, service: &ServiceId) {
         self.tls.renew(service);
-    }
-
-    /// A connection that has waited for a request for long is closed, if there is one.
-    pub(super) fn make_room(&self) {
-        self.room.notify_one();
     }
 
     /// Whether to say that a response was not understood, and of how many it was not said before.

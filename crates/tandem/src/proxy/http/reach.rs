@@ -68,9 +68,19 @@ pub(super) struct Search<'a> {
     pub(super) attempts: Attempts<SocketAddr>,
     /// No connection that was used before: one was closed, and so may be the others.
     pub(super) anew: bool,
+    /// Whether another connect is paid for, once one has failed.
+    is_paid: Option<bool>,
 }
 
-impl Search<'_> {
+impl<'a> Search<'a> {
+    pub(super) fn new(
+        (door, order): (Door<'a>, Order),
+        (hold, total): (Instant, Option<Instant>),
+    ) -> Self {
+        let attempts = Attempts::default();
+        Self { door, order, hold, total, attempts, anew: false, is_paid: None }
+    }
+
     /// Finds an endpoint.
     pub(super) async fn reach(&mut self, client: &mut Client) -> Result<Reached, Nobody> {
         loop {
@@ -92,6 +102,9 @@ impl Search<'_> {
             };
             let why = match connection {
                 Ok((stream, is_reused)) => {
+                    if self.is_paid.take().is_some() {
+                        self.door.shared.connects.worked();
+                    }
                     return Ok(Reached { claim, stream, of, is_reused, generation });
                 }
                 Err(why) => why,
@@ -103,13 +116,23 @@ impl Search<'_> {
             }
             let pay = || self.door.http.may_retry();
             let next = self.attempts.failed(address, Failure::Refused, pay);
+            self.is_paid = Some(next == Next::AtOnce);
             if next == Next::AtOnce {
                 claim.0.retried();
             }
             drop(claim);
             self.may_go_on()?;
-            self.goes_on(client, next).await?;
+            self.is_paid(client).await?;
         }
+    }
+
+    /// Ready once a connect may be tried, at once but for one after another one that failed.
+    async fn is_paid(&mut self, client: &mut Client) -> Result<(), Nobody> {
+        if self.is_paid == Some(false) {
+            self.hold(client, self.door.shared.connects.paid(false)).await?;
+            self.is_paid = Some(true);
+        }
+        Ok(())
     }
 
     fn may_go_on(&self) -> Result<(), Nobody> {

@@ -7,7 +7,7 @@
 //! Not here: how a connection begins (`begin.rs`), what becomes of a request (`exchange.rs`).
 //! Tested by: `tests/`.
 
-use super::begin::{LAST_WORD, SETTLED, makes_room};
+use super::begin::LAST_WORD;
 use super::exchange::{self, After, Door};
 use super::stream::{BUFFER, Buffer, Stream, Timer};
 use super::transfer::Kept;
@@ -15,7 +15,7 @@ use super::wire::framing::Framing;
 use super::wire::request::{self, Method, Refusal, no_fields};
 use super::wire::rewrite::{self, Origin};
 use super::{Http, HttpConfig, key, reply};
-use crate::proxy::balancer::session::Shared;
+use crate::proxy::balancer::session::{SETTLED, Shared, makes_room};
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
@@ -192,7 +192,7 @@ pub(super) async fn run(shared: &Shared, http: &Http, client: &mut Client) {
     // Asked between any two requests: one that waits for all of them, not one for each.
     let mut closing = pin!(shared.closing.cancelled());
     loop {
-        let next = next(closing.as_mut(), (shared, http), client).await;
+        let next = next(closing.as_mut(), shared, client).await;
         // What changes while it runs counts from the next request on.
         let config = shared.config();
         let Some(requests) = &config.http else { return };
@@ -278,7 +278,7 @@ impl Wait {
 /// Waits for the next request.
 async fn next(
     mut closing: Pin<&mut WaitForCancellationFuture<'_>>,
-    (shared, http): (&Shared, &Http),
+    shared: &Shared,
     client: &mut Client,
 ) -> Next {
     let mut config = shared.config();
@@ -308,7 +308,7 @@ async fn next(
                 continue;
             }
             filled = fill => filled,
-            () = makes_room(http, settled), if is_idle => return Next::Over,
+            () = makes_room(shared, settled), if is_idle => return Next::Over,
         };
         match filled {
             Ok(0) => return Next::Over,

@@ -115,9 +115,11 @@ fn what_a_key_is_does_not_change_while_the_service_is_there() {
     let new = parse(&work("= 12", &DOOR.replace("X-Shop", "X-Other")));
     let told = lines(&unsafe_change(&old, &new));
     assert!(told.iter().any(|line| line.contains("partition_key would change")), "{told:?}");
-    for (key, more) in
-        [("trusted", "trusted = [\"10.0.0.0/8\"]\n"), ("accept_proxy", "accept_proxy = true\n")]
-    {
+    for (key, more) in [
+        ("trusted", "trusted = [\"10.0.0.0/8\"]\n"),
+        ("accept_proxy", "accept_proxy = true\n"),
+        ("accept_proxy_from", "accept_proxy = true\naccept_proxy_from = [\"10.0.0.1\"]\n"),
+    ] {
         let new = parse(&work("= 12", &format!("{DOOR}\n{more}")));
         let told = lines(&unsafe_change(&old, &new));
         assert!(told.iter().any(|it| it.contains(&format!("{key} would change"))), "{told:?}");

@@ -51,6 +51,7 @@ const RATE: Written = &[("rate_limit.per_client", "'10/s'")];
 const ASYNC: Written = &[("durability", "'async'")];
 const KEY: Written = &[("partition_key", "{ header = 'x' }")];
 const PAIRS: Written = &[("certificates", "[{ certificate = '/c', key = '/k' }]")];
+const PROXIED: Written = &[("accept_proxy", "true")];
 const HASH: Written = &[("balance", "'hash'")];
 
 fn example(kind: Kind, key: &str) -> Option<Example> {
@@ -90,6 +91,7 @@ fn example_of_key(kind: Kind, key: &str) -> Option<Example> {
         "send_proxy" => ("'v1'", &[]),
         "sticky" => ("'place'", &[]),
         "trusted" => ("['10.0.0.1']", &[]),
+        "accept_proxy_from" => ("['10.0.0.1']", PROXIED),
         "hash_key" => ("{ header = 'x' }", HASH),
         "upstream_protocol" => ("'http2'", &[]),
         "upstream_tls" => ("{ ca = '/ca' }", &[]),

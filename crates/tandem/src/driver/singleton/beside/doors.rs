@@ -170,6 +170,7 @@ mod tests {
             held_max: 100,
             connections_max: 0,
             accept_proxy: false,
+            accept_proxy_from: Vec::new(),
             send_proxy: None,
             partitions: None,
             http: None,

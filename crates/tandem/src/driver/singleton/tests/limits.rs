@@ -1,6 +1,7 @@
 //! Which failed checks count and how many it takes; what follows where a hook hangs.
 
 use super::*;
+use crate::service::command::AtPort;
 
 impl Case {
     /// A check that answers so; what the keeper is asked because of it.
@@ -120,4 +121,24 @@ async fn h50_an_on_stop_that_hangs_is_killed_and_told_and_the_copy_counts_as_end
     it.hears(exited(Cause::Asked)).await;
     assert_eq!((it.driver.life, it.driver.own.process), (Life::Nothing, Process::Stopped));
     assert_eq!(it.driver.own.starts_failed, 0, "the copy itself did not fail");
+}
+
+/// What asks the copy before would be told by the next one, or stand in its way.
+#[tokio::test]
+async fn a_check_ends_with_the_copy_that_it_asks() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut it = case(|config| {
+        let probe = Probe::Port(AtPort::Http("/".to_owned()));
+        config.health = exec(&[]).map(|health| Health { probe, timeout: LONG, ..health });
+    });
+    it.runs().await;
+    it.driver.it.config.address = Some(listener.local_addr().unwrap());
+    it.driver.check_health();
+    let (mut asks, _) = tokio::time::timeout(LIMIT, listener.accept()).await.unwrap().unwrap();
+    it.driver.life = Life::Ending { kill_at: clock::now().plus(LONG), why: Why::Planned };
+    it.driver.own.process = Process::Stopping;
+    it.go_on(Answer::Done).await;
+    let mut asked = Vec::new();
+    let read = tokio::io::AsyncReadExt::read_to_end(&mut asks, &mut asked);
+    let _ = tokio::time::timeout(LIMIT, read).await.expect("it asks no more");
 }

@@ -65,8 +65,9 @@ impl Accepting {
         let spare = sessions_max.saturating_sub(
             usize::try_from(tally.sessions.load(Ordering::Relaxed)).unwrap_or(usize::MAX),
         );
-        if let Some(http) = self.shared.http.as_ref().filter(|_| spare < room(sessions_max)) {
-            http.make_room();
+        if spare < room(sessions_max) {
+            // A connection that has said nothing for long is closed, if there is one.
+            self.shared.room.notify_one();
         }
         let (shared, alive) = (Arc::clone(&self.shared), self.connections.token());
         self.supervisor.spawn("balancer session", TaskKind::Session, async move {

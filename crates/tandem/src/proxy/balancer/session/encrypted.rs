@@ -7,7 +7,7 @@
 //! Not here: certificates (`http/tls.rs`), endpoints that prove their names (`dial.rs`).
 //! Tested by: `../tests/encrypted.rs`.
 
-use super::{Shared, endpoint, note, over};
+use super::{SETTLED, Shared, endpoint, makes_room, note, over};
 use crate::proxy::balancer::BalancerConfig;
 use crate::proxy::balancer::listener::keep_alive;
 use crate::proxy::balancer::member::Claim;
@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsAcceptor;
 
 /// For a client to prove that it speaks TLS, as for the head of a request.
@@ -67,11 +67,14 @@ async fn accept(
     tls: Option<Arc<rustls::ServerConfig>>,
 ) -> Option<Stream> {
     let Some(tls) = tls else { return Some(Stream::Plain(client)) };
+    let settled = Instant::now() + SETTLED;
     let accept = timeout(HANDSHAKE_MAX, TlsAcceptor::from(tls).accept(client));
     let accepted = tokio::select! {
         biased;
         () = shared.closing.cancelled() => return None,
         accepted = accept => accepted,
+        // Nobody knows yet whether it ever says anything.
+        () = makes_room(shared, settled) => return None,
     };
     let Ok(Ok(stream)) = accepted else {
         shared.tally.refused.fetch_add(1, Ordering::Relaxed);

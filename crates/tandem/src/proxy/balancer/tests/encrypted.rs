@@ -6,7 +6,7 @@ use crate::proxy::http::tests::tls::{Encrypted, client, connect, issue};
 use std::path::Path;
 
 /// A balancer that ends TLS in front of `endpoint`: so a client is tried, and an endpoint had.
-fn ends_tls(endpoint: &Endpoint, dir: &Path, name: &str) -> BalancerConfig {
+pub(super) fn ends_tls(endpoint: &Endpoint, dir: &Path, name: &str) -> BalancerConfig {
     let shown = issue(dir, name, &["cache.example"]);
     BalancerConfig { certificates: vec![shown], ..config(&[endpoint]) }
 }

@@ -1,6 +1,7 @@
-//! Rates of connections.
+//! Bounds: rates, places, connects that are tried again, and whose word counts.
 
 use super::*;
+use crate::proxy::http::tests::tls::{client, connect};
 
 fn limited(a: &Endpoint, per_client: Option<u32>, total: Option<u32>) -> BalancerConfig {
     let limit = |count| rate::Limit { count, per: Duration::from_secs(3600), burst: count };
@@ -57,4 +58,113 @@ async fn an_endpoint_has_no_more_connections_than_it_may_and_the_others_wait_in_
         last = next;
     }
     assert_eq!(balancer.snapshot().held, 0);
+}
+
+/// A port that nobody listens at, and stays free.
+fn nobody() -> SocketAddr {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+/// H43: a client that is held costs its endpoint a few connects, however many are: they would be
+/// the load that keeps it from coming back.
+#[tokio::test]
+async fn connects_are_tried_again_within_a_budget_and_all_go_once_somebody_is_there() {
+    const CLIENTS: u32 = 200;
+    let supervisor = Supervisor::new();
+    let address = nobody();
+    let (host, port) = (address.ip().to_string(), address.port());
+    let upstream = Upstream { host, port, weight: 1, far: false, drain: false };
+    let config = BalancerConfig {
+        upstreams: vec![upstream],
+        hold_max: LIMIT,
+        sessions_max: 1000,
+        held_max: 1000,
+        ..config(&[])
+    };
+    let balancer = Balancer::open(config, &supervisor).unwrap();
+    let begun = Instant::now();
+    let mut clients = Vec::new();
+    for _ in 0..CLIENTS {
+        clients.push(TcpStream::connect(balancer.local_address()).await.unwrap());
+    }
+    until(&balancer, |it| it.held == u64::from(CLIENTS)).await;
+    sleep(Duration::from_secs(2)).await;
+    let (failed, seconds) = (balancer.snapshot().retried, begun.elapsed().as_secs() + 1);
+    let budget = u64::from(CLIENTS) / 5 + 10 + 10 * seconds;
+    assert!(failed >= u64::from(CLIENTS), "each tries once: {failed}");
+    assert!(failed <= u64::from(CLIENTS) + budget, "{failed} connects in {seconds} s");
+    let _a = Endpoint::at(&supervisor, b'a', address).await;
+    for mut client in clients {
+        assert_eq!(timeout(LIMIT, client.read_u8()).await.unwrap().unwrap(), b'a');
+    }
+    assert_eq!(balancer.snapshot().expired, 0);
+}
+
+/// They connect, and no more: the door is full of them.
+#[tokio::test]
+async fn strangers_that_say_nothing_make_room() {
+    let (supervisor, a, _) = pair().await;
+    let dir = tempfile::tempdir().unwrap();
+    let named = BalancerConfig { accept_proxy: true, ..config(&[&a]) };
+    for door in [named, encrypted::ends_tls(&a, dir.path(), "shop")] {
+        let certificate = door.certificates.first().cloned();
+        let config = BalancerConfig { sessions_max: 2, ..door };
+        let balancer = Balancer::open(config, &supervisor).unwrap();
+        let stranger = || TcpStream::connect(balancer.local_address());
+        let mut strangers = [stranger().await.unwrap(), stranger().await.unwrap()];
+        assert!(timeout(LIMIT, strangers[0].read_u8()).await.unwrap().is_err(), "it came first");
+        assert_eq!(balancer.snapshot().refused, 0, "its own time is not over");
+        match certificate {
+            None => assert_eq!(from(&balancer, "192.0.2.1").await, Some(b'a')),
+            Some(shown) => {
+                let believes = client(&[&shown]);
+                let stream = connect(&balancer, &believes, "cache.example").await;
+                assert_eq!(timeout(LIMIT, stream.unwrap().read_u8()).await.unwrap().unwrap(), b'a');
+            }
+        }
+    }
+}
+
+/// Connects from an address of this machine.
+async fn connect_from(ip: &str, balancer: &Balancer) -> TcpStream {
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind(SocketAddr::new(ip.parse().unwrap(), 0)).unwrap();
+    socket.connect(balancer.local_address()).await.unwrap()
+}
+
+#[tokio::test]
+async fn only_those_who_are_named_say_who_their_clients_are() {
+    let supervisor = Supervisor::new();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (host, port) = ("127.0.0.1".to_owned(), listener.local_addr().unwrap().port());
+    let config = BalancerConfig {
+        accept_proxy: true,
+        accept_proxy_from: vec!["127.0.0.2".parse().unwrap()],
+        send_proxy: Some(ProxyVersion::V1),
+        upstreams: vec![Upstream { host, port, weight: 1, far: false, drain: false }],
+        ..config(&[])
+    };
+    let balancer = Balancer::open(config.clone(), &supervisor).unwrap();
+    let header = b"PROXY TCP4 192.0.2.7 198.51.100.1 5000 443\r\n";
+    // What arrives of a client that says so, up to the end of the second line.
+    let arrives = async |ip: &str| {
+        let mut client = connect_from(ip, &balancer).await;
+        client.write_all(&[&header[..], b"hello\r\n"].concat()).await.unwrap();
+        let (server, _) = timeout(LIMIT, listener.accept()).await.unwrap().unwrap();
+        let mut lines = tokio::io::AsyncBufReadExt::lines(tokio::io::BufReader::new(server));
+        let first = timeout(LIMIT, lines.next_line()).await.unwrap().unwrap().unwrap();
+        let second = timeout(LIMIT, lines.next_line()).await.unwrap().unwrap().unwrap();
+        (first.split(' ').nth(2).unwrap().to_owned(), second)
+    };
+    let said = String::from_utf8_lossy(header).trim_end().to_owned();
+    assert_eq!(arrives("127.0.0.2").await, ("192.0.2.7".to_owned(), "hello".to_owned()));
+    assert_eq!(arrives("127.0.0.1").await, ("127.0.0.1".to_owned(), said), "that is no header");
+    // Who is named must say it.
+    let mut silent = connect_from("127.0.0.2", &balancer).await;
+    silent.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+    assert!(timeout(LIMIT, silent.read_u8()).await.unwrap().is_err());
+    assert_eq!(balancer.snapshot().refused, 1);
+    // From the next connection on, everybody.
+    balancer.configure(BalancerConfig { accept_proxy_from: Vec::new(), ..config }).unwrap();
+    assert_eq!(arrives("127.0.0.1").await.0, "192.0.2.7");
 }

@@ -13,8 +13,8 @@ use super::life::Life;
 use super::meter::Peer;
 use super::outgoing::SEND_MAX;
 use super::{CLIENT_CRUMBS, CLIENT_WINDOW, STREAM_WINDOW, STREAMS_MAX, Takes};
+use crate::proxy::balancer::session::SETTLED;
 use crate::proxy::balancer::session::Shared;
-use crate::proxy::http::begin::SETTLED;
 use crate::proxy::http::session::{self, Client, Ends, FAREWELL};
 use crate::proxy::http::stream::{Buffer, Stream, Timer};
 use crate::proxy::http::wire::rewrite::Origin;
@@ -184,8 +184,8 @@ impl Open<'_> {
         if now < settled {
             return Some(settled.min(end));
         }
-        let http = self.server.http;
-        let room = self.room.get_or_insert_with(|| Box::pin(http.room.notified()));
+        let shared = self.server.shared;
+        let room = self.room.get_or_insert_with(|| Box::pin(shared.room.notified()));
         room.as_mut().poll(cx).is_pending().then_some(end)
     }
 

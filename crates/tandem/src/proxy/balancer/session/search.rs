@@ -1,0 +1,180 @@
+//! Talks to endpoints until one takes a connection: chooses, waits for one, connects.
+//! In: who the client is, and where it came to. Out: a connection to an endpoint.
+//! States: → (nobody serves, all full) waits → (somebody does) Connecting → found; Connecting →
+//! (refused) waits until that is paid for.
+//! Keeps: H43 a connect that fails carried nothing, and may be tried again. Once every endpoint
+//! refuses, thousands of clients that are held would be the load that keeps a service from coming
+//! back: what is tried again is paid for, and what goes well pays for others.
+//! Not here: who is chosen, and what pays (`tandem_core`).
+//! Tested by: `../tests/limits.rs`.
+
+use super::{Shared, goes_elsewhere};
+use crate::proxy::balancer::BalancerConfig;
+use crate::proxy::balancer::group::{Picked, Wish};
+use crate::proxy::balancer::header;
+use crate::proxy::balancer::member::Claim;
+use crate::proxy::http::Stream;
+use crate::runtime::clock;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::atomic::Ordering;
+use std::sync::{Mutex, PoisonError};
+use tandem_core::clustering::load_balanced::attempts::{Attempts, Failure, Next, PACE};
+use tandem_core::clustering::load_balanced::ejection::Event;
+use tandem_core::clustering::load_balanced::rendezvous;
+use tandem_core::clustering::load_balanced::retry::{Budget, Limits};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep, timeout};
+
+/// What pays for connects of a balancer that are tried again.
+#[derive(Debug)]
+pub(in crate::proxy) struct Connects(Mutex<Budget>);
+
+impl Connects {
+    pub(in crate::proxy) fn new() -> Self {
+        Self(Mutex::new(Budget::new(Limits::default(), clock::now())))
+    }
+
+    fn budget<T>(&self, ask: impl FnOnce(&mut Budget) -> T) -> T {
+        // Nothing here leaves it half changed when it panics.
+        ask(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// A client came.
+    fn came(&self) {
+        self.budget(Budget::request);
+    }
+
+    /// Whether one may be tried again; if so, it is paid for.
+    fn pay(&self) -> bool {
+        self.budget(|budget| budget.retry(clock::now()))
+    }
+
+    /// One that was tried again went well.
+    pub(in crate::proxy) fn worked(&self) {
+        self.budget(Budget::worked);
+    }
+
+    /// Ready once another one may be tried; at once if that is paid for.
+    pub(in crate::proxy) async fn paid(&self, mut is_paid: bool) {
+        while !is_paid {
+            sleep(PACE).await;
+            is_paid = self.pay();
+        }
+    }
+}
+
+/// A connection's search for an endpoint.
+pub(super) struct Search<'a> {
+    shared: &'a Shared,
+    config: &'a BalancerConfig,
+    /// Who the client is, and where it came to.
+    ends: (SocketAddr, SocketAddr),
+    key: u64,
+    attempts: Attempts<SocketAddr>,
+    /// A connect has failed.
+    has_failed: bool,
+    /// The next one is paid for; the first one costs nothing.
+    is_paid: bool,
+}
+
+impl<'a> Search<'a> {
+    pub(super) fn new(
+        shared: &'a Shared,
+        config: &'a BalancerConfig,
+        ends: (SocketAddr, SocketAddr),
+    ) -> Self {
+        let key = rendezvous::hash(ends.0.ip().to_canonical().to_string().as_bytes());
+        shared.connects.came();
+        let attempts = Attempts::default();
+        Self { shared, config, ends, key, attempts, has_failed: false, is_paid: true }
+    }
+
+    /// None if more wait than may. `picked`: what there was at first; none where that took nothing.
+    pub(super) async fn go_on(mut self, mut picked: Option<Picked>) -> Option<(Claim, Stream)> {
+        loop {
+            picked = match picked {
+                None => Some(self.ask_again().await),
+                Some(Picked::Place(claim)) => match self.connect(claim).await {
+                    Some(found) => return Some(found),
+                    None => None,
+                },
+                Some(Picked::Tried) => {
+                    // Once more, after a pause: nothing was sent to anybody.
+                    self.attempts.next_round();
+                    sleep(PACE).await;
+                    None
+                }
+                Some(Picked::Wait(waiting)) => Some(waiting.turn(self.shared).await),
+                Some(Picked::Full) => return None,
+            };
+        }
+    }
+
+    pub(super) fn ask(&self) -> Picked {
+        self.shared.group.ask(Wish {
+            key: Some(self.key),
+            attempts: &self.attempts,
+            token: None,
+            in_flight_max: self.config.connections_max,
+            held_max: self.config.held_max,
+        })
+    }
+
+    async fn ask_again(&mut self) -> Picked {
+        self.shared.connects.paid(self.is_paid).await;
+        self.is_paid = true;
+        self.ask()
+    }
+
+    /// None: the endpoint does not take it.
+    pub(super) async fn connect(&mut self, claim: Claim) -> Option<(Claim, Stream)> {
+        let address = claim.0.address;
+        let begun = Instant::now();
+        let connect_timeout = self.shared.config.borrow().connect_timeout;
+        let dialed = tokio::select! {
+            biased;
+            dialed = timeout(connect_timeout, self.dial(address)) => dialed,
+            // Nothing was sent there: whoever waits goes where work goes now.
+            () = goes_elsewhere(self.shared, &claim) => return None,
+        };
+        let why = match dialed {
+            Ok(Ok(server)) => {
+                claim.0.connected_in(begun.elapsed());
+                if self.has_failed {
+                    self.shared.connects.worked();
+                }
+                return Some((claim, server));
+            }
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "no answer in time".to_owned(),
+        };
+        claim.0.failed_because(why);
+        self.shared.group.note(&claim.0, Event::WorkFailed);
+        self.shared.tally.retried.fetch_add(1, Ordering::Relaxed);
+        claim.0.retried();
+        let pay = || self.shared.connects.pay();
+        self.is_paid = self.attempts.failed(address, Failure::Refused, pay) == Next::AtOnce;
+        self.has_failed = true;
+        None
+    }
+
+    /// A connection, the endpoint told who it is for, and encrypted where it wants that.
+    async fn dial(&self, address: SocketAddr) -> io::Result<Stream> {
+        let Self { shared, ends: (who, door), .. } = self;
+        // As it is now: whoever was held goes as its endpoint wants it by now.
+        let config = shared.config();
+        let mut server = TcpStream::connect(address).await?;
+        let _ = server.set_nodelay(true);
+        if let Some(version) = config.send_proxy {
+            server.write_all(&header::write(version, *who, *door)).await?;
+        }
+        if !config.encrypts {
+            return Ok(Stream::Plain(server));
+        }
+        let host = shared.group.host(address);
+        // Every connection would have room for it, the many in clear as well.
+        Box::pin(shared.dialer.encrypt(server, address, host.as_deref())).await
+    }
+}
