@@ -88,3 +88,47 @@ fn a_dead_process_is_back_at_once_where_it_was() {
         assert!(started > killed && started - killed < 100_000, "seed {seed}");
     }
 }
+
+/// Asked to end, it may take three seconds, its lease lasts 0.9.
+#[test]
+fn what_is_taken_out_ends_in_order_and_comes_back() {
+    for seed in 0..100 {
+        let (mut world, _) = running(seed);
+        let taken_out = world.now;
+        world.take_out(5_000_000);
+        while world.violation().is_none() && !world.runs_on().is_empty() {
+            let next = world.now + 50_000;
+            assert!(next < taken_out + 8_000_000, "seed {seed}: it does not end");
+            world.run_until(next);
+        }
+        assert_eq!(world.outlived, 0, "seed {seed}: its lease passed");
+        world.run_until(taken_out + 15_000_000);
+        assert_eq!(world.violation(), None, "seed {seed}");
+        assert_eq!(world.runs_on().len(), 1, "seed {seed}: it is back");
+    }
+}
+
+/// It is asked to end and cut off then; whoever has its name next waits for its lease, and no more.
+fn taken_out_and_cut_off(seed: u64, mutation: Option<Mutation>) -> World {
+    let mut world = World::new(seed, Options { calm: true, mutation, ..Options::default() });
+    world.run_until(10_000_000);
+    let holder = world.runs_on()[0];
+    world.take_out(400_000);
+    world.run_until(10_200_000);
+    world.cut_off(holder);
+    world.run_until(16_000_000);
+    world
+}
+
+#[test]
+fn what_is_taken_out_and_cut_off_ends_with_its_lease() {
+    let (mut outlived, mut caught) = (0, 0);
+    for seed in 0..100 {
+        let world = taken_out_and_cut_off(seed, None);
+        assert_eq!(world.violation(), None, "seed {seed}");
+        outlived += world.outlived;
+        let unproven = taken_out_and_cut_off(seed, Some(Mutation::LeaveUnproven));
+        caught += u64::from(unproven.violation().is_some_and(|it| it.starts_with("INV-12")));
+    }
+    assert!(outlived > 20 && caught > 5, "{outlived} ended by it, {caught} would have run twice");
+}

@@ -50,8 +50,12 @@ impl World {
         let me = self.nodes[n].id.clone();
         let s = self.own_part(n);
         let service = &self.services[s];
-        let spec = agreed.spec.services.get(service)?;
-        let state = agreed.services.get(service)?;
+        let there = agreed.spec.services.get(service).zip(agreed.services.get(service));
+        let unproven = there.is_none() && self.options.mutation == Some(Mutation::LeaveUnproven);
+        let left = self.nodes[n].daemon.as_ref()?.parts.get(s)?.memory.leaving();
+        let left = left.map(|(spec, state)| (spec.clone(), state.clone()));
+        let left = left.as_ref().map(|(spec, state)| (spec, state));
+        let (spec, state) = there.or(left)?;
         let appointment = state.appointment.as_ref().filter(|it| it.primary == me)?;
         let part = self.part(n, s)?;
         if part.own.promised > appointment.term {
@@ -60,7 +64,8 @@ impl World {
         let acknowledged = &part.hub.proof(spec, appointment.term, false);
         let rules = &appointment.rules;
         let proof = Proof { me: &me, voters: &voters, rules, now, acknowledged };
-        let until = valid_until(&proof, spec.timing.lease);
+        let proven = valid_until(&proof, spec.timing.lease);
+        let until = if unproven { Some(now.plus(spec.timing.lease)) } else { proven };
         let is_its_own = part.own.promoted == appointment.term;
         let runs = matches!(part.own.process, Process::Primary | Process::Stopping);
         if let Some(until) =

@@ -210,10 +210,15 @@ impl World {
             part.own.starts_failed = 0;
             part.retry_at = now;
         }
-        part.own.outlives = None;
+        part.own.outlives = part.memory.outlives();
         let found = agreed.services.get(&service).zip(agreed.spec.services.get(&service));
         match found {
-            None => self.leave(n, s),
+            None => {
+                self.leave(n, s);
+                if is_own && agreed.spec.nodes.contains_key(&self.nodes[n].id) {
+                    self.hold_lease(n, &agreed, now);
+                }
+            }
             Some((state, spec)) => {
                 part.knows(state, spec);
                 if !is_own {
@@ -234,7 +239,7 @@ impl World {
         }
     }
 
-    /// It has no place here: its lease is renewed no longer, and it is asked to end.
+    /// It has no place here: it is asked to end.
     fn leave(&mut self, n: usize, s: usize) {
         if !self.has_copy(n, s) {
             return;

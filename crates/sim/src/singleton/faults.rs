@@ -100,6 +100,16 @@ impl World {
         self.reconsider_leader();
     }
 
+    /// Cuts a node off from all others, for good.
+    pub fn cut_off(&mut self, n: usize) {
+        self.note(n, || "CUT off".into());
+        for peer in (0..self.nodes.len()).filter(|peer| *peer != n) {
+            self.net.set_cut(n, peer, true);
+            self.net.set_cut(peer, n, true);
+        }
+        self.reconsider_leader();
+    }
+
     fn cut_one_way(&mut self, n: usize, lasts: Micros) {
         let inwards = self.rng.chance(50);
         self.note(n, || format!("CUT one way, inwards {inwards}"));

@@ -2,9 +2,10 @@
 
 use super::daemon::Daemon;
 use super::divided::files::Files;
-use super::{Event, World};
+use super::{Event, Options, World, name};
 use crate::event::Micros;
 use crate::node::Clock;
+use crate::rng::Rng;
 use std::collections::{BTreeMap, BTreeSet};
 use tandem_core::clustering::active_active::holder::Floor;
 use tandem_core::ids::{Epoch, NodeId, PartitionId, Term};
@@ -112,6 +113,17 @@ impl Machine {
     }
 }
 
+/// One with a clock of its own.
+pub(super) fn machine(n: usize, witness: bool, options: Options, rng: &mut Rng) -> Machine {
+    let clock = Clock {
+        offset: rng.between(0, 3_600_000_000),
+        drift_ppm: rng.between(0, 20_000) as i64 - 10_000,
+        skew_ms: rng.below(200) as i64 - 100,
+    };
+    let priority = if options.calm { 100 } else { [100, 100, 100, 0, 50, 200][rng.below(6)] };
+    Machine::new(name(n).into(), witness, priority, clock)
+}
+
 impl World {
     /// The keeper starts a copy, under a lease that holds.
     pub(super) fn keeper_starts(&mut self, n: usize, term: Term, lease: Timestamp) -> bool {
@@ -158,6 +170,7 @@ impl World {
         let passed = self.nodes[n].copy.as_ref().is_some_and(|c| c.life == life && c.lease <= now);
         if passed {
             self.note(n, || "the lease has passed".into());
+            self.outlived += 1;
             self.keeper_kills(n);
         }
     }

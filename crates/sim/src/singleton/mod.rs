@@ -26,13 +26,12 @@ mod witness;
 
 use crate::event::Micros;
 use crate::network::Net;
-use crate::node::Clock;
 use crate::rng::Rng;
 use crate::runner::Failure;
 use crate::trace::Trace;
 use agreement::Agreement;
 use event::Event;
-use machine::Machine;
+use machine::{Machine, machine};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::time::Duration;
@@ -118,6 +117,8 @@ pub enum Mutation {
     CutReleased,
     /// A copy whose configuration has changed starts anew with all that it owns.
     StartAnewWithWork,
+    /// What is taken out has its lease, proven or not, until it has ended.
+    LeaveUnproven,
 }
 
 /// How a command is clustered.
@@ -180,6 +181,8 @@ pub struct World {
     drain_max: Duration,
     /// When a copy was started last, and where.
     pub last_start: Option<(Micros, usize)>,
+    /// How many copies their leases ended.
+    pub outlived: u64,
 }
 
 /// The name of a node.
@@ -229,6 +232,7 @@ impl World {
             given: 0,
             drain_max: Duration::from_millis([2_000, 300, 20_000, 0][(seed % 4) as usize]),
             last_start: None,
+            outlived: 0,
         };
         for n in 0..count {
             world.after(0, 200_000, Event::StartDaemon { n });
@@ -361,16 +365,6 @@ impl World {
             Event::Judge => self.judge(),
         }
     }
-}
-
-fn machine(n: usize, witness: bool, options: Options, rng: &mut Rng) -> Machine {
-    let clock = Clock {
-        offset: rng.between(0, 3_600_000_000),
-        drift_ppm: rng.between(0, 20_000) as i64 - 10_000,
-        skew_ms: rng.below(200) as i64 - 100,
-    };
-    let priority = if options.calm { 100 } else { [100, 100, 100, 0, 50, 200][rng.below(6)] };
-    Machine::new(name(n).into(), witness, priority, clock)
 }
 
 /// How many partitions a seed's world has.

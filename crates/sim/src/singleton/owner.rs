@@ -15,7 +15,7 @@ use tandem_core::spec::ClusterSpec;
 
 impl World {
     /// The service is taken out, and comes back with a lease of its own.
-    pub(super) fn take_out(&mut self, lasts: Micros) {
+    pub fn take_out(&mut self, lasts: Micros) {
         self.configure(|spec| spec.services.clear());
         // Some come back before anybody has seen that it was gone.
         let lasts = if self.rng.chance(50) { lasts / 100 } else { lasts };

@@ -5,6 +5,7 @@
 //! Not here: the sending (`heartbeat.rs`), decisions (the core).
 
 mod doors;
+mod leaving;
 mod own_copy;
 
 use crate::runtime::clock;
@@ -49,6 +50,7 @@ struct Known {
     rest: BTreeSet<ServiceId>,
     copies: BTreeMap<ServiceId, OwnCopy>,
     doors: doors::Doors,
+    leaving: leaving::Leaving,
     config_version: ConfigVersion,
     draining: bool,
     heartbeat: Duration,
@@ -293,7 +295,8 @@ impl Hub {
                     let ends = ends.unwrap_or_default();
                     let seat = known.copies.get(service).map(|copy| copy.seat.clone());
                     let seat = seat.unwrap_or_default();
-                    (service.clone(), InstanceFacts { ends, seat, ..facts })
+                    let told = InstanceFacts { ends, seat, ..facts };
+                    (service.clone(), known.leaving.told(service, told))
                 })
                 .collect(),
         }

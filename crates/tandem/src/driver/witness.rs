@@ -63,9 +63,10 @@ impl Witness {
                 own.ballot = None;
                 asked = None;
             }
-            let counts_from =
-                self.counts_from(&agreed.state, (&answered, memory.since()), &mut own);
+            let counts_from = self.counts_from(&agreed.state, (&answered, &memory), &mut own);
             self.hub.publish(&self.service, &own, clock::now());
+            let is_taken_out = memory.leaving().is_some();
+            self.hub.goes_by(&self.service, agreed.state.config_version, is_taken_out);
             let (promised, ballot) = (own.promised, own.ballot);
             let view = WitnessView { asked, promised, ballot, counts_from };
             let again = match plan(&view, clock::now()) {
@@ -105,16 +106,16 @@ impl Witness {
     fn counts_from(
         &self,
         agreed: &ClusterState,
-        (answered, since): (&BTreeMap<NodeId, Timestamp>, Timestamp),
+        (answered, memory): (&BTreeMap<NodeId, Timestamp>, &Memory),
         own: &mut InstanceFacts,
     ) -> Option<Timestamp> {
         let spec = agreed.spec.services.get(&self.service);
         let state = agreed.services.get(&self.service);
-        own.outlives = None;
+        own.outlives = memory.outlives();
         let (Some(spec), Some(state)) = (spec, state) else { return Some(Timestamp(u64::MAX)) };
         own.revision = state.revision;
         own.outlives = lease::outlives(spec, state);
-        lease::counts_from(spec, state, answered, since)
+        lease::counts_from(spec, state, answered, memory.since())
     }
 }
 

@@ -159,6 +159,24 @@ impl Ledger {
             .concat()
     }
 
+    /// One that needs three leases to end, and has a hook after that.
+    pub fn saves(&self) -> String {
+        let ledger = self.beside("saves").display().to_string();
+        format!(
+            "\n[services.saves]\nkind = \"command\"\nclustering = \"active-passive\"\n\
+             replication = \"none\"\n\
+             command = [\"sh\", \"-c\", \"trap 'sleep 3; echo saved >> {ledger}; exit 0' TERM; \
+             echo began >> {ledger}; while :; do sleep 0.1; done\"]\n\
+             on_stop = [\"sh\", \"-c\", \"echo closed >> {ledger}\"]\nstop_max = \"20s\"\n"
+        )
+    }
+
+    /// What that one did.
+    pub fn saved(&self) -> Vec<String> {
+        let text = fs::read_to_string(self.beside("saves")).unwrap_or_default();
+        text.lines().map(str::to_owned).collect()
+    }
+
     /// One whose lease is longer than a restart of a daemon takes; of another user where that is
     /// possible. Only its own `stop` ends it before `stop_max`.
     pub fn patient(&self) -> String {

@@ -11,6 +11,7 @@ mod ledger;
 #[path = "../common/machines.rs"]
 mod machines;
 mod preferred;
+mod taken_out;
 
 use clients::Clients;
 use ledger::{Ledger, Line};
@@ -38,7 +39,7 @@ const LENIENT: Duration = Duration::from_secs(6);
 async fn a_singleton_runs_once_whatever_dies() {
     let mut machines = Machines::new(&NODES);
     let ledger = Ledger::new(&machines);
-    let services = ledger.service() + &ledger.bad_services();
+    let services = ledger.service() + &ledger.bad_services() + &ledger.saves();
     founded(&mut machines, &ledger, None, &services).await;
     what_hangs_or_is_sick_is_told(&machines, &ledger).await;
     let first = ledger.newest();
@@ -53,6 +54,7 @@ async fn a_singleton_runs_once_whatever_dies() {
     other_words_count_at_once(&machines, &ledger).await;
     its_door_moves_while_it_runs(&machines, &ledger).await;
     a_daemon_that_is_restarted_leaves_no_second_copy(&mut machines, &ledger).await;
+    taken_out::it_ends_in_order_and_comes_back(&machines, &ledger).await;
     where_it_fails_it_does_not_stay(&machines, &ledger).await;
     ledger.no_two_at_once();
 }

@@ -156,8 +156,9 @@ impl SingletonDriver {
     /// The same, by what is agreed now.
     pub(super) fn proven_now(&self) -> Option<Timestamp> {
         let agreed = self.it.agreed.borrow().clone();
-        let spec = agreed.state.spec.services.get(self.service())?;
-        let state = agreed.state.services.get(self.service())?;
+        let spec = agreed.state.spec.services.get(self.service());
+        let standing = spec.zip(agreed.state.services.get(self.service()));
+        let (spec, state) = standing.or_else(|| self.memory.leaving())?;
         let voters = agreed.state.spec.nodes.keys().cloned().collect();
         let is_its_own = self.own.promoted == state.term();
         self.proven_until(spec, state, &voters).filter(|_| is_its_own)

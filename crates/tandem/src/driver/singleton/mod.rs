@@ -293,7 +293,6 @@ impl SingletonDriver {
         let agreed = self.it.agreed.borrow_and_update().clone();
         let spec = agreed.state.spec.services.get(self.service()).cloned();
         let state = agreed.state.services.get(self.service()).cloned();
-        self.own.outlives = None;
         if self.memory.learn(&agreed.state, &self.it.config.service, now) {
             self.answered = self.it.hub.answered_all();
             self.own.ballot = None;
@@ -301,6 +300,7 @@ impl SingletonDriver {
             self.own.starts_failed = 0;
             self.retry_at = now;
         }
+        self.own.outlives = self.memory.outlives();
         if let Some((spec, state)) = spec.as_ref().zip(state.as_ref()) {
             self.own.outlives = outlives(spec, state);
             self.own.revision = state.revision;
@@ -309,8 +309,12 @@ impl SingletonDriver {
             self.own.ballot = self.own.ballot.filter(|ballot| ballot.term > state.term());
         }
         self.note_progress(state.as_ref(), now);
-        self.it.hub.rest(self.service(), state.as_ref().is_some_and(|it| self.holds(it)));
+        let left = self.memory.leaving().map(|(_, state)| state);
+        let holds = state.as_ref().or(left).is_some_and(|it| self.holds(it));
+        self.it.hub.rest(self.service(), holds && (left.is_none() || self.life != Life::Nothing));
         self.publish();
+        let is_taken_out = self.memory.leaving().is_some();
+        self.it.hub.goes_by(self.service(), agreed.state.config_version, is_taken_out);
         self.enforce(now).await;
         if self.life != Life::Runs {
             self.checks.leave();
@@ -325,7 +329,7 @@ impl SingletonDriver {
         }
         let is_member = agreed.state.spec.nodes.contains_key(self.it.hub.me());
         let (Some(spec), Some(state)) = (spec.filter(|_| is_member), state) else {
-            self.leave().await;
+            self.leave(is_member).await;
             return None;
         };
         let voters = self.memory.voters().clone();

@@ -51,8 +51,14 @@ impl SingletonDriver {
         Response::Taken
     }
 
-    /// It has no place here any more: ends within its lease, which is renewed no longer.
-    pub(super) async fn leave(&mut self) {
+    /// It has no place here any more, and is ended in order: where its service is taken out, its
+    /// lease is proven as ever until then; where its node is, the lease is renewed no longer.
+    pub(super) async fn leave(&mut self, is_member: bool) {
         self.stop(Why::Planned).await;
+        let left = self.memory.leaving().filter(|_| is_member && self.life != Life::Nothing);
+        if let Some((spec, state)) = left.map(|(spec, state)| (spec.clone(), state.clone())) {
+            let voters = self.memory.voters().clone();
+            self.hold_lease(&spec, &state, &voters).await;
+        }
     }
 }

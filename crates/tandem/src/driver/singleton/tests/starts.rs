@@ -50,3 +50,46 @@ async fn what_runs_beside_it_runs_as_it_does() {
     let own = it.driver.spec(&["job".into()], hook.lease);
     assert_eq!(StartSpec { argv: own.argv.clone(), ..hook.clone() }, own);
 }
+
+/// What is taken out and put back.
+fn taken_out(it: &Case, back: Option<Agreed>) {
+    it.agreed.send_modify(|agreed| {
+        let state = Arc::make_mut(&mut agreed.state);
+        state.spec.services.clear();
+        state.services.clear();
+        if let Some(back) = back {
+            *state = (*back.state).clone();
+        }
+    });
+}
+
+/// Its lease is far shorter than it may take.
+#[tokio::test]
+async fn what_is_taken_out_has_its_lease_until_it_has_ended_in_order() {
+    let mut it = case(|config| config.on_stop = vec!["tidy up".into()]);
+    it.runs().await;
+    taken_out(&it, None);
+    let asked = it.go_on(Answer::Done).await;
+    assert!(asked.iter().any(|it| matches!(it, Command::Signal { .. })), "{asked:?}");
+    assert!(matches!(it.driver.life, Life::Ending { why: Why::Planned, .. }));
+    assert_eq!(it.driver.own.outlives, Some(Term(3)), "others are supported in it as well");
+    for _ in 0..2 {
+        let before = it.driver.lease;
+        tokio::time::sleep(Duration::from_millis(60)).await;
+        let asked = it.go_on(Answer::Done).await;
+        assert!(matches!(asked[..], [Command::Renew { .. }]), "{asked:?}");
+        assert!(it.driver.lease > before);
+    }
+    it.hears(exited(Cause::Asked)).await;
+    let asked = it.written(Answer::Done).await;
+    assert!(matches!(asked[..], [Command::Start(_)]), "the hook after it: {asked:?}");
+    // Whoever has its name now starts under a lease of its own.
+    let mut back = agreed();
+    let state = Arc::make_mut(&mut back.state).services.get_mut(&"jobs".into()).unwrap();
+    (state.appointment, state.before.term) = (None, Term(3));
+    taken_out(&it, Some(back));
+    tokio::time::sleep(Duration::from_millis(60)).await;
+    let asked = it.go_on(Answer::Done).await;
+    assert!(!asked.iter().any(|it| matches!(it, Command::Renew { .. })), "{asked:?}");
+    assert_eq!(it.driver.own.outlives, Some(Term(0)));
+}
