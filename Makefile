@@ -9,7 +9,7 @@ ROUNDS ?= 5
 SERVICES ?= postgres singleton copies sessions partitions keys http tcp
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo dev test lint check fix sim fuzz drill bench bench-pg bench-http bench-tcp test-pg test-http deny
+.PHONY: help setup build demo dev test lint check fix sim fuzz drill bench bench-pg bench-http bench-tcp bench-services test-pg test-http deny
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed 's/:.*## /\t/' | expand -t 12
@@ -73,7 +73,7 @@ drill: setup ## every fault on every service, release build; what is over its bu
 			failed="$$failed $$service"; done; \
 	if [ -n "$$failed" ]; then echo "failed:$$failed" >&2; exit 1; fi
 
-bench: setup bench-http ## everything that is measured, beside HAProxy and nginx (STRICT=1: a missed limit fails)
+bench: setup bench-http bench-services ## everything that is measured, beside HAProxy and nginx (STRICT=1: a missed limit fails)
 	scripts/bench
 
 bench-pg: setup ## the front door of a PostgreSQL beside HAProxy in TCP mode
@@ -81,6 +81,11 @@ bench-pg: setup ## the front door of a PostgreSQL beside HAProxy in TCP mode
 
 bench-http: ## an HTTP and a TCP service beside HAProxy and nginx: rates, times, memory, a death
 	scripts/bench-http
+
+bench-services: setup ## how soon singletons and partitions are back, beside their limits
+	$(CARGO) build --release --package tandem
+	target/release/tandem drill $(if $(STRICT),--strict) --service singleton --fault instance-kill,node-kill --rounds $(ROUNDS)
+	target/release/tandem drill $(if $(STRICT),--strict) --service partitions --fault instance-kill,node-kill --rounds $(ROUNDS)
 
 bench-tcp: ## a load-balanced TCP service beside HAProxy
 	scripts/bench-tcp

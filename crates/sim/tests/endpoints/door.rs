@@ -128,6 +128,11 @@ impl Request {
     }
 }
 
+fn limits(mutation: Mutation) -> Limits {
+    let ejected_percent_max = if mutation == Mutation::AllAreEjected { 100 } else { 50 };
+    Limits { ejected_percent_max, ..LIMITS }
+}
+
 /// A node's balancer, as `proxy/balancer` is, without sockets.
 pub struct Door {
     pub group: Group,
@@ -158,8 +163,6 @@ pub struct Door {
 
 impl Door {
     pub fn new(size: usize, (policy, checks): (Policy, bool), mutation: Mutation) -> Self {
-        let ejected_percent_max = if mutation == Mutation::AllAreEjected { 100 } else { 50 };
-        let limits = Limits { ejected_percent_max, ..LIMITS };
         Self {
             budget: None,
             waiting: Vec::new(),
@@ -167,7 +170,7 @@ impl Door {
             retries: 0,
             worst_us: vec![0; size],
             mutation,
-            group: Group::new(&vec![1; size], limits, checks),
+            group: Group::new(&vec![1; size], limits(mutation), checks),
             balance: Balance::new(policy),
             latency: vec![Latency::default(); size],
             far: vec![false; size],
@@ -180,6 +183,11 @@ impl Door {
             unserved: 0,
             ejected: 0,
         }
+    }
+
+    /// They get as much as they weigh.
+    pub fn weigh(&mut self, weights: &[u32], checks: bool) {
+        self.group = Group::new(weights, limits(self.mutation), checks);
     }
 
     pub fn check(&mut self, health: &[Health], now: Timestamp) {

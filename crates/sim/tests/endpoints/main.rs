@@ -50,16 +50,23 @@ const POLICIES: [Policy; 5] =
 fn endpoints(seed: u64, mutation: Mutation) {
     let policy = POLICIES[usize::try_from(seed % 5).unwrap()];
     let mut world = World::new(seed, policy, mutation);
+    let weights = world.weigh();
     world.run(STORM, true);
     world.heal();
     world.run(QUIET, false);
+    let all = u64::from(weights.iter().sum::<u32>());
     for door in &world.doors {
-        let case = format!("seed {seed} {policy:?}: {:?}", door.worked);
+        let case = format!("seed {seed} {policy:?} {weights:?}: {:?}", door.worked);
         assert_eq!(door.unserved, 0, "{case}: all is well and a client was not served");
         assert_eq!(door.attempts, door.clients, "{case}: all is well and something is tried again");
         // Whoever works gets work: nobody is forgotten after a storm.
-        let fair = door.clients / door.worked.len() as u64;
-        assert!(door.worked.iter().all(|worked| *worked * 2 >= fair), "{case}: starved");
+        for (worked, weight) in door.worked.iter().zip(&weights) {
+            let fair = door.clients * u64::from(*weight) / all;
+            assert!(*worked * 2 >= fair, "{case}: starved");
+            // Whoever has least to do is next, whatever its weight, where there is little to do.
+            let is_even = policy == Policy::LeastConnections;
+            assert!(is_even || *worked <= fair * 2, "{case}: more than its share");
+        }
     }
 }
 

@@ -33,6 +33,16 @@ impl World {
         }
     }
 
+    /// Some stand more than others, in every second world.
+    pub fn weigh(&mut self) -> Vec<u32> {
+        let is_even = self.random.below(2) == 0;
+        let most = if is_even { 1 } else { 4 };
+        let weigh = |_: &Health| 1 + u32::try_from(self.random.below(most)).unwrap();
+        let weights: Vec<u32> = self.health.iter().map(weigh).collect();
+        self.doors.iter_mut().for_each(|door| door.weigh(&weights, self.checks));
+        weights
+    }
+
     /// What is far is another matter for each door.
     pub fn spread_over_zones(&mut self) {
         for door in &mut self.doors {
