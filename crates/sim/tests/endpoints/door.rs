@@ -1,5 +1,6 @@
 //! A node's balancer before endpoints that are well or not, without sockets.
 
+use crate::world::Random;
 use crate::{BEGIN, LIMITS, RETRIES};
 use std::time::Duration;
 use tandem_core::clustering::load_balanced::attempts::{Attempts, Failure, Next, PACE};
@@ -53,20 +54,6 @@ pub enum Health {
     Refuses,
     /// Takes connections and checks, and does nothing with them.
     Drops,
-}
-
-/// From a seed, the same numbers everywhere.
-pub struct Random(pub u64);
-
-impl Random {
-    pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(1);
-        hash(&self.0.to_be_bytes())
-    }
-
-    pub fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound
-    }
 }
 
 /// What a choice comes to.

@@ -2,7 +2,8 @@
 //! endpoint that takes all that it is asked and answers nothing, or takes long: no check tells of
 //! it, and another one is still known for having done so before.
 
-use crate::door::{Mutation, Random};
+use crate::door::Mutation;
+use crate::world::Random;
 use crate::{BEGIN, DOORS};
 use std::time::Duration;
 use tandem_core::clustering::load_balanced::balance::{Balance, Draw, Load, Policy};

@@ -1,11 +1,26 @@
 //! Endpoints and doors in virtual time, and what happens to them.
 
-use crate::door::{Door, Health, Mutation, Random};
+use crate::door::{Door, Health, Mutation};
 use crate::{BEGIN, DOORS, HEALING, STEP};
 use std::time::Duration;
 use tandem_core::clustering::load_balanced::balance::Policy;
 use tandem_core::clustering::load_balanced::ejection::Event;
+use tandem_core::clustering::load_balanced::rendezvous::hash;
 use tandem_core::time::Timestamp;
+
+/// From a seed, the same numbers everywhere.
+pub struct Random(pub u64);
+
+impl Random {
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(1);
+        hash(&self.0.to_be_bytes())
+    }
+
+    pub fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound
+    }
+}
 
 pub struct World {
     seed: u64,

@@ -32,8 +32,8 @@ pub type Running<'a> = BoxFuture<'a, Result<(), Error>>;
 pub trait Entry: Sync {
     /// The parent of one instance; there is no runtime and no log. Gets what follows `keeper`.
     fn keeper(&self, arguments: &[OsString]) -> ExitCode;
-    /// What a keeper becomes before it becomes the instance. Gets what follows `keeper-exec`.
-    fn keeper_exec(&self, arguments: &[OsString]) -> ExitCode;
+    /// What a keeper becomes before it becomes the instance.
+    fn keeper_exec(&self) -> ExitCode;
     /// The service that a drill drills. Gets what follows `drill-service`.
     fn drill_service(&self, arguments: &[OsString]) -> ExitCode;
     /// Makes the first node of a cluster.
@@ -89,9 +89,8 @@ impl Entry for Product {
         }
     }
 
-    fn keeper_exec(&self, arguments: &[OsString]) -> ExitCode {
-        let order = arguments.first().and_then(|order| order.to_str()).unwrap_or_default();
-        fence::stub::run(order)
+    fn keeper_exec(&self) -> ExitCode {
+        fence::stub::run()
     }
 
     fn drill_service(&self, arguments: &[OsString]) -> ExitCode {

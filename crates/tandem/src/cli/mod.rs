@@ -131,7 +131,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, entry: &dyn Entry) -> 
         Some("drill-service") => {
             return entry.drill_service(arguments.get(2..).unwrap_or_default());
         }
-        Some("keeper-exec") => return entry.keeper_exec(arguments.get(2..).unwrap_or_default()),
+        Some("keeper-exec") => return entry.keeper_exec(),
         _ => {}
     }
     // The arguments are not understood yet, but whoever wrote this reads JSON.

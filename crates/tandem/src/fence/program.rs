@@ -149,9 +149,10 @@ fn start(exe: &Path, spec: &StartSpec) -> io::Result<(Child, PipeReader)> {
     let (why, stubs_end) = io::pipe()?;
     rustix::io::ioctl_fionbio(&why, true)?;
     let child = Command::new(exe)
-        .args([stub::SUBCOMMAND, &order])
+        .arg(stub::SUBCOMMAND)
         .env_clear()
         .envs(&spec.env)
+        .env(stub::ORDER, order)
         .stdin(Stdio::from(stubs_end))
         .stdout(Stdio::null())
         .stderr(Stdio::null())

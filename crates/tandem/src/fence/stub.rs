@@ -1,7 +1,7 @@
 //! Talks to the kernel between the keeper and the instance: becomes the instance's user, ties its
-//! life to the keeper's, then becomes its program (`tandem keeper-exec ORDER`).
-//! In: an `Order` as JSON, and a pipe as standard input. Out: on success nothing, the pipe closes
-//! with the exec; on failure the error's text on the pipe.
+//! life to the keeper's, then becomes its program (`tandem keeper-exec`).
+//! In: an `Order` as JSON in the environment, and a pipe as standard input. Out: on success
+//! nothing, the pipe closes with the exec; on failure the error's text on the pipe.
 //! Keeps: H3, the kernel ends the instance (PostgreSQL: immediate shutdown) when the keeper is
 //! killed. Tied after the change of user, which would undo it, and by a keeper with a
 //! single thread, because the tie is to the thread that forked.
@@ -28,6 +28,9 @@ use tandem_core::time::Timestamp;
 
 /// The hidden subcommand.
 pub const SUBCOMMAND: &str = "keeper-exec";
+/// Where its order is. Among its arguments, the words of a program that it watches would be found
+/// by that program: `pgrep -f NAME` as a check would always succeed.
+pub const ORDER: &str = "TANDEM_KEEPER_ORDER";
 /// In the run directory: which session the last instance has.
 const NOTE: &str = "instance.session";
 /// As a shell's of what cannot be run.
@@ -160,13 +163,14 @@ pub enum Error {
 
 /// Becomes the ordered program, or runs one to its end that is watched; the status to end with. It
 /// was told to the keeper if nothing ran.
-pub fn run(order: &str) -> ExitCode {
+pub fn run() -> ExitCode {
+    let order = std::env::var(ORDER).unwrap_or_default();
     // Closed by the exec: what the keeper takes for "the program runs".
     let mut pipe = match io::stdin().as_fd().try_clone_to_owned() {
         Ok(pipe) => File::from(pipe),
         Err(_nobody_to_tell) => return ExitCode::from(NOTHING_RAN),
     };
-    match serde_json::from_str(order).map_err(Error::Order).and_then(|order| carry_out(&order)) {
+    match serde_json::from_str(&order).map_err(Error::Order).and_then(|order| carry_out(&order)) {
         Ok(status) => ExitCode::from(status),
         Err(error) => {
             let _ = write!(pipe, "{error}");
@@ -221,7 +225,7 @@ fn prepare(order: &Order) -> Result<Command, Error> {
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)
         .map_err(|errno| Error::Tie(errno.into()))?;
     let mut command = Command::new(program);
-    command.args(arguments).current_dir(&order.cwd);
+    command.args(arguments).current_dir(&order.cwd).env_remove(ORDER);
     command.stdin(Stdio::null()).stdout(out).stderr(err);
     Ok(command)
 }

@@ -54,7 +54,8 @@ fn begin(order: &Order) -> Result<(Pid, SigSet), Error> {
     }
     let order = serde_json::to_string(&order.unwatched()).map_err(Error::Order)?;
     let child = Command::new(OWN)
-        .args([stub::SUBCOMMAND, &order])
+        .arg(stub::SUBCOMMAND)
+        .env(stub::ORDER, order)
         .stdin(Stdio::inherit())
         .spawn()
         .map_err(|source| Error::Exec { program: OWN.to_owned(), cwd: "/".into(), source })?;

@@ -54,6 +54,20 @@ async fn what_a_program_leaves_behind_is_ended() {
     }
 }
 
+/// A check by name finds what it looks for, and not who runs it.
+#[tokio::test]
+async fn a_program_that_looks_for_its_own_words_does_not_find_them() {
+    let world = World::new();
+    let looks = world.shell("env > env", Lease::Unlimited);
+    let spec = world.spec(&["pgrep", "-f", "no-such-server-runs"], Lease::Unlimited);
+    let never = CancellationToken::new();
+    let ended = run(exe(), &spec, LIMIT, &never).await.unwrap_err().to_string();
+    assert!(ended.contains("exit status: 1"), "{ended}");
+    run(exe(), &looks, LIMIT, &never).await.unwrap();
+    let env = std::fs::read_to_string(world.dir.path().join("env")).unwrap();
+    assert!(!env.contains("TANDEM_KEEPER_ORDER"), "{env}");
+}
+
 #[tokio::test]
 async fn a_program_that_nobody_needs_any_more_is_killed() {
     let world = World::new();
@@ -97,7 +111,7 @@ async fn a_program_and_what_it_started_end_with_their_daemon() {
     assert!(order.contains(&own), "{order}");
     let file = world.dir.path().join("order");
     std::fs::write(&file, order.replace(&own, "\"keeper\":DAEMON")).unwrap();
-    let daemon = "\"$0\" keeper-exec \"$(sed s/DAEMON/$$/ \"$1\")\" & wait";
+    let daemon = "TANDEM_KEEPER_ORDER=\"$(sed s/DAEMON/$$/ \"$1\")\" \"$0\" keeper-exec & wait";
     let mut daemon = std::process::Command::new("sh")
         .args(["-c", daemon])
         .arg(exe())

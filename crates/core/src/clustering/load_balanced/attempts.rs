@@ -60,11 +60,12 @@ pub struct Attempts<E> {
     /// Whoever may have done it.
     have_it: Vec<E>,
     sends: u32,
+    is_first_round: bool,
 }
 
 impl<E> Default for Attempts<E> {
     fn default() -> Self {
-        Self { refused: Vec::new(), have_it: Vec::new(), sends: 0 }
+        Self { refused: Vec::new(), have_it: Vec::new(), sends: 0, is_first_round: true }
     }
 }
 
@@ -103,10 +104,23 @@ impl<E: PartialEq> Attempts<E> {
         }
     }
 
+    /// Not asked in this round: nothing pays for it.
+    pub fn pass_over(&mut self, endpoint: E) {
+        self.refused.push(endpoint);
+    }
+
+    /// Whether nobody who refused was asked again. It costs a group no more than one attempt for
+    /// each endpoint; what comes after that has to be paid for, or those who are held would be the
+    /// load that keeps it from coming back.
+    pub const fn is_first_round(&self) -> bool {
+        self.is_first_round
+    }
+
     /// Nobody who serves may be asked: whoever refused may be, in another round.
     pub fn next_round(&mut self) -> Next {
         let next = if self.refused.is_empty() { Next::Over } else { Next::Paced };
         self.refused.clear();
+        self.is_first_round = false;
         next
     }
 }
@@ -121,8 +135,17 @@ mod tests {
         assert_eq!(attempts.failed('a', Failure::Refused, || true), Next::AtOnce);
         assert_eq!(attempts.failed('b', Failure::Refused, || false), Next::Paced, "at a slow pace");
         assert!(!attempts.may_ask(&'a') && !attempts.may_ask(&'b') && attempts.may_ask(&'c'));
+        assert!(attempts.is_first_round());
         assert_eq!(attempts.next_round(), Next::Paced);
-        assert!(attempts.may_ask(&'a') && attempts.may_ask(&'b'));
+        assert!(attempts.may_ask(&'a') && attempts.may_ask(&'b') && !attempts.is_first_round());
+        attempts.pass_over('a');
+        assert!(!attempts.may_ask(&'a') && attempts.may_ask(&'b'));
+        assert_eq!(
+            attempts.next_round(),
+            Next::Paced,
+            "it is asked in the next one, if that is paid"
+        );
+        assert!(attempts.may_ask(&'a'));
     }
 
     #[test]

@@ -28,7 +28,7 @@ pub(super) fn values(service: &Balanced) -> Vec<Value> {
         ("idle_timeout", Some(print_duration(service.idle_timeout))),
         ("drain_max", service.drain_max.map(print_duration)),
         ("accept_proxy", Some(service.accept_proxy.to_string())),
-        ("accept_proxy_from", http::networks(&service.accept_proxy_from)),
+        ("accept_proxy_from", service.accept_proxy_from.as_ref().map(|it| it.join(", "))),
         ("send_proxy", service.send_proxy.map(ProxyVersion::word).map(str::to_owned)),
         ("health", Some(switch(service.health.is_some()))),
         ("ejection", Some(switch(service.ejects))),

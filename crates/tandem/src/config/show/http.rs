@@ -19,7 +19,7 @@ pub(super) fn certificates(of: &[Certificate], values: &mut Vec<Value>) {
     }
 }
 
-pub(super) fn networks(written: &[String]) -> Option<String> {
+fn networks(written: &[String]) -> Option<String> {
     (!written.is_empty()).then(|| written.join(", "))
 }
 

@@ -72,7 +72,8 @@ fn every_key_is_read() {
     assert_eq!(service.idle_timeout.as_secs(), 600);
     assert_eq!(service.drain_max, Some(Duration::from_secs(20)));
     assert!(service.accept_proxy && service.send_proxy == Some(ProxyVersion::V2));
-    assert_eq!(service.accept_proxy_from, ["10.0.0.0/8", "fd00::1"]);
+    let named = service.accept_proxy_from.as_ref().expect("proxies");
+    assert_eq!(named, &["10.0.0.0/8", "fd00::1"]);
     let shown = show(&config);
     let value = |key: &str| {
         let found = shown.iter().find(|it| it.key == format!("services.cache.{key}"));
@@ -220,6 +221,12 @@ fn what_cannot_be_run_is_told_at_its_place() {
             "accept_proxy = true",
             "",
             "TDM0220 error 40:21 +25: services.cache.accept_proxy_from has",
+        ),
+        ("fd00::1", "::ffff:10.0.0.1", "TDM0207 error 40:36 +17: services.cache.accept_proxy_from"),
+        (
+            "[\"10.0.0.0/8\", \"fd00::1\"]",
+            "[]",
+            "TDM0220 error 40:21 +2: services.cache.accept_proxy_from names nobody",
         ),
         ("\"v2\"", "\"v3\"", "TDM0207 error 39:14 +4: services.cache.send_proxy = \"v3\" cannot"),
         ("held_max = 40", "held_max = 0", "TDM0208 error 41:12 +1: services.cache.held_max = 0"),

@@ -62,8 +62,8 @@ pub struct Balanced {
     pub drain_max: Option<Duration>,
     /// Clients say who they are by the PROXY protocol, and must.
     pub accept_proxy: bool,
-    /// Those who do and must, as written; empty: everybody.
-    pub accept_proxy_from: Vec<String>,
+    /// Those who do and must, as written; none: everybody.
+    pub accept_proxy_from: Option<Vec<String>>,
     /// Endpoints are told who the client is by the PROXY protocol.
     pub send_proxy: Option<ProxyVersion>,
     /// What a check asks for; none: it only connects.
@@ -270,20 +270,28 @@ pub(super) fn door(
     })
 }
 
-/// Whose headers are taken.
-fn accept_proxy_from(raw: &raw::Balanced, check: &mut Checker<'_, '_>) -> Vec<String> {
+/// Whose headers are taken; none: everybody's.
+fn accept_proxy_from(raw: &raw::Balanced, check: &mut Checker<'_, '_>) -> Option<Vec<String>> {
     let of = |key: &str| format!("services.{}.{key}", raw.name.get_ref());
     let path = of("accept_proxy_from");
+    if !check.is_written(&path) {
+        return None;
+    }
     let is_unreadable = raw.accept_proxy.is_none() && check.is_written(&of("accept_proxy"));
-    if !raw.accept_proxy_from.is_empty() && !is_set(&raw.accept_proxy) && !is_unreadable {
-        let what = format!("{path} has no effect");
-        let because = "without accept_proxy nobody is asked who its client is";
-        let say = Say::new(what, because, "write accept_proxy = true, or remove it");
+    let mut refuse = |what: String, because: &str, instead: &str| {
         let place = check.place_of(&path);
-        check.problems.error(Code::Contradiction, &place, say);
+        check.problems.error(Code::Contradiction, &place, Say::new(what, because, instead));
+    };
+    if !is_set(&raw.accept_proxy) && !is_unreadable {
+        let because = "without accept_proxy nobody is asked who its client is";
+        let instead = "write accept_proxy = true, or remove it";
+        refuse(format!("{path} has no effect"), because, instead);
+    } else if raw.accept_proxy_from.is_empty() && is_set(&raw.accept_proxy) {
+        let because = "then nobody's header would count, and accept_proxy would do nothing";
+        refuse(format!("{path} names nobody"), because, "name the proxies, or remove accept_proxy");
     }
     let written = raw.accept_proxy_from.iter();
-    written.filter_map(|it| check.read(&path, Some(it), http::network)).collect()
+    Some(written.filter_map(|it| check.read(&path, Some(it), http::network)).collect())
 }
 
 pub(super) fn is_set(flag: &raw::Flag) -> bool {

@@ -307,7 +307,9 @@ pub(super) fn cookie(text: &str) -> Result<String, Unreadable> {
 pub(super) fn network(text: &str) -> Result<String, Unreadable> {
     let (ip, bits) = text.split_once('/').map_or((text, None), |(ip, bits)| (ip, Some(bits)));
     let is_number = |bits: &str| bits.bytes().all(|byte| byte.is_ascii_digit());
-    let read = ip.parse::<IpAddr>().ok().and_then(|ip| {
+    // Clients' addresses are compared as what they are: one that is mapped would match nobody.
+    let plain = ip.parse::<IpAddr>().ok().filter(|ip| *ip == ip.to_canonical());
+    let read = plain.and_then(|ip| {
         let all = if ip.is_ipv4() { 32 } else { 128 };
         let bits = match bits {
             None => all,

@@ -274,9 +274,10 @@ impl Instance {
         let (report, stubs_end) = io::pipe()?;
         rustix::io::ioctl_fionbio(&report, true)?;
         let child = Command::new("/proc/self/exe")
-            .args([stub::SUBCOMMAND, &order])
+            .arg(stub::SUBCOMMAND)
             .env_clear()
             .envs(&spec.env)
+            .env(stub::ORDER, order)
             .stdin(Stdio::from(stubs_end))
             .spawn()?;
         let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);

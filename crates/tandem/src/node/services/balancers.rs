@@ -292,7 +292,7 @@ pub(super) fn door_config(
         held_max: own.held_max,
         connections_max: own.connections_max.unwrap_or(0),
         accept_proxy: own.accept_proxy,
-        accept_proxy_from: networks(&own.accept_proxy_from),
+        accept_proxy_from: own.accept_proxy_from.as_ref().map(|it| networks(it)),
         send_proxy: own.send_proxy.map(version),
         partitions: None,
         http: own

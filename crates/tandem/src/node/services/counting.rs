@@ -21,7 +21,7 @@ pub(super) struct Counting {
     partitions: u32,
     key: Source,
     trusted: Vec<String>,
-    accept_proxy: Option<Vec<String>>,
+    accept_proxy: Option<Option<Vec<String>>>,
 }
 
 impl Counting {

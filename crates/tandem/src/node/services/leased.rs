@@ -333,7 +333,7 @@ fn alone(service: &ServiceId, command: &Command, listen: SocketAddr) -> Balancer
         held_max: command.sessions_max,
         connections_max: 0,
         accept_proxy: false,
-        accept_proxy_from: Vec::new(),
+        accept_proxy_from: None,
         question: None,
         certificates: Vec::new(),
         encrypts: false,

@@ -12,7 +12,7 @@ use super::group::Group;
 use super::limiter::Rates;
 use super::owners::Owned;
 use super::resolve::Names;
-use super::session::{Connects, Shared};
+use super::session::Shared;
 use super::snapshot::Snapshot;
 use super::{BalancerConfig, Cut, ProxyVersion, Upstream, check, resolve};
 use crate::proxy::Error;
@@ -113,7 +113,6 @@ impl Balancer {
                 supervisor: supervisor.clone(),
                 tally,
                 rates,
-                connects: Connects::new(),
                 room: Notify::new(),
                 http,
                 closing,

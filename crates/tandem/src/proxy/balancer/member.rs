@@ -24,6 +24,7 @@ use tandem_core::clustering::load_balanced::latency::{Latency, Round};
 use tandem_core::clustering::load_balanced::pace::{Pace, Recent};
 use tandem_core::clustering::load_balanced::quantiles::Times;
 use tandem_core::clustering::load_balanced::rendezvous;
+use tandem_core::clustering::load_balanced::retry::{Budget, Limits};
 use tandem_core::time::Timestamp;
 
 /// One endpoint, for as long as somebody uses it.
@@ -52,7 +53,12 @@ pub(in crate::proxy) struct Member {
     failure: Mutex<Option<String>>,
     /// That is no failure: it takes too long.
     is_slow: AtomicBool,
+    /// What pays for connects that are tried again.
+    again: Mutex<Budget>,
 }
+
+/// Connects that are tried again: so many per second, and two for each that went well.
+const AGAIN: Limits = Limits { percent: 0, floor_per_second: 10 };
 
 /// What each endpoint of a group may have.
 #[derive(Clone, Copy, Debug)]
@@ -106,7 +112,18 @@ impl Member {
             leaving: Leaving::default(),
             failure: Mutex::default(),
             is_slow: AtomicBool::new(false),
+            again: Mutex::new(Budget::new(AGAIN, clock::now())),
         }
+    }
+
+    /// Whether a connect may be tried again; if so, it is paid for.
+    pub(in crate::proxy) fn pays_again(&self) -> bool {
+        lock(&self.again).retry(clock::now())
+    }
+
+    /// One that was tried again went well.
+    pub(in crate::proxy) fn worked_again(&self) {
+        lock(&self.again).worked();
     }
 
     /// It has one more connection, after so long.

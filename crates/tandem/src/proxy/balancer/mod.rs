@@ -87,8 +87,8 @@ pub struct BalancerConfig {
     pub connections_max: u32,
     /// Clients say who they are by the PROXY protocol, and must.
     pub accept_proxy: bool,
-    /// Those who do, while the others are clients for themselves; empty: everybody does.
-    pub accept_proxy_from: Vec<Network>,
+    /// Those who do, while the others are clients for themselves; none: everybody does.
+    pub accept_proxy_from: Option<Vec<Network>>,
     /// Endpoints are told who the client is by the PROXY protocol.
     pub send_proxy: Option<ProxyVersion>,
     /// Work belongs to one of so many partitions by its key, and goes to its owner alone, whom
@@ -101,8 +101,9 @@ pub struct BalancerConfig {
 impl BalancerConfig {
     /// Whether whoever connects from there has to say who its client is.
     fn expects_header_from(&self, peer: IpAddr) -> bool {
-        let among = &self.accept_proxy_from;
-        self.accept_proxy && (among.is_empty() || among.iter().any(|it| it.contains(peer)))
+        let among = self.accept_proxy_from.as_ref();
+        let is_named = |all: &Vec<Network>| all.iter().any(|network| network.contains(peer));
+        self.accept_proxy && among.is_none_or(is_named)
     }
 
     /// Its files of certificates and keys.

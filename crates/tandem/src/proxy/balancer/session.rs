@@ -23,9 +23,9 @@ use super::member::progress::Progress;
 use crate::proxy::http::{self, Http, Shows, Stream};
 use crate::runtime::clock;
 use crate::runtime::supervisor::Supervisor;
+pub(in crate::proxy) use encrypted::shake_hands;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
-pub(in crate::proxy) use search::Connects;
 use search::Search;
 use std::io;
 use std::net::SocketAddr;
@@ -43,6 +43,8 @@ use tokio_util::sync::CancellationToken;
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Whoever has been silent for so long may have to make room.
 pub(in crate::proxy) const SETTLED: Duration = Duration::from_secs(1);
+/// Whoever takes so long to shake hands may have to as well.
+pub(in crate::proxy) const LAGGARD: Duration = Duration::from_secs(3);
 /// For how long a held client is not looked at, and a change is not looked for.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -59,8 +61,6 @@ pub(in crate::proxy) struct Shared {
     pub(in crate::proxy) supervisor: Supervisor,
     pub(in crate::proxy) tally: Tally,
     pub(in crate::proxy) rates: Rates,
-    /// What pays for connects that are tried again.
-    pub(in crate::proxy) connects: Connects,
     /// Wakes whoever has been silent for longest, to make room for somebody else.
     pub(in crate::proxy) room: Notify,
     /// There if it balances requests and not connections.
@@ -74,6 +74,19 @@ pub(in crate::proxy) struct Shared {
 impl Shared {
     pub(in crate::proxy) fn config(&self) -> Arc<BalancerConfig> {
         Arc::clone(&self.config.borrow())
+    }
+
+    /// How many places less are free than shall be: with none, a stranger who opens connections and
+    /// says nothing would lock everybody out.
+    pub(in crate::proxy) fn lacks_room(&self) -> usize {
+        let max = self.config.borrow().sessions_max;
+        let taken = usize::try_from(self.tally.sessions.load(Ordering::Relaxed));
+        max.div_ceil(16).saturating_sub(max.saturating_sub(taken.unwrap_or(usize::MAX)))
+    }
+
+    /// As many of those who have said nothing for long are closed as room is lacking.
+    pub(in crate::proxy) fn make_room(&self) {
+        (0..self.lacks_room()).for_each(|_| self.room.notify_one());
     }
 }
 
@@ -188,7 +201,22 @@ impl Drop for HeldCount<'_> {
 /// thing after the other does not even wait for it: that would cost each request two locks.
 pub(in crate::proxy) async fn makes_room(shared: &Shared, settled: Instant) {
     sleep_until(settled).await;
-    shared.room.notified().await;
+    loop {
+        shared.room.notified().await;
+        // Others may have made room since.
+        if shared.lacks_room() > 0 {
+            return;
+        }
+    }
+}
+
+/// False where the client says nothing, and makes room.
+async fn speaks(shared: &Shared, client: &TcpStream) -> bool {
+    tokio::select! {
+        biased;
+        read = client.readable() => read.is_ok(),
+        () = makes_room(shared, Instant::now() + SETTLED) => false,
+    }
 }
 
 /// Reads a header and not one byte more: looks first, then takes what it found.

@@ -94,7 +94,7 @@ pub(super) fn config(endpoints: &[&Endpoint]) -> BalancerConfig {
         held_max: 100,
         connections_max: 0,
         accept_proxy: false,
-        accept_proxy_from: Vec::new(),
+        accept_proxy_from: None,
         question: None,
         certificates: Vec::new(),
         encrypts: false,

@@ -10,14 +10,13 @@ use super::session::{Client, poll_head, run};
 use super::stream::{Buffer, Stream};
 use super::wire::rewrite::Origin;
 use super::{Http, HttpConfig, h2};
-use crate::proxy::balancer::session::{SETTLED, Shared, makes_room};
+use crate::proxy::balancer::session::{LAGGARD, SETTLED, Shared, makes_room, shake_hands};
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
-use tokio_rustls::TlsAcceptor;
 
 /// How long a door that closes still serves what comes on an idle connection: it was sent before
 /// its client could know.
@@ -57,20 +56,19 @@ async fn accept(
     client: TcpStream,
 ) -> Option<Stream> {
     let Some(tls) = http.tls() else { return Some(Stream::Plain(client)) };
-    let settled = Instant::now() + SETTLED;
-    let accept = timeout(config.head_timeout, TlsAcceptor::from(tls).accept(client));
+    let late = Instant::now() + LAGGARD;
+    let accept = timeout(config.head_timeout, shake_hands(shared, tls, client));
     let accepted = tokio::select! {
         biased;
         () = last_word(shared) => return None,
         accepted = accept => accepted,
-        // Nobody knows yet whether it ever says anything.
-        () = makes_room(shared, settled) => return None,
+        // It drips.
+        () = makes_room(shared, late) => return None,
     };
-    let Ok(Ok(stream)) = accepted else {
+    accepted.unwrap_or_else(|_late| {
         shared.tally.refused.fetch_add(1, Ordering::Relaxed);
-        return None;
-    };
-    Some(Stream::Tls(Box::new(stream.into())))
+        None
+    })
 }
 
 /// HTTP/2 where TLS agreed on it or the client begins with it, else HTTP/1.1.

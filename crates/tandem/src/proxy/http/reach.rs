@@ -68,8 +68,8 @@ pub(super) struct Search<'a> {
     pub(super) attempts: Attempts<SocketAddr>,
     /// No connection that was used before: one was closed, and so may be the others.
     pub(super) anew: bool,
-    /// Whether another connect is paid for, once one has failed.
-    is_paid: Option<bool>,
+    /// A connect has failed.
+    has_failed: bool,
 }
 
 impl<'a> Search<'a> {
@@ -78,7 +78,7 @@ impl<'a> Search<'a> {
         (hold, total): (Instant, Option<Instant>),
     ) -> Self {
         let attempts = Attempts::default();
-        Self { door, order, hold, total, attempts, anew: false, is_paid: None }
+        Self { door, order, hold, total, attempts, anew: false, has_failed: false }
     }
 
     /// Finds an endpoint.
@@ -86,6 +86,12 @@ impl<'a> Search<'a> {
         loop {
             let claim = self.place(client).await?;
             let address = claim.0.address;
+            if !self.attempts.is_first_round() && self.has_failed && !claim.0.pays_again() {
+                drop(claim);
+                self.attempts.pass_over(address);
+                self.may_go_on()?;
+                continue;
+            }
             let generation = self.door.http.pool.generation();
             // After that: what is made by what counted before is kept for nobody.
             let said = self.said(client);
@@ -102,8 +108,8 @@ impl<'a> Search<'a> {
             };
             let why = match connection {
                 Ok((stream, is_reused)) => {
-                    if self.is_paid.take().is_some() {
-                        self.door.shared.connects.worked();
+                    if std::mem::take(&mut self.has_failed) && !is_reused {
+                        claim.0.worked_again();
                     }
                     return Ok(Reached { claim, stream, of, is_reused, generation });
                 }
@@ -116,23 +122,14 @@ impl<'a> Search<'a> {
             }
             let pay = || self.door.http.may_retry();
             let next = self.attempts.failed(address, Failure::Refused, pay);
-            self.is_paid = Some(next == Next::AtOnce);
+            self.has_failed = true;
             if next == Next::AtOnce {
                 claim.0.retried();
             }
             drop(claim);
             self.may_go_on()?;
-            self.is_paid(client).await?;
+            self.goes_on(client, next).await?;
         }
-    }
-
-    /// Ready once a connect may be tried, at once but for one after another one that failed.
-    async fn is_paid(&mut self, client: &mut Client) -> Result<(), Nobody> {
-        if self.is_paid == Some(false) {
-            self.hold(client, self.door.shared.connects.paid(false)).await?;
-            self.is_paid = Some(true);
-        }
-        Ok(())
     }
 
     fn may_go_on(&self) -> Result<(), Nobody> {

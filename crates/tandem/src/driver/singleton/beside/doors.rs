@@ -170,7 +170,7 @@ mod tests {
             held_max: 100,
             connections_max: 0,
             accept_proxy: false,
-            accept_proxy_from: Vec::new(),
+            accept_proxy_from: None,
             send_proxy: None,
             partitions: None,
             http: None,

@@ -14,12 +14,6 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// So many places are kept free, as far as idle connections have them: with none, a stranger who
-/// opens connections and says nothing would lock everybody out.
-const fn room(sessions_max: usize) -> usize {
-    sessions_max.div_ceil(16)
-}
-
 pub(super) struct Accepting {
     pub(super) shared: Arc<Shared>,
     pub(super) connections: TaskTracker,
@@ -59,16 +53,11 @@ impl Accepting {
         let sessions_max = self.shared.config.borrow().sessions_max;
         let Some(slot) = Slot::take(&tally.sessions, sessions_max) else {
             tally.refused.fetch_add(1, Ordering::Relaxed);
+            self.shared.make_room();
             return;
         };
         tally.accepted.fetch_add(1, Ordering::Relaxed);
-        let spare = sessions_max.saturating_sub(
-            usize::try_from(tally.sessions.load(Ordering::Relaxed)).unwrap_or(usize::MAX),
-        );
-        if spare < room(sessions_max) {
-            // A connection that has said nothing for long is closed, if there is one.
-            self.shared.room.notify_one();
-        }
+        self.shared.make_room();
         let (shared, alive) = (Arc::clone(&self.shared), self.connections.token());
         self.supervisor.spawn("balancer session", TaskKind::Session, async move {
             let _until_the_end = (slot, alive);

@@ -7,7 +7,7 @@
 //! Not here: certificates (`http/tls.rs`), endpoints that prove their names (`dial.rs`).
 //! Tested by: `../tests/encrypted.rs`.
 
-use super::{SETTLED, Shared, endpoint, makes_room, note, over};
+use super::{LAGGARD, Shared, endpoint, makes_room, note, over, speaks};
 use crate::proxy::balancer::BalancerConfig;
 use crate::proxy::balancer::listener::keep_alive;
 use crate::proxy::balancer::member::Claim;
@@ -67,18 +67,35 @@ async fn accept(
     tls: Option<Arc<rustls::ServerConfig>>,
 ) -> Option<Stream> {
     let Some(tls) = tls else { return Some(Stream::Plain(client)) };
-    let settled = Instant::now() + SETTLED;
-    let accept = timeout(HANDSHAKE_MAX, TlsAcceptor::from(tls).accept(client));
+    let late = Instant::now() + LAGGARD;
+    let accept = timeout(HANDSHAKE_MAX, shake_hands(shared, tls, client));
     let accepted = tokio::select! {
         biased;
         () = shared.closing.cancelled() => return None,
         accepted = accept => accepted,
-        // Nobody knows yet whether it ever says anything.
-        () = makes_room(shared, settled) => return None,
+        // It drips.
+        () = makes_room(shared, late) => return None,
     };
-    let Ok(Ok(stream)) = accepted else {
+    accepted.unwrap_or_else(|_late| {
         shared.tally.refused.fetch_add(1, Ordering::Relaxed);
+        None
+    })
+}
+
+/// None where it makes room, or is refused.
+pub(in crate::proxy) async fn shake_hands(
+    shared: &Shared,
+    tls: Arc<rustls::ServerConfig>,
+    client: TcpStream,
+) -> Option<Stream> {
+    if !speaks(shared, &client).await {
         return None;
-    };
-    Some(Stream::Tls(Box::new(stream.into())))
+    }
+    match TlsAcceptor::from(tls).accept(client).await {
+        Ok(stream) => Some(Stream::Tls(Box::new(stream.into()))),
+        Err(_) => {
+            shared.tally.refused.fetch_add(1, Ordering::Relaxed);
+            None
+        }
+    }
 }

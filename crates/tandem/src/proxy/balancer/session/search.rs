@@ -1,10 +1,11 @@
 //! Talks to endpoints until one takes a connection: chooses, waits for one, connects.
 //! In: who the client is, and where it came to. Out: a connection to an endpoint.
 //! States: → (nobody serves, all full) waits → (somebody does) Connecting → found; Connecting →
-//! (refused) waits until that is paid for.
+//! (refused) the next endpoint, at once where that one pays for it, else after a moment; (all were
+//! asked) whoever pays for it.
 //! Keeps: H43 a connect that fails carried nothing, and may be tried again. Once every endpoint
 //! refuses, thousands of clients that are held would be the load that keeps a service from coming
-//! back: what is tried again is paid for, and what goes well pays for others.
+//! back: what is tried again is paid for by the endpoint, and what goes well there pays for others.
 //! Not here: who is chosen, and what pays (`tandem_core`).
 //! Tested by: `../tests/limits.rs`.
 
@@ -14,56 +15,15 @@ use crate::proxy::balancer::group::{Picked, Wish};
 use crate::proxy::balancer::header;
 use crate::proxy::balancer::member::Claim;
 use crate::proxy::http::Stream;
-use crate::runtime::clock;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
-use std::sync::{Mutex, PoisonError};
-use tandem_core::clustering::load_balanced::attempts::{Attempts, Failure, Next, PACE};
+use tandem_core::clustering::load_balanced::attempts::{Attempts, Failure, PACE};
 use tandem_core::clustering::load_balanced::ejection::Event;
 use tandem_core::clustering::load_balanced::rendezvous;
-use tandem_core::clustering::load_balanced::retry::{Budget, Limits};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
-
-/// What pays for connects of a balancer that are tried again.
-#[derive(Debug)]
-pub(in crate::proxy) struct Connects(Mutex<Budget>);
-
-impl Connects {
-    pub(in crate::proxy) fn new() -> Self {
-        Self(Mutex::new(Budget::new(Limits::default(), clock::now())))
-    }
-
-    fn budget<T>(&self, ask: impl FnOnce(&mut Budget) -> T) -> T {
-        // Nothing here leaves it half changed when it panics.
-        ask(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    /// A client came.
-    fn came(&self) {
-        self.budget(Budget::request);
-    }
-
-    /// Whether one may be tried again; if so, it is paid for.
-    fn pay(&self) -> bool {
-        self.budget(|budget| budget.retry(clock::now()))
-    }
-
-    /// One that was tried again went well.
-    pub(in crate::proxy) fn worked(&self) {
-        self.budget(Budget::worked);
-    }
-
-    /// Ready once another one may be tried; at once if that is paid for.
-    pub(in crate::proxy) async fn paid(&self, mut is_paid: bool) {
-        while !is_paid {
-            sleep(PACE).await;
-            is_paid = self.pay();
-        }
-    }
-}
 
 /// A connection's search for an endpoint.
 pub(super) struct Search<'a> {
@@ -75,8 +35,8 @@ pub(super) struct Search<'a> {
     attempts: Attempts<SocketAddr>,
     /// A connect has failed.
     has_failed: bool,
-    /// The next one is paid for; the first one costs nothing.
-    is_paid: bool,
+    /// It has waited for the next one.
+    has_waited: bool,
 }
 
 impl<'a> Search<'a> {
@@ -86,16 +46,26 @@ impl<'a> Search<'a> {
         ends: (SocketAddr, SocketAddr),
     ) -> Self {
         let key = rendezvous::hash(ends.0.ip().to_canonical().to_string().as_bytes());
-        shared.connects.came();
         let attempts = Attempts::default();
-        Self { shared, config, ends, key, attempts, has_failed: false, is_paid: true }
+        Self { shared, config, ends, key, attempts, has_failed: false, has_waited: false }
     }
 
     /// None if more wait than may. `picked`: what there was at first; none where that took nothing.
     pub(super) async fn go_on(mut self, mut picked: Option<Picked>) -> Option<(Claim, Stream)> {
         loop {
             picked = match picked {
-                None => Some(self.ask_again().await),
+                None => Some(self.ask()),
+                Some(Picked::Place(claim)) if !self.may_connect(&claim) => {
+                    let address = claim.0.address;
+                    drop(claim);
+                    if self.attempts.is_first_round() {
+                        sleep(PACE).await;
+                        self.has_waited = true;
+                    } else {
+                        self.attempts.pass_over(address);
+                    }
+                    None
+                }
                 Some(Picked::Place(claim)) => match self.connect(claim).await {
                     Some(found) => return Some(found),
                     None => None,
@@ -122,10 +92,9 @@ impl<'a> Search<'a> {
         })
     }
 
-    async fn ask_again(&mut self) -> Picked {
-        self.shared.connects.paid(self.is_paid).await;
-        self.is_paid = true;
-        self.ask()
+    /// The first connect costs nothing; another one in the first round waits at most for a moment.
+    fn may_connect(&self, claim: &Claim) -> bool {
+        !self.has_failed || self.has_waited || claim.0.pays_again()
     }
 
     /// None: the endpoint does not take it.
@@ -143,7 +112,7 @@ impl<'a> Search<'a> {
             Ok(Ok(server)) => {
                 claim.0.connected_in(begun.elapsed());
                 if self.has_failed {
-                    self.shared.connects.worked();
+                    claim.0.worked_again();
                 }
                 return Some((claim, server));
             }
@@ -154,9 +123,9 @@ impl<'a> Search<'a> {
         self.shared.group.note(&claim.0, Event::WorkFailed);
         self.shared.tally.retried.fetch_add(1, Ordering::Relaxed);
         claim.0.retried();
-        let pay = || self.shared.connects.pay();
-        self.is_paid = self.attempts.failed(address, Failure::Refused, pay) == Next::AtOnce;
-        self.has_failed = true;
+        // What pays is asked at the next endpoint.
+        self.attempts.failed(address, Failure::Refused, || true);
+        (self.has_failed, self.has_waited) = (true, false);
         None
     }
 

@@ -5,6 +5,7 @@ use crate::proxy::balancer::Balancer;
 use crate::runtime::supervisor::Supervisor;
 use std::collections::BTreeMap;
 use std::time::Duration;
+use tandem_core::clustering::load_balanced::retry::Limits as Retries;
 
 pub async fn three() -> (Supervisor, Vec<Endpoint>) {
     let supervisor = Supervisor::new();
@@ -301,4 +302,35 @@ async fn who_waits_goes_when_an_endpoint_may_have_more() {
     more.http.as_mut().unwrap().in_flight_max = 2;
     balancer.configure(more).unwrap();
     assert_eq!(waits.response().await.unwrap().body, "a");
+}
+
+/// They are held, however few retries there may be; none costs it more than it pays for.
+#[tokio::test]
+async fn who_is_held_asks_one_that_refuses_only_as_it_pays_for_that() {
+    const CLIENTS: u64 = 100;
+    let supervisor = Supervisor::new();
+    let gone = Endpoint::start(&supervisor, 'a').await;
+    let address = gone.address;
+    gone.stop.cancel();
+    until(|| std::net::TcpStream::connect(address).is_err()).await;
+    let none = Retries { percent: 0, floor_per_second: 0 };
+    let mut config = http(&[&gone], |http| http.retry = none);
+    config.hold_max = LIMIT;
+    let balancer = Balancer::open(config, &supervisor).unwrap();
+    let begun = std::time::Instant::now();
+    let mut clients = Vec::new();
+    for _ in 0..CLIENTS {
+        let mut client = Client::connect(&balancer).await;
+        client.send("GET / HTTP/1.1\r\nHost: shop\r\n\r\n").await;
+        clients.push(client);
+    }
+    let asked = || balancer.snapshot().http.unwrap().over_budget;
+    until(|| asked() >= CLIENTS).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let (asked, seconds) = (asked(), begun.elapsed().as_secs() + 1);
+    assert!(asked <= CLIENTS + 10 + 10 * seconds, "{asked} connects in {seconds} s");
+    let _back = Endpoint::at(&supervisor, 'a', address).await;
+    for mut client in clients {
+        assert_eq!(client.response().await.unwrap().body, "a");
+    }
 }
