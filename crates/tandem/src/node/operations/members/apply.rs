@@ -32,6 +32,8 @@ use tandem_core::spec::{Durability, NodeRole};
 const MEMBER: Duration = Duration::from_secs(20);
 /// For a node that runs to be dialled.
 const DIALLED: Duration = Duration::from_secs(5);
+/// For the holder of a lease to say that it has heard of the last change.
+const HEARD: Duration = Duration::from_secs(2);
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// Who comes and who goes.
@@ -82,10 +84,23 @@ impl NodeOperations {
             return Err(unusable(codes::CONFIG_NOT_VALID, what, &not_taken));
         }
         let members = Members::between(&old, &new);
-        check(&self.seen(), &members, &new, what)?;
+        self.check_soon(&members, &new, what).await?;
         let lacks = self.lacks_everywhere(&old, &new).await;
         self.agree_on(version, &new, &members, what).await?;
         Ok(self.carried_out(version.next(), (&old, &new), lacks).await)
+    }
+
+    /// A holder hears of a change within moments, and says so with its next heartbeat.
+    async fn check_soon(&self, members: &Members, new: &Config, what: &str) -> Result<(), Problem> {
+        let deadline = tokio::time::Instant::now() + HEARD;
+        loop {
+            let checked = check(&self.seen(), members, new, what);
+            let is_busy = checked.as_ref().is_err_and(|problem| problem.code == codes::BUSY);
+            if !is_busy || tokio::time::Instant::now() > deadline {
+                return checked;
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
     }
 
     async fn agree_on(
