@@ -54,6 +54,9 @@ pub struct InstanceFacts {
     pub revision: Revision,
     /// The term whose primary's lease it would wait out before it votes (`lease::outlives`).
     pub outlives: Option<Term>,
+    /// Its service is taken out, as this node knows: nothing is started here of it any more, and
+    /// what still runs ends (`cluster::memory`).
+    pub is_leaving: bool,
     /// What is in the data directory.
     pub data: Data,
     /// What the server process does.
@@ -181,11 +184,22 @@ pub enum Commits {
     Acknowledged,
 }
 
+impl InstanceFacts {
+    /// Whose lease this node tells a peer, which asks with those facts of its own, that it would
+    /// wait out. Of a service that is taken out none, but to a peer that knows that as well: one
+    /// that was away would start what nobody wants any more.
+    pub fn outlives_for(&self, asker: Option<&Self>) -> Option<Term> {
+        let knows = asker.is_some_and(|asker| asker.is_leaving);
+        self.outlives.filter(|_| knows || !self.is_leaving)
+    }
+}
+
 impl Default for InstanceFacts {
     fn default() -> Self {
         Self {
             revision: Revision(0),
             outlives: None,
+            is_leaving: false,
             data: Data::Empty,
             process: Process::Stopped,
             system: None,
@@ -380,6 +394,22 @@ pub enum Health {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_taken_out_is_supported_of_those_alone_who_know_it() {
+        let facts = |is_leaving| InstanceFacts {
+            outlives: Some(Term(3)),
+            is_leaving,
+            ..InstanceFacts::default()
+        };
+        let (there, leaving) = (facts(false), facts(true));
+        for asker in [None, Some(&there), Some(&leaving)] {
+            assert_eq!(there.outlives_for(asker), Some(Term(3)), "it is there, as far as is known");
+        }
+        assert_eq!(leaving.outlives_for(None), None);
+        assert_eq!(leaving.outlives_for(Some(&there)), None, "it would start it");
+        assert_eq!(leaving.outlives_for(Some(&leaving)), Some(Term(3)), "it ends it");
+    }
 
     #[test]
     fn what_was_said_earlier_is_known_by_its_number() {

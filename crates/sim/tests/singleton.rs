@@ -132,3 +132,31 @@ fn what_is_taken_out_and_cut_off_ends_with_its_lease() {
     }
     assert!(outlived > 20 && caught > 5, "{outlived} ended by it, {caught} would have run twice");
 }
+
+/// The holder was away while it was taken out, and still goes by what was agreed before.
+#[test]
+fn what_was_taken_out_is_not_started_by_who_was_away() {
+    let starts = |seed, mutation| {
+        let mut world = World::new(seed, Options { calm: true, mutation, ..Options::default() });
+        world.run_until(10_000_000);
+        let holder = world.runs_on()[0];
+        world.cut_off(holder);
+        // Before anybody has taken over, and for good.
+        world.take_out(10_000_000_000);
+        world.run_until(14_000_000);
+        if !world.runs_on().is_empty() {
+            // It was the leader: nobody took it out before another node took over.
+            return None;
+        }
+        let healed = world.now;
+        world.heal_links();
+        world.run_until(healed + 5_000_000);
+        assert_eq!(world.violation(), None, "seed {seed}");
+        Some(world.last_start.is_some_and(|(at, _)| at > healed))
+    };
+    let wrong = Some(Mutation::SupportWhoWasAway);
+    let told: Vec<_> = (0..100).filter_map(|seed| starts(seed, None)).collect();
+    let caught = (0..100).filter_map(|seed| starts(seed, wrong)).filter(|starts| *starts).count();
+    assert!(told.len() > 30 && caught > 5, "{} stories, {caught} caught", told.len());
+    assert!(told.iter().all(|starts| !starts), "nobody starts it");
+}

@@ -56,6 +56,7 @@ pub fn instance_differs(before: &InstanceFacts, after: &InstanceFacts) -> bool {
         || before.promoted != after.promoted
         || before.starts_failed != after.starts_failed
         || before.outlives != after.outlives
+        || before.is_leaving != after.is_leaving
         || before.serving != after.serving
         || before.rule != after.rule
         || before.upstream != after.upstream

@@ -211,6 +211,7 @@ impl World {
             part.retry_at = now;
         }
         part.own.outlives = part.memory.outlives();
+        part.own.is_leaving = part.memory.leaving().is_some();
         let found = agreed.services.get(&service).zip(agreed.spec.services.get(&service));
         match found {
             None => {

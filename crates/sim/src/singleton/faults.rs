@@ -110,6 +110,12 @@ impl World {
         self.reconsider_leader();
     }
 
+    /// All hear each other again.
+    pub fn heal_links(&mut self) {
+        self.mend(Mend::Cut);
+        self.reconsider_leader();
+    }
+
     fn cut_one_way(&mut self, n: usize, lasts: Micros) {
         let inwards = self.rng.chance(50);
         self.note(n, || format!("CUT one way, inwards {inwards}"));

@@ -119,6 +119,8 @@ pub enum Mutation {
     StartAnewWithWork,
     /// What is taken out has its lease, proven or not, until it has ended.
     LeaveUnproven,
+    /// What is taken out is supported of those who do not know it.
+    SupportWhoWasAway,
 }
 
 /// How a command is clustered.

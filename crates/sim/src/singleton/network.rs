@@ -146,7 +146,13 @@ impl World {
             changed |= part.hub.heard((*facts).clone(), service, now);
             part.hub.answered(&peer, now);
         }
-        let Some(own) = self.own_facts(to).map(Rc::new) else { return };
+        let Some(mut own) = self.own_facts(to) else { return };
+        if self.options.mutation != Some(Mutation::SupportWhoWasAway) {
+            for (service, own) in &mut own.instances {
+                own.outlives = own.outlives_for(facts.instances.get(service));
+            }
+        }
+        let own = Rc::new(own);
         self.check_promise(to, &own);
         self.send(to, from, Event::Answer { to: from, inc, sent, facts: own });
         if changed {

@@ -249,6 +249,7 @@ impl Hub {
         known.copies.remove(service);
         known.instances.remove(service);
         known.rest.remove(service);
+        known.leaving.forget(service);
         drop(known);
         self.wake();
     }
@@ -300,6 +301,18 @@ impl Hub {
                 })
                 .collect(),
         }
+    }
+
+    /// The same, as the answer to a peer's heartbeat.
+    pub fn own_to(&self, peer: &NodeId) -> NodeFacts {
+        let mut own = self.own();
+        let known = self.known();
+        let asker = known.peers.get(peer).map(|told| &told.last_known().instances);
+        for (service, facts) in &mut own.instances {
+            facts.outlives = facts.outlives_for(asker.and_then(|it| it.get(service)));
+        }
+        drop(known);
+        own
     }
 
     /// What every node last said, this one included.

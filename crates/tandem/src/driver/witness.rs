@@ -65,8 +65,7 @@ impl Witness {
             }
             let counts_from = self.counts_from(&agreed.state, (&answered, &memory), &mut own);
             self.hub.publish(&self.service, &own, clock::now());
-            let is_taken_out = memory.leaving().is_some();
-            self.hub.goes_by(&self.service, agreed.state.config_version, is_taken_out);
+            self.hub.goes_by(&self.service, agreed.state.config_version, own.is_leaving);
             let (promised, ballot) = (own.promised, own.ballot);
             let view = WitnessView { asked, promised, ballot, counts_from };
             let again = match plan(&view, clock::now()) {
@@ -112,6 +111,7 @@ impl Witness {
         let spec = agreed.spec.services.get(&self.service);
         let state = agreed.services.get(&self.service);
         own.outlives = memory.outlives();
+        own.is_leaving = memory.leaving().is_some();
         let (Some(spec), Some(state)) = (spec, state) else { return Some(Timestamp(u64::MAX)) };
         own.revision = state.revision;
         own.outlives = lease::outlives(spec, state);

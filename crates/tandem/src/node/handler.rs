@@ -87,7 +87,7 @@ impl Reception {
         // Before the own facts are read: an answer that does not tell a promise yet must be known
         // to whoever makes that promise, since a lease may rest on it.
         self.hub.answered(from);
-        let facts = self.hub.own();
+        let facts = self.hub.own_to(from);
         Ok(encode(&Beat { facts }))
     }
 

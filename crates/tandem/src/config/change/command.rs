@@ -191,7 +191,7 @@ pub(super) fn ends(change: &mut Change<'_>) {
     let (old, new) = (change.old, change.new);
     for id in old.commands.keys().filter(|id| !new.commands.contains_key(*id)) {
         let what = format!("service {id} ends");
-        let because = "the new file does not have it: its copy is stopped within its lease";
+        let because = "the new file does not have it: its copy ends, within stop_max";
         let instead = "if that is not meant, put it back";
         change.weaker("services", Say::new(what, because, instead));
     }

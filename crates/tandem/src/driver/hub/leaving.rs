@@ -19,6 +19,10 @@ pub(super) struct Leaving {
 }
 
 impl Leaving {
+    pub(super) fn forget(&mut self, service: &ServiceId) {
+        self.of.remove(service);
+    }
+
     /// What is told of a service: without the support that does not count.
     pub(super) fn told(&self, service: &ServiceId, facts: InstanceFacts) -> InstanceFacts {
         let is_of_the_past = self.of.get(service).is_some_and(|version| *version < self.newest);
@@ -61,5 +65,22 @@ mod tests {
         assert_eq!(told(), None, "something of its name may be back");
         hub.goes_by(&jobs, ConfigVersion(3), true);
         assert_eq!(told(), Some(Term(3)), "it is not");
+    }
+    #[test]
+    fn an_answer_supports_what_is_taken_out_once_the_peer_has_said_that_it_knows() {
+        let (hub, peer, jobs) = (Hub::new("a".into()), Hub::new("b".into()), "jobs".into());
+        let facts = |is_leaving| InstanceFacts {
+            outlives: Some(Term(3)),
+            is_leaving,
+            ..InstanceFacts::default()
+        };
+        let told = || hub.own_to(peer.me()).instances[&jobs].outlives;
+        hub.publish(&jobs, &facts(true), Timestamp(1));
+        assert_eq!(told(), None, "nothing was heard of it");
+        for (knows, supported) in [(false, None), (true, Some(Term(3)))] {
+            peer.publish(&jobs, &facts(knows), Timestamp(1));
+            hub.heard(peer.own());
+            assert_eq!(told(), supported);
+        }
     }
 }

@@ -65,7 +65,9 @@ impl SingletonDriver {
     /// Of a seat: since which term what is started now is the only copy.
     fn sitting(&self) -> Term {
         let agreed = self.it.agreed.borrow();
-        agreed.state.services.get(self.service()).map_or(Term(0), |state| state.sitting)
+        let state = agreed.state.services.get(self.service());
+        let left = self.memory.leaving().map(|(_, state)| state);
+        state.or(left).map_or(Term(0), |state| state.sitting)
     }
 
     /// The same for a program that needs no lease, and is told more.

@@ -301,6 +301,7 @@ impl SingletonDriver {
             self.retry_at = now;
         }
         self.own.outlives = self.memory.outlives();
+        self.own.is_leaving = self.memory.leaving().is_some();
         if let Some((spec, state)) = spec.as_ref().zip(state.as_ref()) {
             self.own.outlives = outlives(spec, state);
             self.own.revision = state.revision;
@@ -313,8 +314,8 @@ impl SingletonDriver {
         let holds = state.as_ref().or(left).is_some_and(|it| self.holds(it));
         self.it.hub.rest(self.service(), holds && (left.is_none() || self.life != Life::Nothing));
         self.publish();
-        let is_taken_out = self.memory.leaving().is_some();
-        self.it.hub.goes_by(self.service(), agreed.state.config_version, is_taken_out);
+        let version = agreed.state.config_version;
+        self.it.hub.goes_by(self.service(), version, self.own.is_leaving);
         self.enforce(now).await;
         if self.life != Life::Runs {
             self.checks.leave();

@@ -8,7 +8,7 @@ use crate::driver::wire::{Response, Wish};
 use crate::fence::protocol::Signal;
 use crate::runtime::clock;
 use std::time::Duration;
-use tandem_core::facts::withdrawal;
+use tandem_core::facts::{Process, withdrawal};
 
 /// A node that is being removed and then is not takes its place again after this.
 const AWAY_MAX: Duration = Duration::from_secs(60);
@@ -55,6 +55,10 @@ impl SingletonDriver {
     /// lease is proven as ever until then; where its node is, the lease is renewed no longer.
     pub(super) async fn leave(&mut self, is_member: bool) {
         self.stop(Why::Planned).await;
+        if self.life == Life::Nothing && self.own.process == Process::Starting {
+            // What is about to begin does not.
+            self.fence().await;
+        }
         let left = self.memory.leaving().filter(|_| is_member && self.life != Life::Nothing);
         if let Some((spec, state)) = left.map(|(spec, state)| (spec.clone(), state.clone())) {
             let voters = self.memory.voters().clone();

@@ -73,9 +73,11 @@ async fn what_is_taken_out_has_its_lease_until_it_has_ended_in_order() {
     assert!(asked.iter().any(|it| matches!(it, Command::Signal { .. })), "{asked:?}");
     assert!(matches!(it.driver.life, Life::Ending { why: Why::Planned, .. }));
     assert_eq!(it.driver.own.outlives, Some(Term(3)), "others are supported in it as well");
+    assert!(it.driver.own.is_leaving);
     for _ in 0..2 {
-        let before = it.driver.lease;
-        tokio::time::sleep(Duration::from_millis(60)).await;
+        // What was proven until now has nearly passed.
+        let before = clock::now();
+        it.driver.lease = before;
         let asked = it.go_on(Answer::Done).await;
         assert!(matches!(asked[..], [Command::Renew { .. }]), "{asked:?}");
         assert!(it.driver.lease > before);
@@ -88,8 +90,32 @@ async fn what_is_taken_out_has_its_lease_until_it_has_ended_in_order() {
     let state = Arc::make_mut(&mut back.state).services.get_mut(&"jobs".into()).unwrap();
     (state.appointment, state.before.term) = (None, Term(3));
     taken_out(&it, Some(back));
-    tokio::time::sleep(Duration::from_millis(60)).await;
+    it.driver.lease = clock::now();
     let asked = it.go_on(Answer::Done).await;
     assert!(!asked.iter().any(|it| matches!(it, Command::Renew { .. })), "{asked:?}");
     assert_eq!(it.driver.own.outlives, Some(Term(0)));
+}
+
+/// It is being noted that it begins.
+#[tokio::test]
+async fn what_is_taken_out_before_it_has_begun_does_not_begin() {
+    for hook in [Vec::new(), vec!["make room".into()]] {
+        let mut it = case(|config| config.on_start = hook.clone());
+        it.hears(idle()).await;
+        assert_eq!(it.go_on(Answer::Done).await, []);
+        if !hook.is_empty() {
+            let asked = it.written(Answer::Done).await;
+            assert!(matches!(asked[..], [Command::Start(_)]), "its hook: {asked:?}");
+            let how = How::Code(0);
+            let (at, gone) = (clock::now(), clock::now());
+            let end = End { pid: 7, how, cause: Cause::ByItself, at, gone };
+            it.hears(KeeperEvent::from(Event::Exited(end))).await;
+        }
+        assert_eq!(it.driver.own.process, Process::Starting);
+        taken_out(&it, None);
+        it.go_on(Answer::Done).await;
+        assert_eq!(it.driver.own.process, Process::Stopped);
+        assert_eq!(it.written(Answer::Done).await, [], "nothing is started");
+        assert_eq!((it.driver.life, it.driver.own.process), (Life::Nothing, Process::Stopped));
+    }
 }
