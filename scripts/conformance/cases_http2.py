@@ -129,7 +129,21 @@ def a_websocket_by_extended_connect_echoes(w):
     client = Client2(w.door.ports["old"])
     client.ask("GET", "/echo")
     assert client.conn.remote_settings.get(8) == 1, "it says that it takes them"
-    at = client.open("/ws")
+    echoes(client, client.open("/ws"))
+    refused = client.answer(client.open("/echo"))
+    assert refused.status == 502 or refused.reset is not None, "what is no WebSocket is none"
+
+
+def connect_udp_by_extended_connect_echoes_and_what_is_unknown_is_501(w):
+    client = Client2(w.door.ports["old"])
+    client.ask("GET", "/echo")
+    echoes(client, client.open("/udp", "connect-udp"))
+    assert "\r\nUpgrade: connect-udp" in w.old.saw("/udp")[0]
+    assert client.answer(client.open("/ws", "other")).status == 501
+    assert client.ask("GET", "/echo").status == 200, "the connection goes on"
+
+
+def echoes(client, at):
     answer = client.streams[at]
     client.until(lambda: answer.status)
     assert answer.status == 200, answer.status
@@ -137,10 +151,6 @@ def a_websocket_by_extended_connect_echoes(w):
     client.send(at, data)
     client.until(lambda: len(answer.body) == len(data))
     assert bytes(answer.body) == data
-    refused = client.answer(client.open("/echo"))
-    assert refused.status == 502 or refused.reset is not None, "what is no WebSocket is none"
-    other = client.answer(client.open("/x", "other"))
-    assert other.reset is not None or other.status >= 400
 
 
 def what_would_be_another_request_to_http1_is_none(w):

@@ -79,9 +79,10 @@ class Http1(Endpoint):
 
     def answer(self, sock, buffer, request):
         method, path, fields, head = request
-        if path == "/ws":
-            switched = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-            sock.sendall(switched + b"Sec-WebSocket-Accept: x\r\n\r\n" + bytes(buffer))
+        if path in ("/ws", "/udp"):
+            switched = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\n"
+            switched += f"Upgrade: {fields['upgrade']}\r\nSec-WebSocket-Accept: x\r\n\r\n"
+            sock.sendall(switched.encode() + bytes(buffer))
             while data := sock.recv(65536):
                 sock.sendall(data)
             raise Closed

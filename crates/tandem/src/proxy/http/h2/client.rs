@@ -8,7 +8,9 @@
 use super::head::{self, Written};
 use super::incoming::Incoming;
 use super::outgoing::Outgoing;
+use super::upgrade::Upgrade;
 use super::{Takes, broken, io::Watch};
+use crate::proxy::http::wire::fields::Field;
 use crate::proxy::http::wire::framing::Framing;
 use crate::proxy::http::wire::request::{Method, more_fields};
 use crate::proxy::http::wire::response;
@@ -27,7 +29,8 @@ pub(in crate::proxy) struct ClientStream {
     /// There once it has the head of its response.
     outgoing: Option<Outgoing>,
     kind: Method,
-    is_websocket: bool,
+    /// It becomes a connection of another protocol.
+    opens: Option<Upgrade>,
     /// How long the body of the request is that comes in chunks.
     counted: Option<u64>,
     /// And that of the response.
@@ -52,11 +55,16 @@ impl ClientStream {
     ) -> Option<(Self, Vec<u8>)> {
         let (parts, body) = request.into_parts();
         let protocol = parts.extensions.get::<h2::ext::Protocol>();
-        let is_websocket = protocol.is_some_and(|protocol| protocol.as_str() == "websocket");
-        let written = head::request(&parts, (body.is_end_stream(), is_websocket), endpoints);
-        let (Ok(Written { text, is_chunked, counted }), true) =
-            (written, is_websocket || protocol.is_none())
-        else {
+        let opens = protocol.and_then(|protocol| Upgrade::named(protocol.as_str()));
+        if protocol.is_some() && opens.is_none() {
+            // RFC 9220, 3.
+            let mut unknown = http::Response::new(());
+            *unknown.status_mut() = http::StatusCode::NOT_IMPLEMENTED;
+            let _ = respond.send_response(unknown, true);
+            return None;
+        }
+        let written = head::request(&parts, (body.is_end_stream(), opens), endpoints);
+        let Ok(Written { text, is_chunked, counted }) = written else {
             respond.send_reset(Reason::PROTOCOL_ERROR);
             return None;
         };
@@ -67,7 +75,7 @@ impl ClientStream {
             respond,
             outgoing: None,
             kind,
-            is_websocket,
+            opens,
             counted,
             length: None,
             watch: Arc::clone(watch),
@@ -95,7 +103,7 @@ impl ClientStream {
             return Poll::Ready(());
         }
         match ready!(self.incoming.poll_next(cx)) {
-            Ok(false) if !self.is_websocket => self.poll_reset(cx),
+            Ok(false) if self.opens.is_none() => self.poll_reset(cx),
             Ok(_) | Err(_) => Poll::Ready(()),
         }
     }
@@ -129,7 +137,7 @@ impl ClientStream {
         }
         let before = into.filled().len();
         ready!(self.incoming.poll_read(cx, into))?;
-        if into.filled().len() > before || self.is_websocket {
+        if into.filled().len() > before || self.opens.is_some() {
             return Poll::Ready(Ok(()));
         }
         ready!(self.poll_reset(cx));
@@ -159,10 +167,10 @@ impl ClientStream {
             self.respond.send_informational(interim).map_err(broken)?;
             return Ok(read.length);
         }
-        let switches = read.status == 101;
+        let switches = read.status == 101 && self.opens.is_some_and(|it| changes_to(&read, it));
         let is_success = (200..300).contains(&read.status);
-        if switches != self.is_websocket && (switches || is_success) {
-            // To this client every 2xx would be a change of protocol.
+        if !switches && (read.status == 101 || (self.opens.is_some() && is_success)) {
+            // To this client every 2xx would be a change of protocol, to the one that it asked for.
             let mut refused = http::Response::new(());
             *refused.status_mut() = http::StatusCode::BAD_GATEWAY;
             let stream = self.respond.send_response(refused, true).map_err(broken)?;
@@ -195,6 +203,12 @@ impl ClientStream {
             outgoing.finish();
         }
     }
+}
+
+/// Whether the connection becomes what it was asked to become.
+fn changes_to(head: &response::Head<'_, '_>, protocol: Upgrade) -> bool {
+    let mut upgrades = head.fields.iter().filter(|it| Field::of(it.name) == Field::Upgrade);
+    upgrades.any(|it| it.value.eq_ignore_ascii_case(protocol.name().as_bytes()))
 }
 
 impl Drop for ClientStream {

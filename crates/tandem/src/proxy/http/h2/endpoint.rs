@@ -1,8 +1,8 @@
 //! Talks to an endpoint about one request, on a connection that others use too, as if it were a
 //! connection of its own.
 //! In: a request as HTTP/1.1 has it. Out: its response, the same way.
-//! States: New → (head) Sent → (interim heads) → Answered; a WebSocket: Answered, then bytes both
-//! ways.
+//! States: New → (head) Sent → (interim heads) → Answered; another protocol: Answered, then bytes
+//! both ways.
 //! Keeps: what the endpoint says that it did not look at is told apart from what broke (H43).
 //! Not here: the connection (`link.rs`), when a request is sent again (`exchange.rs`).
 //! Tested by: `tests/h2/endpoints.rs`.
@@ -11,7 +11,8 @@ use super::head::{self, Written};
 use super::incoming::Incoming;
 use super::link::Link;
 use super::outgoing::Outgoing;
-use super::{Takes, broken, websocket};
+use super::upgrade::{self, Upgrade};
+use super::{Takes, broken};
 use crate::proxy::http::wire::fields;
 use crate::proxy::http::wire::framing::Framing;
 use crate::proxy::http::wire::request::{self, Method, more_fields};
@@ -21,7 +22,7 @@ use bytes::Bytes;
 use h2::client::{ResponseFuture, SendRequest};
 use h2::{Reason, RecvStream};
 use std::future::{Future, poll_fn};
-use std::io::{self, Write};
+use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
@@ -43,8 +44,8 @@ pub(in crate::proxy) struct EndpointStream {
     length: Option<u64>,
     /// And that of the response.
     counted: Option<u64>,
-    /// The key of a WebSocket, if one is asked for.
-    key: Option<Vec<u8>>,
+    /// As what it is opened, and the key of a WebSocket.
+    opens: Option<(Upgrade, Vec<u8>)>,
     outgoing: Option<Outgoing>,
     response: Option<ResponseFuture>,
     incoming: Option<Incoming>,
@@ -85,7 +86,7 @@ impl EndpointStream {
             takes: Takes::Length,
             length: None,
             counted: None,
-            key: None,
+            opens: None,
             outgoing: None,
             response: None,
             incoming: None,
@@ -171,20 +172,19 @@ impl EndpointStream {
             return Err(io::ErrorKind::InvalidData.into());
         };
         self.kind = read.kind;
-        let is_websocket = read.upgrade.is_some_and(|it| it.eq_ignore_ascii_case("websocket"))
-            && self.send.is_extended_connect_protocol_enabled();
+        let opens = read.upgrade.filter(|_| read.method == "GET").and_then(Upgrade::named);
+        let opens = opens.filter(|_| self.send.is_extended_connect_protocol_enabled());
         let key = |it: &&httparse::Header<'_>| it.name.eq_ignore_ascii_case("sec-websocket-key");
         let key = read.fields.iter().find(key).map(|it| it.value.to_vec());
-        self.key = is_websocket.then(|| key.unwrap_or_default());
+        self.opens = opens.map(|protocol| (protocol, key.unwrap_or_default()));
         if self.takes == Takes::Either && teaches(read.fields) {
             self.takes = Takes::Both;
         }
         let at = self.link.address.to_string();
-        let mut request = head::onward(&read, (self.link.scheme(), &at), is_websocket)?;
-        let framing = if is_websocket { Framing::Close } else { read.framing };
-        if is_websocket {
-            let websocket = h2::ext::Protocol::from_static("websocket");
-            request.extensions_mut().insert(websocket);
+        let mut request = head::onward(&read, (self.link.scheme(), &at), opens)?;
+        let framing = if opens.is_some() { Framing::Close } else { read.framing };
+        if let Some(protocol) = opens {
+            request.extensions_mut().insert(h2::ext::Protocol::from_static(protocol.name()));
         }
         head::says_length(request.headers_mut(), framing, self.length);
         let is_all = head::is_all(framing);
@@ -246,13 +246,12 @@ impl EndpointStream {
     fn answered(&mut self, response: http::Response<RecvStream>) {
         let (parts, body) = response.into_parts();
         self.link.answered();
-        if let (Some(key), true) = (&self.key, parts.status.is_success()) {
-            let mut text = b"HTTP/1.1 101 Switching Protocols\r\n".to_vec();
-            let accept = websocket::accept(key);
-            let _ = write!(
-                text,
-                "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: {accept}\r\n"
-            );
+        if let (Some((protocol, key)), true) = (&self.opens, parts.status.is_success()) {
+            let mut text = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\n".to_vec();
+            head::field(&mut text, "Upgrade", protocol.name().as_bytes());
+            if *protocol == Upgrade::WebSocket {
+                head::field(&mut text, "Sec-WebSocket-Accept", upgrade::accept(key).as_bytes());
+            }
             for (name, value) in &parts.headers {
                 head::field(&mut text, name.as_str(), value.as_bytes());
             }

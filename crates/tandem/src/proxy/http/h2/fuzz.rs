@@ -202,8 +202,7 @@ async fn serve_all(pieces: &[&[u8]], soaks: bool) -> Vec<Reading> {
                     };
                     let (parts, body) = request.into_parts();
                     respond.push(send);
-                    let written =
-                        head::request(&parts, (body.is_end_stream(), false), (takes, 100));
+                    let written = head::request(&parts, (body.is_end_stream(), None), (takes, 100));
                     if let Ok(written) = written {
                         seen.push(Reading::new(written, body));
                     }

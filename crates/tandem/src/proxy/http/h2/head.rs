@@ -6,7 +6,8 @@
 //! Not here: that reader (`wire/request.rs`, `wire/response.rs`).
 //! Tested by: `tests/h2/`.
 
-use super::{Takes, websocket};
+use super::Takes;
+use super::upgrade::{self, Upgrade};
 use crate::proxy::http::wire::fields::{self, Field};
 use crate::proxy::http::wire::framing::Framing;
 use crate::proxy::http::wire::{request, response};
@@ -58,19 +59,19 @@ fn counted(fields: &HeaderMap, has_ended: bool, takes: Takes) -> Option<u64> {
     fields::length(length.as_bytes())
 }
 
-/// Writes a request. `websocket`: asked for by extended CONNECT (RFC 8441). Those that are longer
+/// Writes a request. `opens`: as what it is to be opened by extended CONNECT. Those that are longer
 /// than `body_max` keep their length, by which they are refused.
 pub(super) fn request(
     parts: &http::request::Parts,
-    (has_ended, websocket): (bool, bool),
+    (has_ended, opens): (bool, Option<Upgrade>),
     (takes, body_max): (Takes, u64),
 ) -> Result<Written, Malformed> {
     let mut text = Vec::with_capacity(512);
-    let method = if websocket { &Method::GET } else { &parts.method };
+    let method = if opens.is_some() { &Method::GET } else { &parts.method };
     request_line(&mut text, method, &parts.uri);
-    let counted = counted(&parts.headers, has_ended || websocket, takes);
+    let is_all = has_ended || opens.is_some();
+    let counted = counted(&parts.headers, is_all, takes);
     let counted = counted.filter(|length| *length <= body_max);
-    let is_all = has_ended || websocket;
     let is_chunked = fields(&mut text, &parts.headers, (is_all, counted.is_some()))?;
     let mut cookies = parts.headers.get_all(COOKIE).iter().peekable();
     if cookies.peek().is_some() {
@@ -81,10 +82,12 @@ pub(super) fn request(
     if is_chunked {
         field(&mut text, "transfer-encoding", b"chunked");
     }
-    if websocket {
+    if let Some(protocol) = opens {
         field(&mut text, "connection", b"upgrade");
-        field(&mut text, "upgrade", b"websocket");
-        field(&mut text, "sec-websocket-key", websocket::key().as_bytes());
+        field(&mut text, "upgrade", protocol.name().as_bytes());
+    }
+    if opens == Some(Upgrade::WebSocket) {
+        field(&mut text, "sec-websocket-key", upgrade::key().as_bytes());
     }
     text.extend_from_slice(b"\r\n");
     Ok(Written { text, is_chunked, counted })
@@ -132,11 +135,12 @@ fn fields(
     Ok(!has_ended && !has_length)
 }
 
-/// Reads a request as it is written for an endpoint. `at` is where it goes, if it does not say.
+/// Reads a request as it is written for an endpoint. `at` is where it goes, if it does not say;
+/// `opens`: as what it is opened.
 pub(in crate::proxy::http) fn onward(
     head: &request::Head<'_, '_>,
     (scheme, at): (&'static str, &str),
-    websocket: bool,
+    opens: Option<Upgrade>,
 ) -> io::Result<http::Request<()>> {
     let bad = |_| io::Error::from(io::ErrorKind::InvalidData);
     let host = head.host.filter(|host| !host.is_empty()).unwrap_or(at);
@@ -148,18 +152,19 @@ pub(in crate::proxy::http) fn onward(
     if authority.as_str() != host {
         fields.insert(HOST, HeaderValue::from_str(host).map_err(|_| bad(()))?);
     }
+    let is_key = |it: &httparse::Header<'_>| it.name.eq_ignore_ascii_case("sec-websocket-key");
     for it in head.fields {
         let keep = match Field::of(it.name) {
             Field::Connection | Field::TransferEncoding | Field::Upgrade | Field::Host => false,
             Field::Hop => false,
-            _ => !(websocket && it.name.eq_ignore_ascii_case("sec-websocket-key")),
+            _ => opens != Some(Upgrade::WebSocket) || !is_key(it),
         };
         if keep {
             append(&mut fields, it)?;
         }
     }
     let uri = Uri::builder().scheme(scheme).authority(authority).path_and_query(head.target);
-    let method = if websocket { "CONNECT" } else { head.method };
+    let method = if opens.is_some() { "CONNECT" } else { head.method };
     let request = http::Request::builder().method(method).version(http::Version::HTTP_2);
     let uri = uri.build().map_err(|_| bad(()))?;
     let mut request = request.uri(uri).body(()).map_err(|_| bad(()))?;

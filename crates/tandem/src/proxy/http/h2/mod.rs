@@ -21,7 +21,7 @@ mod link;
 mod meter;
 mod outgoing;
 mod serve;
-mod websocket;
+mod upgrade;
 
 use super::stream::Stream;
 pub(in crate::proxy) use client::ClientStream;

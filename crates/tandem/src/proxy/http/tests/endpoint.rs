@@ -234,10 +234,8 @@ impl Work {
             }
             "/head" => format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{head}", head.len())
                 .into_bytes(),
-            "/ws" => {
-                let switch = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\
-                    Connection: Upgrade\r\n\r\nhello";
-                let _ = stream.write_all(switch.as_bytes()).await;
+            "/ws" | "/udp" => {
+                let _ = stream.write_all(switch(verb).as_bytes()).await;
                 let (mut read, mut write) = stream.split();
                 let _ = tokio::io::copy(&mut read, &mut write).await;
                 let _ = write.shutdown().await;
@@ -289,4 +287,13 @@ fn canned(verb: &str) -> Option<Vec<u8>> {
         "/hints-only" => b"HTTP/1.1 103 Early Hints\r\n\r\n".repeat(1000),
         _ => return None,
     })
+}
+
+/// To what the one that was asked for is.
+fn switch(verb: &str) -> String {
+    let protocol = if verb == "/ws" { "websocket" } else { "connect-udp" };
+    format!(
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: {protocol}\r\n\
+         Connection: Upgrade\r\n\r\nhello"
+    )
 }

@@ -97,7 +97,7 @@ fn goes_on_by_http2(sent: &[u8]) {
     let mut room = more_fields();
     let head = request::read(sent, &mut room, (usize::MAX, u64::MAX)).expect("taken");
     let head = head.expect("whole");
-    let asked = onward(&head, ("http", "192.0.2.1:80"), false).expect("written");
+    let asked = onward(&head, ("http", "192.0.2.1:80"), None).expect("written");
     let target = asked.uri().path_and_query().map(|target| target.as_str());
     assert_eq!(target, Some(head.target));
     assert_eq!(asked.method(), head.method);

@@ -128,6 +128,11 @@ impl H2 {
     }
 
     pub async fn websocket(&self, path: &str) -> Sending {
+        self.open(path, "websocket").await
+    }
+
+    /// By extended CONNECT.
+    pub async fn open(&self, path: &str, protocol: &'static str) -> Sending {
         let mut send = self.send.clone();
         // The settings of the other side have to be there.
         while !send.is_extended_connect_protocol_enabled() {
@@ -140,7 +145,7 @@ impl H2 {
             .header("sec-websocket-version", "13")
             .body(())
             .unwrap();
-        request.extensions_mut().insert(h2::ext::Protocol::from_static("websocket"));
+        request.extensions_mut().insert(h2::ext::Protocol::from_static(protocol));
         let (response, body) = send.send_request(request, false).unwrap();
         Sending { response, body, interim: Vec::new(), status: 0, fields: HeaderMap::new() }
     }

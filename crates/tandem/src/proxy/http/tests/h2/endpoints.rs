@@ -160,6 +160,32 @@ async fn a_websocket_of_http1_is_opened_at_an_endpoint_of_http2() {
 }
 
 #[tokio::test]
+async fn datagrams_are_asked_for_by_connect_udp_of_either_protocol() {
+    let (supervisor, server, balancer) = one(100).await;
+    let client = H2::connect(&supervisor, &balancer).await;
+    let mut open = client.open("/udp", "connect-udp").await;
+    let mut body = open.head().await.unwrap();
+    assert_eq!(open.status, 200);
+    open.body.send_data(bytes::Bytes::from_static(b"you"), true).unwrap();
+    assert_eq!(&body.data().await.unwrap().unwrap()[..], b"you");
+    let mut old = Client::connect(&balancer).await;
+    old.send(
+        "GET /udp HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: connect-udp\r\n\
+         Capsule-Protocol: ?1\r\n\r\n",
+    )
+    .await;
+    let head = old.until("\r\n\r\n").await.unwrap();
+    assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+    assert!(head.contains("\r\nUpgrade: connect-udp\r\n"), "{head}");
+    assert!(!head.contains("Sec-WebSocket-Accept"), "{head}");
+    old.send("hello").await;
+    assert_eq!(old.until("hello").await.as_deref(), Some("hello"));
+    let asked = server.asked.lock().unwrap();
+    let udp = asked.iter().filter(|head| head.starts_with("CONNECT http://a/udp"));
+    assert_eq!(udp.count(), 2, "{asked:?}");
+}
+
+#[tokio::test]
 async fn an_endpoint_that_is_gone_is_found_and_its_checks_speak_http2() {
     let supervisor = Supervisor::new();
     let server = H2Server::start(&supervisor, 100).await;

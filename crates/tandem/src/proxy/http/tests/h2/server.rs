@@ -200,7 +200,7 @@ async fn answer(request: Request<RecvStream>, mut respond: SendResponse<Bytes>, 
             out.send_data(Bytes::from(head), true).unwrap();
         }
         // What comes goes back as it comes: a call of gRPC, or a WebSocket.
-        "/echo" | "/ws" => {
+        "/echo" | "/ws" | "/udp" => {
             let mut out = ok(&mut respond).unwrap();
             while let Some(Ok(data)) = body.data().await {
                 let _ = body.flow_control().release_capacity(data.len());

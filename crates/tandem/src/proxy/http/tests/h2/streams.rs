@@ -164,6 +164,34 @@ async fn a_websocket_is_opened_by_extended_connect() {
 }
 
 #[tokio::test]
+async fn what_else_both_protocols_have_is_opened_the_same_way_and_the_rest_is_unknown() {
+    let (supervisor, endpoint, balancer) = one().await;
+    let client = H2::connect(&supervisor, &balancer).await;
+    let mut open = client.open("/udp", "connect-udp").await;
+    let mut body = open.head().await.unwrap();
+    assert_eq!(open.status, 200);
+    let request = endpoint.bytes();
+    assert!(request.contains("\r\nConnection: upgrade\r\nUpgrade: connect-udp\r\n"), "{request}");
+    assert!(!request.contains("sec-websocket-key"), "{request}");
+    open.body.send_data(Bytes::from_static(b" you"), true).unwrap();
+    let mut all = Vec::new();
+    while let Some(data) = body.data().await {
+        all.extend_from_slice(&data.unwrap());
+    }
+    assert_eq!(all, b"hello you");
+    let asked = endpoint.requests();
+    let mut other = client.open("/ws", "connect-udp").await;
+    assert_eq!(other.response().await.unwrap().status, 502, "it became a WebSocket");
+    let asked = asked + 1;
+    for protocol in ["h2c", "tls", "webtransport"] {
+        let mut unknown = client.open("/ws", protocol).await;
+        assert_eq!(unknown.response().await.unwrap().status, 501, "{protocol}");
+    }
+    assert_eq!(endpoint.requests(), asked);
+    assert_eq!(client.ask(get("/")).await.unwrap().body, "a", "the others go on");
+}
+
+#[tokio::test]
 async fn closing_says_goaway_and_lets_streams_end() {
     let supervisor = Supervisor::new();
     let endpoint = Endpoint::start(&supervisor, 'a').await;
