@@ -26,6 +26,8 @@ const COMMAND_BYTES_MAX: usize = 2 << 20;
 /// Pauses between attempts to find a leader.
 const RETRY_FIRST: Duration = Duration::from_millis(2);
 const RETRY_MAX: Duration = Duration::from_millis(50);
+/// No attempt but the first has less time than this.
+const LAST_TRY: Duration = Duration::from_millis(100);
 
 /// The slack of the two clocks against each other; a sleep is longer.
 const CLOCKS_APART_MAX: Duration = Duration::from_millis(5);
@@ -125,7 +127,8 @@ impl Consensus {
         task: Task,
         deadline: Duration,
     ) -> Result<Outcome, Error> {
-        let until = Instant::now() + deadline;
+        let begun = Instant::now();
+        let until = begun + deadline;
         let mut leadership = self.leadership();
         let mut pause = RETRY_FIRST;
         loop {
@@ -140,12 +143,16 @@ impl Consensus {
             {
                 return Ok(outcome);
             }
-            if Instant::now() + pause >= until {
-                return Err(Error::NotProposed { waited: deadline, leader });
-            }
+            // What is begun with less time left may be cut off, and then nobody knows what became
+            // of it.
+            let last = until.checked_sub(LAST_TRY).unwrap_or(until);
             tokio::select! {
                 _ = leadership.changed() => {}
                 () = tokio::time::sleep(pause) => pause = RETRY_MAX.min(pause * 2),
+                () = tokio::time::sleep_until(last) => {}
+            }
+            if Instant::now() >= last {
+                return Err(Error::NotProposed { waited: begun.elapsed(), leader });
             }
         }
     }
