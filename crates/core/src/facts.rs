@@ -5,6 +5,7 @@
 
 mod differs;
 mod door;
+mod ended;
 mod link;
 mod seat;
 mod told;
@@ -12,6 +13,7 @@ pub mod withdrawal;
 
 pub use differs::{differs, door_differs, instance_differs, seat_differs};
 pub use door::DoorUse;
+pub use ended::Ended;
 pub use link::Link;
 pub use seat::SeatFacts;
 pub use told::Told;
@@ -45,6 +47,8 @@ pub struct NodeFacts {
     /// What its doors still have at copies that are to be stopped, by service and node; a service
     /// without a door here is missing.
     pub doors: BTreeMap<ServiceId, BTreeMap<NodeId, DoorUse>>,
+    /// Of which services that are taken out nothing is left here.
+    pub ended: Ended,
 }
 
 /// One instance of PostgreSQL, as its node sees it.

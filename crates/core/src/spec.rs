@@ -95,6 +95,12 @@ impl ServiceSpec {
         Self::new(pairing, durability, timing)
     }
 
+    /// Whether one instance of it is appointed: not one of copies that run side by side, nor of
+    /// work that is divided, whose seats are.
+    pub const fn is_appointed(&self) -> bool {
+        self.copies.is_none() && self.partitions.is_none()
+    }
+
     /// The same, with its work divided.
     #[must_use]
     pub fn divided(self, partitions: u32) -> Self {

@@ -45,6 +45,9 @@ pub struct ServiceState {
     pub revision: Revision,
     /// What it left behind when it was taken out before; else nothing.
     pub before: TakenOut,
+    /// The configuration with which it came.
+    #[serde(default)]
+    pub since: ConfigVersion,
     /// Who makes the first copy of the data, until somebody is appointed.
     pub founder: Option<NodeId>,
     /// Identity of the data, once it exists (H35).

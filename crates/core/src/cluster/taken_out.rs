@@ -26,6 +26,9 @@ pub struct TakenOut {
     pub epoch: Epoch,
     /// Its lease and the margin for drift: for so long a copy of it may still run.
     pub outlast: Duration,
+    /// Its copies ran side by side: no lease bounds them, only that they end.
+    #[serde(default)]
+    pub beside: bool,
 }
 
 impl ClusterState {
@@ -38,7 +41,7 @@ impl ClusterState {
             let mut before = self.taken_out.remove(service).unwrap_or_default();
             let outlast = outlasts.get(service).copied().unwrap_or_default();
             before.outlast = before.outlast.max(outlast);
-            let begun = || ServiceState::begun(before);
+            let begun = || ServiceState { since: version, ..ServiceState::begun(before) };
             let state = self.services.entry(service.clone()).or_insert_with(begun);
             state.divide(spec, version);
         }
@@ -69,7 +72,8 @@ impl ClusterState {
                 let epoch = state.partitions.as_ref().map(Partitions::epoch_max);
                 let epoch = epoch.unwrap_or_default().max(state.before.epoch);
                 let (revision, term) = (state.revision, state.term());
-                left.insert(service.clone(), TakenOut { revision, term, epoch, outlast });
+                let beside = old.copies.is_some();
+                left.insert(service.clone(), TakenOut { revision, term, epoch, outlast, beside });
             }
         }
         left

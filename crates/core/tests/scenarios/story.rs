@@ -290,6 +290,7 @@ impl Node {
 
     fn told(&self, id: &NodeId, service: &ServiceId) -> Observed<NodeFacts> {
         let facts = NodeFacts {
+            ended: Default::default(),
             node: id.clone(),
             told: Told::default(),
             config_version: ConfigVersion(1),

@@ -68,6 +68,7 @@ fn blank(facts: &NodeFacts) -> NodeFacts {
         ..InstanceFacts::default()
     };
     NodeFacts {
+        ended: Default::default(),
         node: facts.node.clone(),
         told: facts.told,
         config_version: facts.config_version,

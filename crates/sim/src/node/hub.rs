@@ -94,6 +94,7 @@ impl Hub {
     /// What this node says of itself.
     pub fn own(&self, me: &NodeId, own: Told<'_>, now: Timestamp) -> NodeFacts {
         NodeFacts {
+            ended: Default::default(),
             node: me.clone(),
             told: own.order,
             config_version: own.config_version,

@@ -8,6 +8,8 @@
 mod balanced;
 mod command;
 
+pub use command::port_waits;
+
 use super::problem::{Code, Problem, Problems, Say, Source};
 use super::show::durability_parts;
 use super::valid::{Config, Node, Service};
@@ -217,7 +219,8 @@ fn lease(change: &mut Change<'_>, id: &ServiceId, (old, new): (&Service, &Servic
     }
 }
 
-/// What waits until the daemon of one node is restarted.
+/// What waits until the daemon of one node is restarted, but for ports of copies: what counts there
+/// is what each began with (`node/services/ports.rs`).
 pub fn daemon_restart(old: &Config, new: &Config, node: &NodeId) -> Vec<Problem> {
     let mut change = Change::new(old, new);
     let both = change.both_nodes();
@@ -230,7 +233,6 @@ pub fn daemon_restart(old: &Config, new: &Config, node: &NodeId) -> Vec<Problem>
     for (id, before, after) in change.both_services() {
         doors(&mut change, id, (before, after));
     }
-    command::restarts(&mut change);
     change.problems.into_sorted()
 }
 

@@ -21,7 +21,7 @@ mod value;
 #[cfg(test)]
 mod tests;
 
-pub use change::{daemon_restart, needs_restart, unsafe_change};
+pub use change::{daemon_restart, needs_restart, port_waits, unsafe_change};
 pub use differences::differences;
 pub use edit::{EditError, NewNode, with_drain, with_durability, with_node, without_nodes};
 pub use file::{Error, read_file};

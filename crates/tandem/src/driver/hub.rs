@@ -18,7 +18,7 @@ use std::time::Duration;
 use tandem_core::cluster::lease;
 use tandem_core::clustering::active_passive::trail::Trails;
 use tandem_core::facts::{
-    InstanceFacts, Link, NodeFacts, Process, Stream, Told, differs, instance_differs,
+    Ended, InstanceFacts, Link, NodeFacts, Process, Stream, Told, differs, instance_differs,
 };
 use tandem_core::ids::{ConfigVersion, NodeId, ServiceId, Term};
 use tandem_core::spec::ServiceSpec;
@@ -52,6 +52,7 @@ struct Known {
     doors: doors::Doors,
     leaving: leaving::Leaving,
     config_version: ConfigVersion,
+    ended: Ended,
     draining: bool,
     heartbeat: Duration,
     said: u64,
@@ -261,6 +262,19 @@ impl Hub {
         known.draining = draining;
     }
 
+    /// Of which services nothing is left here.
+    pub fn nothing_left(&self, ended: Ended) {
+        let is_new = {
+            let mut known = self.known();
+            let is_new = known.ended != ended;
+            known.ended = ended;
+            is_new
+        };
+        if is_new {
+            self.wake();
+        }
+    }
+
     /// A heartbeat to every peer now: what it proves is waited for.
     pub fn nudge(&self) {
         self.own_changed.send_modify(|version| *version += 1);
@@ -280,6 +294,7 @@ impl Hub {
             node: self.me.clone(),
             told: Told { start: self.start, number: known.said },
             config_version: known.config_version,
+            ended: known.ended.clone(),
             draining: known.draining,
             doors: known.doors.told(),
             links: known

@@ -9,6 +9,8 @@
 //! Not here: whether it may be applied (`operations/members`), the instances (`driver/instance`).
 //! Tested by: `tests/members`.
 
+mod ended;
+
 use super::agreed::{self, Kept};
 use super::services::commands::Driven;
 use super::services::fronts::Fronts;
@@ -27,6 +29,7 @@ use crate::telemetry::events::Draft;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
+use tandem_core::cluster::state::ClusterState;
 use tandem_core::facts::{Data, InstanceFacts, Process};
 use tandem_core::ids::{ConfigVersion, NodeId, ServiceId};
 use tandem_core::time::Observed;
@@ -64,7 +67,7 @@ pub(super) struct Hands {
     pub places: Places,
     pub doors: Arc<Vec<(ServiceId, Door)>>,
     pub fronts: Fronts,
-    pub driven: Driven,
+    pub driven: Arc<Driven>,
 }
 
 /// The task.
@@ -74,6 +77,8 @@ pub(super) struct Live {
     /// As far as it was read, applied or not.
     config: Arc<Config>,
     version: ConfigVersion,
+    /// What the next start begins with, all of which was carried out here.
+    kept: ConfigVersion,
     peers: BTreeMap<NodeId, String>,
     every: Duration,
     beats: BTreeMap<NodeId, CancellationToken>,
@@ -91,6 +96,7 @@ impl Live {
         Self {
             config: Arc::new(ground.config.clone()),
             version: ground.version,
+            kept: ground.version,
             ground,
             hands,
             peers: BTreeMap::new(),
@@ -166,10 +172,12 @@ impl Live {
         let removed = state.cluster.is_some() && (left || self.is_stranger(leadership));
         self.removed_since = removed.then(|| self.removed_since.unwrap_or_else(Instant::now));
         self.meet(leadership);
-        let is_due = self.again.is_some_and(|again| again <= Instant::now());
+        let is_due = self.again.is_some_and(|again| again <= Instant::now())
+            || (self.again.is_none() && self.hands.driven.lacks(&self.config));
         if listed && state.cluster.is_some() && (is_new || is_due) {
-            self.apply().await;
+            self.apply(state).await;
         }
+        self.tell_what_ended(state);
         self.close_doors(state.services.keys().cloned().collect()).await;
         let part = self.removed_since.is_some_and(|since| since.elapsed() >= REMOVED_AFTER);
         if part && !self.applied.borrow().removed {
@@ -271,7 +279,7 @@ impl Live {
     }
 
     /// Carries a configuration out that has a place for this node.
-    async fn apply(&mut self) {
+    async fn apply(&mut self, state: &ClusterState) {
         let mut waits = Vec::new();
         for (service, door) in self.hands.doors.iter() {
             if let Some(own) = self.config.services.get(service) {
@@ -283,14 +291,17 @@ impl Live {
                 waits.push(format!("{service}: {because}"));
             }
         }
-        let consensus = &self.hands.consensus;
+        let Hands { consensus, fronts, driven, .. } = &self.hands;
         let (config, agreed) = ((self.version, &*self.config), consensus.state());
-        waits.extend(self.hands.fronts.follow(config, &agreed).await);
-        waits.extend(self.hands.driven.follow(&self.ground, &self.config, consensus));
+        // First, by which doors find copies.
+        let ports = self.ground.ports.follow((self.version, &self.config), state);
+        driven.give_way(&self.config).await;
+        waits.extend(fronts.follow(config, &agreed).await);
+        waits.extend(driven.follow(&self.config));
         self.again = (!waits.is_empty()).then(|| Instant::now() + AGAIN);
         let me = &self.ground.args.node;
         let restart = config::daemon_restart(&self.ground.config, &self.config, me);
-        waits.extend(restart.into_iter().map(|problem| problem.what));
+        waits.extend(restart.into_iter().map(|problem| problem.what).chain(ports));
         let begins = self.closed.iter().filter(|it| self.config.services.contains_key(*it));
         waits.extend(begins.map(|it| format!("{it} begins again after a restart of the daemon")));
         if waits.is_empty() {
@@ -334,7 +345,9 @@ impl Live {
         if let Err(error) = agreed::store(&self.ground.args.dir, &kept) {
             tracing::error!(%error, "the agreed configuration cannot be kept in the node's folder");
             self.again = Some(Instant::now() + AGAIN);
+            return;
         }
+        self.kept = self.version;
     }
 
     /// A service that ended takes no clients.

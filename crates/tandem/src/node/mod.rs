@@ -39,8 +39,10 @@ use handler::{RaftOverMesh, Reception};
 use live::{Hands, Live};
 use running::Running;
 use serde::Deserialize;
-use services::commands;
+use services::commands::Driven;
+use services::folders::Folders;
 use services::fronts::Fronts;
+use services::ports::Ports;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -152,6 +154,9 @@ pub enum Error {
     /// The user of an instance.
     #[error(transparent)]
     User(#[from] user::Error),
+    /// A service is back, and what was before under its name has not ended here.
+    #[error("the copy of before still ends here")]
+    StillEnds,
     /// A part that must run ended.
     #[error("a part of the node ended unexpectedly; the log says which")]
     Broken,
@@ -178,6 +183,8 @@ pub(crate) struct Ground {
     pub explanations: Arc<Explanations>,
     pub events: EventLog,
     pub supervisor: Supervisor,
+    folders: Folders,
+    ports: Ports,
 }
 
 /// Runs a node until `stop` resolves.
@@ -218,7 +225,7 @@ async fn start(args: NodeArgs, supervisor: &Supervisor) -> Result<Running, Error
     let transport = Arc::new(RaftOverMesh::default());
     let config = consensus_config(&ground);
     let consensus = Consensus::start(config, transport.clone(), supervisor.clone()).await?;
-    let (asks, mut receivers) = services::ask_channels(&ground.config);
+    let (asks, receivers) = services::ask_channels(&ground.config);
     let reception = Arc::new(Reception {
         hub: ground.hub.clone(),
         consensus: OnceLock::from(consensus.clone()),
@@ -231,7 +238,7 @@ async fn start(args: NodeArgs, supervisor: &Supervisor) -> Result<Running, Error
     let _ = transport.0.set(mesh.clone());
     founding::found(&ground, &consensus).await?;
     let mut places = services::places(&ground);
-    let started = commands::start(&ground, &consensus, (&asks, &mut receivers))?;
+    let driven = Arc::new(Driven::start(&ground, &asks, &consensus.state())?);
     let instances = services::start(&ground, &consensus, receivers, &mut places).await?;
     copies.start(&consensus.state()).await?;
     let opened = services::let_in(doors, &ground, &consensus, &places).await;
@@ -244,7 +251,7 @@ async fn start(args: NodeArgs, supervisor: &Supervisor) -> Result<Running, Error
         places,
         doors: doors.clone(),
         fronts,
-        driven: started.driven,
+        driven: driven.clone(),
     };
     let live = Live::new(ground.clone(), hands);
     let (applied, gone) = (live.applied(), live.gone());
@@ -265,8 +272,7 @@ async fn start(args: NodeArgs, supervisor: &Supervisor) -> Result<Running, Error
         copies: copies.clone(),
         leased: leased.clone(),
         instances,
-        commands: started.wishes,
-        seats: started.seats,
+        driven,
         identity: ground.identity.clone(),
     };
     operate(&ground, parts, &reception).await?;

@@ -3,6 +3,8 @@
 //! Keeps: once a configuration was agreed, that one counts; the file on the command line founds a
 //! cluster, or tells a node that joins where the others are. H48 a node that was removed stays out.
 
+use super::services::folders::Folders;
+use super::services::ports::Ports;
 use super::{Error, Ground, NodeArgs, agreed};
 use crate::config::{self, Config};
 use crate::driver::hub::Hub;
@@ -31,7 +33,7 @@ pub(super) fn prepare(args: NodeArgs, supervisor: &Supervisor) -> Result<Ground,
         hub.expect(node);
     }
     hub.configured(version, false);
-    let events = EventLog::new(args.node.clone());
+    let (events, ports) = (EventLog::new(args.node.clone()), Ports::of((version, &config)));
     Ok(Ground {
         args,
         version,
@@ -42,6 +44,8 @@ pub(super) fn prepare(args: NodeArgs, supervisor: &Supervisor) -> Result<Ground,
         explanations: Arc::default(),
         events,
         supervisor: supervisor.clone(),
+        folders: Folders::default(),
+        ports,
     })
 }
 

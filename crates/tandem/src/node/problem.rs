@@ -68,6 +68,12 @@ impl From<Error> for Problem {
             ),
             Error::Api(error) => error.into(),
             Error::User(error) => error.into(),
+            Error::StillEnds => Self::new(
+                codes::BUSY,
+                "a service cannot begin here",
+                error.to_string(),
+                "wait until tandem status shows that nothing of it is left",
+            ),
             Error::Broken => Self::new(
                 codes::NODE_BROKE,
                 "the node stopped",

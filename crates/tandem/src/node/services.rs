@@ -6,10 +6,12 @@ mod closing;
 pub(super) mod commands;
 pub(super) mod copies;
 mod counting;
+pub(super) mod folders;
 pub(super) mod fronts;
 pub(super) mod leased;
 pub(super) mod led;
 pub(super) mod leftovers;
+pub(super) mod ports;
 pub(super) mod seats;
 #[cfg(test)]
 mod tests;
@@ -70,7 +72,8 @@ fn told_of(ground: &Ground) -> BTreeSet<ServiceId> {
 pub(super) fn ask_channels(config: &Config) -> (Arc<Asks>, AskReceivers) {
     let asks = Asks::default();
     let of = |service: ServiceId| asks.add(&service).map(|receiver| (service, receiver));
-    let receivers = instances_of(config).filter_map(of).collect();
+    // What runs under a lease asks for its own (`commands.rs`).
+    let receivers = config.services.keys().cloned().filter_map(of).collect();
     (Arc::new(asks), receivers)
 }
 
@@ -232,7 +235,9 @@ pub(super) async fn start(
                 }
                 instances.insert(service.clone(), OwnInstance { wishes, postgres });
             }
-            Some(NodeRole::Witness) | None => start_witness(ground, consensus, service, asks)?,
+            Some(NodeRole::Witness) | None => {
+                start_witness(ground, &consensus.state(), service, asks)?;
+            }
         }
     }
     Ok(instances)
@@ -240,7 +245,7 @@ pub(super) async fn start(
 
 pub(super) fn start_witness(
     ground: &Ground,
-    consensus: &Consensus,
+    agreed: &Agreement,
     service: &ServiceId,
     asks: mpsc::Receiver<Term>,
 ) -> Result<(), Error> {
@@ -249,7 +254,7 @@ pub(super) fn start_witness(
     let witness = Witness {
         service: service.clone(),
         hub: ground.hub.clone(),
-        agreed: consensus.state(),
+        agreed: agreed.clone(),
         path: dir.join("promised"),
         asks,
     };

@@ -15,6 +15,7 @@ mod http;
 #[allow(dead_code, reason = "shared with a test that needs more of it")]
 #[path = "../common/machines.rs"]
 mod machines;
+mod patterns;
 mod sessions;
 mod traffic;
 

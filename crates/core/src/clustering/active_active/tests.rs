@@ -59,6 +59,7 @@ fn case(partitions: u32) -> Case {
     let config = config(&NAMES, partitions);
     state.apply(&Command::Found { cluster: ClusterId::from("c0ffee"), config });
     let facts = |node: &str| NodeFacts {
+        ended: Default::default(),
         node: node.into(),
         told: Told::default(),
         config_version: ConfigVersion(1),

@@ -126,6 +126,7 @@ mod tests {
 
     fn said(node: &str, own: InstanceFacts, at: Timestamp) -> (NodeId, Observed<NodeFacts>) {
         let facts = NodeFacts {
+            ended: Default::default(),
             node: node.into(),
             told: crate::facts::Told::default(),
             config_version: ConfigVersion(1),

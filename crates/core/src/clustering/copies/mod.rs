@@ -13,6 +13,7 @@
 pub mod controller;
 pub mod copy;
 pub mod door;
+pub mod left;
 pub mod placement;
 
 use crate::cluster::state::Copies;

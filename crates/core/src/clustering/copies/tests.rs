@@ -134,6 +134,7 @@ impl Case {
             ..InstanceFacts::default()
         };
         let mut facts = NodeFacts {
+            ended: Default::default(),
             node: node.clone(),
             told: Told::default(),
             config_version: ConfigVersion(1),

@@ -111,15 +111,14 @@ pub(super) fn ports(change: &mut Change<'_>) {
     }
 }
 
-/// What begins or changes once the daemons were restarted: the doors of all nodes find a copy at
-/// the port that its daemon began with.
+/// What is said of a copy whose port has changed.
+pub fn port_waits(service: &ServiceId) -> String {
+    format!("service {service} has the new port once the daemons were restarted")
+}
+
+/// What changes once the daemons were restarted: the doors of all nodes find a copy at the port
+/// with which its service began there.
 pub(super) fn restarts(change: &mut Change<'_>) {
-    let new = change.new;
-    let is_alone = |id: &&ServiceId| new.commands.get(*id).is_some_and(|it| it.copies.is_none());
-    let begin = new.commands.keys().filter(|id| !change.old.commands.contains_key(*id));
-    for id in begin.filter(is_alone) {
-        super::begins(change, id);
-    }
     // Where copies run side by side, it does not change.
     let moved = both(change).into_iter().filter(|(_, old, new)| {
         let (before, after) = (old.port, new.port);
@@ -127,10 +126,10 @@ pub(super) fn restarts(change: &mut Change<'_>) {
     });
     let moved: Vec<ServiceId> = moved.map(|(id, ..)| id.clone()).collect();
     for id in moved {
-        let what = format!("service {id} has the new port once the daemons were restarted");
-        let because = "the port is what a daemon begins with, and the doors of all nodes find the \
-                       copy by it";
-        let instead = "restart the daemons one after the other, the one that runs it last";
+        let what = port_waits(&id);
+        let because = "the doors of all nodes find the copy by the port with which it began there";
+        let instead = "restart the daemons one after the other, the one that runs it last; or take \
+                       the service out, apply, wait until it has ended, then put it back";
         change.restart(&format!("services.{id}"), Say::new(what, because, instead));
     }
 }

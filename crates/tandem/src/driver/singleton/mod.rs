@@ -179,6 +179,8 @@ pub struct SingletonDriver {
     keeper_lost: bool,
     /// What was last agreed of a service that may be taken out.
     last_spec: Option<ServiceSpec>,
+    /// Its name has another pattern now: another driver waits for what this one has.
+    gives_way: bool,
 }
 
 impl SingletonDriver {
@@ -229,6 +231,7 @@ impl SingletonDriver {
             attach_at: now,
             keeper_lost: true,
             last_spec: None,
+            gives_way: false,
         }
     }
 
@@ -237,17 +240,18 @@ impl SingletonDriver {
     }
 
     /// Plans and acts until `stop`. The copy goes on: its keeper holds it, until its lease passes.
-    pub async fn run(mut self, stop: CancellationToken) {
+    /// True if nothing is left to do here, ever.
+    pub async fn run(mut self, stop: CancellationToken) -> bool {
         let mut changed = self.it.hub.changed();
         if !self.is_ready(&stop).await {
-            return;
+            return false;
         }
         let mut again = self.go_on().await;
         loop {
             let pause = self.pause(again);
             tokio::select! {
                 biased;
-                () = stop.cancelled() => return,
+                () = stop.cancelled() => return false,
                 event = self.keeper_events.recv(), if !self.keeper_lost => {
                     // The end of what it says is its end: the last word may have found no room.
                     self.on_keeper(event.unwrap_or(KeeperEvent::KeeperGone)).await;
@@ -257,14 +261,15 @@ impl SingletonDriver {
                 Some(asked) = self.it.wishes.recv() => self.on_wish(asked).await,
                 Some(change) = self.it.changes.recv() => self.on_change(change),
                 () = Beside::until_end(self.it.beside.as_ref()) => self.note_end(),
-                result = self.it.agreed.changed() => if result.is_err() { return },
-                result = changed.changed() => if result.is_err() { return },
+                result = self.it.agreed.changed() => if result.is_err() { return false },
+                result = changed.changed() => if result.is_err() { return false },
                 () = divided::told(&mut self.it.divided) => {}
                 () = tokio::time::sleep(pause) => {}
             }
             again = self.go_on().await;
             if self.has_ended() {
-                return self.retire().await;
+                self.retire().await;
+                return true;
             }
         }
     }
@@ -291,8 +296,19 @@ impl SingletonDriver {
             self.reattach();
         }
         let agreed = self.it.agreed.borrow_and_update().clone();
-        let spec = agreed.state.spec.services.get(self.service()).cloned();
-        let state = agreed.state.services.get(self.service()).cloned();
+        let spec = agreed.state.spec.services.get(self.service());
+        // Also where that came and went unseen.
+        let out = agreed.state.taken_out.get(self.service());
+        let has_other_pattern =
+            spec.map_or(out.is_some_and(|out| out.beside), |spec| !spec.is_appointed());
+        self.gives_way = self.it.beside.is_none() && has_other_pattern;
+        if self.gives_way {
+            // To whoever has the name now, it is no copy that serves.
+            self.own.serving = None;
+        }
+        let spec = spec.filter(|_| !self.gives_way).cloned();
+        let state = agreed.state.services.get(self.service());
+        let state = state.filter(|_| !self.gives_way).cloned();
         if self.memory.learn(&agreed.state, &self.it.config.service, now) {
             self.answered = self.it.hub.answered_all();
             self.own.ballot = None;

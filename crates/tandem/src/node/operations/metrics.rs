@@ -74,7 +74,7 @@ pub(super) fn metrics(
 ) -> MetricsSnapshot {
     let of = |service: ServiceSeen<'_>| {
         let name = service.name;
-        let overdue = ground.seats.get(name).map(|seat| seat.overdue());
+        let overdue = ground.driven.seat(name).map(|seat| seat.overdue());
         let of = service_metrics(service, &ground.hub, &ground.doors, appointed.of(name));
         ServiceMetrics { partitions: copies::divided::metrics(service, rounds, overdue), ..of }
     };

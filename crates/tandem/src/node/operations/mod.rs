@@ -29,10 +29,9 @@ use super::handler::{Local, Operate};
 use super::live::Applied;
 use super::services::OwnInstances;
 use super::services::balancers::Balancers;
-use super::services::commands::CommandWishes;
+use super::services::commands::Driven;
 use super::services::copies::CopyServices;
 use super::services::leased::LeasedDoors;
-use super::services::seats::OwnSeats;
 use crate::api::explain::{Explanation, Finding, OnePartition};
 use crate::api::metrics::MetricsSnapshot;
 use crate::api::operations::{Operations, Outcome, PartitionOf, Refused, RunningConfig, Verb};
@@ -77,8 +76,7 @@ pub(super) struct Ground {
     pub copies: Arc<CopyServices>,
     pub leased: Arc<LeasedDoors>,
     pub instances: OwnInstances,
-    pub commands: CommandWishes,
-    pub seats: OwnSeats,
+    pub driven: Arc<Driven>,
     pub identity: Arc<Identity>,
 }
 
@@ -250,8 +248,8 @@ impl Operations for NodeOperations {
     }
 
     fn divided(&self, service: &ServiceId) -> Option<Arc<dyn Divided>> {
-        let seat = self.ground().seats.get(service)?;
-        Some(seat.clone())
+        let seat = self.ground().driven.seat(service)?;
+        Some(seat)
     }
 
     fn metrics(&self) -> MetricsSnapshot {

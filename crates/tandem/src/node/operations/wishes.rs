@@ -67,7 +67,7 @@ impl NodeOperations {
         let refused = |why: &str| Response::Refused(why.to_owned());
         let ground = self.ground();
         let instance = ground.instances.get(service).map(|instance| instance.wishes.clone());
-        let command = || ground.commands.get(service).cloned();
+        let command = || ground.driven.wishes(service);
         let wishes = instance.or_else(command).or_else(|| ground.copies.wishes(service));
         let Some(wishes) = wishes else {
             return refused("this node has no instance of it");

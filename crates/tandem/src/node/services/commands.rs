@@ -1,28 +1,39 @@
-//! Builds what each command needs on this node: the adapter, the keeper, the driver.
-//! In: `Ground`. Out: running tasks, and where operators' wishes go.
+//! Keeps what runs under a lease on this node as the configuration wants it, from its start and
+//! while it changes: drivers, seats, votes.
+//! In: `Config`. Out: running tasks, where operators' wishes go, what waits.
+//! States of a driver: begun → (its service is taken out) its copy has ended, it votes on → (the
+//! name comes back under a lease) begun; (with copies side by side) over, and its folder free.
 //! Not here: services of PostgreSQL (`services.rs`), doors (`leased.rs`, `copies.rs`).
 
 use super::super::{Error, Ground};
-use super::seats::{self, Leased, OwnSeats, leased};
-use super::{Agreement, AskReceivers, start_witness};
+use super::folders::Folder;
+use super::seats::{self, Leased, leased};
+use super::{Agreement, start_witness};
 use crate::config::{self, Command, Config};
-use crate::consensus::Consensus;
 use crate::driver::asks::Asks;
 use crate::driver::instance::wishes::Asked;
+use crate::driver::seats::Seat;
 use crate::driver::singleton::{Change, SingletonDriver, Wiring};
 use crate::fence::protocol::Limit;
 use crate::runtime::supervisor::TaskKind;
 use crate::service::command::{AtPort, CommandConfig, Health, Probe};
+use futures::future::join_all;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use tandem_core::ids::{NodeId, ServiceId, Term};
-use tandem_core::spec::NodeRole;
+use tandem_core::spec::{self, NodeRole};
 use tokio::sync::mpsc;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
 /// Wishes that may wait; one more is refused.
 const WISHES_MAX: usize = 4;
+/// For a driver that holds nothing to learn that its name has another pattern.
+const GIVES_WAY: Duration = Duration::from_secs(1);
+
 /// Commands of which one copy runs.
 pub(super) fn alone(config: &Config) -> impl Iterator<Item = (&ServiceId, &Command)> {
     let is_alone = |it: &Command| it.copies.is_none() && it.partitions.is_none();
@@ -32,31 +43,25 @@ pub(super) fn alone(config: &Config) -> impl Iterator<Item = (&ServiceId, &Comma
 /// Changes that may wait for a copy's driver, which takes them at once.
 pub(super) const CHANGES_MAX: usize = 4;
 
-/// Where each command of this node takes wishes.
-pub(in crate::node) type CommandWishes = BTreeMap<ServiceId, mpsc::Sender<Asked>>;
-
-/// What runs under a lease on this node.
-#[derive(Default)]
-pub(in crate::node) struct Started {
-    pub wishes: CommandWishes,
-    pub seats: OwnSeats,
-    pub driven: Driven,
-}
-
-/// What follows the configuration: the copies of this node, each with where it takes changes and
-/// what it was told last; its seats; its votes.
-#[derive(Default)]
+/// What runs under a lease on this node, and follows the configuration: copies, seats, votes.
 pub(in crate::node) struct Driven {
-    copies: Mutex<BTreeMap<ServiceId, Followed>>,
-    seats: OwnSeats,
+    ground: Arc<Ground>,
     asks: Arc<Asks>,
+    agreed: Agreement,
+    copies: Mutex<BTreeMap<ServiceId, Followed>>,
 }
 
 /// A copy that follows its configuration.
 struct Followed {
-    changes: mpsc::Sender<Change>,
     work: ServiceId,
+    changes: mpsc::Sender<Change>,
+    wishes: mpsc::Sender<Asked>,
+    /// What it was told last, with the port at which it is.
     told: Command,
+    /// There if its work is divided.
+    seat: Option<Arc<Seat>>,
+    /// Its name has another pattern now, and nothing of it is left.
+    ended: CancellationToken,
 }
 
 /// Where this node reaches each node's copy.
@@ -75,49 +80,14 @@ pub(super) fn addresses(
     nodes.filter_map(reached).collect()
 }
 
-/// The same of one whose copy runs alone: it listens where it did when the daemons began.
+/// The same of one whose copies run under a lease: they listen where they began.
 pub(super) fn addresses_begun(
     ground: &Ground,
     cluster: &Config,
     (service, command): (&ServiceId, &Command),
 ) -> BTreeMap<NodeId, SocketAddr> {
-    let began = ground.config.commands.get(service).map_or(command.port, |began| began.port);
-    addresses(ground, cluster, (service, &Command { port: began, ..command.clone() }))
-}
-
-pub(in crate::node) fn start(
-    ground: &Ground,
-    consensus: &Consensus,
-    (all_asks, asks): (&Arc<Asks>, &mut AskReceivers),
-) -> Result<Started, Error> {
-    let (mut started, mut driven) = (Started::default(), BTreeMap::new());
-    let Some(node) = ground.config.nodes.get(&ground.args.node) else { return Ok(started) };
-    for it in leased(&ground.config) {
-        let Some(asks) = asks.remove(&it.id) else { continue };
-        let is_elsewhere = it.seat.is_some_and(|(seat, _)| *seat != ground.args.node);
-        if node.role == NodeRole::Witness || is_elsewhere {
-            start_witness(ground, consensus, &it.id, asks)?;
-            continue;
-        }
-        let (sender, receiver) = mpsc::channel(WISHES_MAX);
-        let mut divided = None;
-        let mut prepared = Prepared::of(ground, node, (&it.id, it.command));
-        if it.seat.is_some() {
-            let Some(seat) = seats::start(ground, consensus, &it, sender.clone()) else { continue };
-            divided = Some(seat.told());
-            started.seats.insert(it.work.clone(), seat);
-            prepared.config.told = seats::told(&it, node, &prepared.config.dir);
-        }
-        let (changes, changed) = mpsc::channel(CHANGES_MAX);
-        let (work, told) = (it.work.clone(), it.command.clone());
-        driven.insert(it.id.clone(), Followed { changes, work, told });
-        let wiring = wiring(ground, &consensus.state(), prepared, (asks, receiver, changed))?;
-        start_one(ground, Wiring { divided, ..wiring });
-        started.wishes.insert(it.work.clone(), sender);
-    }
-    let (copies, seats) = (Mutex::new(driven), started.seats.clone());
-    started.driven = Driven { copies, seats, asks: Arc::clone(all_asks) };
-    Ok(started)
+    let port = ground.ports.at(service, command);
+    addresses(ground, cluster, (service, &Command { port, ..command.clone() }))
 }
 
 /// Where a service has what is kept of it on this node.
@@ -126,64 +96,179 @@ pub(super) fn dir_of(ground: &Ground, service: &ServiceId) -> PathBuf {
 }
 
 impl Driven {
+    /// Starts what the configuration has with which the node starts.
+    ///
+    /// # Errors
+    /// A folder or the program cannot be had.
+    pub(in crate::node) fn start(
+        ground: &Arc<Ground>,
+        asks: &Arc<Asks>,
+        agreed: &Agreement,
+    ) -> Result<Self, Error> {
+        let (ground, asks, agreed) = (Arc::clone(ground), Arc::clone(asks), agreed.clone());
+        let driven = Self { ground, asks, agreed, copies: Mutex::default() };
+        for it in leased(&driven.ground.config) {
+            driven.begin(&it)?;
+        }
+        Ok(driven)
+    }
+
+    /// Waits a moment for those whose name has another pattern from now on: others may have their
+    /// folders then.
+    pub(in crate::node) async fn give_way(&self, cluster: &Config) {
+        let ends: Vec<CancellationToken> = {
+            let all = self.all();
+            // A seat has a name of its own.
+            let is_beside = |it: &&Followed| {
+                let command = cluster.commands.get(&it.work).filter(|_| it.seat.is_none());
+                command.is_some_and(|command| command.copies.is_some())
+            };
+            all.values().filter(is_beside).map(|it| it.ended.clone()).collect()
+        };
+        let ended = join_all(ends.iter().map(CancellationToken::cancelled));
+        // Who takes longer is waited for by whoever wants the folder.
+        let _ = timeout(GIVES_WAY, ended).await;
+    }
+
     /// Goes on with another configuration; what could not be done is said, and done by the next
     /// call.
-    pub(in crate::node) fn follow(
-        &self,
-        ground: &Ground,
-        cluster: &Config,
-        consensus: &Consensus,
-    ) -> Vec<String> {
-        let mut waits = self.vote(ground, cluster, consensus);
-        for (work, seat) in &self.seats {
-            let command = cluster.commands.get(work);
-            if let Some(partitions) = command.and_then(|it| it.partitions.as_ref()) {
-                seat.allow(partitions.release_max);
-            }
-        }
-        let Some(node) = ground.config.nodes.get(&ground.args.node) else { return waits };
-        let mut all = self.copies.lock().unwrap_or_else(PoisonError::into_inner);
-        for (service, it) in all.iter_mut() {
-            let command = cluster.commands.get(&it.work).filter(|command| **command != it.told);
-            let Some(command) = command else { continue };
-            // The doors of all nodes find it at the port that their daemons began with.
-            let began = ground.config.commands.get(&it.work).and_then(|began| began.port);
-            let at_its_port = Command { port: began, ..command.clone() };
-            let Prepared { config, limits } = Prepared::of(ground, node, (service, &at_its_port));
-            let seat = leased(cluster).find(|own| own.id == *service && own.seat.is_some());
-            let config = match seat {
-                Some(own) => {
-                    let told = seats::told(&own, node, &config.dir);
-                    CommandConfig { told, ..config }
-                }
-                None => config,
-            };
-            match it.changes.try_send(Change::Config(Box::new(config), limits)) {
-                Ok(()) => it.told = command.clone(),
-                Err(error) => waits.push(format!("{service}: {error}")),
+    pub(in crate::node) fn follow(&self, cluster: &Config) -> Vec<String> {
+        let mut waits = Vec::new();
+        for it in leased(cluster) {
+            if let Err(because) = self.follow_one(&it) {
+                waits.push(format!("{}: {because}", it.id));
             }
         }
         waits
     }
-}
 
-impl Driven {
-    /// A node that was added has a seat of each command whose work is divided: this one votes on it
-    /// from now on, without which it would get no term.
-    fn vote(&self, ground: &Ground, config: &Config, consensus: &Consensus) -> Vec<String> {
-        let is_others = |it: &Leased<'_>| {
-            let begun = ground.config.commands.contains_key(it.work);
-            begun && it.seat.is_some_and(|(node, _)| *node != ground.args.node)
+    /// Whether one that the configuration has under a lease has given way meanwhile to what was to
+    /// run side by side.
+    pub(in crate::node) fn lacks(&self, cluster: &Config) -> bool {
+        let all = self.all();
+        all.iter()
+            .any(|(id, own)| own.ended.is_cancelled() && leased(cluster).any(|it| it.id == *id))
+    }
+
+    fn follow_one(&self, it: &Leased<'_>) -> Result<(), String> {
+        self.begin(it).map_err(|error| error.to_string())?;
+        let Some(node) = self.ground.config.nodes.get(&self.ground.args.node) else {
+            return Ok(());
         };
-        let mut waits = Vec::new();
-        for it in leased(config).filter(is_others) {
-            let Some(asks) = self.asks.add(&it.id) else { continue };
-            if let Err(error) = start_witness(ground, consensus, &it.id, asks) {
-                self.asks.remove(&it.id);
-                waits.push(format!("{}: {error}", it.id));
-            }
+        let mut all = self.all();
+        let Some(own) = all.get_mut(&it.id) else { return Ok(()) };
+        if let (Some(seat), Some((_, partitions))) = (&own.seat, it.seat) {
+            seat.allow(partitions.release_max);
         }
-        waits
+        let command = self.at_its_port(it);
+        if own.told == command {
+            return Ok(());
+        }
+        let Prepared { config, limits } = self.prepared(it, node, &command);
+        let change = Change::Config(Box::new(config), limits);
+        own.changes.try_send(change).map_err(|error| error.to_string())?;
+        own.told = command;
+        Ok(())
+    }
+
+    /// The doors of all nodes find it at the port with which it began.
+    fn at_its_port(&self, it: &Leased<'_>) -> Command {
+        Command { port: self.ground.ports.at(it.work, it.command), ..it.command.clone() }
+    }
+
+    fn prepared(&self, it: &Leased<'_>, node: &config::Node, command: &Command) -> Prepared {
+        let mut prepared = Prepared::of(&self.ground, node, (&it.id, command));
+        if it.seat.is_some() {
+            prepared.config.told = seats::told(it, node, &prepared.config.dir);
+        }
+        prepared
+    }
+
+    /// Starts what is new here: the own copy, or a vote on what runs elsewhere, without which that
+    /// would get no term.
+    fn begin(&self, it: &Leased<'_>) -> Result<(), Error> {
+        let ground = &*self.ground;
+        let Some(node) = ground.config.nodes.get(&ground.args.node) else { return Ok(()) };
+        let Some(asks) = self.asks.add(&it.id) else { return Ok(()) };
+        let is_elsewhere = it.seat.is_some_and(|(seat, _)| *seat != ground.args.node);
+        let begun = if node.role == NodeRole::Witness || is_elsewhere {
+            start_witness(ground, &self.agreed, &it.id, asks)
+        } else {
+            self.begin_own(it, node, asks)
+        };
+        if begun.is_err() {
+            self.asks.remove(&it.id);
+        }
+        begun
+    }
+
+    fn begin_own(
+        &self,
+        it: &Leased<'_>,
+        node: &config::Node,
+        asks: mpsc::Receiver<Term>,
+    ) -> Result<(), Error> {
+        let ground = &*self.ground;
+        let folder = ground.folders.take(&it.id).ok_or(Error::StillEnds)?;
+        let (wishes, asked) = mpsc::channel(WISHES_MAX);
+        let (changes, changed) = mpsc::channel(CHANGES_MAX);
+        let told = self.at_its_port(it);
+        let prepared = self.prepared(it, node, &told);
+        let wiring = wiring(ground, &self.agreed, prepared, (asks, asked, changed))?;
+        let seat = match it.seat {
+            Some(_) => seats::start(ground, &self.agreed, it, wishes.clone()),
+            None => None,
+        };
+        if it.seat.is_some() && seat.is_none() {
+            // Nothing of it can run here before the daemon's restart.
+            return Ok(());
+        }
+        let divided = seat.as_ref().map(|seat| seat.told());
+        let (ended, work) = (CancellationToken::new(), it.work.clone());
+        self.drive(Wiring { divided, ..wiring }, &it.id, (folder, ended.clone()));
+        let own = Followed { work, changes, wishes, told, seat, ended };
+        self.all().insert(it.id.clone(), own);
+        Ok(())
+    }
+
+    fn drive(&self, wiring: Wiring, id: &ServiceId, (folder, ended): (Folder, CancellationToken)) {
+        let stop = self.ground.supervisor.stopping();
+        let (asks, id) = (Arc::clone(&self.asks), id.clone());
+        let driver = SingletonDriver::new(wiring);
+        self.ground.supervisor.spawn("singleton driver", TaskKind::Essential, async move {
+            if !driver.run(stop.clone()).await {
+                return;
+            }
+            // It may come back, for another driver.
+            asks.remove(&id);
+            drop(folder);
+            ended.cancel();
+            // One that gave way is no part of the node that is missing.
+            stop.cancelled().await;
+        });
+    }
+
+    /// Where the own copy of a service takes wishes.
+    pub(in crate::node) fn wishes(&self, service: &ServiceId) -> Option<mpsc::Sender<Asked>> {
+        let all = self.all();
+        let own = all.get(&self.own_name(service)).filter(|own| !own.ended.is_cancelled());
+        own.map(|own| own.wishes.clone())
+    }
+
+    /// The own seat of a service whose work is divided.
+    pub(in crate::node) fn seat(&self, service: &ServiceId) -> Option<Arc<Seat>> {
+        self.all().get(&self.own_name(service))?.seat.clone()
+    }
+
+    /// By what name the own copy is agreed: of one that changed its pattern another may be there.
+    fn own_name(&self, service: &ServiceId) -> ServiceId {
+        let seat = spec::Seat::name(service, &self.ground.args.node);
+        let is_divided = self.agreed.borrow().state.spec.services.contains_key(&seat);
+        if is_divided { seat } else { service.clone() }
+    }
+
+    fn all(&self) -> MutexGuard<'_, BTreeMap<ServiceId, Followed>> {
+        self.copies.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -216,11 +301,6 @@ impl Prepared {
         let place = (&ground.args.node, ground.args.dir.as_path());
         Self { config: command_config(place, node, (service, command)), limits }
     }
-}
-
-fn start_one(ground: &Ground, wiring: Wiring) {
-    let run = SingletonDriver::new(wiring).run(ground.supervisor.stopping());
-    ground.supervisor.spawn("singleton driver", TaskKind::Essential, run);
 }
 
 /// What others want of it: promises, wishes, changes.

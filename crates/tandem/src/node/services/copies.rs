@@ -177,13 +177,17 @@ impl CopyServices {
         // Nobody asks for promises.
         let (_, asks) = mpsc::channel(1);
         let wiring = commands::wiring(ground, agreed, prepared, (asks, asked, changed))?;
+        let folder = ground.folders.take(service).ok_or(Error::StillEnds)?;
         let (ends, ended) = (CancellationToken::new(), CancellationToken::new());
         let beside = Some(Beside::new(ends.clone()));
         let driver = SingletonDriver::new(Wiring { beside, ..wiring });
         let stop = ground.supervisor.stopping();
         let token = ended.clone();
         ground.supervisor.spawn("copy driver", TaskKind::Essential, async move {
-            driver.run(stop.clone()).await;
+            if !driver.run(stop.clone()).await {
+                return;
+            }
+            drop(folder);
             token.cancel();
             // One that ended because its service did is no part of the node that is missing.
             stop.cancelled().await;
@@ -224,7 +228,7 @@ impl CopyServices {
             (all.commands.contains_key(service), driven.map(|it| !it.ended.is_cancelled()))
         };
         match is_driven {
-            Some(true) if !is_known => return Err("its copy of before still ends here".to_owned()),
+            Some(true) if !is_known => return Err(said(Error::StillEnds)),
             Some(_) if is_known => self.change(config, (service, command))?,
             Some(_) | None => self.drive(config, (service, command), agreed).map_err(said)?,
         }

@@ -198,12 +198,9 @@ impl LeasedDoors {
         }
     }
 
-    /// A command that is new has no copy before the daemons' restart, and no door either.
     fn all_wanted<'c>(&self, config: &'c Config) -> BTreeMap<&'c ServiceId, Wanted> {
-        let began = |service: &ServiceId| self.ground.config.commands.contains_key(service);
-        let commands = config.commands.iter().filter(|(service, _)| began(service));
         let wanted = |it: (&'c ServiceId, &'c Command)| Some((it.0, self.wanted(config, it)?));
-        commands.filter_map(wanted).collect()
+        config.commands.iter().filter_map(wanted).collect()
     }
 
     /// Ends what another configuration has no more: its addresses are free then.

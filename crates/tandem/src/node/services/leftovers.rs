@@ -16,10 +16,12 @@ use std::time::Duration;
 use tandem_core::ids::{NodeId, ServiceId};
 use tandem_core::spec::Seat;
 use tokio::sync::mpsc;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 /// How long one may take to end; what its owner allowed it is not known any more.
 const STOP: Duration = Duration::from_secs(10);
+/// A keeper that does not answer is asked again after this.
+const AGAIN: Duration = Duration::from_secs(2);
 /// Connections end at once.
 const RELEASED: Duration = Duration::from_secs(1);
 
@@ -32,11 +34,33 @@ pub(super) async fn end(ground: &Ground) {
         if is_named(&ground.config, &ground.args.node, &service) || !was_run(&folder.path()) {
             continue;
         }
-        let run_dir = run_dir(&folder.path());
-        if let Ok(Some((keeper, events))) = Keeper::attach(&run_dir, &ground.supervisor).await {
+        let Some(own) = ground.folders.take(&service) else { continue };
+        let (run_dir, tasks) = (run_dir(&folder.path()), ground.supervisor.clone());
+        ground.supervisor.spawn("copy that is left over", TaskKind::Session, async move {
+            let stop = tasks.stopping();
+            // Nobody else has it before nothing is left.
+            while !ends(&service, &run_dir, &tasks).await {
+                tokio::select! {
+                    () = stop.cancelled() => return,
+                    () = sleep(AGAIN) => {}
+                }
+            }
+            drop(own);
+        });
+    }
+}
+
+/// Ends what a keeper holds there; whether nothing is left, as far as anybody knows.
+async fn ends(service: &ServiceId, run_dir: &Path, tasks: &Supervisor) -> bool {
+    match Keeper::attach(run_dir, tasks).await {
+        Ok(None) => true,
+        Ok(Some((keeper, events))) => {
             tracing::warn!(%service, "the configuration does not have it any more: its copy ends");
-            let run = finish(keeper, events);
-            ground.supervisor.spawn("copy that is left over", TaskKind::Session, run);
+            finish(keeper, events).await
+        }
+        Err(error) => {
+            tracing::warn!(%service, %error, "it is not known whether a copy of it is left");
+            false
         }
     }
 }
@@ -68,14 +92,16 @@ fn is_named(config: &Config, me: &NodeId, service: &ServiceId) -> bool {
 
 /// Whatever was run here has a recipe; what ran under a lease has ended by itself.
 fn was_run(dir: &Path) -> bool {
-    State::load(dir).is_ok_and(|state| state.recipe != 0)
+    // What cannot be read may have been.
+    State::load(dir).map_or(true, |state| state.recipe != 0)
 }
 
 fn run_dir(dir: &Path) -> PathBuf {
     dir.join("run")
 }
 
-async fn finish(keeper: Keeper, mut events: mpsc::Receiver<KeeperEvent>) {
+/// Whether it has ended.
+async fn finish(keeper: Keeper, mut events: mpsc::Receiver<KeeperEvent>) -> bool {
     let ended = async {
         while let Some(event) = events.recv().await {
             match event {
@@ -86,7 +112,8 @@ async fn finish(keeper: Keeper, mut events: mpsc::Receiver<KeeperEvent>) {
             }
         }
     };
-    if timeout(STOP, ended).await.is_err() {
+    let mut has_ended = timeout(STOP, ended).await.is_ok();
+    if !has_ended {
         let _ = keeper.kill().await;
         let gone = async {
             while let Some(event) = events.recv().await {
@@ -95,10 +122,11 @@ async fn finish(keeper: Keeper, mut events: mpsc::Receiver<KeeperEvent>) {
                 }
             }
         };
-        let _ = timeout(STOP, gone).await;
+        has_ended = timeout(STOP, gone).await.is_ok();
     }
     // Where it still holds something it refuses, and goes by itself once that has ended.
     let _ = keeper.release().await;
+    has_ended
 }
 
 #[cfg(test)]

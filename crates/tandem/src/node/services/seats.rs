@@ -4,9 +4,9 @@
 //! Not here: its driver (`commands.rs`), what a seat does (`driver/seats.rs`).
 
 use super::super::Ground;
+use super::Agreement;
 use super::commands::{alone, dir_of};
 use crate::config::{self, Command, Config, Partitions};
-use crate::consensus::Consensus;
 use crate::driver::instance::wishes::Asked;
 use crate::driver::seats::{self, Seat};
 use crate::runtime::clock;
@@ -20,9 +20,6 @@ use tandem_core::facts::{Data, InstanceFacts, Process};
 use tandem_core::ids::{NodeId, ServiceId};
 use tandem_core::spec;
 use tokio::sync::mpsc;
-
-/// The seats of this node, by the service whose work is divided.
-pub(in crate::node) type OwnSeats = BTreeMap<ServiceId, Arc<Seat>>;
 
 /// What runs under a lease: a command of which one copy runs, or a node's copy of one whose work is
 /// divided.
@@ -54,7 +51,7 @@ pub(super) fn leased(config: &Config) -> impl Iterator<Item = Leased<'_>> {
 /// anything. Then none is started, and the others are told so, who get what it owned.
 pub(super) fn start(
     ground: &Ground,
-    consensus: &Consensus,
+    agreed: &Agreement,
     it: &Leased<'_>,
     wishes: mpsc::Sender<Asked>,
 ) -> Option<Arc<Seat>> {
@@ -65,7 +62,7 @@ pub(super) fn start(
         dir: dir_of(ground, &it.id),
         release_max: partitions.release_max,
         hub: ground.hub.clone(),
-        agreed: consensus.state(),
+        agreed: agreed.clone(),
         wishes,
         events: ground.events.clone(),
     };

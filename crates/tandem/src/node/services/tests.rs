@@ -1,6 +1,8 @@
 //! The front doors of one node, which follow one configuration after the other.
 
+use super::folders::Folders;
 use super::fronts::Fronts;
+use super::ports::Ports;
 use super::*;
 use crate::consensus::Agreed;
 use crate::driver::hub::Hub;
@@ -57,6 +59,7 @@ impl Node {
         let agreed = watch::Sender::new(agreed(&config, 1));
         let args =
             NodeArgs { config: folder.join("t"), node: node.clone(), dir: folder, routes: None };
+        let ports = Ports::of((ConfigVersion(1), &config));
         let ground = Arc::new(Ground {
             args,
             version: ConfigVersion(1),
@@ -67,6 +70,8 @@ impl Node {
             explanations: Arc::default(),
             events: EventLog::new(node),
             supervisor: Supervisor::new(),
+            folders: Folders::default(),
+            ports,
         });
         let fronts = Fronts::open(&ground).unwrap();
         fronts.let_in(&agreed.subscribe());
@@ -256,6 +261,7 @@ async fn inv14_a_door_that_closes_answers_a_copy_of_a_node_that_was_added_since(
         assert_eq!(node.follows(&[&with_b]).await, [""; 0]);
         TcpStream::connect(at).await.unwrap_err();
         let facts = NodeFacts {
+            ended: Default::default(),
             node: b.clone(),
             told: Told { start: 1, number: 1 },
             config_version: ConfigVersion(2),
@@ -305,6 +311,7 @@ async fn what_waits_at_a_copy_whose_node_was_removed_is_cut_once_another_one_ser
     });
     let mut client = TcpStream::connect(at).await.unwrap();
     let says = || NodeFacts {
+        ended: Default::default(),
         node: b.clone(),
         told: Told { start: 1, number: 1 },
         config_version: ConfigVersion(1),

@@ -40,6 +40,7 @@ fn case() -> Case {
     let names = ["a", "b", "c"].map(NodeId::from);
     let own = InstanceFacts { data: Data::Present, ..InstanceFacts::default() };
     let facts = |node: &NodeId| NodeFacts {
+        ended: Default::default(),
         node: node.clone(),
         told: Told::default(),
         config_version: ConfigVersion(1),

@@ -194,6 +194,7 @@ mod tests {
             let (process, serving) = (Process::Primary, Some(Term(1)));
             let own = InstanceFacts { process, serving, ..InstanceFacts::default() };
             hub.heard(NodeFacts {
+                ended: Default::default(),
                 node: node.into(),
                 told: Told { start: 1, number: 1 },
                 config_version: ConfigVersion(1),

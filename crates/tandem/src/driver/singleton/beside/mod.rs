@@ -60,7 +60,11 @@ impl SingletonDriver {
 
     /// Whether nothing is left to do here, ever.
     pub(super) fn has_ended(&self) -> bool {
-        let ends = self.it.beside.as_ref().is_some_and(Beside::leaves);
+        let ends = match &self.it.beside {
+            Some(beside) => beside.leaves(),
+            // A promise that is late would undo what the next driver notes.
+            None => self.gives_way && self.writing.is_none() && self.unheard.is_none(),
+        };
         let nothing_runs = self.life == Life::Nothing && self.own.process == Process::Stopped;
         ends && nothing_runs && !self.keeper_lost
     }
@@ -85,9 +89,11 @@ impl SingletonDriver {
         self.check_health();
         let me = self.it.hub.me().clone();
         let is_member = agreed.state.spec.nodes.contains_key(&me);
-        let gone = !is_member || known.0.is_none() || self.away_until > now;
+        // Under another pattern it is another service.
+        let spec = known.0.filter(|spec| spec.copies.is_some());
+        let gone = !is_member || spec.is_none() || self.away_until > now;
         // A service that was taken out is stopped as it was run.
-        self.last_spec = known.0.or(self.last_spec.take());
+        self.last_spec = spec.or(self.last_spec.take());
         let Some(spec) = self.last_spec.clone() else {
             self.stop(Why::Planned).await;
             return None;

@@ -49,3 +49,16 @@ async fn its_end_is_never_lost() {
     it.go_on(Answer::Done).await;
     assert!(it.driver.has_ended(), "whatever waits before it");
 }
+
+/// INV-12: its task has not heard yet that its name has another pattern.
+#[tokio::test]
+async fn nothing_is_started_side_by_side_of_what_is_under_a_lease_now() {
+    for (now, starts) in [(agreed_beside(), true), (agreed(), false)] {
+        let (mut it, _ends) = copy(|_| {});
+        it.agreed.send_replace(now);
+        it.hears(idle()).await;
+        it.go_on(Answer::Done).await;
+        let process = if starts { Process::Starting } else { Process::Stopped };
+        assert_eq!((it.driver.own.process, it.driver.writing.is_some()), (process, starts));
+    }
+}

@@ -3,6 +3,8 @@
 use super::*;
 use crate::fence::protocol::{Lease, Limit, StartSpec, User};
 use crate::runtime::user;
+use tandem_core::cluster::taken_out::TakenOut;
+use tandem_core::spec::Copies;
 
 /// Starts it; what the keeper was asked to run.
 async fn started(mut it: Case) -> (Case, StartSpec) {
@@ -94,6 +96,37 @@ async fn what_is_taken_out_has_its_lease_until_it_has_ended_in_order() {
     let asked = it.go_on(Answer::Done).await;
     assert!(!asked.iter().any(|it| matches!(it, Command::Renew { .. })), "{asked:?}");
     assert_eq!(it.driver.own.outlives, Some(Term(0)));
+}
+
+/// Copies side by side have its name now: another driver waits for its folder.
+#[tokio::test]
+async fn what_has_another_pattern_ends_in_order_and_gives_way() {
+    let mut it = case(|_| {});
+    it.runs().await;
+    let mut other = agreed();
+    let spec = Arc::make_mut(&mut other.state).spec.services.get_mut(&"jobs".into()).unwrap();
+    spec.copies = Some(Copies { replicas: None, drain_max: Duration::ZERO });
+    taken_out(&it, Some(other.clone()));
+    let asked = it.go_on(Answer::Done).await;
+    assert!(matches!(asked[..], [Command::Signal { .. }]), "{asked:?}");
+    assert!(matches!(it.driver.life, Life::Ending { why: Why::Planned, .. }));
+    assert!(!it.driver.has_ended(), "it has not ended");
+    it.hears(exited(Cause::Asked)).await;
+    assert_eq!((it.driver.life, it.driver.own.process), (Life::Nothing, Process::Stopped));
+    assert_eq!(it.go_on(Answer::Done).await, [], "nothing is started again");
+    it.driver.writing = Some(Work::Promise(Term(4)));
+    assert!(!it.driver.has_ended(), "what is late would undo what the next one notes");
+    it.driver.writing = None;
+    assert!(it.driver.has_ended());
+    taken_out(&it, None);
+    it.go_on(Answer::Done).await;
+    assert!(!it.driver.has_ended(), "taken out alone it votes on");
+    it.agreed.send_modify(|agreed| {
+        let out = TakenOut { beside: true, ..TakenOut::default() };
+        Arc::make_mut(&mut agreed.state).taken_out.insert("jobs".into(), out);
+    });
+    it.go_on(Answer::Done).await;
+    assert!(it.driver.has_ended(), "it had another pattern, which came and went unseen");
 }
 
 /// It is being noted that it begins.

@@ -24,6 +24,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 use tandem_core::cluster::command::{self, Command};
 use tandem_core::cluster::state::Applied;
+use tandem_core::clustering::copies::left::left;
 use tandem_core::clustering::members::keeps_voters;
 use tandem_core::ids::{ConfigVersion, NodeId};
 use tandem_core::spec::{Durability, NodeRole};
@@ -231,7 +232,22 @@ fn check(seen: &Seen, members: &Members, new: &Config, what: &str) -> Result<(),
     if members.comes.is_some() || goes.is_some() {
         seen.services_and_seats().try_for_each(|service| check_lease(service, what))?;
     }
+    check_names(seen, new, what)?;
     seen.services().try_for_each(|service| check_commits(service, goes, new, what))
+}
+
+/// Whether nothing is left of services that come back under a lease and had none before.
+fn check_names(seen: &Seen, new: &Config, what: &str) -> Result<(), Problem> {
+    let leased = new.commands.iter().filter(|(_, command)| command.copies.is_none());
+    for service in leased.map(|(service, _)| service) {
+        let because = left(&seen.agreed, service, |node| seen.fresh(node));
+        if let Some(because) = because {
+            let advice = "wait until it has ended; bring nodes back that are away, or switch their \
+                          machines off for good, then tandem remove NODE; or give it another name";
+            return Err(Problem::new(codes::BUSY, what, because.to_string(), advice));
+        }
+    }
+    Ok(())
 }
 
 /// Whether a lease that rests on the voters allows them to change.

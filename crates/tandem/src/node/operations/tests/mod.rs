@@ -85,6 +85,7 @@ pub(super) fn cluster(text: &str, me: &str) -> Seen {
         let links = nodes.iter().filter(|it| *it != node).map(|it| (it.clone(), up())).collect();
         let own = if node.as_str() == "a" { primary(1, &["b", "c"]) } else { standby("a", 1) };
         let facts = NodeFacts {
+            ended: Default::default(),
             node: node.clone(),
             told: tandem_core::facts::Told::default(),
             config_version: ConfigVersion(1),
