@@ -46,7 +46,6 @@ pub struct ServiceState {
     /// What it left behind when it was taken out before; else nothing.
     pub before: TakenOut,
     /// The configuration with which it came.
-    #[serde(default)]
     pub since: ConfigVersion,
     /// Who makes the first copy of the data, until somebody is appointed.
     pub founder: Option<NodeId>,

@@ -27,7 +27,6 @@ pub struct TakenOut {
     /// Its lease and the margin for drift: for so long a copy of it may still run.
     pub outlast: Duration,
     /// Its copies ran side by side: no lease bounds them, only that they end.
-    #[serde(default)]
     pub beside: bool,
 }
 

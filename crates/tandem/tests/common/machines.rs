@@ -219,6 +219,12 @@ impl Machines {
         kill(Pid::from_raw(daemon.id().cast_signed()), signal).unwrap();
     }
 
+    /// Its daemon was killed.
+    pub fn stopped(&mut self, name: &str) {
+        let machine = self.all.iter_mut().find(|it| it.name == name).unwrap();
+        machine.daemon.take().unwrap().wait().unwrap();
+    }
+
     pub fn log(&self, name: &str) -> String {
         fs::read_to_string(self.dir(name).join("node.log")).unwrap_or_default()
     }

@@ -3,9 +3,13 @@
 
 use super::{Machines, NODES, Shop, is_alive, serve, state, web, who};
 use crate::app::Who;
+use crate::sessions::begun_on;
 use crate::traffic::{Asks, Traffic};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use std::collections::BTreeSet;
 use std::fs;
+use tandem::runtime::process;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_service_comes_and_changes_its_pattern_while_the_cluster_runs() {
@@ -21,6 +25,7 @@ async fn a_service_comes_and_changes_its_pattern_while_the_cluster_runs() {
     // Where its copies are found is part of what it is.
     let shop = Shop::new("load-balanced", "http");
     let alone = alone_again(&mut machines, &shop, &beside).await;
+    let alone = what_an_earlier_daemon_left_is_ended_first(&mut machines, &shop, &alone).await;
     divided(&machines, &shop, &alone).await;
 }
 
@@ -143,12 +148,43 @@ async fn alone_again(
     assert!(left.iter().all(|who| is_alive(who.pid)), "its keeper has it");
     machines.start_joined("c");
     // From its first word on.
-    while machines.apply("a").code != 0 {}
+    machines.wait("it is taken", "a", || machines.apply("a").code == 0).await;
     assert!(!left.iter().any(|who| is_alive(who.pid)), "it was ended first");
     machines.reachable("c").await;
     let one = one_serves(machines, shop).await;
     assert!(one.iter().all(|who| who.mode == "active-passive"), "{one:?}");
     one
+}
+
+/// Its daemon knew that it is out, and dies while what it serves has not ended; so does its keeper.
+async fn what_an_earlier_daemon_left_is_ended_first(
+    machines: &mut Machines,
+    shop: &Shop,
+    before: &BTreeSet<Who>,
+) -> BTreeSet<Who> {
+    taken_out(machines, before).await;
+    shop.write(machines, "lasting", "drain_max = \"10min\"\n");
+    machines.applies("a").await;
+    serve(machines, "a", 3).await;
+    let all = who(shop, machines, &NODES, 3).await;
+    let (left, rest): (BTreeSet<Who>, BTreeSet<Who>) =
+        all.into_iter().partition(|who| who.node == "c");
+    let _lasts = begun_on("c", shop.door(machines, "b")).await;
+    taken_out(machines, &rest).await;
+    write_alone(machines, shop);
+    let refused = machines.apply("a");
+    let says = refused.err.contains("c has not said yet that no copy of web is left there");
+    assert!(refused.code != 0 && says, "{refused:?}");
+    let pid = left.first().unwrap().pid;
+    let keeper = process::read(pid).unwrap().parent;
+    machines.freeze("c", Signal::SIGKILL);
+    kill(Pid::from_raw(keeper), Signal::SIGKILL).unwrap();
+    machines.stopped("c");
+    machines.start_joined("c");
+    machines.wait("it is taken", "a", || machines.apply("a").code == 0).await;
+    assert!(!process::is_alive(pid), "it was ended first");
+    machines.reachable("c").await;
+    one_serves(machines, shop).await
 }
 
 async fn divided(machines: &Machines, shop: &Shop, before: &BTreeSet<Who>) {

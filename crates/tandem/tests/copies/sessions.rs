@@ -126,7 +126,7 @@ async fn what_lasts_longer_than_a_drain_may_is_cut(machines: &Machines, shop: &S
 }
 
 /// A connection through a door with a request on that node whose answer has begun and never ends.
-async fn begun_on(node: &str, door: SocketAddr) -> TcpStream {
+pub async fn begun_on(node: &str, door: SocketAddr) -> TcpStream {
     let limit = Instant::now() + LIMIT;
     loop {
         let mut stream = TcpStream::connect(door).await.unwrap();

@@ -27,7 +27,7 @@ pub fn left<'f>(
             "{node} is not heard: a copy of {service} may run there that needs no lease"
         ))),
         Some(ended)
-            if ended.version < agreed.config_version || !ended.services.contains(service) =>
+            if ended.version != agreed.config_version || !ended.services.contains(service) =>
         {
             Some(Reason::new(format!(
                 "{node} has not said yet that no copy of {service} is left there, which needs no \
@@ -104,6 +104,7 @@ mod tests {
         assert!(!told([Some(2), Some(2)]), "the witness has nothing to say");
         assert!(told([Some(2), Some(0)]), "it may be there");
         assert!(told([Some(2), Some(1)]), "that was before it came, and went, again");
+        assert!(told([Some(3), Some(2)]), "it may have come back since");
         assert!(told([None, Some(2)]), "who knows");
     }
 

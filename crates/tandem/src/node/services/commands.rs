@@ -209,12 +209,12 @@ impl Driven {
         asks: mpsc::Receiver<Term>,
     ) -> Result<(), Error> {
         let ground = &*self.ground;
-        let folder = ground.folders.take(&it.id).ok_or(Error::StillEnds)?;
         let (wishes, asked) = mpsc::channel(WISHES_MAX);
         let (changes, changed) = mpsc::channel(CHANGES_MAX);
         let told = self.at_its_port(it);
         let prepared = self.prepared(it, node, &told);
         let wiring = wiring(ground, &self.agreed, prepared, (asks, asked, changed))?;
+        let folder = ground.folders.take(&it.id).ok_or(Error::StillEnds)?;
         let seat = match it.seat {
             Some(_) => seats::start(ground, &self.agreed, it, wishes.clone()),
             None => None,
@@ -241,7 +241,7 @@ impl Driven {
             }
             // It may come back, for another driver.
             asks.remove(&id);
-            drop(folder);
+            folder.release();
             ended.cancel();
             // One that gave way is no part of the node that is missing.
             stop.cancelled().await;

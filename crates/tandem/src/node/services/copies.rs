@@ -131,7 +131,7 @@ impl CopyServices {
     /// # Errors
     /// A folder or a keeper cannot be had.
     pub(in crate::node) async fn start(&self, agreed: &Agreement) -> Result<(), Error> {
-        super::leftovers::end(&self.ground).await;
+        super::leftovers::end(&self.ground)?;
         for (service, command, _) in of(&self.ground.config) {
             self.drive(&self.ground.config, (service, command), agreed)?;
         }
@@ -187,7 +187,7 @@ impl CopyServices {
             if !driver.run(stop.clone()).await {
                 return;
             }
-            drop(folder);
+            folder.release();
             token.cancel();
             // One that ended because its service did is no part of the node that is missing.
             stop.cancelled().await;
@@ -202,7 +202,8 @@ impl CopyServices {
     /// done is said, and done by the next call.
     pub(in crate::node) fn follow(&self, config: &Config, agreed: &Agreement) -> Vec<String> {
         self.closing.each(|service, wanted| {
-            if let Some(command) = config.commands.get(service) {
+            let command = config.commands.get(service);
+            if let Some(command) = command.filter(|command| command.copies.is_some()) {
                 tell(wanted, places(&self.ground, config, (service, command)));
             }
         });

@@ -1,6 +1,6 @@
 //! Keeps what belongs to one service on this node in one hand: a service may come back under
 //! another pattern while the driver of before still ends its copy.
-//! In: names of services. Out: a `Folder`, until it is dropped.
+//! In: names of services. Out: a `Folder`, until it is released.
 //! Not here: what is in them (`service/command`).
 //! Tested by: below, `tests/copies`.
 
@@ -14,6 +14,7 @@ pub(in crate::node) struct Folders(Arc<Mutex<BTreeSet<ServiceId>>>);
 
 /// What belongs to a service, and to nobody else meanwhile.
 #[derive(Debug)]
+#[must_use]
 pub(super) struct Folder {
     all: Folders,
     service: ServiceId,
@@ -37,8 +38,10 @@ impl Folders {
     }
 }
 
-impl Drop for Folder {
-    fn drop(&mut self) {
+impl Folder {
+    /// Lets others have it: nothing runs of the service here. One that is dropped stays taken,
+    /// since nobody knows that then.
+    pub(super) fn release(self) {
         self.all.all().remove(&self.service);
     }
 }
@@ -52,7 +55,9 @@ mod tests {
         let (folders, web) = (Folders::default(), "web".into());
         let held = folders.take(&web).unwrap();
         assert!(folders.take(&web).is_none() && folders.take(&"jobs".into()).is_some());
+        held.release();
+        let held = folders.take(&web);
         drop(held);
-        assert!(folders.is_free(&web) && folders.take(&web).is_some());
+        assert!(!folders.is_free(&web) && folders.take(&web).is_none(), "nobody knows what runs");
     }
 }

@@ -225,7 +225,8 @@ impl LeasedDoors {
         agreed: &Agreement,
     ) -> Vec<String> {
         self.closing.each(|service, addresses| {
-            if let Some(command) = config.commands.get(service) {
+            let command = config.commands.get(service);
+            if let Some(command) = command.filter(|command| command.copies.is_none()) {
                 let it = (service, command);
                 tell(addresses, commands::addresses_begun(&self.ground, config, it));
             }

@@ -5,12 +5,14 @@
 //! Not here: services that go while the daemon runs (`copies.rs`).
 //! Tested by: below, `tests/copies`, the drill's `scale` and `daemon-kill`.
 
-use super::super::Ground;
+use super::super::{Error, Ground};
+use super::folders::Folder;
 use crate::config::Config;
 use crate::fence::client::{Keeper, KeeperEvent};
 use crate::fence::protocol::{Signal, State as Held};
 use crate::runtime::supervisor::{Supervisor, TaskKind};
 use crate::service::command::State;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tandem_core::ids::{NodeId, ServiceId};
@@ -26,41 +28,77 @@ const AGAIN: Duration = Duration::from_secs(2);
 const RELEASED: Duration = Duration::from_secs(1);
 
 /// Ends each, beside everything else.
-pub(super) async fn end(ground: &Ground) {
-    let Ok(folders) = std::fs::read_dir(ground.args.dir.join("services")) else { return };
-    for folder in folders.flatten() {
+///
+/// # Errors
+/// What was run here is not known.
+pub(super) fn end(ground: &Ground) -> Result<(), Error> {
+    let path = ground.args.dir.join("services");
+    let failed = |source: io::Error| Error::File { path: path.clone(), source };
+    let folders = match std::fs::read_dir(&path) {
+        Ok(folders) => folders,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(failed(error)),
+    };
+    let exe = std::env::current_exe()
+        .map_err(|source| Error::File { path: "the running program".into(), source })?;
+    for folder in folders {
+        let folder = folder.map_err(failed)?;
         let name = folder.file_name();
         let Some(service) = name.to_str().map(ServiceId::new) else { continue };
         if is_named(&ground.config, &ground.args.node, &service) || !was_run(&folder.path()) {
             continue;
         }
         let Some(own) = ground.folders.take(&service) else { continue };
-        let (run_dir, tasks) = (run_dir(&folder.path()), ground.supervisor.clone());
-        ground.supervisor.spawn("copy that is left over", TaskKind::Session, async move {
-            let stop = tasks.stopping();
-            // Nobody else has it before nothing is left.
-            while !ends(&service, &run_dir, &tasks).await {
-                tokio::select! {
-                    () = stop.cancelled() => return,
-                    () = sleep(AGAIN) => {}
-                }
-            }
-            drop(own);
-        });
+        let left = Left {
+            service,
+            run_dir: run_dir(&folder.path()),
+            exe: exe.clone(),
+            tasks: ground.supervisor.clone(),
+        };
+        ground.supervisor.spawn("copy that is left over", TaskKind::Session, left.run(own));
     }
+    Ok(())
 }
 
-/// Ends what a keeper holds there; whether nothing is left, as far as anybody knows.
-async fn ends(service: &ServiceId, run_dir: &Path, tasks: &Supervisor) -> bool {
-    match Keeper::attach(run_dir, tasks).await {
-        Ok(None) => true,
-        Ok(Some((keeper, events))) => {
-            tracing::warn!(%service, "the configuration does not have it any more: its copy ends");
-            finish(keeper, events).await
+/// What may be left of one service.
+struct Left {
+    service: ServiceId,
+    run_dir: PathBuf,
+    exe: PathBuf,
+    tasks: Supervisor,
+}
+
+impl Left {
+    /// Nobody else has its folder before nothing is left.
+    async fn run(self, folder: Folder) {
+        let stop = self.tasks.stopping();
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                has_ended = self.ends() => if has_ended { return folder.release() },
+            }
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                () = sleep(AGAIN) => {}
+            }
         }
-        Err(error) => {
-            tracing::warn!(%service, %error, "it is not known whether a copy of it is left");
-            false
+    }
+
+    /// Ends what its keeper holds; whether that is known to be nothing. Where the keeper is gone,
+    /// the next one ends what that left.
+    async fn ends(&self) -> bool {
+        let service = &self.service;
+        match Keeper::attach_or_spawn(&self.run_dir, &self.exe, &self.tasks).await {
+            Ok((keeper, events)) => {
+                tracing::info!(%service, "the configuration does not have it any more: it ends");
+                finish(keeper, events).await
+            }
+            Err(error) => {
+                tracing::warn!(%service, %error, "it is not known whether a copy of it is left");
+                false
+            }
         }
     }
 }
@@ -85,8 +123,8 @@ fn is_named(config: &Config, me: &NodeId, service: &ServiceId) -> bool {
     // What is divided runs under the name of this node's seat.
     let of_seat = Seat::named(service).filter(|seat| seat.node == *me);
     let is_seat = of_seat.and_then(|seat| config.commands.get(&seat.of)?.partitions.as_ref());
-    let command = config.commands.get(service);
     // One that runs alone now has a driver that ends what it finds.
+    let command = config.commands.get(service).filter(|command| command.partitions.is_none());
     is_seat.is_some() || command.is_some() || config.services.contains_key(service)
 }
 
@@ -100,33 +138,35 @@ fn run_dir(dir: &Path) -> PathBuf {
     dir.join("run")
 }
 
-/// Whether it has ended.
+/// Whether its keeper says that nothing is left.
 async fn finish(keeper: Keeper, mut events: mpsc::Receiver<KeeperEvent>) -> bool {
-    let ended = async {
-        while let Some(event) = events.recv().await {
-            match event {
-                KeeperEvent::Status(status) if status.state == Held::Idle => return,
-                KeeperEvent::Status(_) => _ = keeper.signal(Signal::Smart).await,
-                KeeperEvent::Exited(_) | KeeperEvent::KeeperGone => return,
-                KeeperEvent::Started { .. } | KeeperEvent::Stuck { .. } => {}
-            }
-        }
-    };
-    let mut has_ended = timeout(STOP, ended).await.is_ok();
-    if !has_ended {
+    let mut has_ended = timeout(STOP, is_over(&mut events, Some(&keeper))).await;
+    if has_ended.is_err() {
         let _ = keeper.kill().await;
-        let gone = async {
-            while let Some(event) = events.recv().await {
-                if let KeeperEvent::Exited(_) | KeeperEvent::KeeperGone = event {
-                    return;
-                }
-            }
-        };
-        has_ended = timeout(STOP, gone).await.is_ok();
+        has_ended = timeout(STOP, is_over(&mut events, None)).await;
     }
     // Where it still holds something it refuses, and goes by itself once that has ended.
     let _ = keeper.release().await;
-    has_ended
+    has_ended.unwrap_or(false)
+}
+
+/// Waits until nothing runs, or the keeper is gone: then that is not known. Whatever it holds is
+/// asked to end by whom it can be asked.
+async fn is_over(events: &mut mpsc::Receiver<KeeperEvent>, asks: Option<&Keeper>) -> bool {
+    while let Some(event) = events.recv().await {
+        match event {
+            KeeperEvent::Status(status) if status.state == Held::Idle => return true,
+            KeeperEvent::Exited(_) => return true,
+            KeeperEvent::KeeperGone => return false,
+            KeeperEvent::Status(_) => {
+                if let Some(keeper) = asks {
+                    let _ = keeper.signal(Signal::Smart).await;
+                }
+            }
+            KeeperEvent::Started { .. } | KeeperEvent::Stuck { .. } => {}
+        }
+    }
+    false
 }
 
 #[cfg(test)]
@@ -142,7 +182,8 @@ mod tests {
              kind = \"command\"\nport = 7491\ncommand = [\"/bin/web\"]\n";
         let config = Config::parse(text, "t").unwrap_or_else(|found| panic!("{found:?}"));
         let is_named = |name: &str| is_named(&config, &"a".into(), &name.into());
-        assert!(is_named("work@a") && is_named("work") && is_named("web"));
+        assert!(is_named("work@a") && is_named("web"));
+        assert!(!is_named("work"), "it was not divided then");
         assert!(!is_named("work@b"), "another node's");
         assert!(!is_named("web@a"), "it was divided, and is not any more");
         assert!(!is_named("gone@a") && !is_named("gone"));
