@@ -31,8 +31,8 @@ use crate::driver::hub::Hub;
 use crate::identity::{self, Identity, JoinDesk};
 use crate::peers::{self, Mesh, MeshConfig};
 use crate::proxy;
-use crate::runtime::process;
 use crate::runtime::supervisor::{Supervisor, TaskKind};
+use crate::runtime::{process, signals};
 use crate::service::postgres;
 use crate::telemetry::events::EventLog;
 use handler::{RaftOverMesh, Reception};
@@ -193,6 +193,7 @@ pub(crate) struct Ground {
 /// What keeps it from starting, or that a part of it broke.
 pub async fn run(args: NodeArgs, stop: impl Future<Output = ()>) -> Result<(), Error> {
     process::use_all_files();
+    signals::hand_on_defaults();
     let supervisor = Supervisor::new();
     let result = start(args, &supervisor).await;
     let broken = supervisor.broken();

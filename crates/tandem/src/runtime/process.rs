@@ -23,6 +23,14 @@ pub fn use_all_files() {
     }
 }
 
+/// The usual signals that this process ignores, by number; none where the kernel does not say.
+pub fn ignored_signals() -> Vec<i32> {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+    (1..=31).filter(|number| mask & (1 << (number - 1)) != 0).collect()
+}
+
 /// One process as the kernel saw it. Its id alone is no identity: ids are used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Process {
