@@ -26,16 +26,26 @@ pub(super) struct Flow {
     most: usize,
     /// The last read filled the buffer.
     filled: bool,
+    /// So many were read, counted up to the second one; more once that was told.
+    pieces: u8,
 }
+
+/// As many as nobody is told of.
+const TOLD: u8 = 3;
 
 impl Flow {
     pub(super) const fn holding(bytes: Vec<u8>) -> Self {
-        Self { buffer: bytes, sent: 0, most: BUFFER, filled: false }
+        Self { buffer: bytes, sent: 0, most: BUFFER, filled: false, pieces: 0 }
     }
 
     /// For what may be long.
     pub(super) const fn bulk() -> Self {
-        Self { buffer: Vec::new(), sent: 0, most: BULK_BUFFER, filled: false }
+        Self { buffer: Vec::new(), sent: 0, most: BULK_BUFFER, filled: false, pieces: 0 }
+    }
+
+    /// The same, to where nothing waits for anything (`TCP_NODELAY`).
+    pub(super) fn bulk_to_prompt() -> Self {
+        Self { pieces: TOLD, ..Self::bulk() }
     }
 
     pub(super) const fn is_empty(&self) -> bool {
@@ -45,6 +55,15 @@ impl Flow {
     /// How much is still to be written.
     pub(super) const fn left(&self) -> usize {
         self.buffer.len() - self.sent
+    }
+
+    /// True once: from the second piece on.
+    pub(super) fn goes_on(&mut self) -> bool {
+        let goes_on = self.pieces == 2;
+        if goes_on {
+            self.pieces = TOLD;
+        }
+        goes_on
     }
 
     /// Writes what the buffer has; ready once it is empty.
@@ -104,6 +123,7 @@ impl Flow {
         }
         let read = ready!(pin!(source.read_buf(&mut self.buffer)).poll(cx))?;
         self.filled = read == self.buffer.capacity();
+        self.pieces += u8::from(self.pieces < 2 && read > 0);
         Poll::Ready(Ok(read))
     }
 }

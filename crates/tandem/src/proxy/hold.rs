@@ -73,7 +73,7 @@ pub(super) async fn route(
 }
 
 fn machine(ip: IpAddr) -> u64 {
-    rendezvous::hash(ip.to_canonical().to_string().as_bytes())
+    rendezvous::hash_of(ip.to_canonical())
 }
 
 enum End {

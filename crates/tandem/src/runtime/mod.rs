@@ -5,3 +5,4 @@ pub mod process;
 pub mod signals;
 pub mod supervisor;
 pub mod user;
+pub mod woken;

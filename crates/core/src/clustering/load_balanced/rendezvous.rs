@@ -6,6 +6,8 @@
 //! that every node and every processor gives the same answer.
 //! Tested by: below.
 
+use core::fmt::{self, Write as _};
+
 /// Binary digits behind the point of `minus_log2`.
 const FRACTION: u32 = 16;
 
@@ -16,10 +18,31 @@ pub fn score(key: u64, endpoint: u64, share: u32) -> u64 {
 
 /// A hash of bytes for keys and the names of endpoints (FNV-1a, then mixed).
 pub fn hash(bytes: &[u8]) -> u64 {
-    let fnv = bytes
-        .iter()
-        .fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(*b)).wrapping_mul(0x100_0000_01b3));
-    mix(fnv)
+    mix(fnv(FNV_BASIS, bytes))
+}
+
+/// The hash of how something is written, which takes no memory.
+pub fn hash_of(value: impl fmt::Display) -> u64 {
+    let mut written = Written(FNV_BASIS);
+    // What is hashed is never full.
+    let _ = write!(written, "{value}");
+    mix(written.0)
+}
+
+const FNV_BASIS: u64 = 0xcbf2_9ce4_8422_2325;
+
+fn fnv(hash: u64, bytes: &[u8]) -> u64 {
+    bytes.iter().fold(hash, |h, b| (h ^ u64::from(*b)).wrapping_mul(0x100_0000_01b3))
+}
+
+/// The part that was written so far.
+struct Written(u64);
+
+impl fmt::Write for Written {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.0 = fnv(self.0, text.as_bytes());
+        Ok(())
+    }
 }
 
 /// Spreads every bit of the input over the output (the finalizer of SplitMix64).
@@ -67,6 +90,15 @@ mod tests {
         // log2(0.75) = -0.415037…
         assert_eq!(minus_log2(3 << 62), (0.415_037_5 * f64::from(1 << FRACTION)).round() as u64);
         assert_eq!(minus_log2(0), 64 << FRACTION);
+    }
+
+    #[test]
+    fn what_is_hashed_as_it_is_written_is_hashed_as_its_text() {
+        for text in ["", "192.0.2.1", "2001:db8::1"] {
+            assert_eq!(hash_of(text), hash(text.as_bytes()));
+        }
+        let address = core::net::Ipv4Addr::new(192, 0, 2, 1);
+        assert_eq!(hash_of(address), hash(b"192.0.2.1"), "in more pieces than one");
     }
 
     #[test]

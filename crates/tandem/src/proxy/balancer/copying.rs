@@ -7,10 +7,11 @@
 //! cut. What is half
 //! open and silent ends after `HALF_OPEN_MAX`: a peer that vanished in that state tells nobody.
 //! Not here: which endpoint (`group.rs`), what happens before (`session.rs`).
-//! Tested by: `tests.rs`.
+//! Tested by: below, `tests.rs`.
 
 use super::listener::keep_alive;
 use super::member::progress::Progress;
+use super::session::LOOK;
 use crate::proxy::flow::Flow;
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
@@ -19,16 +20,15 @@ use std::time::Duration;
 use tandem_core::clustering::load_balanced::ejection::ending::{End, Past, Side, worked};
 use tokio::io::{AsyncWrite, AsyncWriteExt, Interest};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, Sleep, sleep};
+use tokio::net::tcp::WriteHalf;
+use tokio::task::coop::unconstrained;
+use tokio::time::{Instant, Sleep, sleep_until};
 
 /// Silence that ends a half-open connection, if its idle timeout does not end it before: most
 /// answers have begun by then, and a leak of such connections stays small.
 const HALF_OPEN_MAX: Duration = Duration::from_secs(60);
 /// So many pieces are looked at for being the last one: in a longer connection it does not matter.
 const LAST_LOOKS: u8 = 8;
-/// A connection that lives longer asks whether its endpoint still does; most are over before, and
-/// need not tell the system how.
-const KEEP_ALIVE_AFTER: Duration = Duration::from_secs(1);
 
 /// A connection that has its endpoint.
 pub(super) struct Copying {
@@ -56,16 +56,18 @@ struct Silence {
 }
 
 impl Silence {
-    fn new(max: Duration) -> Self {
-        let timer = Box::pin(sleep(max.min(KEEP_ALIVE_AFTER)));
-        Self { timer, max, moved_at: Instant::now(), is_set: false, is_new: true }
+    fn new(max: Duration, now: Instant) -> Self {
+        let timer = Box::pin(sleep_until(now + max.min(LOOK)));
+        Self { timer, max, moved_at: now, is_set: false, is_new: true }
     }
 
     /// Less is too long from now on.
-    fn shorten(&mut self, max: Duration) {
-        self.moved_at = Instant::now();
-        if max < self.max {
-            self.max = max;
+    fn shorten(&mut self, max: Duration, now: Instant) {
+        self.moved_at = now;
+        let is_less = max < self.max;
+        self.max = self.max.min(max);
+        // One that is new rings soon, and knows then for how long more.
+        if is_less && !self.is_new {
             self.timer.as_mut().reset(self.moved_at + max);
             self.is_set = false;
         }
@@ -74,7 +76,7 @@ impl Silence {
     fn poll(
         &mut self,
         moved: Option<Instant>,
-        endpoint: Option<&TcpStream>,
+        (endpoint, progress): (Option<&TcpStream>, &Progress),
         cx: &mut Context<'_>,
     ) -> Poll<()> {
         if let Some(at) = moved {
@@ -84,9 +86,15 @@ impl Silence {
             }
         }
         self.is_set = true;
-        while self.timer.as_mut().poll(cx).is_ready() {
-            if let (true, Some(endpoint)) = (std::mem::take(&mut self.is_new), endpoint) {
-                let _ = keep_alive(endpoint);
+        // Also where what was copied has used up all that a task may do in one turn: else it would
+        // not be set, or never be seen to ring while bytes move.
+        while pin!(unconstrained(self.timer.as_mut())).poll(cx).is_ready() {
+            if std::mem::take(&mut self.is_new) {
+                progress.lasts();
+                // Most are over before, and need not tell the system how to look for their peer.
+                if let Some(endpoint) = endpoint {
+                    let _ = keep_alive(endpoint);
+                }
             }
             let deadline = self.moved_at + self.max;
             if deadline <= Instant::now() {
@@ -99,17 +107,21 @@ impl Silence {
 }
 
 impl Copying {
-    pub(super) fn new(client: TcpStream, endpoint: TcpStream, idle_timeout: Duration) -> Self {
-        let silence = Silence::new(idle_timeout);
+    pub(super) fn new(
+        client: TcpStream,
+        endpoint: TcpStream,
+        (idle_timeout, now): (Duration, Instant),
+    ) -> Self {
         Self {
             client,
             endpoint,
             up: Flow::bulk(),
-            down: Flow::bulk(),
-            begun: silence.moved_at,
+            // A client's socket has it from its listener.
+            down: Flow::bulk_to_prompt(),
+            begun: now,
             client_spoke: false,
             endpoint_spoke: false,
-            silence,
+            silence: Silence::new(idle_timeout, now),
             looks: LAST_LOOKS,
         }
     }
@@ -117,38 +129,36 @@ impl Copying {
     /// Copies to the end, or until `over`: then an error. False if the endpoint took the connection
     /// and did nothing with it.
     pub(super) async fn run<T>(
-        mut self,
+        &mut self,
         progress: &Progress,
         over: impl Future<Output = T>,
     ) -> Result<bool, T> {
-        let worked = tokio::select! {
+        tokio::select! {
             biased;
             worked = self.copy(progress) => Ok(worked),
-            why = over => Err(why),
-        };
-        if worked.is_err() {
-            self.reset();
+            // Else what always moves could not be ended.
+            why = unconstrained(over) => Err(why),
         }
-        worked
     }
 
     async fn copy(&mut self, progress: &Progress) -> bool {
         let end = poll_fn(|cx| self.poll(progress, cx)).await;
+        let now = Instant::now();
         let past = Past {
             client_spoke: self.client_spoke,
             endpoint_spoke: self.endpoint_spoke,
-            lasted: self.begun.elapsed(),
+            lasted: now.saturating_duration_since(self.begun),
         };
         let worked = worked(end, past);
         let Self { client, endpoint, up, down, silence, .. } = self;
-        silence.shorten(silence.max.min(HALF_OPEN_MAX));
+        silence.shorten(HALF_OPEN_MAX, now);
         let is_whole = match end {
             End::Closed(Side::Client) => {
-                one_way(endpoint, client, (down, silence), Some(progress)).await
+                one_way(endpoint, client, (down, silence), (progress, true)).await
             }
             End::Closed(Side::Endpoint) => {
                 progress.is_whole();
-                one_way(client, endpoint, (up, silence), None).await
+                one_way(client, endpoint, (up, silence), (progress, false)).await
             }
             End::Idle => true,
             End::Broke(_) => false,
@@ -160,7 +170,7 @@ impl Copying {
     }
 
     /// Neither side shall take this for the end of what the other one said.
-    fn reset(&self) {
+    pub(super) fn reset(&self) {
         for stream in [&self.client, &self.endpoint] {
             // A stream that is gone needs no reset.
             let _ = socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO));
@@ -193,7 +203,7 @@ impl Copying {
             None => {
                 let moved = (up_moved || down_moved).then(Instant::now);
                 progress.note(moved.filter(|_| down_moved), !self.down.is_empty());
-                self.silence.poll(moved, Some(&self.endpoint), cx).map(|()| End::Idle)
+                self.silence.poll(moved, (Some(&self.endpoint), progress), cx).map(|()| End::Idle)
             }
         }
     }
@@ -234,15 +244,38 @@ fn copy_and_close(
     copy(flow, (from, to), cx, moved)
 }
 
-/// Copies until there is nothing more to read.
+/// What is written to.
+trait Sink: AsyncWrite + Unpin {
+    fn socket(&self) -> &TcpStream;
+}
+
+impl Sink for TcpStream {
+    fn socket(&self) -> &TcpStream {
+        self
+    }
+}
+
+impl Sink for WriteHalf<'_> {
+    fn socket(&self) -> &TcpStream {
+        self.as_ref()
+    }
+}
+
+/// Copies until there is nothing more to read. A small piece may wait in the system only for what
+/// says that one before it has come (`tcp_minshall_check` in Linux): what has one question or
+/// answer need not say that nothing shall wait.
 fn copy(
     flow: &mut Flow,
-    (from, to): (&mut TcpStream, &mut (impl AsyncWrite + Unpin)),
+    (from, to): (&mut TcpStream, &mut impl Sink),
     cx: &mut Context<'_>,
     moved: &mut bool,
 ) -> Poll<Way> {
     loop {
         if !flow.is_empty() {
+            if flow.goes_on() {
+                // One that is gone is seen when it is written to.
+                let _ = to.socket().set_nodelay(true);
+            }
             let before = flow.left();
             let drained = flow.poll_drain(to, cx);
             // Only what was taken: whoever takes nothing is idle.
@@ -265,7 +298,7 @@ async fn one_way(
     from: &mut TcpStream,
     to: &mut TcpStream,
     (flow, silence): (&mut Flow, &mut Silence),
-    progress: Option<&Progress>,
+    (progress, is_down): (&Progress, bool),
 ) -> bool {
     if from.shutdown().await.is_err() {
         return false;
@@ -279,8 +312,10 @@ async fn one_way(
             Poll::Ready(Way::ReadBroke | Way::WriteBroke) => Poll::Ready(false),
             Poll::Pending => {
                 let moved = moved.then(Instant::now);
-                progress.iter().for_each(|it| it.note(moved, !flow.is_empty()));
-                silence.poll(moved, None, cx).map(|()| false)
+                if is_down {
+                    progress.note(moved, !flow.is_empty());
+                }
+                silence.poll(moved, (None, progress), cx).map(|()| false)
             }
         }
     });
@@ -289,5 +324,67 @@ async fn one_way(
         is_whole = copying => is_whole,
         // Nobody reads from it any more, so that a reset is seen by this alone.
         _ = reset.as_ref().ready(Interest::ERROR) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use socket2::SockRef;
+    use tokio::io::AsyncReadExt;
+    use tokio::net::TcpListener;
+    use tokio::task::coop::consume_budget;
+    use tokio::time::timeout;
+
+    /// The two ends of a connection: who connected, and who accepted.
+    async fn pair() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let connect = TcpStream::connect(listener.local_addr().unwrap());
+        let (connected, accepted) = tokio::join!(connect, listener.accept());
+        (connected.unwrap(), accepted.unwrap().0)
+    }
+
+    #[tokio::test]
+    async fn a_timer_is_set_and_rings_also_in_a_turn_that_may_do_nothing_more() {
+        /// All that a task may do in one turn is done.
+        fn spend(cx: &mut Context<'_>) {
+            while pin!(consume_budget()).poll(cx).is_ready() {}
+        }
+        for is_always_busy in [true, false] {
+            let now = Instant::now();
+            let progress = Progress::new(now);
+            let (mut silence, mut turns) = (Silence::new(LOOK * 2, now), 0);
+            let rings = poll_fn(|cx| {
+                turns += 1;
+                if is_always_busy || turns == 1 {
+                    spend(cx);
+                }
+                silence.poll((turns <= 2).then_some(now), (None, &progress), cx)
+            });
+            assert!(timeout(Duration::from_secs(20), rings).await.is_ok(), "it never rings");
+            assert!(progress.has_lasted());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_second_piece_waits_for_nothing_and_the_first_need_not_be_told() {
+        let ((mut client, door), (to_endpoint, mut endpoint)) = (pair().await, pair().await);
+        let seen = SockRef::from(&to_endpoint).try_clone().unwrap();
+        let now = Instant::now();
+        let mut copying = Copying::new(door, to_endpoint, (Duration::from_secs(60), now));
+        let talk = async {
+            let mut byte = [0];
+            for is_told in [false, true, true] {
+                client.write_all(b"x").await.unwrap();
+                endpoint.read_exact(&mut byte).await.unwrap();
+                assert_eq!(seen.tcp_nodelay().unwrap(), is_told);
+            }
+        };
+        let progress = Progress::new(now);
+        let talked = tokio::select! {
+            over = copying.run(&progress, talk) => over,
+            () = sleep_until(now + Duration::from_secs(20)) => panic!("nothing moves"),
+        };
+        assert!(talked.is_err(), "neither side has ended it");
     }
 }

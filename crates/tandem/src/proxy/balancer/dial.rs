@@ -4,21 +4,24 @@
 //! Keeps: an endpoint that does not prove that it has the name it is asked for gets nothing; there
 //! is no way to leave that out. One provider, named explicitly, as with TLS between nodes.
 //! Not here: TLS of clients (`http/tls.rs`), which endpoint (`group.rs`).
-//! Tested by: `http/tests/upstream_tls.rs`.
+//! Tested by: below, `http/tests/upstream_tls.rs`.
 
 use super::header::{self, Version};
 use crate::proxy::http::{Certificate, CertificateEnd, HTTP2, Stream};
+use nix::errno::Errno;
 use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
+use socket2::{Domain, Protocol, Socket, Type};
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 use tandem_core::ids::ServiceId;
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncWriteExt as _, Interest};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
@@ -100,6 +103,25 @@ fn written(from: &UpstreamTls) -> Vec<Option<SystemTime>> {
     files.map(|file| std::fs::metadata(file).and_then(|it| it.modified()).ok()).collect()
 }
 
+/// As tokio's, but the system is asked how it went only where something went wrong: for short
+/// connections each question counts.
+pub(super) async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
+    let kind = Type::STREAM.nonblocking();
+    let socket = Socket::new(Domain::for_address(address), kind, Some(Protocol::TCP))?;
+    match socket.connect(&address.into()) {
+        Err(error) if error.raw_os_error() != Some(Errno::EINPROGRESS as i32) => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    // Waited for only after `connect`: what is not connected yet would be ready at once.
+    let stream = TcpStream::from_std(socket.into())?;
+    poll_fn(|cx| stream.poll_write_ready(cx)).await?;
+    let ready = stream.ready(Interest::WRITABLE | Interest::ERROR).await?;
+    if ready.is_error() || ready.is_write_closed() {
+        stream.take_error()?.map_or(Ok(()), Err)?;
+    }
+    Ok(stream)
+}
+
 /// Reaches endpoints.
 #[derive(Debug, Default)]
 pub(in crate::proxy) struct Dialer(Mutex<Option<Loaded>>);
@@ -174,7 +196,7 @@ impl Dialer {
         host: Option<&str>,
         said: Option<(Version, (SocketAddr, SocketAddr))>,
     ) -> io::Result<Stream> {
-        let mut tcp = TcpStream::connect(address).await?;
+        let mut tcp = connect(address).await?;
         let _ = tcp.set_nodelay(true);
         let _ = super::listener::keep_alive(&tcp);
         if let Some((version, (client, door))) = said {
@@ -208,5 +230,29 @@ impl Dialer {
 
     fn lock(&self) -> MutexGuard<'_, Option<Loaded>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::AsyncReadExt as _;
+    use tokio::net::TcpListener;
+
+    #[tokio::test]
+    async fn how_a_connect_went_is_known_without_a_question_where_it_went_well() {
+        for localhost in ["127.0.0.1:0", "[::1]:0"] {
+            // Not every machine has both.
+            let Ok(listener) = TcpListener::bind(localhost).await else { continue };
+            let address = listener.local_addr().unwrap();
+            let mut connected = connect(address).await.unwrap();
+            let (mut accepted, peer) = listener.accept().await.unwrap();
+            assert_eq!(connected.local_addr().unwrap(), peer);
+            accepted.write_all(b"x").await.unwrap();
+            assert_eq!(connected.read_u8().await.unwrap(), b'x');
+            drop(listener);
+            let refused = connect(address).await.unwrap_err();
+            assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+        }
     }
 }

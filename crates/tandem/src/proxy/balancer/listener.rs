@@ -44,7 +44,7 @@ pub(in crate::proxy) struct Tally {
     pub(in crate::proxy) retried: AtomicU64,
 }
 
-/// An open balancer. Dropped, it closes at once.
+/// An open balancer. Dropped, it closes at once, but for connections that have just begun.
 #[derive(Debug)]
 pub struct Balancer {
     shared: Arc<Shared>,

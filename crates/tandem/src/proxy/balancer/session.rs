@@ -3,6 +3,8 @@
 //! States: (PROXY header) → Held → Connected → (one side closes) half open → Ended.
 //! Keeps: a connect that fails is tried at another endpoint, since nothing was sent (H43); what
 //! breaks later is not: nobody here knows what it meant.
+//! Costs: whatever guards a connection looks at it only after `LOOK`, when most are over: until
+//! then it is not cut, and outlives the stop of its door.
 //! Full: whoever has said nothing yet makes room for others.
 //! Not here: who is chosen (`group.rs`), how an endpoint is found (`session/search.rs`), the bytes
 //! (`copying.rs`).
@@ -23,14 +25,16 @@ use super::member::progress::Progress;
 use crate::proxy::http::{self, Http, Shows, Stream};
 use crate::runtime::clock;
 use crate::runtime::supervisor::Supervisor;
+use crate::runtime::woken::when_woken;
 pub(in crate::proxy) use encrypted::shake_hands;
-use futures::StreamExt;
-use futures::stream::FuturesUnordered;
 use search::Search;
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 use tandem_core::clustering::load_balanced::ejection::Event;
 use tokio::io::AsyncReadExt;
@@ -45,8 +49,9 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 pub(in crate::proxy) const SETTLED: Duration = Duration::from_secs(1);
 /// Whoever takes so long to shake hands may have to as well.
 pub(in crate::proxy) const LAGGARD: Duration = Duration::from_secs(3);
-/// For how long a held client is not looked at, and a change is not looked for.
-const LOOK: Duration = Duration::from_millis(100);
+/// For how long a client is not looked at, and a change is not looked for: what is over before
+/// costs no look.
+pub(super) const LOOK: Duration = Duration::from_millis(100);
 
 /// What a session needs of its balancer.
 #[derive(Debug)]
@@ -93,19 +98,11 @@ impl Shared {
 /// Serves one client to its end.
 pub(in crate::proxy) async fn serve(shared: &Shared, mut client: TcpStream, from: SocketAddr) {
     let config = shared.config();
-    let count = |counter: &AtomicU64| counter.fetch_add(1, Ordering::Relaxed);
     let who = if config.expects_header_from(from.ip()) {
-        let read = tokio::select! {
-            biased;
-            read = timeout(HEADER_TIMEOUT, read_header(&mut client)) => read,
-            () = makes_room(shared, Instant::now() + SETTLED) => return,
-        };
-        match read {
-            Ok(Ok(said)) => said.unwrap_or(from),
-            Ok(Err(_)) | Err(_) => {
-                count(&shared.tally.refused);
-                return;
-            }
+        // Beside a connection that is only copied, it is large.
+        match Box::pin(introduction(shared, &mut client)).await {
+            Some(said) => said.unwrap_or(from),
+            None => return,
         }
     } else {
         from
@@ -125,8 +122,7 @@ pub(in crate::proxy) async fn serve(shared: &Shared, mut client: TcpStream, from
         Box::pin(encrypted::serve(shared, &config, (client, who), tls)).await;
         return;
     }
-    let Ok(door) = client.local_addr() else { return };
-    let found = endpoint(shared, &config, (&client, who, door)).await;
+    let found = endpoint(shared, &config, (&client, who)).await;
     let Some((claim, server)) = found else { return };
     let Stream::Plain(server) = server else {
         // Its endpoint wants that since it came.
@@ -134,19 +130,42 @@ pub(in crate::proxy) async fn serve(shared: &Shared, mut client: TcpStream, from
         Box::pin(encrypted::copy(shared, &config, both, claim)).await;
         return;
     };
-    let (copying, progress) = (Copying::new(client, server, config.idle_timeout), Progress::new());
-    let over = when_woken(over(shared, &claim, &progress));
-    let ended = tokio::select! {
-        biased;
-        () = when_woken(shared.stop.cancelled()) => return,
-        ended = copying.run(&progress, over) => ended,
+    let now = Instant::now();
+    let progress = Progress::new(now);
+    let mut copying = Copying::new(client, server, (config.idle_timeout, now));
+    let mut looks = None;
+    let over = poll_fn(|cx| {
+        if !progress.has_lasted() {
+            return Poll::Pending;
+        }
+        let looks = looks.get_or_insert_with(|| Box::pin(look(shared, &claim, &progress)));
+        looks.as_mut().poll(cx)
+    });
+    let ended = match copying.run(&progress, over).await {
+        Ok(worked) => Ok(worked),
+        Err(Some(why)) => {
+            copying.reset();
+            Err(why)
+        }
+        Err(None) => return,
     };
+    // Both sides see the end first.
+    drop(copying);
     note(shared, &claim, ended);
 }
 
-/// Asks it once it has something to say, and not whenever a byte moves.
-async fn when_woken<T>(what: impl Future<Output = T>) -> T {
-    FuturesUnordered::from_iter([what]).select_next_some().await
+/// Ready when a connection ends though neither side has ended it, without a reason where its door
+/// is closed.
+async fn look(shared: &Shared, claim: &Claim, progress: &Progress) -> Option<Why> {
+    let over = pin!(async {
+        tokio::select! {
+            biased;
+            () = shared.stop.cancelled() => None,
+            why = over(shared, claim, progress) => Some(why),
+        }
+    });
+    // Not whenever a byte moves.
+    when_woken(over).await
 }
 
 /// Why a connection ends that neither side has ended.
@@ -219,6 +238,21 @@ async fn speaks(shared: &Shared, client: &TcpStream) -> bool {
     }
 }
 
+/// Who the client is by its PROXY header; inside, none: the one that it comes from. None where it
+/// is refused, or makes room.
+async fn introduction(shared: &Shared, client: &mut TcpStream) -> Option<Option<SocketAddr>> {
+    let read = tokio::select! {
+        biased;
+        read = timeout(HEADER_TIMEOUT, read_header(client)) => read,
+        () = makes_room(shared, Instant::now() + SETTLED) => return None,
+    };
+    let said = read.ok().and_then(Result::ok);
+    if said.is_none() {
+        shared.tally.refused.fetch_add(1, Ordering::Relaxed);
+    }
+    said
+}
+
 /// Reads a header and not one byte more: looks first, then takes what it found.
 async fn read_header(client: &mut TcpStream) -> io::Result<Option<SocketAddr>> {
     let mut bytes = [0; HEADER_MAX];
@@ -283,6 +317,11 @@ async fn withdrawn(shared: &Shared, claim: &Claim) {
 pub(in crate::proxy) async fn goes_elsewhere(shared: &Shared, claim: &Claim) {
     // Most take a connection at once: they need no look.
     sleep(LOOK).await;
+    wrong(shared, claim).await;
+}
+
+/// The same, looked at from the beginning.
+async fn wrong(shared: &Shared, claim: &Claim) {
     tokio::select! {
         biased;
         () = withdrawn(shared, claim) => {}
@@ -295,23 +334,29 @@ pub(in crate::proxy) async fn goes_elsewhere(shared: &Shared, claim: &Claim) {
 async fn endpoint(
     shared: &Shared,
     config: &BalancerConfig,
-    (client, who, door): (&TcpStream, SocketAddr, SocketAddr),
+    (client, who): (&TcpStream, SocketAddr),
 ) -> Option<(Claim, Stream)> {
     let _held = HeldCount::new(&shared.tally.held);
-    let mut search = Search::new(shared, config, (who, door));
+    let mut search = Search::new(shared, config, (client, who));
     let mut picked = Some(search.ask());
     if let Some(Picked::Place(claim)) = picked {
         // Nearly always the first one takes it: what guards a longer wait costs more than that.
-        let first = tokio::select! {
-            biased;
-            () = shared.stop.cancelled() => return None,
-            first = search.connect(claim) => first,
-        };
+        let first = search.connect(claim).await;
         if first.is_some() {
             return first;
         }
         picked = None;
     }
+    // Beside a connection that is only copied, it is large.
+    Box::pin(hold(shared, config, (client, search, picked))).await
+}
+
+/// Waits for an endpoint for as long as the client does, and may.
+async fn hold(
+    shared: &Shared,
+    config: &BalancerConfig,
+    (client, search, picked): (&TcpStream, Search<'_>, Option<Picked>),
+) -> Option<(Claim, Stream)> {
     let found = tokio::select! {
         biased;
         () = shared.closing.cancelled() => return None,

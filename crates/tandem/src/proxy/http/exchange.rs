@@ -81,7 +81,7 @@ pub(super) async fn run(door: Door<'_>, client: &mut Client, order: Order) -> Af
             config: door.requests,
             idle_timeout: door.config.idle_timeout,
             member: &claim.0,
-            progress: &Progress::new(),
+            progress: &Progress::new(begun),
             order,
             cookie: cookie.as_deref(),
             routed: claim.1.map(|routed| (&*door.shared.group, routed)),
@@ -377,7 +377,7 @@ async fn tunnel(
     let Client { stream, input, spare, timer, .. } = client;
     let client = Side { stream, input };
     let endpoint = Side { stream: &mut endpoint, input: spare };
-    let progress = Progress::new();
+    let progress = Progress::new(Instant::now());
     let mut tunnel = Tunnel::new(client, endpoint, timer, (door.config.idle_timeout, &progress));
     tokio::select! {
         biased;

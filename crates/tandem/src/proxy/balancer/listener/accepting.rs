@@ -6,7 +6,9 @@
 use super::super::session::{self, Shared};
 use crate::proxy::listener::{ACCEPT_PAUSE, Slot, is_one_connection};
 use crate::runtime::supervisor::{Supervisor, TaskKind};
+use crate::runtime::woken::when_woken;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use tokio::net::{TcpListener, TcpStream};
@@ -22,10 +24,12 @@ pub(super) struct Accepting {
 
 impl Accepting {
     pub(super) async fn run(self, listener: TcpListener, stop: CancellationToken) {
+        let stopped = pin!(stop.cancelled());
+        let mut stopped = pin!(when_woken(stopped));
         loop {
             let accepted = tokio::select! {
                 biased;
-                () = stop.cancelled() => break,
+                () = &mut stopped => break,
                 accepted = listener.accept() => accepted,
             };
             match accepted {

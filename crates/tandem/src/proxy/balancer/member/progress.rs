@@ -1,6 +1,7 @@
 //! Keeps how far what came from an endpoint is on its way to a client: of what a copy had said that
 //! is gone, nothing is thrown away which its client takes.
-//! In: each turn of whoever copies. Out: that nothing is on its way.
+//! In: each turn of whoever copies. Out: that nothing is on its way; that a
+//! connection was not over at once.
 //! States: on its way ⇄ quiet; either → (the endpoint ended what it said) whole, for good.
 //! Costs: what copies looks at its clock anyway; two stores for each turn.
 //! Not here: what the system keeps for a client that is slow, which nobody is told of.
@@ -23,15 +24,18 @@ pub(in crate::proxy) struct Progress {
     holds: AtomicBool,
     /// The endpoint said that this is all.
     is_whole: AtomicBool,
+    /// Of a connection in clear: there is reason to guard it.
+    has_lasted: AtomicBool,
 }
 
 impl Progress {
-    pub(in crate::proxy) fn new() -> Self {
+    pub(in crate::proxy) fn new(begun: Instant) -> Self {
         Self {
-            begun: Instant::now(),
+            begun,
             moved: AtomicU64::new(0),
             holds: AtomicBool::new(false),
             is_whole: AtomicBool::new(false),
+            has_lasted: AtomicBool::new(false),
         }
     }
 
@@ -42,6 +46,15 @@ impl Progress {
             self.moved.store(u64::try_from(after).unwrap_or(u64::MAX).max(1), Ordering::Relaxed);
         }
         self.holds.store(holds, Ordering::Relaxed);
+    }
+
+    /// A connection was not over at once, as most are.
+    pub(in crate::proxy) fn lasts(&self) {
+        self.has_lasted.store(true, Ordering::Relaxed);
+    }
+
+    pub(in crate::proxy) fn has_lasted(&self) -> bool {
+        self.has_lasted.load(Ordering::Relaxed)
     }
 
     /// The endpoint has said all that it will, and the client gets it.
@@ -78,7 +91,7 @@ mod tests {
     #[tokio::test]
     async fn what_is_on_its_way_is_not_quiet() {
         let (at_once, soon) = (Duration::ZERO, QUIET + QUIET / 2);
-        let progress = Progress::new();
+        let progress = Progress::new(Instant::now());
         assert!(is_quiet(&progress, at_once).await, "it never said anything");
         progress.note(Some(Instant::now()), false);
         assert!(!is_quiet(&progress, QUIET / 2).await, "just now");

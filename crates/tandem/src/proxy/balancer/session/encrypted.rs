@@ -31,10 +31,9 @@ pub(super) async fn serve(
     (client, who): (TcpStream, SocketAddr),
     tls: Option<Arc<rustls::ServerConfig>>,
 ) {
-    let Ok(door) = client.local_addr() else { return };
     let Some(client) = accept(shared, client, tls).await else { return };
     let Some(socket) = client.socket() else { return };
-    let Some((claim, server)) = endpoint(shared, config, (socket, who, door)).await else {
+    let Some((claim, server)) = endpoint(shared, config, (socket, who)).await else {
         return;
     };
     copy(shared, config, (client, server), claim).await;
@@ -48,10 +47,10 @@ pub(super) async fn copy(
     claim: Claim,
 ) {
     if let Some(socket) = server.socket() {
-        // As one in clear, which asks for it once it has lasted.
-        let _ = keep_alive(socket);
+        // As one in clear, which asks for it once it has lasted, and has said more than one thing.
+        let _ = (keep_alive(socket), socket.set_nodelay(true));
     }
-    let progress = Progress::new();
+    let progress = Progress::new(Instant::now());
     let (terms, over) = ((config.idle_timeout, &progress), over(shared, &claim, &progress));
     let ended = tokio::select! {
         biased;

@@ -9,28 +9,31 @@
 //! Not here: who is chosen, and what pays (`tandem_core`).
 //! Tested by: `../tests/limits.rs`.
 
-use super::{Shared, goes_elsewhere};
+use super::{LOOK, Shared, wrong};
 use crate::proxy::balancer::BalancerConfig;
+use crate::proxy::balancer::dial::connect;
 use crate::proxy::balancer::group::{Picked, Wish};
 use crate::proxy::balancer::header;
 use crate::proxy::balancer::member::Claim;
 use crate::proxy::http::Stream;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::atomic::Ordering;
 use tandem_core::clustering::load_balanced::attempts::{Attempts, Failure, PACE};
 use tandem_core::clustering::load_balanced::ejection::Event;
 use tandem_core::clustering::load_balanced::rendezvous;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::error::Elapsed;
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 /// A connection's search for an endpoint.
 pub(super) struct Search<'a> {
     shared: &'a Shared,
     config: &'a BalancerConfig,
-    /// Who the client is, and where it came to.
-    ends: (SocketAddr, SocketAddr),
+    client: &'a TcpStream,
+    who: SocketAddr,
     key: u64,
     attempts: Attempts<SocketAddr>,
     /// A connect has failed.
@@ -43,11 +46,11 @@ impl<'a> Search<'a> {
     pub(super) fn new(
         shared: &'a Shared,
         config: &'a BalancerConfig,
-        ends: (SocketAddr, SocketAddr),
+        (client, who): (&'a TcpStream, SocketAddr),
     ) -> Self {
-        let key = rendezvous::hash(ends.0.ip().to_canonical().to_string().as_bytes());
+        let key = rendezvous::hash_of(who.ip().to_canonical());
         let attempts = Attempts::default();
-        Self { shared, config, ends, key, attempts, has_failed: false, has_waited: false }
+        Self { shared, config, client, who, key, attempts, has_failed: false, has_waited: false }
     }
 
     /// None if more wait than may. `picked`: what there was at first; none where that took nothing.
@@ -101,14 +104,7 @@ impl<'a> Search<'a> {
     pub(super) async fn connect(&mut self, claim: Claim) -> Option<(Claim, Stream)> {
         let address = claim.0.address;
         let begun = Instant::now();
-        let connect_timeout = self.shared.config.borrow().connect_timeout;
-        let dialed = tokio::select! {
-            biased;
-            dialed = timeout(connect_timeout, self.dial(address)) => dialed,
-            // Nothing was sent there: whoever waits goes where work goes now.
-            () = goes_elsewhere(self.shared, &claim) => return None,
-        };
-        let why = match dialed {
+        let why = match self.dial_in_time(&claim, begun).await? {
             Ok(Ok(server)) => {
                 claim.0.connected_in(begun.elapsed());
                 if self.has_failed {
@@ -129,19 +125,48 @@ impl<'a> Search<'a> {
         None
     }
 
-    /// A connection, the endpoint told who it is for, and encrypted where it wants that.
+    /// None where the wait is for nothing.
+    async fn dial_in_time(
+        &self,
+        claim: &Claim,
+        begun: Instant,
+    ) -> Option<Result<io::Result<Stream>, Elapsed>> {
+        let max = self.shared.config.borrow().connect_timeout;
+        let soon = LOOK.min(max);
+        let mut dial = pin!(self.dial(claim.0.address));
+        // Most take a connection at once: what guards a longer wait costs more than that.
+        match timeout_at(begun + soon, &mut dial).await {
+            Err(_) if soon < max => {}
+            dialed => return Some(dialed),
+        }
+        // Every connection would have room for it.
+        Box::pin(async {
+            tokio::select! {
+                biased;
+                dialed = timeout(max.saturating_sub(soon), dial) => Some(dialed),
+                // Nothing was sent there: whoever waits goes where work goes now.
+                () = wrong(self.shared, claim) => None,
+                () = self.shared.stop.cancelled() => None,
+            }
+        })
+        .await
+    }
+
+    /// A connection, the endpoint told who it is for, and encrypted where it wants that. One in
+    /// clear still may wait for small pieces to become larger ones.
     async fn dial(&self, address: SocketAddr) -> io::Result<Stream> {
-        let Self { shared, ends: (who, door), .. } = self;
+        let Self { shared, client, who, .. } = self;
         // As it is now: whoever was held goes as its endpoint wants it by now.
         let config = shared.config();
-        let mut server = TcpStream::connect(address).await?;
-        let _ = server.set_nodelay(true);
+        let mut server = connect(address).await?;
         if let Some(version) = config.send_proxy {
-            server.write_all(&header::write(version, *who, *door)).await?;
+            let _ = server.set_nodelay(true);
+            server.write_all(&header::write(version, *who, client.local_addr()?)).await?;
         }
         if !config.encrypts {
             return Ok(Stream::Plain(server));
         }
+        let _ = server.set_nodelay(true);
         let host = shared.group.host(address);
         // Every connection would have room for it, the many in clear as well.
         Box::pin(shared.dialer.encrypt(server, address, host.as_deref())).await

@@ -126,6 +126,24 @@ async fn who_waits_for_an_endpoint_that_gets_no_more_work_goes_to_another_at_onc
     assert_eq!(balancer.snapshot().endpoints[0].failed, 0, "it did nothing wrong");
 }
 
+#[tokio::test]
+async fn who_has_closed_a_half_at_once_is_cut_as_well() {
+    let supervisor = Supervisor::new();
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let b = Endpoint::start(&supervisor, b'b').await;
+    let mut config = config(&[&b, &b]);
+    config.upstreams[0].port = listener.local_addr().unwrap().port();
+    let led = [listener.local_addr().unwrap(), b.address].into();
+    let balancer = Balancer::open(config.clone(), &supervisor).unwrap();
+    let mut client = TcpStream::connect(balancer.local_address()).await.unwrap();
+    client.shutdown().await.unwrap();
+    let (mut copy, _) = timeout(LIMIT, listener.accept()).await.unwrap().unwrap();
+    assert_eq!(timeout(LIMIT, copy.read(&mut [0])).await.unwrap().unwrap(), 0);
+    balancer.configure(drained(&config)).unwrap();
+    balancer.cut_elsewhere(b.address, &led);
+    assert!(is_reset(&mut client).await);
+}
+
 /// What it said it may have said to its end.
 #[tokio::test]
 async fn what_a_copy_said_before_it_was_gone_gets_to_a_client_that_is_slow() {
