@@ -133,6 +133,8 @@ async fn who_has_closed_a_half_at_once_is_cut_as_well() {
     let b = Endpoint::start(&supervisor, b'b').await;
     let mut config = config(&[&b, &b]);
     config.upstreams[0].port = listener.local_addr().unwrap().port();
+    // Longer than what is half open may be silent.
+    config.idle_timeout = Duration::from_secs(3600);
     let led = [listener.local_addr().unwrap(), b.address].into();
     let balancer = Balancer::open(config.clone(), &supervisor).unwrap();
     let mut client = TcpStream::connect(balancer.local_address()).await.unwrap();
