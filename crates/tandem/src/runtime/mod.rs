@@ -6,3 +6,4 @@ pub mod signals;
 pub mod supervisor;
 pub mod user;
 pub mod woken;
+pub mod workers;

@@ -19,6 +19,7 @@ use crate::proxy::Error;
 use crate::proxy::http::{Certificates, Http, Protocol, Shows};
 use crate::proxy::listener::bind;
 use crate::runtime::supervisor::{Supervisor, TaskKind};
+use crate::runtime::workers::Workers;
 use accepting::Accepting;
 use socket2::{SockRef, TcpKeepalive};
 use std::collections::{BTreeMap, BTreeSet};
@@ -145,6 +146,7 @@ impl Balancer {
             shared: Arc::clone(&self.shared),
             connections: self.connections.clone(),
             supervisor: self.supervisor.clone(),
+            workers: Workers::default(),
         };
         let door = TaskTracker::new();
         let open = (self.doors.token(), door.token());

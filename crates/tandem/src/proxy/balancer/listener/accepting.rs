@@ -7,6 +7,7 @@ use super::super::session::{self, Shared};
 use crate::proxy::listener::{ACCEPT_PAUSE, Slot, is_one_connection};
 use crate::runtime::supervisor::{Supervisor, TaskKind};
 use crate::runtime::woken::when_woken;
+use crate::runtime::workers::Workers;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
@@ -15,11 +16,21 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 pub(super) struct Accepting {
     pub(super) shared: Arc<Shared>,
     pub(super) connections: TaskTracker,
     pub(super) supervisor: Supervisor,
+    pub(super) workers: Workers<Accepted>,
+}
+
+/// A client that has a place.
+pub(super) struct Accepted {
+    client: TcpStream,
+    from: SocketAddr,
+    /// Until the end.
+    place: (Slot, TaskTrackerToken),
 }
 
 impl Accepting {
@@ -62,10 +73,16 @@ impl Accepting {
         };
         tally.accepted.fetch_add(1, Ordering::Relaxed);
         self.shared.make_room();
-        let (shared, alive) = (Arc::clone(&self.shared), self.connections.token());
+        let accepted = Accepted { client, from, place: (slot, self.connections.token()) };
+        let Err(accepted) = self.workers.give(accepted) else { return };
+        let (shared, mut worker) = (Arc::clone(&self.shared), self.workers.worker());
         self.supervisor.spawn("balancer session", TaskKind::Session, async move {
-            let _until_the_end = (slot, alive);
-            session::serve(&shared, client, from).await;
+            let mut next = Some(accepted);
+            while let Some(Accepted { client, from, place }) = next {
+                session::serve(&shared, client, from).await;
+                drop(place);
+                next = worker.next().await;
+            }
         });
     }
 }
