@@ -37,8 +37,8 @@ test: setup lint ## everything that CI runs
 	$(TANDEM) drill --service sessions --fault drain,node-kill --json
 	$(TANDEM) drill --service partitions --fault instance-kill,drain,scale,change,node-kill,daemon-freeze --json
 	$(TANDEM) drill --service keys --fault instance-kill,drain,change,node-kill,daemon-kill --json
-	$(TANDEM) drill --service http --fault drain,resize,lie,instance-kill --json
-	$(TANDEM) drill --service tcp --fault resize,instance-kill --json
+	$(TANDEM) drill --service http --fault instance-kill,lie,drain,resize --json
+	$(TANDEM) drill --service tcp --fault instance-kill,resize --json
 
 lint:
 	$(CARGO) fmt --all --check

@@ -1,6 +1,7 @@
 //! Decides what a fault must have done, and whether it has: a fault that nobody felt proves
 //! nothing, and a drill that passes then is worth nothing.
-//! In: a `Fault`, the ledger, whether the cluster noticed. Out: what is missing, in words.
+//! In: a `Fault`, the ledger, whether the cluster noticed. Out: what is missing, in words; before
+//! it begins, what would leave it without proof (`premature`).
 //! Every fault of every service has at least one thing here, or in `verdict.rs`, that is not so
 //! where nothing happens: tested there.
 //! Not here: what must not happen (`judge.rs`, `pieces.rs`).
@@ -17,7 +18,9 @@ use std::time::Duration;
 use tandem_core::time::Timestamp;
 
 /// Whatever a fault does, it does by then: looked at is this much before its end.
-const LATELY: Duration = Duration::from_secs(1);
+pub const LATELY: Duration = Duration::from_secs(1);
+/// Within this a fault begins once it may.
+const BEGINS: Duration = Duration::from_millis(500);
 
 /// Something that must be seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +33,8 @@ pub enum Effect {
     Succeeded,
     /// The process that was at work there still is, and no other began.
     GoesOn,
+    /// It had work before: what is wrong with it was felt.
+    Used,
     /// It gets no work, and had some before.
     Unused,
     /// No new connection leads there, and some did before.
@@ -52,12 +57,14 @@ pub enum Effect {
 pub const fn of(subject: Subject, fault: Fault) -> &'static [Effect] {
     use Effect::{
         AtWork, GoesOn, Grown, Joined, Member, Noticed, Replaced, Rolled, Silent, Succeeded,
-        Unchosen, Unused,
+        Unchosen, Unused, Used,
     };
     match (subject.rules(), fault) {
         (Subject::Singleton, Fault::InstanceKill | Fault::InstanceFreeze) => &[Silent, Succeeded],
         (_, Fault::InstanceKill) => &[Silent, Replaced],
         (_, Fault::Slow | Fault::Lie) if subject.mends_itself(fault) => &[Silent, Replaced],
+        // That others get its work is seen by the clients (`verdict.rs`).
+        (_, Fault::Slow | Fault::Lie) => &[Used],
         (Subject::Singleton | Subject::Partitions, Fault::DaemonFreeze | Fault::NodeCut) => {
             &[Silent, Noticed]
         }
@@ -84,9 +91,23 @@ pub const fn of(subject: Subject, fault: Fault) -> &'static [Effect] {
         (Subject::Partitions, Fault::Resize) => &[Grown],
         (_, Fault::Resize) => &[AtWork(super::faults::FEWER)],
         (_, Fault::Restart | Fault::Change) => &[Rolled],
-        // Seen by the clients (`verdict.rs`), or of PostgreSQL, which has a drill of its own.
+        // Of PostgreSQL, which has a drill of its own.
         _ => &[],
     }
+}
+
+/// Why a fault would prove nothing if it began just after `now`, in words: who was slow a moment
+/// ago, or away, may have no work yet.
+pub fn premature(
+    (subject, fault): (Subject, Fault),
+    lines: &[Line],
+    (run, victim): (&str, &str),
+    now: Timestamp,
+) -> Option<String> {
+    let at = now.plus(BEGINS);
+    let (window, members) = (Window { from: at, to: at }, Members::default());
+    let seen = Seen { lines, run, victim, window, over_at: at, noticed: false, members };
+    of(subject, fault).iter().find_map(|effect| seen.lacks_before(*effect))
 }
 
 /// A process, by its name and number.
@@ -133,8 +154,35 @@ impl<'a> Seen<'a> {
         self.before().map(|line| (line.name.as_str(), line.pid)).collect()
     }
 
+    /// In words, what had to be so before, and was not: whatever is seen then proves nothing.
+    fn lacks_before(&self, effect: Effect) -> Option<String> {
+        let victim = self.victim;
+        match effect {
+            Effect::Noticed | Effect::Member => None,
+            Effect::Joined => self
+                .before()
+                .any(|line| self.own(&line))
+                .then(|| format!("{victim} was at work before it joined, so nothing is proven")),
+            _ if !self.old().contains_key(victim) => {
+                Some(format!("{victim} was not at work before, so nothing is proven"))
+            }
+            Effect::Used | Effect::Unused => (!self.before().any(|line| self.is_work(&line)))
+                .then(|| format!("{victim} had no work before, so nothing is proven")),
+            Effect::Unchosen => {
+                let led = self.before().filter(|it| self.own(it)).any(|line| self.comes(line));
+                (!led).then(|| {
+                    format!("nobody who came was led to {victim} before, so nothing is proven")
+                })
+            }
+            _ => None,
+        }
+    }
+
     /// In words, if it was not so.
     pub fn lacks(&self, effect: Effect) -> Option<String> {
+        if let Some(unproven) = self.lacks_before(effect) {
+            return Some(unproven);
+        }
         let victim = self.victim;
         if effect == Effect::Noticed {
             return (!self.noticed).then(|| "nobody noticed it".to_owned());
@@ -147,9 +195,7 @@ impl<'a> Seen<'a> {
             let text = || format!("{before} nodes were {most} at most, and {after} in the end");
             return (most != before + 1 || after != before).then(text);
         }
-        let Some(old) = self.old().get(victim).copied() else {
-            return Some(format!("{victim} was not at work before, so nothing is proven"));
-        };
+        let old = self.old().get(victim).copied().unwrap_or_default();
         let still = || self.lately().filter(|it| self.own(it)).any(|line| line.pid == old);
         let is_new = |line: &&Line| line.name == victim && line.pid != old;
         let began = |to| self.within(self.window.from, to).any(|line| is_new(&line));
@@ -174,7 +220,7 @@ impl<'a> Seen<'a> {
                 let is = names.len();
                 (is != wanted).then(|| format!("{is} copies are at work, not {wanted}"))
             }
-            Effect::Noticed | Effect::Joined | Effect::Member => None,
+            Effect::Used | Effect::Noticed | Effect::Joined | Effect::Member => None,
         }
     }
 
@@ -190,9 +236,6 @@ impl<'a> Seen<'a> {
 
     fn not_joined(&self) -> Option<String> {
         let victim = self.victim;
-        if self.before().any(|line| self.own(&line)) {
-            return Some(format!("{victim} was at work before it joined, so nothing is proven"));
-        }
         if !self.lately().any(|line| self.is_work(&line)) {
             return Some(format!("{victim} joined and had no work in the end"));
         }
@@ -210,28 +253,25 @@ impl<'a> Seen<'a> {
     }
 
     fn gets_work(&self) -> Option<String> {
+        let still = self.lately().filter(|line| self.is_work(line)).count();
         let victim = self.victim;
-        let work = |line: &&'a Line| self.is_work(line);
-        if !self.before().any(|line| work(&line)) {
-            return Some(format!("{victim} had no work before, so nothing is proven"));
-        }
-        let still = self.lately().filter(work).count();
         (still > 0).then(|| format!("{victim} still gets work: {still} in the last second"))
     }
 
-    fn is_chosen(&self) -> Option<String> {
-        let (victim, run) = (self.victim, newcomers_of(self.run));
-        let comes = |line: &&Line| match &line.does {
-            Does::Request(id) => key(id, &run).is_some(),
+    /// By a connection of its own.
+    fn comes(&self, line: &Line) -> bool {
+        match &line.does {
+            Does::Request(id) => key(id, &newcomers_of(self.run)).is_some(),
             Does::Start | Does::Beat | Does::Stop | Does::Work { .. } => false,
-        };
-        if !self.before().filter(|it| self.own(it)).any(|line| comes(&line)) {
-            return Some(format!("nobody who came was led to {victim} before: nothing is proven"));
         }
-        if !self.lately().any(|line| comes(&line)) {
+    }
+
+    fn is_chosen(&self) -> Option<String> {
+        let victim = self.victim;
+        if !self.lately().any(|line| self.comes(line)) {
             return Some("nobody came in the last second, so nothing is proven".into());
         }
-        let still = self.lately().filter(|it| self.own(it)).filter(comes).count();
+        let still = self.lately().filter(|it| self.own(it) && self.comes(it)).count();
         let text = || format!("{still} new connections led to {victim} in the last second");
         (still > 0).then(text)
     }
@@ -347,8 +387,37 @@ mod tests {
         let goes_on = told(&[kept.clone(), elsewhere.clone(), until(8000)]);
         assert_eq!(goes_on, "10 new connections led to a in the last second");
         let never = told(&[kept.clone(), elsewhere]);
-        assert_eq!(never, "nobody who came was led to a before: nothing is proven");
+        assert_eq!(never, "nobody who came was led to a before, so nothing is proven");
         assert!(told(&[kept, until(2500)]).starts_with("nobody came"));
+    }
+
+    #[test]
+    fn no_fault_begins_that_would_prove_nothing() {
+        let asks = |ms: std::ops::Range<u64>, run: &str| -> Vec<Line> {
+            let does = || Does::Request(format!("{run}.1.1"));
+            ms.step_by(100).map(|at| line("a", 1, at, does())).collect()
+        };
+        let early = |subject, fault, parts: &[Vec<Line>]| {
+            let now = Timestamp(2_000_000);
+            premature((subject, fault), &parts.concat(), ("r", "a"), now).unwrap_or_default()
+        };
+        let alive = beats("a", 1, 0..2000);
+        let idle = "a had no work before, so nothing is proven";
+        for fault in [Fault::Lie, Fault::Slow, Fault::Drain, Fault::Resize] {
+            let told = |asked| early(Subject::Http, fault, &[alive.clone(), asked]);
+            assert_eq!(told(asks(0..2000, "r")), "", "{fault}");
+            assert_eq!(told(asks(0..1400, "r")), idle, "{fault}: too long ago when it begins");
+            assert_eq!(told(asks(0..2000, "other")), idle, "{fault}: nobody counts those");
+        }
+        let led = |run| early(Subject::Tcp, Fault::Drain, &[alive.clone(), asks(0..2000, run)]);
+        assert_eq!(led("newcomers-r"), "");
+        assert_eq!(led("r"), "nobody who came was led to a before, so nothing is proven");
+        let killed = |parts: &[Vec<Line>]| early(Subject::Copies, Fault::InstanceKill, parts);
+        assert_eq!(killed(std::slice::from_ref(&alive)), "");
+        assert_eq!(killed(&[]), "a was not at work before, so nothing is proven");
+        let joins = |parts: &[Vec<Line>]| early(Subject::Copies, Fault::Scale, parts);
+        assert_eq!(joins(&[]), "");
+        assert!(joins(&[alive]).contains("before it joined"));
     }
 
     #[test]

@@ -1,11 +1,12 @@
 //! Breaks a drilled service once: wait until it is whole, send requests, inject, watch, heal, wait
 //! again, count.
 //! In: a `Fault`. Out: `RunReport`.
-//! States: Whole → Warming → Broken → (healed) Healing → Whole, each with a bound.
+//! States: Whole → Warming → Worth it → Broken → (healed) Healing → Whole, each with a bound.
 //! Not here: what each fault does (`faults.rs`), what the evidence proves (`verdict.rs`).
 //! Tested by: below; the drill itself.
 
 use super::clients::{Clients, Manner};
+use super::effect;
 use super::faults::{Cast, Deed, Injection, injection, noticed_of};
 use super::judge;
 use super::kit::{PARTITIONS, SERVICE};
@@ -18,13 +19,15 @@ use crate::drill::evidence::ledger;
 use crate::drill::evidence::workload::Load;
 use crate::drill::report::{RunReport, milliseconds, seconds};
 use crate::drill::rounds::Breaks;
-use crate::drill::stage::{is_fresh, until};
+use crate::drill::stage::{LOOK, is_fresh, until};
 use crate::drill::steps::with_causes;
 use crate::drill::view::View;
 use crate::drill::worker::{self, Line};
 use crate::drill::{Error, Fault};
 use crate::runtime::clock;
+use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 use tandem_core::ids::NodeId;
@@ -69,7 +72,8 @@ impl Breaks for Stage {
         let newcomers = self.newcomers(fault, &doors, &run);
         let mut problems = Vec::new();
         let watched = (&pulse, &mut problems);
-        let broken = self.break_and_heal((fault, &cast), &run, &injection, watched).await;
+        let place = (run.as_str(), from);
+        let broken = self.break_and_heal((fault, &cast), place, &injection, watched).await;
         let history = pulse.stop().await;
         if let Some(newcomers) = newcomers {
             problems.extend(verdict::problem_of_newcomers(&newcomers.stop().await));
@@ -113,11 +117,12 @@ impl Stage {
     async fn break_and_heal(
         &self,
         (fault, cast): (Fault, &Cast),
-        run: &str,
+        (run, from): (&str, u64),
         Injection { inject, heal }: &Injection,
         (pulse, problems): (&Pulse, &mut Vec<String>),
     ) -> Result<Times, Error> {
         self.warm(pulse).await?;
+        self.become_worth_it((fault, cast), (run, from)).await?;
         let (fault_at, share) = (clock::now(), pulse.share(cast.node.as_str()));
         let (before, daemon) = (self.view().asked, self.cluster.daemon_pid(&cast.node));
         self.act_all(inject, problems).await;
@@ -151,6 +156,21 @@ impl Stage {
         }
         sleep(self.bounds.warming).await;
         Ok(())
+    }
+
+    /// Until the fault would prove something: who was slow or away in the round before is avoided
+    /// for a while. What is missing for too long is left to the verdict.
+    async fn become_worth_it(
+        &self,
+        (fault, cast): (Fault, &Cast),
+        (run, from): (&str, u64),
+    ) -> Result<(), Error> {
+        let (path, victim) = (self.kit.ledger(), cast.victim(self.subject, fault));
+        let premature = |lines: &[Line], now| {
+            effect::premature((self.subject, fault), lines, (run, victim), now)
+        };
+        let shown = until_shown((&path, from), self.bounds.mended_max, premature).await;
+        shown.map(drop).map_err(|source| Error::Folder { path, source })
     }
 
     /// While a fault lasts: whether it was noticed, and how many nodes there were when all was
@@ -273,6 +293,28 @@ impl Stage {
     }
 }
 
+/// Until what was written of late lacks nothing: whether that was so within the limit.
+async fn until_shown(
+    (ledger, mut from): (&Path, u64),
+    limit: Duration,
+    lacks: impl Fn(&[Line], Timestamp) -> Option<String>,
+) -> io::Result<bool> {
+    let (deadline, mut lines) = (clock::now().plus(limit), Vec::new());
+    loop {
+        let (more, next) = worker::read(ledger, from)?;
+        let now = clock::now();
+        from = next;
+        lines.extend(more);
+        lines.retain(|line: &Line| line.at.plus(effect::LATELY) > now);
+        match lacks(&lines, now) {
+            None => return Ok(true),
+            Some(_) if now > deadline => return Ok(false),
+            Some(why) => tracing::debug!("not yet: {why}"),
+        }
+        sleep(LOOK).await;
+    }
+}
+
 /// Whether nothing is missing since something was healed. What was asked for before that proves
 /// nothing, and what is changed back is done in turns, the first of which takes a while to begin.
 fn is_mended(
@@ -299,9 +341,39 @@ const fn lasts(subject: Subject, fault: Fault) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::drill::worker::{Does, Ledger};
 
     const fn at(ms: u64) -> Timestamp {
         Timestamp(ms * 1000)
+    }
+
+    #[tokio::test]
+    async fn what_is_not_shown_yet_is_waited_for_and_not_for_ever() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ledger");
+        let ledger = Ledger::open(&path, "x", 1).unwrap();
+        let asked = |id: &str| Does::Request(id.to_owned());
+        ledger.write(&[asked("before")]).unwrap();
+        let from = worker::end(&path).unwrap();
+        let lacks = |lines: &[Line], _| {
+            let is_shown = lines.iter().any(|line| line.does == asked("wanted"));
+            let is_of_before = lines.iter().any(|line| line.does == asked("before"));
+            assert!(!is_of_before, "it begins where it is told to");
+            (!is_shown).then(|| "nothing of that".to_owned())
+        };
+        let short = Duration::from_millis(50);
+        assert!(!until_shown((&path, from), short, lacks).await.unwrap());
+        let long = Duration::from_secs(60);
+        let later = async {
+            ledger.write(&[asked("other")]).unwrap();
+            sleep(short).await;
+            ledger.write(&[asked("wanted")]).unwrap();
+        };
+        let (shown, ()) = tokio::join!(until_shown((&path, from), long, lacks), later);
+        assert!(shown.unwrap());
+        sleep(effect::LATELY).await;
+        let stale = until_shown((&path, from), Duration::ZERO, lacks).await;
+        assert!(!stale.unwrap(), "that was long ago");
     }
 
     #[test]
