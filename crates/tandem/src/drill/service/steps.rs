@@ -15,6 +15,7 @@ use super::pulse::Pulse;
 use super::stage::Stage;
 use super::subject::Subject;
 use super::verdict::{self, Evidence, Members, Times};
+use crate::drill::evidence::history::History;
 use crate::drill::evidence::ledger;
 use crate::drill::evidence::workload::Load;
 use crate::drill::report::{RunReport, milliseconds, seconds};
@@ -75,10 +76,12 @@ impl Breaks for Stage {
         let place = (run.as_str(), from);
         let broken = self.break_and_heal((fault, &cast), place, &injection, watched).await;
         let history = pulse.stop().await;
-        if let Some(newcomers) = newcomers {
-            problems.extend(verdict::problem_of_newcomers(&newcomers.stop().await));
-        }
+        let newcomers = match newcomers {
+            Some(newcomers) => newcomers.stop().await,
+            None => History::default(),
+        };
         let times = broken?;
+        problems.extend(verdict::problem_of_newcomers(&newcomers, times.steady_from));
         let lines = self.read(from)?;
         let victim = cast.victim(self.subject, fault).to_owned();
         let evidence = Evidence { history, lines, times, run, victim };
@@ -122,7 +125,7 @@ impl Stage {
         (pulse, problems): (&Pulse, &mut Vec<String>),
     ) -> Result<Times, Error> {
         self.warm(pulse).await?;
-        self.become_worth_it((fault, cast), (run, from)).await?;
+        let steady_from = self.become_worth_it((fault, cast), (run, from)).await?;
         let (fault_at, share) = (clock::now(), pulse.share(cast.node.as_str()));
         let (before, daemon) = (self.view().asked, self.cluster.daemon_pid(&cast.node));
         self.act_all(inject, problems).await;
@@ -142,7 +145,8 @@ impl Stage {
         let whole = self.becomes_whole(fault, (pulse, problems)).await;
         let after = if whole { self.view().asked } else { 0 };
         let members = Members { before, most, after };
-        Ok(Times { fault_at, healed_at, over_at: clock::now(), whole, noticed, members })
+        let over_at = clock::now();
+        Ok(Times { steady_from, fault_at, healed_at, over_at, whole, noticed, members })
     }
 
     /// Until all is at work and every client is answered, and a while longer.
@@ -159,18 +163,26 @@ impl Stage {
     }
 
     /// Until the fault would prove something: who was slow or away in the round before is avoided
-    /// for a while. What is missing for too long is left to the verdict.
+    /// for a while. What is missing for too long is left to the verdict. Since when nothing is.
     async fn become_worth_it(
         &self,
         (fault, cast): (Fault, &Cast),
         (run, from): (&str, u64),
-    ) -> Result<(), Error> {
+    ) -> Result<Timestamp, Error> {
         let (path, victim) = (self.kit.ledger(), cast.victim(self.subject, fault));
         let premature = |lines: &[Line], now| {
             effect::premature((self.subject, fault), lines, (run, victim), now)
         };
-        let shown = until_shown((&path, from), self.bounds.mended_max, premature).await;
-        shown.map(drop).map_err(|source| Error::Folder { path, source })
+        let (mut steady_from, end) = (Timestamp(0), clock::now().plus(self.bounds.mended_max));
+        loop {
+            let shown = shown((&path, from), end, premature).await;
+            match shown.map_err(|source| Error::Folder { path: path.clone(), source })? {
+                Shown::AtOnce | Shown::Never => return Ok(steady_from),
+                // Others may have had its work, and it takes that back now.
+                Shown::Later => sleep(self.bounds.warming).await,
+            }
+            steady_from = clock::now().minus(effect::LATELY);
+        }
     }
 
     /// While a fault lasts: whether it was noticed, and how many nodes there were when all was
@@ -293,13 +305,21 @@ impl Stage {
     }
 }
 
-/// Until what was written of late lacks nothing: whether that was so within the limit.
-async fn until_shown(
+/// When what had to be seen was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Shown {
+    AtOnce,
+    Later,
+    Never,
+}
+
+/// Waits until what was written of late, from a place on, lacks nothing.
+async fn shown(
     (ledger, mut from): (&Path, u64),
-    limit: Duration,
+    end: Timestamp,
     lacks: impl Fn(&[Line], Timestamp) -> Option<String>,
-) -> io::Result<bool> {
-    let (deadline, mut lines) = (clock::now().plus(limit), Vec::new());
+) -> io::Result<Shown> {
+    let (mut shown, mut lines) = (Shown::AtOnce, Vec::new());
     loop {
         let (more, next) = worker::read(ledger, from)?;
         let now = clock::now();
@@ -307,10 +327,12 @@ async fn until_shown(
         lines.extend(more);
         lines.retain(|line: &Line| line.at.plus(effect::LATELY) > now);
         match lacks(&lines, now) {
-            None => return Ok(true),
-            Some(_) if now > deadline => return Ok(false),
-            Some(why) => tracing::debug!("not yet: {why}"),
+            None => return Ok(shown),
+            Some(_) if now >= end => return Ok(Shown::Never),
+            Some(why) if shown == Shown::AtOnce => tracing::info!("waiting: {why}, yet"),
+            Some(_) => {}
         }
+        shown = Shown::Later;
         sleep(LOOK).await;
     }
 }
@@ -342,6 +364,7 @@ const fn lasts(subject: Subject, fault: Fault) -> Duration {
 mod tests {
     use super::*;
     use crate::drill::worker::{Does, Ledger};
+    use std::cell::Cell;
 
     const fn at(ms: u64) -> Timestamp {
         Timestamp(ms * 1000)
@@ -355,25 +378,23 @@ mod tests {
         let asked = |id: &str| Does::Request(id.to_owned());
         ledger.write(&[asked("before")]).unwrap();
         let from = worker::end(&path).unwrap();
+        let looks = Cell::new(0);
         let lacks = |lines: &[Line], _| {
-            let is_shown = lines.iter().any(|line| line.does == asked("wanted"));
-            let is_of_before = lines.iter().any(|line| line.does == asked("before"));
-            assert!(!is_of_before, "it begins where it is told to");
-            (!is_shown).then(|| "nothing of that".to_owned())
+            looks.set(looks.get() + 1);
+            if looks.get() == 3 {
+                ledger.write(&[asked("wanted")]).unwrap();
+            }
+            let is_there = |id| lines.iter().any(|line| line.does == asked(id));
+            assert!(!is_there("before"), "it begins where it is told to");
+            (!is_there("wanted")).then(|| "nothing of that".to_owned())
         };
-        let short = Duration::from_millis(50);
-        assert!(!until_shown((&path, from), short, lacks).await.unwrap());
-        let long = Duration::from_secs(60);
-        let later = async {
-            ledger.write(&[asked("other")]).unwrap();
-            sleep(short).await;
-            ledger.write(&[asked("wanted")]).unwrap();
-        };
-        let (shown, ()) = tokio::join!(until_shown((&path, from), long, lacks), later);
-        assert!(shown.unwrap());
-        sleep(effect::LATELY).await;
-        let stale = until_shown((&path, from), Duration::ZERO, lacks).await;
-        assert!(!stale.unwrap(), "that was long ago");
+        let (past, long) = (Timestamp(0), clock::now().plus(Duration::from_secs(600)));
+        assert_eq!(shown((&path, from), past, lacks).await.unwrap(), Shown::Never);
+        assert_eq!(shown((&path, from), long, lacks).await.unwrap(), Shown::Later);
+        assert_eq!(shown((&path, from), long, lacks).await.unwrap(), Shown::AtOnce);
+        let long_ago = clock::now().minus(Duration::from_secs(60)).0;
+        std::fs::write(&path, format!("x 1 1 {long_ago} request wanted\n")).unwrap();
+        assert_eq!(shown((&path, 0), past, lacks).await.unwrap(), Shown::Never);
     }
 
     #[test]

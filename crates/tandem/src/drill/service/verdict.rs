@@ -24,6 +24,8 @@ const SLOW: Duration = Duration::from_millis(250);
 /// When things happened.
 #[derive(Clone, Copy, Debug)]
 pub struct Times {
+    /// Since when nothing was waited for: what was seen before that may have been under way.
+    pub steady_from: Timestamp,
     /// When the fault began.
     pub fault_at: Timestamp,
     /// When it was ended, if it does not end by itself.
@@ -163,11 +165,12 @@ pub fn problem_of_guest(history: &History, node: &str) -> Option<String> {
     (failed + turned_away > 0).then(text)
 }
 
-/// In words, if somebody who connected anew was let down where none may be.
-pub fn problem_of_newcomers(history: &History) -> Option<String> {
+/// In words, if somebody who connected anew since then was let down where none may be.
+pub fn problem_of_newcomers(history: &History, from: Timestamp) -> Option<String> {
     let bad = |it: &Outcome| matches!(it, Outcome::Refused | Outcome::Unknown);
-    let failed = history.attempts().filter(|(_, it)| bad(&it.outcome)).count();
-    let turned_away = history.turned_away.len();
+    let all = history.attempts().filter(|(_, it)| it.sent >= from);
+    let failed = all.filter(|(_, it)| bad(&it.outcome)).count();
+    let turned_away = history.turned_away.iter().filter(|at| **at >= from).count();
     let text =
         || format!("of new connections {failed} failed, and {turned_away} found a door closed");
     (failed + turned_away > 0).then(text)
@@ -227,6 +230,7 @@ pub mod tests {
             history: History { writers: vec![attempts], ..History::default() },
             lines,
             times: Times {
+                steady_from: at(0),
                 fault_at,
                 healed_at,
                 over_at,
@@ -347,12 +351,16 @@ pub mod tests {
         let told = |outcome, turned_away: &[Timestamp]| {
             let (writers, turned_away) =
                 (vec![vec![attempt(1, 1, 2, outcome)]], turned_away.into());
-            problem_of_newcomers(&History { writers, turned_away, ..History::default() })
+            let history = History { writers, turned_away, ..History::default() };
+            problem_of_newcomers(&history, Timestamp(1))
         };
         assert_eq!(told(Outcome::Acked, &[]), None);
         assert!(told(Outcome::Refused, &[]).unwrap().contains("1 failed"));
         assert!(told(Outcome::Unknown, &[]).unwrap().contains("1 failed"));
         assert!(told(Outcome::Acked, &[Timestamp(1)]).unwrap().contains("1 found a door closed"));
+        let early = [vec![attempt(1, 1, 2, Outcome::Refused)]].into();
+        let history = History { writers: early, ..History::default() };
+        assert_eq!(problem_of_newcomers(&history, Timestamp(1_001)), None, "it was waited for");
     }
 
     #[test]

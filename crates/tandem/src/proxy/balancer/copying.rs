@@ -160,8 +160,7 @@ impl Copying {
                 progress.is_whole();
                 one_way(client, endpoint, (up, silence), (progress, false)).await
             }
-            End::Idle => true,
-            End::Broke(_) => false,
+            End::Idle | End::Broke(_) => false,
         };
         if !is_whole {
             self.reset();

@@ -141,31 +141,19 @@ pub(in crate::proxy) async fn serve(shared: &Shared, mut client: TcpStream, from
         let looks = looks.get_or_insert_with(|| Box::pin(look(shared, &claim, &progress)));
         looks.as_mut().poll(cx)
     });
-    let ended = match copying.run(&progress, over).await {
-        Ok(worked) => Ok(worked),
-        Err(Some(why)) => {
-            copying.reset();
-            Err(why)
-        }
-        Err(None) => return,
-    };
+    let ended = copying.run(&progress, over).await;
+    if ended.is_err() {
+        copying.reset();
+    }
     // Both sides see the end first.
     drop(copying);
     note(shared, &claim, ended);
 }
 
-/// Ready when a connection ends though neither side has ended it, without a reason where its door
-/// is closed.
-async fn look(shared: &Shared, claim: &Claim, progress: &Progress) -> Option<Why> {
-    let over = pin!(async {
-        tokio::select! {
-            biased;
-            () = shared.stop.cancelled() => None,
-            why = over(shared, claim, progress) => Some(why),
-        }
-    });
+/// Ready when a connection ends though neither side has ended it.
+async fn look(shared: &Shared, claim: &Claim, progress: &Progress) -> Why {
     // Not whenever a byte moves.
-    when_woken(over).await
+    when_woken(pin!(over(shared, claim, progress))).await
 }
 
 /// Why a connection ends that neither side has ended.
@@ -175,12 +163,15 @@ enum Why {
     Cut,
     /// What it belongs to is somebody else's.
     Moved,
+    /// Its door is closed.
+    Closed,
 }
 
 /// Ready when a connection ends though neither side has ended it.
 async fn over(shared: &Shared, claim: &Claim, progress: &Progress) -> Why {
     tokio::select! {
         biased;
+        () = shared.stop.cancelled() => Why::Closed,
         _ = claim.over(progress) => Why::Cut,
         () = moved(shared, claim) => Why::Moved,
     }
@@ -196,7 +187,7 @@ fn note(shared: &Shared, claim: &Claim, ended: Result<bool, Why>) {
             shared.group.note(&claim.0, Event::WorkFailed);
         }
         Err(Why::Cut) => claim.0.was_cut(),
-        Err(Why::Moved) => {}
+        Err(Why::Moved | Why::Closed) => {}
     }
 }
 

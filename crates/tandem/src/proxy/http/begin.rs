@@ -90,7 +90,12 @@ async fn speak(server: h2::Server<'_>, config: &HttpConfig, stream: Stream) {
             None => return,
         }
     }
-    run(server.shared, server.http, &mut client).await;
+    tokio::select! {
+        biased;
+        () = run(server.shared, server.http, &mut client) => {}
+        // What is under way shall not look whole.
+        () = server.shared.stop.cancelled() => client.stream.reset_when_dropped(),
+    }
 }
 
 /// Whether its first bytes are those of HTTP/2; none if there are none.

@@ -8,6 +8,8 @@
 //! Not here: the bytes (`transfer.rs`), the search (`reach.rs`).
 //! Tested by: `tests/`.
 
+mod over;
+
 use super::h2::Refused;
 use super::reach::{Nobody, Reached, Search};
 use super::reply::{self, Failure, Manner};
@@ -21,9 +23,9 @@ use crate::proxy::balancer::BalancerConfig;
 use crate::proxy::balancer::member::progress::Progress;
 use crate::proxy::balancer::member::{Claim, leaving};
 use crate::proxy::balancer::session::Shared;
+use over::Over;
 use std::future::poll_fn;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 use tandem_core::clustering::load_balanced::attempts::{Failure as Lost, Next};
 use tandem_core::clustering::load_balanced::ejection::Event;
 use tandem_core::clustering::load_balanced::key::part_of;
@@ -105,6 +107,7 @@ pub(super) async fn run(door: Door<'_>, client: &mut Client, order: Order) -> Af
             has_spoken: transfer.endpoint_spoke,
             took_body: transfer.took_body,
             waited: transfer.waited(),
+            waits_for_client: transfer.waits_for_client(),
             is_stale: end == End::Broke && (is_reused || transfer.endpoint.is_stale()),
             refused: transfer.endpoint.refused(),
         };
@@ -184,52 +187,6 @@ fn again(search: &mut Search<'_>, claim: &Claim, over: Over) -> Next {
     next
 }
 
-/// What is known of a transfer that ended.
-#[derive(Clone, Copy, Debug)]
-struct Over {
-    end: End,
-    status: Option<u16>,
-    can_reply: bool,
-    /// The client takes the end of its connection for the end of the response.
-    ends_by_close: bool,
-    /// Something came from the endpoint.
-    has_spoken: bool,
-    /// Some of the request's body is gone.
-    took_body: bool,
-    /// How long the endpoint had the request.
-    waited: Duration,
-    /// A connection that was idle before was closed: that is no fault of its endpoint.
-    is_stale: bool,
-    refused: Option<Refused>,
-}
-
-impl Over {
-    /// Nothing was done, or what was done twice is done once (H43).
-    fn may_repeat(self, order: Order) -> bool {
-        matches!(self.end, End::Broke | End::Cut(_))
-            && !self.has_spoken
-            && match self.refused {
-                Some(_) => !self.took_body,
-                None => order.is_repeatable(),
-            }
-    }
-
-    /// Nobody did anything with the request, and it cannot go elsewhere: some of it is gone.
-    const fn is_unseen(self) -> bool {
-        self.refused.is_some() && self.took_body && !self.has_spoken
-    }
-
-    const fn is_fault(self) -> bool {
-        !matches!(self.end, End::Cut(_) | End::Overdue)
-            && (self.has_spoken
-                || match self.refused {
-                    Some(Refused::NewConnection) => true,
-                    Some(Refused::Connection | Refused::Request) => false,
-                    None => !self.is_stale,
-                })
-    }
-}
-
 /// Takes note of how it went, and says what the client gets.
 fn finish(
     door: Door<'_>,
@@ -263,7 +220,7 @@ fn finish(
         End::Refused(refusal) if over.can_reply => return After::Refused(refusal),
         End::Refused(_) => return cut,
         End::Broke | End::Misdirected => Failure::Broken,
-        End::Nonsense(why) => Failure::Nonsense(why),
+        End::Nonsense(why) | End::Unfit(why) => Failure::Nonsense(why),
         End::Late | End::Overdue => Failure::Late,
         End::Cut(why) => Failure::Cut(why),
     };
@@ -383,6 +340,7 @@ async fn tunnel(
         biased;
         is_whole = poll_fn(|cx| tunnel.poll(cx)) => if is_whole { return After::Cut },
         _ = claim.over(&progress) => claim.0.was_cut(),
+        () = door.shared.stop.cancelled() => {}
     }
     // Neither side shall take this for the end of what the other one said.
     tunnel.endpoint.stream.reset_when_dropped();

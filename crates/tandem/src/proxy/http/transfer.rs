@@ -253,7 +253,8 @@ impl<'a> Transfer<'a> {
             match ready!(self.client.spare.poll_fill(&mut self.endpoint, max, cx)) {
                 Ok(0) if self.answer.ends_by_close() => return Poll::Ready(self.done()),
                 Err(error) if error.kind() == std::io::ErrorKind::OutOfMemory => {
-                    return Poll::Ready(End::Nonsense("its head is too long"));
+                    // It may say what the client has said.
+                    return Poll::Ready(End::Unfit("its head is too long"));
                 }
                 Ok(0) | Err(_) => return Poll::Ready(End::Broke),
                 Ok(_) => {
@@ -355,9 +356,7 @@ impl<'a> Transfer<'a> {
             return Err(End::Nonsense("it changes to a protocol that nobody asked for"));
         }
         if order.upgrades && stream.is_one_request() && (200..300).contains(&status) {
-            return Err(End::Nonsense(
-                "it does not change the protocol, and says that all is well",
-            ));
+            return Err(End::Unfit("it does not change the protocol, and says that all is well"));
         }
         self.unchunk = order.minor == 0 && head.framing == Framing::Chunked;
         if self.unchunk {

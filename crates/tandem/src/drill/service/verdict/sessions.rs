@@ -37,7 +37,7 @@ pub fn problems(fault: Fault, evidence: &Evidence) -> Vec<String> {
     let (fault_at, over_at) = (times.fault_at, times.over_at);
     let mut problems = Vec::new();
     let mut homes = BTreeMap::new();
-    for (of, places) in places(evidence, Timestamp(0), fault_at) {
+    for (of, places) in places(evidence, times.steady_from, fault_at) {
         problems.extend(apart(of, &places, "before the fault"));
         homes.extend(places.first().map(|home| (of, *home)));
     }

@@ -52,12 +52,7 @@ pub(super) async fn copy(
     }
     let progress = Progress::new(Instant::now());
     let (terms, over) = ((config.idle_timeout, &progress), over(shared, &claim, &progress));
-    let ended = tokio::select! {
-        biased;
-        () = shared.stop.cancelled() => return,
-        ended = relay((client, server), terms, over) => ended,
-    };
-    note(shared, &claim, ended);
+    note(shared, &claim, relay((client, server), terms, over).await);
 }
 
 async fn accept(

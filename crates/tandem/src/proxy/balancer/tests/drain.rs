@@ -13,7 +13,7 @@ fn drained(config: &BalancerConfig) -> BalancerConfig {
 }
 
 /// Both sides see a reset: nobody takes it for the end of an answer.
-async fn is_reset(stream: &mut TcpStream) -> bool {
+pub(super) async fn is_reset(stream: &mut TcpStream) -> bool {
     let read = timeout(LIMIT, stream.read_u8()).await.expect("an end");
     read.is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionReset)
 }

@@ -88,7 +88,12 @@ async fn endpoints_are_spoken_to_by_tls_and_have_to_prove_their_name() {
     assert_eq!(letter(&other).await, None);
     let failure = other.snapshot().endpoints[0].failure.clone().unwrap();
     assert!(failure.contains("not valid for name"), "{failure}");
-    // It is cut as one in clear is.
+    // A door that closes cuts it as one in clear.
+    let closes = Balancer::open(encrypted.clone(), &supervisor).unwrap();
+    let (_, mut cut) = ask(&closes).await.unwrap();
+    assert!(!closes.close(Duration::from_millis(50)).await);
+    assert!(super::drain::is_reset(&mut cut).await);
+    // So does an endpoint that is listed no more.
     let upstreams = config(&[&b]).upstreams;
     balancer.configure(BalancerConfig { upstreams, ..encrypted }).unwrap();
     assert!(timeout(LIMIT, stream.read_u8()).await.unwrap().is_err());

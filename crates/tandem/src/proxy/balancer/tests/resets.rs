@@ -75,10 +75,22 @@ async fn who_takes_nothing_is_idle() {
     let config = BalancerConfig { upstreams: vec![upstream], idle_timeout, ..config(&[]) };
     let balancer = Balancer::open(config, &supervisor).unwrap();
     let mut client = TcpStream::connect(balancer.local_address()).await.unwrap();
-    let (_endpoint, _) = timeout(LIMIT, listener.accept()).await.unwrap().unwrap();
+    let (mut endpoint, _) = timeout(LIMIT, listener.accept()).await.unwrap().unwrap();
     let piece = vec![b'x'; 100_000];
     while timeout(LIMIT, client.write_all(&piece)).await.expect("an end").is_ok() {}
     until(&balancer, |it| it.sessions == 0).await;
+    let rest = timeout(LIMIT, endpoint.read_to_end(&mut Vec::new())).await.expect("an end");
+    assert_eq!(rest.unwrap_err().kind(), RESET, "what it was sent is not whole");
+}
+
+#[tokio::test]
+async fn what_a_door_that_closes_cuts_never_looks_whole() {
+    let (_supervisor, balancer, mut client, mut endpoint) = through().await;
+    endpoint.write_all(b"half").await.unwrap();
+    client.read_exact(&mut [0; 4]).await.unwrap();
+    assert!(!balancer.close(Duration::from_millis(50)).await);
+    assert_eq!(read_end(&mut client).await, RESET);
+    assert_eq!(read_end(&mut endpoint).await, RESET);
 }
 
 #[tokio::test]

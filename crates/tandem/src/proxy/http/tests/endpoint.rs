@@ -119,7 +119,7 @@ impl Work {
                 always if always.is_empty() => target,
                 always => always.clone(),
             };
-            let early = matches!(verb.as_str(), "/refuse" | "/early" | "/deaf");
+            let early = matches!(verb.as_str(), "/refuse" | "/early" | "/deaf" | "/gives-up");
             if head.contains("\r\nExpect: 100-continue") && (!early || verb == "/early") {
                 stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").await.unwrap();
             }
@@ -190,7 +190,7 @@ impl Work {
                 socket2::SockRef::from(&*stream).set_linger(Some(Duration::ZERO)).unwrap();
                 return false;
             }
-            "/close" => return false,
+            "/close" | "/gives-up" => return false,
             "/never" | "/deaf" => {
                 sleep(LIMIT).await;
                 return false;
@@ -221,7 +221,7 @@ impl Work {
                 let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf").await;
                 return false;
             }
-            "/break" | "/break-chunked" => return breaks(stream, verb).await,
+            "/break" | "/break-chunked" | "/slow-end" => return breaks(stream, verb).await,
             "/hints" => {
                 format!("HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n{plain}").into_bytes()
             }
@@ -254,10 +254,13 @@ impl Work {
 /// Half of a response, and the connection ends: false.
 async fn breaks(stream: &mut TcpStream, verb: &str) -> bool {
     let half = match verb {
-        "/break" => "HTTP/1.1 200 OK\r\n\r\nhalf",
+        "/break" | "/slow-end" => "HTTP/1.1 200 OK\r\n\r\nhalf",
         _ => "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n",
     };
     let _ = stream.write_all(half.as_bytes()).await;
+    if verb == "/slow-end" {
+        sleep(LIMIT).await;
+    }
     if verb == "/break" {
         socket2::SockRef::from(&*stream).set_linger(Some(Duration::ZERO)).unwrap();
     }

@@ -30,6 +30,21 @@ async fn a_response_that_broke_never_looks_whole() {
 }
 
 #[tokio::test]
+async fn what_a_door_that_closes_cuts_never_looks_whole() {
+    let (supervisor, a, _) = pair().await;
+    let balancer = Balancer::open(config(&[&a]), &supervisor).unwrap();
+    let mut answer = Client::connect(&balancer).await;
+    answer.send("GET /slow-end HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    answer.until("half").await.unwrap();
+    let mut socket = Client::connect(&balancer).await;
+    socket.send(WEBSOCKET).await;
+    socket.until("hello").await.unwrap();
+    assert!(!balancer.close(Duration::from_millis(50)).await);
+    assert!(answer.end().await.1 && socket.end().await.1, "an end");
+    assert_eq!(balancer.snapshot().endpoints[0].failed, 0);
+}
+
+#[tokio::test]
 async fn who_leaves_while_it_is_held_is_not_served_later() {
     let (supervisor, a, _) = pair().await;
     let mut config = config(&[&a]);

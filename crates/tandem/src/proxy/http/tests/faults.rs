@@ -271,7 +271,31 @@ async fn what_is_no_answer_is_not_sent_on() {
     client.send("GET /hints-only HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await;
     let all = client.rest().await;
     assert!(all.contains("HTTP/1.1 502 Bad Gateway\r\n"), "{all}");
-    assert_eq!(balancer.snapshot().endpoints[0].failed, 4);
+    // That its head is too long can be a client's doing, who asked for what is too long.
+    assert_eq!(balancer.snapshot().endpoints[0].failed, 3);
+}
+
+#[tokio::test]
+async fn who_gives_up_on_a_client_that_sends_no_more_is_not_at_fault() {
+    let (supervisor, a, _) = pair().await;
+    let balancer = Balancer::open(config(&[&a]), &supervisor).unwrap();
+    let waits = "Expect: 100-continue\r\n";
+    // Whoever has all of it, or is asked for leave to send the rest, owes an answer.
+    for (does, field, body, failed) in [
+        ("/gives-up", "", "x", 0),
+        ("/gives-up", "", "", 0),
+        ("/close", "", "xx", 2),
+        ("/gives-up", waits, "", 4),
+    ] {
+        a.always(does);
+        for _ in 0..2 {
+            let mut client = Client::connect(&balancer).await;
+            let post = "POST / HTTP/1.1\r\nHost: shop\r\nContent-Length: 2\r\n";
+            client.send(format!("{post}{field}\r\n{body}")).await;
+            assert_eq!(client.response().await.unwrap().status(), 502);
+        }
+        assert_eq!(balancer.snapshot().endpoints[0].failed, failed, "{does} {field} {body}");
+    }
 }
 
 #[tokio::test]

@@ -26,6 +26,11 @@ impl Transfer<'_> {
         Poll::Ready(if total.is_none() || had_most { End::Late } else { End::Overdue })
     }
 
+    /// The endpoint has all that has come, which is not the whole request, and owes nothing yet.
+    pub(in crate::proxy::http) fn waits_for_client(&self) -> bool {
+        self.has_taken_all() && !self.body.is_done() && !self.awaits_leave()
+    }
+
     /// The client sends its body once the endpoint says so.
     fn awaits_leave(&self) -> bool {
         let may_be_waited_for = self.terms.order.expects && self.interim == 0;

@@ -33,6 +33,9 @@ pub(in crate::proxy::http) enum End {
     Broke,
     /// The endpoint's response is none.
     Nonsense(&'static str),
+    /// The endpoint's response is one that its client cannot be given. A client can bring that
+    /// about, by what it asks for: no fault of the endpoint's.
+    Unfit(&'static str),
     /// The endpoint took too long.
     Late,
     /// The request's own time is over, of which the endpoint had the smaller part: it was held,

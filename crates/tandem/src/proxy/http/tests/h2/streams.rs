@@ -161,6 +161,7 @@ async fn a_websocket_is_opened_by_extended_connect() {
     assert_eq!(plain.response().await.unwrap().status, 502);
     let http = balancer.snapshot().http.unwrap();
     assert_eq!((http.upgraded, http.broken, http.abandoned), (1, 1, 0), "{http:?}");
+    assert_eq!(balancer.snapshot().endpoints[0].failed, 0, "whoever asks for it brings that about");
 }
 
 #[tokio::test]
