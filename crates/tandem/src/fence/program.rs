@@ -151,7 +151,6 @@ fn start(exe: &Path, spec: &StartSpec) -> io::Result<(Child, PipeReader)> {
     let child = Command::new(exe)
         .arg(stub::SUBCOMMAND)
         .env_clear()
-        .envs(&spec.env)
         .env(stub::ORDER, order)
         .stdin(Stdio::from(stubs_end))
         .stdout(Stdio::null())

@@ -17,6 +17,7 @@ use rustix::fs::{Access, Mode, OFlags};
 use rustix::process::{Resource, Rlimit, Signal, getpid, getppid, setrlimit};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
 use std::os::fd::AsFd;
@@ -36,8 +37,9 @@ const NOTE: &str = "instance.session";
 /// As a shell's of what cannot be run.
 const NOTHING_RAN: u8 = 126;
 
-/// What the keeper tells the stub. The environment is not in it: it is the stub's own.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+/// What the keeper tells the stub, whose own environment is empty but for this: what a program is
+/// to be given, `LD_PRELOAD` say, shall not be obeyed by what is not its user yet.
+#[derive(Clone, Serialize, Deserialize)]
 pub struct Order {
     pub(super) keeper: i32,
     /// Whatever it leaves is ended, by a process in between.
@@ -51,7 +53,15 @@ pub struct Order {
     cwd: PathBuf,
     log_file: PathBuf,
     argv: Vec<String>,
+    env: BTreeMap<String, String>,
     limits: BTreeMap<Limit, u64>,
+}
+
+impl fmt::Debug for Order {
+    /// Values of the environment may be secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Order").field("argv", &self.argv).finish_non_exhaustive()
+    }
 }
 
 impl Order {
@@ -81,6 +91,7 @@ impl Order {
             cwd: spec.cwd.clone(),
             log_file: spec.log_file.clone(),
             argv: spec.argv.clone(),
+            env: spec.env.clone(),
             limits: spec.limits.clone(),
         }
     }
@@ -225,7 +236,7 @@ fn prepare(order: &Order) -> Result<Command, Error> {
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)
         .map_err(|errno| Error::Tie(errno.into()))?;
     let mut command = Command::new(program);
-    command.args(arguments).current_dir(&order.cwd).env_remove(ORDER);
+    command.args(arguments).current_dir(&order.cwd).env_clear().envs(&order.env);
     command.stdin(Stdio::null()).stdout(out).stderr(err);
     Ok(command)
 }

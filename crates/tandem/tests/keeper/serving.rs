@@ -10,6 +10,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 use tandem::fence::client::{Error, KeeperEvent};
+use tandem::fence::program;
 use tandem::fence::protocol::{Cause, How, Lease, Refusal, SOCKET, Signal, State};
 use tandem::runtime::{clock, process};
 
@@ -69,6 +70,24 @@ async fn the_program_gets_its_user_environment_log_and_no_privilege() {
     let ignored = lines.iter().find_map(|line| line.strip_prefix("SigIgn:\t")).unwrap();
     assert_eq!(u64::from_str_radix(ignored, 16).unwrap() & 0x7fff_ffff, 0, "signals reach it");
     assert!(log.ends_with("4\nempty\noops\n"), "no descriptor but 0, 1, 2 and that of ls itself");
+}
+
+/// A loader that is told to list what it would load runs nothing: with a program's environment,
+/// what starts it would end there, and as root obey what a user could have put in a folder.
+#[tokio::test]
+async fn what_a_program_is_given_is_not_obeyed_by_what_starts_it() {
+    let mut world = World::new();
+    let mut it = world.attach().await;
+    let mut spec = world.spec(&["/bin/sh", "-c", "exit 0"], Lease::Unlimited);
+    spec.env.insert("LD_TRACE_LOADED_OBJECTS".into(), "1".into());
+    let exe = Path::new(env!("CARGO_BIN_EXE_tandem"));
+    program::run(exe, &spec, LIMIT, &<_>::default()).await.unwrap();
+    let log = || std::fs::read_to_string(world.log()).unwrap();
+    assert!(log().contains("libc.so"), "of the program: {}", log());
+    std::fs::remove_file(world.log()).unwrap();
+    it.start(spec).await;
+    assert!(it.exited().await.is_clean());
+    assert!(log().contains("libc.so"), "of the instance: {}", log());
 }
 
 #[tokio::test]

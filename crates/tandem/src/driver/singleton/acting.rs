@@ -74,7 +74,7 @@ pub(super) enum Finished {
     Looked(Option<u64>),
     Swept { life: u64, pids: Vec<i32> },
     Attached(Result<Attached, fence::client::Error>),
-    Found(Result<Option<User>, String>),
+    Found { life: u64, user: Result<Option<User>, String> },
 }
 
 /// What the keeper said of the end of a copy while what asked for that end still ran.
@@ -143,13 +143,13 @@ impl SingletonDriver {
     fn write(&mut self, work: Work, state: State) {
         self.writing = Some(work);
         let (dir, sender) = (self.it.config.dir.clone(), self.finished.0.clone());
-        let config = self.it.config.clone();
+        let (config, life) = (self.it.config.clone(), self.lives);
         let may_differ = config.run_as.is_some() || self.it.beside.is_some();
         let looks_up = may_differ && matches!(work, Work::Begin { .. });
         self.it.supervisor.spawn("state of a singleton", TaskKind::Session, async move {
             if looks_up {
                 // Who was missing may be there by now.
-                let _ = sender.send(Finished::Found(ready::user(config).await)).await;
+                let _ = sender.send(ready::found(config, life).await).await;
             }
             let stored = tokio::task::spawn_blocking(move || state.store(&dir)).await;
             let stored = stored.unwrap_or_else(|error| Err(std::io::Error::other(error)));
@@ -174,8 +174,26 @@ impl SingletonDriver {
             Finished::Looked(place) => self.on_looked(place),
             Finished::Swept { life, pids } => self.on_swept(life, &pids),
             Finished::Attached(attached) => self.on_attached(attached).await,
-            Finished::Found(user) => self.user = user,
+            Finished::Found { life, user } if life == self.lives => {
+                if let Err(why) = &user
+                    && self.user.as_ref().err() != Some(why)
+                {
+                    tracing::warn!(service = %self.service(), why, "its user is not known");
+                }
+                self.user = user;
+            }
+            // Of one that is over.
+            Finished::Found { .. } => {}
         }
+    }
+
+    /// Whether it is known whom what is started now runs as.
+    fn user(&mut self) -> Result<(), String> {
+        if self.it.config.run_as.is_none() && self.it.beside.is_none() {
+            // Nobody was looked for, and who it was before does not count.
+            self.user = Ok(None);
+        }
+        self.user.clone().map(drop)
     }
 
     /// A disk that takes no state: nothing was begun, and that counts as a failed start.
@@ -261,7 +279,7 @@ impl SingletonDriver {
             Part::Command => self.it.config.finds_its_port_free(),
             Part::OnStart | Part::OnStop => Ok(()),
         };
-        if let Err(why) = self.user.clone().and_then(|_| has_room()) {
+        if let Err(why) = has_room().and_then(|()| self.user()) {
             return self.not_started(part, &why);
         }
         let spec = self.spec(&words, lease);

@@ -20,8 +20,8 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 #[derive(Debug, Default)]
 pub(super) struct Checks {
     it: checks::Checks,
-    next: Timestamp,
-    asking: bool,
+    pub(super) next: Timestamp,
+    pub(super) asking: bool,
     /// Ends who asks now, when dropped: the next copy is none of its business.
     asks: Option<DropGuard>,
     /// It waits to be started otherwise: how it is asked until then.
@@ -106,7 +106,12 @@ impl SingletonDriver {
         });
     }
 
-    fn check_by_program(&self, words: &[String], limit: Duration, stop: CancellationToken) {
+    fn check_by_program(&mut self, words: &[String], limit: Duration, stop: CancellationToken) {
+        if self.user.is_err() {
+            // Whoever cannot be asked is not unwell for that.
+            self.checks.asking = false;
+            return self.look_up();
+        }
         let (life, sender) = (self.lives, self.finished.0.clone());
         let program = self.program(words);
         self.it.supervisor.spawn("check of a command", TaskKind::Session, async move {

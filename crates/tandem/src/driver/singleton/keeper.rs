@@ -183,5 +183,9 @@ impl SingletonDriver {
                 tracing::error!(service = %self.service(), %error, "there is no keeper");
             }
         }
+        // Of what was found running.
+        if self.user.is_err() {
+            self.look_up();
+        }
     }
 }

@@ -7,9 +7,11 @@
 //! Not here: a keeper that is lost later (`keeper.rs`).
 //! Tested by: `tests.rs`.
 
+use super::acting::Finished;
 use super::{SingletonDriver, State};
 use crate::driver::wire::Response;
 use crate::runtime::clock;
+use crate::runtime::supervisor::TaskKind;
 use crate::runtime::user::{self, User};
 use crate::service::command::CommandConfig;
 use crate::telemetry::event_kind::EventKind;
@@ -19,13 +21,16 @@ use std::path::Path;
 use std::time::Duration;
 use tandem_core::facts::Data;
 use tandem_core::reason::Reason;
-use tokio::time::{sleep, timeout};
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 /// What the disk said no to is tried again after this.
 const AGAIN: Duration = Duration::from_secs(1);
 /// A directory service that takes longer does not answer.
 const USER_WITHIN: Duration = Duration::from_secs(5);
+/// So many are asked for at once: one that is never answered keeps its thread for good.
+static USERS: Semaphore = Semaphore::const_new(4);
 /// A keeper that lives tells by then what it holds; where there is none, promises do not wait, nor
 /// does the end of what one that is frozen holds: this is less than a lease.
 const FIRST_WORD: Duration = Duration::from_millis(500);
@@ -55,13 +60,28 @@ impl SingletonDriver {
         self.durable = state;
         self.own.promised = state.promised;
         self.own.promoted = state.begun;
-        self.user = user(self.it.config.clone()).await;
+        if self.it.config.run_as.is_some() {
+            self.user = Err("who its user is was not answered yet".to_owned());
+        }
         self.reattach();
-        // Nothing else is under way that could be finished.
-        if let Ok(Some(first)) = timeout(FIRST_WORD, self.finished.1.recv()).await {
-            self.on_finished(first).await;
+        // Nothing else is under way that could be finished. Who its user is, too, is not waited for
+        // any longer: a directory service may be slow, and a lease passes.
+        let until = Instant::now() + FIRST_WORD;
+        while self.attaching || self.user.is_err() {
+            match timeout_at(until, self.finished.1.recv()).await {
+                Ok(Some(finished)) => self.on_finished(finished).await,
+                Ok(None) | Err(_) => break,
+            }
         }
         true
+    }
+
+    /// Asks who the present copy's user is.
+    pub(super) fn look_up(&self) {
+        let (config, sender, life) = (self.it.config.clone(), self.finished.0.clone(), self.lives);
+        self.it.supervisor.spawn("user of a command", TaskKind::Session, async move {
+            let _ = sender.send(found(config, life).await).await;
+        });
     }
 
     fn tell_not_ready(&mut self, why: &String, told: &mut Option<String>) {
@@ -107,6 +127,9 @@ fn prepare(config: &CommandConfig) -> Result<State, String> {
     std::fs::create_dir_all(&run_dir).map_err(|error| failed(&run_dir, error))?;
     let closed = std::fs::Permissions::from_mode(0o700);
     std::fs::set_permissions(&run_dir, closed).map_err(|error| failed(&run_dir, error))?;
+    if config.run_as.is_none() {
+        own_folder(config, None)?;
+    }
     State::load(dir).map_err(|error| {
         format!(
             "{}: {error}; put it back as it was, or tandem remove {}, empty its folder and let it \
@@ -119,16 +142,22 @@ fn prepare(config: &CommandConfig) -> Result<State, String> {
 
 /// Whom a command runs as; none is the daemon's user. The working folder that Tandem makes belongs
 /// to that user.
-pub(super) async fn user(config: CommandConfig) -> Result<Option<User>, String> {
-    let found = tokio::task::spawn_blocking(move || {
-        let found = match &config.run_as {
-            Some(name) => user::find(name).map_err(|error| error.to_string())?,
-            None => None,
-        };
-        own_folder(&config, found.as_ref()).map(|()| found)
-    });
-    let late = |_| format!("who its user is was not answered within {USER_WITHIN:?}");
-    timeout(USER_WITHIN, found).await.map_err(late)?.map_err(|error| error.to_string())?
+pub(super) async fn found(config: CommandConfig, life: u64) -> Finished {
+    let looked = async {
+        let permit = USERS.acquire().await.map_err(|error| error.to_string())?;
+        let found = tokio::task::spawn_blocking(move || {
+            let _permit = permit;
+            let found = match &config.run_as {
+                Some(name) => user::find(name).map_err(|error| error.to_string())?,
+                None => None,
+            };
+            own_folder(&config, found.as_ref()).map(|()| found)
+        });
+        found.await.map_err(|error| error.to_string())?
+    };
+    let late = |_| Err(format!("who its user is was not answered within {USER_WITHIN:?}"));
+    let user = timeout(USER_WITHIN, looked).await.unwrap_or_else(late);
+    Finished::Found { life, user }
 }
 
 fn own_folder(config: &CommandConfig, user: Option<&User>) -> Result<(), String> {

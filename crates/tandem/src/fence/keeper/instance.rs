@@ -276,7 +276,6 @@ impl Instance {
         let child = Command::new("/proc/self/exe")
             .arg(stub::SUBCOMMAND)
             .env_clear()
-            .envs(&spec.env)
             .env(stub::ORDER, order)
             .stdin(Stdio::from(stubs_end))
             .spawn()?;

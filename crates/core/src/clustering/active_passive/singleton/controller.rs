@@ -219,7 +219,8 @@ fn leave(view: &ControllerView<'_>, holder: &NodeId, now: Timestamp) -> Option<P
     let priority = |node: &NodeId| view.nodes.get(node).map_or(0, |spec| spec.priority);
     let empties = view.draining.contains(holder);
     let last = view.state.history.last().map_or(0, |line| line.at_unix_ms);
-    let is_settled = view.unix_ms.saturating_sub(last) >= BACK_AFTER_MS;
+    // By far ahead of ours it was a clock that is wrong.
+    let is_settled = view.unix_ms.abs_diff(last) >= BACK_AFTER_MS;
     let why = match (empties, priority(holder), priority(&to)) {
         (true, _, _) if !view.draining.contains(&to) => "it is being emptied",
         // Nobody asked for these: while an operator has paused the service it stays where it is.

@@ -266,6 +266,10 @@ fn it_leaves_a_node_that_is_emptied_and_goes_back_to_a_preferred_one() {
     assert_eq!(case.steps(), ["propose to switch over to c"]);
     case.state.history.last_mut().unwrap().at_unix_ms = NOW_MS - 30_000;
     assert_eq!(case.steps(), [""; 0], "not so soon (H37)");
+    case.state.history.last_mut().unwrap().at_unix_ms = NOW_MS + 3_600_000;
+    assert_eq!(case.steps(), ["propose to switch over to c"], "a clock was an hour ahead (H45)");
+    case.state.history.last_mut().unwrap().at_unix_ms = NOW_MS + 30_000;
+    assert_eq!(case.steps(), [""; 0], "that was not long ago by any clock");
     case.nodes.get_mut(&"a".into()).unwrap().priority = 0;
     assert_eq!(case.steps(), ["propose to switch over to c"], "never for long there");
 }

@@ -166,6 +166,37 @@ async fn a_user_who_does_not_exist_is_told_and_looked_for_again() {
 }
 
 #[tokio::test]
+async fn who_was_its_user_is_none_any_more_once_it_is_said_so() {
+    let mut it = case(|config| config.run_as = Some("no_such_user_here".into()));
+    it.hears(idle()).await;
+    it.go_on(Answer::Done).await;
+    it.written(Answer::Done).await;
+    it.written(Answer::Done).await;
+    assert_eq!(it.driver.own.starts_failed, 1);
+    it.driver.it.config.run_as = None;
+    it.driver.retry_at = Timestamp(0);
+    it.go_on(Answer::Done).await;
+    let asked = it.written(Answer::Done).await;
+    assert!(matches!(asked[..], [super::Command::Start(_)]), "{asked:?}");
+    assert_eq!(it.driver.user, Ok(None));
+}
+
+#[tokio::test]
+async fn a_copy_is_not_unwell_since_nobody_knows_its_user() {
+    let mut it = case(|config| config.health = exec(&["false"]));
+    it.runs().await;
+    it.driver.user = Err("the directory does not answer".into());
+    it.driver.checks.next = Timestamp(0);
+    it.driver.check_health();
+    assert!(!it.driver.checks.asking, "it was not asked");
+    it.written(Answer::Done).await;
+    assert_eq!(it.driver.user, Ok(None), "and its user was asked for again");
+    it.driver.checks.next = Timestamp(0);
+    it.driver.check_health();
+    assert!(it.driver.checks.asking);
+}
+
+#[tokio::test]
 async fn inv2_a_promise_that_cannot_be_read_keeps_the_copy_alone_from_running() {
     let mut it = case(|_| {});
     let dir = it.driver.it.config.dir.clone();
