@@ -74,7 +74,7 @@ pub(super) enum Finished {
     Looked(Option<u64>),
     Swept { life: u64, pids: Vec<i32> },
     Attached(Result<Attached, fence::client::Error>),
-    Found { life: u64, user: Result<Option<User>, String> },
+    Found { life: u64, user: Option<Result<Option<User>, String>> },
 }
 
 /// What the keeper said of the end of a copy while what asked for that end still ran.
@@ -144,12 +144,13 @@ impl SingletonDriver {
         self.writing = Some(work);
         let (dir, sender) = (self.it.config.dir.clone(), self.finished.0.clone());
         let (config, life) = (self.it.config.clone(), self.lives);
+        let questions = std::sync::Arc::clone(&self.questions);
         let may_differ = config.run_as.is_some() || self.it.beside.is_some();
         let looks_up = may_differ && matches!(work, Work::Begin { .. });
         self.it.supervisor.spawn("state of a singleton", TaskKind::Session, async move {
             if looks_up {
                 // Who was missing may be there by now.
-                let _ = sender.send(ready::found(config, life).await).await;
+                let _ = sender.send(ready::found(config, life, questions).await).await;
             }
             let stored = tokio::task::spawn_blocking(move || state.store(&dir)).await;
             let stored = stored.unwrap_or_else(|error| Err(std::io::Error::other(error)));
@@ -174,16 +175,7 @@ impl SingletonDriver {
             Finished::Looked(place) => self.on_looked(place),
             Finished::Swept { life, pids } => self.on_swept(life, &pids),
             Finished::Attached(attached) => self.on_attached(attached).await,
-            Finished::Found { life, user } if life == self.lives => {
-                if let Err(why) = &user
-                    && self.user.as_ref().err() != Some(why)
-                {
-                    tracing::warn!(service = %self.service(), why, "its user is not known");
-                }
-                self.user = user;
-            }
-            // Of one that is over.
-            Finished::Found { .. } => {}
+            Finished::Found { life, user } => self.on_found(life, user),
         }
     }
 
@@ -191,7 +183,7 @@ impl SingletonDriver {
     fn user(&mut self) -> Result<(), String> {
         if self.it.config.run_as.is_none() && self.it.beside.is_none() {
             // Nobody was looked for, and who it was before does not count.
-            self.user = Ok(None);
+            (self.user, self.unanswered_since) = (Ok(None), None);
         }
         self.user.clone().map(drop)
     }

@@ -107,10 +107,10 @@ impl SingletonDriver {
     }
 
     fn check_by_program(&mut self, words: &[String], limit: Duration, stop: CancellationToken) {
-        if self.user.is_err() {
-            // Whoever cannot be asked is not unwell for that.
+        if self.awaits_user() {
+            // What cannot be asked yet is not unwell for that.
             self.checks.asking = false;
-            return self.look_up();
+            return;
         }
         let (life, sender) = (self.lives, self.finished.0.clone());
         let program = self.program(words);

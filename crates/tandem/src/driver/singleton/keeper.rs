@@ -184,8 +184,6 @@ impl SingletonDriver {
             }
         }
         // Of what was found running.
-        if self.user.is_err() {
-            self.look_up();
-        }
+        self.awaits_user();
     }
 }

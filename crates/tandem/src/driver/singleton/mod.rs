@@ -55,7 +55,7 @@ use tandem_core::facts::{Data, InstanceFacts, Process};
 use tandem_core::ids::{NodeId, ServiceId, Term};
 use tandem_core::spec::{ServiceSpec, Timing};
 use tandem_core::time::Timestamp;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 /// How often to plan when nothing changes.
@@ -158,6 +158,10 @@ pub struct SingletonDriver {
     output: Output,
     /// Whom it runs as, looked up anew before each start; or why not.
     user: Result<Option<User>, String>,
+    /// Since when that is asked for, and not answered.
+    unanswered_since: Option<Timestamp>,
+    looks_up: bool,
+    questions: Arc<Semaphore>,
     /// The program that is told of its partitions.
     hook: Hook,
     /// Ends the program that asks the copy to end.
@@ -221,6 +225,9 @@ impl SingletonDriver {
             checks: Checks::default(),
             output: Output::default(),
             user: Ok(None),
+            unanswered_since: None,
+            looks_up: false,
+            questions: Arc::new(Semaphore::new(ready::QUESTIONS_MAX)),
             hook: Hook::default(),
             stopper: None,
             ended: None,

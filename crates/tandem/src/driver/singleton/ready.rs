@@ -18,6 +18,7 @@ use crate::telemetry::event_kind::EventKind;
 use std::io;
 use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 use tandem_core::facts::Data;
 use tandem_core::reason::Reason;
@@ -29,8 +30,10 @@ use tokio_util::sync::CancellationToken;
 const AGAIN: Duration = Duration::from_secs(1);
 /// A directory service that takes longer does not answer.
 const USER_WITHIN: Duration = Duration::from_secs(5);
-/// So many are asked for at once: one that is never answered keeps its thread for good.
-static USERS: Semaphore = Semaphore::const_new(4);
+/// So many questions of one service are open: one that is never answered keeps its thread for good.
+pub(super) const QUESTIONS_MAX: usize = 2;
+/// For so long a copy whose user is not answered is not judged by programs.
+const UNJUDGED_MAX: Duration = Duration::from_secs(60);
 /// A keeper that lives tells by then what it holds; where there is none, promises do not wait, nor
 /// does the end of what one that is frozen holds: this is less than a lease.
 const FIRST_WORD: Duration = Duration::from_millis(500);
@@ -62,6 +65,7 @@ impl SingletonDriver {
         self.own.promoted = state.begun;
         if self.it.config.run_as.is_some() {
             self.user = Err("who its user is was not answered yet".to_owned());
+            self.unanswered_since = Some(clock::now());
         }
         self.reattach();
         // Nothing else is under way that could be finished. Who its user is, too, is not waited for
@@ -76,12 +80,48 @@ impl SingletonDriver {
         true
     }
 
-    /// Asks who the present copy's user is.
-    pub(super) fn look_up(&self) {
+    /// Whether who its user is may still be answered: then what needs it waits.
+    pub(super) fn awaits_user(&mut self) -> bool {
+        let now = clock::now();
+        let awaits = self.unanswered_since.is_some_and(|since| now < since.plus(UNJUDGED_MAX));
+        if awaits {
+            self.look_up();
+        }
+        awaits
+    }
+
+    /// Asks who the present copy's user is, unless that was asked and not answered yet.
+    pub(super) fn look_up(&mut self) {
+        if std::mem::replace(&mut self.looks_up, true) {
+            return;
+        }
         let (config, sender, life) = (self.it.config.clone(), self.finished.0.clone(), self.lives);
+        let questions = Arc::clone(&self.questions);
         self.it.supervisor.spawn("user of a command", TaskKind::Session, async move {
-            let _ = sender.send(found(config, life).await).await;
+            let _ = sender.send(found(config, life, questions).await).await;
         });
+    }
+
+    /// What the answer was.
+    pub(super) fn on_found(&mut self, life: u64, user: Option<Result<Option<User>, String>>) {
+        self.looks_up = false;
+        if life != self.lives {
+            // Of one that is over.
+            return;
+        }
+        if user.is_none() {
+            self.unanswered_since.get_or_insert(clock::now());
+        } else {
+            self.unanswered_since = None;
+        }
+        let late = || Err(format!("who its user is was not answered within {USER_WITHIN:?}"));
+        let user = user.unwrap_or_else(late);
+        if let Err(why) = &user
+            && self.user.as_ref().err() != Some(why)
+        {
+            tracing::warn!(service = %self.service(), why, "its user is not known");
+        }
+        self.user = user;
     }
 
     fn tell_not_ready(&mut self, why: &String, told: &mut Option<String>) {
@@ -141,10 +181,10 @@ fn prepare(config: &CommandConfig) -> Result<State, String> {
 }
 
 /// Whom a command runs as; none is the daemon's user. The working folder that Tandem makes belongs
-/// to that user.
-pub(super) async fn found(config: CommandConfig, life: u64) -> Finished {
+/// to that user. Nothing where that was not answered in time.
+pub(super) async fn found(config: CommandConfig, life: u64, questions: Arc<Semaphore>) -> Finished {
     let looked = async {
-        let permit = USERS.acquire().await.map_err(|error| error.to_string())?;
+        let permit = questions.acquire_owned().await.map_err(|error| error.to_string())?;
         let found = tokio::task::spawn_blocking(move || {
             let _permit = permit;
             let found = match &config.run_as {
@@ -155,9 +195,7 @@ pub(super) async fn found(config: CommandConfig, life: u64) -> Finished {
         });
         found.await.map_err(|error| error.to_string())?
     };
-    let late = |_| Err(format!("who its user is was not answered within {USER_WITHIN:?}"));
-    let user = timeout(USER_WITHIN, looked).await.unwrap_or_else(late);
-    Finished::Found { life, user }
+    Finished::Found { life, user: timeout(USER_WITHIN, looked).await.ok() }
 }
 
 fn own_folder(config: &CommandConfig, user: Option<&User>) -> Result<(), String> {

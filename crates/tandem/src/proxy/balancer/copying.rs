@@ -41,6 +41,8 @@ pub(super) struct Copying {
     endpoint_spoke: bool,
     silence: Silence,
     looks: u8,
+    /// Who was told the end of all that the other one said.
+    has_all: Option<Side>,
 }
 
 /// Rings when nothing has moved for too long. The timer is moved only when it rings, and asked only
@@ -123,6 +125,7 @@ impl Copying {
             endpoint_spoke: false,
             silence: Silence::new(idle_timeout, now),
             looks: LAST_LOOKS,
+            has_all: None,
         }
     }
 
@@ -150,14 +153,16 @@ impl Copying {
             lasted: now.saturating_duration_since(self.begun),
         };
         let worked = worked(end, past);
-        let Self { client, endpoint, up, down, silence, .. } = self;
+        let Self { client, endpoint, up, down, silence, has_all, .. } = self;
         silence.shorten(HALF_OPEN_MAX, now);
         let is_whole = match end {
             End::Closed(Side::Client) => {
+                *has_all = Some(Side::Endpoint);
                 one_way(endpoint, client, (down, silence), (progress, true)).await
             }
             End::Closed(Side::Endpoint) => {
                 progress.is_whole();
+                *has_all = Some(Side::Client);
                 one_way(client, endpoint, (up, silence), (progress, false)).await
             }
             End::Idle | End::Broke(_) => false,
@@ -170,10 +175,14 @@ impl Copying {
 
     /// Neither side shall take this for the end of what the other one said.
     pub(super) fn reset(&self) {
-        for stream in [&self.client, &self.endpoint] {
-            // A stream that is gone needs no reset.
-            let _ = socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO));
-        }
+        [&self.client, &self.endpoint].into_iter().for_each(reset);
+    }
+
+    /// The same, but for whoever was told the end: what it has not read yet would be lost.
+    pub(super) fn cut(&self) {
+        let sides = [(Side::Client, &self.client), (Side::Endpoint, &self.endpoint)];
+        let cut = sides.into_iter().filter(|(side, _)| self.has_all != Some(*side));
+        cut.for_each(|(_, stream)| reset(stream));
     }
 
     /// Ready when one way is over, one side broke, or nothing moved for too long.
@@ -206,6 +215,11 @@ impl Copying {
             }
         }
     }
+}
+
+fn reset(stream: &TcpStream) {
+    // A stream that is gone needs no reset.
+    let _ = socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO));
 }
 
 /// How one way ended.

@@ -11,8 +11,10 @@ use super::stream::{Buffer, Stream};
 use super::wire::rewrite::Origin;
 use super::{Http, HttpConfig, h2};
 use crate::proxy::balancer::session::{LAGGARD, SETTLED, Shared, makes_room, shake_hands};
+use crate::runtime::woken::when_woken;
 use std::future::poll_fn;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::net::TcpStream;
@@ -37,10 +39,11 @@ pub(in crate::proxy) async fn serve(
     let (ip, is_encrypted) = (who.ip().to_canonical(), stream.is_encrypted());
     let origin = Origin { ip, is_encrypted, is_trusted: false };
     let session = speak(h2::Server { shared, http, origin, ends }, requests, stream);
+    let stopped = pin!(shared.stop.cancelled());
     tokio::select! {
         biased;
         () = session => {}
-        () = shared.stop.cancelled() => {}
+        () = when_woken(stopped) => {}
     }
     // What endpoints have for it is of no use to anybody else.
     if let (Some(ends), true) = (ends, shared.config().send_proxy.is_some()) {
@@ -90,12 +93,7 @@ async fn speak(server: h2::Server<'_>, config: &HttpConfig, stream: Stream) {
             None => return,
         }
     }
-    tokio::select! {
-        biased;
-        () = run(server.shared, server.http, &mut client) => {}
-        // What is under way shall not look whole.
-        () = server.shared.stop.cancelled() => client.stream.reset_when_dropped(),
-    }
+    run(server.shared, server.http, &mut client).await;
 }
 
 /// Whether its first bytes are those of HTTP/2; none if there are none.

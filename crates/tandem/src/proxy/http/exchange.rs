@@ -59,8 +59,22 @@ pub(super) enum After {
     Reset,
 }
 
-/// Serves one request, whose head is in `client.head`.
-pub(super) async fn run(door: Door<'_>, client: &mut Client, order: Order) -> After {
+/// Serves one request, whose head is in `client.head`, unless the door is cut meanwhile: what is
+/// under way shall not look whole.
+pub(super) async fn run(
+    door: Door<'_>,
+    client: &mut Client,
+    order: Order,
+    stopped: impl Future<Output = ()>,
+) -> After {
+    tokio::select! {
+        biased;
+        after = serve(door, client, order) => after,
+        () = stopped => After::Reset,
+    }
+}
+
+async fn serve(door: Door<'_>, client: &mut Client, order: Order) -> After {
     if let Some(failure) = refusal_of(door, order) {
         return failed(door, client, (order, failure));
     }
@@ -107,7 +121,7 @@ pub(super) async fn run(door: Door<'_>, client: &mut Client, order: Order) -> Af
             has_spoken: transfer.endpoint_spoke,
             took_body: transfer.took_body,
             waited: transfer.waited(),
-            waits_for_client: transfer.waits_for_client(),
+            has_waited_for_client: transfer.has_waited_for_client(),
             is_stale: end == End::Broke && (is_reused || transfer.endpoint.is_stale()),
             refused: transfer.endpoint.refused(),
         };
@@ -336,15 +350,25 @@ async fn tunnel(
     let endpoint = Side { stream: &mut endpoint, input: spare };
     let progress = Progress::new(Instant::now());
     let mut tunnel = Tunnel::new(client, endpoint, timer, (door.config.idle_timeout, &progress));
-    tokio::select! {
+    let is_closed = tokio::select! {
         biased;
-        is_whole = poll_fn(|cx| tunnel.poll(cx)) => if is_whole { return After::Cut },
-        _ = claim.over(&progress) => claim.0.was_cut(),
-        () = door.shared.stop.cancelled() => {}
+        is_whole = poll_fn(|cx| tunnel.poll(cx)) => {
+            if is_whole {
+                return After::Cut;
+            }
+            false
+        }
+        _ = claim.over(&progress) => {
+            claim.0.was_cut();
+            false
+        }
+        () = door.shared.stop.cancelled() => true,
+    };
+    // Neither side shall take this for the end of what the other one said, if it was not told one.
+    if !(is_closed && tunnel.up_is_over) {
+        tunnel.endpoint.stream.reset_when_dropped();
     }
-    // Neither side shall take this for the end of what the other one said.
-    tunnel.endpoint.stream.reset_when_dropped();
-    After::Reset
+    if is_closed && tunnel.down_is_over { After::Cut } else { After::Reset }
 }
 
 /// The cookie to set, if the client is not where its own one says.

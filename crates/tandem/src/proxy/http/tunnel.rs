@@ -34,10 +34,16 @@ pub(in crate::proxy) async fn relay<T>(
         why = over => Err(why),
     };
     let has_worked = tunnel.worked.unwrap_or(true);
+    let (up_is_over, down_is_over) = (tunnel.up_is_over, tunnel.down_is_over);
     if !matches!(is_whole, Ok(true)) {
-        // Nobody shall take half an answer for the whole.
-        client.reset_when_dropped();
-        endpoint.reset_when_dropped();
+        // Nobody shall take half an answer for the whole; what was whole shall still be read.
+        let has_all = |is_over| is_whole.is_err() && is_over;
+        if !has_all(down_is_over) {
+            client.reset_when_dropped();
+        }
+        if !has_all(up_is_over) {
+            endpoint.reset_when_dropped();
+        }
     }
     is_whole.map(|_| has_worked)
 }
@@ -57,8 +63,8 @@ pub(super) struct Tunnel<'a> {
     progress: &'a Progress,
     begun: Instant,
     moved_at: Instant,
-    up_is_over: bool,
-    down_is_over: bool,
+    pub(super) up_is_over: bool,
+    pub(super) down_is_over: bool,
     client_spoke: bool,
     endpoint_spoke: bool,
     /// Whether the endpoint did, by how the first way ended.

@@ -40,7 +40,7 @@ impl SingletonDriver {
         let words = self.it.config.on_partitions.clone();
         let told = self.it.divided.as_ref().and_then(|told| told.borrow().clone());
         let Some(own) = told.filter(|_| !words.is_empty() && !self.hook.runs) else { return };
-        if self.hook.version == Some(own.version) {
+        if self.hook.version == Some(own.version) || self.awaits_user() {
             return;
         }
         self.hook = Hook { runs: true, version: Some(own.version) };

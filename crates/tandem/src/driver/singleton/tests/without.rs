@@ -185,15 +185,28 @@ async fn who_was_its_user_is_none_any_more_once_it_is_said_so() {
 async fn a_copy_is_not_unwell_since_nobody_knows_its_user() {
     let mut it = case(|config| config.health = exec(&["false"]));
     it.runs().await;
-    it.driver.user = Err("the directory does not answer".into());
-    it.driver.checks.next = Timestamp(0);
-    it.driver.check_health();
-    assert!(!it.driver.checks.asking, "it was not asked");
+    let is_asked = |it: &mut Case| {
+        it.driver.checks.next = Timestamp(0);
+        it.driver.check_health();
+        it.driver.checks.asking
+    };
+    let late = it.driver.lives;
+    it.driver.on_found(late, None);
+    assert!(it.driver.user.is_err() && !is_asked(&mut it));
+    assert!(!is_asked(&mut it) && it.driver.looks_up, "one question at a time");
     it.written(Answer::Done).await;
-    assert_eq!(it.driver.user, Ok(None), "and its user was asked for again");
-    it.driver.checks.next = Timestamp(0);
-    it.driver.check_health();
-    assert!(it.driver.checks.asking);
+    assert_eq!(it.driver.user, Ok(None), "it was asked for again");
+    assert!(is_asked(&mut it));
+    // Not for ever: somebody else may run it; nor where there is no such user.
+    it.driver.checks.asking = false;
+    it.driver.on_found(late, None);
+    it.driver.unanswered_since = Some(Timestamp(0));
+    assert!(is_asked(&mut it), "and its check fails");
+    it.driver.checks.asking = false;
+    it.driver.on_found(late, Some(Err("there is no such user".into())));
+    assert!(is_asked(&mut it));
+    it.driver.on_found(late + 1, None);
+    assert_eq!(it.driver.unanswered_since, None, "of another copy");
 }
 
 #[tokio::test]

@@ -91,6 +91,19 @@ async fn what_a_door_that_closes_cuts_never_looks_whole() {
     assert!(!balancer.close(Duration::from_millis(50)).await);
     assert_eq!(read_end(&mut client).await, RESET);
     assert_eq!(read_end(&mut endpoint).await, RESET);
+    // Whoever was told the end has all of it, however late it reads that.
+    let (_supervisor, balancer, mut client, mut endpoint) = through().await;
+    endpoint.write_all(b"all").await.unwrap();
+    endpoint.shutdown().await.unwrap();
+    let readable = tokio::io::Interest::READABLE;
+    while !client.ready(readable).await.unwrap().is_read_closed() {
+        tokio::task::yield_now().await;
+    }
+    assert!(!balancer.close(Duration::from_millis(50)).await);
+    assert_eq!(read_end(&mut endpoint).await, RESET);
+    let mut all = Vec::new();
+    timeout(LIMIT, client.read_to_end(&mut all)).await.expect("an end").unwrap();
+    assert_eq!(all, b"all");
 }
 
 #[tokio::test]

@@ -25,8 +25,8 @@ pub(super) struct Over {
     pub(super) took_body: bool,
     /// How long the endpoint had the request.
     pub(super) waited: Duration,
-    /// It has not had the whole of it, since that has not come from the client.
-    pub(super) waits_for_client: bool,
+    /// It has not had the whole of it for long, since that has not come from the client.
+    pub(super) has_waited_for_client: bool,
     /// A connection that was idle before was closed: that is no fault of its endpoint.
     pub(super) is_stale: bool,
     pub(super) refused: Option<Refused>,
@@ -58,7 +58,7 @@ impl Over {
             Some(Refused::NewConnection) => true,
             Some(Refused::Connection | Refused::Request) => false,
             // Whoever waits for a client gives up some time.
-            None if self.waits_for_client && matches!(self.end, End::Broke) => false,
+            None if self.has_waited_for_client && matches!(self.end, End::Broke) => false,
             None => !self.is_stale,
         }
     }

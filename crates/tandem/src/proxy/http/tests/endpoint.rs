@@ -101,6 +101,9 @@ async fn accept(
     }
 }
 
+/// It gives up on a client after this.
+const PATIENCE: Duration = Duration::from_millis(300);
+
 impl Work {
     async fn serve(&self, mut stream: TcpStream) {
         let at = {
@@ -119,7 +122,8 @@ impl Work {
                 always if always.is_empty() => target,
                 always => always.clone(),
             };
-            let early = matches!(verb.as_str(), "/refuse" | "/early" | "/deaf" | "/gives-up");
+            let early =
+                matches!(verb.as_str(), "/refuse" | "/early" | "/deaf" | "/gives-up" | "/drops");
             if head.contains("\r\nExpect: 100-continue") && (!early || verb == "/early") {
                 stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").await.unwrap();
             }
@@ -190,9 +194,9 @@ impl Work {
                 socket2::SockRef::from(&*stream).set_linger(Some(Duration::ZERO)).unwrap();
                 return false;
             }
-            "/close" | "/gives-up" => return false,
-            "/never" | "/deaf" => {
-                sleep(LIMIT).await;
+            "/close" | "/drops" => return false,
+            "/never" | "/deaf" | "/gives-up" => {
+                sleep(if verb == "/gives-up" { PATIENCE } else { LIMIT }).await;
                 return false;
             }
             "/echo" => {

@@ -39,8 +39,14 @@ async fn what_a_door_that_closes_cuts_never_looks_whole() {
     let mut socket = Client::connect(&balancer).await;
     socket.send(WEBSOCKET).await;
     socket.until("hello").await.unwrap();
+    // One that it has all of, and reads late: no reset may take it away.
+    let mut late = Client::connect(&balancer).await;
+    late.send("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await;
+    assert_eq!(late.stream.peek(&mut [0]).await.unwrap(), 1);
     assert!(!balancer.close(Duration::from_millis(50)).await);
     assert!(answer.end().await.1 && socket.end().await.1, "an end");
+    let (all, is_reset) = late.end().await;
+    assert!(all.ends_with("\r\n\r\na") && !is_reset, "{all}");
     assert_eq!(balancer.snapshot().endpoints[0].failed, 0);
 }
 

@@ -278,14 +278,17 @@ async fn what_is_no_answer_is_not_sent_on() {
 #[tokio::test]
 async fn who_gives_up_on_a_client_that_sends_no_more_is_not_at_fault() {
     let (supervisor, a, _) = pair().await;
-    let balancer = Balancer::open(config(&[&a]), &supervisor).unwrap();
+    let config = http(&[&a], |http| http.head_timeout = Duration::from_millis(100));
+    let balancer = Balancer::open(config, &supervisor).unwrap();
     let waits = "Expect: 100-continue\r\n";
-    // Whoever has all of it, or is asked for leave to send the rest, owes an answer.
+    // Whoever has all of it, or is asked for leave to send the rest, owes an answer; and nobody
+    // gives up at once.
     for (does, field, body, failed) in [
         ("/gives-up", "", "x", 0),
         ("/gives-up", "", "", 0),
         ("/close", "", "xx", 2),
         ("/gives-up", waits, "", 4),
+        ("/drops", "", "x", 6),
     ] {
         a.always(does);
         for _ in 0..2 {

@@ -26,9 +26,11 @@ impl Transfer<'_> {
         Poll::Ready(if total.is_none() || had_most { End::Late } else { End::Overdue })
     }
 
-    /// The endpoint has all that has come, which is not the whole request, and owes nothing yet.
-    pub(in crate::proxy::http) fn waits_for_client(&self) -> bool {
-        self.has_taken_all() && !self.body.is_done() && !self.awaits_leave()
+    /// The endpoint has all that has come, which is not the whole request, and owes nothing yet;
+    /// for as long as a door itself would wait for a head.
+    pub(in crate::proxy::http) fn has_waited_for_client(&self) -> bool {
+        let is_owed = self.has_taken_all() && !self.body.is_done() && !self.awaits_leave();
+        is_owed && self.waited() >= self.terms.config.head_timeout
     }
 
     /// The client sends its body once the endpoint says so.
