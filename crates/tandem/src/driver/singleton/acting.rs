@@ -74,7 +74,7 @@ pub(super) enum Finished {
     Looked(Option<u64>),
     Swept { life: u64, pids: Vec<i32> },
     Attached(Result<Attached, fence::client::Error>),
-    Found { life: u64, user: Option<Result<Option<User>, String>> },
+    Found { life: u64, user: Result<Option<User>, String> },
 }
 
 /// What the keeper said of the end of a copy while what asked for that end still ran.

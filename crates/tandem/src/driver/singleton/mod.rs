@@ -158,9 +158,10 @@ pub struct SingletonDriver {
     output: Output,
     /// Whom it runs as, looked up anew before each start; or why not.
     user: Result<Option<User>, String>,
-    /// Since when that is asked for, and not answered.
+    /// Since when that is not known.
     unanswered_since: Option<Timestamp>,
     looks_up: bool,
+    look_at: Timestamp,
     questions: Arc<Semaphore>,
     /// The program that is told of its partitions.
     hook: Hook,
@@ -227,6 +228,7 @@ impl SingletonDriver {
             user: Ok(None),
             unanswered_since: None,
             looks_up: false,
+            look_at: now,
             questions: Arc::new(Semaphore::new(ready::QUESTIONS_MAX)),
             hook: Hook::default(),
             stopper: None,
@@ -301,6 +303,9 @@ impl SingletonDriver {
         let now = clock::now();
         if self.keeper_lost {
             self.reattach();
+        }
+        if self.life == Life::Runs {
+            self.awaits_user();
         }
         let agreed = self.it.agreed.borrow_and_update().clone();
         let spec = agreed.state.spec.services.get(self.service());

@@ -26,13 +26,13 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-/// What the disk said no to is tried again after this.
+/// What the disk, or who knows the users, said no to is tried again after this.
 const AGAIN: Duration = Duration::from_secs(1);
 /// A directory service that takes longer does not answer.
 const USER_WITHIN: Duration = Duration::from_secs(5);
 /// So many questions of one service are open: one that is never answered keeps its thread for good.
 pub(super) const QUESTIONS_MAX: usize = 2;
-/// For so long a copy whose user is not answered is not judged by programs.
+/// For so long a copy whose user is not known is not judged by programs.
 const UNJUDGED_MAX: Duration = Duration::from_secs(60);
 /// A keeper that lives tells by then what it holds; where there is none, promises do not wait, nor
 /// does the end of what one that is frozen holds: this is less than a lease.
@@ -80,21 +80,18 @@ impl SingletonDriver {
         true
     }
 
-    /// Whether who its user is may still be answered: then what needs it waits.
+    /// Whether who its user is may still be answered: then what needs it waits. It is asked again
+    /// and again, also where there was none: a directory that is away says that, too.
     pub(super) fn awaits_user(&mut self) -> bool {
-        let now = clock::now();
-        let awaits = self.unanswered_since.is_some_and(|since| now < since.plus(UNJUDGED_MAX));
-        if awaits {
+        let (now, Some(since)) = (clock::now(), self.unanswered_since) else { return false };
+        if now >= self.look_at && !std::mem::replace(&mut self.looks_up, true) {
             self.look_up();
         }
-        awaits
+        now < since.plus(UNJUDGED_MAX)
     }
 
-    /// Asks who the present copy's user is, unless that was asked and not answered yet.
-    pub(super) fn look_up(&mut self) {
-        if std::mem::replace(&mut self.looks_up, true) {
-            return;
-        }
+    /// Asks who the present copy's user is.
+    fn look_up(&self) {
         let (config, sender, life) = (self.it.config.clone(), self.finished.0.clone(), self.lives);
         let questions = Arc::clone(&self.questions);
         self.it.supervisor.spawn("user of a command", TaskKind::Session, async move {
@@ -103,23 +100,20 @@ impl SingletonDriver {
     }
 
     /// What the answer was.
-    pub(super) fn on_found(&mut self, life: u64, user: Option<Result<Option<User>, String>>) {
-        self.looks_up = false;
+    pub(super) fn on_found(&mut self, life: u64, user: Result<Option<User>, String>) {
+        (self.looks_up, self.look_at) = (false, clock::now().plus(AGAIN));
         if life != self.lives {
             // Of one that is over.
             return;
         }
-        if user.is_none() {
-            self.unanswered_since.get_or_insert(clock::now());
-        } else {
-            self.unanswered_since = None;
-        }
-        let late = || Err(format!("who its user is was not answered within {USER_WITHIN:?}"));
-        let user = user.unwrap_or_else(late);
-        if let Err(why) = &user
-            && self.user.as_ref().err() != Some(why)
-        {
-            tracing::warn!(service = %self.service(), why, "its user is not known");
+        match &user {
+            Ok(_) => self.unanswered_since = None,
+            Err(why) => {
+                self.unanswered_since.get_or_insert(clock::now());
+                if self.user.as_ref().err() != Some(why) {
+                    tracing::warn!(service = %self.service(), why, "its user is not known");
+                }
+            }
         }
         self.user = user;
     }
@@ -181,7 +175,7 @@ fn prepare(config: &CommandConfig) -> Result<State, String> {
 }
 
 /// Whom a command runs as; none is the daemon's user. The working folder that Tandem makes belongs
-/// to that user. Nothing where that was not answered in time.
+/// to that user.
 pub(super) async fn found(config: CommandConfig, life: u64, questions: Arc<Semaphore>) -> Finished {
     let looked = async {
         let permit = questions.acquire_owned().await.map_err(|error| error.to_string())?;
@@ -195,7 +189,8 @@ pub(super) async fn found(config: CommandConfig, life: u64, questions: Arc<Semap
         });
         found.await.map_err(|error| error.to_string())?
     };
-    Finished::Found { life, user: timeout(USER_WITHIN, looked).await.ok() }
+    let late = |_| Err(format!("who its user is was not answered within {USER_WITHIN:?}"));
+    Finished::Found { life, user: timeout(USER_WITHIN, looked).await.unwrap_or_else(late) }
 }
 
 fn own_folder(config: &CommandConfig, user: Option<&User>) -> Result<(), String> {

@@ -174,7 +174,7 @@ impl Copying {
     }
 
     /// Neither side shall take this for the end of what the other one said.
-    pub(super) fn reset(&self) {
+    fn reset(&self) {
         [&self.client, &self.endpoint].into_iter().for_each(reset);
     }
 

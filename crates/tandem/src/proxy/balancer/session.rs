@@ -142,10 +142,8 @@ pub(in crate::proxy) async fn serve(shared: &Shared, mut client: TcpStream, from
         looks.as_mut().poll(cx)
     });
     let ended = copying.run(&progress, over).await;
-    match &ended {
-        Ok(_) => {}
-        Err(Why::Closed) => copying.cut(),
-        Err(Why::Cut | Why::Moved) => copying.reset(),
+    if ended.is_err() {
+        copying.cut();
     }
     // Both sides see the end first.
     drop(copying);

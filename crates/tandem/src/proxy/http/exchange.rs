@@ -59,22 +59,8 @@ pub(super) enum After {
     Reset,
 }
 
-/// Serves one request, whose head is in `client.head`, unless the door is cut meanwhile: what is
-/// under way shall not look whole.
-pub(super) async fn run(
-    door: Door<'_>,
-    client: &mut Client,
-    order: Order,
-    stopped: impl Future<Output = ()>,
-) -> After {
-    tokio::select! {
-        biased;
-        after = serve(door, client, order) => after,
-        () = stopped => After::Reset,
-    }
-}
-
-async fn serve(door: Door<'_>, client: &mut Client, order: Order) -> After {
+/// Serves one request, whose head is in `client.head`.
+pub(super) async fn run(door: Door<'_>, client: &mut Client, order: Order) -> After {
     if let Some(failure) = refusal_of(door, order) {
         return failed(door, client, (order, failure));
     }
@@ -345,30 +331,27 @@ async fn tunnel(
     door.http.answered(101);
     door.http.tally.upgraded.fetch_add(1, Ordering::Relaxed);
     door.shared.group.note(&claim.0, Event::WorkSucceeded);
+    // Until they were told an end, theirs is none, whatever ends this.
+    client.stream.reset_when_dropped();
+    endpoint.reset_when_dropped();
     let Client { stream, input, spare, timer, .. } = client;
     let client = Side { stream, input };
     let endpoint = Side { stream: &mut endpoint, input: spare };
     let progress = Progress::new(Instant::now());
     let mut tunnel = Tunnel::new(client, endpoint, timer, (door.config.idle_timeout, &progress));
-    let is_closed = tokio::select! {
+    let is_cut = tokio::select! {
         biased;
-        is_whole = poll_fn(|cx| tunnel.poll(cx)) => {
-            if is_whole {
-                return After::Cut;
-            }
-            false
-        }
+        is_whole = poll_fn(|cx| tunnel.poll(cx)) => !is_whole,
         _ = claim.over(&progress) => {
             claim.0.was_cut();
-            false
+            true
         }
-        () = door.shared.stop.cancelled() => true,
     };
-    // Neither side shall take this for the end of what the other one said, if it was not told one.
-    if !(is_closed && tunnel.up_is_over) {
+    if is_cut {
         tunnel.endpoint.stream.reset_when_dropped();
+        return After::Reset;
     }
-    if is_closed && tunnel.down_is_over { After::Cut } else { After::Reset }
+    After::Cut
 }
 
 /// The cookie to set, if the client is not where its own one says.

@@ -16,7 +16,6 @@ use super::wire::request::{self, Method, Refusal, no_fields};
 use super::wire::rewrite::{self, Origin};
 use super::{Http, HttpConfig, key, reply};
 use crate::proxy::balancer::session::{SETTLED, Shared, makes_room};
-use crate::runtime::woken::when_woken;
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
@@ -192,8 +191,6 @@ enum Next {
 pub(super) async fn run(shared: &Shared, http: &Http, client: &mut Client) {
     // Asked between any two requests: one that waits for all of them, not one for each.
     let mut closing = pin!(shared.closing.cancelled());
-    let stopped = pin!(shared.stop.cancelled());
-    let mut stopped = pin!(when_woken(stopped));
     loop {
         let next = next(closing.as_mut(), shared, client).await;
         // What changes while it runs counts from the next request on.
@@ -209,7 +206,7 @@ pub(super) async fn run(shared: &Shared, http: &Http, client: &mut Client) {
         };
         http.tally.requests.fetch_add(1, Ordering::Relaxed);
         let door = Door { shared, http, config: &config, requests };
-        match exchange::run(door, client, order, stopped.as_mut()).await {
+        match exchange::run(door, client, order).await {
             After::KeepAlive => {}
             After::Close => {
                 client.linger(LINGER_MAX).await;

@@ -61,6 +61,13 @@ impl Stream {
         }
     }
 
+    /// Its end is one after all.
+    pub(super) fn end_when_dropped(&self) {
+        if let Some(socket) = self.socket() {
+            let _ = socket2::SockRef::from(socket).set_linger(None);
+        }
+    }
+
     pub(super) const fn is_encrypted(&self) -> bool {
         matches!(self, Self::Tls(_))
     }

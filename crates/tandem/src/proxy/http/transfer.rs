@@ -363,6 +363,10 @@ impl<'a> Transfer<'a> {
             onward.framing = Framing::Close;
         }
         self.ends_by_close = onward.framing == Framing::Close;
+        if self.ends_by_close {
+            // Until it is done, whatever ends this: half of it shall not look whole.
+            stream.reset_when_dropped();
+        }
         self.keep_alive = order.keep_alive
             && is_sent
             && !self.ends_by_close
@@ -383,6 +387,9 @@ impl<'a> Transfer<'a> {
     }
 
     fn done(&self) -> End {
+        if self.ends_by_close {
+            self.client.stream.end_when_dropped();
+        }
         let is_reusable = self.is_reusable && self.is_sent() && self.client.spare.is_empty();
         End::Done { is_reusable, keep_alive: self.keep_alive && self.is_sent() }
     }

@@ -35,15 +35,13 @@ pub(in crate::proxy) async fn relay<T>(
     };
     let has_worked = tunnel.worked.unwrap_or(true);
     let (up_is_over, down_is_over) = (tunnel.up_is_over, tunnel.down_is_over);
-    if !matches!(is_whole, Ok(true)) {
-        // Nobody shall take half an answer for the whole; what was whole shall still be read.
-        let has_all = |is_over| is_whole.is_err() && is_over;
-        if !has_all(down_is_over) {
-            client.reset_when_dropped();
-        }
-        if !has_all(up_is_over) {
-            endpoint.reset_when_dropped();
-        }
+    // Nobody shall take half an answer for the whole; what was whole shall still be read.
+    let is_broken = matches!(is_whole, Ok(false));
+    if is_broken || !down_is_over {
+        client.reset_when_dropped();
+    }
+    if is_broken || !up_is_over {
+        endpoint.reset_when_dropped();
     }
     is_whole.map(|_| has_worked)
 }
@@ -63,8 +61,8 @@ pub(super) struct Tunnel<'a> {
     progress: &'a Progress,
     begun: Instant,
     moved_at: Instant,
-    pub(super) up_is_over: bool,
-    pub(super) down_is_over: bool,
+    up_is_over: bool,
+    down_is_over: bool,
     client_spoke: bool,
     endpoint_spoke: bool,
     /// Whether the endpoint did, by how the first way ended.
@@ -107,6 +105,12 @@ impl<'a> Tunnel<'a> {
         let ways = [up_ends.and_then(ready_now), down_ends.and_then(ready_now)];
         self.up_is_over |= ways[0].is_some();
         self.down_is_over |= ways[1].is_some();
+        for (way, told) in ways.iter().zip([&self.endpoint, &self.client]) {
+            if *way == Some(Way::Closed) {
+                // It was told an end: what it has not read yet is whole.
+                told.stream.end_when_dropped();
+            }
+        }
         let sides = [ending::Side::Client, ending::Side::Endpoint];
         let ends = [
             ways[0].map(|way| way.end(sides[0], sides[1])),

@@ -191,22 +191,22 @@ async fn a_copy_is_not_unwell_since_nobody_knows_its_user() {
         it.driver.checks.asking
     };
     let late = it.driver.lives;
-    it.driver.on_found(late, None);
-    assert!(it.driver.user.is_err() && !is_asked(&mut it));
-    assert!(!is_asked(&mut it) && it.driver.looks_up, "one question at a time");
+    let unknown = || Err("there is no such user, or nobody who knows".to_owned());
+    it.driver.on_found(late, unknown());
+    assert!(!is_asked(&mut it) && !it.driver.looks_up, "not at once again");
+    it.driver.look_at = Timestamp(0);
+    assert!(!is_asked(&mut it) && it.driver.looks_up);
+    assert!(!is_asked(&mut it), "one question at a time");
     it.written(Answer::Done).await;
-    assert_eq!(it.driver.user, Ok(None), "it was asked for again");
+    assert_eq!((&it.driver.user, it.driver.unanswered_since), (&Ok(None), None));
     assert!(is_asked(&mut it));
-    // Not for ever: somebody else may run it; nor where there is no such user.
     it.driver.checks.asking = false;
-    it.driver.on_found(late, None);
+    it.driver.on_found(late + 1, unknown());
+    assert_eq!(it.driver.unanswered_since, None, "of another copy");
+    // Not for ever: somebody else may run it.
+    it.driver.on_found(late, unknown());
     it.driver.unanswered_since = Some(Timestamp(0));
     assert!(is_asked(&mut it), "and its check fails");
-    it.driver.checks.asking = false;
-    it.driver.on_found(late, Some(Err("there is no such user".into())));
-    assert!(is_asked(&mut it));
-    it.driver.on_found(late + 1, None);
-    assert_eq!(it.driver.unanswered_since, None, "of another copy");
 }
 
 #[tokio::test]

@@ -281,14 +281,12 @@ async fn who_gives_up_on_a_client_that_sends_no_more_is_not_at_fault() {
     let config = http(&[&a], |http| http.head_timeout = Duration::from_millis(100));
     let balancer = Balancer::open(config, &supervisor).unwrap();
     let waits = "Expect: 100-continue\r\n";
-    // Whoever has all of it, or is asked for leave to send the rest, owes an answer; and nobody
-    // gives up at once.
+    // Whoever has all of it, or is asked for leave to send the rest, owes an answer.
     for (does, field, body, failed) in [
         ("/gives-up", "", "x", 0),
         ("/gives-up", "", "", 0),
         ("/close", "", "xx", 2),
         ("/gives-up", waits, "", 4),
-        ("/drops", "", "x", 6),
     ] {
         a.always(does);
         for _ in 0..2 {
@@ -299,6 +297,17 @@ async fn who_gives_up_on_a_client_that_sends_no_more_is_not_at_fault() {
         }
         assert_eq!(balancer.snapshot().endpoints[0].failed, failed, "{does} {field} {body}");
     }
+}
+
+#[tokio::test]
+async fn who_drops_a_request_at_its_beginning_is_at_fault() {
+    let (supervisor, a, _) = pair().await;
+    let balancer = Balancer::open(config(&[&a]), &supervisor).unwrap();
+    a.always("/drops");
+    let mut client = Client::connect(&balancer).await;
+    client.send("POST / HTTP/1.1\r\nHost: shop\r\nContent-Length: 2\r\n\r\nx").await;
+    assert_eq!(client.response().await.unwrap().status(), 502);
+    assert_eq!(balancer.snapshot().endpoints[0].failed, 1);
 }
 
 #[tokio::test]
